@@ -1,0 +1,38 @@
+# Two commands matter to a newcomer: make demo, make test. Both set up .venv from requirements.lock first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test regression lint lock clean
+
+demo: $(STAMP)
+	$(BIN)/nmsat demo
+
+test: $(STAMP)
+	$(BIN)/pytest -n auto -m "not long"
+
+regression: $(STAMP)
+	$(BIN)/pytest -m "long"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+
+# The editable install comes last and without build isolation: setuptools is pinned in the lock like everything else.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nmsat needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# Writes versions and hashes only: no registry address, no path.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet pip-tools
+	.venv-lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --extra test -o requirements.lock pyproject.toml
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv build out .pytest_cache .ruff_cache
