@@ -1,0 +1,99 @@
+"""The tape: what a NumPy program multiplied, in the terms that the scheduler needs.
+
+A product is always `Y[m, n] = A[m, k] @ W[k, n]`. `W` is the operand that SAT streams as (value, index) pairs, so the
+sparse operand of a product stands in the `W` role; a program whose other operand is sparse records the transposed product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Stage(StrEnum):
+    """Where in a training step a product belongs."""
+
+    FF = "ff"
+    BP = "bp"
+    WU = "wu"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """N:M sparsity: at most `n` of each `m` consecutive elements along the reduction axis; dense when n == m."""
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        if self.m not in (2, 4, 8, 16):
+            raise ValueError(f"pattern is '{self.n}:{self.m}'; M must be 2, 4, 8 or 16")
+        if not 1 <= self.n <= self.m:
+            raise ValueError(f"pattern is '{self.n}:{self.m}'; N must be from 1 to M = {self.m}")
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern | None:
+        """Read 'N:M' or 'dense' (None)."""
+        if text == "dense":
+            return None
+        left, colon, right = text.partition(":")
+        if not (colon and left.isdecimal() and right.isdecimal()):
+            raise ValueError(f"pattern is {text!r}; write N:M such as 2:8, or dense")
+        return cls(int(left), int(right))
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """The convolution behind a product (NHWC), for readers that fetch windows straight from the tensor."""
+
+    batch: int
+    height: int
+    width: int
+    channels_in: int
+    channels_out: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """One matrix product of a program.
+
+    name: the layer; stage: FF, BP, WU or other; m, k, n: shape of Y[m, n] = A[m, k] @ W[k, n];
+    pattern: N:M of W along k, None when dense; count: how many identical products (heads, groups);
+    conv: the convolution it came from; a: float16[m, k], w: float16[k, n] (already pruned) and y: float32[m, n] when values were recorded.
+    """
+
+    name: str
+    stage: Stage
+    m: int
+    k: int
+    n: int
+    pattern: Pattern | None = None
+    count: int = 1
+    conv: ConvShape | None = None
+    a: np.ndarray | None = None
+    w: np.ndarray | None = None
+    y: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("m", "k", "n", "count"):
+            value = getattr(self, field)
+            if value < 1:
+                raise ValueError(f"{field} of product {self.name!r} is {value!r}; it must be at least 1")
+
+    @property
+    def macs_dense(self) -> int:
+        """Multiply-adds without sparsity."""
+        return self.m * self.k * self.n * self.count
