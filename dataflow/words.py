@@ -1,0 +1,131 @@
+"""Layout of the configuration words: written here once; assembler, simulator and circuit take it from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a word: its width in bits and what it means."""
+
+    name: str
+    bits: int
+    doc: str
+
+
+@dataclass(frozen=True)
+class WordLayout:
+    """An ordered set of fields, the first at bit 0."""
+
+    name: str
+    fields: tuple[Field, ...]
+
+    @property
+    def bits(self) -> int:
+        """Width of the word."""
+        return sum(field.bits for field in self.fields)
+
+    def widths(self) -> dict[str, int]:
+        """Name to width in order, as an Amaranth StructLayout takes it."""
+        return {field.name: field.bits for field in self.fields}
+
+    def pack(self, **values: int) -> int:
+        """Return the word with the given fields; every field must be given and must fit."""
+        unknown = set(values) - {field.name for field in self.fields}
+        if unknown:
+            raise ValueError(f"{self.name} has no field {sorted(unknown)!r}; fields: {', '.join(self.widths())}")
+        word, at = 0, 0
+        for field in self.fields:
+            if field.name not in values:
+                raise ValueError(f"{self.name} needs field {field.name!r}")
+            value = int(values[field.name])
+            if not 0 <= value < 1 << field.bits:
+                raise ValueError(
+                    f"field {field.name!r} of {self.name} is {value!r}; it must be from 0 to {(1 << field.bits) - 1}"
+                )
+            word |= value << at
+            at += field.bits
+        return word
+
+    def unpack(self, word: int) -> dict[str, int]:
+        """Return the fields of a word."""
+        if not 0 <= word < 1 << self.bits:
+            raise ValueError(f"word {word!r} does not fit the {self.bits} bits of {self.name}")
+        values = {}
+        for field in self.fields:
+            values[field.name] = word & ((1 << field.bits) - 1)
+            word >>= field.bits
+        return values
+
+
+TILE: Final = WordLayout(
+    "tile command",
+    (
+        Field("ws", 1, "0 output stationary, 1 weight stationary"),
+        Field("n_less_1", 4, "kept elements of a group, N - 1"),
+        Field("log2_m_less_1", 2, "log2 of the group size M, less 1: M in 2, 4, 8, 16"),
+        Field("log2_a", 2, "log2 of the rows a of the interleave rectangle; b = 8 / a"),
+        Field("windows", 16, "OS: groups along K; WS: row blocks. At least 1"),
+        Field("act_base", 16, "first beat of the tile in the activation buffers"),
+        Field("wgt_base", 16, "first pair of the tile in the weight buffers"),
+        Field("seed", 1, "WS: chains continue from the sums kept by the previous command"),
+        Field("keep", 1, "WS: sums stay in the result buffers instead of leaving"),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileCommand:
+    """One command to the array, in the units a reader expects (N, M, a instead of their codes)."""
+
+    ws: bool
+    n: int
+    m: int
+    a: int
+    windows: int
+    act_base: int = 0
+    wgt_base: int = 0
+    seed: bool = False
+    keep: bool = False
+
+    @property
+    def b(self) -> int:
+        """Columns of the interleave rectangle."""
+        return 8 // self.a
+
+    @property
+    def shape(self) -> tuple[bool, int, int, int]:
+        """What must be equal for two commands to follow each other without draining the array."""
+        return (self.ws, self.n, self.m, self.a)
+
+    def encode(self) -> int:
+        """Return the word of this command (layout `TILE`)."""
+        return TILE.pack(
+            ws=self.ws,
+            n_less_1=self.n - 1,
+            log2_m_less_1=self.m.bit_length() - 2,
+            log2_a=self.a.bit_length() - 1,
+            windows=self.windows,
+            act_base=self.act_base,
+            wgt_base=self.wgt_base,
+            seed=self.seed,
+            keep=self.keep,
+        )
+
+    @classmethod
+    def decode(cls, word: int) -> TileCommand:
+        """Return the command of a word."""
+        f = TILE.unpack(word)
+        return cls(
+            ws=bool(f["ws"]),
+            n=f["n_less_1"] + 1,
+            m=2 << f["log2_m_less_1"],
+            a=1 << f["log2_a"],
+            windows=f["windows"],
+            act_base=f["act_base"],
+            wgt_base=f["wgt_base"],
+            seed=bool(f["seed"]),
+            keep=bool(f["keep"]),
+        )
