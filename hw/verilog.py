@@ -1,0 +1,186 @@
+"""Verilog out of Amaranth: every hard leaf is a module of its own, with plain and stable port names.
+
+Amaranth writes one module per instance and names the ports of inner modules after what they are wired to; only the
+ports of the module handed to the back end keep their names. A leaf (element, floating-point unit) is therefore emitted
+once as a top of its own, and its parent holds a black-box `Instance` of it:
+
+    class Array(wiring.Component):
+        def elaborate(self, platform):
+            m.submodules += place(uspe, "sat_uspe", platform, parameters=config)
+
+    files = emit(Array(...), "sat_stce")     # {"sat_stce.v": ..., "sat_uspe.v": ...}
+
+`place` gives the component itself to Amaranth's own simulator and the `Instance` to the Verilog writer, so both see
+one description.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from amaranth.back import verilog
+from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
+from amaranth.lib import wiring
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from amaranth.hdl import Elaboratable, Fragment
+
+CLOCK: Final = "clk"
+"""Name of the clock port of domain `sync`."""
+
+RESET: Final = "rst"
+"""Name of the synchronous reset port of domain `sync`."""
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PORT: Final = re.compile(r"^  (input|output) (?:signed )?(?:\[(\d+):0\] )?(\S+) ?;$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Port:
+    """One port of an emitted module: its name, width in bits, and whether it is an input."""
+
+    name: str
+    width: int
+    is_input: bool
+
+    def __str__(self) -> str:
+        return f"{'input' if self.is_input else 'output'} {self.name}[{self.width}]"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An emitted module: its name, its Verilog text and its ports as they stand in that text.
+
+    `clk` and `rst` are among the ports only if the module has registers.
+    """
+
+    name: str
+    text: str
+    ports: tuple[Port, ...]
+
+    def instance(self, component: wiring.Component) -> Instance:
+        """Return the black-box twin of `component`: this module, wired to the members of `component`.
+
+        Raises ValueError when the members of `component` differ from the ports of the module in name, width or
+        direction.
+        """
+        members = {port.name: (port, value) for port, value in _members(component)}
+        ports = {port.name: port for port in self.ports if port.name not in (CLOCK, RESET)}
+        differing = [str(port) for name, port in ports.items() if name not in members or members[name][0] != port]
+        differing += [str(port) for name, (port, _) in members.items() if name not in ports]
+        if differing:
+            raise ValueError(
+                f"{type(component).__name__} does not fit module {self.name!r}; ports that differ: "
+                f"{', '.join(differing)}"
+            )
+        wires: dict[str, Any] = {
+            f"{'i' if port.is_input else 'o'}_{port.name}": value for port, value in members.values()
+        }
+        names = {port.name for port in self.ports}
+        if CLOCK in names:
+            wires[f"i_{CLOCK}"] = ClockSignal()
+        if RESET in names:
+            wires[f"i_{RESET}"] = ResetSignal()
+        return Instance(self.name, **wires)
+
+
+@dataclass
+class VerilogPlatform:
+    """The platform that `elaborate` receives while Verilog is written; it collects the leaves placed on the way."""
+
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    _origin: dict[str, tuple[type, Hashable]] = field(default_factory=dict)
+
+    def place(self, component: wiring.Component, name: str, parameters: Hashable) -> Instance:
+        """Return the twin of `component` from module `name`, which is emitted at its first use."""
+        origin = (type(component), parameters)
+        if self._origin.setdefault(name, origin) != origin:
+            raise ValueError(
+                f"module {name!r} is placed as {self._origin[name]!r} and as {origin!r}; names must differ"
+            )
+        if name not in self.leaves:
+            self.leaves[name] = _convert(component, name, self)
+        # Amaranth warns of components that were never elaborated; all twins but the first are such, by design.
+        component.__dict__["_MustUse__used"] = True
+        return self.leaves[name].instance(component)
+
+
+def place(
+    component: wiring.Component, name: str, platform: object, *, parameters: Hashable = ()
+) -> Elaboratable | Fragment:
+    """Return what a parent adds as submodule: `component`, or its black-box twin while Verilog is written.
+
+    name: module name of the leaf; it must say everything in which two leaves of one design differ.
+    parameters: what the component was built from (its configuration). Two placements under one name must agree in it
+    and in the class, else ValueError.
+    """
+    if isinstance(platform, VerilogPlatform):
+        return platform.place(component, name, parameters)
+    return component
+
+
+def emit_leaf(component: wiring.Component, name: str) -> str:
+    """Return the Verilog of `component` as module `name`; leaves placed inside it are not part of the text.
+
+    Ports carry the names of the signature, levels joined by two underscores, and `clk`, `rst` if there are registers.
+    The text depends on the component only: not on the time, the machine, paths or hash seeds.
+    """
+    return _convert(component, name, VerilogPlatform()).text
+
+
+def emit(component: wiring.Component, name: str) -> dict[str, str]:
+    """Return file name -> Verilog text of `component` as module `name` and of every leaf placed inside it."""
+    platform = VerilogPlatform()
+    top = _convert(component, name, platform)
+    if name in platform.leaves:
+        raise ValueError(f"module {name!r} is both the top and a leaf; names must differ")
+    modules = {name: top, **platform.leaves}
+    return {f"{key}.v": leaf.text for key, leaf in modules.items()}
+
+
+def read_ports(text: str, module: str) -> tuple[Port, ...]:
+    """Return the ports of `module` as declared in Verilog that `emit` wrote, in the order of their declarations."""
+    body = re.search(rf"^module {re.escape(module)}\(.*?^endmodule$", text, re.MULTILINE | re.DOTALL)
+    if body is None:
+        raise ValueError(f"module is {module!r}; the text does not define it")
+    declared = _PORT.findall(body[0])
+    return tuple(Port(name, int(high) + 1 if high else 1, way == "input") for way, high, name in declared)
+
+
+def _convert(component: wiring.Component, name: str, platform: VerilogPlatform) -> Leaf:
+    if not _IDENTIFIER.fullmatch(name):
+        raise ValueError(f"name is {name!r}; it must be a plain Verilog identifier")
+    with _builtin_yosys():
+        text = verilog.convert(component, name=name, platform=platform, emit_src=False, strip_internal_attrs=True)
+    return Leaf(name, text, read_ports(text, name))
+
+
+def _members(component: wiring.Component) -> list[tuple[Port, Value]]:
+    """Return the ports of `component` and their values, named as Amaranth names them on the top module."""
+    result: list[tuple[Port, Value]] = []
+    for path, member, value in component.signature.flatten(component):
+        wire = Value.cast(cast("Value", value))
+        name = "__".join(str(part) for part in path)
+        result.append((Port(name, len(wire), member.flow is wiring.In), wire))
+    return result
+
+
+@contextmanager
+def _builtin_yosys() -> Iterator[None]:
+    """Use the Yosys pinned with the project: another version writes another text."""
+    variable = "AMARANTH_USE_YOSYS"
+    before = os.environ.get(variable)
+    os.environ[variable] = "builtin"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
