@@ -49,3 +49,39 @@ def control_layout(config: SatConfig) -> data.StructLayout:
 def pair_layout() -> data.StructLayout:
     """One packed weight as stored: binary16 value, index in its group, and whether it is a filler."""
     return data.StructLayout({"value": 16, "index": 4, "filler": 1})
+
+
+def token_layout() -> data.StructLayout:
+    """One window, as the head hands it to row 0 and each row hands it on (docs/array.md, head)."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "ws": 1,
+            "n_less_1": 4,
+            "log2_m_less_1": 2,
+            "log2_a": 2,
+            "compute": 1,
+            "first": 1,
+            "last": 1,
+            "fetch": 1,
+            "rebase": 1,
+            "base": 16,
+            "wload": 1,
+            "wflip": 1,
+        }
+    )
+
+
+def weight_control_layout(config: SatConfig) -> data.StructLayout:
+    """Request for one pair of the weight buffers."""
+    return data.StructLayout({"read": 1, "addr": (config.weight_depth - 1).bit_length()})
+
+
+def seed_layout(config: SatConfig) -> data.StructLayout:
+    """Request for one seed of the result buffers; without `read` the seed is +0."""
+    return data.StructLayout({"read": 1, "addr": (config.sum_depth - 1).bit_length()})
+
+
+def keep_layout(config: SatConfig) -> data.StructLayout:
+    """Whether the result at the bottom of a column stays, and where."""
+    return data.StructLayout({"keep": 1, "addr": (config.sum_depth - 1).bit_length()})
