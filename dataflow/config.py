@@ -22,6 +22,13 @@ MAX_ADDER_STAGES: Final = 7
 """Adder registers that fit into the accumulator loop: 8 interleaved outputs less the write of the accumulator memory."""
 
 
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}; it must be from {low} to {high}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
     """External memory as the simulator and the test benches model it.
@@ -132,10 +139,3 @@ def preset(name: str) -> SatConfig:
         return PRESETS[name]
     except KeyError:
         raise ValueError(f"config is {name!r}; known configurations: {', '.join(PRESETS)}") from None
-
-
-def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; it must be from {low} to {high}")

@@ -157,4 +157,5 @@ class Elements:
         self._sum[1:] = self._sum[:-1].copy()
         self._sum_valid[1:] = self._sum_valid[:-1].copy()
         self._sum[self._rows_at + 1] = np.where(sends, drained, above)
-        self._sum_valid[self._rows_at + 1] = sends | valid
+        # In WS the sum from above seeds this element; handed on it would pass for a result.
+        self._sum_valid[self._rows_at + 1] = sends | (valid & (control[_FIELD["ws"]] == 0))
