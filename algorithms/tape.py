@@ -1,12 +1,13 @@
 """The tape: what a NumPy program multiplied, in the terms that the scheduler needs.
 
 A product is always `Y[m, n] = A[m, k] @ W[k, n]`. `W` is the operand that SAT streams as (value, index) pairs, so the
-sparse operand of a product stands in the `W` role; a program whose other operand is sparse records the transposed product.
+sparse operand of a product stands in the `W` role; a program whose other operand is sparse records the transposed
+product.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,8 @@ class Product:
 
     name: the layer; stage: FF, BP, WU or other; m, k, n: shape of Y[m, n] = A[m, k] @ W[k, n];
     pattern: N:M of W along k, None when dense; count: how many identical products (heads, groups);
-    conv: the convolution it came from; a: float16[m, k], w: float16[k, n] (already pruned) and y: float32[m, n] when values were recorded.
+    conv: the convolution it came from; a: float16[m, k], w: float16[k, n] (already pruned) and y: float32[m, n] when
+    values were recorded.
     """
 
     name: str
@@ -88,12 +90,54 @@ class Product:
     y: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for field in ("m", "k", "n", "count"):
-            value = getattr(self, field)
+        for name in ("m", "k", "n", "count"):
+            value = getattr(self, name)
             if value < 1:
-                raise ValueError(f"{field} of product {self.name!r} is {value!r}; it must be at least 1")
+                raise ValueError(f"{name} of product {self.name!r} is {value!r}; it must be at least 1")
 
     @property
     def macs_dense(self) -> int:
         """Multiply-adds without sparsity."""
         return self.m * self.k * self.n * self.count
+
+    @property
+    def macs_kept(self) -> int:
+        """Multiply-adds that N:M leaves: min(N, present) of each group of M along k, the last group may be short."""
+        if self.pattern is None:
+            return self.macs_dense
+        groups, tail = divmod(self.k, self.pattern.m)
+        return self.m * (groups * self.pattern.n + min(self.pattern.n, tail)) * self.n * self.count
+
+
+@dataclass
+class Tape:
+    """Collects the products of a program in the order of their execution.
+
+    values: whether operands and results are kept (references, not copies); products: what was recorded.
+    """
+
+    values: bool = False
+    products: list[Product] = field(default_factory=list)
+
+    def record(self, product: Product) -> None:
+        """Append a product; without `values` its operands and result are dropped."""
+        self.products.append(product if self.values else replace(product, a=None, w=None, y=None))
+
+    def of(self, stage: Stage) -> list[Product]:
+        """Return the products of one stage."""
+        return [product for product in self.products if product.stage is stage]
+
+    @property
+    def macs_dense(self) -> int:
+        """Multiply-adds of all products without sparsity."""
+        return sum(product.macs_dense for product in self.products)
+
+    @property
+    def macs_kept(self) -> int:
+        """Multiply-adds of all products with their N:M sparsity."""
+        return sum(product.macs_kept for product in self.products)
+
+    @property
+    def bound(self) -> float:
+        """The speedup that the multiply-adds alone allow: dense over kept."""
+        return self.macs_dense / self.macs_kept

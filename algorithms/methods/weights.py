@@ -1,0 +1,44 @@
+"""Methods that prune weights by magnitude: STE, SR-STE, SDWP and BDWP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from algorithms.methods.base import Masks, Method
+from algorithms.nm import mask
+from algorithms.tape import Stage
+
+if TYPE_CHECKING:
+    from algorithms.parameter import Weight
+    from algorithms.tape import Pattern
+
+
+class WeightMagnitude(Method):
+    """Keep the N largest weights of each group of M, from the dense master, anew after every update.
+
+    forward: W_ff = prune(W along k) in Y = X W_ff. backward: W_bp = prune(W along n) in dX = dY W_bp^T. dW stays dense
+    and reaches all of W (straight through). decay: adds lambda (1 - mask_ff) W to the gradient.
+
+    STE, SR-STE: forward only (Zhou et al., ICLR 2021). SDWP: backward only. BDWP: both (Fang et al., TCAD 2024).
+    """
+
+    def __init__(
+        self, name: str, pattern: Pattern | None, *, forward: bool = False, backward: bool = False, decay: float = 0.0
+    ) -> None:
+        if pattern is None:
+            raise ValueError(f"method {name!r} has no pattern; give N:M such as 2:8")
+        super().__init__(name, pattern, decay=decay)
+        self._nm = pattern
+        self.forward = forward
+        self.backward = backward
+
+    def masks(self, weight: Weight) -> Masks:
+        n, m = self._nm.n, self._nm.m
+        return Masks(
+            ff=mask(weight.half, n, m, axis=0) if self.forward else None,
+            bp=mask(weight.half, n, m, axis=1) if self.backward else None,
+        )
+
+    def group(self, stage: Stage) -> int:
+        used = {Stage.FF: self.forward, Stage.BP: self.backward}
+        return self._nm.m if used.get(stage, False) else 1
