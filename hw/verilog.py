@@ -29,7 +29,7 @@ from amaranth.lib import wiring
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-    from amaranth.hdl import Elaboratable, Fragment
+    from amaranth_types.types import HasElaborate
 
 CLOCK: Final = "clk"
 """Name of the clock port of domain `sync`."""
@@ -70,23 +70,22 @@ class Leaf:
         Raises ValueError when the members of `component` differ from the ports of the module in name, width or
         direction.
         """
-        members = {port.name: (port, value) for port, value in _members(component)}
-        ports = {port.name: port for port in self.ports if port.name not in (CLOCK, RESET)}
-        differing = [str(port) for name, port in ports.items() if name not in members or members[name][0] != port]
-        differing += [str(port) for name, (port, _) in members.items() if name not in ports]
-        if differing:
+        members = _members(component)
+        wanted = {port for port in self.ports if port.name not in (CLOCK, RESET)}
+        found = {port for port, _ in members}
+        if wanted != found:
             raise ValueError(
-                f"{type(component).__name__} does not fit module {self.name!r}; ports that differ: "
-                f"{', '.join(differing)}"
+                f"{type(component).__name__} does not fit module {self.name!r}: "
+                f"the module has {_list(wanted - found)}, the component has {_list(found - wanted)}"
             )
-        wires: dict[str, Any] = {
-            f"{'i' if port.is_input else 'o'}_{port.name}": value for port, value in members.values()
-        }
+        wires: dict[str, Any] = {("i_" if port.is_input else "o_") + port.name: wire for port, wire in members}
         names = {port.name for port in self.ports}
         if CLOCK in names:
             wires[f"i_{CLOCK}"] = ClockSignal()
         if RESET in names:
             wires[f"i_{RESET}"] = ResetSignal()
+        # Amaranth warns of components that were never elaborated; all twins but the first are such, by design.
+        component.__dict__["_MustUse__used"] = True
         return Instance(self.name, **wires)
 
 
@@ -106,14 +105,10 @@ class VerilogPlatform:
             )
         if name not in self.leaves:
             self.leaves[name] = _convert(component, name, self)
-        # Amaranth warns of components that were never elaborated; all twins but the first are such, by design.
-        component.__dict__["_MustUse__used"] = True
         return self.leaves[name].instance(component)
 
 
-def place(
-    component: wiring.Component, name: str, platform: object, *, parameters: Hashable = ()
-) -> Elaboratable | Fragment:
+def place(component: wiring.Component, name: str, platform: object, *, parameters: Hashable = ()) -> HasElaborate:
     """Return what a parent adds as submodule: `component`, or its black-box twin while Verilog is written.
 
     name: module name of the leaf; it must say everything in which two leaves of one design differ.
@@ -121,8 +116,8 @@ def place(
     and in the class, else ValueError.
     """
     if isinstance(platform, VerilogPlatform):
-        return platform.place(component, name, parameters)
-    return component
+        return cast("HasElaborate", platform.place(component, name, parameters))
+    return cast("HasElaborate", component)
 
 
 def emit_leaf(component: wiring.Component, name: str) -> str:
@@ -169,6 +164,10 @@ def _members(component: wiring.Component) -> list[tuple[Port, Value]]:
         name = "__".join(str(part) for part in path)
         result.append((Port(name, len(wire), member.flow is wiring.In), wire))
     return result
+
+
+def _list(ports: set[Port]) -> str:
+    return ", ".join(sorted(str(port) for port in ports)) or "no other port"
 
 
 @contextmanager
