@@ -85,8 +85,6 @@ class Tiling:
         for name in ("m", "k", "n"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; a product has at least 1 in each dimension")
-        if self.mapping.ws and self.blocks > MAX_WINDOWS:
-            raise ValueError(f"m is {self.m!r}; weight stationary takes at most {MAX_WINDOWS * self.mapping.a} rows")
         if not self.mapping.ws and self.groups > MAX_WINDOWS:
             raise ValueError(f"k is {self.k!r}; output stationary takes at most {MAX_WINDOWS * self.mapping.m}")
 
@@ -121,12 +119,10 @@ class Tiling:
 
     @cached_property
     def blocks(self) -> int:
-        """WS: row blocks of one command; all of M, unless partial sums must stay and the result buffers are smaller."""
+        """WS: row blocks of one command: M cut evenly so that a command takes it, and the result buffers its sums."""
         total = -(-self.m // self.mapping.a)
-        if self.depth_tiles == 1:
-            return total
-        chunks = -(-total * INTERLEAVE // self.config.sum_depth)
-        return -(-total // chunks)
+        limit = MAX_WINDOWS if self.depth_tiles == 1 else self.config.sum_depth // INTERLEAVE
+        return -(-total // -(-total // limit))
 
     @cached_property
     def windows(self) -> int:

@@ -15,10 +15,37 @@ SEED_GAP: Final = 3
 SETTLE: Final = 32
 """Margin of a flush: pipeline of an element, drain delay, links of the edges."""
 
+DRAIN_DELAY: Final = 10
+"""Cycles from the first step of a tile's last slot to the first read of the drain memory."""
+
+SEED_DELAY: Final = 4
+"""Cycles from a window's token to its first seed request: column 0 sees the seed when row 0 needs it."""
+
+TOKEN_TO_STEP: Final = 3
+"""Cycles from a window's token at a row port to its first step on the row link."""
+
+COMMANDS_IN_FLIGHT: Final = 8
+"""Commands whose results have not all arrived. Their spacing (8 R) and latency (about 9 R + 20) need 5 at R = 1."""
+
 
 def window_cycles(config: SatConfig, n: int, m: int, a: int) -> int:
     """Length W of a window: its 8 N steps or the beats of its a M activations, whichever take longer."""
     return max(INTERLEAVE * n, a * m // config.act_lanes)
+
+
+def drain_cycles(config: SatConfig) -> int:
+    """Least distance between the last windows of two OS commands: 8 results of R rows leave through one link."""
+    return INTERLEAVE * config.rows
+
+
+def load_cycles(config: SatConfig, n: int) -> int:
+    """Cycles the weight links carry the pairs of one WS command."""
+    return INTERLEAVE * n * config.rows
+
+
+def seed_cycles(config: SatConfig, n: int) -> int:
+    """Least distance between the first windows of two WS commands, the second seeded with the sums of the first."""
+    return (INTERLEAVE * n + 1) * config.rows + SEED_GAP + len(config.row_slices)
 
 
 def flush_cycles_os(config: SatConfig, n: int) -> int:
@@ -29,6 +56,22 @@ def flush_cycles_os(config: SatConfig, n: int) -> int:
 def flush_cycles_ws(config: SatConfig, n: int) -> int:
     """Cycles after the start of a WS window until nothing of it moves in the array any more."""
     return (INTERLEAVE * n + 1) * config.rows + config.columns + _slices(config) + SETTLE + 16 * INTERLEAVE
+
+
+def last_result_os(config: SatConfig, n: int) -> int:
+    """Cycles from the token of an OS command's last window to its last result at the last column's output."""
+    last_row = TOKEN_TO_STEP + INTERLEAVE * (n - 1) + DRAIN_DELAY + 9 * (config.rows - 1) + len(config.row_slices)
+    return last_row + INTERLEAVE + 1 + _last_column(config)
+
+
+def last_result_ws(config: SatConfig, n: int) -> int:
+    """Cycles from the token of a WS command's last window to its last result at the last column's output."""
+    last_row = TOKEN_TO_STEP + INTERLEAVE * (n - 1) + DRAIN_DELAY + (INTERLEAVE * n + 1) * (config.rows - 1)
+    return last_row + len(config.row_slices) + INTERLEAVE + 1 + _last_column(config)
+
+
+def _last_column(config: SatConfig) -> int:
+    return config.columns - 1 + len(config.column_slices)
 
 
 def _slices(config: SatConfig) -> int:

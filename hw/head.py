@@ -9,15 +9,12 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from dataflow.config import INTERLEAVE
-from dataflow.timing import SEED_GAP, flush_cycles_os, flush_cycles_ws
+from dataflow.timing import SEED_DELAY, SEED_GAP, flush_cycles_os, flush_cycles_ws
 from dataflow.words import TILE
 from hw.links import seed_layout, token_layout, weight_control_layout
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
-
-SEED_DELAY = 4
-"""Cycles from a window's token to its first seed request: column 0 sees the seed when row 0 needs it."""
 
 
 class Wait(enum.Enum, shape=3):
@@ -40,11 +37,11 @@ def command_layout() -> data.StructLayout:
 class Head(wiring.Component):
     """Sequence tile commands.
 
-    Members: commands: stream of tile commands (layout `dataflow.words.TILE`); token: window for row 0; weight: request to
-    column 0; seed: seed request to column 0; begin, begin_count, begin_keep: a command starts, for the tail;
-    tail_ready: the tail can take one; computing: a computing window starts (valid with the token); prime: the same for a
-    window that only loads; wait: why nothing started; idle: nothing in progress at the head.
-    Timing: a window starts at most once every W cycles (docs/array.md). All outputs but `commands.ready`, `wait` and `idle` are registered.
+    Members: commands: stream of tile commands (layout `dataflow.words.TILE`); token: window for row 0; weight, seed:
+    requests to column 0; begin, begin_count, begin_keep: a command starts, for the tail; tail_ready: the tail can take
+    one; wait: why no window started in this cycle; idle: no command in progress.
+    Timing: a window starts at most once every W cycles (docs/array.md). All outputs but `commands.ready`, `wait` and
+    `idle` are registered.
     """
 
     commands: stream.Interface
@@ -120,9 +117,11 @@ class Head(wiring.Component):
         nxt = self.commands.payload
         self.drain_timer = Signal(range(INTERLEAVE * config.rows + 1))
         self.weight_timer = Signal(range(8 * 16 * config.rows + 1))
-        self.seed_timer = Signal(range((8 * 16 + 1) * config.rows + SEED_GAP + len(config.row_slices) + 1))
+        sums = range((8 * 16 + 1) * config.rows + SEED_GAP + len(config.row_slices) + 1)
+        self.first_sums = Signal(sums)  # cycles until the previous command's first sums can be seeds
+        self.last_sums = Signal(sums)  # ... and its last ones
         self.flush_timer = Signal(range(flush_cycles_ws(config, 16) + 1))
-        for timer in (self.drain_timer, self.weight_timer, self.seed_timer, self.flush_timer, self.pace):
+        for timer in (self.drain_timer, self.weight_timer, self.first_sums, self.last_sums, self.flush_timer, self.pace):
             with m.If(timer != 0):
                 m.d.sync += timer.eq(timer - 1)
         load_steps = Signal(8)  # of the command whose weights are being requested
@@ -131,15 +130,17 @@ class Head(wiring.Component):
             load_steps.eq(Mux(self.prime, (nxt.n_less_1 + 1) << 3, self.steps)),
             ws_delay.eq(self.steps + 1),
         ]
+        until_seed = Signal(sums)
+        m.d.comb += until_seed.eq(ws_delay * config.rows + (SEED_GAP + len(config.row_slices) - 1))
         with m.If(self.go):
             with m.If(self.current.ws):
                 m.d.sync += self.flush_timer.eq(
                     ws_delay * config.rows + (flush_cycles_ws(config, 1) - 9 * config.rows)
                 )
                 with m.If(self.fresh):
-                    m.d.sync += self.seed_timer.eq(
-                        ws_delay * config.rows + (SEED_GAP + len(config.row_slices) - 1)
-                    )
+                    m.d.sync += self.first_sums.eq(until_seed)
+                with m.If(self.ends):
+                    m.d.sync += self.last_sums.eq(until_seed)
             with m.Else():
                 m.d.sync += self.flush_timer.eq(self.steps + (flush_cycles_os(config, 1) - 8))
                 with m.If(self.ends):
@@ -152,7 +153,10 @@ class Head(wiring.Component):
         nxt, cur = self.commands.payload, self.current
         carries = Signal()  # this window could carry the next command's weights
         must_carry = Signal()  # ... and it is the last that can
+        unsummed = Signal()  # its seeds are not there yet
+        early = (self.fresh & (self.first_sums != 0)) | (self.ends & (self.last_sums != 0))
         m.d.comb += [
+            unsummed.eq(cur.ws & cur.seed & early),
             carries.eq(cur.ws & self.following & ~self.loaded),
             must_carry.eq(carries & self.ends),
             self.idle.eq(~self.active),
@@ -163,7 +167,7 @@ class Head(wiring.Component):
                     m.d.comb += self.wait.eq(Wait.TAIL)
                 with m.Elif(~cur.ws & self.ends & (self.drain_timer != 0)):
                     m.d.comb += self.wait.eq(Wait.DRAIN)
-                with m.Elif(cur.ws & self.fresh & cur.seed & (self.seed_timer != 0)):
+                with m.Elif(unsummed):
                     m.d.comb += self.wait.eq(Wait.DEPENDENCY)
                 with m.Elif(must_carry & (self.weight_timer != 0)):
                     m.d.comb += self.wait.eq(Wait.WEIGHT)

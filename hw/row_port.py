@@ -9,14 +9,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from dataflow.timing import DRAIN_DELAY
 from hw.fp.widen import WidenActivation
 from hw.links import activation_layout, control_layout, token_layout
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
-
-DRAIN_DELAY = 10
-"""Cycles from the first step of a tile's last slot to the first read of the drain memory (docs/array.md)."""
 
 IDLE = 255
 """Step number of a row without a window; beyond the longest window (8 * 16 steps)."""

@@ -8,13 +8,11 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
+from dataflow.timing import COMMANDS_IN_FLIGHT
 from hw.links import keep_layout
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
-
-COMMANDS_IN_FLIGHT = 8
-"""Commands whose results have not all arrived. Spacing of commands (8 R) against their latency (about 9 R + 20) needs 5 at R = 1."""
 
 
 class Tail(wiring.Component):

@@ -39,7 +39,7 @@ class ColumnPorts:
         self._result_valid = np.zeros(columns, bool)
 
     def out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (value uint32[C], valid bool[C]) of the results that leave in this cycle; needs the tail's control of this cycle, see `tick`."""
+        """Return (value uint32[C], valid bool[C]) of the results that leave in this cycle; call after `present`."""
         kept = self._keep_control.seen[0].astype(bool)
         return self._result, self._result_valid & ~kept
 

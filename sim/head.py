@@ -8,14 +8,23 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from dataflow.config import INTERLEAVE
-from dataflow.timing import SEED_GAP, flush_cycles_os, flush_cycles_ws, window_cycles
+from dataflow.timing import (
+    COMMANDS_IN_FLIGHT,
+    SEED_DELAY,
+    drain_cycles,
+    flush_cycles_os,
+    flush_cycles_ws,
+    load_cycles,
+    seed_cycles,
+    window_cycles,
+)
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
     from dataflow.words import TileCommand
 
-SEED_DELAY = 4
-COMMANDS_IN_FLIGHT = 8
+
+
 
 
 class Wait(IntEnum):
@@ -70,9 +79,10 @@ class Head:
         self._left = 0
         self._fresh = False
         self._loaded = False
-        self._pace = self._drain = self._weight_busy = self._seed_busy = self._flush = 0
+        self._pace = self._drain = self._weight_busy = self._flush = 0
+        self._first_sums = self._last_sums = 0  # cycles until the previous command's first (last) sums can be seeds
         self._weights = _WeightSequence(config)
-        self._seeds = _SeedSequence()
+        self._seeds = _SeedSequence(config)
 
     @property
     def idle(self) -> bool:
@@ -110,7 +120,7 @@ class Head:
             return Wait.TAIL
         if not cur.ws and ends and self._drain:
             return Wait.DRAIN
-        if cur.ws and self._fresh and cur.seed and self._seed_busy:
+        if cur.ws and cur.seed and ((self._fresh and self._first_sums) or (ends and self._last_sums)):
             return Wait.DEPENDENCY
         if cur.ws and self._following(nxt) and not self._loaded and ends and self._weight_busy:
             return Wait.WEIGHT
@@ -120,7 +130,7 @@ class Head:
         """End the cycle; return whether `nxt` was taken, and why nothing started."""
         go, prime, wait = self.decide(nxt, tail_ready)
         weight_free = self._weight_busy == 0
-        for name in ("_pace", "_drain", "_weight_busy", "_seed_busy", "_flush"):
+        for name in ("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush"):
             setattr(self, name, max(0, getattr(self, name) - 1))
         self._weights.tick()
         self._seeds.tick()
@@ -173,15 +183,17 @@ class Head:
         if cur.ws:
             self._flush = flush_cycles_ws(config, cur.n)
             if self._fresh:
-                self._seed_busy = (INTERLEAVE * cur.n + 1) * config.rows + SEED_GAP + len(config.row_slices) - 1
+                self._first_sums = seed_cycles(config, cur.n) - 1
+            if ends:
+                self._last_sums = seed_cycles(config, cur.n) - 1
         else:
             self._flush = flush_cycles_os(config, cur.n)
             if ends:
-                self._drain = INTERLEAVE * config.rows - 1
+                self._drain = drain_cycles(config) - 1
 
     def _load_weights(self, nxt: TileCommand) -> None:
         self._weights.start_load(nxt)
-        self._weight_busy = INTERLEAVE * nxt.n * self._config.rows - 1
+        self._weight_busy = load_cycles(self._config, nxt.n) - 1
 
     def _take(self, nxt: TileCommand) -> None:
         self._current, self._shape = nxt, nxt.shape
@@ -220,7 +232,7 @@ class _WeightSequence:
 
     def tick(self) -> None:
         self._delayed = self._request
-        read, address = self._request
+        address = self._request[1]
         if self._left:
             self._left -= 1
             if self._hold == 0:
@@ -253,7 +265,8 @@ class _WeightSequence:
 class _SeedSequence:
     """Requests for seeds (`hw.head.Head._seed_sequence`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: SatConfig) -> None:
+        self._mask = config.sum_depth - 1
         self._delay: deque[tuple[bool, bool] | None] = deque([None] * SEED_DELAY, SEED_DELAY)
         self._address = self._count = 0
         self._running = self._reads = False
@@ -270,7 +283,7 @@ class _SeedSequence:
         due = self._delay.popleft()
         self._delay.append(None)
         if self._running:
-            self._address += 1
+            self._address = (self._address + 1) & self._mask
         if due is not None:
             self._running, self._reads = True, due[1]
             self._count = 0

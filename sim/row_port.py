@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from dataflow.config import INTERLEAVE
+from dataflow.timing import DRAIN_DELAY
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
     from sim.head import Token
 
-DRAIN_DELAY: Final = 10
 IDLE: Final = 255
 
 

@@ -1,0 +1,147 @@
+"""How long a product takes on the array when its operands are on chip: closed form, exact (docs/array.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dataflow.config import INTERLEAVE
+from dataflow.timing import drain_cycles, last_result_os, last_result_ws, load_cycles, seed_cycles
+
+if TYPE_CHECKING:
+    from dataflow.tiling import Tiling
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Cycles of one product, from the start of its first window to its last result, split without remainder.
+
+    steps: cycles in which windows issue multiply-adds; link: rest of windows that wait for the row link's
+    activations; fill: the loading window in front; drain, weight, dependency: waiting between windows, by cause;
+    finish: from the end of the last window to the last result.
+    """
+
+    steps: int
+    link: int
+    fill: int
+    drain: int
+    weight: int
+    dependency: int
+    finish: int
+
+    @property
+    def total(self) -> int:
+        """All cycles."""
+        return self.steps + self.link + self.fill + self.drain + self.weight + self.dependency + self.finish
+
+    @property
+    def stalls(self) -> dict[str, int]:
+        """Cycles without a multiply-add issued, by cause."""
+        return {
+            "fill": self.fill,
+            "link": self.link,
+            "drain": self.drain,
+            "weight": self.weight,
+            "dependency": self.dependency,
+            "finish": self.finish,
+        }
+
+
+def product_duration(tiling: Tiling) -> Duration:
+    """Return the duration of a product whose commands are all available when the head wants them."""
+    return _ws_duration(tiling) if tiling.mapping.ws else _os_duration(tiling)
+
+
+def _os_duration(tiling: Tiling) -> Duration:
+    config, slots, window = tiling.config, tiling.mapping.slots, tiling.window
+    windows = tiling.commands * tiling.windows
+    short = max(0, drain_cycles(config) - tiling.windows * window)
+    return Duration(
+        steps=windows * INTERLEAVE * slots,
+        link=windows * (window - INTERLEAVE * slots),
+        fill=window,
+        drain=(tiling.commands - 1) * short,
+        weight=0,
+        dependency=0,
+        finish=last_result_os(config, slots) + 1 - window,
+    )
+
+
+def _ws_duration(tiling: Tiling) -> Duration:
+    config, slots, window = tiling.config, tiling.mapping.slots, tiling.window
+    windows = tiling.commands * tiling.windows
+    weight, dependency = _ws_waits(tiling)
+    return Duration(
+        steps=windows * INTERLEAVE * slots,
+        link=windows * (window - INTERLEAVE * slots),
+        fill=window,
+        drain=0,
+        weight=weight,
+        dependency=dependency,
+        finish=last_result_ws(config, slots) + 1 - window,
+    )
+
+
+def _ws_waits(tiling: Tiling) -> tuple[int, int]:
+    """Return the cycles that WS windows wait for the weight links and for sums of the previous command.
+
+    Commands differ only in whether they are seeded, with period `depth_tiles`. All that a chain hands to the next is
+    how long ago its last load started; once that repeats, so do the waits.
+    """
+    chains = tiling.commands // tiling.depth_tiles
+    load_age = tiling.window  # cycles from the last load's start to the chain's first window
+    weight = dependency = done = 0
+    seen: dict[int, tuple[int, int, int]] = {}
+    while done < chains:
+        if load_age in seen and done < chains - 1:
+            at, weight_then, dependency_then = seen.pop(load_age)
+            times = (chains - 1 - done) // (done - at)  # the last chain is walked: no load follows it
+            weight += times * (weight - weight_then)
+            dependency += times * (dependency - dependency_then)
+            done += times * (done - at)
+            continue
+        seen[load_age] = (done, weight, dependency)
+        load_age, more_weight, more_dependency = _walk_chain(tiling, load_age, last=done == chains - 1)
+        weight += more_weight
+        dependency += more_dependency
+        done += 1
+    return weight, dependency
+
+
+def _walk_chain(tiling: Tiling, load_age: int, *, last: bool) -> tuple[int, int, int]:
+    """Walk the commands of one chain; return (load age at the next chain, waits for weights, for sums)."""
+    config, slots, window, windows = tiling.config, tiling.mapping.slots, tiling.window, tiling.windows
+    load, seed = load_cycles(config, slots), seed_cycles(config, slots)
+    weight = dependency = 0
+    start, loaded = 0, -load_age
+    first = end = -seed  # starts of the previous command's first and last windows
+    for depth in range(tiling.depth_tiles):
+        if depth:
+            wait = max(0, first + seed - start)
+            dependency += wait
+            start += wait
+        planned = start + (windows - 1) * window
+        if depth:
+            wait = max(0, end + seed - planned)
+            dependency += wait
+            planned += wait
+        end = planned
+        if not (last and depth == tiling.depth_tiles - 1):
+            end, loaded = _carry_load(start, planned, window, windows, loaded + load)
+            weight += end - planned
+        first = end if windows == 1 else start
+        start = end + window
+    return start - loaded, weight, dependency
+
+
+def _carry_load(start: int, end: int, window: int, windows: int, ready: int) -> tuple[int, int]:
+    """Return the start of the last window, which may have to wait, and of the window that carries the next load.
+
+    start, end: first and last window of the command; ready: cycle from which the weight links are free.
+    """
+    if windows > 1:
+        carrier = start + -(-(max(start, ready) - start) // window) * window
+        if carrier < start + (windows - 1) * window:
+            return end, carrier
+    end = max(end, ready)
+    return end, end
