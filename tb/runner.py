@@ -29,6 +29,7 @@ from xml.etree import ElementTree
 import cocotb_tools.config
 from cocotb_tools.runner import Verilator
 
+from tb.errors import BuildError, MissingToolError, SimulationError
 from tb.jobs import JOB_VARIABLE, RESULT_VARIABLE, load_job, read, save_result, write
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = [
     "Results",
     "SimulationError",
     "build",
+    "check_tools",
     "load_job",
     "run",
     "save_result",
@@ -59,18 +61,6 @@ _OPTIMIZE: Final = {"OPT_FAST": "-O2", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
 _MODEL_PREFIX: Final = "Vtop"
 _SIM_TIME: Final = "sim_time_duration"
 _LOG_TAIL: Final = 30
-
-
-class MissingToolError(RuntimeError):
-    """A program that Verilator needs (C++ compiler, make, perl) is not installed."""
-
-
-class BuildError(RuntimeError):
-    """Verilator or the C++ compiler refused the design; the text ends with the last lines of their output."""
-
-
-class SimulationError(RuntimeError):
-    """A simulation ended without results, or `Results.check` found a failed test."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +250,11 @@ class _Runner(Verilator):
                     stderr=subprocess.STDOUT,
                     timeout=self._timeout_s,
                 )
+
+
+def check_tools() -> None:
+    """Raise MissingToolError unless everything that `build` needs is installed."""
+    _find_tools()
 
 
 def _find_tools() -> _Tools:
