@@ -29,7 +29,7 @@ class TrainConfig:
     """One run. Two runs with equal configurations give equal bits.
 
     method: a name of `algorithms.methods.METHODS`; pattern: 'N:M', ignored by 'dense'; arithmetic: 'contract' or
-    'fast'; batch: samples per step; an epoch drops the samples that do not fill a batch; lr: peak learning rate, reached after
+    'fast'; batch: samples per step, an epoch drops what does not fill one; lr: peak learning rate, reached after
     `warmup` epochs, then falling to 0 along a cosine; shift: the loss scale is 2^shift.
     """
 
@@ -37,7 +37,7 @@ class TrainConfig:
     pattern: str = "2:8"
     arithmetic: str = "contract"
     seed: int = 0
-    epochs: int = 6
+    epochs: int = 8
     batch: int = 32
     lr: float = 0.05
     warmup: float = 1.0
