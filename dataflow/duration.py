@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dataflow.config import INTERLEAVE
-from dataflow.timing import drain_cycles, last_result_os, last_result_ws, load_cycles, seed_cycles
+from dataflow.timing import drain_cycles, last_column, last_result_os, last_result_ws, load_cycles, seed_cycles
 
 if TYPE_CHECKING:
     from dataflow.tiling import Tiling
@@ -82,6 +84,32 @@ def _ws_duration(tiling: Tiling) -> Duration:
     )
 
 
+def result_cycles(tiling: Tiling) -> np.ndarray:
+    """Return int[results]: when each result leaves column 0, counted from the start of the first window (cycle 0).
+
+    Results stand in the order in which they leave (`dataflow.operands.place_results`). Column c is later by c and its
+    slices. The last result of the last column leaves at `product_duration(tiling).total - 1`.
+    """
+    config, slots = tiling.config, tiling.mapping.slots
+    burst = np.arange(INTERLEAVE) - (INTERLEAVE - 1) - last_column(config)
+    if not tiling.mapping.ws:
+        period = max(drain_cycles(config), tiling.windows * tiling.window)
+        last = tiling.windows * tiling.window + period * np.arange(tiling.commands)
+        rows = INTERLEAVE * np.arange(1 - config.rows, 1)
+        return (last[:, None, None] + last_result_os(config, slots) + rows[:, None] + burst).ravel()
+    windows = []
+    at, load_age = tiling.window, tiling.window
+    chains = tiling.commands // tiling.depth_tiles
+    for i in range(chains):
+        chain = _walk_chain(tiling, load_age, last=i == chains - 1)
+        first, last = chain.starts[-1]
+        starts = at + first + tiling.window * np.arange(tiling.windows)
+        starts[-1] = at + last
+        windows.append(starts)
+        at, load_age = at + chain.span, chain.load_age
+    return (np.concatenate(windows)[:, None] + last_result_ws(config, slots) + burst).ravel()
+
+
 def _ws_waits(tiling: Tiling) -> tuple[int, int]:
     """Return the cycles that WS windows wait for the weight links and for sums of the previous command.
 
@@ -101,37 +129,49 @@ def _ws_waits(tiling: Tiling) -> tuple[int, int]:
             done += times * (done - at)
             continue
         seen[load_age] = (done, weight, dependency)
-        load_age, more_weight, more_dependency = _walk_chain(tiling, load_age, last=done == chains - 1)
-        weight += more_weight
-        dependency += more_dependency
+        chain = _walk_chain(tiling, load_age, last=done == chains - 1)
+        load_age = chain.load_age
+        weight += chain.weight
+        dependency += chain.dependency
         done += 1
     return weight, dependency
 
 
-def _walk_chain(tiling: Tiling, load_age: int, *, last: bool) -> tuple[int, int, int]:
-    """Walk the commands of one chain; return (load age at the next chain, waits for weights, for sums)."""
+@dataclass(frozen=True)
+class _Chain:
+    """The commands of one accumulation chain, times from its first window on.
+
+    starts: first and last window of each command; span: start of the next chain; load_age: cycles from the last load to
+    there; weight, dependency: waits.
+    """
+
+    starts: list[tuple[int, int]]
+    span: int
+    load_age: int
+    weight: int
+    dependency: int
+
+
+def _walk_chain(tiling: Tiling, load_age: int, *, last: bool) -> _Chain:
     config, slots, window, windows = tiling.config, tiling.mapping.slots, tiling.window, tiling.windows
     load, seed = load_cycles(config, slots), seed_cycles(config, slots)
     weight = dependency = 0
     start, loaded = 0, -load_age
     first = end = -seed  # starts of the previous command's first and last windows
+    starts = []
     for depth in range(tiling.depth_tiles):
-        if depth:
-            wait = max(0, first + seed - start)
-            dependency += wait
-            start += wait
-        planned = start + (windows - 1) * window
-        if depth:
-            wait = max(0, end + seed - planned)
-            dependency += wait
-            planned += wait
-        end = planned
+        begin = max(start, first + seed) if depth else start
+        planned = begin + (windows - 1) * window
+        summed = max(planned, end + seed) if depth else planned
+        dependency += begin - start + summed - planned
+        end = summed
         if not (last and depth == tiling.depth_tiles - 1):
-            end, loaded = _carry_load(start, planned, window, windows, loaded + load)
-            weight += end - planned
-        first = end if windows == 1 else start
+            end, loaded = _carry_load(begin, summed, window, windows, loaded + load)
+            weight += end - summed
+        first = end if windows == 1 else begin
+        starts.append((first, end))
         start = end + window
-    return start - loaded, weight, dependency
+    return _Chain(starts, start, start - loaded, weight, dependency)
 
 
 def _carry_load(start: int, end: int, window: int, windows: int, ready: int) -> tuple[int, int]:

@@ -61,16 +61,17 @@ def flush_cycles_ws(config: SatConfig, n: int) -> int:
 def last_result_os(config: SatConfig, n: int) -> int:
     """Cycles from the token of an OS command's last window to its last result at the last column's output."""
     last_row = TOKEN_TO_STEP + INTERLEAVE * (n - 1) + DRAIN_DELAY + 9 * (config.rows - 1) + len(config.row_slices)
-    return last_row + INTERLEAVE + 1 + _last_column(config)
+    return last_row + INTERLEAVE + 1 + last_column(config)
 
 
 def last_result_ws(config: SatConfig, n: int) -> int:
     """Cycles from the token of a WS command's last window to its last result at the last column's output."""
     last_row = TOKEN_TO_STEP + INTERLEAVE * (n - 1) + DRAIN_DELAY + (INTERLEAVE * n + 1) * (config.rows - 1)
-    return last_row + len(config.row_slices) + INTERLEAVE + 1 + _last_column(config)
+    return last_row + len(config.row_slices) + INTERLEAVE + 1 + last_column(config)
 
 
-def _last_column(config: SatConfig) -> int:
+def last_column(config: SatConfig) -> int:
+    """Cycles by which the last column is later than the first."""
     return config.columns - 1 + len(config.column_slices)
 
 
