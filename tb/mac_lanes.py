@@ -1,0 +1,112 @@
+"""Tops for the benches of the multiply-add: many units side by side, so that one cycle checks many vectors."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.fp.accumulate import Accumulate
+from hw.fp.product import Product
+from hw.fp.widen import WidenActivation, WidenWeight
+from hw.links import activation_layout, weight_layout
+from hw.verilog import place
+
+
+class Mac(wiring.Component):
+    """Widen, multiply, accumulate. Members: a, w: binary16; filler: w is none; x: sum so far; out: sum.
+
+    Timing: 1 + stages cycles; all operands of a vector enter in one cycle.
+    """
+
+    a: Signal
+    w: Signal
+    filler: Signal
+    x: Signal
+    out: Signal
+
+    def __init__(self, stages: int) -> None:
+        self._stages = stages
+        super().__init__({"a": In(16), "w": In(16), "filler": In(1), "x": In(32), "out": Out(32)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        act = m.submodules.act = WidenActivation()
+        wgt = m.submodules.wgt = WidenWeight()
+        product = m.submodules.product = Product()
+        adder = m.submodules.adder = Accumulate(self._stages)
+        x = Signal(32)
+        m.d.sync += x.eq(self.x)
+        m.d.comb += [
+            act.half.eq(self.a),
+            wgt.half.eq(self.w),
+            wgt.index.eq(0),
+            wgt.filler.eq(self.filler),
+            product.act.eq(act.wide),
+            product.wgt.eq(wgt.wide),
+            adder.product.eq(product.out),
+            adder.x.eq(x),
+            self.out.eq(adder.out),
+        ]
+        return m
+
+
+class MacLanes(wiring.Component):
+    """`lanes` units; ports as those of `Mac`, lane 0 in the lowest bits."""
+
+    a: Signal
+    w: Signal
+    filler: Signal
+    x: Signal
+    out: Signal
+
+    def __init__(self, lanes: int, stages: int) -> None:
+        self._lanes, self._stages = lanes, stages
+        widths = {"a": 16, "w": 16, "filler": 1, "x": 32}
+        super().__init__({**{name: In(lanes * width) for name, width in widths.items()}, "out": Out(32 * lanes)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for lane in range(self._lanes):
+            mac = Mac(self._stages)
+            m.submodules[f"mac{lane}"] = place(mac, "mac", platform, parameters=self._stages)
+            m.d.comb += [
+                mac.a.eq(self.a.word_select(lane, 16)),
+                mac.w.eq(self.w.word_select(lane, 16)),
+                mac.filler.eq(self.filler[lane]),
+                mac.x.eq(self.x.word_select(lane, 32)),
+                self.out.word_select(lane, 32).eq(mac.out),
+            ]
+        return m
+
+
+class WidenLanes(wiring.Component):
+    """`lanes` pairs of widening units. Members: half, filler; act, wgt: one registered word of 32 bits per lane."""
+
+    half: Signal
+    filler: Signal
+    act: Signal
+    wgt: Signal
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        super().__init__({"half": In(16 * lanes), "filler": In(lanes), "act": Out(32 * lanes), "wgt": Out(32 * lanes)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for lane in range(self._lanes):
+            act, wgt = WidenActivation(), WidenWeight()
+            m.submodules[f"act{lane}"] = place(act, "widen_activation", platform)
+            m.submodules[f"wgt{lane}"] = place(wgt, "widen_weight", platform)
+            half: Value = self.half.word_select(lane, 16)
+            m.d.comb += [
+                act.half.eq(half),
+                wgt.half.eq(half),
+                wgt.index.eq(half[6:10]),
+                wgt.filler.eq(self.filler[lane]),
+            ]
+            m.d.sync += [
+                self.act.word_select(lane, 32)[: activation_layout().size].eq(act.wide),
+                self.wgt.word_select(lane, 32)[: weight_layout().size].eq(wgt.wide),
+            ]
+        return m
