@@ -38,9 +38,9 @@ class Head(wiring.Component):
     """Sequence tile commands.
 
     Members: commands: stream of tile commands (layout `dataflow.words.TILE`); token: window for row 0; weight, seed:
-    requests to column 0; begin, begin_count, begin_keep: a command starts, for the tail; tail_ready: the tail can take
-    one; wait: why no window started in this cycle; idle: no command in progress.
-    Timing: a window starts at most once every W cycles (docs/array.md). All outputs but `commands.ready`, `wait` and
+    requests to column 0; begins, begin_count, begin_keep: a command starts, for the tail; tail_ready: the tail can take
+    one; cause: why no window started in this cycle; idle: no command in progress.
+    Timing: a window starts at most once every W cycles (docs/array.md). All outputs but `commands.ready`, `cause` and
     `idle` are registered.
     """
 
@@ -48,11 +48,11 @@ class Head(wiring.Component):
     token: data.View[data.StructLayout]
     weight: data.View[data.StructLayout]
     seed: data.View[data.StructLayout]
-    begin: Signal
+    begins: Signal
     begin_count: Signal
     begin_keep: Signal
     tail_ready: Signal
-    wait: Signal
+    cause: Signal
     idle: Signal
 
     def __init__(self, config: SatConfig) -> None:
@@ -63,11 +63,11 @@ class Head(wiring.Component):
                 "token": Out(token_layout()),
                 "weight": Out(weight_control_layout(config)),
                 "seed": Out(seed_layout(config)),
-                "begin": Out(1),
+                "begins": Out(1),
                 "begin_count": Out(20),
                 "begin_keep": Out(1),
                 "tail_ready": In(1),
-                "wait": Out(3),
+                "cause": Out(3),
                 "idle": Out(1),
             }
         )
@@ -164,13 +164,13 @@ class Head(wiring.Component):
         with m.If(self.pace == 0):
             with m.If(self.active):
                 with m.If(self.fresh & ~self.tail_ready):
-                    m.d.comb += self.wait.eq(Wait.TAIL)
+                    m.d.comb += self.cause.eq(Wait.TAIL)
                 with m.Elif(~cur.ws & self.ends & (self.drain_timer != 0)):
-                    m.d.comb += self.wait.eq(Wait.DRAIN)
+                    m.d.comb += self.cause.eq(Wait.DRAIN)
                 with m.Elif(unsummed):
-                    m.d.comb += self.wait.eq(Wait.DEPENDENCY)
+                    m.d.comb += self.cause.eq(Wait.DEPENDENCY)
                 with m.Elif(must_carry & (self.weight_timer != 0)):
-                    m.d.comb += self.wait.eq(Wait.WEIGHT)
+                    m.d.comb += self.cause.eq(Wait.WEIGHT)
                 with m.Else():
                     m.d.comb += [
                         self.go.eq(1),
@@ -178,11 +178,11 @@ class Head(wiring.Component):
                         self.wload.eq(carries & (self.weight_timer == 0)),
                     ]
             with m.Elif(~self.commands.valid):
-                m.d.comb += self.wait.eq(Wait.OPERAND)
+                m.d.comb += self.cause.eq(Wait.OPERAND)
             with m.Elif(~self.same & (self.flush_timer != 0)):
-                m.d.comb += self.wait.eq(Wait.FLUSH)
+                m.d.comb += self.cause.eq(Wait.FLUSH)
             with m.Elif(nxt.ws & (self.weight_timer != 0)):
-                m.d.comb += self.wait.eq(Wait.WEIGHT)
+                m.d.comb += self.cause.eq(Wait.WEIGHT)
             with m.Else():
                 m.d.comb += [self.prime.eq(1), self.wload.eq(nxt.ws)]
         m.d.comb += self.commands.ready.eq(self.prime | self.chain)
@@ -194,7 +194,7 @@ class Head(wiring.Component):
         m.d.comb += shape.eq(Mux(self.prime, nxt.as_value(), cur.as_value()))
         m.d.sync += [
             token.valid.eq(self.go | self.prime),
-            self.begin.eq(self.go & self.fresh),
+            self.begins.eq(self.go & self.fresh),
             self.begin_keep.eq(cur.keep),
             self.begin_count.eq(Mux(cur.ws, cur.windows << 3, INTERLEAVE * self._config.rows)),
         ]

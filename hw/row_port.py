@@ -24,7 +24,7 @@ class RowPort(wiring.Component):
     """Feed one row: play windows as they arrive, hand them on to the row below.
 
     Members: load_en, load_addr, load_data: write port of the activation buffer, one beat of `lanes` binary16;
-    token_i, token_o: windows from above and to below; drain_i, drain_o: turn to drain (OS); event: a tile ended in this
+    token_i, token_o: windows from above and to below; drain_i, drain_o: turn to drain (OS); ended: a tile ended in this
     row (row 0 drains on it); act, ctl: the row link.
     Timing: step t of a window whose token is valid at cycle k stands on the row link at k + 3 + t. `token_o` follows
     `token_i` by 1 cycle (OS) or 8 N + 1 cycles (WS); `drain_o` follows the row's first drain cycle by 8.
@@ -37,7 +37,7 @@ class RowPort(wiring.Component):
     token_o: data.View[data.StructLayout]
     drain_i: Signal
     drain_o: Signal
-    event: Signal
+    ended: Signal
     act: Signal
     ctl: data.View[data.StructLayout]
 
@@ -54,7 +54,7 @@ class RowPort(wiring.Component):
                 "token_o": Out(token_layout()),
                 "drain_i": In(1),
                 "drain_o": Out(1),
-                "event": Out(1),
+                "ended": Out(1),
                 "act": Out(activation_layout().size * config.act_lanes),
                 "ctl": Out(self._control),
             }
@@ -143,8 +143,8 @@ class RowPort(wiring.Component):
         start, running, count = Signal(), Signal(), Signal(3)
         m.d.comb += [
             ended.eq(computing & control.last & (step[:3] == 0)),
-            self.event.eq(history[-1]),
-            start.eq(Mux(token.ws, self.event, self.drain_i)),
+            self.ended.eq(history[-1]),
+            start.eq(Mux(token.ws, self.ended, self.drain_i)),
             control.dre.eq(running),
             control.dra.eq(count),
         ]

@@ -28,7 +28,7 @@ class Stce(wiring.Component):
     Members: commands: tile commands; act_load_en (one bit per row), act_load_addr, act_load_data (one beat per row):
     write ports of the activation buffers; wgt_load_en (one bit per column), wgt_load_addr, wgt_load_data (one pair per
     column): write ports of the weight buffers; out_value, out_valid (one per column, column c skewed by c): results;
-    token_valid, token_compute, wait, idle: what the head does, for counters.
+    token_valid, token_compute, cause, idle: what the head does, for counters.
     Timing: docs/array.md; `sim.stce` predicts every output cycle. Numerics: docs/arithmetic.md.
     """
 
@@ -43,7 +43,7 @@ class Stce(wiring.Component):
     out_valid: Signal
     token_valid: Signal
     token_compute: Signal
-    wait: Signal
+    cause: Signal
     idle: Signal
 
     def __init__(self, config: SatConfig) -> None:
@@ -61,7 +61,7 @@ class Stce(wiring.Component):
                 "out_valid": Out(config.columns),
                 "token_valid": Out(1),
                 "token_compute": Out(1),
-                "wait": Out(3),
+                "cause": Out(3),
                 "idle": Out(1),
             }
         )
@@ -92,18 +92,18 @@ class Stce(wiring.Component):
         wiring.connect(m, wiring.flipped(self.commands), head.commands)
         m.d.comb += [
             rows[0].token_i.eq(head.token),
-            rows[0].drain_i.eq(rows[0].event),
+            rows[0].drain_i.eq(rows[0].ended),
             columns[0].weight_i.eq(head.weight),
             columns[0].seed_i.eq(head.seed),
             columns[0].keep_i.eq(tail.control),
-            tail.begin.eq(head.begin),
+            tail.begins.eq(head.begins),
             tail.count.eq(head.begin_count),
             tail.keep.eq(head.begin_keep),
             head.tail_ready.eq(tail.ready),
             tail.arrives.eq(columns[0].sum_bottom.valid),
             self.token_valid.eq(head.token.valid),
             self.token_compute.eq(head.token.compute),
-            self.wait.eq(head.wait),
+            self.cause.eq(head.cause),
             self.idle.eq(head.idle),
         ]
         for r, row in enumerate(rows):

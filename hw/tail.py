@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class Tail(wiring.Component):
     """Count the results of column 0, command by command.
 
-    Members: begin, count, keep: a command starts, its results per column, whether they stay; ready: another may start;
+    Members: begins, count, keep: a command starts, its results per column, whether they stay; ready: another may start;
     arrives: a result stands at the bottom of column 0; control: its fate, one cycle later.
     """
 
-    begin: Signal
+    begins: Signal
     count: Signal
     keep: Signal
     ready: Signal
@@ -33,7 +33,7 @@ class Tail(wiring.Component):
         self._keep = keep_layout(config)
         super().__init__(
             {
-                "begin": In(1),
+                "begins": In(1),
                 "count": In(20),
                 "keep": In(1),
                 "ready": Out(1),
@@ -49,7 +49,7 @@ class Tail(wiring.Component):
         done = Signal(20)
         last = Signal()
         m.d.comb += [
-            queue.w_en.eq(self.begin),
+            queue.w_en.eq(self.begins),
             queue.w_data.eq(self.count | (self.keep << 20)),
             # a command that starts is written one cycle later: leave room for it
             self.ready.eq(queue.level < COMMANDS_IN_FLIGHT - 1),

@@ -38,6 +38,11 @@ RESET: Final = "rst"
 """Name of the synchronous reset port of domain `sync`."""
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ZERO_INIT: Final = re.compile(
+    r"^  initial begin\n    (?P<name>\S+)\[0\] = (?P<zero>\d+'[dh]0+);\n(?:    (?P=name)\[\d+\] = (?P=zero);\n)*"
+    r"    (?P=name)\[(?P<last>\d+)\] = (?P=zero);\n  end$",
+    re.MULTILINE,
+)
 _PORT: Final = re.compile(r"^  (input|output) (?:signed )?(?:\[(\d+):0\] )?(\S+) ?;$", re.MULTILINE)
 
 
@@ -153,7 +158,17 @@ def _convert(component: wiring.Component, name: str, platform: VerilogPlatform) 
         raise ValueError(f"name is {name!r}; it must be a plain Verilog identifier")
     with _builtin_yosys():
         text = verilog.convert(component, name=name, platform=platform, emit_src=False, strip_internal_attrs=True)
+    text = _ZERO_INIT.sub(_zero_loop, text)
     return Leaf(name, text, read_ports(text, name))
+
+
+def _zero_loop(block: re.Match[str]) -> str:
+    """Clear a memory in a loop: Yosys writes one line per entry, which for deep buffers is most of the text."""
+    index = f"{block['name'].strip(chr(92)).replace('.', '_')}_entry"
+    return (
+        f"  integer {index};\n  initial\n    for ({index} = 0; {index} <= {block['last']}; {index} = {index} + 1)\n"
+        f"      {block['name']}[{index}] = {block['zero']};"
+    )
 
 
 def _members(component: wiring.Component) -> list[tuple[Port, Value]]:
