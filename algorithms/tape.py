@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from algorithms.sparsity import Sparsity
+
 
 class Stage(StrEnum):
     """Where in a training step a product belongs."""
@@ -74,7 +76,7 @@ class Product:
     name: the layer; stage: FF, BP, WU or other; m, k, n: shape of Y[m, n] = A[m, k] @ W[k, n];
     pattern: N:M of W along k, None when dense; count: how many identical products (heads, groups);
     conv: the convolution it came from; a: float16[m, k], w: float16[k, n] (already pruned) and y: float32[m, n] when
-    values were recorded.
+    values were recorded, with a leading axis when count > 1; sparsity: what is absent beside the pattern.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Product:
     a: np.ndarray | None = None
     w: np.ndarray | None = None
     y: np.ndarray | None = None
+    sparsity: Sparsity | None = None
 
     def __post_init__(self) -> None:
         for name in ("m", "k", "n", "count"):
@@ -108,20 +111,61 @@ class Product:
         groups, tail = divmod(self.k, self.pattern.m)
         return self.m * (groups * self.pattern.n + min(self.pattern.n, tail)) * self.n * self.count
 
+    @property
+    def macs_full(self) -> int:
+        """Multiply-adds of the same work with nothing left out: no pattern, no mask, every row and rank."""
+        if self.sparsity is None:
+            return self.macs_dense
+        return self.sparsity.full((self.m, self.k, self.n), self.count)
+
+    @property
+    def macs_true(self) -> int:
+        """Multiply-adds that the method needs: of kept elements, present blocks and gathered rows only."""
+        if self.sparsity is None:
+            return self.macs_kept
+        return min(self.macs_kept, self.sparsity.macs((self.m, self.k, self.n), self.count))
+
+    def facts(self) -> tuple[object, ...]:
+        """What a run with values and a run of shapes alone must agree on."""
+        sparsity = None if self.sparsity is None else self.sparsity.facts()
+        return (self.name, self.stage, self.m, self.k, self.n, self.pattern, self.count, self.conv, sparsity)
+
+
+@dataclass(frozen=True)
+class HostWork:
+    """Work of a program that is no product on SAT: scalar operations and bytes moved.
+
+    kind: what it does, named as in ONNX where that has a name; macs: multiply-adds among the operations that belong to
+    matrix products left to the host (a solver, a depthwise convolution).
+    """
+
+    name: str
+    kind: str
+    stage: Stage
+    operations: int
+    bytes: int
+    macs: int = 0
+
 
 @dataclass
 class Tape:
     """Collects the products of a program in the order of their execution.
 
-    values: whether operands and results are kept (references, not copies); products: what was recorded.
+    values: whether operands and results are kept (references, not copies); products: what was recorded; host: the
+    work beside them.
     """
 
     values: bool = False
     products: list[Product] = field(default_factory=list)
+    host: list[HostWork] = field(default_factory=list)
 
     def record(self, product: Product) -> None:
         """Append a product; without `values` its operands and result are dropped."""
         self.products.append(product if self.values else replace(product, a=None, w=None, y=None))
+
+    def record_host(self, work: HostWork) -> None:
+        """Append work of the host."""
+        self.host.append(work)
 
     def of(self, stage: Stage) -> list[Product]:
         """Return the products of one stage."""
