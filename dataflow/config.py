@@ -19,7 +19,7 @@ PRODUCT_STAGES: Final = 2
 """Registers between the operand memories of an element and its adder: operands, product."""
 
 MAX_ADDER_STAGES: Final = 7
-"""Adder registers that fit into the accumulator loop: 8 interleaved outputs less the write of the accumulator memory."""
+"""Adder registers that fit into the accumulator loop: 8 interleaved outputs less the accumulator memory's write."""
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -121,7 +121,14 @@ class Head(wiring.Component):
         self.first_sums = Signal(sums)  # cycles until the previous command's first sums can be seeds
         self.last_sums = Signal(sums)  # ... and its last ones
         self.flush_timer = Signal(range(flush_cycles_ws(config, 16) + 1))
-        for timer in (self.drain_timer, self.weight_timer, self.first_sums, self.last_sums, self.flush_timer, self.pace):
+        for timer in (
+            self.drain_timer,
+            self.weight_timer,
+            self.first_sums,
+            self.last_sums,
+            self.flush_timer,
+            self.pace,
+        ):
             with m.If(timer != 0):
                 m.d.sync += timer.eq(timer - 1)
         load_steps = Signal(8)  # of the command whose weights are being requested
@@ -134,9 +141,7 @@ class Head(wiring.Component):
         m.d.comb += until_seed.eq(ws_delay * config.rows + (SEED_GAP + len(config.row_slices) - 1))
         with m.If(self.go):
             with m.If(self.current.ws):
-                m.d.sync += self.flush_timer.eq(
-                    ws_delay * config.rows + (flush_cycles_ws(config, 1) - 9 * config.rows)
-                )
+                m.d.sync += self.flush_timer.eq(ws_delay * config.rows + (flush_cycles_ws(config, 1) - 9 * config.rows))
                 with m.If(self.fresh):
                     m.d.sync += self.first_sums.eq(until_seed)
                 with m.If(self.ends):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.column_port import ColumnPort
 from hw.head import Head, command_layout
-from hw.links import pair_layout
+from hw.links import pair_layout, sum_layout, token_layout, weight_layout
 from hw.row_port import RowPort
 from hw.tail import Tail
 from hw.uspe import Uspe
@@ -20,6 +21,79 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dataflow.config import SatConfig
+
+
+class Row(wiring.Component):
+    """One row of the array: its port and its elements. All rows of an array are this one module.
+
+    Members: load_en, load_addr, load_data, token_i/o, drain_i/o, ended: those of `RowPort`; wgt_i/o, sum_i/o: the
+    vertical links of all columns side by side, column 0 at bit 0.
+    Timing: `RowPort`, `Uspe`; a column slice adds one cycle to what moves right.
+    """
+
+    load_en: Signal
+    load_addr: Signal
+    load_data: Signal
+    token_i: data.View[data.StructLayout]
+    token_o: data.View[data.StructLayout]
+    drain_i: Signal
+    drain_o: Signal
+    ended: Signal
+    wgt_i: Signal
+    wgt_o: Signal
+    sum_i: Signal
+    sum_o: Signal
+
+    def __init__(self, config: SatConfig) -> None:
+        self._config = config
+        wgt, total = weight_layout().size * config.columns, sum_layout().size * config.columns
+        super().__init__(
+            {
+                "load_en": In(1),
+                "load_addr": In(range(config.act_depth)),
+                "load_data": In(16 * config.act_lanes),
+                "token_i": In(token_layout()),
+                "token_o": Out(token_layout()),
+                "drain_i": In(1),
+                "drain_o": Out(1),
+                "ended": Out(1),
+                "wgt_i": In(wgt),
+                "wgt_o": Out(wgt),
+                "sum_i": In(total),
+                "sum_o": Out(total),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        config = self._config
+        m = Module()
+        port = RowPort(config)
+        m.submodules.port = place(port, "sat_row_port", platform, parameters=config)
+        m.d.comb += [
+            port.load_en.eq(self.load_en),
+            port.load_addr.eq(self.load_addr),
+            port.load_data.eq(self.load_data),
+            port.token_i.eq(self.token_i),
+            port.drain_i.eq(self.drain_i),
+            self.token_o.eq(port.token_o),
+            self.drain_o.eq(port.drain_o),
+            self.ended.eq(port.ended),
+        ]
+        act, ctl = port.act, port.ctl
+        for c in range(config.columns):
+            element = Uspe(config)
+            m.submodules[f"element_{c}"] = place(element, "sat_uspe", platform, parameters=config)
+            cut = c in config.column_slices
+            m.d.comb += [
+                element.act_i.eq(_slice(m, act, cut)),
+                element.ctl_i.eq(_slice(m, ctl, cut)),
+                element.wgt_i.eq(self.wgt_i.word_select(c, weight_layout().size)),
+                element.sum_i.eq(self.sum_i.word_select(c, sum_layout().size)),
+                self.wgt_o.word_select(c, weight_layout().size).eq(element.wgt_o),
+                self.sum_o.word_select(c, sum_layout().size).eq(element.sum_o),
+            ]
+            act, ctl = element.act_o, element.ctl_o
+        return m
 
 
 class Stce(wiring.Component):
@@ -69,21 +143,18 @@ class Stce(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        rows = [RowPort(config) for _ in range(config.rows)]
+        rows = [Row(config) for _ in range(config.rows)]
         columns = [ColumnPort(config) for _ in range(config.columns)]
-        elements = [[Uspe(config) for _ in columns] for _ in rows]
         for r, row in enumerate(rows):
-            m.submodules[f"row_{r}"] = place(row, "sat_row_port", platform, parameters=config)
-            for c, element in enumerate(elements[r]):
-                m.submodules[f"element_{r}_{c}"] = place(element, "sat_uspe", platform, parameters=config)
+            m.submodules[f"row_{r}"] = place(row, "sat_row", platform, parameters=config)
         for c, column in enumerate(columns):
             m.submodules[f"column_{c}"] = place(column, "sat_column_port", platform, parameters=config)
         self._edges(m, rows, columns, platform)
-        self._rows(m, rows, elements)
-        self._columns(m, columns, elements)
+        self._rows(m, rows, columns)
+        self._columns(m, columns)
         return m
 
-    def _edges(self, m: Module, rows: Sequence[RowPort], columns: Sequence[ColumnPort], platform: object) -> None:
+    def _edges(self, m: Module, rows: Sequence[Row], columns: Sequence[ColumnPort], platform: object) -> None:
         """Head, tail, load ports and results."""
         config = self._config
         head, tail = Head(config), Tail(config)
@@ -121,54 +192,38 @@ class Stce(wiring.Component):
                 self.out_valid[c].eq(column.out.valid),
             ]
 
-    def _rows(self, m: Module, rows: Sequence[RowPort], elements: Sequence[Sequence[Uspe]]) -> None:
-        """Links to the right, and from row port to row port."""
+    def _rows(self, m: Module, rows: Sequence[Row], columns: Sequence[ColumnPort]) -> None:
+        """Links downwards: windows, turns to drain, weights, sums."""
+        wgt = Cat(Value.cast(column.wgt) for column in columns)
+        total = Cat(Value.cast(column.sum_top) for column in columns)
         for r, row in enumerate(rows):
             sliced = r in self._config.row_slices
             if r:
                 above = rows[r - 1]
                 m.d.comb += [
-                    row.token_i.eq(self._slice(m, above.token_o, sliced)),
-                    row.drain_i.eq(self._slice(m, above.drain_o, sliced)),
+                    row.token_i.eq(_slice(m, above.token_o, sliced)),
+                    row.drain_i.eq(_slice(m, above.drain_o, sliced)),
                 ]
-            act, ctl = row.act, row.ctl
-            for c, element in enumerate(elements[r]):
-                cut = c in self._config.column_slices
-                m.d.comb += [
-                    element.act_i.eq(self._slice(m, act, cut)),
-                    element.ctl_i.eq(self._slice(m, ctl, cut)),
-                ]
-                act, ctl = element.act_o, element.ctl_o
+            m.d.comb += [row.wgt_i.eq(_slice(m, wgt, sliced)), row.sum_i.eq(_slice(m, total, sliced))]
+            wgt, total = row.wgt_o, row.sum_o
+        m.d.comb += Cat(Value.cast(column.sum_bottom) for column in columns).eq(total)
 
-    def _columns(self, m: Module, columns: Sequence[ColumnPort], elements: Sequence[Sequence[Uspe]]) -> None:
-        """Links downwards, and from column port to column port."""
-        for c, column in enumerate(columns):
-            if c:
-                cut = c in self._config.column_slices
-                left = columns[c - 1]
-                m.d.comb += [
-                    column.weight_i.eq(self._slice(m, left.weight_o, cut)),
-                    column.seed_i.eq(self._slice(m, left.seed_o, cut)),
-                    column.keep_i.eq(self._slice(m, left.keep_o, cut)),
-                ]
-            wgt, total = column.wgt, column.sum_top
-            for r, row in enumerate(elements):
-                sliced = r in self._config.row_slices
-                m.d.comb += [
-                    row[c].wgt_i.eq(self._slice(m, wgt, sliced)),
-                    row[c].sum_i.eq(self._slice(m, total, sliced)),
-                ]
-                wgt, total = row[c].wgt_o, row[c].sum_o
-            m.d.comb += column.sum_bottom.eq(total)
-
-    @staticmethod
-    def _slice(m: Module, link: Value | data.View[data.StructLayout], cut: bool) -> Value:
-        """Return the link, one register later where a slice stands."""
-        value = Value.cast(link)
-        if not cut:
-            return value
-        register = Signal(len(value))
-        m.d.sync += register.eq(value)
-        return register
+    def _columns(self, m: Module, columns: Sequence[ColumnPort]) -> None:
+        """Links from column port to column port."""
+        for c, (left, column) in enumerate(pairwise(columns), start=1):
+            cut = c in self._config.column_slices
+            m.d.comb += [
+                column.weight_i.eq(_slice(m, left.weight_o, cut)),
+                column.seed_i.eq(_slice(m, left.seed_o, cut)),
+                column.keep_i.eq(_slice(m, left.keep_o, cut)),
+            ]
 
 
+def _slice(m: Module, link: Value | data.View[data.StructLayout], cut: bool) -> Value:
+    """Return the link, one register later where a slice stands."""
+    value = Value.cast(link)
+    if not cut:
+        return value
+    register = Signal(len(value))
+    m.d.sync += register.eq(value)
+    return register

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from dataflow.words import TileCommand
 
 
-
-
-
 class Wait(IntEnum):
     """Why no window started in a cycle in which one could have (`hw.head.Wait`)."""
 

@@ -75,9 +75,7 @@ def kept_macs(tiling: Tiling) -> int:
     return tiling.m * tiling.n * (full * n + min(n, tail))
 
 
-def simulate_product(
-    tiling: Tiling, a: np.ndarray | None = None, packed: Packed | None = None
-) -> ProductResult:
+def simulate_product(tiling: Tiling, a: np.ndarray | None = None, packed: Packed | None = None) -> ProductResult:
     """Return cycles and, when operands are given, values of one product.
 
     a: float16[m, k]; packed: W packed along k in the group of the tiling's mapping. Without operands the

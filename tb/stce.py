@@ -10,7 +10,6 @@ import numpy as np
 from algorithms.numeric import ordered_dot_packed
 from dataflow.duration import product_duration, result_cycles
 from dataflow.operands import place_results, results_per_column
-from dataflow.tiling import Tiling
 from hw.links import pair_layout
 from hw.stce import Stce
 from hw.verilog import emit
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from algorithms.nm import Packed
     from dataflow.config import SatConfig
+    from dataflow.tiling import Tiling
 
 BENCH_DEPTHS: Final = (1 << 12, 1 << 16)
 """Entries of the operand buffers in benches: few for quick builds, else all that a command can address."""
