@@ -1,0 +1,86 @@
+"""`nmsat demo`: the whole idea end to end, with a report to read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from algorithms.tape import Pattern
+from reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed, table
+
+if TYPE_CHECKING:
+    from reports.records import DemoRecord
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_config(parser)
+    parser.add_argument(
+        "--pattern",
+        metavar="N:M",
+        type=_sparse,
+        default=Pattern(2, 8),
+        help="sparsity of BDWP: N of each M weights kept, M one of 2, 4, 8, 16 (default: 2:8)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="seed of both training runs (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="folder of the report (default: out/demo)"
+    )
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Run the demo and write its folder."""
+    from tb.runner import check_tools
+
+    check_tools()
+    with output_folder(options.out) as folder:
+        from reports.demo import run_demo
+        from reports.page import write
+        from reports.records import summary
+
+        record = run_demo(options.config, options.pattern, options.seed)
+        values = summary(record)
+        write(record, folder)
+        (folder / SUMMARY).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    values["folder"] = str(options.out)
+    for check in record.checks:
+        if not check.match:
+            print(f"nmsat: mismatch in {check.layer} {check.stage}: {check.difference}", file=sys.stderr)
+    return Answer(values, _text(record, options.out), ok=record.match)
+
+
+def _text(record: DemoRecord, folder: Path) -> str:
+    dense, sparse = record.runs
+    rows = [
+        (item.stage, f"{item.cycles_dense}", f"{item.cycles}", f"{item.speedup:.2f}x", f"{item.bound:.2f}x")
+        for item in (*record.stages, record.total)
+    ]
+    matches = sum(check.match for check in record.checks)
+    return "\n".join(
+        [
+            f"test accuracy: dense {dense.accuracy:.1%}, {sparse.label} {sparse.accuracy:.1%}",
+            "",
+            table(("cycles", "dense", sparse.label, "speed-up", "bound"), rows),
+            "",
+            f"RTL and simulator: {matches} of {len(record.checks)} products equal, in every bit and cycle",
+            f"report: {folder / 'report.html'}",
+        ]
+    )
+
+
+def _sparse(text: str) -> Pattern:
+    chosen = pattern(text)
+    if chosen is None or chosen.n == chosen.m:
+        raise argparse.ArgumentTypeError(f"pattern is {text!r}; the demo compares with dense, choose N below M")
+    return chosen
+
+
+COMMAND = Command(
+    summary="Train on digits dense and with BDWP, simulate a step on SAT, prove it on the RTL, write a report.",
+    example="nmsat demo --config tiny --pattern 2:8 --out out/demo",
+    add_arguments=add_arguments,
+    run=run,
+)

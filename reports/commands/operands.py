@@ -1,0 +1,44 @@
+"""Tiling and random operands for the commands that run one product."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from algorithms.nm import pack, prune
+from dataflow.schedule import best_tiling
+from reports.commands.base import InputError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from algorithms.nm import Packed
+    from algorithms.tape import Pattern
+    from dataflow.config import SatConfig
+    from dataflow.tiling import Tiling
+
+
+def choose_tiling(config: SatConfig, options: argparse.Namespace, pattern: Pattern | None) -> Tiling:
+    """Return the tiling of the product M, K, N in `options`; InputError when no mapping can take it."""
+    try:
+        return best_tiling(config, options.m, options.k, options.n, pattern, options.dataflow)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def random_half(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return finite binary16 numbers drawn evenly over their bit patterns: all exponents, subnormals, both zeros."""
+    magnitude = rng.integers(0, 0x7C00, shape, dtype=np.uint16)
+    sign = rng.integers(0, 2, shape, dtype=np.uint16) << np.uint16(15)
+    return (magnitude | sign).view(np.float16)
+
+
+def random_operands(tiling: Tiling, pattern: Pattern | None, seed: int) -> tuple[np.ndarray, Packed]:
+    """Return A float16[m, k] and W pruned to `pattern` along k and packed as the tiling's mapping takes it."""
+    rng = np.random.default_rng(seed)
+    a = random_half(rng, (tiling.m, tiling.k))
+    w = random_half(rng, (tiling.k, tiling.n))
+    if pattern is not None:
+        w = prune(w, pattern.n, pattern.m, axis=0)
+    return a, pack(w, tiling.mapping.n, tiling.mapping.m, axis=0)
