@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from algorithms.nm import Packed, pack_kept
-from algorithms.numeric import ordered_dot, ordered_dot_packed, to_half
+from algorithms.nm import Packed, pack
+from algorithms.numeric import canonical, ordered_dot, ordered_dot_batched, ordered_dot_packed, to_half
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,17 +41,21 @@ class Arithmetic(ABC):
         """Round wide values to the format of tensors, once."""
 
     @abstractmethod
-    def operand(self, w: NDArray, keep: NDArray[np.bool_] | None = None, pattern: Pattern | None = None) -> Operand:
-        """Make the W side of a product of w[k, n]; keep and pattern (both or none) say which elements stay."""
+    def operand(self, w: NDArray, pattern: Pattern | None = None) -> Operand:
+        """Make the W side of a product of w[k, n], which is pruned already if there is a pattern."""
 
     @abstractmethod
     def dot(self, a: NDArray, w: Operand) -> NDArray:
         """Return a[m, k] @ w[k, n] in the wide format."""
 
-    def host(self, x: NDArray) -> NDArray:
-        """Round what the host computed in binary64 to the wide format."""
-        with np.errstate(over="ignore"):
-            return x.astype(self.wide)
+    @abstractmethod
+    def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
+        """Return a[g, m, k] @ w[g, k, n], dense, in the wide format."""
+
+    def from_host(self, x: NDArray) -> NDArray:
+        """Round what the host computed in binary64 to the tensor format, once."""
+        with np.errstate(all="ignore"):
+            return canonical(x.astype(self.dtype))
 
 
 class ContractArithmetic(Arithmetic):
@@ -64,14 +68,14 @@ class ContractArithmetic(Arithmetic):
     def narrow(self, x: NDArray) -> NDArray:
         return to_half(x)
 
-    def operand(self, w: NDArray, keep: NDArray[np.bool_] | None = None, pattern: Pattern | None = None) -> Operand:
-        if keep is None or pattern is None:
-            return Operand(w)
-        packed = pack_kept(w, keep, pattern.n, pattern.m)
-        return Operand(packed.unpack(), pattern, packed)
+    def operand(self, w: NDArray, pattern: Pattern | None = None) -> Operand:
+        return Operand(w, pattern, None if pattern is None else pack(w, pattern.n, pattern.m))
 
     def dot(self, a: NDArray, w: Operand) -> NDArray:
         return ordered_dot(a, w.values) if w.packed is None else ordered_dot_packed(a, w.packed)
+
+    def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
+        return ordered_dot_batched(a, w)
 
 
 class FloatArithmetic(Arithmetic):
@@ -87,12 +91,16 @@ class FloatArithmetic(Arithmetic):
     def narrow(self, x: NDArray) -> NDArray:
         return x.astype(self.dtype, copy=False)
 
-    def operand(self, w: NDArray, keep: NDArray[np.bool_] | None = None, pattern: Pattern | None = None) -> Operand:
-        return Operand(w if keep is None else np.where(keep, w, w.dtype.type(0)), pattern)
+    def operand(self, w: NDArray, pattern: Pattern | None = None) -> Operand:
+        return Operand(w, pattern)
 
     def dot(self, a: NDArray, w: Operand) -> NDArray:
         with np.errstate(all="ignore"):
             return a @ w.values
+
+    def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
+        with np.errstate(all="ignore"):
+            return a @ w
 
 
 CONTRACT: Final = ContractArithmetic()

@@ -27,4 +27,4 @@ def softmax_cross_entropy(
         loss = float(np.mean(np.log(total[:, 0]) - x[rows, labels]))
         grad = np.exp(x) / total
     grad[rows, labels] -= 1
-    return loss, arithmetic.narrow(arithmetic.host(grad * (scale / len(labels))))
+    return loss, arithmetic.from_host(grad * (scale / len(labels)))

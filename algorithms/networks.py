@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from algorithms.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+from algorithms.layers import Sequential
+from algorithms.pointwise import ReLU
+from algorithms.pooling import Flatten, MaxPool2d
+from algorithms.products import Conv2d, Linear
 
 if TYPE_CHECKING:
     import numpy as np

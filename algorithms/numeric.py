@@ -22,9 +22,9 @@ _BLOCK: Final = 16384  # sums of one block: with the products of one step they f
 
 
 def canonical(x: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Replace every NaN of a float16 or float32 array by the canonical one, in place; return the array."""
+    """Replace every NaN by the canonical one of float16 or float32 (float64 is left alone), in place; return x."""
     nan = np.isnan(x)
-    if nan.any():
+    if nan.any() and x.dtype != np.float64:
         x[nan] = NAN16 if x.dtype == np.float16 else NAN32
     return x
 
@@ -41,6 +41,11 @@ def to_half(x: NDArray[np.floating]) -> NDArray[np.float16]:
         half = np.array(x, dtype=np.float16)
     canonical(half)
     return half
+
+
+def compared(x: NDArray[np.floating]) -> NDArray[np.float16]:
+    """Return x as pruning compares it: in binary16, whatever float format a run computes in (binary64 rounds twice)."""
+    return to_half(x.astype(np.float32)) if x.dtype == np.float64 else to_half(x)
 
 
 def ordered_dot(
@@ -75,6 +80,27 @@ def ordered_dot_packed(
     start = _start(seed, a.shape[0], packed.columns)
     at = np.ascontiguousarray(a.T, dtype=np.float32)
     return canonical(np.ascontiguousarray(_chain_packed(at, packed, np.ascontiguousarray(start.T)).T))
+
+
+def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Return a[g, m, k] @ w[g, k, n] as g independent dense products of `ordered_dot`: float32[g, m, n]."""
+    if a.ndim != 3 or w.ndim != 3 or a.shape[0] != w.shape[0]:
+        raise ValueError(f"operands have shapes {a.shape} and {w.shape}; they must be [g, m, k] and [g, k, n]")
+    _check_operands(a[0], w.shape[1:], w.dtype)
+    left, right = (
+        a.transpose(2, 0, 1)[..., None].astype(np.float32),
+        w.transpose(1, 0, 2)[:, :, None].astype(np.float32),
+    )
+    acc = np.zeros((a.shape[0], a.shape[1], w.shape[2]), np.float32)
+    groups = max(1, _BLOCK // max(1, a.shape[1] * w.shape[2]))
+    with np.errstate(all="ignore"):
+        for g in range(0, a.shape[0], groups):
+            block = acc[g : g + groups]
+            product = np.empty_like(block)
+            for k in range(a.shape[2]):
+                np.multiply(left[k, g : g + groups], right[k, g : g + groups], out=product)
+                np.add(block, product, out=block)
+    return canonical(acc)
 
 
 def _check_operands(a: NDArray[np.float16], shape: tuple[int, ...], dtype: np.dtype) -> None:

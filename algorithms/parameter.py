@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from algorithms.numeric import to_half
+from algorithms.numeric import compared
 from algorithms.tape import Stage
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Parameter:
     @property
     def half(self) -> NDArray[np.float16]:
         """The copy in binary16, which is what pruning compares in every arithmetic."""
-        return to_half(self.copy.astype(np.float32))
+        return compared(self.copy)
 
     def refresh(self, arithmetic: Arithmetic, method: Method) -> None:
         """Make the copies that the next step reads."""
@@ -87,18 +87,15 @@ class Weight(Parameter):
         self.masks = method.masks(self) if self.sparse else None
         ff = None if self.masks is None else self.masks.ff
         bp = None if self.masks is None else self.masks.bp
-        if bp is not None and self.taps > 1 and self.copy.shape[1] % method.group(Stage.BP):
+        if self.sparse and self.taps > 1 and self.copy.shape[1] % method.group(Stage.BP):
             raise ValueError(
-                f"weight {self.name!r} has {self.copy.shape[1]} output channels; pruning its backward copy needs a "
+                f"weight {self.name!r} has {self.copy.shape[1]} output channels; pruning its backward product needs a "
                 f"multiple of M = {method.group(Stage.BP)}, or the layer must be dense"
             )
-        self.ff = arithmetic.operand(self.copy, ff, method.pattern if ff is not None else None)
-        self.bp = self._backward(arithmetic, method, bp)
-
-    def _backward(self, arithmetic: Arithmetic, method: Method, keep: NDArray[np.bool_] | None) -> list[Operand]:
         order = slice(None) if self.order is None else self.order
-        matrices = self.backward(self.copy[:, order])
-        if keep is None:
-            return [arithmetic.operand(matrix) for matrix in matrices]
-        kept = self.backward(keep[:, order])
-        return [arithmetic.operand(w, k, method.pattern) for w, k in zip(matrices, kept, strict=True)]
+        backward = self.backward(self._kept(bp)[:, order])
+        self.ff = arithmetic.operand(self._kept(ff), None if ff is None else method.pattern)
+        self.bp = [arithmetic.operand(w, None if bp is None else method.pattern) for w in backward]
+
+    def _kept(self, keep: NDArray[np.bool_] | None) -> NDArray:
+        return self.copy if keep is None else np.where(keep, self.copy, self.copy.dtype.type(0))

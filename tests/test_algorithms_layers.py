@@ -8,22 +8,16 @@ import numpy as np
 import pytest
 
 from algorithms.arithmetic import CONTRACT, FAST, FloatArithmetic
-from algorithms.layers import (
-    Context,
-    Conv2d,
-    Flatten,
-    GlobalAveragePool,
-    Layer,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Sequential,
-    prepare,
-)
+from algorithms.attention import Attention, Embedding, Positions
+from algorithms.layers import Context, Layer, Residual, Sequential, prepare
 from algorithms.loss import softmax_cross_entropy
 from algorithms.methods import make_method
 from algorithms.nm import mask, prune
+from algorithms.norm import BatchNorm, LayerNorm
 from algorithms.numeric import ordered_dot, to_half
+from algorithms.pointwise import Gelu, ReLU
+from algorithms.pooling import Flatten, GlobalAveragePool, MaxPool2d
+from algorithms.products import Conv2d, Linear
 from algorithms.tape import Pattern, Stage, Tape
 
 if TYPE_CHECKING:
@@ -137,6 +131,99 @@ def test_strided_backward_spends_no_products_on_zeros() -> None:
 )
 def test_linear_gradients(model: Callable[[], Layer]) -> None:
     check_gradients(model(), rng().standard_normal((4, 5)))
+
+
+class Half(Layer):
+    """Linear map with a known gradient, to stand inside other layers."""
+
+    def forward(self, x: np.ndarray, ctx: Context) -> np.ndarray:
+        del ctx
+        return 0.5 * x
+
+    def backward(self, dy: np.ndarray, ctx: Context) -> np.ndarray:
+        del ctx
+        return 0.5 * dy
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (lambda: BatchNorm("n", 5), (4, 3, 2, 5)),
+        (lambda: BatchNorm("n", 5), (7, 5)),
+        (lambda: LayerNorm("n", 6), (3, 4, 6)),
+        (Gelu, (4, 9)),
+        (lambda: Residual(Linear("l", 6, 6, rng())), (4, 6)),
+        (lambda: Residual(Half(), Linear("l", 6, 6, rng())), (4, 6)),
+        (lambda: Positions("p", 7, 4, rng()), (3, 5, 4)),
+        (lambda: Attention("a", 8, 2, rng()), (2, 5, 8)),
+        (lambda: Attention("a", 8, 4, rng(), causal=True), (2, 5, 8)),
+    ],
+)
+def test_gradients_of_other_layers(model: Callable[[], Layer], shape: tuple[int, ...]) -> None:
+    layer = model()
+    for parameter in layer.parameters():
+        parameter.master = parameter.master + 0.3 * rng().standard_normal(parameter.master.shape).astype(np.float32)
+    check_gradients(layer, rng().standard_normal(shape))
+
+
+def test_embedding_gathers_and_scatters() -> None:
+    layer = Embedding("e", 5, 3, rng())
+    ctx = in_double(layer)
+    tokens = np.array([[0, 4], [4, 4]])
+    assert np.array_equal(layer.forward(tokens, ctx), layer.table.master[tokens])
+    layer.backward(np.arange(12.0).reshape(2, 2, 3), ctx)
+    assert layer.table.grad is not None
+    assert layer.table.grad[:, 0].tolist() == [0, 0, 0, 0, 3 + 6 + 9]
+
+
+def test_causal_attention_does_not_look_ahead() -> None:
+    layer = Attention("a", 8, 2, rng(), causal=True)
+    ctx = in_double(layer)
+    x = rng().standard_normal((1, 6, 8))
+    first = layer.forward(x, ctx)
+    x[0, 4:] += 1
+    assert np.allclose(layer.forward(x, ctx)[0, :4], first[0, :4])
+
+
+def test_attention_records_its_products() -> None:
+    for values in (False, True):
+        layer = Attention("a", 16, 4, rng())
+        ctx = Context(CONTRACT, make_method("bdwp", Pattern(2, 8)), Tape(values=values))
+        prepare(layer, ctx)
+        y = layer.forward(to_half(rng().standard_normal((2, 5, 16)).astype(np.float32)), ctx)
+        layer.backward(y, ctx)
+        assert ctx.tape is not None
+        # Six products of activations per (sample, head); projections of 16 x 48 and 16 x 16, three products each.
+        dense = 2 * 4 * 6 * 5 * 5 * 4
+        assert ctx.tape.macs_dense == dense + 3 * 10 * (16 * 48 + 16 * 16)
+        assert len(ctx.tape.products) == 6 + 6 * (8 if values else 1)
+
+
+def test_batch_norm_evaluates_with_running_statistics() -> None:
+    layer, x = BatchNorm("n", 3, momentum=0.5), rng().standard_normal((64, 3)) * 3 + 1
+    ctx = in_double(layer)
+    for _ in range(40):
+        layer.forward(x, ctx)
+    assert np.allclose(layer.mean, x.mean(axis=0))
+    assert np.allclose(layer.variance, x.var(axis=0))
+    ctx.training = False
+    y = layer.forward(x[:1], ctx)
+    assert np.allclose(y, (x[:1] - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5))
+    assert layer.buffers().keys() == {"n.mean", "n.variance"}
+
+
+def test_an_infinity_leaves_the_running_statistics_alone() -> None:
+    layer, ctx = BatchNorm("n", 2), Context()
+    prepare(layer, ctx)
+    y = layer.forward(np.array([[1, np.inf], [2, 3]], np.float16), ctx)
+    assert np.isnan(y[:, 1]).all()
+    assert np.isfinite(layer.mean).all()
+
+
+def test_residual_rounds_the_sum_once() -> None:
+    layer, ctx = Residual(Flatten()), Context()
+    x = np.array([[65504.0, 2.0**-24]], np.float16)
+    assert layer.forward(x, ctx).ravel().view(np.uint16).tolist() == [0x7C00, 2]
 
 
 def test_pooling_gradients() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms.nm import mask, pack, pack_kept
-from algorithms.numeric import NAN16, NAN32, canonical, ordered_dot, ordered_dot_packed, to_half
+from algorithms.numeric import NAN16, NAN32, canonical, ordered_dot, ordered_dot_batched, ordered_dot_packed, to_half
 
 
 def half(bits: list[int] | list[list[int]]) -> np.ndarray:
@@ -166,6 +166,17 @@ def test_chains_hold_no_negative_zero_and_no_subnormal() -> None:
     y = ordered_dot(bits.view(np.float16), bits.T.copy().view(np.float16))
     assert not (y.view(np.uint32) == 0x80000000).any()
     assert ((y == 0) | (abs(y) >= 2.0**-48)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (7, 2, 9, 3), (200, 9, 3, 20)])
+def test_batched_products_are_single_ones(shape: tuple[int, int, int, int]) -> None:
+    g, m, k, n = shape
+    rng = np.random.default_rng(list(shape))
+    a, w = random_half(rng, (g, m, k), specials=True), random_half(rng, (g, k, n), specials=True)
+    want = np.stack([ordered_dot(left, right) for left, right in zip(a, w, strict=True)])
+    assert np.array_equal(ordered_dot_batched(a, w).view(np.uint32), want.view(np.uint32))
+    with pytest.raises(ValueError, match="shapes"):
+        ordered_dot_batched(a, w[:, :, 0])
 
 
 def test_bad_operands_are_named() -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.layers import Context, Linear, prepare
+from algorithms.layers import Context, prepare
 from algorithms.methods import make_method
 from algorithms.optim import Sgd, SgdConstants, sgd_update
+from algorithms.products import Linear
 from algorithms.tape import Pattern
 
 

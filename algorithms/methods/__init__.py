@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from algorithms.methods.base import Masks, Method
+from algorithms.methods.gradients import Mvue, Sdgp
+from algorithms.methods.masks import BiMask, Transposable
 from algorithms.methods.weights import WeightMagnitude
 
 if TYPE_CHECKING:
@@ -12,24 +14,42 @@ if TYPE_CHECKING:
 
     from algorithms.tape import Pattern
 
-__all__ = ["METHODS", "Masks", "Method", "WeightMagnitude", "make_method"]
+__all__ = ["METHODS", "BiMask", "Masks", "Method", "Mvue", "Sdgp", "Transposable", "WeightMagnitude", "make_method"]
 
-SR_STE_DECAY = 2e-4
-"""lambda of SR-STE's term (Zhou et al., ICLR 2021, section 4: 0.0002)."""
+SR_STE_DECAY: Final = 2e-4
+"""lambda of SR-STE's term (Zhou et al., ICLR 2021: 0.0002); Bi-Mask uses the same."""
 
-METHODS: dict[str, Callable[[Pattern | None], Method]] = {
-    "dense": lambda _: Method("dense"),
-    "ste": lambda p: WeightMagnitude("ste", p, forward=True),
-    "sr-ste": lambda p: WeightMagnitude("sr-ste", p, forward=True, decay=SR_STE_DECAY),
-    "sdwp": lambda p: WeightMagnitude("sdwp", p, backward=True),
-    "bdwp": lambda p: WeightMagnitude("bdwp", p, forward=True, backward=True, decay=SR_STE_DECAY),
+
+def _bdwp(pattern: Pattern, decay: float) -> WeightMagnitude:
+    return WeightMagnitude("bdwp", pattern, forward=True, backward=True, decay=decay)
+
+
+_SPARSE: Final[dict[str, tuple[float, Callable[[Pattern, float], Method]]]] = {
+    "ste": (0.0, lambda p, d: WeightMagnitude("ste", p, forward=True, decay=d)),
+    "sr-ste": (SR_STE_DECAY, lambda p, d: WeightMagnitude("sr-ste", p, forward=True, decay=d)),
+    "sdgp": (0.0, lambda p, _: Sdgp(p)),
+    "sdwp": (0.0, lambda p, d: WeightMagnitude("sdwp", p, backward=True, decay=d)),
+    "bdwp": (SR_STE_DECAY, _bdwp),
+    "bi-mask": (SR_STE_DECAY, lambda p, d: BiMask(p, decay=d)),
+    "transposable": (0.0, lambda p, d: Transposable(p, decay=d)),
+    "mvue": (0.0, lambda p, _: Mvue("mvue", p)),
+    "bdwp+mvue": (SR_STE_DECAY, lambda p, d: Mvue("bdwp+mvue", p, _bdwp(p, d))),
 }
 
+METHODS: Final = ("dense", *_SPARSE)
+"""Names that `make_method` knows."""
 
-def make_method(name: str, pattern: Pattern | None = None) -> Method:
-    """Return the method of that name; every method but 'dense' needs a pattern."""
+
+def make_method(name: str, pattern: Pattern | None = None, decay: float | None = None) -> Method:
+    """Return a method by name.
+
+    pattern: needed by every method but 'dense'; decay: lambda of the SR-STE term, None for the method's own.
+    """
     if name not in METHODS:
         raise ValueError(f"method is {name!r}; known methods: {', '.join(METHODS)}")
-    if name != "dense" and pattern is None:
+    if name == "dense":
+        return Method("dense")
+    if pattern is None:
         raise ValueError(f"method {name!r} has no pattern; give N:M such as 2:8")
-    return METHODS[name](pattern)
+    own, make = _SPARSE[name]
+    return make(pattern, own if decay is None else decay)

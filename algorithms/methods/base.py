@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from algorithms.arithmetic import Arithmetic, Operand
     from algorithms.parameter import Weight
     from algorithms.tape import Pattern, Stage
 
@@ -42,14 +41,14 @@ class Method:
         del weight
         return None
 
-    def backward_gradient(self, dy: NDArray, arithmetic: Arithmetic) -> Operand | None:
-        """Return the sparse form of dy^T [k, rows] for dX^T = W dY^T, pruned along k; None leaves dY dense."""
-        del dy, arithmetic
+    def backward_gradient(self, dy: NDArray) -> NDArray | None:
+        """Return dy[..., C_out] as the backward product reads it, N:M along C_out; None leaves it dense."""
+        del dy
         return None
 
-    def update_gradient(self, dy: NDArray, arithmetic: Arithmetic, rng: np.random.Generator) -> Operand | None:
-        """Return the sparse form of dy[k, C_out] for dW = X^T dY, pruned along k (the batch); None leaves it dense."""
-        del dy, arithmetic, rng
+    def update_gradient(self, dy: NDArray, rng: np.random.Generator) -> NDArray | None:
+        """Return dy[rows, C_out] as the update product reads it, N:M along rows (the batch); None leaves it dense."""
+        del dy, rng
         return None
 
     def group(self, stage: Stage) -> int:

@@ -23,10 +23,8 @@ class WeightMagnitude(Method):
     """
 
     def __init__(
-        self, name: str, pattern: Pattern | None, *, forward: bool = False, backward: bool = False, decay: float = 0.0
+        self, name: str, pattern: Pattern, *, forward: bool = False, backward: bool = False, decay: float = 0.0
     ) -> None:
-        if pattern is None:
-            raise ValueError(f"method {name!r} has no pattern; give N:M such as 2:8")
         super().__init__(name, pattern, decay=decay)
         self._nm = pattern
         self.forward = forward
