@@ -1,0 +1,1 @@
+"""Readers of what users have: ONNX models, SCALE-Sim topology tables, masks."""
