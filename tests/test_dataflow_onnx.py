@@ -300,19 +300,42 @@ def test_broken_files(tmp_path: Path) -> None:
             read_onnx(cut)
 
 
-def test_broken_graphs_name_file_and_node(tmp_path: Path) -> None:
-    def model(name: str, nodes: list[onnx.NodeProto], *weights: onnx.TensorProto) -> Path:
-        return save(tmp_path / name, nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 2, "h", "w"]}, list(weights), check=False)
+def one_conv_file(path: Path, nodes: list[onnx.NodeProto], *weights: onnx.TensorProto) -> Path:
+    return save(path, nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 2, "h", "w"]}, list(weights), check=False)
 
-    path = model("a.onnx", [helper.make_node("Conv", ["x", "gone"], ["y"], "conv")])
+
+def test_broken_graphs_name_file_and_node(tmp_path: Path) -> None:
+    path = one_conv_file(tmp_path / "a.onnx", [helper.make_node("Conv", ["x", "gone"], ["y"], "conv")])
     with pytest.raises(ValueError, match=r"(?s)a\.onnx: broken model.*gone"):
         read_onnx(path)
-    path = model("b.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "narrow")], weight("w", 2, 5, 3, 3))
+    path = one_conv_file(
+        tmp_path / "b.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "narrow")], weight("w", 2, 5, 3, 3)
+    )
     with pytest.raises(ValueError, match=r"b\.onnx: .*narrow.*5.*3"):
         read_onnx(path)
-    path = model("c.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "huge")], weight("w", 2, 3, 9, 9))
+    path = one_conv_file(
+        tmp_path / "c.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "huge")], weight("w", 2, 3, 9, 9)
+    )
     with pytest.raises(ValueError, match=r"c\.onnx: .*huge"):
         read_onnx(path)
+    short = weight("w", 2, 3, 3, 3)
+    short.raw_data = short.raw_data[:-4]
+    path = one_conv_file(tmp_path / "d.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "conv")], short)
+    with pytest.raises(ValueError, match=r"d\.onnx: tensor 'w'.*holds 212 bytes; it needs 216"):
+        read_onnx(path)
+    path = save(
+        tmp_path / "e.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        {"x": [4, 8]},
+        {"y": [4, 2]},
+        [weight("w", 9, 2)],
+        check=False,
+    )
+    with pytest.raises(ValueError, match=r"e\.onnx: .*product"):
+        read_onnx(path)
+
+
+def test_broken_attributes_name_file_and_node(tmp_path: Path) -> None:
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("f.onnx", {"strides": [0, 0]}, "node name: conv"),
         (
@@ -325,27 +348,18 @@ def test_broken_graphs_name_file_and_node(tmp_path: Path) -> None:
         ("j.onnx", {"group": 1.5}, r"broken model.*'conv : group'"),
     ]
     for name, attributes, message in cases:
-        path = model(name, [helper.make_node("Conv", ["x", "w"], ["y"], "conv", **attributes)], weight("w", 2, 3, 3, 3))
+        path = one_conv_file(
+            tmp_path / name,
+            [helper.make_node("Conv", ["x", "w"], ["y"], "conv", **attributes)],
+            weight("w", 2, 3, 3, 3),
+        )
         with pytest.raises(ValueError, match=f"{name}: .*{message}"):
             read_onnx(path)
     pool = helper.make_node("MaxPool", ["z"], ["y"], "pool", kernel_shape=[9, 9])
-    path = model("k.onnx", [helper.make_node("Conv", ["x", "w"], ["z"], "conv"), pool], weight("w", 2, 3, 3, 3))
-    with pytest.raises(ValueError, match=r"k\.onnx: node 'pool' \(MaxPool\).*must be at least 1"):
-        read_onnx(path)
-    short = weight("w", 2, 3, 3, 3)
-    short.raw_data = short.raw_data[:-4]
-    path = model("d.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "conv")], short)
-    with pytest.raises(ValueError, match=r"d\.onnx: tensor 'w'.*holds 212 bytes; it needs 216"):
-        read_onnx(path)
-    path = save(
-        tmp_path / "e.onnx",
-        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
-        {"x": [4, 8]},
-        {"y": [4, 2]},
-        [weight("w", 9, 2)],
-        check=False,
+    path = one_conv_file(
+        tmp_path / "k.onnx", [helper.make_node("Conv", ["x", "w"], ["z"], "conv"), pool], weight("w", 2, 3, 3, 3)
     )
-    with pytest.raises(ValueError, match=r"e\.onnx: .*product"):
+    with pytest.raises(ValueError, match=r"k\.onnx: node 'pool' \(MaxPool\).*must be at least 1"):
         read_onnx(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
@@ -81,7 +82,8 @@ class _Reader:
     """State while the nodes are read in order.
 
     static: tensors that depend on weights and constants only; graded: tensors that need a gradient because something
-    learnt lies before them; owner: the linear layer that made a tensor; used: weights already counted.
+    learnt lies before them; owner: the linear layer that made a tensor; used: weights already counted; names: those
+    given to layers; readers: how many nodes read a tensor.
     """
 
     tensors: Tensors
@@ -94,8 +96,10 @@ class _Reader:
     owner: dict[str, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
+    readers: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self.readers.update(name for node in self.tensors.nodes for name in node.input)
         self.static.update(dict.fromkeys(self.tensors.values, ""))
         self.static.update({name: name for name in self.weights})
         self.graded.update(name for name, weight in self.weights.items() if weight.learnt)
@@ -238,7 +242,7 @@ class _Reader:
             return False
         for source, bias in (node.input[:2], node.input[1::-1]):
             at = self.owner.get(source, -1)
-            if at < 0 or bias not in self.static or self._readers(source) != 1:
+            if at < 0 or bias not in self.static or self.readers[source] != 1:
                 continue
             layer = self.layers[at]
             if not isinstance(layer, LinearLayer) or layer.bias or layer.count != 1:
@@ -248,9 +252,6 @@ class _Reader:
                 self._use((bias,))
                 return True
         return False
-
-    def _readers(self, tensor: str) -> int:
-        return sum(list(node.input).count(tensor) for node in self.tensors.nodes)
 
     def _host(self, node: NodeProto) -> HostLayer:
         name = self._name(node)
