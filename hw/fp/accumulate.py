@@ -25,6 +25,7 @@ from hw.fp.product import product_layout
 from hw.fp.steps import Cuts, chosen_cuts, named
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import SimpleNamespace
 
 ADDER_CUTS: Final[dict[int, tuple[str, ...]]] = {
@@ -158,14 +159,12 @@ class Accumulate(wiring.Component):
 
 def _shift_right(m: Module, name: str, value: Value, amount: Value, unit: int) -> Signal:
     """Return `value >> unit * amount`, where bit 0 keeps whether any one was shifted out or stood there."""
-    steps = [value[unit * k :] for k in range(1 << len(amount))]
-    lost = [value[: unit * k + 1].any() for k in range(1 << len(amount))]
-    result = Signal(len(value), name=name)
-    with m.Switch(amount):
-        for k, (step, sticky) in enumerate(zip(steps, lost, strict=True)):
-            with m.Case(k):
-                m.d.comb += result.eq(Cat(sticky, step[1:]))
-    return result
+    width = len(value)
+    steps = [
+        Cat(value[: unit * k + 1].any(), value[unit * k + 1 :], Const(0, width))[:width]
+        for k in range(1 << len(amount))
+    ]
+    return named(m, name, _choose(steps, amount))
 
 
 def _shift_left(m: Module, name: str, value: Value, unit: int, fill: Value) -> tuple[Signal, Signal]:
@@ -173,10 +172,13 @@ def _shift_left(m: Module, name: str, value: Value, unit: int, fill: Value) -> t
     width = len(value)
     groups = [value[width - unit * (k + 1) : width - unit * k].any() for k in range(3)]
     amount = Signal(2, name=f"{name}_by")
-    result = Signal(width, name=name)
     m.d.comb += amount.eq(Mux(groups[0], 0, Mux(groups[1], 1, Mux(groups[2], 2, 3))))
-    with m.Switch(amount):
-        for k in range(4):
-            with m.Case(k):
-                m.d.comb += result.eq(Cat(fill.replicate(unit * k), value)[:width])
-    return result, amount
+    steps = [Cat(fill.replicate(unit * k), value)[:width] for k in range(4)]
+    return named(m, name, _choose(steps, amount)), amount
+
+
+def _choose(values: Sequence[Value], which: Value) -> Value:
+    """Return `values[which]` as a tree of two-way choices: a four-way one fills a six-input table."""
+    for bit in which:
+        values = [Mux(bit, high, low) for low, high in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
