@@ -29,7 +29,7 @@ class Elements:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """One beat out: value uint16, index uint8, filler bool, all [lanes, width]; keep bool[lanes, 16]; last of a group."""
+    """One beat out: value uint16, index uint8, filler bool [lanes, width]; keep bool[lanes, 16]; last: of a group."""
 
     value: NDArray[np.uint16]
     index: NDArray[np.uint8]

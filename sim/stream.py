@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 In = TypeVar("In")
 Out = TypeVar("Out")
 In_contra = TypeVar("In_contra", contravariant=True)
-Place = TypeVar("Place")
+Out_co = TypeVar("Out_co", covariant=True)
 
 
-class StreamEngine(Protocol[In_contra, Place]):
-    """A model with one input and one output stream, between two clock edges.
+class StreamEngine(Protocol[In_contra, Out_co]):
+    """A model with one input and one output stream, between two clock edges."""
 
-    output: what stands on the output stream in this cycle, None when it is not valid. idle: nothing is inside.
-    """
-
-    output: Place | None
+    @property
+    def output(self) -> Out_co | None:
+        """What stands on the output stream in this cycle, None when it is not valid."""
+        ...
 
     @property
     def idle(self) -> bool:

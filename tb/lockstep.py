@@ -32,8 +32,8 @@ class Model(Protocol[Beat_contra]):
         """Return `i.ready`; taken: the ready signals of the output streams."""
         ...
 
-    def clock(self, beat: Beat_contra | None, taken: Mapping[str, bool]) -> None:
-        """Pass one clock edge; beat: what `i` transfers, if anything."""
+    def clock(self, beat: Beat_contra | None, taken: Mapping[str, bool], pulses: Mapping[str, bool]) -> None:
+        """Pass one clock edge; beat: what `i` transfers, if anything; pulses: single-bit inputs that change at will."""
         ...
 
     @property
@@ -47,8 +47,8 @@ class Job(Generic[Beat]):
     """One run through the engine.
 
     model: fresh; settings: input ports and their values; beats: (what the model takes, its bits); gap, stall:
-    probability that the source has nothing, that a sink is not ready, in a cycle; reset_after: cycles after which a
-    reset cuts the job short.
+    probability that the source has nothing, that a sink is not ready, in a cycle; pulses: single-bit inputs and the
+    probability that they are set; reset_after: cycles after which a reset cuts the job short.
     """
 
     model: Model[Beat]
@@ -56,6 +56,7 @@ class Job(Generic[Beat]):
     beats: Sequence[tuple[Beat, int]]
     gap: float = 0.0
     stall: float = 0.0
+    pulses: Mapping[str, float] = field(default_factory=dict)
     reset_after: int | None = None
 
 
@@ -130,13 +131,16 @@ async def _run(dut: Any, job: Job[Any], rng: np.random.Generator, counts: Counts
             dut.i__payload.value = waiting[0][1]
         for name, value in taken.items():
             getattr(dut, f"{name}__ready").value = int(value)
+        pulses = {name: bool(rng.random() < chance) for name, chance in job.pulses.items()}
+        for name, value in pulses.items():
+            getattr(dut, name).value = int(value)
         await ReadOnly()
         _compare(dut, model, model.ready(taken), counts)
         beat = waiting[0][0] if offered and model.ready(taken) else None
         for name, payload in model.outputs().items():
             if payload is not None and taken[name]:
                 counts.beats_out[name] = counts.beats_out.get(name, 0) + 1
-        model.clock(beat, taken)
+        model.clock(beat, taken, pulses)
         if beat is not None:
             waiting.popleft()
             offered = False

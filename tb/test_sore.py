@@ -38,8 +38,9 @@ class Bench:
         """Return `i.ready`."""
         return self._model.ready(taken["o"])
 
-    def clock(self, beat: Elements | None, taken: Mapping[str, bool]) -> None:
+    def clock(self, beat: Elements | None, taken: Mapping[str, bool], pulses: Mapping[str, bool]) -> None:
         """Pass one clock edge."""
+        del pulses  # the engine has no such input
         self._model.clock(beat, taken["o"])
 
 

@@ -86,3 +86,14 @@ def shift_right_sticky(
         lost = named(m, f"{name}_lost{k}", lost | (amount[k] & value[:step].any()))
         value = named(m, f"{name}_{k}", Mux(amount[k], value[step:], value))
     return named(m, name, value), named(m, f"{name}_sticky", lost)
+
+
+def delayed(m: Module, name: str, value: ValueLike, cycles: int) -> Value:
+    """Return the value some cycles later; without reset, so that it becomes shift-register memory."""
+    driven = Value.cast(value)
+    if cycles == 0:
+        return driven
+    width = len(driven)
+    line = Signal(width * cycles, name=name, reset_less=True)
+    m.d.sync += line.eq(Cat(driven, line[: width * (cycles - 1)]))
+    return line[width * (cycles - 1) :]
