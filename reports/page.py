@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from reports.plots import cycles_chart, loss_curves, standalone, timeline_chart
+from reports.plots import cycles_chart, loss_curves, standalone, timeline_chart, zoom_chart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +18,9 @@ def draw(record: DemoRecord) -> dict[str, str]:
     """Return the pictures of the record, name -> SVG text for a page."""
     return {
         "loss": loss_curves(record.runs),
-        "cycles": cycles_chart(record.products),
+        "cycles": cycles_chart(record.by_layer),
         "timeline": timeline_chart(record.timelines),
+        "zoom": zoom_chart(record.zoom),
     }
 
 
@@ -38,7 +38,7 @@ def render(record: DemoRecord, plots: dict[str, str]) -> str:
         kept=kept,
         group=group,
         matches=sum(check.match for check in record.checks),
-        plots={name: Markup(svg) for name, svg in plots.items()},
+        plots=plots,
         percent=lambda share: f"{100 * share:.1f} %",
         number=lambda value: f"{value:,}".replace(",", "\N{THIN SPACE}"),
         stall=_largest_stall,

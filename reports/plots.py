@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reports.records import STAGES
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from reports.records import ProductRun, Timeline, TrainingRun
+    from reports.records import ProductRun, Timeline, TrainingRun, Zoom
 
 STAGE_COLORS: Final = {"ff": "#4a8fd0", "bp": "#d9812e", "wu": "#3fa17a"}
 """Colour of each stage, readable on light and dark and with red-green blindness."""
@@ -31,6 +32,7 @@ STAGE_NAMES: Final = {"ff": "forward (FF)", "bp": "backward (BP)", "wu": "weight
 _INK: Final = "#010203"  # stands for currentColor until the SVG is written
 _DENSE: Final = "#9a9a9a"
 _LABEL_WIDTH: Final = 0.06  # share of the axis from which a product has room for its name
+_GROUPED: Final = FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", "\N{THIN SPACE}"))
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "nmsat",
@@ -84,7 +86,7 @@ def cycles_chart(products: Sequence[ProductRun]) -> str:
         axes.set_yticks(range(len(products)), [f"{product.layer}  {product.stage.upper()}" for product in products])
         axes.invert_yaxis()
         axes.set_xlabel("cycles")
-        axes.ticklabel_format(axis="x", style="plain")
+        axes.xaxis.set_major_formatter(_GROUPED)
         axes.grid(axis="x")
         axes.margins(x=0.08, y=0.01)
         axes.set_axisbelow(True)
@@ -105,10 +107,24 @@ def timeline_chart(timelines: Sequence[Timeline]) -> str:
         for axes, timeline in zip(rows, timelines, strict=True):
             _draw_timeline(axes, timeline)
         rows[-1].set_xlabel("cycle")
-        rows[-1].ticklabel_format(axis="x", style="plain")
+        rows[-1].xaxis.set_major_formatter(_GROUPED)
         handles = [Patch(color=STAGE_COLORS[stage], label=STAGE_NAMES[stage]) for stage in STAGES]
         figure.legend(handles=handles, loc="outside upper left", ncols=3)
         return _svg(figure, "timeline")
+
+
+def zoom_chart(zoom: Zoom) -> str:
+    """Return the elements that multiply in each cycle of one product."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.2, 1.9), layout="constrained")
+        axes = figure.subplots()
+        edges = range(len(zoom.busy) + 1)
+        axes.stairs(zoom.busy, edges, fill=True, color=STAGE_COLORS[zoom.stage], linewidth=0)
+        axes.set(xlabel="cycle", ylabel="elements multiplying", ylim=(0, zoom.elements))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_formatter(_GROUPED)
+        axes.margins(x=0)
+        return _svg(figure, "zoom")
 
 
 def standalone(svg: str) -> str:

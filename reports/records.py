@@ -113,6 +113,20 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class Zoom:
+    """Elements that multiply in each cycle of one product (or of a cut of it), from its first window's start."""
+
+    layer: str
+    stage: str
+    m: int
+    k: int
+    n: int
+    pattern: str
+    elements: int
+    busy: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Check:
     """One product, or a cut of it, run on the RTL and compared with the simulator bit for bit and cycle for cycle.
 
@@ -147,6 +161,7 @@ class DemoRecord:
     runs: tuple[TrainingRun, TrainingRun]
     products: tuple[ProductRun, ...]
     timelines: tuple[Timeline, ...]
+    zoom: Zoom
     checks: tuple[Check, ...]
     versions: dict[str, str]
     seconds: dict[str, float]
@@ -155,6 +170,12 @@ class DemoRecord:
     def match(self) -> bool:
         """Whether the RTL agreed in every check."""
         return bool(self.checks) and all(check.match for check in self.checks)
+
+    @property
+    def by_layer(self) -> tuple[ProductRun, ...]:
+        """The products layer by layer in the order of the forward pass, each FF, BP, WU."""
+        layers = list(dict.fromkeys(product.layer for product in self.products))
+        return tuple(sorted(self.products, key=lambda p: (layers.index(p.layer), STAGES.index(p.stage))))
 
     @property
     def total(self) -> StageTotal:

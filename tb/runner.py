@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
 import cocotb_tools.config
+import find_libpython
 from cocotb_tools.runner import Verilator
 
 from tb.errors import BuildError, MissingToolError, SimulationError
@@ -270,6 +271,11 @@ def _find_tools() -> _Tools:
     for name in ("make", "perl", "ar"):
         if shutil.which(name) is None:
             raise MissingToolError(f"program {name!r} not found in PATH; Verilator needs it, install it")
+    if not os.environ.get("LIBPYTHON_LOC") and find_libpython.find_libpython() is None:
+        raise MissingToolError(
+            "the shared library of Python not found; the simulator runs the benches with it, install it "
+            f"(Debian: libpython{sys.version_info.major}.{sys.version_info.minor}) or set LIBPYTHON_LOC to it"
+        )
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout
     versions = [metadata.version(name) for name in ("verilator", "cocotb")]
     # The path of cocotb's libraries is part of the program.

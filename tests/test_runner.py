@@ -164,6 +164,15 @@ def test_missing_compiler_is_an_error_that_says_what_to_install(
         build(sources, "accumulator")
 
 
+def test_missing_python_library_is_an_error_that_says_what_to_install(
+    sources: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LIBPYTHON_LOC", raising=False)
+    monkeypatch.setattr("find_libpython.find_libpython", lambda: None)
+    with pytest.raises(MissingToolError, match=r"shared library of Python not found.*Debian: libpython3\.\d+\)"):
+        build(sources, "accumulator")
+
+
 def test_job_file_keeps_values_and_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     path = tmp_path / "job.npz"
     values = {"x": np.array([1.5, np.nan], np.float16), "n": np.int64(3), "name": "tiny", "list": [1, None, {"a": 2.5}]}

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from amaranth.hdl import Instance, Module, Signal
@@ -17,9 +18,6 @@ from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from hw.verilog import Leaf, Port, emit, emit_leaf, place, read_ports
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Adder(wiring.Component):
@@ -158,10 +156,10 @@ def test_amaranth_simulates_the_component_itself() -> None:
 
 
 def test_text_is_the_same_for_every_hash_seed(tmp_path: Path) -> None:
-    program = "import sys; from test_verilog import Pair; from hw.verilog import emit; print(emit(Pair(), 'pair'))"
+    program = f"from {__name__} import Pair; from hw.verilog import emit; print(emit(Pair(), 'pair'))"
     texts: set[str] = set()
     for seed in ("1", "4242"):
-        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path.cwd())])}
         run = subprocess.run(
             [sys.executable, "-c", program], cwd=tmp_path, env=env, check=True, capture_output=True, text=True
         )

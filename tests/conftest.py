@@ -1,0 +1,38 @@
+"""What all tests share: the command line in this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+import nmsat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit code and texts of one call."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Outcome]:
+    """Return a function that runs `nmsat` with a line of arguments."""
+
+    def run(line: str) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = nmsat.main(line.split())
+        except SystemExit as leaving:  # argparse leaves after --help
+            code = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
