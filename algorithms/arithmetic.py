@@ -29,12 +29,14 @@ class Operand:
 class Arithmetic(ABC):
     """Number formats and the matrix product of a run.
 
-    name: 'contract' or the float format; dtype: tensors between layers; wide: sums, master weights and momentum.
+    name: 'contract' or the float format; dtype: tensors between layers; wide: sums, master weights and momentum; host:
+    what the host computes in.
     """
 
     name: str
     dtype: np.dtype
     wide: np.dtype
+    host: np.dtype
 
     @abstractmethod
     def narrow(self, x: NDArray) -> NDArray:
@@ -53,9 +55,9 @@ class Arithmetic(ABC):
         """Return a[g, m, k] @ w[g, k, n], dense, in the wide format."""
 
     def from_host(self, x: NDArray) -> NDArray:
-        """Round what the host computed in binary64 to the tensor format, once."""
+        """Round what the host computed to the tensor format, once."""
         with np.errstate(all="ignore"):
-            return canonical(x.astype(self.dtype))
+            return canonical(x.astype(self.dtype, copy=False))
 
 
 class ContractArithmetic(Arithmetic):
@@ -64,6 +66,7 @@ class ContractArithmetic(Arithmetic):
     name = "contract"
     dtype = np.dtype(np.float16)
     wide = np.dtype(np.float32)
+    host = np.dtype(np.float64)
 
     def narrow(self, x: NDArray) -> NDArray:
         return to_half(x)
@@ -85,7 +88,7 @@ class FloatArithmetic(Arithmetic):
     """
 
     def __init__(self, dtype: type[np.floating] = np.float32) -> None:
-        self.dtype = self.wide = np.dtype(dtype)
+        self.dtype = self.wide = self.host = np.dtype(dtype)
         self.name = self.dtype.name
 
     def narrow(self, x: NDArray) -> NDArray:

@@ -35,7 +35,8 @@ class Embedding(Layer):
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
         total = np.zeros(self.table.master.shape)
-        np.add.at(total, self._tokens, dy.astype(np.float64))
+        np.add.at(total, self._tokens, dy)
+        ctx.host("embedding", "Scatter", Stage.WU, dy, 1)
         self.table.grad = ctx.arithmetic.from_host(total)
         return np.empty(0, dy.dtype)
 
@@ -89,7 +90,7 @@ class Attention(Layer):
         parts = qkv.transpose(2, 0, 3, 1, 4).reshape(3, batch * self.heads, places, -1)
         self._q, self._k, self._v = (np.ascontiguousarray(part) for part in parts)
         scores = ctx.batched(f"{self.name}.scores", Stage.FF, self._q, self._k.transpose(0, 2, 1))
-        self._share = ctx.arithmetic.from_host(self._softmax(scores))
+        self._share = ctx.arithmetic.from_host(self._softmax(scores, ctx))
         mixed = ctx.arithmetic.narrow(ctx.batched(f"{self.name}.mix", Stage.FF, self._share, self._v))
         return self.out.forward(self._join(mixed, batch), ctx)
 
@@ -105,19 +106,21 @@ class Attention(Layer):
         parts = ctx.arithmetic.narrow(np.stack([dq, dk, dv])).reshape(3, batch, self.heads, places, -1)
         return self.project.backward(parts.transpose(1, 3, 0, 2, 4).reshape(batch, places, 3 * features), ctx)
 
-    def _softmax(self, scores: NDArray) -> NDArray[np.float64]:
+    def _softmax(self, scores: NDArray, ctx: Context) -> NDArray:
         with np.errstate(all="ignore"):
-            x = scores.astype(np.float64) / np.sqrt(self._q.shape[-1])
+            x = scores.astype(ctx.arithmetic.host) / ctx.arithmetic.host.type(np.sqrt(self._q.shape[-1]))
+            ctx.host(self.name, "Softmax", Stage.FF, scores, 5)
             if self.causal:
-                x = np.where(np.tri(x.shape[1], dtype=bool), x, -np.inf)
+                x = np.where(np.tri(x.shape[1], dtype=bool), x, x.dtype.type(-np.inf))
             x = np.exp(x - x.max(axis=-1, keepdims=True))
             return x / x.sum(axis=-1, keepdims=True)
 
     def _softmax_gradient(self, d_share: NDArray, ctx: Context) -> NDArray:
         with np.errstate(all="ignore"):
-            share, wide = self._share.astype(np.float64), d_share.astype(np.float64)
+            share, wide = self._share.astype(ctx.arithmetic.host), d_share.astype(ctx.arithmetic.host)
+            ctx.host(self.name, "Softmax", Stage.BP, d_share, 5)
             inner = (share * wide).sum(axis=-1, keepdims=True)
-            return ctx.arithmetic.from_host(share * (wide - inner) / np.sqrt(self._q.shape[-1]))
+            return ctx.arithmetic.from_host(share * (wide - inner) / share.dtype.type(np.sqrt(self._q.shape[-1])))
 
     def _join(self, heads: NDArray, batch: int) -> NDArray:
         split = heads.reshape(batch, self.heads, heads.shape[1], -1)

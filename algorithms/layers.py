@@ -14,7 +14,7 @@ import numpy as np
 
 from algorithms.arithmetic import CONTRACT, Arithmetic, Operand
 from algorithms.methods import Method
-from algorithms.tape import ConvShape, Product, Stage, Tape
+from algorithms.tape import ConvShape, HostWork, Product, Stage, Tape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,19 +46,17 @@ class Context:
         return y
 
     def batched(self, name: str, stage: Stage, a: NDArray, w: NDArray) -> NDArray:
-        """Compute a[g, m, k] @ w[g, k, n], g independent dense products, and record them.
-
-        A tape with values gets each of them, another one a single product with `count` g.
-        """
+        """Compute a[g, m, k] @ w[g, k, n], g independent dense products, and record them as one of count g."""
         y = self.arithmetic.dot_batched(a, w)
         if self.tape is not None:
             (groups, m, k), n = a.shape, w.shape[2]
-            if self.tape.values:
-                for g in range(groups):
-                    self.tape.record(Product(f"{name}/{g}", stage, m, k, n, a=a[g], w=w[g], y=y[g]))
-            else:
-                self.tape.record(Product(name, stage, m, k, n, count=groups))
+            self.tape.record(Product(name, stage, m, k, n, None, groups, a=a, w=w, y=y))
         return y
+
+    def host(self, name: str, kind: str, stage: Stage, x: NDArray, operations: int) -> None:
+        """Record work of the host on a tensor: `operations` per element, one read and one write of it."""
+        if self.tape is not None:
+            self.tape.record_host(HostWork(name, kind, stage, operations * x.size, 2 * x.nbytes))
 
 
 class Layer(ABC):

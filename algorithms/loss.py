@@ -1,4 +1,4 @@
-"""Losses, computed by the host in binary64 and rounded once (docs/arithmetic.md)."""
+"""Losses, computed by the host (in binary64 under the contract) and rounded once (docs/arithmetic.md)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def softmax_cross_entropy(
 
     logits: [rows, classes]; labels: int[rows]; scale: loss scale, a power of two.
     """
-    x = logits.astype(np.float64)
+    x = logits.astype(arithmetic.host)
     with np.errstate(all="ignore"):  # infinite logits give a NaN loss, which the optimizer's flag catches
         x = x - x.max(axis=1, keepdims=True)
         total = np.exp(x).sum(axis=1, keepdims=True)
         rows = np.arange(len(labels))
-        loss = float(np.mean(np.log(total[:, 0]) - x[rows, labels]))
+        loss = float(np.mean(np.log(total[:, 0]) - x[rows, labels], dtype=np.float64))
         grad = np.exp(x) / total
     grad[rows, labels] -= 1
-    return loss, arithmetic.from_host(grad * (scale / len(labels)))
+    return loss, arithmetic.from_host(grad * grad.dtype.type(scale / len(labels)))

@@ -57,6 +57,13 @@ class Packed:
         return out[: self.k]
 
 
+def mask_master(w: NDArray[np.floating], n: int, m: int, axis: int = 0) -> NDArray[np.bool_]:
+    """Return the mask that binary32 magnitudes give: outside SAT's contract, to measure what rounding first costs."""
+    Pattern(n, m)
+    bits = w.astype(np.float32, copy=False).view(np.uint32) & np.uint32(0x7FFFFFFF)
+    return _ungrouped(_largest(_grouped(bits, m, axis), n), w.shape, axis)
+
+
 def mask(w: NDArray[np.floating], n: int, m: int, axis: int = 0) -> NDArray[np.bool_]:
     """Return which elements of w stay: the n largest magnitudes of each group of m along axis.
 
@@ -119,20 +126,21 @@ def _as_half(w: NDArray[np.floating]) -> NDArray[np.float16]:
     return w if w.dtype == np.float16 else to_half(w)
 
 
-def _largest(rows: NDArray[np.int32], n: int) -> NDArray[np.bool_]:
+def _largest(rows: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
     """Mark the n largest of axis 1 of [groups, m, columns]; lower places win ties, absent elements (-1) come last."""
     m = rows.shape[1]
     # One whole number per element that is unique in its group: magnitude first, then the place from the end.
-    place = np.arange(m - 1, -1, -1, dtype=np.int32)[:, None]
+    place = np.arange(m - 1, -1, -1, dtype=rows.dtype)[:, None]
     rank = np.where(rows < 0, place - m, rows * 16 + place)
     limit = np.partition(rank, m - n, axis=1)[:, m - n : m - n + 1]
     return rank >= limit
 
 
 def _grouped(x: NDArray, m: int, axis: int, absent: np.generic | None = None) -> NDArray:
-    """Return x as [groups, m, columns] with `absent` (default -1 in int32) in the places past the end of the axis."""
+    """Return x as [groups, m, columns] with `absent` past the end of the axis (default: -1, widened to hold it)."""
     if absent is None:
-        x, absent = x.astype(np.int32), np.int32(-1)
+        signed = np.dtype(np.int32 if x.dtype == np.uint16 else np.int64)
+        x, absent = x.astype(signed), signed.type(-1)
     front = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
     tail = -front.shape[0] % m
     if tail:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from algorithms.layers import Layer
+from algorithms.tape import Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class ReLU(Layer):
 
 
 class Gelu(Layer):
-    """Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016, section 2), on the host in binary64."""
+    """Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016, section 2), on the host."""
 
     def __init__(self) -> None:
         self._x: NDArray = np.empty(0)
@@ -43,13 +44,15 @@ class Gelu(Layer):
     def forward(self, x: NDArray, ctx: Context) -> NDArray:
         self._x = x
         with np.errstate(all="ignore"):
-            wide = x.astype(np.float64)
-            y = 0.5 * wide * (1 + np.tanh(_ROOT * (wide + _CUBE * wide**3)))
+            wide = x.astype(ctx.arithmetic.host)
+            y = 0.5 * wide * (1 + np.tanh(_ROOT * (wide + _CUBE * wide * wide * wide)))
+        ctx.host("gelu", "Gelu", Stage.FF, x, 10)
         return ctx.arithmetic.from_host(y)
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
         with np.errstate(all="ignore"):
-            x = self._x.astype(np.float64)
-            t = np.tanh(_ROOT * (x + _CUBE * x**3))
+            x = self._x.astype(ctx.arithmetic.host)
+            ctx.host("gelu", "Gelu", Stage.BP, dy, 18)
+            t = np.tanh(_ROOT * (x + _CUBE * x * x * x))
             slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _ROOT * (1 + 3 * _CUBE * x * x)
-            return ctx.arithmetic.from_host(dy.astype(np.float64) * slope)
+            return ctx.arithmetic.from_host(dy.astype(ctx.arithmetic.host) * slope)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from algorithms.layers import Layer
+from algorithms.tape import Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class MaxPool2d(Layer):
         self._place: NDArray = np.empty(0)
 
     def forward(self, x: NDArray, ctx: Context) -> NDArray:
-        del ctx
+        ctx.host("max_pool", "MaxPool", Stage.FF, x, 1)
         s = self.size
         batch, height, width, channels = self._shape = x.shape
         cut = x[:, : height // s * s, : width // s * s].reshape(batch, height // s, s, width // s, s, channels)
@@ -51,10 +52,11 @@ class GlobalAveragePool(Layer):
 
     def forward(self, x: NDArray, ctx: Context) -> NDArray:
         self._shape = x.shape
-        return ctx.arithmetic.from_host(x.mean(axis=(1, 2), dtype=np.float64))
+        ctx.host("average_pool", "GlobalAveragePool", Stage.FF, x, 1)
+        return ctx.arithmetic.from_host(x.mean(axis=(1, 2), dtype=ctx.arithmetic.host))
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
-        share = dy.astype(np.float64) / (self._shape[1] * self._shape[2])
+        share = dy.astype(ctx.arithmetic.host) / (self._shape[1] * self._shape[2])
         part = ctx.arithmetic.from_host(share)
         return np.broadcast_to(part[:, None, None, :], self._shape).copy()
 

@@ -1,70 +1,34 @@
-"""Seeded, deterministic training runs."""
+"""Seeded, deterministic, resumable training runs."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from algorithms.arithmetic import arithmetic
-from algorithms.data import Dataset, digits
+from algorithms.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from algorithms.config import DEMO, TrainConfig
+from algorithms.data import Dataset, load_dataset
 from algorithms.layers import Context, Layer, prepare
 from algorithms.loss import softmax_cross_entropy
-from algorithms.methods import make_method
-from algorithms.networks import digits_cnn
-from algorithms.optim import MAX_SHIFT, Sgd
-from algorithms.tape import Pattern, Tape
+from algorithms.methods import Method
+from algorithms.networks import NETWORKS, make_network
+from algorithms.optim import Adam, LossScale, Optimizer, Sgd
+from algorithms.stability import MaskWatch
+from algorithms.tape import Tape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One run. Two runs with equal configurations give equal bits.
-
-    method: a name of `algorithms.methods.METHODS`; pattern: 'N:M', ignored by 'dense'; arithmetic: 'contract' or
-    'fast'; batch: samples per step, an epoch drops what does not fill one; lr: peak learning rate, reached after
-    `warmup` epochs, then falling to 0 along a cosine; shift: the loss scale is 2^shift.
-    """
-
-    method: str = "bdwp"
-    pattern: str = "2:8"
-    arithmetic: str = "contract"
-    seed: int = 0
-    epochs: int = 8
-    batch: int = 32
-    lr: float = 0.05
-    warmup: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    shift: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 1")
-        if not 0 <= self.shift <= MAX_SHIFT:
-            raise ValueError(f"shift is {self.shift!r}; it must be from 0 to {MAX_SHIFT}")
-        if not self.lr > 0:
-            raise ValueError(f"lr is {self.lr!r}; it must be above 0")
-
-    def make_pattern(self) -> Pattern | None:
-        """Return the pattern, None for the dense method."""
-        return None if self.method == "dense" else Pattern.parse(self.pattern)
-
-    def replace(self, **changes: object) -> TrainConfig:
-        """Return a copy with the given fields changed, checked again."""
-        return replace(self, **changes)  # type: ignore[arg-type] # fields differ in type, the copy checks them
-
-
-DEMO: Final = TrainConfig()
-"""The runs of `nmsat demo`: digits in contract arithmetic; the dense one is DEMO.replace(method='dense')."""
+__all__ = ["DEMO", "Progress", "TrainConfig", "TrainResult", "Trainer", "evaluate", "learning_rate", "train"]
 
 
 @dataclass(frozen=True)
@@ -79,25 +43,60 @@ class Progress:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """Outcome of one epoch.
+
+    step: steps done; loss: mean training loss, nats; test_loss: nats; accuracy: on the test split, 0..1; sad_ff,
+    sad_bp: mean share of mask elements that changed per update; skipped: updates suppressed so far; shift: exponent of
+    the loss scale.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    test_loss: float
+    accuracy: float
+    sad_ff: float
+    sad_bp: float
+    skipped: int
+    shift: int
+
+
 @dataclass
 class TrainResult:
     """Outcome of a run.
 
-    losses: mean cross entropy of every step; accuracies: test accuracy (0..1) after every epoch; skipped: steps whose
-    update was suppressed; tape: products of the recorded step; seconds: wall time.
+    losses: mean cross entropy of every step; epochs: one record each; skipped: steps whose update was suppressed; tape:
+    products of the recorded step; macs_dense, macs_kept: multiply-adds of the whole run without and with its sparsity;
+    bound: dense over kept multiply-adds of a step of the method; seconds: wall time.
     """
 
     config: TrainConfig
     losses: list[float] = field(default_factory=list)
-    accuracies: list[float] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
     skipped: int = 0
     tape: Tape | None = None
+    macs_dense: int = 0
+    macs_kept: int = 0
+    bound: float = 1.0
     seconds: float = 0.0
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Test accuracy after every epoch, 0..1."""
+        return [epoch.accuracy for epoch in self.epochs]
 
     @property
     def accuracy(self) -> float:
         """Test accuracy after the last epoch, 0..1."""
-        return self.accuracies[-1]
+        return self.epochs[-1].accuracy
+
+    def summary(self) -> dict[str, object]:
+        """Return what one line of results holds."""
+        last = asdict(self.epochs[-1])
+        run = {"macs_dense": self.macs_dense, "macs_kept": self.macs_kept, "bound": self.bound, "seconds": self.seconds}
+        return {"config": self.config.as_dict(), **last, **run}
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
@@ -108,14 +107,171 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
 
 
-def evaluate(model: Layer, x: NDArray, y: NDArray[np.int64], ctx: Context, batch: int = 256) -> float:
-    """Return the share of samples whose largest logit is the label, with the forward copies of the weights."""
+def evaluate(model: Layer, x: NDArray, y: NDArray[np.int64], ctx: Context, batch: int = 256) -> tuple[float, float]:
+    """Return the share of labels that the largest logit hits, and the mean loss in nats, with the forward copies."""
     quiet = Context(ctx.arithmetic, ctx.method, training=False)
-    hits = 0
+    hits, loss = 0, 0.0
     for start in range(0, len(x), batch):
-        part = ctx.arithmetic.narrow(x[start : start + batch])
-        hits += int((model.forward(part, quiet).argmax(axis=1) == y[start : start + batch]).sum())
-    return hits / len(x)
+        labels = y[start : start + batch].ravel()
+        logits = model.forward(_input(x[start : start + batch], quiet), quiet)
+        logits = logits.reshape(len(labels), -1)
+        hits += int((logits.argmax(axis=1) == labels).sum())
+        loss += softmax_cross_entropy(logits, labels, quiet.arithmetic)[0] * len(labels)
+    return hits / y.size, loss / y.size
+
+
+class Trainer:
+    """One run, step by step.
+
+    data: replaces the data set of the network; it must have the same shapes.
+    """
+
+    def __init__(self, config: TrainConfig, data: Dataset | None = None) -> None:
+        self.config = config
+        self.data = load_dataset(NETWORKS[config.network][0]) if data is None else data
+        if len(self.data.x_train) < config.batch:
+            raise ValueError(f"batch is {config.batch!r}; the data set has {len(self.data.x_train)} training samples")
+        rng = np.random.default_rng([config.seed, 0])
+        self.model = make_network(config.network, rng, sparse_ends=config.sparse_ends)
+        self.method = config.make_method()
+        self.ctx = Context(arithmetic(config.arithmetic), Method("dense"))
+        self.optimizer: Optimizer = (
+            Sgd(config.momentum, config.weight_decay, self.method.decay)
+            if config.optimizer == "sgd"
+            else Adam(weight_decay=config.weight_decay, decay=self.method.decay)
+        )
+        self.scale = LossScale(config.shift, config.dynamic_shift)
+        self.result = TrainResult(config)
+        self.step = 0
+        self._watch = MaskWatch()
+        self._sad: list[tuple[float, float]] = []
+        self._macs = (0, 0)
+        self._prepared = False
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return len(self.data.x_train) // self.config.batch
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return self.per_epoch * self.config.epochs
+
+    def run_step(self, tape: Tape | None = None) -> float:
+        """Do one step and return its loss; at the end of an epoch also evaluate. tape: records the step."""
+        config, ctx, step = self.config, self.ctx, self.step
+        self._take_over()
+        counted = self._counted(tape)
+        ctx.tape = counted
+        # Every random number of a step follows from (seed, step), so nothing random has to be saved.
+        ctx.rng = np.random.default_rng([config.seed, 1, step])
+        chosen = self._chosen(step)
+        x, labels = self.data.x_train[chosen], self.data.y_train[chosen].ravel()
+        logits = self.model.forward(_input(x, ctx), ctx)
+        rows = logits.reshape(len(labels), -1)
+        loss, dy = softmax_cross_entropy(rows, labels, ctx.arithmetic, 2.0**self.scale.shift)
+        self.model.backward(dy.reshape(logits.shape), ctx)
+        ctx.tape = None
+        self._update(loss, counted)
+        return loss
+
+    def checkpoint(self) -> Checkpoint:
+        """Return everything needed to continue with identical bits."""
+        r = self.result
+        meta: dict[str, object] = {
+            "config": self.config.as_dict(),
+            "step": self.step,
+            "losses": r.losses,
+            "epochs": [asdict(epoch) for epoch in r.epochs],
+            "skipped": r.skipped,
+            "macs": [r.macs_dense, r.macs_kept, r.bound, *self._macs],
+            "seconds": r.seconds,
+            "scale": [self.scale.shift, self.scale.good],
+            "sad": self._sad,
+        }
+        parts = {
+            "master": {p.name: p.master for p in self.model.parameters()},
+            "optimizer": self.optimizer.state(),
+            "buffer": self.model.buffers(),
+            "method": self.method.state(),
+        }
+        arrays = {f"{part}/{name}": value for part, items in parts.items() for name, value in items.items()}
+        return Checkpoint(meta, arrays)
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Continue from a checkpoint of the same configuration; ValueError if it is of another one."""
+        meta = json.loads(json.dumps(saved.meta))  # a plain copy
+        if meta["config"] != self.config.as_dict():
+            other = {k: v for k, v in meta["config"].items() if v != self.config.as_dict().get(k)}
+            raise ValueError(f"checkpoint is of another run ({other}); delete it to start again")
+        masters = saved.part("master")
+        for p in self.model.parameters():
+            p.master = masters[p.name]
+        for name, buffer in self.model.buffers().items():
+            buffer[...] = saved.part("buffer")[name]
+        self.optimizer.load(saved.part("optimizer"))
+        self.method.load(saved.part("method"))
+        r = self.result
+        r.losses, r.skipped, r.seconds = meta["losses"], meta["skipped"], meta["seconds"]
+        r.epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
+        r.macs_dense, r.macs_kept, r.bound, *macs = meta["macs"]
+        self._macs = (macs[0], macs[1])
+        self.scale.shift, self.scale.good = meta["scale"]
+        self._sad = [(a, b) for a, b in meta["sad"]]
+        self.step = meta["step"]
+
+    def _dense_steps(self) -> int:
+        return round(self.config.dense_epochs * self.per_epoch)
+
+    def _take_over(self) -> None:
+        """Before the first step after a start, and when the dense steps are over, make the copies of the method."""
+        active = Method("dense") if self.step < self._dense_steps() else self.method
+        if self._prepared and active.name == self.ctx.method.name:
+            return
+        # A restored run whose last step was dense must not repeat an update that the method has not seen.
+        self.ctx.method, self._prepared, self._macs = active, True, (0, 0)
+        prepare(self.model, self.ctx)
+        self._watch.update(self.model.parameters())
+
+    def _counted(self, tape: Tape | None) -> Tape | None:
+        """Return the tape of this step: the caller's, or one of shapes when the products must be counted."""
+        return Tape() if tape is None and self._macs == (0, 0) else tape
+
+    def _chosen(self, step: int) -> NDArray[np.intp]:
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng([self.config.seed, 2, epoch]).permutation(len(self.data.x_train))
+        return order[place * self.config.batch : (place + 1) * self.config.batch]
+
+    def _update(self, loss: float, counted: Tape | None) -> None:
+        config, r = self.config, self.result
+        parameters = self.model.parameters()
+        done = self.optimizer.step(parameters, learning_rate(config, self.step, self.steps), self.scale.shift)
+        self.scale.update(done)
+        if done:
+            prepare(self.model, self.ctx)
+        r.skipped += not done
+        r.losses.append(loss)
+        self._sad.append(self._watch.update(parameters))
+        if counted is not None:
+            self._macs = (counted.macs_dense, counted.macs_kept)
+        r.macs_dense += self._macs[0]
+        r.macs_kept += self._macs[1]
+        r.bound = self._macs[0] / self._macs[1]
+        self.step += 1
+        if self.step % self.per_epoch == 0:
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        r = self.result
+        accuracy, test_loss = evaluate(self.model, self.data.x_test, self.data.y_test, self.ctx)
+        loss = float(np.mean(r.losses[-self.per_epoch :]))
+        sad_ff, sad_bp = (float(np.mean(side)) for side in zip(*self._sad, strict=True))
+        self._sad = []
+        number = self.step // self.per_epoch
+        r.epochs.append(
+            Epoch(number, self.step, loss, test_loss, accuracy, sad_ff, sad_bp, r.skipped, self.scale.shift)
+        )
 
 
 def train(
@@ -124,38 +280,37 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     record_step: int | None = None,
     data: Dataset | None = None,
+    checkpoint: Path | None = None,
+    every: int = 0,
+    stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
-    """Train the digits network and return its result.
+    """Train a network and return the result.
 
     progress: called after every step; record_step: step (0-based, negative from the end) whose products are recorded
-    with values; data: another set of the digits' shape.
+    with values; data: replaces the network's data set; checkpoint: file that the run continues from if it exists, and
+    that is written every `every` steps (0: at the end of each epoch); stop: asked after every step, true ends the run
+    early with a checkpoint (if one is wanted).
     """
-    data = digits() if data is None else data
-    model = digits_cnn(np.random.default_rng([config.seed, 0]))
-    method = make_method(config.method, config.make_pattern())
-    ctx = Context(arithmetic(config.arithmetic), method, rng=np.random.default_rng([config.seed, 1]))
-    sgd = Sgd(config.momentum, config.weight_decay, method.decay)
-    shuffle = np.random.default_rng([config.seed, 2])
-    per_epoch = len(data.x_train) // config.batch
-    steps = per_epoch * config.epochs
-    recorded = _recorded_step(record_step, steps)
-    result, start = TrainResult(config), time.perf_counter()
-    prepare(model, ctx)
-    for epoch in range(config.epochs):
-        order = shuffle.permutation(len(data.x_train))
-        for place in range(per_epoch):
-            step = epoch * per_epoch + place
-            chosen = order[place * config.batch : (place + 1) * config.batch]
-            ctx.tape = result.tape = Tape(values=True) if step == recorded else result.tape
-            if step != recorded:
-                ctx.tape = None
-            loss = _step(model, ctx, sgd, config, data, chosen, learning_rate(config, step, steps), result)
-            if place == per_epoch - 1:
-                result.accuracies.append(evaluate(model, data.x_test, data.y_test, ctx))
-            result.seconds = time.perf_counter() - start
-            if progress is not None:
-                accuracy = result.accuracies[-1] if result.accuracies else math.nan
-                progress(Progress(step + 1, steps, epoch, loss, accuracy, result.seconds))
+    trainer = Trainer(config, data)
+    if checkpoint is not None and checkpoint.exists():
+        trainer.restore(load_checkpoint(checkpoint))
+    recorded = _recorded_step(record_step, trainer.steps)
+    result, before, start = trainer.result, trainer.result.seconds, time.perf_counter()
+    period = every or trainer.per_epoch
+    while trainer.step < trainer.steps:
+        tape = Tape(values=True) if trainer.step == recorded else None
+        result.tape = tape or result.tape
+        loss = trainer.run_step(tape)
+        result.seconds = before + time.perf_counter() - start
+        if progress is not None:
+            accuracy = result.accuracies[-1] if result.accuracies else math.nan
+            epoch = (trainer.step - 1) // trainer.per_epoch
+            progress(Progress(trainer.step, trainer.steps, epoch, loss, accuracy, result.seconds))
+        stopping = stop is not None and stop()
+        if checkpoint is not None and (stopping or trainer.step % period == 0 or trainer.step == trainer.steps):
+            save_checkpoint(checkpoint, trainer.checkpoint())
+        if stopping:
+            break
     return result
 
 
@@ -167,22 +322,6 @@ def _recorded_step(record_step: int | None, steps: int) -> int | None:
     return record_step % steps
 
 
-def _step(
-    model: Layer,
-    ctx: Context,
-    sgd: Sgd,
-    config: TrainConfig,
-    data: Dataset,
-    chosen: NDArray[np.intp],
-    lr: float,
-    result: TrainResult,
-) -> float:
-    logits = model.forward(ctx.arithmetic.narrow(data.x_train[chosen]), ctx)
-    loss, dy = softmax_cross_entropy(logits, data.y_train[chosen], ctx.arithmetic, 2.0**config.shift)
-    model.backward(dy, ctx)
-    result.losses.append(loss)
-    if sgd.step(model.parameters(), lr, config.shift):
-        prepare(model, ctx)
-    else:
-        result.skipped += 1
-    return loss
+def _input(x: NDArray, ctx: Context) -> NDArray:
+    """Return samples as the first layer reads them: tokens as they are, numbers in the tensor format."""
+    return x if np.issubdtype(x.dtype, np.integer) else ctx.arithmetic.narrow(x)

@@ -238,6 +238,7 @@ def test_the_state_of_a_method_continues_it(name: str) -> None:
         layer.weight.refresh(CONTRACT, first)
     second = make_method(name, Pattern(2, 8))
     second.load(first.state())
+    layer.weight.refresh(CONTRACT, second)  # makes the copies of the last update again
     layer.weight.master = rng(5).standard_normal((16, 16)).astype(np.float32)
     layer.weight.refresh(CONTRACT, first)
     want = layer.weight.masks

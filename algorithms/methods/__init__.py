@@ -20,30 +20,34 @@ SR_STE_DECAY: Final = 2e-4
 """lambda of SR-STE's term (Zhou et al., ICLR 2021: 0.0002); Bi-Mask uses the same."""
 
 
-def _bdwp(pattern: Pattern, decay: float) -> WeightMagnitude:
-    return WeightMagnitude("bdwp", pattern, forward=True, backward=True, decay=decay)
+_WEIGHTS: Final[dict[str, tuple[bool, bool, float]]] = {
+    "ste": (True, False, 0.0),
+    "sr-ste": (True, False, SR_STE_DECAY),
+    "sdwp": (False, True, 0.0),
+    "bdwp": (True, True, SR_STE_DECAY),
+}
+"""Name -> (prunes the forward weights, prunes the backward weights, lambda)."""
 
-
-_SPARSE: Final[dict[str, tuple[float, Callable[[Pattern, float], Method]]]] = {
-    "ste": (0.0, lambda p, d: WeightMagnitude("ste", p, forward=True, decay=d)),
-    "sr-ste": (SR_STE_DECAY, lambda p, d: WeightMagnitude("sr-ste", p, forward=True, decay=d)),
+_OTHERS: Final[dict[str, tuple[float, Callable[[Pattern, float], Method]]]] = {
     "sdgp": (0.0, lambda p, _: Sdgp(p)),
-    "sdwp": (0.0, lambda p, d: WeightMagnitude("sdwp", p, backward=True, decay=d)),
-    "bdwp": (SR_STE_DECAY, _bdwp),
     "bi-mask": (SR_STE_DECAY, lambda p, d: BiMask(p, decay=d)),
     "transposable": (0.0, lambda p, d: Transposable(p, decay=d)),
     "mvue": (0.0, lambda p, _: Mvue("mvue", p)),
-    "bdwp+mvue": (SR_STE_DECAY, lambda p, d: Mvue("bdwp+mvue", p, _bdwp(p, d))),
+    "bdwp+mvue": (SR_STE_DECAY, lambda p, d: Mvue("bdwp+mvue", p, make_method("bdwp", p, d))),
 }
+"""Name -> (lambda, builder)."""
 
-METHODS: Final = ("dense", *_SPARSE)
+METHODS: Final = ("dense", "ste", "sr-ste", "sdgp", "sdwp", "bdwp", "bi-mask", "transposable", "mvue", "bdwp+mvue")
 """Names that `make_method` knows."""
 
 
-def make_method(name: str, pattern: Pattern | None = None, decay: float | None = None) -> Method:
+def make_method(
+    name: str, pattern: Pattern | None = None, decay: float | None = None, *, from_master: bool = False
+) -> Method:
     """Return a method by name.
 
-    pattern: needed by every method but 'dense'; decay: lambda of the SR-STE term, None for the method's own.
+    pattern: needed by every method but 'dense'; decay: lambda of the SR-STE term, None for the method's own;
+    from_master: see `WeightMagnitude`, which alone can do it (ValueError otherwise).
     """
     if name not in METHODS:
         raise ValueError(f"method is {name!r}; known methods: {', '.join(METHODS)}")
@@ -51,5 +55,11 @@ def make_method(name: str, pattern: Pattern | None = None, decay: float | None =
         return Method("dense")
     if pattern is None:
         raise ValueError(f"method {name!r} has no pattern; give N:M such as 2:8")
-    own, make = _SPARSE[name]
+    if name in _WEIGHTS:
+        forward, backward, own = _WEIGHTS[name]
+        chosen = own if decay is None else decay
+        return WeightMagnitude(name, pattern, forward=forward, backward=backward, decay=chosen, from_master=from_master)
+    if from_master:
+        raise ValueError(f"method {name!r} cannot prune from the masters; {', '.join(_WEIGHTS)} can")
+    own, make = _OTHERS[name]
     return make(pattern, own if decay is None else decay)

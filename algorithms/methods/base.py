@@ -57,7 +57,7 @@ class Method:
         return 1
 
     def state(self) -> dict[str, NDArray]:
-        """Return what must be saved to continue a run with identical bits, beside weights and random generators."""
+        """Return what a checkpoint must hold beside the weights; `load` and then `masks` repeat the last update."""
         return {}
 
     def load(self, state: dict[str, NDArray]) -> None:

@@ -46,7 +46,8 @@ class _Scheduled(Method):
         return self._nm.m if stage in (Stage.FF, Stage.BP) else 1
 
     def state(self) -> dict[str, NDArray]:
-        calls = {f"calls/{name}": np.array(count) for name, count in self._calls.items()}
+        # One call back: continuing begins by making the copies of the last update again.
+        calls = {f"calls/{name}": np.array(count - 1) for name, count in self._calls.items()}
         return {**calls, **{f"kept/{name}": value for name, value in self._kept.items()}}
 
     def load(self, state: dict[str, NDArray]) -> None:
