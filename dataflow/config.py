@@ -128,7 +128,16 @@ PRESETS: Final[dict[str, SatConfig]] = {
     for config in (
         SatConfig(name="tiny", rows=4, columns=4, act_depth=2048, weight_depth=2048, sum_depth=1024),
         SatConfig(name="small", rows=8, columns=8),
-        SatConfig(name="vcu1525", rows=32, columns=32, act_depth=8192, weight_depth=8192, sore_lanes=32, wuve_lanes=32),
+        SatConfig(
+            name="vcu1525",
+            rows=32,
+            columns=32,
+            act_lanes=2,
+            act_depth=8192,
+            weight_depth=8192,
+            sore_lanes=32,
+            wuve_lanes=32,
+        ),
     )
 }
 

@@ -102,7 +102,7 @@ def result_cycles(tiling: Tiling) -> np.ndarray:
     chains = tiling.commands // tiling.depth_tiles
     for i in range(chains):
         chain = _walk_chain(tiling, load_age, last=i == chains - 1)
-        first, last = chain.starts[-1]
+        first, last = chain.last
         starts = at + first + tiling.window * np.arange(tiling.windows)
         starts[-1] = at + last
         windows.append(starts)
@@ -141,11 +141,11 @@ def _ws_waits(tiling: Tiling) -> tuple[int, int]:
 class _Chain:
     """The commands of one accumulation chain, times from its first window on.
 
-    starts: first and last window of each command; span: start of the next chain; load_age: cycles from the last load to
-    there; weight, dependency: waits.
+    last: first and last window of the last command; span: start of the next chain; load_age: cycles from the last load
+    to there; weight, dependency: waits.
     """
 
-    starts: list[tuple[int, int]]
+    last: tuple[int, int]
     span: int
     load_age: int
     weight: int
@@ -153,25 +153,38 @@ class _Chain:
 
 
 def _walk_chain(tiling: Tiling, load_age: int, *, last: bool) -> _Chain:
-    config, slots, window, windows = tiling.config, tiling.mapping.slots, tiling.window, tiling.windows
-    load, seed = load_cycles(config, slots), seed_cycles(config, slots)
-    weight = dependency = 0
+    """Walk the commands of a chain; where they repeat themselves, all rounds but the last are stepped over."""
+    window, windows, depth = tiling.window, tiling.windows, tiling.depth_tiles
+    seed = seed_cycles(tiling.config, tiling.mapping.slots)
+    load = load_cycles(tiling.config, tiling.mapping.slots)
+    weight = dependency = at = 0
     start, loaded = 0, -load_age
     first = end = -seed  # starts of the previous command's first and last windows
-    starts = []
-    for depth in range(tiling.depth_tiles):
-        begin = max(start, first + seed) if depth else start
+    seen: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
+    while at < depth:
+        state = (start - first, start - end, start - loaded)
+        if at and state in seen:
+            then, start_then, weight_then, dependency_then = seen.pop(state)
+            times = max(0, (depth - 1 - at) // (at - then))  # the last command is walked: its load may be missing
+            shift = times * (start - start_then)
+            start, first, end, loaded = start + shift, first + shift, end + shift, loaded + shift
+            weight += times * (weight - weight_then)
+            dependency += times * (dependency - dependency_then)
+            at += times * (at - then)
+        elif at:
+            seen[state] = (at, start, weight, dependency)
+        begin = max(start, first + seed) if at else start
         planned = begin + (windows - 1) * window
-        summed = max(planned, end + seed) if depth else planned
+        summed = max(planned, end + seed) if at else planned
         dependency += begin - start + summed - planned
         end = summed
-        if not (last and depth == tiling.depth_tiles - 1):
+        if not (last and at == depth - 1):
             end, loaded = _carry_load(begin, summed, window, windows, loaded + load)
             weight += end - summed
         first = end if windows == 1 else begin
-        starts.append((first, end))
         start = end + window
-    return _Chain(starts, start, start - loaded, weight, dependency)
+        at += 1
+    return _Chain((first, end), start, start - loaded, weight, dependency)
 
 
 def _carry_load(start: int, end: int, window: int, windows: int, ready: int) -> tuple[int, int]:

@@ -73,18 +73,22 @@ def legal_mappings(config: SatConfig, pattern: Pattern | None) -> list[Mapping]:
 
 @dataclass(frozen=True)
 class Tiling:
-    """A product Y[m, n] = A[m, k] @ W[k, n] cut for the array by a mapping."""
+    """A product Y[m, n] = A[m, k] @ W[k, n] cut for the array by a mapping.
+
+    count: as many independent products of this shape follow each other without a break (heads of an attention).
+    """
 
     config: SatConfig
     mapping: Mapping
     m: int
     k: int
     n: int
+    count: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("m", "k", "n"):
+        for name in ("m", "k", "n", "count"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; a product has at least 1 in each dimension")
+                raise ValueError(f"{name} is {getattr(self, name)!r}; a product has at least 1 of each")
         if not self.mapping.ws and self.groups > MAX_WINDOWS:
             raise ValueError(f"k is {self.k!r}; output stationary takes at most {MAX_WINDOWS * self.mapping.m}")
 
@@ -136,8 +140,8 @@ class Tiling:
 
     @cached_property
     def commands(self) -> int:
-        """Number of commands of the product."""
-        return self.row_tiles * self.column_tiles * self.depth_tiles
+        """Number of commands of all `count` products."""
+        return self.row_tiles * self.column_tiles * self.depth_tiles * self.count
 
     @cached_property
     def beats(self) -> int:
@@ -151,7 +155,7 @@ class Tiling:
         return per_window * (self.config.rows if self.mapping.ws else self.groups)
 
     def tiles(self) -> Iterator[Tile]:
-        """Yield the commands of the product in the order in which they run."""
+        """Yield the commands of one product in the order in which they run."""
         for column in range(self.column_tiles):
             for row in range(self.row_tiles):
                 for depth in range(self.depth_tiles):

@@ -52,7 +52,7 @@ class Tail(wiring.Component):
             queue.w_en.eq(self.begins),
             queue.w_data.eq(self.count | (self.keep << 20)),
             # a command that starts is written one cycle later: leave room for it
-            self.ready.eq(queue.level < COMMANDS_IN_FLIGHT - 1),
+            self.ready.eq(queue.w_level < COMMANDS_IN_FLIGHT - 1),
             last.eq(done == entry.count - 1),
             queue.r_en.eq(self.arrives & last),
         ]

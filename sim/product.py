@@ -31,7 +31,7 @@ class ProductResult:
     @property
     def macs_dense(self) -> int:
         """Multiply-adds of the product without sparsity."""
-        return self.tiling.m * self.tiling.k * self.tiling.n
+        return self.tiling.m * self.tiling.k * self.tiling.n * self.tiling.count
 
     @property
     def cycles(self) -> int:
@@ -55,6 +55,7 @@ class ProductResult:
             "m": self.tiling.m,
             "k": self.tiling.k,
             "n": self.tiling.n,
+            "count": self.tiling.count,
             "group": f"{mapping.n}:{mapping.m}",
             "dataflow": mapping.name,
             "rectangle": f"{mapping.a}x{mapping.b}",
@@ -72,7 +73,7 @@ def kept_macs(tiling: Tiling) -> int:
     """Multiply-adds when every group keeps all the pairs that the pattern and its length allow."""
     n, m = tiling.mapping.n, tiling.mapping.m
     full, tail = divmod(tiling.k, m)
-    return tiling.m * tiling.n * (full * n + min(n, tail))
+    return tiling.count * tiling.m * tiling.n * (full * n + min(n, tail))
 
 
 def simulate_product(tiling: Tiling, a: np.ndarray | None = None, packed: Packed | None = None) -> ProductResult:

@@ -96,25 +96,41 @@ class Stce:
         self.columns.present(self.head.weight, self.head.seed, self.tail.control)
         return self.columns.out()
 
-    def run(self, commands: Sequence[TileCommand], expected: int, *, limit: int = 10_000_000) -> Trace:
-        """Offer `commands` as fast as the head takes them and run until each column gave `expected` results."""
-        config = self.config
-        trace = Trace([[] for _ in range(config.columns)], [[] for _ in range(config.columns)])
-        pending = list(commands)
-        counts = np.zeros(config.columns, int)
+    def run(
+        self,
+        commands: Sequence[TileCommand],
+        expected: int,
+        *,
+        gaps: Sequence[int] | None = None,
+        limit: int = 10_000_000,
+    ) -> Trace:
+        """Offer `commands` and run until each column gave `expected` results.
+
+        gaps: idle cycles before each command is offered, counted from the cycle after the one before was taken; by
+        default commands are offered as fast as the head takes them. RuntimeError after `limit` cycles.
+        """
+        trace = Trace([[] for _ in range(self.config.columns)], [[] for _ in range(self.config.columns)])
+        waiting = list(gaps) if gaps is not None else [0] * len(commands)
+        at = 0
         for _ in range(limit):
-            token = self.head.token
-            if token is not None:
-                trace.starts.append((self.cycle, token.compute))
-            value, valid = self.results()
-            for c in np.nonzero(valid)[0]:
-                trace.out_cycle[c].append(self.cycle)
-                trace.out_value[c].append(int(value[c]))
-                counts[c] += 1
-            if (counts >= expected).all():
+            self._observe(trace)
+            if min(len(column) for column in trace.out_cycle) >= expected:
                 return trace
-            taken, wait = self.tick(pending[0] if pending else None)
+            offered = at < len(commands) and waiting[at] == 0
+            taken, wait = self.tick(commands[at] if offered else None)
             trace.waits[wait] += wait is not Wait.NONE
             if taken:
-                pending.pop(0)
-        raise RuntimeError(f"the array gave {counts.min()} of {expected} results in {limit} cycles")
+                at += 1
+            elif at < len(commands) and waiting[at]:
+                waiting[at] -= 1
+        raise RuntimeError(f"a column gave fewer than {expected} results in {limit} cycles")
+
+    def _observe(self, trace: Trace) -> None:
+        """Note the window that starts and the results that leave in this cycle."""
+        token = self.head.token
+        if token is not None:
+            trace.starts.append((self.cycle, token.compute))
+        value, valid = self.results()
+        for c in np.nonzero(valid)[0]:
+            trace.out_cycle[c].append(self.cycle)
+            trace.out_value[c].append(int(value[c]))

@@ -11,6 +11,8 @@ from dataflow.operands import activation_beats, place_results, results_per_colum
 from sim.stce import Stce, Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from algorithms.nm import Packed
     from dataflow.tiling import Tiling
     from dataflow.words import TileCommand
@@ -57,8 +59,10 @@ def place_operands(a: np.ndarray, packed: Packed, tiling: Tiling) -> Placed:
     )
 
 
-def run_stepped(a: np.ndarray, packed: Packed, tiling: Tiling) -> tuple[np.ndarray, Trace]:
-    """Return Y (float32[m, n]) and the trace of the whole product."""
+def run_stepped(
+    a: np.ndarray, packed: Packed, tiling: Tiling, gaps: Sequence[int] | None = None
+) -> tuple[np.ndarray, Trace]:
+    """Return Y (float32[m, n]) and the trace of the whole product; gaps: idle cycles before each command."""
     placed = place_operands(a, packed, tiling)
     engine = Stce(tiling.config)
     for r, row in enumerate(engine.rows):
@@ -67,7 +71,7 @@ def run_stepped(a: np.ndarray, packed: Packed, tiling: Tiling) -> tuple[np.ndarr
     columns = engine.columns
     columns.values[:, :used], columns.indices[:, :used] = placed.value, placed.index
     columns.fillers[:, :used] = placed.filler
-    trace = engine.run(placed.commands, results_per_column(tiling))
+    trace = engine.run(placed.commands, results_per_column(tiling), gaps=gaps)
     values = np.array(trace.out_value, np.uint32).view(np.float32)
     return place_results(tiling, values), trace
 

@@ -15,7 +15,7 @@ from hw.stce import Stce
 from hw.verilog import emit
 from sim.links import positions
 from sim.product import simulate_product
-from sim.stepped import Placed, place_operands
+from sim.stepped import Placed, place_operands, run_stepped
 from tb.runner import Built, build, run
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ BENCH_DEPTHS: Final = (1 << 12, 1 << 16)
 class Job:
     """One product for the bench.
 
-    gaps: idle cycles in front of each operand write and each command (0: none), drawn from `seed`;
+    gap: most idle cycles in front of each operand write, and 64th part of those before each command, drawn from `seed`;
     abort: reset the engine after so many cycles instead of finishing (0: finish).
     """
 
@@ -74,6 +74,10 @@ class Verdict:
         return not self.differences
 
 
+_FLUSH: Final = 10_000
+"""Cycles a late command may cost: it finds the array empty and starts anew."""
+
+
 def bench_config(config: SatConfig, *, deep: bool = False) -> SatConfig:
     """Return `config` with operand buffers of a depth that benches use; the depth changes no cycle."""
     depth = BENCH_DEPTHS[deep]
@@ -98,7 +102,6 @@ def compare(job: Job, got: RtlRun) -> Verdict:
     """Hold one run against the simulator (bits and the cycle of every result) and the reference (bits)."""
     expected = simulate_product(job.tiling, job.a, job.packed)
     reference = ordered_dot_packed(job.a, job.packed)
-    config = job.tiling.config
     differences = []
     for name, y in (("simulator", expected.y), ("reference", reference)):
         assert y is not None
@@ -110,16 +113,24 @@ def compare(job: Job, got: RtlRun) -> Verdict:
                 f"RTL {got.y[r, c]!r} (0x{got.y.view(np.uint32)[r, c]:08x}), "
                 f"{name} {y[r, c]!r} (0x{y.view(np.uint32)[r, c]:08x})"
             )
+    cycle = _expected_cycles(job)
+    wrong = np.argwhere(cycle != got.cycle)
+    if len(wrong):
+        c, i = wrong[0]
+        differences.append(
+            f"{len(wrong)} of {cycle.size} results leave in another cycle than simulated; first: result {i} of "
+            f"column {c}, RTL cycle {got.cycle[c, i]}, simulator {cycle[c, i]}"
+        )
+    return Verdict(got.cycles, int(cycle.max()) + 1, got.y.size, tuple(differences))
+
+
+def _expected_cycles(job: Job) -> np.ndarray:
+    """Return int[C, results]: when each result leaves; the stepped gear says so when commands come late."""
+    config = job.tiling.config
     if not job.gap:
-        cycle = result_cycles(job.tiling)[None, :] + positions(config.columns, config.column_slices)[:, None]
-        wrong = np.argwhere(cycle != got.cycle)
-        if len(wrong):
-            c, i = wrong[0]
-            differences.append(
-                f"{len(wrong)} of {cycle.size} results leave in another cycle than simulated; first: result {i} of "
-                f"column {c}, RTL cycle {got.cycle[c, i]}, simulator {cycle[c, i]}"
-            )
-    return Verdict(got.cycles, expected.cycles, got.y.size, tuple(differences))
+        return result_cycles(job.tiling)[None, :] + positions(config.columns, config.column_slices)[:, None]
+    trace = run_stepped(job.a, job.packed, job.tiling, _command_gaps(job))[1]
+    return np.array(trace.out_cycle) - trace.starts[0][0]
 
 
 def verify_products(config: SatConfig, jobs: Sequence[Job]) -> list[Verdict]:
@@ -130,24 +141,29 @@ def verify_products(config: SatConfig, jobs: Sequence[Job]) -> list[Verdict]:
 
 def _pack_job(job: Job) -> dict[str, Any]:
     placed = place_operands(job.a, job.packed, job.tiling)
-    rng = np.random.default_rng(job.seed)
-
-    def gaps(count: int) -> np.ndarray:
-        return rng.integers(0, job.gap + 1, count) if job.gap else np.zeros(count, int)
-
     act = np.ascontiguousarray(placed.act.transpose(1, 0, 2)).view(np.uint8).reshape(placed.act.shape[1], -1)
     words = _pair_words(placed)
     return {
         "act": act,
         "wgt": words,
-        "act_gaps": gaps(len(act)),
-        "wgt_gaps": gaps(len(words)),
+        "act_gaps": _gaps(job, "act", len(act)),
+        "wgt_gaps": _gaps(job, "wgt", len(words)),
         "commands": np.array([command.encode() for command in placed.commands], np.uint64),
-        "gaps": gaps(len(placed.commands)) * 16,
+        "gaps": np.array(_command_gaps(job)),
         "expected": results_per_column(job.tiling),
-        "limit": product_duration(job.tiling).total + 1000 + 16 * (job.gap + 1) * len(placed.commands),
+        "limit": product_duration(job.tiling).total + 1000 + sum(_command_gaps(job)) + _FLUSH * len(placed.commands),
         "abort": job.abort,
     }
+
+
+def _gaps(job: Job, what: str, count: int) -> np.ndarray:
+    rng = np.random.default_rng([job.seed, *what.encode()])
+    return rng.integers(0, job.gap + 1, count)
+
+
+def _command_gaps(job: Job) -> list[int]:
+    """Idle cycles before each command: up to 64 times those before each operand, so that they matter."""
+    return (_gaps(job, "commands", job.tiling.commands) * 64).tolist()
 
 
 def _pair_words(placed: Placed) -> np.ndarray:
