@@ -28,6 +28,7 @@ INTERRUPTED: Final = 130
 COMMANDS: Final[dict[str, str]] = {
     "demo": "reports.commands.demo",
     "gemm": "reports.commands.gemm",
+    "rtl": "reports.commands.rtl",
     "verify gemm": "reports.commands.verify_gemm",
 }
 """Words of each command -> module that holds its COMMAND. Modules are imported when their command is used."""

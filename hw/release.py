@@ -1,0 +1,42 @@
+"""The Verilog of a configuration: every engine as a top of its own, every leaf once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hw.epilogue import Epilogue
+from hw.pregen import Pregen
+from hw.sore import Sore
+from hw.stce import Stce
+from hw.verilog import emit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from amaranth.lib.wiring import Component
+
+    from dataflow.config import SatConfig
+
+ENGINES: Final[dict[str, Callable[[SatConfig], Component]]] = {
+    "sat_stce": Stce,
+    "sat_sore": lambda config: Sore(config.sore_lanes),
+    "sat_pregen": lambda config: Pregen(config.wuve_lanes),
+    "sat_epilogue": lambda config: Epilogue(config.columns),
+}
+"""Top module of each engine, and the component behind it; `sat_pregen` holds weight update and its pruners."""
+
+
+def rtl_files(config: SatConfig) -> dict[str, str]:
+    """Return file name -> Verilog of all engines of `config`, one leaf or top per file, in the order of a file list.
+
+    Leaves come before the tops that hold them. ValueError when two engines need different modules of one name.
+    """
+    leaves: dict[str, str] = {}
+    tops: dict[str, str] = {}
+    for name, engine in ENGINES.items():
+        files = emit(engine(config), name)
+        tops[f"{name}.v"] = files.pop(f"{name}.v")
+        for file, text in files.items():
+            if leaves.setdefault(file, text) != text:
+                raise ValueError(f"{file!r} of {name!r} differs from that of another engine; give one another name")
+    return {**dict(sorted(leaves.items())), **tops}

@@ -1,0 +1,69 @@
+"""`nmsat rtl`: write the Verilog of a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, table
+
+if TYPE_CHECKING:
+    import argparse
+
+FILE_LIST = "files.f"
+"""List of the Verilog files in the order in which tools read them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_config(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="folder to write; replaced if nmsat wrote it"
+    )
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Generate all engines and write them with a file list and a summary of ports and parameters."""
+    from hw.release import ENGINES, rtl_files
+    from hw.verilog import read_ports
+
+    with output_folder(options.out) as folder:
+        files = rtl_files(options.config)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        (folder / FILE_LIST).write_text("".join(f"{name}\n" for name in files))
+        values: dict[str, Any] = {
+            "config": dataclasses.asdict(options.config),
+            "engines": {
+                top: [dataclasses.asdict(port) for port in read_ports(files[f"{top}.v"], top)] for top in ENGINES
+            },
+            "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()},
+        }
+        (folder / SUMMARY).write_text(json.dumps(values, indent=1) + "\n")
+    return Answer({**values, "out": str(options.out)}, _text(options, files))
+
+
+def _text(options: argparse.Namespace, files: dict[str, str]) -> str:
+    rows = [
+        (name, str(len(re.findall(r"^module ", text, re.MULTILINE))), f"{len(text) / 1024:.1f}")
+        for name, text in files.items()
+    ]
+    total = sum(len(text) for text in files.values()) / 1024
+    return "\n".join(
+        [
+            table(("file", "modules", "KiB"), [*rows, ("total", "", f"{total:.1f}")]),
+            f"configuration {options.config.name}: written to {options.out}, in the order of {options.out / FILE_LIST}",
+        ]
+    )
+
+
+COMMAND = Command(
+    summary="Write the Verilog of a configuration: every engine a top module, every leaf once.",
+    example="nmsat rtl --config vcu1525 --out out/rtl",
+    add_arguments=add_arguments,
+    run=run,
+)
