@@ -2,7 +2,8 @@
 
 A product is cut into parts, each a dense or N:M matrix product of its own. Every result of the product that is wanted
 comes from exactly one part, which walks its whole chain, so cutting changes no bit (docs/arithmetic.md). Cycles are
-those of the array with operands on chip; a part is charged its own fill and drain. A sparse product may run as a dense
+those of the array with operands on chip; parts with one pattern follow each other in one chain (`dataflow.chain`), a
+product begins and ends with an empty array. A sparse product may run as a dense
 one with fillers in place of what is absent: a wide group allows fewer mappings, which can cost more than it saves.
 """
 
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from algorithms.sparsity import Blocks, Gathered, Unstructured
-from dataflow.masked import assumed_levels, balanced_rows, cover_levels, cycles
+from dataflow.chain import chain_cycles
+from dataflow.masked import assumed_levels, balanced_rows, cover_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,8 +136,11 @@ def whole(product: Product) -> Part:
 
 
 def total_cycles(config: SatConfig, parts: Iterable[Part]) -> int:
-    """Return the cycles of parts that run one after the other."""
-    return sum(cycles(config, part.m, part.k, part.n, part.pattern) * part.count for part in parts)
+    """Return the cycles of parts that run one after the other, those with one pattern in a row."""
+    rows: dict[Pattern | None, list[tuple[int, int, int, int]]] = {}
+    for part in parts:
+        rows.setdefault(part.pattern, []).append((part.m, part.k, part.n, part.count))
+    return sum(chain_cycles(config, tuple(shapes), pattern) for pattern, shapes in rows.items())
 
 
 def _ways(product: Product, config: SatConfig, options: Options) -> list[Lowered]:
@@ -163,11 +168,11 @@ def _all(product: Product, pattern: Pattern | None) -> Part:
 
 def _cheaper(config: SatConfig, part: Part, pattern: Pattern | None) -> Part:
     """Return the part with the pattern unless it takes more cycles so: a wide group allows fewer mappings."""
-    if pattern is None or cycles(config, part.m, part.k, part.n, pattern) > cycles(
-        config, part.m, part.k, part.n, None
-    ):
+    if pattern is None:
         return part
-    return replace(part, pattern=pattern)
+    shapes = ((part.m, part.k, part.n, part.count),)
+    slower = chain_cycles(config, shapes, pattern) > chain_cycles(config, shapes, None)
+    return part if slower else replace(part, pattern=pattern)
 
 
 def _gathered(product: Product, known: Gathered) -> tuple[Part, ...]:

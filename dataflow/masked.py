@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from algorithms.tape import Pattern
+from dataflow.chain import chain_cycles
 from dataflow.cover import COVER_SIZES, NATIVE_SIZES
-from dataflow.duration import product_duration
-from dataflow.schedule import best_tiling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,12 +128,6 @@ def balanced_rows(keep: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
     return np.array([row for group in members for row in sorted(group)])
 
 
-@lru_cache(maxsize=65536)
-def cycles(config: SatConfig, m: int, k: int, n: int, pattern: Pattern | None) -> int:
-    """Return the cycles of one product in its best mapping, operands on chip."""
-    return product_duration(best_tiling(config, m, k, n, pattern)).total
-
-
 def _binomial(trials: int, p: float, at_most: int) -> float:
     """Probability of at most so many successes."""
     if at_most >= trials:
@@ -150,7 +143,7 @@ def _merge(config: SatConfig, m: int, k: int, size: int, levels: list[tuple[int,
         options = []
         for start in range(stop):
             columns = sum(c for _, c in levels[start:stop])
-            options.append((best[start][0] + cycles(config, m, k, columns, pattern), start))
+            options.append((best[start][0] + chain_cycles(config, ((m, k, columns, 1),), pattern), start))
         best.append(min(options))
     runs, stop = [], len(levels)
     while stop:
@@ -165,7 +158,7 @@ def _dense_if_full(pattern: Pattern) -> Pattern | None:
 
 
 def _cycles(config: SatConfig, m: int, k: int, levels: list[Level]) -> int:
-    return sum(cycles(config, m, k, level.columns, _dense_if_full(level.pattern)) for level in levels)
+    return sum(chain_cycles(config, ((m, k, x.columns, 1),), _dense_if_full(x.pattern)) for x in levels)
 
 
 def _better(best: tuple[int, list[Level]] | None, other: tuple[int, list[Level]]) -> tuple[int, list[Level]]:

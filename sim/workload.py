@@ -215,6 +215,8 @@ def wanted(product: Product) -> NDArray[np.bool_]:
 
 def _compare(item: Lowered) -> Mismatch | None:
     product = item.product
+    if any(cut.depth is not None and (np.diff(cut.depth) < 0).any() for part in item.parts for cut in part.cuts):
+        raise ValueError(f"rows of product {product.name!r} were reordered: its chain is another one; lower it without")
     if product.y is None:
         raise ValueError(f"product {product.name!r} has operands but no result")
     ours, theirs = simulated(item), product.y

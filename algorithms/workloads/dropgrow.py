@@ -77,29 +77,24 @@ def regenerate(
 def regenerate_nm(
     w: NDArray, keep: NDArray[np.bool_], grad: NDArray, fraction: float, pattern: Pattern
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Drop and grow inside the groups of an N:M mask of w[k, n] along k, so that the mask stays N:M (ours).
+    """Drop as `regenerate` does, but grow inside the group that lost a place, so that an N:M mask stays N:M (ours).
 
-    Of all groups, the ceil(fraction * groups) whose best absent |grad| is largest give up their smallest kept |w| and
-    take that place instead. Returns the new mask and the grown places.
+    w: [k, n], groups along k. Returns the new mask and the grown places.
     """
     k, n = w.shape
-    m = pattern.m
-    pad = -k % m
-    size, held, slope = (np.pad(x, ((0, pad), (0, 0))).reshape(-1, m, n) for x in (np.abs(w), keep, np.abs(grad)))
-    held = held.copy()
-    real = np.pad(np.ones((k, 1), bool), ((0, pad), (0, 0))).reshape(-1, m, 1)
-    absent = np.where(real & ~held, slope, -1.0)
-    weakest = np.where(held, size, np.inf)
-    group, column = np.nonzero((absent.max(axis=1) > 0) & held.any(axis=1))
-    best, worst = absent.argmax(axis=1)[group, column], weakest.argmin(axis=1)[group, column]
-    count = min(len(group), math.ceil(fraction * held.shape[0] * n))
-    order = np.argsort(-absent[group, best, column], kind="stable")[:count]
-    group, column, best, worst = group[order], column[order], best[order], worst[order]
-    held[group, worst, column] = False
-    held[group, best, column] = True
-    grown = np.zeros_like(held)
-    grown[group, best, column] = True
-    return held.reshape(-1, n)[:k], grown.reshape(-1, n)[:k]
+    count = math.ceil(fraction * int(keep.sum()))
+    inside = np.flatnonzero(keep)
+    lost = np.zeros(w.size, np.bool_)
+    lost[inside[np.argsort(np.abs(w).ravel()[inside], kind="stable")[:count]]] = True
+    pad = ((0, -k % pattern.m), (0, 0))
+    dropped = np.pad(lost.reshape(k, n), pad).reshape(-1, pattern.m, n)
+    held = np.pad(keep, pad).reshape(dropped.shape) & ~dropped
+    # Padding and kept places rank last.
+    slope = np.pad(np.abs(grad), pad, constant_values=-np.inf).reshape(dropped.shape)
+    order = np.argsort(np.where(held, np.inf, -slope), axis=1, kind="stable")
+    rank = np.argsort(order, axis=1, kind="stable")
+    grown = rank < dropped.sum(axis=1, keepdims=True)
+    return (held | grown).reshape(-1, n)[:k], grown.reshape(-1, n)[:k]
 
 
 def narrow_nm(w: NDArray, keep: NDArray[np.bool_], pattern: Pattern) -> NDArray[np.bool_]:

@@ -1,8 +1,9 @@
-"""Residual networks as programs (He et al., CVPR 2016), with the convolution exchangeable."""
+"""Networks as programs: residual networks (He et al., CVPR 2016) with exchangeable convolutions, and perceptrons."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from algorithms.workloads import ops
@@ -31,6 +32,14 @@ class ResNetSize:
     blocks: tuple[int, ...]
     bottleneck: bool = False
     stem_kernel: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpSize:
+    """A perceptron on vectors: widths of its layers from input to classes."""
+
+    batch: int
+    widths: tuple[int, ...]
 
 
 class Unit(Protocol):
@@ -67,6 +76,14 @@ def resnet(p: Program, size: ResNetSize, x: Tensor, stem: Unit, unit: Unit, clas
     x = ops.mean(x, (1, 2))
     w = classifier("classifier", (x.shape[-1], size.classes))
     return linear("classifier", x, w, p.vector("classifier.bias", (size.classes,)))
+
+
+def mlp(p: Program, size: MlpSize, x: Tensor, maker: Maker) -> Tensor:
+    """Return the logits of x[batch, widths[0]]: linear layers `fc0`, `fc1` ... with biases, ReLU between them."""
+    for layer, (k, n) in enumerate(pairwise(size.widths)):
+        x = x if not layer else ops.relu(x)
+        x = linear(f"fc{layer}", x, maker(f"fc{layer}", (k, n)), p.vector(f"fc{layer}.bias", (n,)))
+    return x
 
 
 def convolutions(size: ResNetSize) -> list[tuple[str, int, int]]:
