@@ -58,8 +58,8 @@ COMPILERS: Final = ("g++", "c++", "clang++")
 
 _TIMESCALE: Final = ("1ns", "1ps")
 _VERILATOR_FLAGS: Final = ("-Wall", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
-# Measured on the 4 x 4 array: the model builds a third faster with -O1 than with -O2 and runs as fast, since the bench's
-# Python takes most of the time. The library is built once, so it may take longer.
+# Measured on the 4 x 4 array: the model builds a third faster with -O1 than with -O2 and runs as fast, since Python
+# takes most of the time of a bench. The library is built once, so it may take longer.
 _OPTIMIZE: Final = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
 _LIBRARY_OBJECTS: Final = "verilated*.o"
 """Objects that any model can use. The main program, verilator.o, is not among them: it holds the size of the model."""

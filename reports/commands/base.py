@@ -54,12 +54,12 @@ class Command:
 
 def size(text: str) -> int:
     """Read M, K or N."""
-    return _whole(text, 1, MAX_SIZE)
+    return whole(text, 1, MAX_SIZE)
 
 
 def seed(text: str) -> int:
     """Read a seed."""
-    return _whole(text, 0, MAX_SEED)
+    return whole(text, 0, MAX_SEED)
 
 
 def pattern(text: str) -> Pattern | None:
@@ -153,7 +153,8 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _whole(text: str, low: int, high: int) -> int:
+def whole(text: str, low: int, high: int) -> int:
+    """Read a whole number from low to high."""
     try:
         value = int(text)
     except ValueError:

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
     from dataflow.tiling import Tiling
 
-MAX_VALUES: Final = 1 << 31
+MAX_MACS: Final = 1 << 30
 """Most dense multiply-adds of a product whose values are computed."""
+
+MAX_OPERAND: Final = 1 << 26
+"""Most elements of A, W or Y of such a product."""
+
+MAX_DEPTH: Final = 1 << 16
+"""Longest reduction of such a product: the ordered sum takes a step of Python for each element."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +64,9 @@ def _digest(tiling: Tiling, pattern: Pattern | None, seed: int) -> str | None:
     from reports.commands.operands import random_operands
     from sim.product import simulate_product
 
-    if tiling.m * tiling.k * tiling.n > MAX_VALUES:
-        print(f"nmsat: note: values are left out above {MAX_VALUES} multiply-adds", file=sys.stderr)
+    m, k, n = tiling.m, tiling.k, tiling.n
+    if m * k * n > MAX_MACS or max(m * k, k * n, m * n) > MAX_OPERAND or k > MAX_DEPTH:
+        print("nmsat: note: the product is too large to compute its values here; y_sha256 is null", file=sys.stderr)
         return None
     y = simulate_product(tiling, *random_operands(tiling, pattern, seed)).y
     assert y is not None

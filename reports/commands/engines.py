@@ -1,0 +1,149 @@
+"""`nmsat engines`: utilization, resources and verification of the compute engines, all measured now."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from algorithms.tape import Pattern
+from reports.commands.base import Answer, Command, seed, table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from dataflow.config import SatConfig
+
+SHAPE: Final = (2048, 1152, 256)
+"""M, K, N of the product whose utilization is reported."""
+
+PATTERNS: Final = (None, Pattern(2, 4), Pattern(2, 8), Pattern(4, 8), Pattern(2, 16), Pattern(1, 8))
+
+LEAST: Final = {"dense": 0.98, "2:4": 0.97, "2:8": 0.97, "4:8": 0.97, "2:16": 0.95, "1:8": 0.95}
+"""Utilization to reach in the better dataflow."""
+
+ELEMENT_LIMITS: Final = {"luts": 560, "dsp": 1, "flip_flops": 450}
+"""Most that the element with one lane may take."""
+
+FEW: Final = {"STCE (array)": 30, "SORE (pruning)": 20, "update with pruning": 12}
+"""Products, groups per pattern, matrices: units that do not count single vectors."""
+
+VECTORS: Final = 20_000
+"""Vectors per unit otherwise."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "--scale",
+        type=_scale,
+        default=1,
+        metavar="X",
+        help="run X times as many vectors; 10 gives at least 200000 per arithmetic unit (default: 1)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the vectors (default: 0)")
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Measure the three tables."""
+    from dataflow.config import preset
+
+    utilization = _utilization(preset("vcu1525"))
+    resources = _resources(preset("vcu1525"))
+    verification = _verification(options.scale, options.seed)
+    short = [row for row in utilization if row["best"] < LEAST[row["pattern"]]]
+    element = resources[0]
+    over = [name for name, limit in ELEMENT_LIMITS.items() if element[name] > limit]
+    wrong = [row for row in verification if row["mismatch"]]
+    values = {"utilization": utilization, "resources": resources, "verification": verification}
+    return Answer(values, _text(values, over), ok=not (short or over or wrong))
+
+
+def _scale(text: str) -> int:
+    from reports.commands.base import whole
+
+    return whole(text, 1, 1000)
+
+
+def _utilization(config: SatConfig) -> list[dict[str, Any]]:
+    from dataflow.schedule import best_tiling
+    from sim.product import simulate_product
+
+    rows = []
+    for pattern in PATTERNS:
+        found = {name: simulate_product(best_tiling(config, *SHAPE, pattern, name)) for name in ("os", "ws")}
+        name = str(pattern or "dense")
+        rows.append(
+            {
+                "pattern": name,
+                **{key: result.utilization for key, result in found.items()},
+                **{f"{key}_cycles": result.cycles for key, result in found.items()},
+                "best": max(result.utilization for result in found.values()),
+                "least": LEAST[name],
+            }
+        )
+    return rows
+
+
+def _resources(config: SatConfig) -> list[dict[str, Any]]:
+    from hw.release import synthesis_tops
+    from hw.synth import synthesise
+    from hw.verilog import emit
+
+    rows = []
+    for name, component in synthesis_tops(config).items():
+        print(f"nmsat: synthesising {name}", file=sys.stderr)
+        found = synthesise(emit(component, "sat_top"), "sat_top")
+        rows.append({"unit": name, "luts": found.luts, **dataclasses.asdict(found)})
+    return rows
+
+
+def _verification(scale: int, number: int) -> list[dict[str, Any]]:
+    from tb.engines import UNITS
+    from tb.errors import SimulationError
+
+    rows = []
+    for unit in UNITS:
+        count = FEW.get(unit.name, VECTORS) * scale
+        print(f"nmsat: running {unit.name}", file=sys.stderr)
+        try:
+            rows.append({"unit": unit.name, "compared": unit.check(count, number), "of": unit.vector, "mismatch": ""})
+        except SimulationError as error:
+            rows.append({"unit": unit.name, "compared": count, "of": unit.vector, "mismatch": str(error)})
+    return rows
+
+
+def _text(values: dict[str, Any], over: list[str]) -> str:
+    m, k, n = SHAPE
+    use = [
+        (row["pattern"], f"{row['os']:.2%}", f"{row['ws']:.2%}", f"{row['least']:.0%}") for row in values["utilization"]
+    ]
+    keys = ("luts", "logic", "ram_luts", "shift_luts", "flip_flops", "dsp", "block_rams")
+    take = [(row["unit"], *(str(row[key]) for key in keys)) for row in values["resources"]]
+    ran = [
+        (row["unit"], f"{row['compared']} {row['of']}", row["mismatch"].splitlines()[0] if row["mismatch"] else "0")
+        for row in values["verification"]
+    ]
+    limits = ", ".join(f"{limit} {name}" for name, limit in ELEMENT_LIMITS.items())
+    verdict = f"over the limit in {', '.join(over)}" if over else "kept"
+    return "\n".join(
+        [
+            f"Utilization of 32 x 32 elements on {m} x {k} x {n}, operands on chip (multiply-adds / cycles x elements)",
+            table(("pattern", "OS", "WS", "at least"), use),
+            "",
+            "Resources (Yosys, UltraScale+; LUTs are logic cells, distributed RAM and shift registers; RAMs of 18 kbit)",
+            table(("unit", "LUT", "logic", "as RAM", "as SRL", "FF", "DSP", "RAM18"), take),
+            f"element, 1 lane: limits {limits}: {verdict}",
+            "",
+            "RTL against simulator and reference, bit by bit and cycle by cycle",
+            table(("unit", "compared", "mismatches"), ran),
+        ]
+    )
+
+
+COMMAND = Command(
+    summary="Measure the compute engines: utilization, resources by Yosys, RTL against simulator.",
+    example="nmsat engines --scale 1 --json",
+    add_arguments=add_arguments,
+    run=run,
+)
