@@ -5,7 +5,8 @@ are served in order, and a burst of b beats holds its channel for max(b, b beats
 
     done[i] = max(done[i - 1], done[i - outstanding] + latency) + hold[i]
 
-The rate of a long stream is therefore min(bandwidth x efficiency, one beat per cycle, outstanding x burst / round trip).
+The rate of a long stream is therefore the least of bandwidth x efficiency, one beat per cycle, and outstanding x burst
+/ round trip.
 """
 
 from __future__ import annotations
