@@ -110,7 +110,7 @@ def maker(p: Program, size: Size, variant: Variant) -> Maker:
 
         def patterned(name: str, shape: tuple[int, int]) -> Parameter:
             pattern = None if name in dense else PATTERN
-            return p.weight(name, shape, ff=pattern, bp=pattern)
+            return p.weight(name, shape, ff=pattern, bp=pattern, masked_gradient=True)
 
         return patterned
     densities = layer_densities(size)
@@ -207,7 +207,7 @@ def study(variant: Variant) -> Study:
         measured[f"digits_accuracy_{name}"] = digits_accuracy(store, 0, fraction, nm=nm)
     measured["density"] = sum(w.nonzeros for w in _matrices(store)) / sum(w.size for w in _matrices(store))
     for w in _matrices(store):
-        w.masked_gradient = not nm
+        w.masked_gradient = True
     holds = all(ours < theirs for ours, theirs in pairs)
     return Study(
         "GraNet beats gradual magnitude pruning at equal density (planted sparse teacher)", holds, measured, store

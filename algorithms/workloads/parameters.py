@@ -61,6 +61,11 @@ class Parameter:
         """Share of elements that the unstructured mask keeps."""
         return self.nonzeros / self.size
 
+    @property
+    def kept(self) -> int:
+        """Elements that the forward product keeps, by mask or pattern."""
+        return self.nonzeros if self.ff is None else kept_count(self.shape, self.ff)
+
     def mask(self, keep: NDArray[np.bool_]) -> None:
         """Set the unstructured mask."""
         self.keep, self.nonzeros = keep, int(np.count_nonzero(keep))

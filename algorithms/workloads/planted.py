@@ -37,3 +37,21 @@ def sparse_teacher(
     y = (y - y.mean(axis=0)) / y.std(axis=0) + noise * rng.standard_normal(y.shape)
     x32, y32 = x.astype(np.float32), y.astype(np.float32)
     return Regression(x32[:1500], y32[:1500], x32[1500:], y32[1500:])
+
+
+def sparse_network(seed: int, *, features: int = 32, hidden: int = 96, outputs: int = 4) -> Regression:
+    """Return 3000 + 1000 samples of a network with two wide hidden layers whose matrices are 15 % dense.
+
+    Outputs have variance 1. A narrow dense student cannot hold the teacher, a wide sparse one of equal cost can.
+    """
+    rng = np.random.default_rng(200 + seed)
+    x = rng.standard_normal((4000, features))
+    y = x
+    for width in (hidden, hidden):
+        k = y.shape[1]
+        w = rng.standard_normal((k, width)) * (rng.random((k, width)) < 0.15) / np.sqrt(0.15 * k)
+        y = np.maximum(1.4 * y @ w - 0.2, 0)
+    y = y @ rng.standard_normal((hidden, outputs))
+    y = (y - y.mean(axis=0)) / y.std(axis=0) + 0.05 * rng.standard_normal((4000, outputs))
+    x32, y32 = x.astype(np.float32), y.astype(np.float32)
+    return Regression(x32[:3000], y32[:3000], x32[3000:], y32[3000:])

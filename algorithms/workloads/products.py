@@ -220,7 +220,7 @@ def _weight_gradient(
     gathered: Gathered | None = None,
 ) -> None:
     """Record dW[k, n] = x^T[k, rows] dy[rows, n] and add it to the parameter."""
-    wanted = Unstructured("y", w.nonzeros, w.keep) if w.masked_gradient and w.nonzeros < w.size else None
+    wanted = Unstructured("y", w.kept, w.keep) if w.masked_gradient and w.kept < w.size else None
     grad = multiply(
         p, name, Stage.WU, None if x is None else x.T, Operand(dy), dims, conv=conv, sparsity=wanted, gathered=gathered
     )
