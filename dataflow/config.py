@@ -134,7 +134,7 @@ PRESETS: Final[dict[str, SatConfig]] = {
             columns=32,
             act_lanes=2,
             act_depth=8192,
-            weight_depth=8192,
+            weight_depth=32768,  # half of it holds 256 columns of K = 4608 at 2:8; dataflow.memory_plan counts the RAM
             sore_lanes=32,
             wuve_lanes=32,
         ),

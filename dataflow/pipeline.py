@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dataflow.duration import Duration, product_duration
@@ -120,26 +121,27 @@ class Piped:
         """Stores after the last slot."""
         return (self.shares[2].at(self.slots - 1),)
 
-    def kinds(self, edge: Edge) -> Iterator[Slot]:
-        """Yield the slots of the product, equal ones together."""
+    def kinds(self, edge: Edge, *, overlap: bool = True) -> Iterator[Slot]:
+        """Yield the slots of the product, equal ones together; overlap: memory works beside the array, not after it."""
         a, w, y = self.shares
         array = Share(self._array, 1, self.slots)
         last = self.slots - 1
         marks = {0, 1, last, self.slots, a.extra - 1, w.extra - 1, y.extra + 1, array.extra}
         places = sorted(mark for mark in marks if 0 <= mark <= self.slots)
-        for first, end in zip(places, places[1:], strict=False):
+        for first, end in pairwise(places):
             load = edge.after if first == last else (a.at(first + 1), w.at(first + 1))
             store = edge.before if first == 0 else (y.at(first - 1),)
-            yield self._slot(first, end - first, array.at(first)[0], (*load, *store))
+            yield self._slot(first, end - first, array.at(first)[0], (*load, *store), overlap)
 
     @property
     def _array(self) -> int:
         return self.duration.total - self.duration.fill - self.duration.finish
 
-    def _slot(self, first: int, count: int, array: int, bursts: tuple[Bursts, ...]) -> Slot:
+    def _slot(self, first: int, count: int, array: int, bursts: tuple[Bursts, ...], overlap: bool) -> Slot:
         memory = transfer_cycles(self.timing, bursts)
         busy = busy_cycles(bursts)
-        wait = max(0, memory + self.tiling.window - array) if memory else 0
+        hidden = array if overlap else self.tiling.window
+        wait = max(0, memory + self.tiling.window - hidden) if memory else 0
         latency = min(wait, memory - busy)
         return Slot(first, count, array, memory, busy, wait - latency, latency)
 

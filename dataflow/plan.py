@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Switches:
     """What the scheduler and the machine may use; all on is the machine as built, the rest are ablations.
 
-    dataflow: 'os' or 'ws' for all products (None: chosen per product); rectangle: a of the rectangle a x b for all
-    products (None: chosen); pregenerate: packed copies are made with the update, else in front of their use; prefetch:
+    dataflow: 'os' or 'ws' for all products (None: chosen per product), a product that it cannot take runs the other way;
+    rectangle: a of the rectangle a x b for all products (None: chosen); pregenerate: packed copies are made with the update, else in front of their use; prefetch:
     memory works beside the array, else in turn with it.
     """
 
@@ -93,6 +93,8 @@ def _schedule(config: SatConfig, shape: _Shape, weights: bool, switches: Switche
             quicker = best is None or cycles < least * (1 - TOLERANCE)
             if quicker or (best and cycles <= least * (1 + TOLERANCE) and traffic.bytes < best.traffic.bytes):
                 best, least = piped, min(cycles, least or cycles)
+    if best is None and switches.dataflow is not None:
+        return _schedule(config, shape, weights, replace(switches, dataflow=None))
     if best is None:
         raise ValueError(
             f"no mapping of {product.m} x {product.k} x {product.n} with pattern {product.pattern or 'dense'} on "

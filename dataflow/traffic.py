@@ -4,8 +4,8 @@ The operand buffers are double banked: half of `act_depth` and of `weight_depth`
 What fits a half stays there while the inner loop runs over it; what does not is read again, in pieces.
 
 - Activations of a convolution are read as NHWC rows into a staging buffer, from which the windows are expanded on chip:
-  a pass over all tiles reads each row it needs once, halo included, if two successive tiles' rows fit (`STAGING_BYTES`);
-  otherwise each tap is read for itself.
+  a pass over all tiles reads each row it needs once, halo included, if the rows of two successive tiles fit
+  (`STAGING_BYTES`); otherwise each tap is read for itself.
 - Packed weights take 2 bytes per value and 4 bits per index; dense operands 2 bytes.
 - Results and weight gradients leave as binary16, 2 bytes. Partial sums stay on chip.
 """
