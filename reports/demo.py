@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CUT_CYCLES: Final = 6000
+CUT_CYCLES: Final = 4000
 """Products are cut to about so many cycles for the RTL."""
 
 ZOOM_CYCLES: Final = 1000

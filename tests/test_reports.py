@@ -216,7 +216,7 @@ def observed(a: np.ndarray, packed: Packed, tiling: Tiling) -> list[int]:
 def test_short_demo_agrees_with_the_rtl(tmp_path: Path) -> None:
     from reports.demo import run_demo
 
-    record = run_demo(preset("tiny"), Pattern(2, 8), 3, DEMO.replace(epochs=1))
+    record = run_demo(preset("tiny"), Pattern(2, 8), 3, DEMO.replace(epochs=1, batch=8))
     assert record.match
     assert {(check.stage, check.pattern) for check in record.checks} >= {("ff", "2:8"), ("bp", "2:8"), ("wu", "dense")}
     assert len(record.checks) == len(record.products) == 14
