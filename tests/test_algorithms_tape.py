@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path  # noqa: TC003 # pytest reads the annotation of tmp_path
 
 import numpy as np
 import pytest
 
-from algorithms.sparsity import Sparsity
+from algorithms.sparsity import Unstructured
 from algorithms.tape import ConvShape, Pattern, Product, Stage, Tape
 from algorithms.tape_file import read_tape, write_tape
 
@@ -50,7 +51,7 @@ def test_a_tape_without_values_drops_them() -> None:
 @pytest.mark.parametrize("field", ["m", "k", "n", "count"])
 def test_empty_products_are_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} of product 'p' is 0"):
-        Product("p", Stage.FF, **{"m": 1, "k": 1, "n": 1, field: 0})
+        dataclasses.replace(Product("p", Stage.FF, 1, 1, 1), **{field: 0})
 
 
 def some_tape() -> Tape:
@@ -91,6 +92,6 @@ def test_broken_files_name_the_line(old: str, new: str, tmp_path: Path) -> None:
 
 def test_other_sparsity_has_no_file_form(tmp_path: Path) -> None:
     tape = Tape()
-    tape.record(Product("p", Stage.FF, 4, 4, 4, sparsity=Sparsity()))
+    tape.record(Product("p", Stage.FF, 4, 4, 4, sparsity=Unstructured("w", 7)))
     with pytest.raises(ValueError, match="'p'"):
         write_tape(tmp_path / "x", tape)
