@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _RESET: Final = ("v", "awe", "wwe", "dre")
 """Control bits that make something happen: the only ones with a reset."""
 
+_STEP: Final = data.StructLayout({"output": 3, "last": 1, "again": 1, "above": 1, "not_again": 1, "not_above": 1})
+"""Control at the adder: output, whether its sum leaves, and what the step adds to (twice, see `Accumulate`): the sum so
+far, what comes from above, else 0."""
+
 
 class Uspe(wiring.Component):
     """One multiply-accumulate per cycle for 8 interleaved outputs, output or weight stationary, dense or N:M.
@@ -88,18 +92,17 @@ class Uspe(wiring.Component):
         ]
         pair = read.data
         place = Signal(3 + lanes)
-        m.d.comb += place.eq(pair.index | ctl.ibits)
-        values: list[Value] = []
-        for lane in range(lanes):
-            write, read = _memory(m, f"acts{lane}", activation_layout().size, 32)
-            m.d.comb += [
-                write.en.eq(ctl.awe),
-                write.addr.eq(Cat(ctl.t4, ~ctl.arb)),
-                write.data.eq(self.act_i.word_select(lane, activation_layout().size)),
-                read.addr.eq(Cat(place[lanes - 1 :], ctl.arb)),
-            ]
-            values.append(read.data)
-        chosen = values[0] if lanes == 1 else Mux(place[0], values[1], values[0])
+        # The lanes of a beat share an entry; the lowest bit of the place chooses among two.
+        write, read = _memory(m, "activations", len(self.act_i), 32)
+        m.d.comb += [
+            place.eq(pair.index | ctl.ibits),
+            write.en.eq(ctl.awe),
+            write.addr.eq(Cat(ctl.t4, ~ctl.arb)),
+            write.data.eq(self.act_i),
+            read.addr.eq(Cat(place[lanes - 1 :], ctl.arb)),
+        ]
+        width = activation_layout().size
+        chosen = Mux(place[0], read.data[-width:], read.data[:width]) if lanes == 2 else read.data
         m.d.comb += [
             product.act.eq(_register(m, "act_operand", chosen)),
             product.wgt.eq(_register(m, "wgt_operand", pair)),
@@ -109,25 +112,40 @@ class Uspe(wiring.Component):
         """From cycle t + 2 on: read the sum so far, add, write back; results of other outputs leave meanwhile."""
         stages = self._config.adder_stages
         adder = m.submodules.adder = Accumulate(stages)
-        # The control link register is the first of the delays.
-        step = [Cat(self.ctl_o.t4[:3], self.ctl_o.first, self.ctl_o.ws, self.ctl_o.last), self.ctl_o.v]
-        for k in range(1, PRODUCT_STAGES):
-            step = [_register(m, f"step{k}", step[0]), _register(m, f"valid{k}", step[1], reset=True)]
-        output, first, ws = step[0][:3], step[0][3], step[0][4]
-        end, valid = Cat(output, step[0][5]), step[1]
+        step, valid = self._step(m)
+        end: Value = Cat(step.output, step.last)
         for k in range(stages):
             end, valid = _register(m, f"end{k}", end), _register(m, f"end_valid{k}", valid, reset=True)
         write, read = _memory(m, "sums", 32, INTERLEAVE)
-        seed = Mux(ws, self.sum_i.value, 0)
         m.d.comb += [
-            read.addr.eq(output),
+            read.addr.eq(step.output),
             adder.product.eq(product.out),
-            adder.x.eq(Mux(first, seed, read.data)),
+            # Two choices by registers of their own: see `Accumulate`.
+            adder.x.eq(_either(read.data, step.again, self.sum_i.value, step.above)),
+            adder.x_again.eq(_either(read.data, ~step.not_again, self.sum_i.value, ~step.not_above)),
             write.en.eq(valid),
             write.addr.eq(end[:3]),
             write.data.eq(adder.out),
         ]
         self._drain(m, adder.out, end[:3], valid & end[3])
+
+    def _step(self, m: Module) -> tuple[data.View[data.StructLayout], Signal]:
+        """Return control and valid bit of the step whose product is ready; the control link is the first delay."""
+        ctl = self.ctl_o
+        above = ctl.first & ctl.ws
+        step = Signal(_STEP)
+        m.d.comb += [
+            step.output.eq(ctl.t4[:3]),
+            step.last.eq(ctl.last),
+            step.again.eq(~ctl.first),
+            step.above.eq(above),
+            step.not_again.eq(ctl.first),
+            step.not_above.eq(~above),
+        ]
+        bits, valid = Value.cast(step), ctl.v
+        for k in range(1, PRODUCT_STAGES):
+            bits, valid = _register(m, f"step{k}", bits), _register(m, f"valid{k}", valid, reset=True)
+        return data.View(_STEP, bits), valid
 
     def _drain(self, m: Module, value: Value, output: Value, enable: Value) -> None:
         """Keep finished sums until the row drains; hand on what comes from above in all other cycles."""
@@ -148,6 +166,11 @@ def _register(m: Module, name: str, value: ValueLike, *, reset: bool = False) ->
     register = Signal(len(bits), name=f"{name}_r", reset_less=not reset)
     m.d.sync += register.eq(bits)
     return register
+
+
+def _either(first: Value, with_first: Value, second: Value, with_second: Value) -> Value:
+    """Return one of two values, or 0."""
+    return (first & with_first.replicate(len(first))) | (second & with_second.replicate(len(second)))
 
 
 def _memory(m: Module, name: str, shape: data.StructLayout | int, depth: int) -> tuple[WritePort, ReadPort]:

@@ -46,6 +46,7 @@ class Mac(wiring.Component):
             product.wgt.eq(wgt.wide),
             adder.product.eq(product.out),
             adder.x.eq(x),
+            adder.x_again.eq(x),
             self.out.eq(adder.out),
         ]
         return m

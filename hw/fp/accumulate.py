@@ -44,7 +44,8 @@ result goes straight into memories."""
 class Accumulate(wiring.Component):
     """x + p, rounded to nearest even.
 
-    Members: product: p, see `product_layout`; x: binary32 sum so far; out: binary32 sum.
+    Members: product: p, see `product_layout`; x: binary32 sum so far; x_again: the same, best from logic of its own
+    (then the choice of x and the ordering of the operands share one table per bit); out: binary32 sum.
     Timing: `stages` cycles (1..7), one sum per cycle.
     Numerics: x must be +0, -0 or the result of a chain of such sums from +0: a multiple of 2^-48 below 2^92 (so neither
     subnormals nor overflow arise, and exponents of finite x are 0 or 79..218), infinity, or the canonical NaN
@@ -53,11 +54,12 @@ class Accumulate(wiring.Component):
 
     product: data.View[data.StructLayout]
     x: Signal
+    x_again: Signal
     out: Signal
 
     def __init__(self, stages: int) -> None:
         self._cuts = chosen_cuts("Accumulate", ADDER_CUTS, stages)
-        super().__init__({"product": In(product_layout()), "x": In(32), "out": Out(32)})
+        super().__init__({"product": In(product_layout()), "x": In(32), "x_again": In(32), "out": Out(32)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -73,19 +75,21 @@ class Accumulate(wiring.Component):
         # ex - ep - 1: its sign says that p is big, and its complement is then ep - ex.
         difference = named(m, "difference", (Cat(self.x[23:31], 0) + ~Cat(p.exponent, 0))[:9])
         c = cut("compare", p=p, x=self.x, difference=difference)
+        # Behind registers there is no choice left to share a table with.
+        x_again = (c.x if "compare" in self._cuts else self.x_again)[:23]
         p, x = data.View(product_layout(), c.p), c.x
         p_big = c.difference[8]
         x_exponent, x_sign = x[23:31], x[31]
         x_special = named(m, "x_special", x_exponent[5:8].all())
-        x_significand = Cat(x[:23], x_exponent[6:8].any())
+        x_one = named(m, "x_one", x_exponent[6:8].any())
         nan = named(m, "is_nan", p.nan | x_special & (x[22] | p.special & (x_sign ^ p.sign)))
         special = named(m, "is_special", p.special | x_special)
         shift = Mux(p_big, ~c.difference[:8], c.difference[:8])
-        small = Mux(p_big, x_significand, Cat(Const(0, 2), p.significand))
+        small = Mux(p_big, Cat(x[:23], x_one), Cat(Const(0, 2), p.significand))
         sign = Mux(special, Mux(x_special, x_sign, p.sign), Mux(p_big, p.sign, x_sign))
         return cut(
             "swap",
-            big=Mux(p_big, Cat(Const(0, 3), p.significand), x_significand),
+            big=Mux(p_big, Cat(Const(0, 3), p.significand), Cat(x_again, x_one)),
             small=Mux(shift[5:8].any(), 0, small),
             shift=shift[:5],
             exponent=Mux(p_big, p.exponent, x_exponent),
@@ -98,9 +102,10 @@ class Accumulate(wiring.Component):
     def _align_and_add(self, m: Module, cut: Cuts, s: SimpleNamespace) -> SimpleNamespace:
         """Shift small right and add it or its complement; bit 0 is the sticky bit, 2^0 stands at bit 26."""
         fine = named(m, "fine", Cat(Const(0, 3), s.small) >> s.shift[:2])
-        medium = _shift_right(m, "medium", fine, s.shift[2:4], 4)
+        medium = _shift_right(m, "medium", fine, s.shift[3:], 8)
         a = cut("align", aligned=medium, **vars(s))
-        aligned = _shift_right(m, "aligned", a.aligned, a.shift[4], 16)
+        # This step is left for last: a two-way choice still fits into the tables of the sum.
+        aligned = _shift_right(m, "aligned", a.aligned, a.shift[2], 4)
         sticky = aligned[0]
         # The lowest column makes the carry in: subtracting adds 1 at the sticky bit, which passes unless that is set.
         left = Cat(Const(1, 1), Const(0, 2), a.big, 0)
