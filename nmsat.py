@@ -26,8 +26,12 @@ BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
 COMMANDS: Final[dict[str, str]] = {
+    "bench": "reports.commands.bench",
     "demo": "reports.commands.demo",
+    "engines": "reports.commands.engines",
     "gemm": "reports.commands.gemm",
+    "model": "reports.commands.model",
+    "paper": "reports.commands.paper",
     "rtl": "reports.commands.rtl",
     "verify gemm": "reports.commands.verify_gemm",
 }

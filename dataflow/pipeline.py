@@ -8,13 +8,12 @@ the slots evenly, earlier slots take what is left over, so a product has only a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dataflow.duration import Duration, product_duration
-from dataflow.transfers import Bursts, burst_shape, busy_cycles, memory_timing, transfer_cycles
+from dataflow.transfers import Bursts, burst_shape, busy_cycles, memory_timing, transfer_bound, transfer_cycles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,12 +45,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Slot:
-    """One kind of slot: how many in a row, cycles of the array, of memory, and waiting by cause."""
+    """One kind of slot: how many in a row, cycles of the array, cycles of the memory bus, and waiting by cause."""
 
     first: int
     count: int
     array: int
-    memory: int
     busy: int
     bandwidth: int
     latency: int
@@ -83,28 +81,20 @@ class Piped:
     traffic: Traffic
     slots: int
 
+    # Derived once: duration (cycles with operands on chip), timing (memory in cycles), shares (A, W, Y dealt to slots).
+    duration: Duration = field(init=False, compare=False, repr=False)
+    timing: MemoryTiming = field(init=False, compare=False, repr=False)
+    shares: tuple[Share, Share, Share] = field(init=False, compare=False, repr=False)
+
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise ValueError(f"slots is {self.slots!r}; a product has at least 1")
-
-    @cached_property
-    def duration(self) -> Duration:
-        """Cycles on the array with operands on chip."""
-        return product_duration(self.tiling)
-
-    @cached_property
-    def timing(self) -> MemoryTiming:
-        """The memory in cycles."""
-        return memory_timing(self.tiling.config.memory, self.tiling.config.clock_mhz)
-
-    def _share(self, stream: Stream) -> Share:
-        count, each = burst_shape(self.timing, stream)
-        return Share(-(-count // self.timing.channels), each, self.slots)
-
-    @cached_property
-    def shares(self) -> tuple[Share, Share, Share]:
-        """How A, W and Y are dealt to the slots."""
-        return self._share(self.traffic.a), self._share(self.traffic.w), self._share(self.traffic.y)
+        config, traffic = self.tiling.config, self.traffic
+        timing = memory_timing(config.memory, config.clock_mhz)
+        object.__setattr__(self, "duration", product_duration(self.tiling))
+        object.__setattr__(self, "timing", timing)
+        shares = tuple(_share(timing, stream, self.slots) for stream in (traffic.a, traffic.w, traffic.y))
+        object.__setattr__(self, "shares", shares)
 
     @property
     def first_a(self) -> tuple[Bursts, ...]:
@@ -138,12 +128,19 @@ class Piped:
         return self.duration.total - self.duration.fill - self.duration.finish
 
     def _slot(self, first: int, count: int, array: int, bursts: tuple[Bursts, ...], overlap: bool) -> Slot:
-        memory = transfer_cycles(self.timing, bursts)
         busy = busy_cycles(bursts)
-        hidden = array if overlap else self.tiling.window
-        wait = max(0, memory + self.tiling.window - hidden) if memory else 0
+        hidden = array - self.tiling.window if overlap else 0
+        if not busy or transfer_bound(self.timing, bursts) <= hidden:
+            return Slot(first, count, array, busy, 0, 0)
+        memory = transfer_cycles(self.timing, bursts)
+        wait = max(0, memory - hidden)
         latency = min(wait, memory - busy)
-        return Slot(first, count, array, memory, busy, wait - latency, latency)
+        return Slot(first, count, array, busy, wait - latency, latency)
+
+
+def _share(timing: MemoryTiming, stream: Stream, slots: int) -> Share:
+    count, each = burst_shape(timing, stream)
+    return Share(-(-count // timing.channels), each, slots)
 
 
 def piped_cycles(product: Piped) -> int:

@@ -7,9 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from algorithms.tape import Product, Stage
+from dataflow.duration import product_duration
 from dataflow.pipeline import Piped, piped_cycles
 from dataflow.tiling import MAX_WINDOWS, Tiling, legal_mappings
-from dataflow.timing import drain_cycles
+from dataflow.timing import drain_cycles, window_cycles
 from dataflow.traffic import Operands, Order
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 class Switches:
     """What the scheduler and the machine may use; all on is the machine as built, the rest are ablations.
 
-    dataflow: 'os' or 'ws' for all products (None: chosen per product), a product that it cannot take runs the other way;
-    rectangle: a of the rectangle a x b for all products (None: chosen); pregenerate: packed copies are made with the update, else in front of their use; prefetch:
-    memory works beside the array, else in turn with it.
+    dataflow: 'os' or 'ws' for all products (None: chosen for each); a product that it cannot take runs the other way.
+    rectangle: a of the rectangle a x b for all products (None: chosen). pregenerate: packed copies are made with the
+    update, else in front of their use. prefetch: memory works beside the array, else in turn with it.
     """
 
     dataflow: str | None = None
@@ -82,13 +83,16 @@ def _schedule(config: SatConfig, shape: _Shape, weights: bool, switches: Switche
     operands = Operands(product, weights=weights)
     best: Piped | None = None
     least = 0
-    for bound, tiling in _candidates(config, product, switches):
+    for bound, mapping in _candidates(config, product, switches):
         if best is not None and bound > least * (1 + TOLERANCE):
             break
+        tiling = Tiling(config, mapping, product.m, product.k, product.n, product.count)
         for order in _orders(tiling):
             traffic = operands.traffic(tiling, order)
             if best is not None and traffic.bytes >= best.traffic.bytes and bound >= least * (1 - TOLERANCE):
                 continue  # no fewer bytes, and not clearly quicker whatever the memory does
+            if best is not None and product_duration(tiling).total > least * (1 + TOLERANCE):
+                break
             piped, cycles = _best_cut(tiling, order, traffic)
             quicker = best is None or cycles < least * (1 - TOLERANCE)
             if quicker or (best and cycles <= least * (1 + TOLERANCE) and traffic.bytes < best.traffic.bytes):
@@ -103,23 +107,26 @@ def _schedule(config: SatConfig, shape: _Shape, weights: bool, switches: Switche
     return best
 
 
-def _candidates(config: SatConfig, product: Product, switches: Switches) -> list[tuple[int, Tiling]]:
-    """Return the legal tilings with their bound, the lowest first."""
+def _candidates(config: SatConfig, product: Product, switches: Switches) -> list[tuple[int, Mapping]]:
+    """Return the legal mappings with a bound of their cycles, the lowest first."""
     found = []
     for mapping in legal_mappings(config, product.pattern):
         if switches.dataflow not in (None, mapping.name) or switches.rectangle not in (None, mapping.a):
             continue
         if not mapping.ws and -(-product.k // mapping.m) > MAX_WINDOWS:
             continue
-        tiling = Tiling(config, mapping, product.m, product.k, product.n, product.count)
-        found.append((_bound(tiling), tiling))
+        found.append((_bound(config, mapping, product), mapping))
     return sorted(found, key=lambda pair: pair[0])
 
 
-def _bound(tiling: Tiling) -> int:
+def _bound(config: SatConfig, mapping: Mapping, product: Product) -> int:
     """Cycles that a product takes at least: its windows, in OS also its drains."""
-    command = tiling.windows * tiling.window
-    return tiling.commands * (command if tiling.mapping.ws else max(command, drain_cycles(tiling.config)))
+    window = window_cycles(config, mapping.slots, mapping.m, mapping.a)
+    groups = -(-product.k // mapping.m)
+    columns = -(-product.n // (mapping.b * config.columns)) * product.count
+    if mapping.ws:
+        return -(-groups * mapping.parts // config.rows) * columns * -(-product.m // mapping.a) * window
+    return -(-product.m // (mapping.a * config.rows)) * columns * max(groups * window, drain_cycles(config))
 
 
 def _orders(tiling: Tiling) -> tuple[Order, ...]:
@@ -137,6 +144,11 @@ def _best_cut(tiling: Tiling, order: Order, traffic: Traffic) -> tuple[Piped, in
     coarse = Piped(tiling, order, traffic, large)
     other = piped_cycles(coarse)
     return (coarse, other) if other < cycles else (piped, cycles)
+
+
+def forget() -> None:
+    """Drop all cached schedules; for measurements."""
+    _schedule.cache_clear()
 
 
 def layer_of(name: str) -> str:

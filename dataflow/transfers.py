@@ -112,6 +112,17 @@ def transfer_cycles(timing: MemoryTiming, bursts: Iterable[Bursts]) -> int:
     return _walk(timing, wanted)
 
 
+def transfer_bound(timing: MemoryTiming, bursts: Iterable[Bursts]) -> int:
+    """Return cycles that `transfer_cycles` does not exceed: each kind of burst as if it began on an idle channel."""
+    total = 0
+    for count, hold in bursts:
+        if count:
+            rounds, left = divmod(count - 1, timing.outstanding)
+            round_trip = max(timing.latency + hold, timing.outstanding * hold)
+            total += rounds * round_trip + timing.latency + (left + 1) * hold
+    return total
+
+
 def busy_cycles(bursts: Iterable[Bursts]) -> int:
     """Return the cycles in which the busiest channel moves data."""
     return sum(count * hold for count, hold in bursts)

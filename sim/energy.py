@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class EnergyTable:
     """Picojoule per operation or byte at 45 nm, and what turns them into those of the device.
 
-    mac: binary16 multiply (1.1) and binary32 add (0.9); update_operation: mean of binary32 add (0.9) and multiply (3.7);
-    buffer_byte: 8 KB memory, 10 pJ per 64 bits; dram_byte: 20 pJ per bit of DDR4 with its interface (estimate);
+    mac: binary16 multiply (1.1) and binary32 add (0.9); update_operation: mean of binary32 add (0.9) and multiply
+    (3.7); buffer_byte: 8 KB memory, 10 pJ per 64 bits; dram_byte: 20 pJ per bit of DDR4 with its interface (estimate);
     fpga: FPGA over ASIC; shrink: 45 nm to 16 nm; rest_watts: device and board without work (estimate).
     """
 

@@ -204,6 +204,8 @@ class _Machine:
         """Store what the last product left over."""
         causes = _no_cycles()
         cycles = transfer_cycles(piped.timing, piped.last_y)
+        if not cycles:
+            return
         causes["bandwidth"] = busy_cycles(piped.last_y)
         causes["latency"] = cycles - causes["bandwidth"]
         self._advance(Span(run.name, run.stage.value, self.now, causes, causes["bandwidth"]))

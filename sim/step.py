@@ -162,7 +162,7 @@ def _row(span: Span, config: SatConfig) -> dict[str, object]:
             "group": f"{run.mapping.n}:{run.mapping.m}",
             "dataflow": run.mapping.name,
             "rectangle": f"{run.mapping.a}x{run.mapping.b}",
-            "order": run.order.value,
+            "loop": run.order.value,
             "tile_rows": tiling.tile_rows,
             "tile_columns": run.mapping.b * config.columns,
             "commands": tiling.commands,

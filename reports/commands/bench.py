@@ -1,0 +1,229 @@
+"""`nmsat bench`: how fast the simulator is, as ratios measured in one run.
+
+Timing-only figures are seconds of processor time of this one process, which other programs on the machine do not
+change; on an idle machine they are the time on the clock. The ratio to the RTL is of times on the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from reports.commands.base import Answer, Command, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dataflow.step import Step
+
+SCALE_SIM: Final = {"conv 28x28x128 -> 128 3x3, batch 1": 13.5, "ViT-S, five products": 47.8}
+"""Seconds of SCALE-Sim v3 on a 32 x 32 array as quoted in the project's brief; not measured here."""
+
+CONFIGURATIONS: Final = 1000
+
+RTL_SHAPE: Final = (256, 512, 256)
+"""M, K, N of the product that runs on the Verilated array and in the fast gear with values."""
+
+RTL_PATTERN: Final = "2:8"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "--configs",
+        type=_count,
+        default=CONFIGURATIONS,
+        metavar="X",
+        help=f"run X configurations and scale the time up to {CONFIGURATIONS} (default: {CONFIGURATIONS})",
+    )
+    parser.add_argument("--no-rtl", action="store_true", help="leave the comparison with the Verilated array out")
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Measure."""
+    one = _resnet50()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    layers = _layer_times()
+    many, ran = _configurations(options.configs)
+    values: dict[str, Any] = {
+        "resnet50_step_seconds": one,
+        "configs_1000_seconds": many * CONFIGURATIONS / ran,
+        "configs_run": ran,
+        "peak_memory_mib": max(memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "scale_sim": layers,
+        "values_vs_verilator": None,
+    }
+    if not options.no_rtl:
+        values |= _verilator()
+    return Answer(values, _text(values))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= CONFIGURATIONS:
+        raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be a whole number from 1 to {CONFIGURATIONS}")
+    return int(text)
+
+
+def _seconds(work: Callable[[], object], repeats: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds of one call, the least of `repeats`."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = clock()
+        work()
+        best = min(best, clock() - start)
+    return best
+
+
+def _forget() -> None:
+    """Drop all schedules, so that scheduling is in the time."""
+    from dataflow import plan
+
+    plan.forget()
+    gc.collect()
+
+
+def _resnet50() -> float:
+    """Timing of one step of ResNet-50, batch 512, 224 px, BDWP 2:8: network, products, schedule, machine."""
+    from dataflow.config import preset
+    from sim.step import simulate_step
+
+    _forget()
+    return _seconds(lambda: simulate_step(_step(), preset("vcu1525")), clock=time.process_time)
+
+
+def _step() -> Step:
+    from algorithms.tape import Pattern
+    from dataflow.models import load_model
+    from dataflow.step import training_products
+
+    return training_products(load_model("resnet50", 512), "bdwp", Pattern(2, 8))
+
+
+def _configurations(number: int) -> tuple[float, int]:
+    """Return the seconds of the same step on `number` different machines, none seen before, and how many ran."""
+    from dataclasses import replace
+
+    from dataflow.config import preset
+    from sim.step import simulate_step
+
+    base, step = preset("vcu1525"), _step()
+    _forget()
+    start = time.process_time()
+    for i in range(number):
+        sides = (16, 24, 32, 48, 64)
+        memory = replace(base.memory, channels=1 + i // 200 % 5, latency_ns=100.0 + i)
+        changed = {"rows": sides[i % 5], "columns": sides[i // 5 % 5], "weight_depth": 4096 << i // 25 % 4}
+        simulate_step(step, base.replace(name=f"bench{i}", memory=memory, **changed))
+    return time.process_time() - start, number
+
+
+def _layer_times() -> dict[str, dict[str, float]]:
+    """Timing of the layers for which SCALE-Sim's time is quoted: forward products, schedule included."""
+    from algorithms.tape import ConvShape, Product, Stage
+    from dataflow.config import preset
+    from dataflow.plan import schedule_product
+
+    shape = ConvShape(1, 28, 28, 128, 128, (3, 3), padding=(1, 1))
+    conv = [Product("conv", Stage.FF, 28 * 28, 9 * 128, 128, conv=shape)]
+    sizes = ((197, 384, 1152), (197, 64, 197), (197, 197, 64), (197, 384, 1536), (197, 1536, 384))
+    vit = [Product(f"gemm{i}", Stage.FF, m, k, n) for i, (m, k, n) in enumerate(sizes)]
+    out = {}
+    for (name, quoted), products in zip(SCALE_SIM.items(), (conv, vit), strict=True):
+
+        def work(products: list[Product] = products) -> None:
+            from dataflow import plan
+
+            plan.forget()
+            for product in products:
+                schedule_product(preset("vcu1525"), product, weights=True)
+
+        ours = _seconds(work, repeats=20, clock=time.process_time)
+        out[name] = {"seconds": ours, "scale_sim_quoted_seconds": quoted, "times": quoted / ours}
+    return out
+
+
+def _verilator() -> dict[str, Any]:
+    """The same product on the Verilated 32 x 32 array and in the fast gear with values, bits compared."""
+    import numpy as np
+
+    from algorithms.nm import pack, prune
+    from algorithms.tape import Pattern
+    from dataflow.config import preset
+    from dataflow.schedule import best_tiling
+    from sim.product import simulate_product
+    from tb.runner import check_tools
+    from tb.stce import Job, bench_config, build_stce, run_products
+
+    check_tools()
+    pattern = Pattern.parse(RTL_PATTERN)
+    machine = bench_config(preset("vcu1525"))
+    tiling = best_tiling(machine, *RTL_SHAPE, pattern)
+    rng = np.random.default_rng(1)
+    a, w = (rng.standard_normal(shape).astype(np.float16) for shape in (RTL_SHAPE[:2], RTL_SHAPE[1:]))
+    packed = pack(prune(w, tiling.mapping.n, tiling.mapping.m, axis=0), tiling.mapping.n, tiling.mapping.m)
+    print("nmsat: compiling the 32 x 32 array if need be (minutes, once)", file=sys.stderr)
+    build_stce(machine)
+    job = Job(a, packed, tiling)
+    expected = simulate_product(tiling, a, packed)
+    runs: list[Any] = []
+    few = _seconds(lambda: runs.extend(run_products(machine, [job])))
+    many = _seconds(lambda: runs.extend(run_products(machine, [job] * 4)))
+    rtl = (many - few) / 3
+    ours = _seconds(lambda: simulate_product(tiling, a, packed), repeats=5)
+    if expected.y is None:
+        raise RuntimeError("the simulator gave no values")
+    equal = all((r.y.view(np.uint32) == expected.y.view(np.uint32)).all() and r.cycles == expected.cycles for r in runs)
+    return {
+        "values_vs_verilator": rtl / ours,
+        "rtl_seconds": rtl,
+        "values_seconds": ours,
+        "rtl_product": "x".join(map(str, RTL_SHAPE)) + f" {RTL_PATTERN}",
+        "rtl_cycles": expected.cycles,
+        "rtl_equal": equal,
+    }
+
+
+def _text(values: dict[str, Any]) -> str:
+    rows = [
+        ("ResNet-50 step, batch 512, scheduled", f"{values['resnet50_step_seconds']:.3f} s", "at most 1 s"),
+        (
+            f"{CONFIGURATIONS} configurations of it ({values['configs_run']} run)",
+            f"{values['configs_1000_seconds']:.1f} s",
+            "at most 120 s",
+        ),
+        ("peak memory", f"{values['peak_memory_mib']:.0f} MiB", "below 1024 MiB"),
+    ]
+    for name, row in values["scale_sim"].items():
+        quoted = f"{row['times']:.0f} x"
+        rows.append(
+            (
+                f"{name}: {row['seconds'] * 1e3:.2f} ms, SCALE-Sim {row['scale_sim_quoted_seconds']} s (quoted)",
+                quoted,
+                "at least 10000 x",
+            )
+        )
+    if values["values_vs_verilator"] is not None:
+        rows.append(
+            (
+                f"values, {values['rtl_product']}, {values['rtl_cycles']} cycles: RTL {values['rtl_seconds']:.2f} s, "
+                f"fast gear {values['values_seconds'] * 1e3:.1f} ms, {'equal' if values['rtl_equal'] else 'NOT EQUAL'}",
+                f"{values['values_vs_verilator']:.1f} x",
+                "at least 30 x",
+            )
+        )
+    return (
+        table(("what", "measured", "goal"), rows)
+        + "\nseconds of processor time of one process; against the RTL: of the clock"
+    )
+
+
+COMMAND = Command(
+    summary="Measure the simulator: a ResNet-50 step, 1000 configurations, memory, values against the Verilated array.",
+    example="nmsat bench --configs 100 --no-rtl --json",
+    add_arguments=add_arguments,
+    run=run,
+)

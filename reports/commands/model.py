@@ -1,0 +1,219 @@
+"""`nmsat model`: one training step of a network on SAT, by layer, stage and cause, against the dense step."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, pattern, table
+
+if TYPE_CHECKING:
+    from dataflow.config import SatConfig
+    from dataflow.step import Step
+    from sim.ablation import Ablation
+    from sim.step import StepResult
+
+METHODS: Final = ("dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue")
+
+HOST_NOTE: Final = (
+    "The figure holds all matrix products, weight update and pruning with their memory stalls. Host operators "
+    "(normalisation, activation, softmax, pooling, loss) are counted here and not in it."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    from dataflow.config import preset
+
+    parser.add_argument(
+        "model",
+        metavar="NAME_OR_FILE",
+        help="resnet9, vit, vgg19, resnet18, resnet50, resnet18-7x7, an ONNX file or a SCALE-Sim table",
+    )
+    parser.add_argument(
+        "--batch", type=batch, default=None, metavar="B", help="batch size (default: 512, or the file's)"
+    )
+    parser.add_argument("--method", choices=METHODS, default="bdwp", help="training method (default: bdwp)")
+    parser.add_argument("--pattern", type=pattern, default=None, metavar="N:M", help="sparsity (default: 2:8)")
+    parser.add_argument(
+        "--config", type=config, default=preset("vcu1525"), metavar="NAME", help="tiny, small or vcu1525 (default)"
+    )
+    parser.add_argument("--first-last", action="store_true", help="prune the first layer and the classifier too")
+    parser.add_argument(
+        "--ablation", action="store_true", help="the same step with one optimisation switched off at a time"
+    )
+    parser.add_argument("--timeline", type=Path, default=None, metavar="FILE", help="write a Chrome trace (Perfetto)")
+    parser.add_argument(
+        "--listing", type=Path, default=None, metavar="FILE", help="write the program that ran, as text"
+    )
+
+
+def batch(text: str) -> int:
+    """Read a batch size."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_SIZE:
+        raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be a whole number from 1 to {MAX_SIZE}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Schedule and simulate the step and the dense step."""
+    from dataflow.memory_plan import check_buffers, memory_plan
+    from sim.ablation import ablations
+    from sim.energy import step_energy
+    from sim.step import simulate_step
+    from sim.timeline import write_trace
+
+    step, dense = _steps(options)
+    try:
+        plan, buffers = memory_plan(step, options.config), check_buffers(options.config)
+        result, full = simulate_step(step, options.config), simulate_step(dense, options.config)
+    except ValueError as error:
+        raise InputError(f"{options.model}: {error}") from None
+    rows = ablations(step, dense, options.config) if options.ablation else []
+    values = {
+        "model": options.model,
+        "method": options.method,
+        "pattern": str(step_pattern(options) or "dense"),
+        "batch": options.batch,
+        "speedup": full.cycles / result.cycles,
+        "bound": step.bound,
+        "share_of_bound": full.cycles / result.cycles / step.bound,
+        "dense_cycles": full.cycles,
+        "dense_utilization": full.utilization,
+        **result.record(),
+        "memory_plan_bytes": plan.by_kind(),
+        "buffer_blocks": buffers,
+        "energy": step_energy(result, step.update_elements).record(),
+        "dense_energy": step_energy(full, dense.update_elements).record(),
+        "layers": result.rows(),
+        "ablation": [_ablation_row(row) for row in rows],
+    }
+    try:
+        if options.timeline:
+            write_trace(result, options.timeline)
+        if options.listing:
+            options.listing.write_text(result.program.listing() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"output cannot be written: {error}") from None
+    return Answer(values, _text(values, result, rows))
+
+
+def step_pattern(options: argparse.Namespace) -> Any:
+    """Return the pattern that the method uses: 2:8 unless given, none for dense training."""
+    from algorithms.tape import Pattern
+
+    return None if options.method == "dense" else options.pattern or Pattern(2, 8)
+
+
+def _steps(options: argparse.Namespace) -> tuple[Step, Step]:
+    from dataflow.models import load_model
+    from dataflow.step import training_products
+
+    try:
+        layers = load_model(options.model, options.batch)
+        edges = not options.first_last
+        step = training_products(layers, options.method, step_pattern(options), first_and_last_dense=edges)
+        return step, training_products(layers, "dense")
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from None
+
+
+def _ablation_row(row: Ablation) -> dict[str, object]:
+    return {"name": row.name, "cycles": row.cycles, "speedup": row.speedup, "exceptions": row.exceptions}
+
+
+def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> str:
+    parts = [
+        f"{values['model']}, batch {values['batch'] or 'default'}, {values['method']} {values['pattern']}, "
+        f"configuration {values['config']}",
+        _layers(result),
+        _causes(result),
+        _totals(values, result.config),
+    ]
+    if rows:
+        parts.append(_ablation(rows))
+    return "\n\n".join(parts)
+
+
+def _layers(result: StepResult) -> str:
+    header = ("product", "stage", "schedule", "tile", "cycles", "use", "waits most for", "MB", "MAC/B", "roofline")
+    rows = []
+    for row in result.rows():
+        if "dataflow" not in row:
+            rows.append((str(row["name"]), str(row["stage"]), "", "", str(row["cycles"]), "", "", "", "", ""))
+            continue
+        values: dict[str, Any] = row
+        waits = {cause: values[cause] for cause in result.causes if cause != "steps"}
+        worst = max(waits, key=lambda cause: waits[cause])
+        size = values["bytes_a"] + values["bytes_w"] + values["bytes_y"]
+        rows.append(
+            (
+                values["name"],
+                values["stage"],
+                f"{values['dataflow']} {values['rectangle']} {values['group']} {values['loop']}",
+                f"{values['tile_rows']}x{values['tile_columns']}",
+                str(values["cycles"]),
+                f"{values['utilization']:.1%}",
+                f"{worst} {waits[worst] / values['cycles']:.1%}",
+                f"{size / 1e6:.1f}",
+                f"{values['macs_per_byte']:.0f}",
+                values["limit"],
+            )
+        )
+    return table(header, rows)
+
+
+def _causes(result: StepResult) -> str:
+    stages = list(result.by("stage"))
+    rows = []
+    for cause in result.causes:
+        cells = [sum(s.causes[cause] for s in result.run.spans if s.stage == stage) for stage in stages]
+        rows.append((cause, *(str(c) for c in cells), str(sum(cells)), f"{sum(cells) / result.cycles:.3%}"))
+    totals = result.by("stage")
+    rows.append(("all", *(str(totals[s]) for s in stages), str(result.cycles), "100.000%"))
+    return table(("cycles", *stages, "all", "share"), rows)
+
+
+def _totals(values: dict[str, Any], machine: SatConfig) -> str:
+    size = values["bytes"]
+    moved = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in size.items())
+    energy, dense = values["energy"], values["dense_energy"]
+    return "\n".join(
+        [
+            f"step          {values['cycles']} cycles, {values['seconds']:.4f} s at {machine.clock_mhz:g} MHz",
+            f"dense step    {values['dense_cycles']} cycles, utilization {values['dense_utilization']:.1%}",
+            f"speed-up      {values['speedup']:.4f}, bound {values['bound']:.4f}, {values['share_of_bound']:.1%} of it",
+            f"utilization   {values['utilization']:.1%} of {machine.elements} elements with kept multiply-adds",
+            f"memory        {moved} MB moved; {sum(values['memory_plan_bytes'].values()) / 2**30:.2f} GiB used",
+            f"host, beside  {values['host_operators']} operators, {values['host_operations']} operations, "
+            f"{values['host_bytes'] / 1e6:.1f} MB",
+            f"energy        {energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J (modelled, not measured)",
+            HOST_NOTE,
+        ]
+    )
+
+
+def _ablation(rows: list[Ablation]) -> str:
+    built = rows[0].cycles
+    cells = [
+        (
+            row.name + (f" ({row.exceptions} products the other way)" if row.exceptions else ""),
+            str(row.cycles),
+            f"{row.cycles / built:.4f}",
+            f"{row.speedup:.4f}",
+            f"{rows[0].dense / row.cycles:.4f}",
+        )
+        for row in rows
+    ]
+    return table(("ablation", "cycles", "times as built", "over its dense", "over dense as built"), cells) + (
+        "\nno interleave: a closed form, operands on chip; that machine was not built"
+    )
+
+
+COMMAND = Command(
+    summary="Schedule and simulate one training step of a network on SAT: cycles by layer, stage and cause, speed-up.",
+    example="nmsat model resnet18 --batch 512 --method bdwp --pattern 2:8 --config vcu1525 --ablation",
+    add_arguments=add_arguments,
+    run=run,
+)
