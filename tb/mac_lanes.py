@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, Value
+from typing import Final
+
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.fp.accumulate import Accumulate
+from hw.fp.accumulate import ADDER_CUTS, Accumulate
 from hw.fp.product import Product
 from hw.fp.widen import WidenActivation, WidenWeight
 from hw.links import activation_layout, weight_layout
 from hw.verilog import place
+
+LATENCY: Final = 1 + max(ADDER_CUTS)
+"""Cycles from operands to sums in `MacLanes`."""
 
 
 class Mac(wiring.Component):
@@ -53,31 +58,45 @@ class Mac(wiring.Component):
 
 
 class MacLanes(wiring.Component):
-    """`lanes` units; ports as those of `Mac`, lane 0 in the lowest bits."""
+    """`lanes` vectors per cycle, each through a unit of every number of stages.
+
+    Members: a, w, filler, x: as those of `Mac`, lane 0 in the lowest bits; out<stages>: sums of the units with that
+    many stages. Timing: `LATENCY` cycles for all of them.
+    """
 
     a: Signal
     w: Signal
     filler: Signal
     x: Signal
-    out: Signal
 
-    def __init__(self, lanes: int, stages: int) -> None:
-        self._lanes, self._stages = lanes, stages
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
         widths = {"a": 16, "w": 16, "filler": 1, "x": 32}
-        super().__init__({**{name: In(lanes * width) for name, width in widths.items()}, "out": Out(32 * lanes)})
+        super().__init__(
+            {name: In(lanes * width) for name, width in widths.items()}
+            | {f"out{stages}": Out(32 * lanes) for stages in ADDER_CUTS}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        for lane in range(self._lanes):
-            mac = Mac(self._stages)
-            m.submodules[f"mac{lane}"] = place(mac, "mac", platform, parameters=self._stages)
-            m.d.comb += [
-                mac.a.eq(self.a.word_select(lane, 16)),
-                mac.w.eq(self.w.word_select(lane, 16)),
-                mac.filler.eq(self.filler[lane]),
-                mac.x.eq(self.x.word_select(lane, 32)),
-                self.out.word_select(lane, 32).eq(mac.out),
-            ]
+        for stages in ADDER_CUTS:
+            sums: list[Value] = []
+            for lane in range(self._lanes):
+                mac = Mac(stages)
+                m.submodules[f"mac{stages}_{lane}"] = place(mac, f"mac{stages}", platform, parameters=stages)
+                m.d.comb += [
+                    mac.a.eq(self.a.word_select(lane, 16)),
+                    mac.w.eq(self.w.word_select(lane, 16)),
+                    mac.filler.eq(self.filler[lane]),
+                    mac.x.eq(self.x.word_select(lane, 32)),
+                ]
+                sums.append(mac.out)
+            late: Value = Cat(*sums)
+            for k in range(LATENCY - 1 - stages):
+                delay = Signal(len(late), name=f"late{stages}_{k}")
+                m.d.sync += delay.eq(late)
+                late = delay
+            m.d.comb += getattr(self, f"out{stages}").eq(late)
         return m
 
 
