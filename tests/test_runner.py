@@ -13,7 +13,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.verilog import emit
-from tb import jobs
+from tb import jobs, runner
 from tb.runner import BuildError, Built, MissingToolError, SimulationError, build, run
 
 pytestmark = pytest.mark.rtl
@@ -195,3 +195,13 @@ def test_results_outside_a_simulation_are_refused(monkeypatch: pytest.MonkeyPatc
     assert jobs.load_job() == {}
     with pytest.raises(RuntimeError, match="works inside a test started by"):
         jobs.save_result(a=1)
+
+
+def test_only_objects_that_fit_every_model_are_kept(tmp_path: Path) -> None:
+    objects = tmp_path / "obj"
+    objects.mkdir()
+    for name in ("verilator.o", "verilated.o", "verilated_vpi.o", "Vtop__ALL.o", "Vtop___024root__0.o"):
+        (objects / name).touch()
+    for _ in range(2):
+        runner._keep_library(objects, tmp_path / "library")
+    assert {path.name for path in (tmp_path / "library").iterdir()} == {"verilated.o", "verilated_vpi.o"}
