@@ -1,6 +1,7 @@
 """The front door: `nmsat COMMAND ...`.
 
-Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used, said in one line; 130 interrupted.
+Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used, said in one line; 130 interrupted;
+141 the reader of stdout went away.
 With --json stdout carries one JSON object; everything else goes to stderr.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import textwrap
 from contextlib import redirect_stdout
@@ -24,6 +26,7 @@ OK: Final = 0
 FAILED: Final = 1
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
+CLOSED_PIPE: Final = 141
 
 COMMANDS: Final[dict[str, str]] = {
     "bench": "reports.commands.bench",
@@ -45,7 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tb.errors import BuildError, MissingToolError, SimulationError
 
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader has seen enough (nmsat ... | head); Python must not try to flush again on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
     except (InputError, MissingToolError) as error:
         return _fail(error, BAD_INPUT)
     except (BuildError, SimulationError) as error:

@@ -213,6 +213,15 @@ def test_verify_gemm_fails_on_a_difference(call: Call, monkeypatch: pytest.Monke
     assert "MISMATCH: 1 of 15 values differ from the simulator; first at row 2, column 1" in outcome.out
 
 
+def test_closed_pipe_is_silent() -> None:
+    run = subprocess.Popen([SCRIPT, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None
+    run.stdout.close()
+    assert run.stderr is not None
+    assert run.stderr.read() == b""
+    assert run.wait() == 141
+
+
 def test_installed_command_runs_from_anywhere(tmp_path: Path) -> None:
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     run = subprocess.run(
