@@ -65,17 +65,17 @@ def unpack(m: Module, name: str, x: Value) -> SimpleNamespace:
     )
 
 
-def rounded(m: Module, name: str, exp: Value, kept: Value, sticky: ValueLike, overflow: ValueLike = 0) -> Value:
+def rounded(m: Module, name: str, base: Value, kept: Value, sticky: ValueLike, overflow: ValueLike = 0) -> Value:
     """Round a magnitude to nearest even and pack it: 31 bits.
 
-    kept: significand with the guard bit below it, 25 bits; its top bit is the hidden one. exp: biased exponent if the
-    hidden bit is set. Exponent 255 or `overflow` gives infinity, a carry out of the significand the next exponent.
+    kept: significand with the guard bit below it, 25 bits. base (8 bits): biased exponent less 1, which the hidden bit
+    makes good when it is added; 0 for subnormal numbers and zero. Exponent 255 or `overflow` gives infinity, a carry
+    out of the significand the next exponent.
     """
-    field = named(m, f"{name}_field", Mux(kept[24], exp[:8], 0))
     up = named(m, f"{name}_up", kept[0] & (Value.cast(sticky) | kept[1]))
     magnitude = Signal(31, name=f"{name}_magnitude")
-    m.d.comb += magnitude.eq(Cat(kept[1:24], field) + up)
-    return Mux(field.all() | overflow, _INFINITY, magnitude)
+    m.d.comb += magnitude.eq(Cat(kept[1:24], base) + Cat(up, Const(0, 22), kept[24]))
+    return Mux(base[1:].all() | overflow, _INFINITY, magnitude)
 
 
 class F32Add(wiring.Component):
@@ -125,13 +125,14 @@ class F32Add(wiring.Component):
         )
         # count: the leading one moves to the top bit, but never past exponent 1
         zeros = leading_zeros(m, "zeros", r.sum)
-        free = named(m, "free", zeros < r.exp)
+        some = named(m, "some", r.sum.any())
+        free = named(m, "free", (zeros < r.exp) & some)
         s = cut(
             "count",
             sum=r.sum,
             amount=Mux(free, zeros, r.exp[:5]),
-            exp=r.exp,
-            sign=r.sign & ~(r.less & ~r.sum.any()),
+            base=Mux(free, (r.exp - zeros)[:8], 0),
+            sign=r.sign & ~(r.less & ~some),
             special=r.special,
             nan=r.nan,
         )
@@ -140,12 +141,12 @@ class F32Add(wiring.Component):
             "shift",
             kept=moved[3:],
             sticky=moved[:3].any(),
-            exp=(s.exp + 1 - s.amount)[:8],
+            base=s.base,
             sign=s.sign,
             special=s.special,
             nan=s.nan,
         )
-        magnitude = rounded(m, "rounded", t.exp, t.kept, t.sticky, t.special)
+        magnitude = rounded(m, "rounded", t.base, t.kept, t.sticky, t.special)
         u = cut("round", o=Mux(t.nan, CANONICAL_NAN, Cat(magnitude, t.sign)))
         m.d.comb += self.o.eq(u.o)
         return m
@@ -158,9 +159,11 @@ class F32Add(wiring.Component):
         big_hidden = named(m, "larger_hidden", Mux(swap, b.hidden, a.hidden))
         small_hidden = named(m, "smaller_hidden", Mux(swap, a.hidden, b.hidden))
         less = named(m, "less", a.sign ^ b.sign)
-        # Exponent field 0 has the weight of exponent 1.
-        distance = Signal(8)
-        m.d.comb += distance.eq(big[23:31] - small[23:31] - (big_hidden & ~small_hidden))
+        # Exponent field 0 has the weight of exponent 1, so the distance of a normal and a subnormal number is 1 less.
+        near = named(m, "near", small_hidden | ~big_hidden)
+        difference = Signal(9)
+        m.d.comb += difference.eq(Cat(Const(1, 1), big[23:31]) + Cat(near, ~small[23:31]))
+        distance = difference[1:]
         far = named(m, "far", distance[5:].any())
         return cut(
             "order",
@@ -240,22 +243,24 @@ class F32Product(wiring.Component):
             "operands",
             x=a.sig,
             y=b.sig,
-            exp=a.exp.as_signed() + b.exp.as_signed() - 127,
+            base=a.exp.as_signed() + b.exp.as_signed() - 128,
+            zero=~(a.sig[23] & b.sig[23]),
             sign=a.sign ^ b.sign,
             special=a.special | b.special,
             nan=a.nan | b.nan | (a.special & ~b.sig[23]) | (b.special & ~a.sig[23]),
         )
-        # Below exponent 1 the significand moves right until the exponent is 1; 31 places lose all of it.
-        low = named(m, "low", p.exp < 1)
-        down = named(m, "down", 1 - p.exp)
+        # `base` is the biased exponent less 1, if the product of the significands is below 2. Below 0 the significand
+        # moves right until it is 0; 31 places lose all of it.
+        low = named(m, "low", (p.base < 0) | p.zero)
+        down = named(m, "down", -p.base)
         q = cut(
             "product",
             product=p.x * p.y,
             low=low,
             down=Mux(down[5:].any(), 31, down[:5]),
-            exp=Mux(low, 1, p.exp[:8]),
+            base=Mux(low, 0, p.base[:8]),
             sign=p.sign,
-            special=p.special | (~low & (p.exp >= 255)),
+            special=p.special | (p.base >= 254),
             nan=p.nan,
         )
         carry = q.product[47]
@@ -264,14 +269,14 @@ class F32Product(wiring.Component):
             top=q.product[22:],
             sticky=q.product[:22].any(),
             amount=Mux(q.low, q.down, carry),
-            exp=(q.exp + (carry & ~q.low))[:8],
+            base=(q.base + (carry & ~q.low))[:8],
             sign=q.sign,
             special=q.special,
             nan=q.nan,
         )
         moved, lost = shift_right_sticky(m, "moved", r.top, r.amount, r.sticky)
-        s = cut("shift", kept=moved[:25], sticky=lost, exp=r.exp, sign=r.sign, special=r.special, nan=r.nan)
-        magnitude = rounded(m, "rounded", s.exp, s.kept, s.sticky, s.special)
+        s = cut("shift", kept=moved[:25], sticky=lost, base=r.base, sign=r.sign, special=r.special, nan=r.nan)
+        magnitude = rounded(m, "rounded", s.base, s.kept, s.sticky, s.special)
         t = cut("round", o=Mux(s.nan, CANONICAL_NAN, Cat(magnitude, s.sign)))
         m.d.comb += self.o.eq(t.o)
         return m
