@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test regression lint lock clean
+.PHONY: demo test regression engines lint lock clean
 
 demo: $(STAMP)
 	$(BIN)/nmsat demo
 
 test: $(STAMP)
 	$(BIN)/pytest -n auto -m "not long"
+
+# Utilization, resources and verification of every compute engine, measured now.
+engines: $(STAMP)
+	$(BIN)/nmsat engines
 
 regression: $(STAMP)
 	$(BIN)/pytest -m "long"

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hw.epilogue import Epilogue
+from hw.column_port import ColumnPort
+from hw.epilogue import Epilogue, EpilogueLane
+from hw.fp.f32 import F32Add, F32Multiply
+from hw.head import Head
 from hw.pregen import Pregen
-from hw.sore import Sore
+from hw.row_port import RowPort
+from hw.sore import Sore, SoreLane
 from hw.stce import Stce
+from hw.tail import Tail
+from hw.uspe import Uspe
 from hw.verilog import emit
+from hw.wuve import WuveLane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,3 +47,20 @@ def rtl_files(config: SatConfig) -> dict[str, str]:
             if leaves.setdefault(file, text) != text:
                 raise ValueError(f"{file!r} of {name!r} differs from that of another engine; give one another name")
     return {**dict(sorted(leaves.items())), **tops}
+
+
+def synthesis_tops(config: SatConfig) -> dict[str, Callable[[], Component]]:
+    """Return name -> maker of what resources are reported for: the element first, then the parts around it."""
+    return {
+        "element, 1 lane": lambda: Uspe(config.replace(act_lanes=1)),
+        "element, 2 lanes": lambda: Uspe(config.replace(act_lanes=2)),
+        "row port": lambda: RowPort(config),
+        "column port": lambda: ColumnPort(config),
+        "head": lambda: Head(config),
+        "tail": lambda: Tail(config),
+        "SORE lane": lambda: SoreLane(1),
+        "WUVE lane": WuveLane,
+        "epilogue lane": EpilogueLane,
+        "binary32 add": F32Add,
+        "binary32 multiply": F32Multiply,
+    }

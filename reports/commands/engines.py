@@ -91,9 +91,9 @@ def _resources(config: SatConfig) -> list[dict[str, Any]]:
     from hw.verilog import emit
 
     rows = []
-    for name, component in synthesis_tops(config).items():
+    for name, make in synthesis_tops(config).items():
         print(f"nmsat: synthesising {name}", file=sys.stderr)
-        found = synthesise(emit(component, "sat_top"), "sat_top")
+        found = synthesise(emit(make(), "sat_top"), "sat_top")
         rows.append({"unit": name, "luts": found.luts, **dataclasses.asdict(found)})
     return rows
 
@@ -131,7 +131,7 @@ def _text(values: dict[str, Any], over: list[str]) -> str:
             f"Utilization of 32 x 32 elements on {m} x {k} x {n}, operands on chip (multiply-adds / cycles x elements)",
             table(("pattern", "OS", "WS", "at least"), use),
             "",
-            "Resources (Yosys, UltraScale+; LUTs are logic cells, distributed RAM and shift registers; RAMs of 18 kbit)",
+            "Resources (Yosys, UltraScale+; LUT: logic cells, distributed RAM, shift registers; RAM of 18 kbit)",
             table(("unit", "LUT", "logic", "as RAM", "as SRL", "FF", "DSP", "RAM18"), take),
             f"element, 1 lane: limits {limits}: {verdict}",
             "",
