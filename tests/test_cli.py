@@ -43,7 +43,7 @@ BAD_INPUT = [
     ("verify gemm 1 0 1", 2, "argument K: the value is '0'"),
     ("verify gemm 4096 4096 4096", 2, "the RTL runs at most 2000000 here; choose a smaller M, K or N"),
     ("verify frob", 2, "command is 'verify frob'; known commands: verify gemm"),
-    ("frobnicate", 2, "command is 'frobnicate'; known commands: demo, "),
+    ("frobnicate", 2, "command is 'frobnicate'; known commands: "),
     ("demo --pattern dense", 2, "pattern is 'dense'; the demo compares with dense, choose N below M"),
     ("demo --out /dev/null/x", 2, "output folder is '/dev/null/x'; it cannot be written"),
 ]
