@@ -161,18 +161,7 @@ def depends(product: Product, previous: Product | None) -> bool:
 
     Products of one layer are independent of each other, and so is everything after a weight gradient.
     """
-    if previous is None:
+    if previous is None or previous.stage is Stage.WU:
         return False
-    if previous.stage is Stage.WU:
-        return False
-    return product.stage is not previous.stage or layer_of(product.name) != layer_of(previous.name)
-
-
-def without_prefetch(piped: Piped) -> Piped:
-    """Return the same schedule as one piece; memory then works before and after the array."""
-    return replace(piped, slots=1)
-
-
-def mapping_label(mapping: Mapping) -> str:
-    """Return a mapping in words: dataflow, rectangle, group."""
-    return f"{mapping.name} {mapping.a}x{mapping.b} {mapping.n}:{mapping.m}"
+    other_layer = layer_of(product.name) != layer_of(previous.name)
+    return other_layer or (previous.stage is Stage.FF and product.stage is not Stage.FF)

@@ -125,8 +125,10 @@ def _ablation_row(row: Ablation) -> dict[str, object]:
 
 def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> str:
     parts = [
-        f"{values['model']}, batch {values['batch'] or 'default'}, {values['method']} {values['pattern']}, "
-        f"configuration {values['config']}",
+        (
+            f"{values['model']}, batch {values['batch'] or 'default'}, {values['method']} {values['pattern']}, "
+            f"configuration {values['config']}"
+        ),
         _layers(result),
         _causes(result),
         _totals(values, result.config),
@@ -186,8 +188,10 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
             f"speed-up      {values['speedup']:.4f}, bound {values['bound']:.4f}, {values['share_of_bound']:.1%} of it",
             f"utilization   {values['utilization']:.1%} of {machine.elements} elements with kept multiply-adds",
             f"memory        {moved} MB moved; {sum(values['memory_plan_bytes'].values()) / 2**30:.2f} GiB used",
-            f"host, beside  {values['host_operators']} operators, {values['host_operations']} operations, "
-            f"{values['host_bytes'] / 1e6:.1f} MB",
+            (
+                f"host, beside  {values['host_operators']} operators, {values['host_operations']} operations, "
+                f"{values['host_bytes'] / 1e6:.1f} MB"
+            ),
             f"energy        {energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J (modelled, not measured)",
             HOST_NOTE,
         ]

@@ -102,8 +102,10 @@ def _text(values: dict[str, Any]) -> str:
     ]
     rows.append(("average", f"{values['dense_utilization']:.1%}", *means))
     parts = [
-        f"BDWP over dense training, whole step with update, pruning and memory stalls, batch {values['batch']}, "
-        f"configuration {values['config']} (paper: 1.75 on average at 2:8)",
+        (
+            f"BDWP over dense training, whole step with update, pruning and memory stalls, batch {values['batch']}, "
+            f"configuration {values['config']} (paper: 1.75 on average at 2:8)"
+        ),
         table(header, rows),
         "\n".join(f"{'reached' if done else 'MISSED '}  {goal}" for goal, done in values["goals"].items()),
     ]
