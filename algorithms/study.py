@@ -34,6 +34,15 @@ RECIPES: Final[dict[str, TrainConfig]] = {
 """Training recipe of each network of the table, the same for every method and pattern."""
 
 
+ABLATIONS: Final[dict[str, dict[str, object]]] = {
+    "no SR-STE term": {"decay": 0.0},
+    "pruned from the master": {"prune_from": "master"},
+    "dense for the first quarter": {"dense_epochs": 0.25},
+    "first layer and classifier sparse": {"sparse_ends": True},
+}
+"""Changes to BDWP whose effect is measured one by one; dense_epochs as a share of the run."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of the table: a name, unique in it, and its configuration."""
@@ -46,13 +55,15 @@ class Cell:
 class Row:
     """Mean and spread over seeds.
 
-    loss_points: mean accuracy of the dense runs minus that of these, in percent points (None without dense runs);
+    variant: what differs from the recipe beside method, pattern and seed, as 'field=value'; empty for the recipe.
+    loss_points: mean accuracy of the recipe's dense runs minus that of these, in percent points (None without them);
     bound: dense over kept multiply-adds of a step; macs_kept: multiply-adds of a run.
     """
 
     network: str
     method: str
     pattern: str
+    variant: str
     seeds: int
     accuracy: float
     spread: float
@@ -83,6 +94,28 @@ def cells(
                     name = f"{network}-{method}-{pattern.replace(':', 'of')}-seed{seed}"
                     out.append(Cell(name, RECIPES[network].replace(**fields)))
     return out
+
+
+def ablation_cells(network: str, pattern: str = "2:8", seeds: Sequence[int] = (0, 1, 2)) -> list[Cell]:
+    """Return dense and BDWP cells of a network and one BDWP cell per entry of `ABLATIONS` and seed."""
+    out = cells([network], ["dense", "bdwp"], [pattern], seeds)
+    for label, changes in ABLATIONS.items():
+        fields = dict(changes)
+        if "dense_epochs" in fields:
+            fields["dense_epochs"] = float(str(fields["dense_epochs"])) * RECIPES[network].epochs
+        for cell in cells([network], ["bdwp"], [pattern], seeds, **fields):
+            out.append(Cell(f"{cell.name}-{label.replace(' ', '_')}", cell.config))
+    return out
+
+
+def variant(config: dict[str, object]) -> str:
+    """Return what a configuration changes in its network's recipe beside method, pattern and seed."""
+    recipe = RECIPES.get(str(config["network"]))
+    if recipe is None:
+        return ""
+    own = recipe.as_dict()
+    changed = [key for key in own if key not in ("method", "pattern", "seed") and own[key] != config.get(key)]
+    return " ".join(f"{key}={config.get(key)}" for key in changed)
 
 
 def finished(cell: Cell, folder: Path) -> dict[str, object] | None:
@@ -124,23 +157,23 @@ def run_cells(
 
 
 def table(summaries: Iterable[dict[str, object]]) -> list[Row]:
-    """Gather summaries into rows: same network, method and pattern, different seeds."""
-    groups: dict[tuple[str, str, str], list[dict]] = {}
+    """Gather summaries into rows: same network, method, pattern and variant, different seeds."""
+    groups: dict[tuple[str, str, str, str], list[dict]] = {}
     for summary in summaries:
         config = summary["config"]
         if not isinstance(config, dict):
             raise ValueError(f"summary holds no configuration: {summary!r}")
         pattern = "dense" if config["method"] == "dense" else config["pattern"]
-        groups.setdefault((config["network"], config["method"], pattern), []).append(summary)
-    dense = {key[0]: _mean(runs, "accuracy") for key, runs in groups.items() if key[1] == "dense"}
+        groups.setdefault((config["network"], config["method"], pattern, variant(config)), []).append(summary)
+    dense = {key[0]: _mean(runs, "accuracy") for key, runs in groups.items() if (key[1], key[3]) == ("dense", "")}
     rows = []
-    for (network, method, pattern), runs in groups.items():
+    for (network, method, pattern, changed), runs in groups.items():
         values = [float(run["accuracy"]) for run in runs]
         mean = statistics.fmean(values)
         lost = 100 * (dense[network] - mean) if network in dense else None
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         counts = (_mean(runs, "bound"), _mean(runs, "macs_kept"), _mean(runs, "sad_ff"))
-        rows.append(Row(network, method, pattern, len(runs), mean, spread, lost, *counts))
+        rows.append(Row(network, method, pattern, changed, len(runs), mean, spread, lost, *counts))
     return rows
 
 

@@ -19,7 +19,7 @@ from algorithms.parameter import Parameter, Weight
 from algorithms.pointwise import Gelu
 from algorithms.products import Linear
 from algorithms.stability import MaskWatch
-from algorithms.study import RECIPES, cells, finished, run_cells, table
+from algorithms.study import RECIPES, ablation_cells, cells, finished, run_cells, table, variant
 from algorithms.tape import Pattern, Stage, Tape
 from algorithms.train import DEMO, Trainer
 
@@ -50,12 +50,41 @@ def test_cells_run_once_and_gather_into_rows(tmp_path: Path) -> None:
     assert not seen
     rows = {row.method: row for row in table(first)}
     assert rows["dense"].seeds == rows["bdwp+mvue"].seeds == 2
-    assert rows["dense"].loss_points == 0
+    assert rows["dense"].variant == "epochs=1 batch=2000"
+    assert rows["dense"].loss_points is None  # no dense run of the recipe itself
     accuracies = [float(str(run["accuracy"])) for run in first if "mvue" in str(run["config"])]
     assert rows["bdwp+mvue"].accuracy == pytest.approx(np.mean(accuracies))
     assert rows["bdwp+mvue"].spread == pytest.approx(np.std(accuracies, ddof=1))
     assert rows["bdwp+mvue"].bound > 2
     assert rows["bdwp+mvue"].macs_kept < rows["dense"].macs_kept
+
+
+def summary(accuracy: float, **changes: object) -> dict[str, object]:
+    config = RECIPES["vgg"].replace(**changes).as_dict()
+    return {"config": config, "accuracy": accuracy, "bound": 2.0, "macs_kept": 100, "sad_ff": 0.01}
+
+
+def test_rows_compare_with_the_dense_recipe() -> None:
+    runs = [summary(0.98, method="dense", seed=0), summary(0.96, method="dense", seed=1), summary(0.95, method="bdwp")]
+    runs.append(summary(0.99, method="bdwp", decay=0.0))
+    dense, bdwp, changed = table(runs)
+    assert (dense.seeds, dense.pattern, dense.spread) == (2, "dense", pytest.approx(0.02 / 2**0.5))
+    assert dense.loss_points == 0
+    assert bdwp.loss_points == pytest.approx(2.0)
+    assert (changed.variant, changed.loss_points) == ("decay=0.0", pytest.approx(-2.0))
+
+
+def test_ablations_change_one_thing_each() -> None:
+    wanted = ablation_cells("vgg", seeds=[1])
+    assert [variant(cell.config.as_dict()) for cell in wanted] == [
+        "",
+        "",
+        "decay=0.0",
+        "prune_from=master",
+        "dense_epochs=2.0",
+        "sparse_ends=True",
+    ]
+    assert len({cell.name for cell in wanted}) == len(wanted)
 
 
 def test_a_changed_configuration_runs_again(tmp_path: Path) -> None:
