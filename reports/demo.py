@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
@@ -22,7 +23,7 @@ from dataflow.tiling import Tiling
 from reports.records import Check, DemoRecord, ProductRun, TrainingRun, Zoom
 from reports.timeline import busy_elements, step_timeline
 from sim.product import ProductResult, simulate_product
-from sim.stepped import run_stepped
+from sim.stepped import place_operands, run_stepped
 from tb.errors import SimulationError
 from tb.stce import Job, Verdict, bench_config, build_stce, verify_products
 
@@ -106,12 +107,25 @@ def _packed(product: Product, tiling: Tiling) -> Packed:
 
 def _check(config: SatConfig, products: Sequence[Product]) -> tuple[Check, ...]:
     """Run every product of the step, cut where it is long, on the RTL."""
-    bench = bench_config(config, deep=True)
+    jobs = _fit([_cut(config, product, CUT_CYCLES) for product in products])
+    bench = jobs[0].tiling.config
     with tqdm(total=2, desc="RTL: compile, run", file=sys.stderr) as bar:
         _refreshing(bar, lambda: build_stce(bench))
-        jobs = [_cut(bench, product, CUT_CYCLES) for product in products]
         verdicts = _refreshing(bar, lambda: verify_products(bench, jobs))
     return tuple(map(_check_record, products, jobs, verdicts))
+
+
+def _fit(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs for one bench whose buffers are just deep enough; the depth changes no cycle.
+
+    Deep buffers make long Verilog, which takes long to write and to compile.
+    """
+    deepest = bench_config(jobs[0].tiling.config, deep=True)
+    placed = [place_operands(job.a, job.packed, replace(job.tiling, config=deepest)) for job in jobs]
+    entries = max(max(item.act.shape[1], item.value.shape[1]) for item in placed)
+    depth = max(bench_config(deepest).act_depth, 1 << (entries - 1).bit_length())
+    config = deepest.replace(act_depth=depth, weight_depth=depth)
+    return [replace(job, tiling=replace(job.tiling, config=config)) for job in jobs]
 
 
 def _cut(config: SatConfig, product: Product, cycles: int) -> Job:
@@ -169,7 +183,7 @@ def _product_run(product: Product, result: ProductResult, dense: ProductResult) 
 
 def _zoom(config: SatConfig, product: Product) -> Zoom:
     """Step through the beginning of a product register by register; it must agree with the fast simulator."""
-    job = _cut(bench_config(config, deep=True), product, ZOOM_CYCLES)
+    (job,) = _fit([_cut(config, product, ZOOM_CYCLES)])
     y, trace = run_stepped(job.a, job.packed, job.tiling)
     fast = simulate_product(job.tiling, job.a, job.packed)
     if fast.y is None or y.tobytes() != fast.y.tobytes() or trace.cycles != fast.cycles:
