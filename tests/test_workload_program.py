@@ -50,6 +50,7 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "layer norm": lambda x, v: _weighted(ops.layer_norm(x, v, v)),
     "rms norm": lambda x, v: _weighted(ops.rms_norm(x, v)),
     "batch norm": lambda x, v: _weighted(ops.batch_norm(x, v, v)),
+    "rotary": lambda x, v: _weighted(ops.rotary(ops.reshape(ops.mul(x, v), (5, 6)))),
     "mean": lambda x, v: _weighted(ops.mean(ops.mul(x, v), 0)),
     "transpose": lambda x, v: _weighted(ops.transpose(ops.mul(x, v), (1, 0))),
     "reshape": lambda x, v: _weighted(ops.reshape(ops.mul(x, v), (3, 10))),

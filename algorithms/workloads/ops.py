@@ -40,10 +40,10 @@ def mul(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
-def scale(x: Tensor, factor: float) -> Tensor:
-    """x * factor."""
+def scale(x: Tensor, factor: float, share: float = 1.0) -> Tensor:
+    """x * factor; share: as of `Program.apply`."""
     c = x.program.dtype(factor)
-    return x.program.apply("Mul", (x,), x.shape, lambda v: v * c, lambda d, _y, _v: (d * c,))
+    return x.program.apply("Mul", (x,), x.shape, lambda v: v * c, lambda d, _y, _v: (d * c,), share)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -76,9 +76,13 @@ def silu(x: Tensor) -> Tensor:
     return x.program.apply("Swish", (x,), x.shape, lambda v: v / (1 + np.exp(-v)), backward)
 
 
-def softmax(x: Tensor) -> Tensor:
-    """Softmax over the last axis; -inf stands for an absent entry."""
-    return x.program.apply("Softmax", (x,), x.shape, soft, lambda d, y, _v: (y * (d - (d * y).sum(-1, keepdims=True)),))
+def softmax(x: Tensor, share: float = 1.0) -> Tensor:
+    """Softmax over the last axis; -inf stands for an absent entry; share: as of `Program.apply`."""
+
+    def backward(d: NDArray, y: NDArray, _v: NDArray) -> tuple[NDArray]:
+        return (y * (d - (d * y).sum(-1, keepdims=True)),)
+
+    return x.program.apply("Softmax", (x,), x.shape, soft, backward, share)
 
 
 def soft(v: NDArray) -> NDArray:
@@ -87,15 +91,30 @@ def soft(v: NDArray) -> NDArray:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def mask_fill(x: Tensor, keep: NDArray[np.bool_] | None) -> Tensor:
-    """Put -inf where keep is False (keep broadcasts; None in a run of shapes)."""
+def mask_fill(x: Tensor, keep: NDArray[np.bool_] | None, share: float = 1.0) -> Tensor:
+    """Put -inf where keep is False (keep broadcasts; None in a run of shapes); share: as of `Program.apply`."""
     return x.program.apply(
         "MaskedFill",
         (x,),
         x.shape,
         lambda v: np.where(given(keep), v, v.dtype.type(-np.inf)),
         lambda d, _y, _v: (np.where(given(keep), d, 0),),
+        share,
     )
+
+
+def rotary(x: Tensor, base: float = 10000.0) -> Tensor:
+    """Rotary position embedding of x[..., tokens, d]: pairs (i, i + d/2) turned by position * base^(-2 i / d)."""
+    tokens, width = x.shape[-2:]
+    half = width // 2
+
+    def turned(v: NDArray, sign: int) -> NDArray:
+        angle = np.arange(tokens)[:, None] * base ** (-np.arange(half) / half)
+        c, s = np.cos(angle).astype(v.dtype), (sign * np.sin(angle)).astype(v.dtype)
+        left, right = v[..., :half], v[..., half:]
+        return np.concatenate([left * c - right * s, left * s + right * c], axis=-1)
+
+    return x.program.apply("RotaryEmbedding", (x,), x.shape, lambda v: turned(v, 1), lambda d, _y, _v: (turned(d, -1),))
 
 
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float = 1e-5) -> Tensor:

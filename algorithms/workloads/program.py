@@ -160,14 +160,16 @@ class Program:
         shape: Sequence[int],
         forward: Callable[..., NDArray],
         backward: Callable[..., Gradients] | None = None,
+        share: float = 1.0,
     ) -> Tensor:
         """Run one host operation and count it by its kind (`hostcost.COSTS`).
 
-        forward(*arrays) returns the result of `shape`; backward(dy, y, *arrays) the gradients of the inputs, None for
-        those that need none. Raises ValueError if the result has another shape.
+        share: of the elements that the host has to touch, where the others are absent; forward(*arrays) returns the
+        result of `shape`; backward(dy, y, *arrays) the gradients of the inputs, None for those that need none. Raises
+        ValueError if the result has another shape.
         """
         spent = cost(kind)
-        elements = max(int(np.prod(shape)), *(x.size for x in inputs)) if inputs else int(np.prod(shape))
+        elements = round(share * max([int(np.prod(shape)), *(x.size for x in inputs)]))
         if spent.operations or spent.words:
             self.host(kind, kind, spent.operations * elements, spent.words * elements * WORD_BYTES)
         arrays = [x.data for x in inputs]

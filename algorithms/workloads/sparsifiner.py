@@ -125,10 +125,12 @@ def attention(
         keep = top_k(p.rng.random((size.batch, size.heads, size.tokens, size.tokens)), size.keys)
     sparse = mode == "sparse"
     mask = Unstructured("y", _pairs(size, variant), _copies(keep), static=False) if sparse else None
-    scores = ops.scale(matmul(f"{name}.qk", q, turn(k), sparsity=mask), (width // size.heads) ** -0.5)
+    share = _pairs(size, variant) / (size.batch * size.heads * size.tokens**2) if sparse else 1.0
+    scores = matmul(f"{name}.qk", q, turn(k), sparsity=mask)
+    scores = ops.scale(scores, (width // size.heads) ** -0.5, share)
     if mode in ("sparse", "random"):
-        scores = ops.mask_fill(scores, keep)
-    a = ops.softmax(scores)
+        scores = ops.mask_fill(scores, keep, share)
+    a = ops.softmax(scores, share)
     y = _weighted_values(size, name, a, v, keep, variant) if sparse else matmul(f"{name}.av", a, v)
     error = rebuild_error(p, size, name, q, k, a, variant) if mode == "rebuild" else None
     return dense(p, f"{name}.proj", merge(y), width), error
