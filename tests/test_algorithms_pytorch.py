@@ -12,10 +12,17 @@ import numpy as np
 import pytest
 
 from algorithms.arithmetic import FloatArithmetic
-from algorithms.layers import Context, prepare
+from algorithms.attention import Attention
+from algorithms.layers import Context, Layer, prepare
+from algorithms.loss import softmax_cross_entropy
 from algorithms.methods import METHODS, make_method
 from algorithms.methods import gradients as reference
 from algorithms.nm import mask
+from algorithms.norm import BatchNorm, LayerNorm
+from algorithms.optim import Adam, Sgd
+from algorithms.parameter import Parameter
+from algorithms.pointwise import Gelu
+from algorithms.pooling import GlobalAveragePool, MaxPool2d
 from algorithms.products import Conv2d, Linear
 from algorithms.tape import Pattern, Stage, Tape
 from algorithms.tape_file import read_tape
@@ -286,3 +293,93 @@ def test_sparse_stages_of_the_tape() -> None:
     tape = record_step(lambda: model(torch.randn(2, 1, 8, 8)).sum().backward())
     assert {(p.name, p.stage) for p in tape.products if p.pattern} == {("2", s) for s in (Stage.FF, Stage.BP, Stage.WU)}
     assert [(p.name, p.stage.value) for p in tape.products if p.name == "0"] == [("0", "ff"), ("0", "wu")]
+
+
+def in_double(layer: Layer) -> Context:
+    ctx = Context(FloatArithmetic(np.float64))
+    for p in layer.parameters():
+        p.master = p.master + 0.3 * rng(8).standard_normal(p.master.shape)
+    prepare(layer, ctx)
+    return ctx
+
+
+def same_gradients(layer: Layer, theirs: Callable, x: np.ndarray, pairs: Callable[[], list[tuple]]) -> None:
+    """Compare output, input gradient and parameter gradients; theirs reads and writes channels last."""
+    ctx = in_double(layer)
+    ours = layer.forward(x, ctx)
+    for parameter, tensor in pairs():
+        with torch.no_grad():
+            tensor.copy_(torch.from_numpy(parameter.master.T.copy()))
+    tx = torch.from_numpy(x).requires_grad_()
+    y = theirs(tx)
+    dy = rng(5).standard_normal(ours.shape)
+    y.backward(torch.from_numpy(dy))
+    assert np.allclose(ours, y.detach().numpy(), atol=1e-9)
+    assert np.allclose(layer.backward(dy, ctx), tx.grad.numpy(), atol=1e-9)
+    for parameter, tensor in pairs():
+        assert np.allclose(parameter.grad, tensor.grad.numpy().T, atol=1e-9)
+
+
+def test_batch_norm_is_pytorch() -> None:
+    ours, theirs = BatchNorm("n", 6), torch.nn.BatchNorm2d(6).double()
+    x = rng(4).standard_normal((3, 4, 5, 6)) * 2 + 1
+    pairs = lambda: [(ours.gain, theirs.weight), (ours.offset, theirs.bias)]  # noqa: E731 # a pair of names
+    same_gradients(ours, lambda t: theirs(t.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), x, pairs)
+    assert np.allclose(ours.mean, theirs.running_mean.numpy())
+
+
+def test_layer_norm_and_gelu_are_pytorch() -> None:
+    ours, theirs = LayerNorm("n", 6), torch.nn.LayerNorm(6).double()
+    x = rng(4).standard_normal((3, 4, 6)) * 2 + 1
+    same_gradients(ours, theirs, x, lambda: [(ours.gain, theirs.weight), (ours.offset, theirs.bias)])
+    same_gradients(Gelu(), torch.nn.GELU(approximate="tanh"), x, list)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_is_pytorch(causal: bool) -> None:
+    ours, theirs = Attention("a", 8, 2, rng(), causal=causal), torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    theirs = theirs.double()
+    hidden = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1) if causal else None
+
+    def pairs() -> list[tuple]:
+        project, out = ours.project, ours.out
+        return [
+            (project.weight, theirs.in_proj_weight),
+            (project.bias, theirs.in_proj_bias),
+            (out.weight, theirs.out_proj.weight),
+            (out.bias, theirs.out_proj.bias),
+        ]
+
+    same_gradients(ours, lambda t: theirs(t, t, t, attn_mask=hidden)[0], rng(4).standard_normal((3, 5, 8)), pairs)
+
+
+def test_pooling_and_loss_are_pytorch() -> None:
+    nchw = lambda f: lambda t: f(t.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # noqa: E731
+    x = rng(4).standard_normal((3, 5, 6, 2))
+    same_gradients(MaxPool2d(2), nchw(torch.nn.MaxPool2d(2)), x, list)
+    same_gradients(GlobalAveragePool(), lambda t: t.mean(dim=(1, 2)), x, list)
+    logits, labels = rng(4).standard_normal((7, 5)), rng().integers(0, 5, 7)
+    loss, grad = softmax_cross_entropy(logits, labels, FloatArithmetic(np.float64))
+    t = torch.from_numpy(logits).requires_grad_()
+    want = torch.nn.functional.cross_entropy(t, torch.from_numpy(labels))
+    want.backward()
+    assert loss == pytest.approx(want.item())
+    assert np.allclose(grad, t.grad.numpy())
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_optimizers_are_pytorch(kind: str) -> None:
+    p = Parameter("p", rng().standard_normal(9))
+    t = torch.nn.Parameter(torch.from_numpy(p.master.copy()))
+    ours = Sgd(0.9, 0.1) if kind == "sgd" else Adam(weight_decay=0.1)
+    theirs = (
+        torch.optim.SGD([t], lr=0.05, momentum=0.9, weight_decay=0.1)
+        if kind == "sgd"
+        else torch.optim.AdamW([t], lr=0.05, weight_decay=0.1)
+    )
+    for step in range(5):
+        p.grad = rng(step).standard_normal(9)
+        t.grad = torch.from_numpy(p.grad.copy())
+        assert ours.step([p], 0.05)
+        theirs.step()
+        assert np.allclose(p.master, t.detach().numpy(), rtol=1e-6)
