@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import time
@@ -84,7 +85,10 @@ def _train(label: str, config: TrainConfig, *, record: bool = False) -> TrainRes
 
         def show(progress: Progress) -> None:
             bar.total = progress.steps
-            bar.set_postfix(loss=f"{progress.loss:.3f}", accuracy=f"{progress.accuracy:.1%}", refresh=False)
+            shown = {"loss": f"{progress.loss:.3f}"}
+            if not math.isnan(progress.accuracy):  # known from the end of the first epoch on
+                shown["accuracy"] = f"{progress.accuracy:.1%}"
+            bar.set_postfix(shown, refresh=False)
             bar.update()
 
         return train(config, progress=show, record_step=-1 if record else None)

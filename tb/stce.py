@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -84,6 +85,7 @@ def bench_config(config: SatConfig, *, deep: bool = False) -> SatConfig:
     return config.replace(act_depth=depth, weight_depth=depth)
 
 
+@lru_cache(maxsize=8)
 def build_stce(config: SatConfig) -> Built:
     """Return the Verilated engine of this configuration, built if need be."""
     return build(emit(Stce(config), "sat_stce"), "sat_stce")
