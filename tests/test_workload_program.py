@@ -51,6 +51,8 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "rms norm": lambda x, v: _weighted(ops.rms_norm(x, v)),
     "batch norm": lambda x, v: _weighted(ops.batch_norm(x, v, v)),
     "rotary": lambda x, v: _weighted(ops.rotary(ops.reshape(ops.mul(x, v), (5, 6)))),
+    "expand": lambda x, v: _weighted(ops.expand(ops.reshape(ops.mul(x, v), (6, 1, 5)), (6, 2, 5))),
+    "relative shift": lambda x, v: _weighted(ops.relative_shift(ops.reshape(ops.mul(x, v), (2, 3, 5)))),
     "mean": lambda x, v: _weighted(ops.mean(ops.mul(x, v), 0)),
     "transpose": lambda x, v: _weighted(ops.transpose(ops.mul(x, v), (1, 0))),
     "reshape": lambda x, v: _weighted(ops.reshape(ops.mul(x, v), (3, 10))),
@@ -101,6 +103,13 @@ def test_gradients_match_differences(case: str) -> None:
             slope = (ends[0] - ends[1]) / (2 * step)
             assert parameter.grad is not None
             assert parameter.grad[place] == pytest.approx(slope, abs=2e-6), (parameter.name, place)
+
+
+def test_relative_shift_puts_distances_under_their_keys() -> None:
+    """Query i of 3 behind a memory of 2 sees key j at distance i + 2 - j, which stands in column 4 - distance."""
+    x = Program().input((3, 5), np.tile(4.0 - np.arange(5), (3, 1)))
+    y = ops.relative_shift(x).array
+    assert all(y[i, j] == i + 2 - j for i in range(3) for j in range(i + 3))
 
 
 def _network(p: Program, **weights: object) -> None:

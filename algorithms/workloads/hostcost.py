@@ -38,6 +38,7 @@ COSTS: Final[dict[str, Cost]] = {
     "ReduceSum": Cost(1, 1, 1, 1),
     "MaxPool": Cost(1, 1, 1, 1),
     "Transpose": Cost(0, 2, 0, 2),
+    "Expand": Cost(0, 2, 0, 2),
     "Concat": Cost(0, 2, 0, 2),
     "Slice": Cost(0, 2, 0, 2),
     "Gather": Cost(0, 2, 0, 2),

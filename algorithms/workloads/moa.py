@@ -164,7 +164,7 @@ def _repeated(x: Tensor, heads: int) -> Tensor:
     batch, kv, tokens, width = x.shape
     if kv == heads:
         return x
-    wide = ops.concat([ops.reshape(x, (batch, kv, 1, tokens * width))] * (heads // kv), 2)
+    wide = ops.expand(ops.reshape(x, (batch, kv, 1, tokens, width)), (batch, kv, heads // kv, tokens, width))
     return ops.reshape(wide, (batch, heads, tokens, width))
 
 
@@ -199,7 +199,7 @@ SMALL: Final = Size(
     hidden=64,
     vocabulary=16,
     block=4,
-    plan=((Rule(8, 0), 2), (Rule(0, 0.875), 2)),
+    plan=((Rule(0, 0.375), 3), (Rule(0, 0.875), 1)),
     inputs=20,
     all_tokens=True,
 )

@@ -234,6 +234,34 @@ def transpose(x: Tensor, axes: Sequence[int]) -> Tensor:
     )
 
 
+def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Repeat along axes of length 1."""
+    wide = tuple(shape)
+    return x.program.apply("Expand", (x,), wide, lambda v: np.broadcast_to(v, wide), lambda d, _y, v: (_fit(d, v),))
+
+
+def relative_shift(x: Tensor) -> Tensor:
+    """Turn columns by distance into columns by key: y[.., i, j] = x[.., i, j + T - 1 - i], 0 past the end.
+
+    x: [..., T, K] with distances K - 1 .. 0 (Dai et al., ACL 2019, appendix B).
+    """
+    rows, columns = x.shape[-2:]
+    source = np.arange(columns)[None] + rows - 1 - np.arange(rows)[:, None]
+    inside = source < columns
+    index = np.where(inside, source, 0)
+
+    def forward(v: NDArray) -> NDArray:
+        return np.where(inside, np.take_along_axis(v, np.broadcast_to(index, v.shape), -1), 0)
+
+    def backward(d: NDArray, _y: NDArray, v: NDArray) -> tuple[NDArray]:
+        out = np.zeros_like(v)
+        i, j = np.nonzero(inside)
+        out[..., i, source[i, j]] = d[..., i, j]
+        return (out,)
+
+    return x.program.apply("RelativeShift", (x,), x.shape, forward, backward)
+
+
 def part(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
     """Slice start:stop of one axis."""
     axis %= len(x.shape)
