@@ -93,8 +93,10 @@ class TrainResult:
         return self.epochs[-1].accuracy
 
     def summary(self) -> dict[str, object]:
-        """Return what one line of results holds."""
+        """Return what one line of results holds: the last epoch, with mask changes as means over the run."""
         last = asdict(self.epochs[-1])
+        for key in ("sad_ff", "sad_bp"):
+            last[key] = float(np.mean([getattr(epoch, key) for epoch in self.epochs]))
         run = {"macs_dense": self.macs_dense, "macs_kept": self.macs_kept, "bound": self.bound, "seconds": self.seconds}
         return {"config": self.config.as_dict(), **last, **run}
 
