@@ -13,11 +13,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.commands.base import Answer, Command, table
+from reports.commands.base import Answer, Command, config, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dataflow.config import SatConfig
     from dataflow.step import Step
 
 SCALE_SIM: Final = {"conv 28x28x128 -> 128 3x3, batch 1": 13.5, "ViT-S, five products": 47.8}
@@ -25,14 +26,16 @@ SCALE_SIM: Final = {"conv 28x28x128 -> 128 3x3, batch 1": 13.5, "ViT-S, five pro
 
 CONFIGURATIONS: Final = 1000
 
-RTL_SHAPE: Final = (256, 512, 256)
-"""M, K, N of the product that runs on the Verilated array and in the fast gear with values."""
+RTL_DEPTH: Final = 512
+"""K of the product that runs on the Verilated array and in the fast gear with values; M = 8 rows, N = 8 columns."""
 
 RTL_PATTERN: Final = "2:8"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    from dataflow.config import preset
+
     parser.add_argument(
         "--configs",
         type=_count,
@@ -41,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"run X configurations and scale the time up to {CONFIGURATIONS} (default: {CONFIGURATIONS})",
     )
     parser.add_argument("--no-rtl", action="store_true", help="leave the comparison with the Verilated array out")
+
+    parser.add_argument(
+        "--rtl-config",
+        type=config,
+        default=preset("vcu1525"),
+        metavar="NAME",
+        help="array of that comparison; the first build of vcu1525 takes long (default: vcu1525)",
+    )
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -58,7 +69,7 @@ def run(options: argparse.Namespace) -> Answer:
         "values_vs_verilator": None,
     }
     if not options.no_rtl:
-        values |= _verilator()
+        values |= _verilator(options.rtl_config)
     return Answer(values, _text(values))
 
 
@@ -146,26 +157,28 @@ def _layer_times() -> dict[str, dict[str, float]]:
     return out
 
 
-def _verilator() -> dict[str, Any]:
-    """The same product on the Verilated 32 x 32 array and in the fast gear with values, bits compared."""
+def _verilator(array: SatConfig) -> dict[str, Any]:
+    """The same product on the Verilated array and in the fast gear with values; bits and cycles compared."""
     import numpy as np
 
     from algorithms.nm import pack, prune
     from algorithms.tape import Pattern
-    from dataflow.config import preset
     from dataflow.schedule import best_tiling
     from sim.product import simulate_product
+    from sim.stepped import place_operands
     from tb.runner import check_tools
     from tb.stce import Job, bench_config, build_stce, run_products
 
     check_tools()
     pattern = Pattern.parse(RTL_PATTERN)
-    machine = bench_config(preset("vcu1525"))
-    tiling = best_tiling(machine, *RTL_SHAPE, pattern)
+    machine = bench_config(array)
+    m, k, n = 8 * array.rows, RTL_DEPTH, 8 * array.columns
+    tiling = best_tiling(machine, m, k, n, pattern)
     rng = np.random.default_rng(1)
-    a, w = (rng.standard_normal(shape).astype(np.float16) for shape in (RTL_SHAPE[:2], RTL_SHAPE[1:]))
+    a, w = (rng.standard_normal(shape).astype(np.float16) for shape in ((m, k), (k, n)))
     packed = pack(prune(w, tiling.mapping.n, tiling.mapping.m, axis=0), tiling.mapping.n, tiling.mapping.m)
-    print("nmsat: compiling the 32 x 32 array if need be (minutes, once)", file=sys.stderr)
+    place_operands(a, packed, tiling)  # complains before the long build if the operands do not fit
+    print(f"nmsat: compiling the {array.rows} x {array.columns} array if need be (long, once)", file=sys.stderr)
     build_stce(machine)
     job = Job(a, packed, tiling)
     expected = simulate_product(tiling, a, packed)
@@ -181,7 +194,8 @@ def _verilator() -> dict[str, Any]:
         "values_vs_verilator": rtl / ours,
         "rtl_seconds": rtl,
         "values_seconds": ours,
-        "rtl_product": "x".join(map(str, RTL_SHAPE)) + f" {RTL_PATTERN}",
+        "rtl_config": array.name,
+        "rtl_product": f"{m}x{k}x{n} {RTL_PATTERN}",
         "rtl_cycles": expected.cycles,
         "rtl_equal": equal,
     }
@@ -209,7 +223,9 @@ def _text(values: dict[str, Any]) -> str:
     if values["values_vs_verilator"] is not None:
         equal = "equal" if values["rtl_equal"] else "NOT EQUAL"
         times = f"RTL {values['rtl_seconds']:.2f} s, fast gear {values['values_seconds'] * 1e3:.1f} ms"
-        what = f"values, {values['rtl_product']}, {values['rtl_cycles']} cycles: {times}, {equal}"
+        what = (
+            f"values, {values['rtl_config']}, {values['rtl_product']}, {values['rtl_cycles']} cycles: {times}, {equal}"
+        )
         rows.append((what, f"{values['values_vs_verilator']:.1f} x", "at least 30 x"))
     return (
         table(("what", "measured", "goal"), rows)
