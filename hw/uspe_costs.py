@@ -1,4 +1,7 @@
-"""What each feature of the element costs, against the element without it (`python -m hw.uspe_costs` prints a table)."""
+"""What each feature of the element costs, against the element without it (`python -m hw.uspe_costs` prints a table).
+
+Mapping is heuristic: differences below some ten tables say "next to nothing", whatever their sign.
+"""
 
 from __future__ import annotations
 
