@@ -53,6 +53,9 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "rotary": lambda x, v: _weighted(ops.rotary(ops.reshape(ops.mul(x, v), (5, 6)))),
     "expand": lambda x, v: _weighted(ops.expand(ops.reshape(ops.mul(x, v), (6, 1, 5)), (6, 2, 5))),
     "relative shift": lambda x, v: _weighted(ops.relative_shift(ops.reshape(ops.mul(x, v), (2, 3, 5)))),
+    "take last": lambda x, v: _weighted(
+        ops.take_last(ops.reshape(ops.mul(x, v), (2, 3, 5)), np.array([[0, 4, 4, 1], [2, 2, 2, 3], [1, 0, 3, 4]]))
+    ),
     "mean": lambda x, v: _weighted(ops.mean(ops.mul(x, v), 0)),
     "transpose": lambda x, v: _weighted(ops.transpose(ops.mul(x, v), (1, 0))),
     "reshape": lambda x, v: _weighted(ops.reshape(ops.mul(x, v), (3, 10))),

@@ -298,6 +298,23 @@ def gather(x: Tensor, index: NDArray[np.integer] | None, rows: int) -> Tensor:
     return x.program.apply("Gather", (x,), (rows, *x.shape[1:]), lambda v: v[given(index)], backward)
 
 
+def take_last(x: Tensor, index: NDArray[np.integer]) -> Tensor:
+    """Pick along the last axis: y[..., i, j] = x[..., i, index[i, j]]."""
+    shape = (*x.shape[:-1], index.shape[1])
+
+    def backward(d: NDArray, _y: NDArray, v: NDArray) -> tuple[NDArray]:
+        out = np.zeros_like(v)
+        rows = np.arange(index.shape[0])
+        for column in range(index.shape[1]):  # a row of one column names each place once
+            out[..., rows, index[:, column]] += d[..., column]
+        return (out,)
+
+    def forward(v: NDArray) -> NDArray:
+        return np.take_along_axis(v, np.broadcast_to(index, (*v.shape[:-1], index.shape[1])), -1)
+
+    return x.program.apply("Gather", (x,), shape, forward, backward)
+
+
 def scatter_add(x: Tensor, index: NDArray[np.integer] | None, rows: int) -> Tensor:
     """Sum of rows of x into `rows` rows: y[index[i]] += x[i]."""
 

@@ -84,9 +84,17 @@ def causal(queries: int, keys: int) -> NDArray[np.bool_]:
     return np.tri(queries, keys, keys - queries, dtype=bool)
 
 
-def embedding(p: Program, name: str, ids: NDArray[np.integer] | None, shape: tuple[int, int], rows: int) -> Tensor:
+def embedding(
+    p: Program,
+    name: str,
+    ids: NDArray[np.integer] | None,
+    shape: tuple[int, int],
+    rows: int,
+    *,
+    frozen: bool = False,
+) -> Tensor:
     """Rows `ids` of a host table [vocabulary, width]; rows: number of ids."""
-    table = p.vector(name, shape)
+    table = p.vector(name, shape, frozen=frozen)
     if p.values and not table.array.any():
         table.array[...] = p.rng.standard_normal(shape) * 0.5
     return ops.gather(table, ids, rows)
