@@ -59,6 +59,7 @@ _OPTIMIZE: Final = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
 _LIBRARY_OBJECTS: Final = "verilated*.o"
 """Objects that any model can use. The main program, verilator.o, is not among them: it holds the size of the model."""
 _SIM_TIME: Final = "sim_time_duration"
+_HIERARCHICAL: Final = "--hierarchical"
 _LOG_TAIL: Final = 30
 
 
@@ -113,13 +114,15 @@ def build(
     *,
     build_args: Sequence[str] = (),
     probes: Sequence[tuple[str, str]] = (),
+    blocks: Sequence[str] = (),
     waves: bool = False,
 ) -> Built:
     """Return the compiled model of Verilog module `top`; compile it unless it has been compiled before.
 
     sources: file name -> Verilog text. build_args: further arguments of Verilator. probes: (module, signal) pairs that
     a test reads or writes below the top; without them only the ports of the top are visible, which makes builds and
-    simulations several times faster. waves: let `run` record signal traces (also when WAVES=1 is set).
+    simulations several times faster. blocks: modules that are compiled once, however many instances there are: large
+    arrays take very long without. waves: let `run` record signal traces (also when WAVES=1 is set).
 
     Warnings of Verilator stop the build except those in `tb/waivers.vlt`. Two processes that want the same model build
     it once. Raises MissingToolError, BuildError, and ValueError when `top` is not among the sources.
@@ -128,6 +131,11 @@ def build(
     tools = find_tools()
     files = {**sources, "ports.vlt": _control_file(sources, top, probes), "waivers.vlt": _waivers()}
     args = (*_VERILATOR_FLAGS, *build_args)
+    if blocks:
+        lines = ["`verilator_config", *(f'hier_block -module "{block}"' for block in blocks)]
+        files["blocks.vlt"] = "\n".join(lines) + "\n"
+        # Blocks are opaque to each other, so registered paths through two of them look like loops.
+        args = (*args, _HIERARCHICAL, "-Wno-UNOPTFLAT")
     key = _digest([files, top, args, waves, _OPTIMIZE, _LIBRARY_OBJECTS, tools.identity])
     home = _build_root() / "verilated"
     built = Built(top, home / key, waves)
@@ -224,6 +232,8 @@ class _Runner(Verilator):
         verilate = [word for word in verilate if word != "--public-flat-rw"]
         # Objects of Verilator's library that an earlier build compiled; make takes them as they are newer.
         copies = [["cp", *map(str, self._runtime), str(self.build_dir)]] if self._runtime else []
+        if _HIERARCHICAL in verilate:
+            make = ["Vtop_hier.mk" if word == "Vtop.mk" else word for word in make]
         return [verilate, *copies, make]
 
     def _execute(self, cmds: Sequence[Sequence[str]], cwd: os.PathLike[str] | str) -> None:

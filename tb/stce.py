@@ -75,6 +75,9 @@ class Verdict:
         return not self.differences
 
 
+MOST_IN_ONE_PIECE: Final = 64
+"""Elements of the largest array that is compiled as one piece."""
+
 _FLUSH: Final = 10_000
 """Cycles a late command may cost: it finds the array empty and starts anew."""
 
@@ -88,7 +91,9 @@ def bench_config(config: SatConfig, *, deep: bool = False) -> SatConfig:
 @lru_cache(maxsize=8)
 def build_stce(config: SatConfig) -> Built:
     """Return the Verilated engine of this configuration, built if need be."""
-    return build(emit(Stce(config), "sat_stce"), "sat_stce")
+    # Small arrays simulate several times faster as one piece, large ones do not compile as one.
+    blocks = ("sat_row",) if config.elements > MOST_IN_ONE_PIECE else ()
+    return build(emit(Stce(config), "sat_stce"), "sat_stce", blocks=blocks)
 
 
 def run_products(config: SatConfig, jobs: Sequence[Job]) -> list[RtlRun]:
