@@ -83,7 +83,7 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-DEMO: Final = TrainConfig()
+DEMO: Final = TrainConfig(epochs=10, lr=0.04, warmup=2.0)
 """The runs of `nmsat demo`: digits in contract arithmetic; the dense one is DEMO.replace(method='dense')."""
 
 
