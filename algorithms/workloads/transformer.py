@@ -31,8 +31,12 @@ def dense(
     bp: Pattern | None = None,
     frozen: bool = False,
     masked_gradient: bool = False,
+    label: str = "",
 ) -> Tensor:
-    """Return x through a linear layer called `name` with n outputs; options as of `Program.weight`."""
+    """Return x through a linear layer called `name` with n outputs; options as of `Program.weight`.
+
+    label: name of its products, if that is another one.
+    """
     w = p.weight(
         name,
         (x.shape[-1], n),
@@ -43,7 +47,7 @@ def dense(
         frozen=frozen,
         masked_gradient=masked_gradient,
     )
-    return linear(name, x, w, p.vector(f"{name}.bias", (n,), frozen=frozen) if bias else None)
+    return linear(label or name, x, w, p.vector(f"{name}.bias", (n,), frozen=frozen) if bias else None)
 
 
 def norm(p: Program, name: str, x: Tensor, *, frozen: bool = False) -> Tensor:
