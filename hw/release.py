@@ -32,6 +32,9 @@ ENGINES: Final[dict[str, Callable[[SatConfig], Component]]] = {
 }
 """Top module of each engine, and the component behind it; `sat_pregen` holds weight update and its pruners."""
 
+REPORTED_DEPTH: Final = 4096
+"""Entries of the buffers in resource reports."""
+
 
 def rtl_files(config: SatConfig) -> dict[str, str]:
     """Return file name -> Verilog of all engines of `config`, one leaf or top per file, in the order of a file list.
@@ -50,7 +53,12 @@ def rtl_files(config: SatConfig) -> dict[str, str]:
 
 
 def synthesis_tops(config: SatConfig) -> dict[str, Callable[[], Component]]:
-    """Return name -> maker of what resources are reported for: the element first, then the parts around it."""
+    """Return name -> maker of what resources are reported for: the element first, then the parts around it.
+
+    Buffers have `REPORTED_DEPTH` entries whatever the configuration says: Yosys takes very long over deeper ones, and
+    their block RAMs follow from the depth (`dataflow.memory_plan.buffer_counts`).
+    """
+    config = config.replace(act_depth=REPORTED_DEPTH, weight_depth=REPORTED_DEPTH, sum_depth=REPORTED_DEPTH)
     return {
         "element, 1 lane": lambda: Uspe(config.replace(act_lanes=1)),
         "element, 2 lanes": lambda: Uspe(config.replace(act_lanes=2)),

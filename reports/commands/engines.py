@@ -114,6 +114,8 @@ def _verification(scale: int, number: int) -> list[dict[str, Any]]:
 
 
 def _text(values: dict[str, Any], over: list[str]) -> str:
+    from hw.release import REPORTED_DEPTH
+
     m, k, n = SHAPE
     use = [
         (row["pattern"], f"{row['os']:.2%}", f"{row['ws']:.2%}", f"{row['least']:.0%}") for row in values["utilization"]
@@ -131,7 +133,7 @@ def _text(values: dict[str, Any], over: list[str]) -> str:
             f"Utilization of 32 x 32 elements on {m} x {k} x {n}, operands on chip (multiply-adds / cycles x elements)",
             table(("pattern", "OS", "WS", "at least"), use),
             "",
-            "Resources (Yosys, UltraScale+; LUT: logic cells, distributed RAM, shift registers; RAM of 18 kbit)",
+            f"Resources (Yosys, UltraScale+; LUT with distributed RAM and SRL; buffers of {REPORTED_DEPTH} entries)",
             table(("unit", "LUT", "logic", "as RAM", "as SRL", "FF", "DSP", "RAM18"), take),
             f"element, 1 lane: limits {limits}: {verdict}",
             "",
