@@ -89,7 +89,7 @@ def test_the_check_itself_fails() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_every_pattern_and_mapping_long(seed: int) -> None:
-    config = TINY.replace(adder_stages=1 + 2 * seed, act_lanes=1 + seed % 2)
+    config = bench_config(preset("tiny"), deep=True).replace(adder_stages=1 + 2 * seed, act_lanes=1 + seed % 2)
     check(config, jobs(config, patterns(), seed=100 + seed, top=60))
 
 
