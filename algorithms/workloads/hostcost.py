@@ -36,6 +36,8 @@ COSTS: Final[dict[str, Cost]] = {
     "RMSNormalization": Cost(5, 3, 9, 5),
     "ReduceMean": Cost(1, 1, 1, 1),
     "ReduceSum": Cost(1, 1, 1, 1),
+    "ArgMin": Cost(1, 2),
+    "Abs": Cost(1, 2, 2, 3),
     "MaxPool": Cost(1, 1, 1, 1),
     "Transpose": Cost(0, 2, 0, 2),
     "Expand": Cost(0, 2, 0, 2),
@@ -49,6 +51,8 @@ COSTS: Final[dict[str, Cost]] = {
     "RelativeShift": Cost(0, 2, 0, 2),
     # Difference, square, sum.
     "SquaredError": Cost(3, 2, 2, 3),
+    # Magnitude, subtraction, maximum, sign, and the gradient step before it (2).
+    "SoftThreshold": Cost(6, 4),
     # Compare with a bound while walking the row once.
     "MaskedFill": Cost(1, 2, 1, 2),
     # First and second moment (3 + 4), bias correction, root, division, step; 5 words of 4 bytes read, 3 written.
