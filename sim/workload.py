@@ -175,19 +175,35 @@ def check_values(result: WorkloadResult) -> list[Mismatch]:
     return [found for item in held if (found := _compare(item)) is not None]
 
 
+def part_operands(
+    item: Lowered,
+) -> Iterator[tuple[Part, NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]]:
+    """Yield (part, a, w, keep) of every product that the array runs for a lowered product with values.
+
+    keep says which elements of w are in the chain. Raises ValueError if the product holds no values.
+    """
+    for part, _, a, w, keep in _cuts(item):
+        yield part, a, w, keep
+
+
 def runs(item: Lowered) -> Iterator[tuple[Part, Cut, Tiling, NDArray[np.float16], Packed]]:
     """Yield every product that the array runs for a lowered product with values: part, cut, tiling, a, packed W."""
+    for part, cut, a, w, keep in _cuts(item):
+        tiling = best_tiling(item.config, part.m, part.k, part.n, part.pattern)
+        yield part, cut, tiling, a, pack_kept(w, keep, tiling.mapping.n, tiling.mapping.m)
+
+
+def _cuts(item: Lowered) -> Iterator[tuple[Part, Cut, NDArray, NDArray, NDArray]]:
     product = item.product
     if product.a is None or product.w is None:
         raise ValueError(f"product {product.name!r} holds no values")
     kept = _kept(product)
     for part in item.parts:
-        tiling = best_tiling(item.config, part.m, part.k, part.n, part.pattern)
         for cut in part.cuts:
             a = _take(_copy(product.a, product.count, cut.copy), cut.rows, cut.depth)
             which = cut.copy if cut.expert is None else cut.expert
             w, keep = (_take(x[which] if x.ndim == 3 else x, cut.depth, cut.columns) for x in (product.w, kept))
-            yield part, cut, tiling, a, pack_kept(w, keep, tiling.mapping.n, tiling.mapping.m)
+            yield part, cut, a, w, keep
 
 
 def simulated(item: Lowered) -> NDArray[np.float32]:
