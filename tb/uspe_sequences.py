@@ -29,6 +29,16 @@ class Sequence(NamedTuple):
     results: list[tuple[int, int]]
 
 
+def join(sequences: list[Sequence]) -> Sequence:
+    """Return the sequences one after the other; each begins with a reset of its own."""
+    words: list[Words] = []
+    results: list[tuple[int, int]] = []
+    for sequence in sequences:
+        results += [(len(words) + cycle, bits) for cycle, bits in sequence.results]
+        words += sequence.words
+    return Sequence(words, np.concatenate([sequence.rst for sequence in sequences]), results)
+
+
 class Shape(NamedTuple):
     """A pattern n:m and the rows of the interleave rectangle; `lanes` of the configuration bounds a * m."""
 

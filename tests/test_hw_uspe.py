@@ -12,7 +12,7 @@ from hw.uspe import Uspe
 from hw.verilog import emit
 from tb.runner import Built, build, run
 from tb.uspe_model import UspeModel, Words
-from tb.uspe_sequences import Sequence, Shape, output_stationary, random_words, weight_stationary
+from tb.uspe_sequences import Sequence, Shape, join, output_stationary, random_words, weight_stationary
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
@@ -59,19 +59,21 @@ def test_random_words(element: tuple[SatConfig, Built]) -> None:
 
 def test_output_stationary_tiles(element: tuple[SatConfig, Built]) -> None:
     config, built = element
+    sequences = []
     for seed, shape in enumerate(OS_SHAPES):
         windows = max(2, -(-(3 + config.adder_stages + 8) // (8 * shape.n)))
-        sequence = output_stationary(config, shape, windows=windows, tiles=3, seed=seed)
-        assert len(sequence.results) == 24
-        _check(config, sequence, _outputs(built, sequence))
+        sequences.append(output_stationary(config, shape, windows=windows, tiles=3, seed=seed))
+    joined = join(sequences)
+    assert len(joined.results) == 24 * len(OS_SHAPES)
+    _check(config, joined, _outputs(built, joined))
 
 
 def test_weight_stationary_row_blocks(element: tuple[SatConfig, Built]) -> None:
     config, built = element
-    for seed, shape in enumerate(WS_SHAPES):
-        sequence = weight_stationary(config, shape, windows=4, seed=seed)
-        assert len(sequence.results) == 32
-        _check(config, sequence, _outputs(built, sequence))
+    sequences = [weight_stationary(config, shape, windows=4, seed=seed) for seed, shape in enumerate(WS_SHAPES)]
+    joined = join(sequences)
+    assert len(joined.results) == 32 * len(WS_SHAPES)
+    _check(config, joined, _outputs(built, joined))
 
 
 def test_a_wrong_bit_is_found(element: tuple[SatConfig, Built]) -> None:
@@ -93,5 +95,5 @@ def test_every_configuration(lanes: int, stages: int) -> None:
     for seed in range(4):
         sequences += [output_stationary(config, shape, windows=3, tiles=4, seed=seed) for shape in OS_SHAPES]
         sequences += [weight_stationary(config, shape, windows=5, seed=seed) for shape in WS_SHAPES]
-    for sequence in sequences:
-        _check(config, sequence, _outputs(built, sequence))
+    joined = join(sequences)
+    _check(config, joined, _outputs(built, joined))
