@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from algorithms.workloads.registry import SCALES, VARIANTS, record, workload, workloads
+from algorithms.tape import Stage
+from algorithms.workloads.registry import SCALES, VARIANTS, check_request, record, workload, workloads
 from dataflow.config import preset
 from dataflow.lowering import Options
 from sim.workload import check_values, simulate_tape
@@ -56,10 +57,12 @@ def workload_run(
     """Run a workload and return everything found as plain values.
 
     At the scale 'small' the study runs first (about 10 s), its trained parameters are recorded with values, and every
-    product is held against the simulator: `match`, `mismatches`. Raises ValueError for unknown names.
+    product is held against the simulator: `match`, `mismatches`. Raises ValueError for an unknown name, scale or
+    variant.
     """
     found = workload(name)
-    config = preset(CONFIGS.get(scale, "tiny")) if config is None else config
+    check_request(scale, variant)
+    config = preset(CONFIGS[scale]) if config is None else config
     begin = time.perf_counter()
     answer: Study | None = found.study(variant) if study and scale == "small" else None
     program = record(name, scale, variant, store=None if answer is None else answer.store)
@@ -186,6 +189,31 @@ def causal_attention(config: SatConfig) -> dict[str, int]:
     return found
 
 
+def iso_flop_cycles(config: SatConfig) -> list[dict[str, Any]]:
+    """Return cycles of ResNet-18 and of its Sparse-IFT forms at s = 0.75: forward pass and whole training step."""
+    from algorithms.workloads.program import Program
+    from algorithms.workloads.sparse_ift import RESNET18_CIFAR, Family, Size, run
+
+    families: tuple[Family, ...] = ("wide", "parallel", "factorized", "doped")
+    # One branch at density 1 is the network itself.
+    dense = Size(network=RESNET18_CIFAR, family="parallel", sparsity=0.0)
+    cases: list[tuple[str, Size, Variant]] = [("dense", dense, "faithful")]
+    for family in families:
+        size = Size(network=RESNET18_CIFAR, family=family)
+        cases.append((f"{family}, faithful", size, "faithful"))
+        cases.append((f"{family}, nm", size, "nm"))
+    rows = []
+    for label, size, variant in cases:
+        program = Program(values=False)
+        run(program, size, variant)
+        result = simulate_tape(program.tape, config)
+        forward = [item for item in result.lowered if item.product.stage is Stage.FF]
+        macs = sum(item.product.macs_true for item in forward)
+        row = {"network": label, "forward": sum(item.cycles for item in forward), "step": result.cycles, "macs": macs}
+        rows.append(row)
+    return rows
+
+
 def permutation_gains(name: str, variant: Variant, config: SatConfig) -> dict[str, Any]:
     """Return the cycles of a trained small workload: columns in place, put together, rows reordered besides."""
     tape = record(name, "small", variant, store=workload(name).study(variant).store).tape
@@ -243,7 +271,7 @@ def page() -> str:
     progress = [(f"{row['progress']:.0%}", f"{row['density']:.3f}", *_numbers(row)) for row in granet_progress(big)]
     gains = [permutation_gains(name, "faithful", tiny) for name in ("granet", "squarehead")]
     labels = ("dense", "in place", "columns", "columns and rows")
-    attention = causal_attention(big)
+    attention, iso = causal_attention(big), iso_flop_cycles(big)
     return "\n\n".join(
         [
             "# Sparse methods as workloads",
@@ -255,8 +283,13 @@ def page() -> str:
             table("small", tiny),
             f"## GraNet, a step at the densities of its schedule, {big.name}",
             markdown(("pruning done", "density", "true density", "cover", "speed-up", "ideal"), progress),
+            f"## Sparse-IFT beside the network it replaces, ResNet-18, 75 %, {big.name}",
+            markdown(
+                ("network", "forward GMAC needed", "cycles forward", "cycles training step"),
+                [(r["network"], f"{r['macs'] / 1e9:.4g}", _spaced(r["forward"]), _spaced(r["step"])) for r in iso],
+            ),
             f"## MoA, attention products of one layer, {big.name}",
-            markdown(tuple(attention), [tuple(f"{cycles:,}".replace(",", " ") for cycles in attention.values())]),
+            markdown(tuple(attention), [tuple(_spaced(cycles) for cycles in attention.values())]),
             f"## What a layout of the weights buys, trained masks, {tiny.name}",
             markdown(("workload", *labels), [(str(g["name"]), *(str(g[label]) for label in labels)) for g in gains]),
             "## Studies",
@@ -298,13 +331,13 @@ def _item(item: Lowered) -> dict[str, Any]:
 
 
 def _cells(result: WorkloadResult) -> tuple[str, ...]:
-    ways = ", ".join(f"{way} {share:.0%}" for way, share in result.ways().items())
+    ways = ", ".join(f"{way} {share:.0%}" for way, share in result.ways().items() if share >= 0.005)
     return (
         f"{result.macs_full / 1e9:.4g}",
         f"{result.density:.3f}",
         f"{result.cover:.3f}",
-        f"{result.cycles_dense:,}".replace(",", " "),
-        f"{result.cycles:,}".replace(",", " "),
+        _spaced(result.cycles_dense),
+        _spaced(result.cycles),
         f"{result.speedup:.2f}",
         f"{result.ideal:.2f}",
         f"{result.sat_share:.1%}",
@@ -316,6 +349,10 @@ def _cells(result: WorkloadResult) -> tuple[str, ...]:
 def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
     keys = ("true_density", "cover_density", "speedup", "speedup_ideal")
     return tuple(f"{row[key]:.3f}" for key in keys)
+
+
+def _spaced(cycles: int) -> str:
+    return f"{cycles:,}".replace(",", " ")
 
 
 def _number(value: float | str) -> str:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from algorithms.data import digits
+from algorithms.tape import Pattern
+from algorithms.workloads import ops
+from algorithms.workloads.products import linear
+from algorithms.workloads.program import Program, differences
 from algorithms.workloads.registry import record, workloads
 from dataflow.config import preset
 from reports import workloads as reports
 from sim.product import simulate_product
-from sim.workload import simulate_tape
+from sim.workload import check_values, simulate_tape
 from sim.workload_sample import sample_products
 
 TINY = preset("tiny")
@@ -62,6 +70,15 @@ def test_speed_up_grows_with_the_pruning_of_granet() -> None:
     assert speedups[-1] > speedups[0] + 0.15
 
 
+def test_sparse_wide_costs_the_forward_pass_of_the_dense_network() -> None:
+    rows = {row["network"]: row for row in reports.iso_flop_cycles(preset("vcu1525"))}
+    dense, wide = rows["dense"], rows["wide, nm"]
+    assert wide["macs"] == pytest.approx(dense["macs"], rel=0.01)
+    assert wide["forward"] == pytest.approx(dense["forward"], rel=0.02)
+    assert rows["wide, faithful"]["forward"] > 2 * dense["forward"]  # a cover loses the premise
+    assert wide["step"] == pytest.approx(2 * dense["step"], rel=0.02)  # the weight gradient is dense
+
+
 def test_spans_save_cycles_beyond_the_causal_mask() -> None:
     found = reports.causal_attention(preset("vcu1525"))
     assert found["all pairs"] > 1.9 * found["causal"]
@@ -82,6 +99,23 @@ def test_samples_are_products_of_the_program(name: str) -> None:
         product = next(p for p in tape.products if (p.name, p.stage.value) == (sample.product, sample.stage))
         if sample.whole and product.y is not None and product.count == 1 and sample.how == "native":
             assert np.array_equal(y, product.y)
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    """The program in docs/workloads.md, with values and with shapes."""
+    text = (Path(__file__).parent.parent / "docs" / "workloads.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    scope: dict[str, Any] = dict.fromkeys(("Size", "Variant"), object)
+    scope |= {"Program": Program, "Pattern": Pattern, "digits": digits, "linear": linear, "ops": ops}
+    exec(code, scope)
+    size = SimpleNamespace(rows=20, inputs=64)
+    for variant in ("faithful", "nm"):
+        values, shapes = Program(exact=True), Program(values=False)
+        values.tape.values = True
+        for program in (values, shapes):
+            scope["run"](program, size, variant)
+        assert differences(values.tape, shapes.tape) == []
+        assert check_values(simulate_tape(values.tape, TINY)) == []
 
 
 def test_samples_need_values() -> None:

@@ -82,6 +82,13 @@ def workload(name: str) -> Workload:
     return known[name]
 
 
+def check_request(scale: str, variant: str) -> None:
+    """Raise ValueError for an unknown scale or variant."""
+    for what, value, known in (("scale", scale, SCALES), ("variant", variant, VARIANTS)):
+        if value not in known:
+            raise ValueError(f"{what} is {value!r}; it must be one of {', '.join(known)}")
+
+
 def record(
     name: str,
     scale: Scale,
@@ -98,9 +105,7 @@ def record(
     unknown name, scale or variant, or values at the scale 'paper'.
     """
     found = workload(name)
-    for what, value, known in (("scale", scale, SCALES), ("variant", variant, VARIANTS)):
-        if value not in known:
-            raise ValueError(f"{what} is {value!r}; it must be one of {', '.join(known)}")
+    check_request(scale, variant)
     values = scale == "small" if values is None else values
     if values and scale == "paper":
         raise ValueError("values is True at scale 'paper'; the tensors of the paper are not allocated, use 'small'")
