@@ -10,37 +10,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dataflow.duration import Duration, product_duration
 from dataflow.transfers import Bursts, burst_shape, busy_cycles, memory_timing, transfer_bound, transfer_cycles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dataflow.duration import Duration
     from dataflow.tiling import Tiling
     from dataflow.traffic import Order, Traffic
     from dataflow.transfers import MemoryTiming, Stream
 
 
-@dataclass(frozen=True)
-class Share:
-    """Bursts on the busiest channel, `each` cycles long, dealt to slots: the first `count % slots` take one more."""
+class Share(NamedTuple):
+    """Bursts on the busiest channel, `each` cycles long: `whole` for every slot and one more for the first `extra`."""
 
-    count: int
+    whole: int
+    extra: int
     each: int
     slots: int
+
+    @classmethod
+    def deal(cls, count: int, each: int, slots: int) -> Share:
+        """Return `count` bursts dealt to slots."""
+        whole, extra = divmod(count, slots)
+        return cls(whole, extra, each, slots)
 
     def at(self, slot: int) -> Bursts:
         """Bursts of a slot; none outside the product."""
         if not 0 <= slot < self.slots:
             return 0, self.each
-        return self.count // self.slots + (slot < self.count % self.slots), self.each
-
-    @property
-    def extra(self) -> int:
-        """Slots that take one more."""
-        return self.count % self.slots
+        return self.whole + (slot < self.extra), self.each
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Piped:
             raise ValueError(f"slots is {self.slots!r}; a product has at least 1")
         config, traffic = self.tiling.config, self.traffic
         timing = memory_timing(config.memory, config.clock_mhz)
-        object.__setattr__(self, "duration", product_duration(self.tiling))
+        object.__setattr__(self, "duration", self.tiling.duration)
         object.__setattr__(self, "timing", timing)
         shares = tuple(_share(timing, stream, self.slots) for stream in (traffic.a, traffic.w, traffic.y))
         object.__setattr__(self, "shares", shares)
@@ -111,10 +112,16 @@ class Piped:
         """Stores after the last slot."""
         return (self.shares[2].at(self.slots - 1),)
 
+    @property
+    def hides_memory(self) -> bool:
+        """Whether every slot computes so long that the most bursts that one moves are hidden; False is no proof."""
+        bursts = [share.at(0) for share in self.shares]
+        return transfer_bound(self.timing, bursts) <= self._array // self.slots - self.tiling.window
+
     def kinds(self, edge: Edge, *, overlap: bool = True) -> Iterator[Slot]:
         """Yield the slots of the product, equal ones together; overlap: memory works beside the array, not after it."""
         a, w, y = self.shares
-        array = Share(self._array, 1, self.slots)
+        array = Share.deal(self._array, 1, self.slots)
         last = self.slots - 1
         marks = {0, 1, last, self.slots, a.extra - 1, w.extra - 1, y.extra + 1, array.extra}
         places = sorted(mark for mark in marks if 0 <= mark <= self.slots)
@@ -140,12 +147,15 @@ class Piped:
 
 def _share(timing: MemoryTiming, stream: Stream, slots: int) -> Share:
     count, each = burst_shape(timing, stream)
-    return Share(-(-count // timing.channels), each, slots)
+    return Share.deal(-(-count // timing.channels), each, slots)
 
 
 def piped_cycles(product: Piped) -> int:
     """Return the cycles of a product by itself: first operands, slots, last results; what the scheduler compares."""
-    start = transfer_cycles(product.timing, (*product.first_a, *product.first_w))
-    slots = sum(slot.count * slot.cycles for slot in product.kinds(Edge()))
-    end = transfer_cycles(product.timing, product.last_y)
+    timing = product.timing
+    start = transfer_cycles(timing, (*product.first_a, *product.first_w))
+    end = transfer_cycles(timing, product.last_y)
+    if product.hides_memory:
+        return start + product.duration.total + end
+    slots = sum([slot.count * slot.cycles for slot in product.kinds(Edge())])
     return start + product.duration.fill + slots + product.duration.finish + end

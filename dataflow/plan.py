@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from algorithms.tape import Product, Stage
-from dataflow.duration import product_duration
 from dataflow.pipeline import Piped, piped_cycles
 from dataflow.tiling import MAX_WINDOWS, Tiling, legal_mappings
 from dataflow.timing import drain_cycles, window_cycles
@@ -87,11 +86,12 @@ def _schedule(config: SatConfig, shape: _Shape, weights: bool, switches: Switche
         if best is not None and bound > least * (1 + TOLERANCE):
             break
         tiling = Tiling(config, mapping, product.m, product.k, product.n, product.count)
+        by_order = operands.by_order(tiling)
         for order in _orders(tiling):
-            traffic = operands.traffic(tiling, order)
+            traffic = by_order(order)
             if best is not None and traffic.bytes >= best.traffic.bytes and bound >= least * (1 - TOLERANCE):
                 continue  # no fewer bytes, and not clearly quicker whatever the memory does
-            if best is not None and product_duration(tiling).total > least * (1 + TOLERANCE):
+            if best is not None and tiling.duration.total > least * (1 + TOLERANCE):
                 break
             piped, cycles = _best_cut(tiling, order, traffic)
             quicker = best is None or cycles < least * (1 - TOLERANCE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from dataflow.duration import product_duration
 from dataflow.tiling import MAX_WINDOWS, Tiling, legal_mappings
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def best_tiling(
         # No mapping is quicker than its windows: most lose on that already.
         if least is not None and tiling.commands * tiling.windows * tiling.window >= least:
             continue
-        total = product_duration(tiling).total
+        total = tiling.duration.total
         if least is None or total < least:
             best, least = tiling, total
     return best

@@ -74,14 +74,17 @@ class _Builder:
         pending = dict(self._updates)
         previous: Product | None = None
         products = self._ordered()
-        last = {layer_of(p.name): i for i, p in enumerate(products) if p.stage is not Stage.FF}
+        backward = [(i, layer_of(p.name)) for i, p in enumerate(products) if p.stage is not Stage.FF]
+        last = {layer: i for i, layer in backward}
+        first = {layer: i for i, layer in reversed(backward)}
         for i, product in enumerate(products):
-            pruned = list(self._online(product)) + list(self._gradients(products, i))
-            yield from pruned
-            needs = bool(self._online_pattern(product)) or (layer_of(product.name), product.stage) in self._prunes
+            layer = layer_of(product.name)
+            yield from self._online(product)
+            if first.get(layer) == i:
+                yield from self._gradients(layer)
+            needs = bool(self._online_pattern(product)) or (layer, product.stage) in self._prunes
             yield self._product(product, depends(product, previous), needs)
             previous = product
-            layer = layer_of(product.name)
             if last.get(layer) == i and layer in pending:
                 yield self._update(pending.pop(layer))
         for update in pending.values():
@@ -144,13 +147,8 @@ class _Builder:
         packed = product.count * packed_bytes(product.k, product.n, pattern.n, pattern.m)
         yield PruneRun(name=product.name, beats=beats, bytes=dense + packed)
 
-    def _gradients(self, products: list[Product], i: int) -> Iterator[PruneRun]:
-        """Yield the pruning of dY when the first backward product of its layer comes."""
-        layer = layer_of(products[i].name)
-        if products[i].stage is Stage.FF or any(
-            p.stage is not Stage.FF and layer_of(p.name) == layer for p in products[:i]
-        ):
-            return
+    def _gradients(self, layer: str) -> Iterator[PruneRun]:
+        """Yield the pruning of dY, in front of the first backward product of its layer."""
         for stage in (Stage.BP, Stage.WU):
             for prune in self._prunes.get((layer, stage), []):
                 packed = packed_bytes(prune.length, prune.vectors, prune.pattern.n, prune.pattern.m)

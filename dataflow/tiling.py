@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from dataflow.config import GROUP_SIZES, INTERLEAVE
+from dataflow.duration import product_duration
 from dataflow.timing import window_cycles
 from dataflow.words import TileCommand
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from algorithms.tape import Pattern
     from dataflow.config import SatConfig
+    from dataflow.duration import Duration
 
 RECTANGLES: Final = (1, 2, 4, 8)
 """Legal a of an interleave rectangle a x b = 8."""
@@ -76,6 +78,11 @@ class Tiling:
     """A product Y[m, n] = A[m, k] @ W[k, n] cut for the array by a mapping.
 
     count: as many independent products of this shape follow each other without a break (heads of an attention).
+    Derived once, because the scheduler makes thousands of these:
+    groups: along K; tile_rows: rows of Y that one command covers, a R (OS) or the blocks of one chunk (WS);
+    row_tiles: tiles (OS) or chunks (WS) along M; column_tiles: along N; depth_tiles: commands along K, 1 in OS, array
+    loads in WS; blocks: row blocks of one WS command; windows: of one command; window: its cycles; commands: of all
+    `count` products; beats: activation beats per row of one command; pairs: pairs per column of one command.
     """
 
     config: SatConfig
@@ -84,75 +91,51 @@ class Tiling:
     k: int
     n: int
     count: int = 1
+    groups: int = field(init=False, compare=False, repr=False)
+    tile_rows: int = field(init=False, compare=False, repr=False)
+    row_tiles: int = field(init=False, compare=False, repr=False)
+    column_tiles: int = field(init=False, compare=False, repr=False)
+    depth_tiles: int = field(init=False, compare=False, repr=False)
+    blocks: int = field(init=False, compare=False, repr=False)
+    windows: int = field(init=False, compare=False, repr=False)
+    window: int = field(init=False, compare=False, repr=False)
+    commands: int = field(init=False, compare=False, repr=False)
+    beats: int = field(init=False, compare=False, repr=False)
+    pairs: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("m", "k", "n", "count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; a product has at least 1 of each")
-        if not self.mapping.ws and self.groups > MAX_WINDOWS:
-            raise ValueError(f"k is {self.k!r}; output stationary takes at most {MAX_WINDOWS * self.mapping.m}")
+        if self.m < 1 or self.k < 1 or self.n < 1 or self.count < 1:
+            name = next(name for name in ("m", "k", "n", "count") if getattr(self, name) < 1)
+            raise ValueError(f"{name} is {getattr(self, name)!r}; a product has at least 1 of each")
+        config, mapping = self.config, self.mapping
+        a, b, slots, rows = mapping.a, mapping.b, mapping.slots, config.rows
+        groups = -(-self.k // mapping.m)
+        if not mapping.ws and groups > MAX_WINDOWS:
+            raise ValueError(f"k is {self.k!r}; output stationary takes at most {MAX_WINDOWS * mapping.m}")
+        depth = -(-groups * mapping.parts // rows) if mapping.ws else 1
+        blocks = _blocks(config, -(-self.m // a), depth)
+        tile_rows = a * (blocks if mapping.ws else rows)
+        row_tiles, column_tiles = -(-self.m // tile_rows), -(-self.n // (b * config.columns))
+        windows = blocks if mapping.ws else groups
+        # As object.__setattr__ for each, in one call: the only way round `frozen` for derived fields.
+        self.__dict__.update(
+            groups=groups,
+            tile_rows=tile_rows,
+            row_tiles=row_tiles,
+            column_tiles=column_tiles,
+            depth_tiles=depth,
+            blocks=blocks,
+            windows=windows,
+            window=window_cycles(config, slots, mapping.m, a),
+            commands=row_tiles * column_tiles * depth * self.count,
+            beats=windows * a * mapping.m // config.act_lanes,
+            pairs=slots * b * (rows if mapping.ws else groups),
+        )
 
     @cached_property
-    def groups(self) -> int:
-        """Groups along K."""
-        return -(-self.k // self.mapping.m)
-
-    @cached_property
-    def column_tiles(self) -> int:
-        """Tiles along N."""
-        return -(-self.n // (self.mapping.b * self.config.columns))
-
-    @cached_property
-    def tile_rows(self) -> int:
-        """Rows of Y one command covers: a R (OS) or the blocks of one chunk (WS)."""
-        if not self.mapping.ws:
-            return self.mapping.a * self.config.rows
-        return self.blocks * self.mapping.a
-
-    @cached_property
-    def row_tiles(self) -> int:
-        """Tiles (OS) or chunks (WS) along M."""
-        return -(-self.m // self.tile_rows)
-
-    @cached_property
-    def depth_tiles(self) -> int:
-        """Commands along K: 1 in OS, array loads in WS."""
-        if not self.mapping.ws:
-            return 1
-        return -(-self.groups * self.mapping.parts // self.config.rows)
-
-    @cached_property
-    def blocks(self) -> int:
-        """WS: row blocks of one command: M cut evenly so that a command takes it, and the result buffers its sums."""
-        total = -(-self.m // self.mapping.a)
-        limit = MAX_WINDOWS if self.depth_tiles == 1 else self.config.sum_depth // INTERLEAVE
-        return -(-total // -(-total // limit))
-
-    @cached_property
-    def windows(self) -> int:
-        """Windows of one command."""
-        return self.blocks if self.mapping.ws else self.groups
-
-    @cached_property
-    def window(self) -> int:
-        """Cycles of one window."""
-        return window_cycles(self.config, self.mapping.slots, self.mapping.m, self.mapping.a)
-
-    @cached_property
-    def commands(self) -> int:
-        """Number of commands of all `count` products."""
-        return self.row_tiles * self.column_tiles * self.depth_tiles * self.count
-
-    @cached_property
-    def beats(self) -> int:
-        """Activation beats per row of one command."""
-        return self.windows * self.mapping.a * self.mapping.m // self.config.act_lanes
-
-    @cached_property
-    def pairs(self) -> int:
-        """Pairs per column of one command."""
-        per_window = self.mapping.slots * self.mapping.b
-        return per_window * (self.config.rows if self.mapping.ws else self.groups)
+    def duration(self) -> Duration:
+        """Its cycles with operands on chip."""
+        return product_duration(self)
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the commands of one product in the order in which they run."""
@@ -160,6 +143,12 @@ class Tiling:
             for row in range(self.row_tiles):
                 for depth in range(self.depth_tiles):
                     yield Tile(self, row, column, depth)
+
+
+def _blocks(config: SatConfig, total: int, depth: int) -> int:
+    """WS: row blocks of one command: M cut evenly so that a command takes it, and the result buffers its sums."""
+    limit = MAX_WINDOWS if depth == 1 else config.sum_depth // INTERLEAVE
+    return -(-total // -(-total // limit))
 
 
 @dataclass(frozen=True)

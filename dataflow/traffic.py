@@ -24,6 +24,8 @@ from dataflow.parts import GradientPart
 from dataflow.transfers import BEAT_BYTES, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from algorithms.tape import ConvShape, Product
     from dataflow.tiling import Tiling
 
@@ -101,17 +103,24 @@ class Operands:
 
     def traffic(self, tiling: Tiling, order: Order) -> Traffic:
         """Return what the product moves under a schedule."""
-        product, times = self.product, passes(tiling, order)
+        return self.by_order(tiling)(order)
+
+    def by_order(self, tiling: Tiling) -> Callable[[Order], Traffic]:
+        """Return `traffic` of one tiling as a function of the loop order, which shares what does not depend on it."""
+        product, config = self.product, tiling.config
         a, w = self._activations(tiling), self._weights(tiling)
-        tiles = tiling.row_tiles * tiling.depth_tiles * product.count
-        act = tiling.beats * tiles * times.a
-        weight = tiling.pairs * tiling.depth_tiles * tiling.column_tiles * product.count * times.w
-        return Traffic(
-            a=Stream(a.bytes * times.a, a.run),
-            w=Stream(w.bytes * times.w, w.run),
-            y=Stream(product.m * product.n * product.count * WORD, self._result_run(tiling)),
-            refills=max(_ceil(act, tiling.config.act_depth // 2), _ceil(weight, tiling.config.weight_depth // 2)),
-        )
+        y = Stream(product.m * product.n * product.count * WORD, self._result_run(tiling))
+        act = tiling.beats * tiling.row_tiles * tiling.depth_tiles * product.count
+        weight = tiling.pairs * tiling.depth_tiles * tiling.column_tiles * product.count
+
+        def traffic(order: Order) -> Traffic:
+            times = passes(tiling, order)
+            fills = _ceil(act * times.a, config.act_depth // 2), _ceil(weight * times.w, config.weight_depth // 2)
+            return Traffic(
+                a=Stream(a.bytes * times.a, a.run), w=Stream(w.bytes * times.w, w.run), y=y, refills=max(fills)
+            )
+
+        return traffic
 
     def _activations(self, tiling: Tiling) -> Stream:
         """One pass over A."""

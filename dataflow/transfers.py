@@ -103,46 +103,70 @@ def transfer_cycles(timing: MemoryTiming, bursts: Iterable[Bursts]) -> int:
 
     Exact; the time taken does not grow with the number of bursts. No bursts take no time.
     """
-    wanted = [(count, hold) for count, hold in bursts if count]
+    wanted = [burst for burst in bursts if burst[0]]
     if not wanted:
         return 0
+    if len(wanted) == 1:
+        return _alone(timing, *wanted[0])
     latency, others = timing.latency, timing.outstanding - 1
-    if all(hold * others >= latency for _, hold in wanted):
-        return latency + sum(count * hold for count, hold in wanted)
+    if others * min([hold for _, hold in wanted]) >= latency:
+        return latency + sum([count * hold for count, hold in wanted])
     return _walk(timing, wanted)
 
 
 def transfer_bound(timing: MemoryTiming, bursts: Iterable[Bursts]) -> int:
-    """Return cycles that `transfer_cycles` does not exceed: each kind of burst as if it began on an idle channel."""
-    total = 0
+    """Return cycles that `transfer_cycles` does not exceed.
+
+    The lesser of two bounds: a latency for every `outstanding` bursts; each kind of burst as if it began on an idle
+    channel.
+    """
+    number = busy = apart = 0
     for count, hold in bursts:
         if count:
-            rounds, left = divmod(count - 1, timing.outstanding)
-            round_trip = max(timing.latency + hold, timing.outstanding * hold)
-            total += rounds * round_trip + timing.latency + (left + 1) * hold
-    return total
+            number += count
+            busy += count * hold
+            apart += _alone(timing, count, hold)
+    return min(apart, busy - (-number // timing.outstanding) * timing.latency)
 
 
 def busy_cycles(bursts: Iterable[Bursts]) -> int:
     """Return the cycles in which the busiest channel moves data."""
-    return sum(count * hold for count, hold in bursts)
+    return sum([count * hold for count, hold in bursts])
+
+
+def _alone(timing: MemoryTiming, count: int, hold: int) -> int:
+    """Cycles of equal bursts on an idle channel: rounds of `outstanding` bursts, each a round trip or a stream."""
+    latency, depth = timing.latency, timing.outstanding
+    if hold * (depth - 1) >= latency:
+        return latency + count * hold
+    rounds, left = divmod(count - 1, depth)
+    return rounds * (latency + hold) + latency + (left + 1) * hold
 
 
 def _walk(timing: MemoryTiming, bursts: Sequence[Bursts]) -> int:
-    """Follow the recurrence until each burst of a window of `outstanding` is later by the same step, then jump."""
+    """Follow the recurrence until each burst of a window of `outstanding` is later by the same step, then jump.
+
+    The first kind of burst begins on an idle channel, where the ends of its last `outstanding` bursts are known.
+    """
     latency, depth = timing.latency, timing.outstanding
-    done: deque[int] = deque([0] * depth, depth)  # done[0] is the burst `outstanding` before the next one
-    for count, hold in bursts:
+    first, each = bursts[0]
+    ends = [_alone(timing, count, each) if count > 0 else 0 for count in range(first - depth + 1, first + 1)]
+    done: deque[int] = deque(ends, depth)  # done[0] is the burst `outstanding` before the next one
+    last = done[-1]
+    for count, hold in bursts[1:]:
         left, equal, step = count, 0, -1
         while left:
-            end = max(done[-1], done[0] + latency) + hold
-            gained = end - done[0]
-            done.append(end)
+            oldest = done[0]
+            ready = oldest + latency
+            last = (ready if ready > last else last) + hold
+            gained = last - oldest
+            done.append(last)
             left -= 1
             equal = equal + 1 if gained == step else 1
             step = gained
             if equal >= depth and left >= depth:
                 rounds = left // depth
-                done = deque((d + rounds * step for d in done), depth)
+                done = deque([d + rounds * step for d in done], depth)
+                last = done[-1]
                 left -= rounds * depth
-    return done[-1]
+    return last
