@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used, said in one line; 130 interrupted;
 141 the reader of stdout went away.
-With --json stdout carries one JSON object; everything else goes to stderr.
+With --json stdout carries one JSON object (a list of them for lists); everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ COMMANDS: Final[dict[str, str]] = {
     "paper": "reports.commands.paper",
     "rtl": "reports.commands.rtl",
     "verify gemm": "reports.commands.verify_gemm",
+    "verify workload": "reports.commands.verify_workload",
+    "workload list": "reports.commands.workload_list",
+    "workload run": "reports.commands.workload_run",
+    "workload table": "reports.commands.workload_table",
 }
 """Words of each command -> module that holds its COMMAND. Modules are imported when their command is used."""
 
@@ -101,7 +105,7 @@ def _run(name: str, words: list[str]) -> int:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     options = parser.parse_args(words)
     # stdout belongs to the answer; whatever a library prints on the way is for stderr.
     with redirect_stdout(sys.stderr):

@@ -177,23 +177,11 @@ def check_values(result: WorkloadResult) -> list[Mismatch]:
 
 def part_operands(
     item: Lowered,
-) -> Iterator[tuple[Part, NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]]:
-    """Yield (part, a, w, keep) of every product that the array runs for a lowered product with values.
+) -> Iterator[tuple[Part, Cut, NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]]:
+    """Yield (part, cut, a, w, keep) of every product that the array runs for a lowered product with values.
 
     keep says which elements of w are in the chain. Raises ValueError if the product holds no values.
     """
-    for part, _, a, w, keep in _cuts(item):
-        yield part, a, w, keep
-
-
-def runs(item: Lowered) -> Iterator[tuple[Part, Cut, Tiling, NDArray[np.float16], Packed]]:
-    """Yield every product that the array runs for a lowered product with values: part, cut, tiling, a, packed W."""
-    for part, cut, a, w, keep in _cuts(item):
-        tiling = best_tiling(item.config, part.m, part.k, part.n, part.pattern)
-        yield part, cut, tiling, a, pack_kept(w, keep, tiling.mapping.n, tiling.mapping.m)
-
-
-def _cuts(item: Lowered) -> Iterator[tuple[Part, Cut, NDArray, NDArray, NDArray]]:
     product = item.product
     if product.a is None or product.w is None:
         raise ValueError(f"product {product.name!r} holds no values")
@@ -206,6 +194,13 @@ def _cuts(item: Lowered) -> Iterator[tuple[Part, Cut, NDArray, NDArray, NDArray]
             yield part, cut, a, w, keep
 
 
+def runs(item: Lowered) -> Iterator[tuple[Part, Cut, Tiling, NDArray[np.float16], Packed]]:
+    """Yield every product that the array runs for a lowered product with values: part, cut, tiling, a, packed W."""
+    for part, cut, a, w, keep in part_operands(item):
+        tiling = best_tiling(item.config, part.m, part.k, part.n, part.pattern)
+        yield part, cut, tiling, a, pack_kept(w, keep, tiling.mapping.n, tiling.mapping.m)
+
+
 def simulated(item: Lowered) -> NDArray[np.float32]:
     """Return Y of a lowered product as the array computes it; results that no part computes are 0."""
     product = item.product
@@ -214,10 +209,15 @@ def simulated(item: Lowered) -> NDArray[np.float32]:
         value = simulate_product(tiling, a, packed).y
         if value is None:
             raise RuntimeError(f"product {product.name!r} was simulated without values")
-        rows = np.arange(product.m) if cut.rows is None else cut.rows
-        columns = np.arange(product.n) if cut.columns is None else cut.columns
-        y[cut.copy][np.ix_(rows, columns)] = value
+        y[cut.copy][places(product, cut)] = value
     return y if product.count > 1 else y[0]
+
+
+def places(product: Product, cut: Cut) -> tuple[NDArray[np.int64], ...]:
+    """Return where the results of a cut stand in one copy of Y, as an index of both axes."""
+    rows = np.arange(product.m) if cut.rows is None else cut.rows
+    columns = np.arange(product.n) if cut.columns is None else cut.columns
+    return np.ix_(rows, columns)
 
 
 def wanted(product: Product) -> NDArray[np.bool_]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from algorithms.nm import pack_kept
 from dataflow.schedule import best_tiling
-from sim.workload import part_operands
+from sim.workload import part_operands, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from algorithms.nm import Packed
+    from algorithms.tape import Product
     from dataflow.config import SatConfig
-    from dataflow.lowering import Lowered
+    from dataflow.lowering import Cut, Lowered
     from dataflow.tiling import Tiling
     from sim.workload import WorkloadResult
+
+SIDE: Final = 24
+"""Most rows and columns of a sample."""
+
+DEPTH: Final = 256
+"""Longest reduction of a sample: with SIDE, what the buffers of the bench hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +35,8 @@ class Sample:
     """One product, or a cut of it, as the array runs it.
 
     product, stage, how: where it comes from; whole: False if rows, columns or the end of the reduction were left out;
-    a: float16[m, k]; packed: W in the group of the tiling's mapping.
+    a: float16[m, k]; packed: W in the group of the tiling's mapping; y: float32[m, n], the program's own results, None
+    where the end of the reduction was left out.
     """
 
     product: str
@@ -39,13 +47,14 @@ class Sample:
     a: NDArray[np.float16]
     packed: Packed
     tiling: Tiling
+    y: NDArray[np.float32] | None
 
 
-def sample_products(result: WorkloadResult, config: SatConfig, count: int = 6, most: int = 20_000) -> list[Sample]:
-    """Return up to `count` samples for `config` (the bench's), each of at most `most` dense multiply-adds.
+def sample_products(result: WorkloadResult, config: SatConfig, count: int = 6, most: int = 40_000) -> list[Sample]:
+    """Return up to `count` samples for `config` (the bench's), each of about `most` dense multiply-adds at most.
 
-    Larger products are cut to their first rows, columns and steps of the reduction. Raises ValueError if the tape holds
-    no values.
+    Larger products are cut to their first rows and columns, and where the reduction is longer than DEPTH, to its first
+    steps. Raises ValueError if the tape holds no values.
     """
     held = [item for item in result.lowered if item.product.a is not None]
     if not held:
@@ -70,12 +79,12 @@ def _in_turn(kinds: list[list[Lowered]]) -> Iterator[Lowered]:
 
 
 def _sample(item: Lowered, config: SatConfig, most: int) -> Sample:
-    part, a, w, keep = next(part_operands(item))
-    m, n, k = min(part.m, 24), min(part.n, 24), part.k
-    k = min(k, max(16, most // (m * n) // 16 * 16))
-    cut = keep[:k, :n]
+    part, cut, a, w, keep = next(part_operands(item))
+    m, n, k = min(part.m, SIDE), min(part.n, SIDE), min(part.k, DEPTH)
+    while m * n * k > most:
+        m, n = (-(-m // 2), n) if m >= n else (m, -(-n // 2))
     tiling = best_tiling(config, m, k, n, part.pattern)
-    packed = pack_kept(w[:k, :n], cut, tiling.mapping.n, tiling.mapping.m)
+    packed = pack_kept(w[:k, :n], keep[:k, :n], tiling.mapping.n, tiling.mapping.m)
     product = item.product
     return Sample(
         product.name,
@@ -86,4 +95,12 @@ def _sample(item: Lowered, config: SatConfig, most: int) -> Sample:
         np.ascontiguousarray(a[:m, :k]),
         packed,
         tiling,
+        _program_values(product, cut)[:m, :n] if k == part.k and product.y is not None else None,
     )
+
+
+def _program_values(product: Product, cut: Cut) -> NDArray[np.float32]:
+    if product.y is None:
+        raise ValueError(f"product {product.name!r} has operands but no result")
+    y = product.y[cut.copy] if product.count > 1 else product.y
+    return y.reshape(product.m, product.n)[places(product, cut)].astype(np.float32)

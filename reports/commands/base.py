@@ -34,10 +34,11 @@ class InputError(Exception):
 class Answer:
     """What a command found.
 
-    values: the JSON object of --json; text: the same for people; ok: False when a comparison failed (exit code 1).
+    values: what --json prints, an object or a list of objects; text: the same for people; ok: False when a comparison
+    failed (exit code 1).
     """
 
-    values: dict[str, Any]
+    values: dict[str, Any] | list[dict[str, Any]]
     text: str
     ok: bool = True
 

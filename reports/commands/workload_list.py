@@ -1,0 +1,42 @@
+"""`nmsat workload list`: the published sparse methods that run on SAT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reports.commands.base import Answer, Command
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command: none."""
+    del parser
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Return all workloads; with --json a list of objects with `name`."""
+    del options
+    from reports.workloads import workload_list
+
+    values = workload_list()
+    return Answer(values, _text(values))
+
+
+def _text(values: list[dict[str, Any]]) -> str:
+    width = max(len(item["name"]) for item in values)
+    blank = " " * (width + 2)
+    lines = []
+    for item in values:
+        lines += [f"{item['name']:<{width}}  {item['title']} ({item['source']})", f"{blank}sparse: {item['sparse']}"]
+        lines += [f"{blank}{variant}: {meaning}" for variant, meaning in item["variants"].items()]
+    return "\n".join(lines)
+
+
+COMMAND = Command(
+    summary="List the published sparse methods that run on SAT as workloads.",
+    example="nmsat workload list --json",
+    add_arguments=add_arguments,
+    run=run,
+)
