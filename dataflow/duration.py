@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from dataflow.config import INTERLEAVE
 from dataflow.timing import drain_cycles, last_column, last_result_os, last_result_ws, load_cycles, seed_cycles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dataflow.tiling import Tiling
 
 
@@ -110,6 +112,59 @@ def result_cycles(tiling: Tiling) -> np.ndarray:
     return (np.concatenate(windows)[:, None] + last_result_ws(config, slots) + burst).ravel()
 
 
+class TileTime(NamedTuple):
+    """One command of a product: number of the copy, place of the tile, first cycle, cycles by cause.
+
+    A tile lasts from its first window (the first tile: from the loading window) to the first window of the next.
+    """
+
+    copy: int
+    column: int
+    row: int
+    depth: int
+    start: int
+    duration: Duration
+
+
+def tile_times(tiling: Tiling) -> Iterator[TileTime]:
+    """Yield the commands of a product in order; causes add up to those of `product_duration`. Time grows with them."""
+    whole = product_duration(tiling)
+    waits = _ws_command_waits(tiling) if tiling.mapping.ws else None
+    drain = whole.drain // (tiling.commands - 1) if tiling.commands > 1 else 0
+    steps, link = whole.steps // tiling.commands, whole.link // tiling.commands
+    at = 0
+    for i in range(tiling.commands):
+        weight, dependency = next(waits) if waits else (0, 0)
+        duration = Duration(
+            steps=steps,
+            link=link,
+            fill=0 if i else whole.fill,
+            drain=drain if i else 0,
+            weight=weight,
+            dependency=dependency,
+            finish=whole.finish if i == tiling.commands - 1 else 0,
+        )
+        rest, depth = divmod(i, tiling.depth_tiles)
+        rest, row = divmod(rest, tiling.row_tiles)
+        copy, column = divmod(rest, tiling.column_tiles)
+        yield TileTime(copy, column, row, depth, at, duration)
+        at += duration.total
+
+
+def _ws_command_waits(tiling: Tiling) -> Iterator[tuple[int, int]]:
+    """Yield the cycles that each WS command waits for the weight links and for sums, one by one."""
+    chains, depth, pace = tiling.commands // tiling.depth_tiles, tiling.depth_tiles, _pace(tiling)
+    load_age = tiling.window
+    for chain in range(chains):
+        state = (0, -pace.seed, -pace.seed, -load_age)
+        for at in range(depth):
+            carries = chain < chains - 1 or at < depth - 1
+            done = _walk_command(pace, state, seeded=at > 0, carries=carries)
+            state = done.state
+            yield done.weight, done.dependency
+        load_age = state[0] - state[3]
+
+
 def _ws_waits(tiling: Tiling) -> tuple[int, int]:
     """Return the cycles that WS windows wait for the weight links and for sums of the previous command.
 
@@ -154,12 +209,10 @@ class _Chain:
 
 def _walk_chain(tiling: Tiling, load_age: int, *, last: bool) -> _Chain:
     """Walk the commands of a chain; where they repeat themselves, all rounds but the last are stepped over."""
-    window, windows, depth = tiling.window, tiling.windows, tiling.depth_tiles
-    seed = seed_cycles(tiling.config, tiling.mapping.slots)
-    load = load_cycles(tiling.config, tiling.mapping.slots)
+    depth, pace = tiling.depth_tiles, _pace(tiling)
     weight = dependency = at = 0
     start, loaded = 0, -load_age
-    first = end = -seed  # starts of the previous command's first and last windows
+    first = end = -pace.seed  # starts of the previous command's first and last windows
     seen: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
     while at < depth:
         state = (start - first, start - end, start - loaded)
@@ -173,18 +226,52 @@ def _walk_chain(tiling: Tiling, load_age: int, *, last: bool) -> _Chain:
             at += times * (at - then)
         elif at:
             seen[state] = (at, start, weight, dependency)
-        begin = max(start, first + seed) if at else start
-        planned = begin + (windows - 1) * window
-        summed = max(planned, end + seed) if at else planned
-        dependency += begin - start + summed - planned
-        end = summed
-        if not (last and at == depth - 1):
-            end, loaded = _carry_load(begin, summed, window, windows, loaded + load)
-            weight += end - summed
-        first = end if windows == 1 else begin
-        start = end + window
+        carries = not (last and at == depth - 1)
+        done = _walk_command(pace, (start, first, end, loaded), seeded=at > 0, carries=carries)
+        start, first, end, loaded = done.state
+        weight += done.weight
+        dependency += done.dependency
         at += 1
     return _Chain((first, end), start, start - loaded, weight, dependency)
+
+
+class _Command(NamedTuple):
+    """A WS command that was walked: state behind it, its waits."""
+
+    state: tuple[int, int, int, int]
+    weight: int
+    dependency: int
+
+
+class _Pace(NamedTuple):
+    """What all commands of a WS product share: cycles and number of windows, cycles until a seed, of a load."""
+
+    window: int
+    windows: int
+    seed: int
+    load: int
+
+
+def _pace(tiling: Tiling) -> _Pace:
+    config, slots = tiling.config, tiling.mapping.slots
+    return _Pace(tiling.window, tiling.windows, seed_cycles(config, slots), load_cycles(config, slots))
+
+
+def _walk_command(pace: _Pace, state: tuple[int, int, int, int], *, seeded: bool, carries: bool) -> _Command:
+    """Walk one WS command; carries: another one follows, whose weights it loads.
+
+    state: first cycle that it may start in; starts of the previous command's first and last windows; start of the last
+    load of weights.
+    """
+    window, windows, seed, load = pace
+    start, first, end, loaded = state
+    begin = max(start, first + seed) if seeded else start
+    planned = begin + (windows - 1) * window
+    end = summed = max(planned, end + seed) if seeded else planned
+    if carries:
+        end, loaded = _carry_load(begin, summed, window, windows, loaded + load)
+    first = end if windows == 1 else begin
+    return _Command((end + window, first, end, loaded), end - summed, begin - start + summed - planned)
 
 
 def _carry_load(start: int, end: int, window: int, windows: int, ready: int) -> tuple[int, int]:

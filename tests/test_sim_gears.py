@@ -8,7 +8,7 @@ import pytest
 from algorithms.numeric import ordered_dot_packed
 from algorithms.tape import Pattern
 from dataflow.config import preset
-from dataflow.duration import product_duration, result_cycles
+from dataflow.duration import product_duration, result_cycles, tile_times
 from dataflow.schedule import best_tiling
 from dataflow.tiling import Tiling, legal_mappings
 from sim.links import positions
@@ -32,6 +32,20 @@ def check_equal(seed: int, count: int, top: float = 2.4) -> None:
         cycles = np.array(trace.out_cycle) - trace.starts[0][0]
         assert np.array_equal(cycles, result_cycles(tiling)[None, :] + offset[:, None]), what
         assert trace.cycles == fast.cycles, what
+        check_tiles(tiling, [cycle - trace.starts[0][0] for cycle, computes in trace.starts if computes], what)
+
+
+def check_tiles(tiling: Tiling, starts: list[int], what: str) -> None:
+    """Hold the tiles of a product against its total and against the stepped starts of their last windows."""
+    tiles, whole = list(tile_times(tiling)), product_duration(tiling)
+    for name in ("steps", "link", "fill", "drain", "weight", "dependency", "finish"):
+        parts = [getattr(tile.duration, name) for tile in tiles]
+        assert min(parts) >= 0, what
+        assert sum(parts) == getattr(whole, name), what
+    ends = [tile.start + tile.duration.total - tile.duration.finish - tiling.window for tile in tiles]
+    assert ends == starts[tiling.windows - 1 :: tiling.windows], what
+    places = [(tile.copy, tile.column, tile.row, tile.depth) for tile in tiles]
+    assert places == [(0, tile.column, tile.row, tile.depth) for tile in tiling.tiles()], what
 
 
 @pytest.mark.parametrize("seed", range(12))
