@@ -79,8 +79,8 @@ class SatConfig:
     act_depth: int = 4096
     weight_depth: int = 4096
     sum_depth: int = 4096
-    sore_lanes: int = 8
-    wuve_lanes: int = 8
+    sore_lanes: int = 16
+    wuve_lanes: int = 16
     memory: MemoryConfig = MemoryConfig()
 
     def __post_init__(self) -> None:
@@ -135,8 +135,6 @@ PRESETS: Final[dict[str, SatConfig]] = {
             act_lanes=2,
             act_depth=8192,
             weight_depth=32768,  # half of it holds 256 columns of K = 4608 at 2:8; dataflow.memory_plan counts the RAM
-            sore_lanes=32,
-            wuve_lanes=32,
         ),
     )
 }

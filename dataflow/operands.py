@@ -33,8 +33,8 @@ def activation_beats(a: np.ndarray, tile: Tile) -> np.ndarray:
     padded = np.zeros((tiling.row_tiles * tiling.tile_rows, tiling.groups * mapping.m), np.float16)
     padded[: a.shape[0], : a.shape[1]] = a
     part = padded[tile.row * tiling.tile_rows : (tile.row + 1) * tiling.tile_rows]
-    if not mapping.ws:  # r, i, g, e -> r, g, i, e
-        beats = part.reshape(rows, mapping.a, tiling.groups, mapping.m).transpose(0, 2, 1, 3)
+    if not mapping.ws:  # i, r, g, e -> r, g, i, e
+        beats = part.reshape(mapping.a, rows, tiling.groups, mapping.m).transpose(1, 2, 0, 3)
         return np.ascontiguousarray(beats).reshape(rows, -1, lanes)
     by_group = part.reshape(tiling.blocks, mapping.a, tiling.groups, mapping.m).transpose(2, 0, 1, 3)
     spread = np.repeat(by_group, mapping.parts, axis=0)[tile.depth * rows : (tile.depth + 1) * rows]
@@ -69,7 +69,8 @@ def _by_column(grid: np.ndarray, tile: Tile, blank: object) -> np.ndarray:
     """Order [groups, slots, columns] as [C, pairs]: per group (OS) or array row (WS), slot by slot, j innermost."""
     tiling, mapping = tile.tiling, tile.tiling.mapping
     columns = tiling.config.columns
-    rows = grid.reshape(tiling.groups * mapping.parts, mapping.slots, columns, mapping.b)
+    by_j = grid.reshape(tiling.groups * mapping.parts, mapping.slots, mapping.b, columns)
+    rows = by_j.transpose(0, 1, 3, 2)
     if mapping.ws:
         loaded = rows[tile.depth * tiling.config.rows : (tile.depth + 1) * tiling.config.rows]
         rows = np.full((tiling.config.rows, *rows.shape[1:]), blank, grid.dtype)
@@ -89,8 +90,9 @@ def place_results(tiling: Tiling, values: np.ndarray) -> np.ndarray:
     expected = int(np.prod(shape[1:]))
     if values.shape != (columns, expected):
         raise ValueError(f"values have shape {values.shape!r}; the product gives {(columns, expected)!r}")
-    # row tile, block, i | column tile, column, j
-    matrix = values.reshape(shape).transpose(2, 3, 5, 1, 0, 4)
+    # OS: row tile, i, r | WS: row tile, block, i; then column tile, j, column
+    rows = (2, 3, 5) if mapping.ws else (2, 5, 3)
+    matrix = values.reshape(shape).transpose(*rows, 1, 4, 0)
     full = matrix.reshape(tiling.row_tiles * blocks * a, tiling.column_tiles * columns * b)
     return np.ascontiguousarray(full[: tiling.m, : tiling.n])
 
