@@ -28,6 +28,8 @@ class TrainConfig:
     batch: samples per step, an epoch drops what does not fill one; optimizer: 'sgd' or 'adam'; lr: peak learning rate,
     reached after `warmup` epochs, then falling to 0 along a cosine; momentum: of sgd; decay: lambda of the SR-STE term,
     None for the method's own; shift: the loss scale is 2^shift, lowered and raised during the run if `dynamic_shift`.
+    split: 'test' trains on all training samples and evaluates on the test split; 'validation' keeps a fifth of the
+    training samples out, evaluates on them and leaves the test split alone (recipes are chosen so).
     dense_epochs: epochs (from the start) trained dense before the method takes over; prune_from: 'copy' compares the
     binary16 copies of the weights, 'master' the binary32 masters (outside SAT's contract); sparse_ends: prune the first
     layer and the classifier too.
@@ -51,6 +53,7 @@ class TrainConfig:
     dense_epochs: float = 0.0
     prune_from: str = "copy"
     sparse_ends: bool = False
+    split: str = "test"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
@@ -63,7 +66,8 @@ class TrainConfig:
             raise ValueError(f"shift is {self.shift!r}; it must be from 0 to {MAX_SHIFT}")
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr!r}; it must be above 0")
-        for name, known in (("optimizer", ("sgd", "adam")), ("prune_from", ("copy", "master")), ("network", NETWORKS)):
+        choices = {"optimizer": ("sgd", "adam"), "prune_from": ("copy", "master"), "split": ("test", "validation")}
+        for name, known in {**choices, "network": NETWORKS}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         arithmetic(self.arithmetic)
@@ -87,26 +91,36 @@ DEMO: Final = TrainConfig(epochs=10, lr=0.04, warmup=2.0)
 """The runs of `nmsat demo`: digits in contract arithmetic; the dense one is DEMO.replace(method='dense')."""
 
 
-def parse_config(text: str, base: TrainConfig = DEMO) -> TrainConfig:
-    """Read a TOML document of `TrainConfig` fields; fields left out are those of base.
+def parse_fields(text: str) -> dict[str, object]:
+    """Read a TOML document of `TrainConfig` fields, each of its kind; which values fit is for `TrainConfig` to check.
 
-    Raises ValueError for malformed TOML, unknown keys and wrong values, TypeError for values of the wrong kind.
+    Raises ValueError for malformed TOML and unknown keys, TypeError for values of the wrong kind.
     """
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"configuration is not TOML: {error}") from None
-    kinds = {field.name: type(getattr(base, field.name)) for field in dataclasses.fields(TrainConfig)}
-    kinds["decay"] = float
     for key, value in values.items():
-        if key not in kinds:
-            raise ValueError(f"configuration key is {key!r}; known keys: {', '.join(kinds)}")
-        kind = kinds[key]
+        kind = field_kind(key)
         if kind is float and type(value) is int:
             values[key] = float(value)
         elif type(value) is not kind:
             raise TypeError(f"{key} is {value!r}; it must be of type {kind.__name__}")
-    return base.replace(**values)
+    return values
+
+
+def field_kind(key: str) -> type:
+    """Return the type of a field's values; ValueError if there is no such field."""
+    kinds = {field.name: type(getattr(DEMO, field.name)) for field in dataclasses.fields(TrainConfig)}
+    kinds["decay"] = float
+    if key not in kinds:
+        raise ValueError(f"configuration key is {key!r}; known keys: {', '.join(kinds)}")
+    return kinds[key]
+
+
+def parse_config(text: str, base: TrainConfig = DEMO) -> TrainConfig:
+    """Read a TOML document with `parse_fields`; fields left out are those of base."""
+    return base.replace(**parse_fields(text))
 
 
 def read_config(path: Path, base: TrainConfig = DEMO) -> TrainConfig:

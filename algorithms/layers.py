@@ -35,14 +35,18 @@ class Context:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def product(
-        self, name: str, stage: Stage, a: NDArray, w: Operand, conv: ConvShape | None = None, count: int = 1
+        self, name: str, stage: Stage, a: NDArray, w: Operand, conv: ConvShape | None = None, *, online: bool = False
     ) -> NDArray:
-        """Compute a[m, k] @ w[k, n] in the wide format and record it on the tape."""
+        """Compute a[m, k] @ w[k, n] in the wide format and record it on the tape.
+
+        online: w was pruned within the step.
+        """
         y = self.arithmetic.dot(a, w)
         if self.tape is not None:
             m, k = a.shape
             n = w.values.shape[1]
-            self.tape.record(Product(name, stage, m, k, n, w.pattern, count, conv, a, w.values, y))
+            product = Product(name, stage, m, k, n, w.pattern, 1, conv, a, w.values, y, online=online)
+            self.tape.record(product)
         return y
 
     def batched(self, name: str, stage: Stage, a: NDArray, w: NDArray) -> NDArray:

@@ -53,7 +53,7 @@ class _Product(Layer):
         arithmetic = ctx.arithmetic
         sparse = ctx.method.update_gradient(dy, ctx.rng) if self.weight.sparse else None
         operand = arithmetic.operand(dy) if sparse is None else arithmetic.operand(sparse, ctx.method.pattern)
-        grad = ctx.product(self.name, Stage.WU, self._rows.T, operand, conv)
+        grad = ctx.product(self.name, Stage.WU, self._rows.T, operand, conv, online=sparse is not None)
         self.weight.grad = arithmetic.narrow(grad)
         if self.bias is not None:
             ones = np.ones((1, dy.shape[0]), dy.dtype)
@@ -74,7 +74,7 @@ class _Product(Layer):
         operand = self.weight.bp[part]
         if sparse:
             side = ctx.arithmetic.operand(np.ascontiguousarray(rows.T), ctx.method.pattern)
-            return ctx.arithmetic.narrow(ctx.product(name, Stage.BP, operand.values.T, side).T)
+            return ctx.arithmetic.narrow(ctx.product(name, Stage.BP, operand.values.T, side, online=True).T)
         return ctx.arithmetic.narrow(ctx.product(name, Stage.BP, rows, operand, conv))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from algorithms.config import TrainConfig
 from algorithms.methods import METHODS
+from algorithms.recipes import PAPER_NETWORKS, RATES, recipe, run_name, variant
 from algorithms.results import read_lines, run_logged
 
 if TYPE_CHECKING:
@@ -22,16 +23,14 @@ if TYPE_CHECKING:
 PATTERNS: Final = ("2:4", "2:8", "4:8", "2:16", "1:8")
 """Patterns of the table."""
 
-RECIPES: Final[dict[str, TrainConfig]] = {
-    "resnet9": TrainConfig(network="resnet9", arithmetic="fast", epochs=8),
-    "vit": TrainConfig(network="vit", arithmetic="fast", epochs=30, optimizer="adam", lr=2e-3, warmup=2.0),
-    "vgg": TrainConfig(network="vgg", arithmetic="fast", epochs=8),
-    "resnet18": TrainConfig(network="resnet18", arithmetic="fast", epochs=8),
-    "resnet50": TrainConfig(network="resnet50", arithmetic="fast", epochs=10),
-    "gpt": TrainConfig(network="gpt", arithmetic="fast", epochs=6, optimizer="adam", lr=2e-3, warmup=0.5),
-    "mlp": TrainConfig(network="mlp", arithmetic="fast", epochs=8, weight_decay=1e-3),
-}
-"""Training recipe of each network of the table, the same for every method and pattern."""
+TABLE_NETWORKS: Final = (*PAPER_NETWORKS, "gpt", "mlp")
+"""Networks of the table."""
+
+SEEDS: Final = (0, 1, 2)
+"""Seeds of the table."""
+
+RATE_SEEDS: Final = (10, 11)
+"""Seeds of the runs that choose learning rates: none of the table's."""
 
 
 ABLATIONS: Final[dict[str, dict[str, object]]] = {
@@ -56,8 +55,9 @@ class Row:
     """Mean and spread over seeds.
 
     variant: what differs from the recipe beside method, pattern and seed, as 'field=value'; empty for the recipe.
-    loss_points: mean accuracy of the recipe's dense runs minus that of these, in percent points (None without them);
-    bound: dense over kept multiply-adds of a step; macs_kept: multiply-adds of a run.
+    loss_points: mean accuracy of the recipe's dense runs with the same seeds minus that of these, in percent points
+    (None without them); bound: dense over kept multiply-adds of a step; macs_kept: multiply-adds of a run; sad_ff,
+    sad_bp: mean share of mask elements that change per update.
     """
 
     network: str
@@ -71,51 +71,69 @@ class Row:
     bound: float
     macs_kept: float
     sad_ff: float
+    sad_bp: float
 
 
 def cells(
-    networks: Sequence[str] = tuple(RECIPES),
+    networks: Sequence[str] = TABLE_NETWORKS,
     methods: Sequence[str] = METHODS,
     patterns: Sequence[str] = PATTERNS,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] = SEEDS,
     **changes: object,
 ) -> list[Cell]:
     """Return the cells of a table, seed by seed; 'dense' has one per seed. changes: to every configuration."""
     out = []
     for seed in seeds:
         for network in networks:
-            if network not in RECIPES:
-                raise ValueError(f"network is {network!r}; the table knows {', '.join(RECIPES)}")
             for method in methods:
                 for pattern in patterns if method != "dense" else ("dense",):
                     fields = {"method": method, "seed": seed, **changes}
                     if method != "dense":
                         fields["pattern"] = pattern
-                    name = f"{network}-{method}-{pattern.replace(':', 'of')}-seed{seed}"
-                    out.append(Cell(name, RECIPES[network].replace(**fields)))
+                    out.append(make_cell(recipe(network).replace(**fields)))
     return out
 
 
-def ablation_cells(network: str, pattern: str = "2:8", seeds: Sequence[int] = (0, 1, 2)) -> list[Cell]:
+def make_cell(config: TrainConfig) -> Cell:
+    """Return the cell of a configuration under its own name."""
+    return Cell(run_name(config), config)
+
+
+def ablation_cells(network: str, pattern: str = "2:8", seeds: Sequence[int] = SEEDS) -> list[Cell]:
     """Return dense and BDWP cells of a network and one BDWP cell per entry of `ABLATIONS` and seed."""
     out = cells([network], ["dense", "bdwp"], [pattern], seeds)
-    for label, changes in ABLATIONS.items():
+    for changes in ABLATIONS.values():
         fields = dict(changes)
         if "dense_epochs" in fields:
-            fields["dense_epochs"] = float(str(fields["dense_epochs"])) * RECIPES[network].epochs
-        for cell in cells([network], ["bdwp"], [pattern], seeds, **fields):
-            out.append(Cell(f"{cell.name}-{label.replace(' ', '_')}", cell.config))
+            fields["dense_epochs"] = float(str(fields["dense_epochs"])) * recipe(network).epochs
+        out += cells([network], ["bdwp"], [pattern], seeds, **fields)
     return out
 
 
-def variant(config: dict[str, object]) -> str:
-    """Return what a configuration changes in its network's recipe beside method, pattern and seed."""
-    recipe = RECIPES.get(str(config["network"]))
-    if recipe is None:
-        return ""
-    own = recipe.as_dict()
-    changed = [key for key in own if key not in ("method", "pattern", "seed") and own[key] != config.get(key)]
-    return " ".join(f"{key}={config.get(key)}" for key in changed)
+def rate_cells(network: str, seeds: Sequence[int] = RATE_SEEDS) -> list[Cell]:
+    """Return the runs that choose a network's learning rate: dense and BDWP 2:8, on the validation split alone."""
+    rates = RATES[recipe(network).optimizer]
+    return [
+        cell
+        for rate in rates
+        for cell in cells([network], ["dense", "bdwp"], ["2:8"], seeds, lr=rate, split="validation")
+    ]
+
+
+def best_rate(summaries: Iterable[dict[str, object]]) -> float:
+    """Return the learning rate with the highest mean accuracy over runs of one network; of equals the lowest."""
+    found: dict[float, list[float]] = {}
+    for summary in summaries:
+        found.setdefault(config_of(summary).lr, []).append(float(str(summary["accuracy"])))
+    return max(sorted(found), key=lambda rate: statistics.fmean(found[rate]))
+
+
+def config_of(summary: dict[str, object]) -> TrainConfig:
+    """Return the configuration of a summary."""
+    fields = summary.get("config")
+    if not isinstance(fields, dict):
+        raise ValueError(f"summary holds no configuration: {summary!r}")
+    return TrainConfig(**fields)
 
 
 def finished(cell: Cell, folder: Path) -> dict[str, object] | None:
@@ -158,27 +176,41 @@ def run_cells(
 
 def table(summaries: Iterable[dict[str, object]]) -> list[Row]:
     """Gather summaries into rows: same network, method, pattern and variant, different seeds."""
-    groups: dict[tuple[str, str, str, str], list[dict]] = {}
+    groups: dict[tuple[str, str, str, str], list[dict[str, object]]] = {}
     for summary in summaries:
-        config = summary["config"]
-        if not isinstance(config, dict):
-            raise ValueError(f"summary holds no configuration: {summary!r}")
-        pattern = "dense" if config["method"] == "dense" else config["pattern"]
-        groups.setdefault((config["network"], config["method"], pattern, variant(config)), []).append(summary)
-    dense = {key[0]: _mean(runs, "accuracy") for key, runs in groups.items() if (key[1], key[3]) == ("dense", "")}
-    rows = []
-    for (network, method, pattern, changed), runs in groups.items():
-        values = [float(run["accuracy"]) for run in runs]
-        mean = statistics.fmean(values)
-        lost = 100 * (dense[network] - mean) if network in dense else None
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        counts = (_mean(runs, "bound"), _mean(runs, "macs_kept"), _mean(runs, "sad_ff"))
-        rows.append(Row(network, method, pattern, changed, len(runs), mean, spread, lost, *counts))
-    return rows
+        config = config_of(summary)
+        pattern = "dense" if config.method == "dense" else config.pattern
+        changed = " ".join(f"{key}={value}" for key, value in variant(config).items())
+        groups.setdefault((config.network, config.method, pattern, changed), []).append(summary)
+    dense = {
+        (key[0], config_of(run).seed): float(str(run["accuracy"]))
+        for key, runs in groups.items()
+        if (key[1], key[3]) == ("dense", "")
+        for run in runs
+    }
+    return [_row(key, runs, dense) for key, runs in groups.items()]
 
 
-def _mean(runs: list[dict], key: str) -> float:
-    return statistics.fmean(float(run[key]) for run in runs)
+def _row(key: tuple[str, str, str, str], runs: list[dict[str, object]], dense: dict[tuple[str, int], float]) -> Row:
+    values = [float(str(run["accuracy"])) for run in runs]
+    paired = [dense.get((key[0], config_of(run).seed)) for run in runs]
+    known = [value for value in paired if value is not None]
+    mean = statistics.fmean(values)
+    return Row(
+        *key,
+        seeds=len(runs),
+        accuracy=mean,
+        spread=statistics.stdev(values) if len(values) > 1 else 0.0,
+        loss_points=100 * (statistics.fmean(known) - mean) if len(known) == len(runs) else None,
+        bound=_mean(runs, "bound"),
+        macs_kept=_mean(runs, "macs_kept"),
+        sad_ff=_mean(runs, "sad_ff"),
+        sad_bp=_mean(runs, "sad_bp"),
+    )
+
+
+def _mean(runs: list[dict[str, object]], key: str) -> float:
+    return statistics.fmean(float(str(run[key])) for run in runs)
 
 
 def _run(cell: Cell, folder: Path) -> None:

@@ -76,7 +76,8 @@ class Product:
     name: the layer; stage: FF, BP, WU or other; m, k, n: shape of Y[m, n] = A[m, k] @ W[k, n];
     pattern: N:M of W along k, None when dense; count: how many identical products (heads, groups);
     conv: the convolution it came from; a: float16[m, k], w: float16[k, n] (already pruned) and y: float32[m, n] when
-    values were recorded, with a leading axis when count > 1; sparsity: what is absent beside the pattern.
+    values were recorded, with a leading axis when count > 1; sparsity: what is absent beside the pattern; online: W is
+    an output gradient pruned within the step, not a weight pruned after the last update.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Product:
     w: np.ndarray | None = None
     y: np.ndarray | None = None
     sparsity: Sparsity | None = None
+    online: bool = False
 
     def __post_init__(self) -> None:
         for name in ("m", "k", "n", "count"):
@@ -128,7 +130,18 @@ class Product:
     def facts(self) -> tuple[object, ...]:
         """What a run with values and a run of shapes alone must agree on."""
         sparsity = None if self.sparsity is None else self.sparsity.facts()
-        return (self.name, self.stage, self.m, self.k, self.n, self.pattern, self.count, self.conv, sparsity)
+        return (
+            self.name,
+            self.stage,
+            self.m,
+            self.k,
+            self.n,
+            self.pattern,
+            self.count,
+            self.conv,
+            sparsity,
+            self.online,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def write_tape(path: Path, tape: Tape) -> None:
-    """Write name, stage, shape, pattern, count and convolution of every product; values stay behind.
+    """Write name, stage, shape, pattern, count, convolution and `online` of every product; values stay behind.
 
     Raises ValueError for products with sparsity beside the pattern: the file has no form for it.
     """
@@ -22,7 +22,7 @@ def write_tape(path: Path, tape: Tape) -> None:
         if p.sparsity is not None:
             raise ValueError(f"product {p.name!r} has sparsity beside its pattern; a tape file holds patterns only")
         line: dict[str, object] = {"name": p.name, "stage": p.stage.value, "m": p.m, "k": p.k, "n": p.n}
-        line |= {"pattern": None if p.pattern is None else str(p.pattern), "count": p.count}
+        line |= {"pattern": None if p.pattern is None else str(p.pattern), "count": p.count, "online": p.online}
         line["conv"] = None if p.conv is None else asdict(p.conv)
         lines.append(json.dumps(line) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
@@ -47,7 +47,10 @@ def _product(fields: dict) -> Product:
         conv = ConvShape(**parts)
     pattern = None if fields["pattern"] is None else Pattern.parse(fields["pattern"])
     m, k, n, count = (_whole(fields, key) for key in ("m", "k", "n", "count"))
-    return Product(str(fields["name"]), Stage(fields["stage"]), m, k, n, pattern, count, conv)
+    online = fields["online"]
+    if type(online) is not bool:
+        raise TypeError(f"online is {online!r}; it must be true or false")
+    return Product(str(fields["name"]), Stage(fields["stage"]), m, k, n, pattern, count, conv, online=online)
 
 
 def _whole(fields: dict, key: str) -> int:

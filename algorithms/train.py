@@ -47,7 +47,7 @@ class Progress:
 class Epoch:
     """Outcome of one epoch.
 
-    step: steps done; loss: mean training loss, nats; test_loss: nats; accuracy: on the test split, 0..1; sad_ff,
+    step: steps done; loss: mean training loss, nats; test_loss, accuracy (0..1): on the configured split; sad_ff,
     sad_bp: mean share of mask elements that changed per update; skipped: updates suppressed so far; shift: exponent of
     the loss scale.
     """
@@ -84,12 +84,12 @@ class TrainResult:
 
     @property
     def accuracies(self) -> list[float]:
-        """Test accuracy after every epoch, 0..1."""
+        """Accuracy on the configuration's split after every epoch, 0..1."""
         return [epoch.accuracy for epoch in self.epochs]
 
     @property
     def accuracy(self) -> float:
-        """Test accuracy after the last epoch, 0..1."""
+        """Accuracy on the configuration's split after the last epoch, 0..1."""
         return self.epochs[-1].accuracy
 
     def summary(self) -> dict[str, object]:
@@ -130,7 +130,8 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, data: Dataset | None = None) -> None:
         self.config = config
-        self.data = load_dataset(NETWORKS[config.network][0]) if data is None else data
+        data = load_dataset(NETWORKS[config.network][0]) if data is None else data
+        self.data = data.validation() if config.split == "validation" else data
         if len(self.data.x_train) < config.batch:
             raise ValueError(f"batch is {config.batch!r}; the data set has {len(self.data.x_train)} training samples")
         rng = np.random.default_rng([config.seed, 0])

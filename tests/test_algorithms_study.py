@@ -18,8 +18,19 @@ from algorithms.optim import Adam, LossScale
 from algorithms.parameter import Parameter, Weight
 from algorithms.pointwise import Gelu
 from algorithms.products import Linear
+from algorithms.recipes import PAPER_NETWORKS, RATES, RECIPES, parse_name, run_name, variant
 from algorithms.stability import MaskWatch
-from algorithms.study import RECIPES, ablation_cells, cells, finished, run_cells, table, variant
+from algorithms.study import (
+    TABLE_NETWORKS,
+    Cell,
+    ablation_cells,
+    best_rate,
+    cells,
+    finished,
+    rate_cells,
+    run_cells,
+    table,
+)
 from algorithms.tape import Pattern, Stage, Tape
 from algorithms.train import DEMO, Trainer
 
@@ -31,10 +42,10 @@ if TYPE_CHECKING:
 
 def test_cells_of_the_whole_table() -> None:
     every = cells()
-    assert len(every) == len({cell.name for cell in every}) == len(RECIPES) * 3 * (1 + 9 * 5)
+    assert len(every) == len({cell.name for cell in every}) == len(TABLE_NETWORKS) * 3 * (1 + 9 * 5)
     assert all(cell.config.arithmetic == "fast" for cell in every)
     small = cells(["mlp"], ["dense", "bdwp"], ["2:8"], [4], epochs=1)
-    assert [cell.name for cell in small] == ["mlp-dense-dense-seed4", "mlp-bdwp-2of8-seed4"]
+    assert [cell.name for cell in small] == ["mlp-dense-seed4,epochs=1", "mlp-bdwp-2of8-seed4,epochs=1"]
     assert small[1].config == RECIPES["mlp"].replace(method="bdwp", pattern="2:8", seed=4, epochs=1)
     with pytest.raises(ValueError, match="nothing"):
         cells(["nothing"])
@@ -61,35 +72,72 @@ def test_cells_run_once_and_gather_into_rows(tmp_path: Path) -> None:
 
 def summary(accuracy: float, **changes: object) -> dict[str, object]:
     config = RECIPES["vgg"].replace(**changes).as_dict()
-    return {"config": config, "accuracy": accuracy, "bound": 2.0, "macs_kept": 100, "sad_ff": 0.01}
+    return {"config": config, "accuracy": accuracy, "bound": 2.0, "macs_kept": 100, "sad_ff": 0.01, "sad_bp": 0.02}
 
 
 def test_rows_compare_with_the_dense_recipe() -> None:
-    runs = [summary(0.98, method="dense", seed=0), summary(0.96, method="dense", seed=1), summary(0.95, method="bdwp")]
-    runs.append(summary(0.99, method="bdwp", decay=0.0))
-    dense, bdwp, changed = table(runs)
+    runs = [summary(0.98, method="dense", seed=0), summary(0.96, method="dense", seed=1)]
+    runs += [summary(0.95, method="bdwp"), summary(0.99, method="bdwp", decay=0.0), summary(0.9, method="ste", seed=5)]
+    dense, bdwp, changed, alone = table(runs)
     assert (dense.seeds, dense.pattern, dense.spread) == (2, "dense", pytest.approx(0.02 / 2**0.5))
     assert dense.loss_points == 0
-    assert bdwp.loss_points == pytest.approx(2.0)
-    assert (changed.variant, changed.loss_points) == ("decay=0.0", pytest.approx(-2.0))
+    assert bdwp.loss_points == pytest.approx(3.0)  # against the dense run of its own seed
+    assert (changed.variant, changed.loss_points) == ("decay=0.0", pytest.approx(-1.0))
+    assert alone.loss_points is None
 
 
 def test_ablations_change_one_thing_each() -> None:
     wanted = ablation_cells("vgg", seeds=[1])
-    assert [variant(cell.config.as_dict()) for cell in wanted] == [
-        "",
-        "",
-        "decay=0.0",
-        "prune_from=master",
-        "dense_epochs=2.0",
-        "sparse_ends=True",
+    assert [variant(cell.config) for cell in wanted] == [
+        {},
+        {},
+        {"decay": 0.0},
+        {"prune_from": "master"},
+        {"dense_epochs": RECIPES["vgg"].epochs / 4},
+        {"sparse_ends": True},
     ]
     assert len({cell.name for cell in wanted}) == len(wanted)
 
 
+def test_a_name_says_the_whole_configuration() -> None:
+    for cell in [*cells(seeds=[3]), *ablation_cells("resnet18"), *rate_cells("vit")]:
+        assert parse_name(cell.name) == cell.config
+        assert run_name(cell.config) == cell.name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet9-bdwp-seed1", "resnet9-bdwp-2of8-seed1"),
+        ("resnet9-dense-2of8-seed1", "NETWORK-dense-seedS"),
+        ("resnet8-bdwp-2of8-seed1", "cell is 'resnet8"),
+        ("vgg-bdwp-2of7-seed1", "2:7"),
+        ("vgg-bdwp-2of8-seed1,speed=3", "speed"),
+        ("vgg-bdwp-2of8-seed1,epochs=soon", "TOML"),
+        ("vgg-bdwp-2of8-seed1,epochs=0", "epochs is 0"),
+    ],
+)
+def test_other_names_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_name(name)
+
+
+def test_rates_are_chosen_away_from_the_test_split() -> None:
+    wanted = rate_cells("vit", seeds=[7])
+    assert {cell.config.split for cell in wanted} == {"validation"}
+    assert sorted({cell.config.lr for cell in wanted}) == list(RATES["adam"])
+    runs = [summary(accuracy, lr=lr) for lr, accuracy in ((0.1, 0.9), (0.2, 0.99), (0.2, 0.81), (0.05, 0.9))]
+    assert best_rate(runs) == 0.05
+    assert best_rate([*runs, summary(0.95, lr=0.2)]) == 0.2
+
+
+def test_the_five_networks_belong_to_the_table() -> None:
+    assert set(PAPER_NETWORKS) < set(TABLE_NETWORKS) < set(RECIPES)
+
+
 def test_a_changed_configuration_runs_again(tmp_path: Path) -> None:
     (old,) = cells(["mlp"], ["dense"], seeds=[0], epochs=1, batch=7000)
-    (new,) = cells(["mlp"], ["dense"], seeds=[0], epochs=1, batch=7000, lr=0.01)
+    new = Cell(old.name, old.config.replace(lr=0.01))  # what a changed recipe leads to
     run_cells([old], tmp_path, processes=1)
     assert finished(old, tmp_path) is not None
     assert finished(new, tmp_path) is None

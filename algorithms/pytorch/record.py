@@ -66,7 +66,9 @@ def _record_backward(rule: Rule, shape: ConvShape) -> None:
 def _record(rule: Rule, name: str, stage: Stage, shape: tuple[int, int, int], conv: ConvShape | None) -> None:
     pattern: Pattern | None = rule.pattern if rule.sparse(stage) else None
     m, k, n = shape
-    if pattern is not None and stage is Stage.BP and rule.gradient_side:
+    transposed = pattern is not None and stage is Stage.BP and rule.gradient_side
+    if transposed:
         m, n, conv = n, m, None  # dY is the sparse operand: the transposed product
+    online = transposed or (pattern is not None and stage is Stage.WU)
     for tape in _tapes:
-        tape.record(Product(name, stage, m, k, n, pattern, conv=conv))
+        tape.record(Product(name, stage, m, k, n, pattern, conv=conv, online=online))

@@ -1,0 +1,161 @@
+"""`nmsat train`: one training run, any cell of the accuracy table among them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, seed, table, whole
+
+if TYPE_CHECKING:
+    import argparse
+
+    from algorithms.config import TrainConfig
+
+DEFAULT_NETWORK = "digits-cnn"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    from algorithms.methods import METHODS
+    from algorithms.recipes import RECIPES
+    from dataflow.config import preset
+    from reports.training import BACKENDS
+
+    parser.add_argument(
+        "--cell",
+        metavar="NAME",
+        help="a run by its name, such as resnet9-bdwp-2of8-seed1 or vgg-dense-seed0; options override it",
+    )
+    parser.add_argument("--config-file", type=Path, metavar="FILE", help="TOML file of the run; options override it")
+    parser.add_argument("--network", choices=RECIPES, help=f"network and its recipe (default: {DEFAULT_NETWORK})")
+    parser.add_argument("--method", choices=METHODS, help="training method (default: bdwp)")
+    parser.add_argument("--pattern", metavar="N:M", help="sparsity (default: 2:8)")
+    parser.add_argument("--arithmetic", choices=["contract", "fast"], help="SAT's, bit for bit, or binary32")
+    parser.add_argument("--epochs", type=count, metavar="E", help="length of the run (default: the recipe's)")
+    parser.add_argument(
+        "--steps", type=count, metavar="S", help="do at most S steps now; with --out the same command continues"
+    )
+    parser.add_argument("--seed", type=seed, metavar="S", help="seed of weights, order and sampling (default: 0)")
+    parser.add_argument(
+        "--split",
+        choices=["test", "validation"],
+        help="evaluate on the test split (default), or on a fifth of the training split, kept out of it",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of checkpoint and results (JSON lines)")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="numpy", help="what computes the products (default: numpy)"
+    )
+    parser.add_argument(
+        "--config",
+        type=config,
+        default=preset("small"),
+        metavar="NAME",
+        help="SAT whose cycles per step are told: tiny, small or vcu1525 (default: small)",
+    )
+
+
+def count(text: str) -> int:
+    """Read a number of epochs or steps."""
+    return whole(text, 1, MAX_SIZE)
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Do the run."""
+    from reports.training import Job, train_run
+
+    chosen = configuration(options)
+    try:
+        values = train_run(Job(chosen, options.config, options.out, options.steps), options.backend)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from None
+    values["command"] = command_line(chosen)
+    return Answer(values, _text(values))
+
+
+def configuration(options: argparse.Namespace) -> TrainConfig:
+    """Return the run that the options ask for: a cell or a recipe, changed by the file, changed by the options."""
+    from algorithms.config import TrainConfig, parse_fields
+    from algorithms.recipes import parse_name, recipe
+
+    if options.cell and (options.network or options.config_file):
+        raise InputError("--cell names a whole run; leave out --network and --config-file")
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    given = {key: value for key, value in vars(options).items() if key in known and value is not None}
+    try:
+        if options.cell:
+            return parse_name(options.cell).replace(**given)
+        fields = {**(parse_fields(_read(options.config_file)) if options.config_file else {}), **given}
+        base = recipe(str(fields.get("network", DEFAULT_NETWORK)))
+        if fields.get("method", base.method) == "dense":
+            fields["pattern"] = base.pattern  # not used, and so not another run
+        return base.replace(**fields)
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"configuration file is {str(path)!r}; it cannot be read: {error.strerror or error}") from None
+
+
+def command_line(chosen: TrainConfig) -> str:
+    """Return the command that does this very run."""
+    from algorithms.recipes import run_name
+
+    return f"nmsat train --cell {shlex.quote(run_name(chosen))}"
+
+
+def _text(values: dict[str, Any]) -> str:
+    chosen, sat = values["config"], values["sat"]
+    what = chosen["method"] if chosen["method"] == "dense" else f"{chosen['method']} {chosen['pattern']}"
+    split = f"{chosen['split']} split"
+    parts = [f"{chosen['network']}, {what}, seed {chosen['seed']}, {chosen['arithmetic']} arithmetic, {split}"]
+    if values["epochs"]:
+        parts += [_epochs(values["epochs"]), f"accuracy      {values['accuracy']:.2%} on the {split}"]
+    if not values["complete"]:
+        ending = "the same command goes on from here" if values["files"] else "without --out it cannot be continued"
+        parts.append(f"stopped       after {values['step']} steps; {ending}")
+    if values["complete"]:
+        macs = f"{values['macs_kept']:.4g} of {values['macs_dense']:.4g} dense"
+        parts.append(f"multiply-adds {macs}, {values['seconds']:.0f} s")
+    parts.append(
+        f"SAT           {sat['cycles']} cycles per step on {sat['config']}, dense {sat['dense_cycles']}: "
+        f"{sat['speedup']:.2f}x, bound {sat['bound']:.2f}x"
+    )
+    parts.append(f"again         {values['command']}")
+    if values["files"]:
+        parts.append(f"results       {values['files']}.jsonl" + ("" if values["complete"] else ", checkpoint .npz"))
+    return "\n".join(parts)
+
+
+def _epochs(epochs: list[dict[str, Any]]) -> str:
+    header = ("epoch", "loss", "loss out", "accuracy", "masks FF", "masks BP")
+    rows = [
+        (
+            str(epoch["epoch"]),
+            _number(epoch["loss"]),
+            _number(epoch["test_loss"]),
+            f"{epoch['accuracy']:.2%}",
+            f"{epoch['sad_ff']:.3%}",
+            f"{epoch['sad_bp']:.3%}",
+        )
+        for epoch in epochs
+    ]
+    return table(header, rows) + "\nloss out: of the evaluated split; masks: share that changes per update\n"
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
+
+
+COMMAND = Command(
+    summary="Train a network by one method, any cell of the accuracy table among them; resumable.",
+    example="nmsat train --network vgg --method bdwp --pattern 2:8 --seed 1 --out out/train",
+    add_arguments=add_arguments,
+    run=run,
+)
