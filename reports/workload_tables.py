@@ -11,6 +11,7 @@ from dataflow.config import preset
 from dataflow.lowering import Options
 from reports.workloads import CONFIGS, number_text
 from sim.workload import simulate_tape
+from sim.workload_memory import simulate_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from algorithms.workloads.registry import Scale, Variant
     from dataflow.config import SatConfig
     from sim.workload import WorkloadResult
+    from sim.workload_memory import MemoryResult
 
 INTRODUCTION: Final = """\
 Written by `nmsat workload table`; docs/workloads.md says what the columns mean. Full, and with it "dense", is the same
 work with nothing left out: for experts all tokens through all experts, for attention all pairs (also those that a
-causal mask hides), for Sparse-IFT the enlarged layer."""
+causal mask hides), for Sparse-IFT the enlarged layer. Cycles are those of the array with its operands on chip; the
+columns "with memory" and the speed-up behind it add external memory and the update of the weights (docs/memory.md)."""
 
 CYCLES_PAGE: Final = "workloads.md"
 """Densities, cycles, shares: written in seconds."""
@@ -110,6 +113,8 @@ def table(scale: Scale, config: SatConfig) -> str:
         "cycles SAT",
         "speed-up",
         "ideal",
+        "with memory",
+        "speed-up",
         "MACs on SAT",
         "host share",
         "ways",
@@ -117,8 +122,9 @@ def table(scale: Scale, config: SatConfig) -> str:
     rows = []
     for name in workloads():
         for variant in VARIANTS:
-            result = simulate_tape(record(name, scale, variant).tape, config)
-            rows.append((name, variant, *_cells(result)))
+            program = record(name, scale, variant)
+            result = simulate_tape(program.tape, config)
+            rows.append((name, variant, *_cells(result, simulate_memory(program, result))))
     return markdown(header, rows)
 
 
@@ -181,7 +187,7 @@ def studies_page(say: Callable[[str], None]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cells(result: WorkloadResult) -> tuple[str, ...]:
+def _cells(result: WorkloadResult, memory: MemoryResult) -> tuple[str, ...]:
     ways = ", ".join(f"{way} {share:.0%}" for way, share in result.ways().items() if share >= 0.005)
     return (
         f"{result.macs_full / 1e9:.4g}",
@@ -191,6 +197,8 @@ def _cells(result: WorkloadResult) -> tuple[str, ...]:
         _spaced(result.cycles),
         f"{result.speedup:.2f}",
         f"{result.ideal:.2f}",
+        _spaced(memory.cycles),
+        f"{memory.speedup:.2f}",
         f"{result.sat_share:.1%}",
         f"{result.host_share:.1%}",
         ways,

@@ -12,6 +12,7 @@ from dataflow.config import preset
 from reports.commands.base import table
 from sim.product import simulate_product
 from sim.workload import check_values, simulate_tape
+from sim.workload_memory import simulate_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,7 @@ def workload_run(
         "meaning": found.variants[variant],
         "config": config.name,
         **result.record(),
+        "with_memory": simulate_memory(program, result).record(),
         "host_kinds": result.host_kinds(),
         "items": [_item(item) for item in result.lowered],
         "study": None if answer is None else {"claim": answer.claim, "holds": answer.holds, **answer.measured},
@@ -97,6 +99,7 @@ def workload_text(values: dict[str, Any]) -> str:
     needed = f"{values['macs_true']:.4g} needed ({values['true_density']:.1%})"
     spent = f"{values['macs_spent']:.4g} spent ({values['cover_density']:.1%})"
     kinds = ", ".join(list(values["host_kinds"])[:4])
+    memory = values["with_memory"]
     lines = [
         f"{values['title']} ({values['source']})",
         f"{values['scale']}, {values['variant']}: {values['meaning']}; configuration {values['config']}",
@@ -104,6 +107,7 @@ def workload_text(values: dict[str, Any]) -> str:
         f"multiply-adds   {values['macs_full']:.4g} full, {needed}, {spent}",
         f"cycles          {values['cycles_dense']} dense, {values['cycles']} on SAT",
         f"speed-up        {values['speedup']:.2f} of {values['speedup_ideal']:.2f} ideal",
+        f"with memory     {memory['cycles_dense']} dense, {memory['cycles']} on SAT, speed-up {memory['speedup']:.2f}",
         f"ways            {ways} (of the needed multiply-adds)",
         f"on SAT          {values['sat_mac_share']:.1%} of all multiply-adds",
         f"host            {values['host_share']:.1%} of all operations: {kinds}",
