@@ -56,7 +56,7 @@ class WriteClient(wiring.Signature):
 
 
 class WorkPort(wiring.Signature):
-    """How an engine gets its instructions.
+    """How an engine gets its instructions: an engine holds it as `In(WorkPort())`, the sequencer as `Out`.
 
     Members: start: an instruction whose semaphores have been lowered, for one cycle of `start.valid & start.ready`
     (the sequencer lowers them in that cycle; ready depends on registers only); done: the oldest instruction that has
@@ -66,7 +66,7 @@ class WorkPort(wiring.Signature):
     def __init__(self) -> None:
         super().__init__(
             {
-                "start": In(stream.Signature(INSTRUCTION_BITS)),
-                "done": Out(1),
+                "start": Out(stream.Signature(INSTRUCTION_BITS)),
+                "done": In(1),
             }
         )
