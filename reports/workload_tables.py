@@ -9,9 +9,10 @@ from algorithms.tape import Stage
 from algorithms.workloads.registry import VARIANTS, record, workload, workloads
 from dataflow.config import preset
 from dataflow.lowering import Options
-from reports.workloads import CONFIGS, number_text
+from reports.workloads import CONFIGS, number_text, workload_verify
 from sim.workload import simulate_tape
 from sim.workload_memory import simulate_memory
+from tb.errors import SimulationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +33,20 @@ CYCLES_PAGE: Final = "workloads.md"
 
 STUDIES_PAGE: Final = "workload_studies.md"
 """What the methods achieve on small problems: written in minutes."""
+
+RTL_PAGE: Final = "workload_rtl.md"
+"""What ran on the RTL: written in two minutes."""
+
+RTL_INTRODUCTION: Final = """\
+Written by `nmsat workload table --rtl`: up to {count} products of each workload at small scale, configuration {config},
+of each kind (way, pattern, stage) one before a second of any. Every result is equal in its bits and leaves in the cycle
+of the simulator. Products are cut to 24 rows and columns; where the reduction is whole, the results are also those of
+the NumPy program."""
+
+RTL_COLUMNS: Final = ("products", "results", "results_of_program", "cycles_rtl", "cycles_sim")
+
+RTL_PRODUCTS: Final = 24
+"""Products of each workload and variant for that page."""
 
 
 def granet_progress(config: SatConfig) -> list[dict[str, Any]]:
@@ -183,6 +198,44 @@ def studies_page(say: Callable[[str], None]) -> str:
         studies(say),
         f"## Cycles of trained masks by layout of the weights, {tiny.name}",
         markdown(("workload", *labels), [(g["name"], *(_spaced(g[label]) for label in labels)) for g in gains]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def rtl_page(say: Callable[[str], None]) -> str:
+    """Return the page of products that ran on the RTL. say: is told of each workload.
+
+    Raises SimulationError if one of them differs, and what `tb.stce` raises when tools are missing or a build fails.
+    """
+    config = preset(CONFIGS["small"])
+    rows, total = [], dict.fromkeys(RTL_COLUMNS, 0)
+    for name in workloads():
+        for variant in VARIANTS:
+            found = workload_verify(name, variant, config, RTL_PRODUCTS)
+            if not found["match"]:
+                wrong = [check["product"] for check in found["checks"] if not check["match"]]
+                raise SimulationError(
+                    f"{name} {variant}: {', '.join(wrong)} differ on the RTL; see nmsat verify workload"
+                )
+            kinds = {(check["how"], check["pattern"], check["stage"]) for check in found["checks"]}
+            rows.append((name, variant, str(len(kinds)), *(_spaced(found[key]) for key in RTL_COLUMNS)))
+            total = {key: total[key] + found[key] for key in RTL_COLUMNS}
+            say(f"{name} {variant}: {found['products']} products equal")
+    rows.append(("all", "", "", *(_spaced(count) for count in total.values())))
+    header = (
+        "workload",
+        "variant",
+        "kinds",
+        "products",
+        "results",
+        "held against the program",
+        "cycles RTL",
+        "simulator",
+    )
+    parts = [
+        "# Products of the workloads on the RTL",
+        RTL_INTRODUCTION.format(count=RTL_PRODUCTS, config=config.name),
+        markdown(header, rows),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -99,16 +99,28 @@ def test_levels_of_a_cover_read_the_activations_again_unless_the_whole_product_i
     assert settled_parts(parts, stored=True) == (whole(small),) or len(parts.parts) == 1
 
 
-def test_experts_are_updated_once_and_frozen_weights_never() -> None:
-    program = record("smoe-dropout", "paper", "faithful")
+def test_sat_updates_what_learns_by_sgd_once() -> None:
+    program = record("granet", "paper", "faithful")
     weights = stored_weights(program)
-    assert weights.updated
-    assert "l0.router" not in weights.updated
+    assert {name for name in program.store if not name.endswith((".gain", ".bias"))} == weights.updated.keys()
     instructions = lowered_program(simulate_tape(program.tape, BIG).lowered, weights).instructions
     updates = [run.name for run in instructions if isinstance(run, UpdateRun)]
     assert sorted(updates) == sorted(weights.updated)
-    # SoRA trains with Adam, which is the host's.
-    assert stored_weights(record("sora", "paper", "faithful")).updated == {}
+
+
+@pytest.mark.parametrize("name", ["sora", "smoe-dropout", "squarehead", "moa"])
+def test_what_learns_by_adam_or_not_at_all_is_not_updated_by_sat(name: str) -> None:
+    assert stored_weights(record(name, "paper", "faithful")).updated == {}
+
+
+def test_an_update_of_experts_waits_for_the_last_of_them() -> None:
+    program = record("smoe-dropout", "paper", "faithful")
+    weights = Weights(frozenset(program.store), {"l0.moe.w1": program.store["l0.moe.w1"].size})
+    instructions = lowered_program(simulate_tape(program.tape, BIG).lowered, weights).instructions
+    (at,) = (i for i, run in enumerate(instructions) if isinstance(run, UpdateRun))
+    uses = [i for i, run in enumerate(instructions[:at]) if run.name.startswith("l0.moe.w1")]
+    assert len(uses) >= 18  # forward, backward, sixteen gradients
+    assert not any(run.name.startswith("l0.moe.w1") for run in instructions[at + 1 :])
 
 
 def test_dense_weights_are_copied_once_for_both_directions() -> None:

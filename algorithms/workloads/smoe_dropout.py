@@ -85,6 +85,8 @@ def run(p: Program, size: Size, variant: Variant) -> None:
     tokens, labels = (None, None) if ids is None else (ids[:-1], ids[1:])
     logits, _ = forward(p, size, tokens, memory, size.active, variant)
     p.backward(ops.cross_entropy(logits, labels), LOSS_SCALE)
+    learnt = sum(w.size for w in p.store.values() if not w.frozen)
+    p.host("update", "Adam", 13 * learnt, 32 * learnt)
 
 
 def forward(

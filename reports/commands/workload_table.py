@@ -26,17 +26,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the page of studies as well: every method on its small problem, about five minutes",
     )
+    parser.add_argument(
+        "--rtl",
+        action="store_true",
+        help="write the page of RTL runs as well: products of every method on the RTL, about two minutes",
+    )
 
 
 def run(options: argparse.Namespace) -> Answer:
-    """Write workloads.md and, if asked, workload_studies.md."""
-    from reports.workload_tables import CYCLES_PAGE, STUDIES_PAGE, cycles_page, studies_page
+    """Write workloads.md and, if asked, workload_studies.md and workload_rtl.md."""
+    from reports.workload_tables import CYCLES_PAGE, RTL_PAGE, STUDIES_PAGE, cycles_page, rtl_page, studies_page
+    from tb.runner import check_tools
 
+    if options.rtl:
+        check_tools()
     _check_folder(options.out)
     say("scheduling all workloads at both scales (half a minute)")
     pages = {CYCLES_PAGE: cycles_page()}
     if options.studies:
         pages[STUDIES_PAGE] = studies_page(say)
+    if options.rtl:
+        pages[RTL_PAGE] = rtl_page(say)
     for name, text in pages.items():
         (options.out / name).write_text(text, encoding="utf-8")
     files = [str(options.out / name) for name in pages]
