@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="NAME_OR_FILE",
-        help="resnet9, vit, vgg19, resnet18, resnet50, resnet18-7x7, an ONNX file or a SCALE-Sim table",
+        help="resnet9, vit, vgg19, resnet18, resnet50, resnet18-7x7, an ONNX file, a SCALE-Sim table, or a tape",
     )
     parser.add_argument(
         "--batch", type=batch, default=None, metavar="B", help="batch size (default: 512, or the file's)"
     )
-    parser.add_argument("--method", choices=METHODS, default="bdwp", help="training method (default: bdwp)")
+    parser.add_argument("--method", choices=METHODS, default=None, help="training method (default: bdwp)")
     parser.add_argument("--pattern", type=pattern, default=None, metavar="N:M", help="sparsity (default: 2:8)")
     parser.add_argument(
         "--config", type=config, default=preset("vcu1525"), metavar="NAME", help="tiny, small or vcu1525 (default)"
@@ -59,12 +59,14 @@ def batch(text: str) -> int:
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the step and the dense step."""
     from dataflow.memory_plan import check_buffers, memory_plan
+    from dataflow.readers.tape import SUFFIX
     from sim.ablation import ablations
     from sim.energy import step_energy
     from sim.step import simulate_step
     from sim.timeline import write_trace
 
-    step, dense = _steps(options)
+    taped = Path(options.model).suffix == SUFFIX
+    step, dense = _tape_steps(options) if taped else _steps(options)
     try:
         plan, buffers = memory_plan(step, options.config), check_buffers(options.config)
         result, full = simulate_step(step, options.config), simulate_step(dense, options.config)
@@ -73,8 +75,8 @@ def run(options: argparse.Namespace) -> Answer:
     rows = ablations(step, dense, options.config) if options.ablation else []
     values = {
         "model": options.model,
-        "method": options.method,
-        "pattern": str(step_pattern(options) or "dense"),
+        "method": step.method,
+        "pattern": _patterns(step) if taped else str(step_pattern(options) or "dense"),
         "batch": options.batch,
         "speedup": full.cycles / result.cycles,
         "bound": step.bound,
@@ -106,6 +108,27 @@ def step_pattern(options: argparse.Namespace) -> Any:
     return None if options.method == "dense" else options.pattern or Pattern(2, 8)
 
 
+def _tape_steps(options: argparse.Namespace) -> tuple[Step, Step]:
+    """Return the step of a tape and the same step without its patterns; its run decided what is sparse."""
+    from dataflow.readers.tape import read_step
+
+    given = {"--batch": options.batch, "--method": options.method, "--pattern": options.pattern}
+    asked = [name for name, value in given.items() if value is not None]
+    if options.first_last:
+        asked.append("--first-last")
+    if asked:
+        raise InputError(f"{options.model} is a tape, which holds batch, method and patterns; leave out {asked[0]}")
+    try:
+        return read_step(options.model), read_step(options.model, dense=True)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from None
+
+
+def _patterns(step: Step) -> str:
+    """Return the patterns that a step has, such as '2:8', or 'dense'."""
+    return ", ".join(sorted({str(p.pattern) for p in step.products if p.pattern is not None})) or "dense"
+
+
 def _steps(options: argparse.Namespace) -> tuple[Step, Step]:
     from dataflow.models import load_model
     from dataflow.step import training_products
@@ -113,7 +136,8 @@ def _steps(options: argparse.Namespace) -> tuple[Step, Step]:
     try:
         layers = load_model(options.model, options.batch)
         edges = not options.first_last
-        step = training_products(layers, options.method, step_pattern(options), first_and_last_dense=edges)
+        method = options.method or "bdwp"
+        step = training_products(layers, method, step_pattern(options), first_and_last_dense=edges)
         return step, training_products(layers, "dense")
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
