@@ -115,7 +115,8 @@ def result_cycles(tiling: Tiling) -> np.ndarray:
 class TileTime(NamedTuple):
     """One command of a product: number of the copy, place of the tile, first cycle, cycles by cause.
 
-    A tile lasts from its first window (the first tile: from the loading window) to the first window of the next.
+    A tile lasts from the cycle in which its first window may start (the first tile: its loading window) to that of the
+    next tile.
     """
 
     copy: int

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from algorithms.tape import Stage
 from dataflow.plan import layer_of
-from dataflow.traffic import STAGING_BYTES, WORD, packed_bytes
+from dataflow.traffic import PAIR_BITS, STAGING_BYTES, WORD, packed_bytes
 from dataflow.transfers import BEAT_BYTES
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 CAPACITY: Final = 64 << 30
 """Bytes of external memory of a VCU1525: four DDR4 modules of 16 GiB."""
-
-PAIR_BITS: Final = 21
-"""A packed pair in a column's weight buffer: binary16 value, 4-bit index, filler."""
 
 DEVICE: Final = {"bram36": 2160, "uram": 960}
 """Block RAM of the XCVU9P (AMD UltraScale+ FPGA product table)."""

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 WORD: Final = 2
 """Bytes of a binary16 value."""
 
+SUM_BYTES: Final = 4
+"""Bytes of a binary32 sum."""
+
+PAIR_BITS: Final = 21
+"""A packed pair in a column's weight buffer: binary16 value, 4-bit index, filler."""
+
 STAGING_BYTES: Final = 1 << 18
 """Bytes of one half of the staging buffer between memory and the row buffers."""
 
@@ -253,3 +259,33 @@ def _dense(places: list[int]) -> bool:
 
 def _ceil(a: int, b: int) -> int:
     return -(-a // b)
+
+
+@dataclass(frozen=True)
+class OperandBytes:
+    """Bytes of one product by operand at one level: A and W read, Y written (on chip also sums that come back)."""
+
+    a: int = 0
+    w: int = 0
+    y: int = 0
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return self.a + self.w + self.y
+
+
+def buffer_bytes(tiling: Tiling) -> OperandBytes:
+    """Return what a product moves between the buffers and the array.
+
+    A beat is 2 bytes per row and lane, a pair 21 bits per column, a result 4 bytes. Sums that a WS command keeps are
+    written and read again as seeds.
+    """
+    config, commands = tiling.config, tiling.commands
+    results = INTERLEAVE * (tiling.blocks if tiling.mapping.ws else config.rows) * config.columns
+    kept = commands - commands // tiling.depth_tiles
+    return OperandBytes(
+        a=commands * tiling.beats * config.rows * config.act_lanes * WORD,
+        w=_ceil(commands * tiling.pairs * config.columns * PAIR_BITS, 8),
+        y=(commands + kept) * results * SUM_BYTES,
+    )

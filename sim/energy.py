@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sim.step import StepResult
+    from sim.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +64,14 @@ class Energy:
         }
 
 
-def step_energy(result: StepResult, elements: int, table: EnergyTable | None = None) -> Energy:
+def step_energy(result: Result, elements: int, table: EnergyTable | None = None) -> Energy:
     """Return the modelled energy of a step; elements: learnt elements that its update touches."""
     table = table or EnergyTable()
     device = table.fpga * table.shrink * 1e-12
-    operands = 0
-    for span in result.run.spans:
-        if span.piped:
-            tiling = span.piped.tiling
-            beat = 2 * tiling.config.act_lanes * tiling.config.rows
-            operands += tiling.commands * (tiling.beats * beat + tiling.pairs * tiling.config.columns * 21 // 8)
     return Energy(
         macs=result.macs * table.mac * device,
         update=elements * UPDATE_OPERATIONS * table.update_operation * device,
-        buffers=operands * table.buffer_byte * device,
+        buffers=sum(result.buffer_bytes.values()) * table.buffer_byte * device,
         memory=sum(result.bytes.values()) * table.dram_byte * 1e-12,
         rest=result.seconds * table.rest_watts,
     )

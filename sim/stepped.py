@@ -60,11 +60,14 @@ def place_operands(a: np.ndarray, packed: Packed, tiling: Tiling) -> Placed:
 
 
 def run_stepped(
-    a: np.ndarray, packed: Packed, tiling: Tiling, gaps: Sequence[int] | None = None
+    a: np.ndarray, packed: Packed, tiling: Tiling, gaps: Sequence[int] | None = None, engine: Stce | None = None
 ) -> tuple[np.ndarray, Trace]:
-    """Return Y (float32[m, n]) and the trace of the whole product; gaps: idle cycles before each command."""
+    """Return Y (float32[m, n]) and the trace of the whole product.
+
+    gaps: idle cycles before each command; engine: a fresh array of the tiling's configuration, for one that looks on.
+    """
     placed = place_operands(a, packed, tiling)
-    engine = Stce(tiling.config)
+    engine = engine or Stce(tiling.config)
     for r, row in enumerate(engine.rows):
         row.buffer[: placed.act.shape[1]] = placed.act[r]
     used = placed.value.shape[1]

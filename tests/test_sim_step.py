@@ -23,7 +23,8 @@ from sim.ablation import ablations
 from sim.energy import step_energy
 from sim.machine import run_program
 from sim.memory import run_transfer
-from sim.step import roofline, simulate_step
+from sim.rows import roofline
+from sim.step import simulate_step
 from sim.timeline import trace_events
 
 SMALL = preset("tiny").replace(act_depth=64, weight_depth=64)
@@ -86,7 +87,7 @@ def test_kinds_of_slots_are_the_slots_one_by_one(
 @pytest.mark.parametrize("method", ["dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue"])
 def test_every_total_is_a_sum_that_opens(name: str, method: str) -> None:
     result = simulate_step(step_of(name, method), preset("vcu1525"))
-    rows = result.rows()
+    rows = result.table()
     assert result.cycles == sum(result.causes.values()) == sum(result.by("stage").values())
     assert result.cycles == sum(result.by("name").values()) == sum(span.cycles for span in result.run.spans)
     at = 0
@@ -245,8 +246,8 @@ def test_refusals() -> None:
         Switches(dataflow="xs")
     with pytest.raises(ValueError, match="rectangle is 3"):
         Switches(rectangle=3)
-    with pytest.raises(ValueError, match="key is 'layer'"):
-        simulate_step(step_of("resnet9", batch=1), preset("tiny")).by("layer")
+    with pytest.raises(ValueError, match="key is 'loop'"):
+        simulate_step(step_of("resnet9", batch=1), preset("tiny")).by("loop")
 
 
 def test_the_figures_of_the_project() -> None:

@@ -21,6 +21,11 @@ HOST_NOTE: Final = (
     "(normalisation, activation, softmax, pooling, loss) are counted here and not in it."
 )
 
+TAPE_NOTE: Final = (
+    "The figure holds the recorded matrix products, the update of their weights and pruning with their memory stalls. "
+    "A tape holds no biases, no normalisation and no host operators."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -88,7 +93,7 @@ def run(options: argparse.Namespace) -> Answer:
         "buffer_blocks": buffers,
         "energy": step_energy(result, step.update_elements).record(),
         "dense_energy": step_energy(full, dense.update_elements).record(),
-        "layers": result.rows(),
+        "layers": result.table(),
         "ablation": [_ablation_row(row) for row in rows],
     }
     try:
@@ -143,6 +148,11 @@ def _steps(options: argparse.Namespace) -> tuple[Step, Step]:
         raise InputError(str(error)) from None
 
 
+def _unsaid(values: dict[str, Any]) -> str:
+    """Return what to say of a batch that was not asked for."""
+    return "as recorded" if values["method"] == "tape" else "default"
+
+
 def _ablation_row(row: Ablation) -> dict[str, object]:
     return {"name": row.name, "cycles": row.cycles, "speedup": row.speedup, "exceptions": row.exceptions}
 
@@ -150,7 +160,7 @@ def _ablation_row(row: Ablation) -> dict[str, object]:
 def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> str:
     parts = [
         (
-            f"{values['model']}, batch {values['batch'] or 'default'}, {values['method']} {values['pattern']}, "
+            f"{values['model']}, batch {values['batch'] or _unsaid(values)}, {values['method']} {values['pattern']}, "
             f"configuration {values['config']}"
         ),
         _layers(result),
@@ -165,7 +175,7 @@ def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> s
 def _layers(result: StepResult) -> str:
     header = ("product", "stage", "schedule", "tile", "cycles", "use", "waits most for", "MB", "MAC/B", "roofline")
     rows = []
-    for row in result.rows():
+    for row in result.table():
         if "dataflow" not in row:
             rows.append((str(row["name"]), str(row["stage"]), "", "", str(row["cycles"]), "", "", "", "", ""))
             continue
@@ -217,7 +227,7 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
                 f"{values['host_bytes'] / 1e6:.1f} MB"
             ),
             f"energy        {energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J (modelled, not measured)",
-            HOST_NOTE,
+            TAPE_NOTE if values["method"] == "tape" else HOST_NOTE,
         ]
     )
 

@@ -9,12 +9,13 @@ import numpy as np
 from algorithms.nm import pack, prune
 from dataflow.schedule import best_tiling
 from reports.commands.base import InputError
+from sim.api import matmul
 
 if TYPE_CHECKING:
     import argparse
 
     from algorithms.nm import Packed
-    from algorithms.tape import Pattern
+    from algorithms.tape import Pattern, Product
     from dataflow.config import SatConfig
     from dataflow.tiling import Tiling
 
@@ -32,6 +33,13 @@ def random_half(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     magnitude = rng.integers(0, 0x7C00, shape, dtype=np.uint16)
     sign = rng.integers(0, 2, shape, dtype=np.uint16) << np.uint16(15)
     return (magnitude | sign).view(np.float16)
+
+
+def with_operands(product: Product, seed: int) -> Product:
+    """Return the product with the operands of `random_operands`, W unpacked."""
+    rng = np.random.default_rng(seed)
+    a, w = random_half(rng, (product.m, product.k)), random_half(rng, (product.k, product.n))
+    return matmul(a, w, product.pattern, name=product.name)
 
 
 def random_operands(tiling: Tiling, pattern: Pattern | None, seed: int) -> tuple[np.ndarray, Packed]:

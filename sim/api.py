@@ -1,0 +1,177 @@
+"""The simulator from a notebook: one function for a product, a tape, a training step or a program.
+
+from sim.api import gemm, simulate, training_step
+
+result = simulate(gemm(256, 1152, 128, "2:8"), "vcu1525")
+result.cycles, result.utilization, result.stalls
+
+step = simulate(training_step("resnet18", "bdwp", "2:8", batch=64), "vcu1525")
+step.by("stage"), pandas.DataFrame(step.table())
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from algorithms.nm import prune
+from algorithms.numeric import to_half
+from algorithms.tape import Pattern, Product, Stage, Tape
+from dataflow.config import preset
+from dataflow.models import load_model
+from dataflow.plan import ALL_ON, Switches
+from dataflow.program import Program
+from dataflow.step import HostOp, Step, training_products
+from sim.result import HostTotals, Result
+from sim.step import simulate_program, simulate_step
+from sim.tape import product_values, run_products, run_tape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from algorithms.tape import HostWork
+    from dataflow.config import SatConfig
+
+__all__ = ["Result", "Switches", "gemm", "matmul", "simulate", "training_step"]
+
+
+def simulate(
+    program: Product | Iterable[Product] | Tape | Step | Program,
+    config: SatConfig | str = "vcu1525",
+    *,
+    values: bool = False,
+    memory: bool | None = None,
+    switches: Switches = ALL_ON,
+) -> Result:
+    """Schedule a program for a machine and return what it takes there, cycle for cycle.
+
+    program: a product (`gemm`, `matmul`), products in order, a tape, a training step (`training_step`), or a program
+    of configuration words that was read back. config: a configuration or the name of a preset.
+    values: compute Y of every product, bit for bit as the array does; the products must hold operands.
+    memory: True runs the machine with external memory: prefetch, stalls, bytes. False runs the array with its operands
+    on chip, without update and pruning; there a tape's products take the quickest way (native, cover, gather ...).
+    By default steps and programs run with memory, products and tapes without.
+    switches: what scheduler and machine may use; without memory only `dataflow` counts, and only for products.
+
+    Raises ValueError for an unknown preset, an empty program, values of products without operands, switches that do not
+    apply, a product that no mapping can take; TypeError for something that is no program.
+    """
+    machine = preset(config) if isinstance(config, str) else config
+    if isinstance(program, Program):
+        return _run_program(program, machine, values, memory, switches)
+    products, host = _parts(program)
+    if isinstance(program, Step) and memory is not False:
+        result: Result = simulate_step(program, machine, switches)
+    elif memory:
+        result = simulate_step(_as_step(products, host), machine, switches)
+    else:
+        _check_on_chip(switches)
+        totals = HostTotals(len(host), sum(work.operations for work in host), sum(work.bytes for work in host))
+        if isinstance(program, Tape) and switches.dataflow is None:
+            result = run_tape(program, machine, totals)
+        else:
+            result = run_products(products, machine, switches.dataflow, totals)
+    if not values:
+        return result
+    return replace(result, values=tuple(product_values(product, machine) for product in products))
+
+
+def gemm(
+    m: int, k: int, n: int, pattern: Pattern | str | None = None, *, name: str = "gemm", stage: Stage = Stage.FF
+) -> Product:
+    """Return the product Y[m, n] = A[m, k] @ W[k, n] by its shape; pattern: N:M of W along k ("2:8"), None for dense.
+
+    Raises ValueError for a size below 1 or an illegal pattern.
+    """
+    return Product(name, stage, m, k, n, _pattern(pattern))
+
+
+def matmul(
+    a: NDArray[np.floating], w: NDArray[np.floating], pattern: Pattern | str | None = None, *, name: str = "matmul"
+) -> Product:
+    """Return the product a @ w with its operands: a[m, k], w[k, n], float16 or float32, rounded to binary16 once.
+
+    w is pruned to the pattern along k. Raises ValueError for shapes that do not match, TypeError for another dtype.
+    """
+    if a.ndim != 2 or w.ndim != 2 or a.shape[1] != w.shape[0]:
+        raise ValueError(f"a has shape {a.shape!r} and w {w.shape!r}; they must be (m, k) and (k, n)")
+    kept = _pattern(pattern)
+    half = to_half(w)
+    if kept is not None:
+        half = prune(half, kept.n, kept.m, axis=0).astype(np.float16, copy=False)
+    return Product(name, Stage.FF, a.shape[0], a.shape[1], w.shape[1], kept, a=to_half(a), w=half)
+
+
+def training_step(
+    model: str | Path,
+    method: str = "bdwp",
+    pattern: Pattern | str | None = "2:8",
+    *,
+    batch: int | None = None,
+    first_and_last_dense: bool = True,
+) -> Step:
+    """Return one training step of a network: a name, an ONNX file or a SCALE-Sim table (`dataflow.models.load_model`).
+
+    method: dense, srste, sdgp, sdwp, bdwp or bdwp+mvue; pattern: N:M of what it prunes; batch: None for 512 or that of
+    the file. Raises ValueError for what is unknown or does not fit, FileNotFoundError for a missing file.
+    """
+    return training_products(load_model(model, batch), method, _pattern(pattern), first_and_last_dense)
+
+
+def _pattern(pattern: Pattern | str | None) -> Pattern | None:
+    return Pattern.parse(pattern) if isinstance(pattern, str) else pattern
+
+
+def _run_program(program: Program, machine: SatConfig, values: bool, memory: bool | None, switches: Switches) -> Result:
+    if program.config != machine:
+        raise ValueError(f"program is for configuration {program.config.name!r}; config is {machine.name!r}")
+    if values or memory is False:
+        raise ValueError(
+            f"values is {values!r} and memory {memory!r}; a program of words knows shapes and runs with memory: "
+            "simulate the products that it was made of"
+        )
+    return simulate_program(program, switches)
+
+
+def _parts(
+    program: Product | Iterable[Product] | Tape | Step,
+) -> tuple[Sequence[Product], Sequence[HostOp | HostWork]]:
+    """Return the products of a program and the work of the host beside them."""
+    host: Sequence[HostOp | HostWork] = ()
+    match program:
+        case Product():
+            products: Sequence[Product] = (program,)
+        case Tape():
+            products, host = program.products, program.host
+        case Step():
+            products, host = program.products, program.host_ops
+        case _:
+            products = tuple(program)
+    for product in products:
+        if not isinstance(product, Product):
+            raise TypeError(f"program holds {product!r}; it must hold products (gemm, matmul, or those of a tape)")
+    if not products:
+        raise ValueError("program holds no products; there is nothing to run")
+    return products, host
+
+
+def _as_step(products: Sequence[Product], host: Sequence[HostOp | HostWork]) -> Step:
+    """Return products as a step without update, so that the machine with its memory can run them."""
+    for product in products:
+        if product.sparsity is not None:
+            raise ValueError(
+                f"product {product.name!r} has sparsity beside its pattern; with memory a product is dense or N:M: use "
+                "memory=False, or lower it (dataflow.lowering)"
+            )
+    ops = tuple(HostOp(work.name, work.kind, work.stage, work.operations, work.bytes) for work in host)
+    return Step("products", tuple(products), ops, (), (), sum(product.macs_full for product in products))
+
+
+def _check_on_chip(switches: Switches) -> None:
+    if replace(switches, dataflow=None) != ALL_ON:
+        raise ValueError(f"switches are {switches!r}; with operands on chip only dataflow applies: use memory=True")

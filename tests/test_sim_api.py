@@ -1,0 +1,233 @@
+"""The simulator from a notebook: products, tapes, steps and programs through one function."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from algorithms.numeric import ordered_dot
+from algorithms.tape import HostWork, Pattern, Product, Stage, Tape
+from dataflow.config import SatConfig, preset
+from dataflow.plan import Switches
+from dataflow.program import disassemble
+from dataflow.schedule import best_tiling
+from dataflow.tiling import legal_mappings
+from dataflow.traffic import buffer_bytes
+from sim.api import gemm, matmul, simulate, training_step
+from sim.machine import CAUSES
+from sim.product import simulate_product
+from sim.stce import Stce
+from sim.step import StepResult, simulate_step
+from sim.stepped import run_stepped
+from sim.tape import TapeResult
+from tests.cases import patterns, product
+
+if TYPE_CHECKING:
+    from sim.result import Result
+    from sim.rows import Row
+    from sim.stce import Trace
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "simulator.md"
+
+
+def check_sums(result: Result) -> None:
+    """Every total is the sum over rows, every row the sum over its causes, and no wait is negative."""
+    table: list[dict[str, Any]] = result.table()
+    assert result.cycles == sum(row["cycles"] for row in table) == sum(result.causes.values())
+    for key in ("stage", "layer", "name", "cause"):
+        assert sum(result.by(key).values()) == result.cycles
+    at = 0
+    for row, record in zip(result.rows, table, strict=True):
+        assert row.start == at
+        assert min(row.causes.values()) >= 0
+        assert set(row.causes) == set(CAUSES)
+        assert record["cycles"] == sum(record[cause] for cause in CAUSES)
+        at += row.cycles
+    assert result.macs == sum(row.macs for row in result.rows)
+    assert result.macs_skipped == sum(row.macs_skipped for row in result.rows) >= 0
+    assert result.stalls == {cause: n for cause, n in result.causes.items() if cause != "steps"}
+    assert result.buffer_bytes == {
+        name: sum(record.get(f"buffer_{name}", 0) for record in table) for name in ("a", "w", "y")
+    }
+
+
+def check_tiles(row: Row) -> None:
+    """The tiles of a row add up to it: cycles of each cause, multiply-adds done and skipped."""
+    tiles = list(row.tiles())
+    assert sum(tile.cycles for tile in tiles) == row.cycles
+    for cause in CAUSES:
+        assert sum(tile.causes.get(cause, 0) for tile in tiles) == row.causes[cause]
+    assert min(min(tile.causes.values()) for tile in tiles) >= 0
+    if row.shape is None:
+        return
+    assert sum(tile.macs for tile in tiles) == row.macs
+    assert sum(tile.macs_skipped for tile in tiles) == row.macs_skipped
+    assert min(min(tile.macs, tile.macs_skipped) for tile in tiles) >= 0
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("dataflow", ["os", "ws"])
+def test_a_product_opens_down_to_its_tiles(dataflow: str, memory: bool) -> None:
+    for pattern in patterns():
+        result = simulate(gemm(45, 77, 33, pattern), "tiny", memory=memory, switches=Switches(dataflow=dataflow))
+        check_sums(result)
+        for row in result.rows:
+            check_tiles(row)
+        assert result.rows[0].schedule["dataflow"] == dataflow
+
+
+def test_a_product_takes_what_the_fast_gear_says() -> None:
+    result = simulate(gemm(50, 60, 30, "2:8"), "small")
+    tiling = best_tiling(preset("small"), 50, 60, 30, Pattern(2, 8))
+    assert result.cycles == simulate_product(tiling).cycles
+    assert result.seconds == result.cycles / 200e6
+    assert result.rows[0].tiling == tiling
+
+
+def test_values_are_those_of_the_arithmetic() -> None:
+    rng = np.random.default_rng(3)
+    a, w = rng.standard_normal((9, 40)).astype(np.float32), rng.standard_normal((40, 7)).astype(np.float32)
+    one = matmul(a, w, "2:8")
+    assert one.a is not None
+    assert one.w is not None
+    assert np.count_nonzero(one.w) <= 40 * 7 // 4
+    (y,) = simulate(one, "tiny", values=True).values
+    assert np.array_equal(y.view(np.uint32), ordered_dot(one.a, one.w).view(np.uint32))
+    (stalled,) = simulate(one, "tiny", values=True, memory=True).values
+    assert np.array_equal(y.view(np.uint32), stalled.view(np.uint32))
+
+
+def test_a_step_is_the_one_of_the_commands_and_its_program_takes_the_same() -> None:
+    step = training_step("resnet9", "bdwp", "2:8", batch=8)
+    result = simulate(step, "vcu1525")
+    assert isinstance(result, StepResult)
+    check_sums(result)
+    assert result.record() == simulate_step(step, preset("vcu1525")).record()
+    assert result.bound == step.bound
+    program = result.program
+    again = simulate(disassemble(program.config, program.assemble(), program.names), "vcu1525")
+    assert again.table() == result.table()
+    on_chip = simulate(step, "vcu1525", memory=False)
+    check_sums(on_chip)
+    assert on_chip.cycles <= result.cycles
+    assert sum(on_chip.bytes.values()) == 0 < sum(result.bytes.values())
+
+
+@pytest.mark.parametrize("method", ["bdwp", "sdgp"])
+def test_a_step_opens_down_to_its_tiles(method: str) -> None:
+    result = simulate(training_step("resnet9", method, "2:8", batch=1), "small")
+    check_sums(result)
+    for row in result.rows:
+        check_tiles(row)
+
+
+def test_a_tape_holds_masks_and_host_work() -> None:
+    rng = np.random.default_rng(4)
+    tape = Tape(values=True)
+    a, w = rng.standard_normal((12, 24)).astype(np.float16), rng.standard_normal((24, 10)).astype(np.float16)
+    tape.record(matmul(a, w, "2:8", name="first"))
+    tape.record(matmul(a, w, name="second"))
+    tape.record_host(HostWork("softmax", "Softmax", Stage.FF, 100, 40))
+    result = simulate(tape, "tiny", values=True)
+    assert isinstance(result, TapeResult)
+    check_sums(result)
+    assert result.cycles == result.workload.cycles
+    assert [row.schedule["how"] for row in result.rows] == ["native", "dense"]
+    assert (result.host.operators, result.host.operations, result.host.bytes) == (1, 100, 40)
+    for one, y in zip(tape.products, result.values, strict=True):
+        assert one.a is not None
+        assert one.w is not None
+        assert np.array_equal(y.view(np.uint32), ordered_dot(one.a, one.w).view(np.uint32))
+    assert simulate(tape, "tiny", memory=True).cycles >= simulate(tape.products, "tiny").cycles
+
+
+class Counting(Stce):
+    """Counts the beats that the rows write into their elements and the pairs that the columns are asked for."""
+
+    beats = 0
+    requests = 0
+
+    def _observe(self, trace: Trace) -> None:
+        super()._observe(trace)
+        self.beats += sum(row.ctl.awe for row in self.rows)
+        self.requests += int(self.columns._weight_control.seen[0].sum())
+
+
+def test_bytes_between_buffers_and_array_are_those_that_the_stepped_gear_reads() -> None:
+    config = SatConfig(name="t", rows=3, columns=2, act_depth=1 << 14, weight_depth=1 << 14, sum_depth=64)
+    rng = np.random.default_rng(5)
+    for pattern in (None, Pattern(2, 8), Pattern(3, 16)):
+        for mapping in legal_mappings(config, pattern)[::3]:
+            a, packed, tiling = product(rng, config, mapping, (11, 35, 5))
+            engine = Counting(config)
+            _, trace = run_stepped(a, packed, tiling, engine=engine)
+            size = buffer_bytes(tiling)
+            left = sum(len(column) for column in trace.out_value)
+            assert size.y == 4 * (left + 2 * left * (tiling.depth_tiles - 1))
+            assert size.a == 2 * config.act_lanes * engine.beats
+            assert size.w == -(-21 * engine.requests // (8 * mapping.a))  # each pair is asked for a times
+
+
+def test_time_and_memory_grow_with_the_products_not_with_their_cycles() -> None:
+    """A product of 2^24 times the cycles is described by as much: the work is counted in calls, not in seconds."""
+    calls = []
+    for side in (1 << 10, 1 << 18):
+        machine = preset("vcu1525").replace(name=f"side{side}")
+        calls.append(_calls(gemm(side, 1 << 10, side, "2:8"), machine))
+    assert calls[1][1] > 60_000 * calls[0][1]
+    assert calls[1][0] < 3 * calls[0][0]
+
+
+def _calls(one: Product, machine: SatConfig) -> tuple[int, int]:
+    import cProfile
+    import pstats
+
+    profile = cProfile.Profile()
+    result = profile.runcall(simulate, one, machine, memory=True)
+    assert len(result.table()) == 2
+    return int(vars(pstats.Stats(profile))["total_calls"]), result.cycles
+
+
+def test_refusals() -> None:
+    step, machine = training_step("resnet9", batch=1), preset("tiny")
+    with pytest.raises(ValueError, match="config is 'huge'"):
+        simulate(gemm(1, 1, 1), "huge")
+    with pytest.raises(ValueError, match="no products"):
+        simulate([], "tiny")
+    with pytest.raises(TypeError, match="program holds 5"):
+        simulate([5], "tiny")  # pyright: ignore[reportArgumentType]  the refusal is the test
+    with pytest.raises(ValueError, match="holds no operands"):
+        simulate(gemm(1, 1, 1), "tiny", values=True)
+    with pytest.raises(ValueError, match="holds no operands"):
+        simulate(step, "tiny", values=True)
+    with pytest.raises(ValueError, match="only dataflow applies"):
+        simulate(gemm(1, 1, 1), "tiny", switches=Switches(rectangle=8))
+    with pytest.raises(ValueError, match="for configuration 'tiny'"):
+        simulate(simulate_step(step, machine).program, "small")
+    with pytest.raises(ValueError, match="program of words"):
+        simulate(simulate_step(step, machine).program, machine, values=True)
+    with pytest.raises(ValueError, match="a has shape"):
+        matmul(np.zeros((2, 3), np.float16), np.zeros((2, 3), np.float16))
+    with pytest.raises(ValueError, match="key is 'tile'"):
+        simulate(gemm(1, 1, 1), machine).by("tile")
+
+
+def test_the_example_of_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All Python of docs/simulator.md in one go; a line with '# ->' must give what stands behind it."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    checked = 0
+    for line in "".join(blocks).splitlines():
+        code, arrow, wanted = line.partition("  # -> ")
+        if arrow:
+            assert repr(eval(code, names)) == wanted, line
+            checked += 1
+        else:
+            exec(line, names)
+    assert checked >= 5
