@@ -102,7 +102,8 @@ class Stce(wiring.Component):
     Members: commands: tile commands; act_load_en (one bit per row), act_load_addr, act_load_data (one beat per row):
     write ports of the activation buffers; wgt_load_en (one bit per column), wgt_load_addr, wgt_load_data (one pair per
     column): write ports of the weight buffers; out_value, out_valid (one per column, column c skewed by c): results;
-    token_valid, token_compute, cause, idle: what the head does, for counters.
+    ended: the last result of a command passes the output of column 0, be it kept or not; token_valid, token_compute,
+    token_n_less_1, cause, idle: what the head does, for counters.
     Timing: docs/array.md; `sim.stce` predicts every output cycle. Numerics: docs/arithmetic.md.
     """
 
@@ -115,8 +116,10 @@ class Stce(wiring.Component):
     wgt_load_data: Signal
     out_value: Signal
     out_valid: Signal
+    ended: Signal
     token_valid: Signal
     token_compute: Signal
+    token_n_less_1: Signal
     cause: Signal
     idle: Signal
 
@@ -133,8 +136,10 @@ class Stce(wiring.Component):
                 "wgt_load_data": In(pair_layout().size * config.columns),
                 "out_value": Out(32 * config.columns),
                 "out_valid": Out(config.columns),
+                "ended": Out(1),
                 "token_valid": Out(1),
                 "token_compute": Out(1),
+                "token_n_less_1": Out(4),
                 "cause": Out(3),
                 "idle": Out(1),
             }
@@ -174,6 +179,8 @@ class Stce(wiring.Component):
             tail.arrives.eq(columns[0].sum_bottom.valid),
             self.token_valid.eq(head.token.valid),
             self.token_compute.eq(head.token.compute),
+            self.token_n_less_1.eq(head.token.n_less_1),
+            self.ended.eq(tail.ended),
             self.cause.eq(head.cause),
             self.idle.eq(head.idle),
         ]

@@ -19,7 +19,8 @@ class Tail(wiring.Component):
     """Count the results of column 0, command by command.
 
     Members: begins, count, keep: a command starts, its results per column, whether they stay; ready: another may start;
-    arrives: a result stands at the bottom of column 0; control: its fate, one cycle later.
+    arrives: a result stands at the bottom of column 0; control: its fate, one cycle later; ended: beside `control`, this
+    result was the last of its command.
     """
 
     begins: Signal
@@ -28,6 +29,7 @@ class Tail(wiring.Component):
     ready: Signal
     arrives: Signal
     control: data.View[data.StructLayout]
+    ended: Signal
 
     def __init__(self, config: SatConfig) -> None:
         self._keep = keep_layout(config)
@@ -39,6 +41,7 @@ class Tail(wiring.Component):
                 "ready": Out(1),
                 "arrives": In(1),
                 "control": Out(self._keep),
+                "ended": Out(1),
             }
         )
 
@@ -59,6 +62,7 @@ class Tail(wiring.Component):
         m.d.sync += [
             self.control.keep.eq(self.arrives & entry.keep),
             self.control.addr.eq(done),
+            self.ended.eq(queue.r_en),
         ]
         with m.If(self.arrives):
             m.d.sync += done.eq(done + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dataflow.config import INTERLEAVE
 from dataflow.timing import (
@@ -62,11 +62,18 @@ class Begin:
     keep: bool
 
 
-class Head:
-    """Registers of `hw.head.Head`. Outputs hold the values visible in the present cycle; `tick` ends the cycle."""
+_TIMERS: Final = ("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush")
 
-    def __init__(self, config: SatConfig) -> None:
+
+class Head:
+    """Registers of `hw.head.Head`. Outputs hold the values visible in the present cycle; `tick` ends the cycle.
+
+    requests: follow the requests for pairs and seeds too; windows do not depend on them.
+    """
+
+    def __init__(self, config: SatConfig, *, requests: bool = True) -> None:
         self._config = config
+        self._requests = requests
         self.token: Token | None = None
         self.begin: Begin | None = None
         self.weight: tuple[bool, int] = (False, 0)
@@ -127,11 +134,10 @@ class Head:
         """End the cycle; return whether `nxt` was taken, and why nothing started."""
         go, prime, wait = self.decide(nxt, tail_ready)
         weight_free = self._weight_busy == 0
-        for name in ("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush"):
-            setattr(self, name, max(0, getattr(self, name) - 1))
-        self._weights.tick()
-        self._seeds.tick()
-        self.token = self.begin = None
+        self.skip(1)
+        if self._requests:
+            self._weights.tick()
+            self._seeds.tick()
         taken = False
         if prime:
             assert nxt is not None
@@ -139,8 +145,22 @@ class Head:
             taken = True
         elif go:
             taken = self._start_window(nxt, weight_free)
-        self.weight = self._weights.output()
+        if self._requests:
+            self.weight = self._weights.output()
         return taken, wait
+
+    @property
+    def rest(self) -> int:
+        """Cycles, from the present one on, in which no window starts whatever is offered."""
+        return self._pace
+
+    def skip(self, cycles: int) -> None:
+        """End so many cycles in which nothing starts and no requests are followed (`rest`, or idle without command)."""
+        for name in _TIMERS:
+            left = getattr(self, name)
+            if left:
+                setattr(self, name, left - cycles if left > cycles else 0)
+        self.token = self.begin = None
 
     def _start_prime(self, nxt: TileCommand) -> None:
         self.token = self._token(nxt, compute=False, first=False, last=False, base=nxt.act_base, wload=nxt.ws)
@@ -160,9 +180,9 @@ class Head:
         if self._fresh:
             self.begin = Begin(cur.windows * INTERLEAVE if cur.ws else INTERLEAVE * config.rows, cur.keep)
         self._restart_timers(cur, ends)
-        if cur.ws:
+        if self._requests and cur.ws:
             self._seeds.start(self._fresh, cur.seed)
-        else:
+        elif self._requests:
             self._weights.start_window(cur, self._fresh)
         if wload and nxt:
             self._load_weights(nxt)
@@ -189,7 +209,8 @@ class Head:
                 self._drain = drain_cycles(config) - 1
 
     def _load_weights(self, nxt: TileCommand) -> None:
-        self._weights.start_load(nxt)
+        if self._requests:
+            self._weights.start_load(nxt)
         self._weight_busy = load_cycles(self._config, nxt.n) - 1
 
     def _take(self, nxt: TileCommand) -> None:
@@ -299,6 +320,7 @@ class Tail:
         self._queue: deque[Begin] = deque()
         self._done = 0
         self.control: tuple[bool, int] = (False, 0)
+        self.ended = False
 
     @property
     def ready(self) -> bool:
@@ -310,9 +332,11 @@ class Tail:
         if arrives and not self._queue:
             raise RuntimeError("a result reached the bottom of column 0 without a command")
         self.control = (arrives and self._queue[0].keep, self._done)
+        self.ended = False
         if arrives:
             self._done += 1
             if self._done == self._queue[0].count:
+                self.ended = True
                 self._done = 0
                 self._queue.popleft()
         if begin is not None:

@@ -148,8 +148,7 @@ def verify_products(config: SatConfig, jobs: Sequence[Job]) -> list[Verdict]:
 
 def _pack_job(job: Job) -> dict[str, Any]:
     placed = place_operands(job.a, job.packed, job.tiling)
-    act = np.ascontiguousarray(placed.act.transpose(1, 0, 2)).view(np.uint8).reshape(placed.act.shape[1], -1)
-    words = _pair_words(placed)
+    act, words = operand_words(placed)
     return {
         "act": act,
         "wgt": words,
@@ -161,6 +160,12 @@ def _pack_job(job: Job) -> dict[str, Any]:
         "limit": product_duration(job.tiling).total + 1000 + sum(_command_gaps(job)) + _FLUSH * len(placed.commands),
         "abort": job.abort,
     }
+
+
+def operand_words(placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8[beats, bytes] for the activation, uint8[pairs, bytes] for the weight buffers, all ports at once."""
+    act = np.ascontiguousarray(placed.act.transpose(1, 0, 2)).view(np.uint8).reshape(placed.act.shape[1], -1)
+    return act, _pair_words(placed)
 
 
 def _gaps(job: Job, what: str, count: int) -> np.ndarray:
