@@ -19,8 +19,8 @@ class Tail(wiring.Component):
     """Count the results of column 0, command by command.
 
     Members: begins, count, keep: a command starts, its results per column, whether they stay; ready: another may start;
-    arrives: a result stands at the bottom of column 0; control: its fate, one cycle later; ended: beside `control`, this
-    result was the last of its command.
+    arrives: a result stands at the bottom of column 0; control: its fate, one cycle later; ended: beside `control`, it
+    was the last of its command.
     """
 
     begins: Signal

@@ -23,6 +23,7 @@ from tb.test_compute import compute_instruction
 from tests.cases import product
 
 if TYPE_CHECKING:
+    from algorithms.nm import Packed
     from dataflow.tiling import Tiling
 
 pytestmark = pytest.mark.rtl
@@ -47,11 +48,9 @@ def random_commands(rng: np.random.Generator, config: SatConfig, count: int) -> 
     return found[:count]
 
 
-def product_job(
-    rng: np.random.Generator, config: SatConfig, tiling: Tiling, a: np.ndarray, packed: Any
-) -> dict[str, Any]:
+def product_job(rng: np.random.Generator, tiling: Tiling, a: np.ndarray, packed: Packed) -> dict[str, Any]:
     """Return a product whose results all fit the capture buffers, from a random place on."""
-    placed = place_operands(a, packed, tiling)
+    config, placed = tiling.config, place_operands(a, packed, tiling)
     act, wgt = operand_words(placed)
     first = int(rng.integers(config.sum_depth))
     words, at = [], first
@@ -66,20 +65,19 @@ def product_job(
 def check(config: SatConfig, seed: int, commands: int, products: int) -> dict[str, Any]:
     """Hold the circuit against model and reference over random commands and products."""
     rng = np.random.default_rng(seed)
-    chosen, job = [], {"config": dataclasses.asdict(config.replace()), "count": products}
-    job["config"].pop("memory")
-    words = [
-        compute_instruction(c, int(rng.integers(config.sum_depth))) for c in random_commands(rng, config, commands)
-    ]
-    job["timing"] = [word.encode() for word in words]
+    chosen: list[tuple[np.ndarray, Packed, Tiling]] = []
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name != "memory"}
+    job: dict[str, Any] = {"config": fields, "count": products}
+    random = random_commands(rng, config, commands)
+    job["timing"] = [compute_instruction(c, int(rng.integers(config.sum_depth))).encode() for c in random]
     job["gaps"] = [int(gap) for gap in rng.choice([0, 0, 0, 1, 7, 60, 700], commands)]
     job["reset_after"] = [int(stop) for stop in rng.integers(20, 40 * commands, 4)]
     while len(chosen) < products:
         mappings = legal_mappings(config, [None, Pattern(2, 8), Pattern(1, 4), Pattern(3, 16)][int(rng.integers(4))])
-        shape = tuple(int(x) for x in rng.integers(1, 40, 3))
-        a, packed, tiling = product(rng, config, mappings[int(rng.integers(len(mappings)))], shape)
+        m, k, n = (int(x) for x in rng.integers(1, 40, 3))
+        a, packed, tiling = product(rng, config, mappings[int(rng.integers(len(mappings)))], (m, k, n))
         if results_per_column(tiling) <= config.sum_depth:
-            part = product_job(rng, config, tiling, a, packed)
+            part = product_job(rng, tiling, a, packed)
             job.update({f"{name}_{len(chosen)}": value for name, value in part.items()})
             chosen.append((a, packed, tiling))
     built = build(emit(ComputeRtl(config), "sat_compute"), "sat_compute")
