@@ -44,6 +44,26 @@ def digits_cnn(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
     )
 
 
+def digits_sat(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
+    """Return a network whose every product, ReLU and update runs on SAT, for [B, 8, 8, 1].
+
+    Two convolutions of stride 2 (the second to [B, 2, 2, 32]) and two fully connected layers, without biases: the host
+    keeps the loss.
+    """
+    return Sequential(
+        [
+            Conv2d("conv1", 1, 32, 3, rng, stride=2, padding=1, sparse=sparse_ends, first=True),
+            ReLU(),
+            Conv2d("conv2", 32, 32, 3, rng, stride=2, padding=1),
+            ReLU(),
+            Flatten(),
+            Linear("fc1", 128, 64, rng, bias=False),
+            ReLU(),
+            Linear("fc2", 64, 10, rng, bias=False, sparse=sparse_ends),
+        ]
+    )
+
+
 def vgg(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
     """Return a VGG with batch normalisation for [B, 8, 8, 1]: 16, 32, pool, 64, 64, pool, 64, mean, classifier."""
     return Sequential(
@@ -222,6 +242,7 @@ def _transformer_block(name: str, features: int, heads: int, rng: np.random.Gene
 
 NETWORKS: Final[dict[str, tuple[str, Callable[..., Layer]]]] = {
     "digits-cnn": ("digits", digits_cnn),
+    "digits-sat": ("digits", digits_sat),
     "resnet9": ("digits", resnet9),
     "vit": ("digits", vit),
     "vgg": ("digits", vgg),

@@ -247,9 +247,12 @@ class Trainer:
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 
     def _update(self, loss: float, counted: Tape | None) -> None:
-        config, r = self.config, self.result
-        parameters = self.model.parameters()
-        done = self.optimizer.step(parameters, learning_rate(config, self.step, self.steps), self.scale.shift)
+        rate = learning_rate(self.config, self.step, self.steps)
+        self._finish(loss, counted, done=self.optimizer.step(self.model.parameters(), rate, self.scale.shift))
+
+    def _finish(self, loss: float, counted: Tape | None, *, done: bool) -> None:
+        """Take note of a step; done: its update was not suppressed."""
+        r, parameters = self.result, self.model.parameters()
         self.scale.update(done)
         if done:
             prepare(self.model, self.ctx)

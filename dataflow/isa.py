@@ -1,7 +1,7 @@
 """Instructions of SAT: one layout for the assembler, the simulator and the circuit (docs/machine.md).
 
-An instruction is four configuration words of 128 bits, one beat of memory. Offsets are counted in beats of 64 bytes from
-the start of a region; differences of offsets are signed and wrap (two's complement).
+An instruction is four configuration words of 128 bits, one beat of memory. Offsets are counted in beats of 64 bytes
+from the start of a region; differences of offsets are signed and wrap (two's complement).
 """
 
 from __future__ import annotations
@@ -269,9 +269,11 @@ class Instruction:
         return self.fields.get(name, 0)
 
 
+_SIGNED_ENDS: Final = ("x_step", "y_step", "image_step", "inner_step", "outer_step", "block_step")
+_SIGNED: Final = ("ix0", "iy0", "ix_line", "iy_image")
+_UNSIGNED: Final = ("ix_step", "iy_step")
+
+
 def is_signed(name: str) -> bool:
     """Whether a field of this name holds a signed number (steps and input places of a walk)."""
-    return name.endswith(("x_step", "y_step", "image_step", "inner_step", "outer_step", "block_step")) and name not in (
-        "ix_step",
-        "iy_step",
-    ) or name in ("ix0", "iy0", "ix_line", "iy_image")
+    return name in _SIGNED or (name.endswith(_SIGNED_ENDS) and name not in _UNSIGNED)

@@ -15,7 +15,15 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "dataflow": ("dataflow", "algorithms"),
     "sim": ("sim", "dataflow", "algorithms"),
     # The circuit shares sizes, latencies and word layouts with the schedule, nothing else.
-    "hw": ("hw", "dataflow.config", "dataflow.timing", "dataflow.words"),
+    "hw": (
+        "hw",
+        "dataflow.config",
+        "dataflow.isa",
+        "dataflow.legal",
+        "dataflow.registers",
+        "dataflow.timing",
+        "dataflow.words",
+    ),
     "tb": ("tb", "hw", "sim", "dataflow", "algorithms"),
     "reports": ("reports", "tb", "hw", "sim", "dataflow", "algorithms"),
     "nmsat": ("reports", "tb", "hw", "sim", "dataflow", "algorithms"),

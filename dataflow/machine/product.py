@@ -1,0 +1,294 @@
+"""One product as instructions: tiles loaded, computed and stored beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dataflow.config import INTERLEAVE
+from dataflow.isa import HALVES, LANES, OFFSET_BITS, Opcode, Side
+from dataflow.machine.estimate import estimate_cycles
+from dataflow.tiling import Mapping, legal_mappings
+
+if TYPE_CHECKING:
+    from algorithms.tape import Pattern
+    from dataflow.config import SatConfig
+    from dataflow.machine.assembler import Assembler, Block, Node
+    from dataflow.machine.sources import ActSource, Fields, Images, RowTile, WgtSource
+    from dataflow.machine.tensors import Place, Rows
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to results on their way out (hw.epilogue).
+
+    side: tensor beside the results, read as `kind` says: MASK and TILE16 of the shape of the result, TILE32 one row of
+    binary32 added to every row (a bias). watch: an infinite or NaN result suppresses the updates that follow.
+    """
+
+    to_half: bool = True
+    relu: bool = False
+    watch: bool = False
+    kind: Side = Side.NONE
+    side: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Rows of a result that are every `step`-th pixel of an image, from `first` on (stride phases of BP)."""
+
+    images: Images
+    first: tuple[int, int]
+    step: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Lines and columns of the phase in one image."""
+        sizes = (self.images.height, self.images.width)
+        rows, columns = (
+            -(-(size - first) // step) for size, first, step in zip(sizes, self.first, self.step, strict=True)
+        )
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where results go: rows of a tensor in order, or those of a phase of its images."""
+
+    tensor: Rows
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    phase: Phase | None = None
+
+    def places(self) -> tuple[Place, ...]:
+        """Return the tensors read beside the results."""
+        return () if self.epilogue.side is None else (self.epilogue.side,)
+
+    def fields(self, mapping: Mapping, tile: RowTile, column: int, columns: int) -> Fields:
+        """Return the STORE of a tile; `capture` counts from the start of its results."""
+        e, per_beat = self.epilogue, HALVES if self.epilogue.to_half else LANES
+        out = {
+            "ws": int(mapping.ws),
+            "log2_a": mapping.a.bit_length() - 1,
+            "rows": tile.rows,
+            "columns": columns,
+            "lane": column % per_beat,
+            "to_half": int(e.to_half),
+            "relu": int(e.relu),
+            "watch": int(e.watch),
+            "side": int(e.kind),
+            **self._walk("", self.tensor, tile.first, column // per_beat),
+        }
+        if e.side is None:
+            return out
+        if e.kind is Side.TILE32:
+            beat = (column - column % per_beat) // LANES
+            walk = {"side_region": e.side.region, "side_at": e.side.at + beat}
+            return {**out, **walk, "side_line_at": walk["side_at"], "side_image_at": walk["side_at"]}
+        # element `lane` of the side's beats belongs to the first column
+        return {**out, **self._walk("side_", e.side, tile.first, (column - column % per_beat) // HALVES)}
+
+    def _walk(self, prefix: str, tensor: Rows, first: int, beat: int) -> Fields:
+        step, region = tensor.step, {f"{prefix}region": tensor.region}
+        if self.phase is None:
+            return {**region, f"{prefix}at": tensor.at + first * step + beat, f"{prefix}x_step": step}
+        phase = self.phase
+        height, width = phase.size
+        line, picture = phase.images.width * step, phase.images.height * phase.images.width * step
+        image, place = divmod(first, height * width)
+        y0, x0 = divmod(place, width)
+        image_at = tensor.at + image * picture + phase.first[0] * line + phase.first[1] * step + beat
+        line_at = image_at + y0 * phase.step[0] * line
+        mask = (1 << OFFSET_BITS) - 1
+        walk = {
+            f"{prefix}at": (line_at + x0 * phase.step[1] * step) & mask,
+            f"{prefix}line_at": line_at & mask,
+            f"{prefix}image_at": image_at & mask,
+            f"{prefix}x_step": phase.step[1] * step,
+            f"{prefix}y_step": phase.step[0] * line,
+            f"{prefix}image_step": picture,
+        }
+        return {**region, **walk, "width": width, "height": height, "x0": x0, "y0": y0}
+
+
+@dataclass(frozen=True)
+class ProductCode:
+    """A product Y[m, n] = A[m, k] W[k, n] to be assembled.
+
+    pattern: groups of W along K; None: a dense operand, whose groups the mapping chooses. dataflow: 'os', 'ws' or None
+    for what the estimate prefers.
+    """
+
+    name: str
+    m: int
+    k: int
+    n: int
+    act: ActSource
+    wgt: WgtSource
+    sink: Sink
+    pattern: Pattern | None = None
+    dataflow: str | None = None
+    mapping: Mapping | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A product cut by a mapping: its row tiles, columns of a tile, windows, array loads along K."""
+
+    config: SatConfig
+    code: ProductCode
+    mapping: Mapping
+
+    @cached_property
+    def rows(self) -> list[RowTile]:
+        """Row tiles."""
+        return self.code.act.tiles(self.config, self.mapping)
+
+    @property
+    def width(self) -> int:
+        """Columns of a tile."""
+        return self.mapping.b * self.config.columns
+
+    @property
+    def groups(self) -> int:
+        """Groups along K."""
+        return -(-self.code.k // self.mapping.m)
+
+    @property
+    def depths(self) -> int:
+        """Commands along K."""
+        return -(-self.groups // self.config.rows) if self.mapping.ws else 1
+
+    def windows(self, tile: RowTile) -> int:
+        """Windows of a command."""
+        return -(-tile.rows // self.mapping.a) if self.mapping.ws else self.groups
+
+    def act_words(self, tile: RowTile) -> int:
+        """Words of a row's activation buffer that a command needs."""
+        words = self.windows(tile) * self.mapping.a * self.mapping.m
+        return -(-words // self.config.act_lanes)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a column's weight buffer that a command needs."""
+        return (self.config.rows if self.mapping.ws else self.groups) * self.mapping.n * self.mapping.b
+
+    def results(self, tile: RowTile) -> int:
+        """Results of a column."""
+        return INTERLEAVE * (self.windows(tile) if self.mapping.ws else self.config.rows)
+
+    def check(self) -> None:
+        """Raise ValueError if a buffer is too small for a tile."""
+        largest = max(self.rows, key=lambda tile: tile.rows)
+        for what, need, limit in (
+            ("act_depth", self.act_words(largest), self.config.act_depth),
+            ("weight_depth", self.pairs, self.config.weight_depth),
+            ("sum_depth", self.results(largest), self.config.sum_depth),
+            ("windows", self.windows(largest), (1 << 16) - 1),
+        ):
+            if need > limit:
+                raise ValueError(f"product {self.code.name!r} needs {need} places; {what} is {limit}")
+        column = min(self.width, self.code.n)
+        self.code.wgt.loads(self.config, self.mapping, 0, column, 0)
+        self.code.act.loads(self.config, self.mapping, self.rows[0], 0)
+
+
+def cuts(config: SatConfig, code: ProductCode) -> list[Cut]:
+    """Return every cut of a product that the machine can run; ValueError says what forbids the last one."""
+    found: list[Cut] = []
+    reason = "no mapping"
+    candidates = legal_mappings(config, code.pattern) if code.mapping is None else [code.mapping]
+    for mapping in candidates:
+        packed = code.pattern is not None and (mapping.n, mapping.m) != (code.pattern.n, code.pattern.m)
+        if packed or mapping.parts > 1 or code.dataflow not in (None, mapping.name):
+            continue
+        cut = Cut(config, code, mapping)
+        try:
+            cut.check()
+        except ValueError as error:
+            reason = str(error)
+            continue
+        found.append(cut)
+    if not found:
+        raise ValueError(f"product {code.name!r} does not run on {config.name!r}: {reason}")
+    return found
+
+
+def choose(config: SatConfig, code: ProductCode) -> Cut:
+    """Return the cut that the estimate finds fastest."""
+    return min(cuts(config, code), key=estimate_cycles)
+
+
+def assemble(out: Assembler, code: ProductCode) -> Cut:
+    """Append the instructions of a product; return how it was cut."""
+    cut = choose(out.config, code)
+    for column in range(0, code.n, cut.width):
+        columns = min(cut.width, code.n - column)
+        for tile in cut.rows:
+            for depth in range(cut.depths):
+                _command(out, cut, tile, (column, columns), depth)
+    return cut
+
+
+def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], depth: int) -> None:
+    code, mapping = cut.code, cut.mapping
+    leaves = depth == cut.depths - 1
+    weights = _weights(out, cut, columns, depth)
+    acts = _activations(out, cut, tile, depth)
+    after: list[Node] = [weights.filled[-1], acts.filled[-1]]
+    capture = None
+    if leaves:
+        capture, free = out.capture.take(object(), cut.results(tile))
+        after += free
+    fields = {
+        "ws": int(mapping.ws),
+        "n_less_1": mapping.n - 1,
+        "log2_m_less_1": mapping.m.bit_length() - 2,
+        "log2_a": mapping.a.bit_length() - 1,
+        "windows": cut.windows(tile),
+        "act_base": acts.first,
+        "wgt_base": weights.first,
+        "seed": int(depth > 0),
+        "keep": int(not leaves),
+        "capture": capture.first if capture else 0,
+    }
+    node = out.emit(Opcode.COMPUTE, fields, code.name, after=after)
+    weights.users.append(node)
+    acts.users.append(node)
+    if capture is None:
+        return
+    capture.filled.append(node)
+    store = code.sink.fields(mapping, tile, *columns)
+    store["capture"] = capture.first
+    writes = (code.sink.tensor,)
+    capture.users.append(
+        out.emit(Opcode.STORE, store, code.name, after=[node], reads=code.sink.places(), writes=writes)
+    )
+
+
+def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], depth: int) -> Block:
+    """Return the block of the weight buffer that holds the operand, loaded now if it does not stand there."""
+    code = cut.code
+    key = (code.name, columns[0], depth)
+    block = out.weight.find(key)
+    if block is not None:
+        return block
+    block, after = out.weight.take(key, cut.pairs)
+    for fields in code.wgt.loads(out.config, cut.mapping, *columns, depth):
+        placed = {**fields, "base": fields["base"] + block.first}
+        block.filled.append(out.emit(Opcode.LOAD_WGT, placed, code.name, after=after, reads=code.wgt.places()))
+    return block
+
+
+def _activations(out: Assembler, cut: Cut, tile: RowTile, depth: int) -> Block:
+    """The same for the activation buffer."""
+    code = cut.code
+    key = (code.name, tile, depth)
+    block = out.act.find(key)
+    if block is not None:
+        return block
+    block, after = out.act.take(key, cut.act_words(tile))
+    for fields in code.act.loads(out.config, cut.mapping, tile, depth):
+        placed = {**fields, "base": fields["base"] + block.first}
+        block.filled.append(out.emit(Opcode.LOAD_ACT, placed, code.name, after=after, reads=code.act.places()))
+    return block

@@ -1,0 +1,344 @@
+"""How operands of a product are read: LOAD_ACT and LOAD_WGT instructions of a tile (docs/machine.md, loader)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dataflow.isa import HALVES, LANES, OFFSET_BITS, ActMode
+
+if TYPE_CHECKING:
+    from dataflow.config import SatConfig
+    from dataflow.machine.tensors import Place, Rows, Weights
+    from dataflow.tiling import Mapping
+
+Fields = dict[str, int]
+"""Fields of an instruction; `base` counts from the start of the block that is loaded."""
+
+_OFFSETS = (1 << OFFSET_BITS) - 1
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pixels of a tensor: images of height x width pixels, each a row of the tensor."""
+
+    count: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        """All pixels."""
+        return self.count * self.height * self.width
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a window reads: input line and column of the window of output pixel (0, 0)."""
+
+    dy: int
+    dx: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Windows of an image: `size` output pixels per image, `step` input pixels apart (lines, columns)."""
+
+    images: Images
+    size: tuple[int, int]
+    step: tuple[int, int]
+
+    def fields(self, tensor: Rows, tap: Tap, first: int) -> Fields:
+        """Return the walk of a LOAD_ACT from output pixel `first` on."""
+        height, width = self.size
+        image, place = divmod(first, height * width)
+        y0, x0 = divmod(place, width)
+        line, picture = self.images.width * tensor.step, self.images.height * self.images.width * tensor.step
+        x_step, y_step = self.step[1] * tensor.step, self.step[0] * line
+        image_at = tensor.at + image * picture + tap.dy * line + tap.dx * tensor.step
+        line_at = image_at + y0 * y_step
+        return {
+            "windowed": 1,
+            "region": tensor.region,
+            "at": (line_at + x0 * x_step) & _OFFSETS,
+            "line_at": line_at & _OFFSETS,
+            "image_at": image_at & _OFFSETS,
+            "x_step": x_step,
+            "y_step": y_step,
+            "image_step": picture,
+            "width": width,
+            "height": height,
+            "x0": x0,
+            "y0": y0,
+            "ix0": x0 * self.step[1] + tap.dx,
+            "iy0": y0 * self.step[0] + tap.dy,
+            "ix_line": tap.dx,
+            "iy_image": tap.dy,
+            "ix_step": self.step[1],
+            "iy_step": self.step[0],
+            "in_width": self.images.width,
+            "in_height": self.images.height,
+        }
+
+
+@dataclass(frozen=True)
+class RowTile:
+    """Rows of Y that a tile covers: first row of Y and how many; part: which tap (columns mode of a convolution)."""
+
+    first: int
+    rows: int
+    part: int = 0
+
+
+class ActSource(Protocol):
+    """Operand A of a product."""
+
+    def places(self) -> tuple[Place, ...]:
+        """Return the tensors read."""
+        ...
+
+    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+        """Return the row tiles of Y; ValueError if the mapping does not suit."""
+        ...
+
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Fields]:
+        """Return the LOAD_ACT of a tile; depth: array load along K (WS)."""
+        ...
+
+
+class WgtSource(Protocol):
+    """Operand W of a product."""
+
+    def places(self) -> tuple[Place, ...]:
+        """Return the tensors read."""
+        ...
+
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, depth: int) -> list[Fields]:
+        """Return the LOAD_WGT of the tile columns from `column` on; depth: array load along K (WS)."""
+        ...
+
+
+def cut(total: int, each: int) -> list[RowTile]:
+    """Return [0, total) in tiles of `each` rows."""
+    return [RowTile(first, min(each, total - first)) for first in range(0, total, each)]
+
+
+def ws_rows(config: SatConfig, mapping: Mapping, rows: int) -> int:
+    """Return the rows of a WS command: half the buffers, so that two are in them, cut evenly."""
+    blocks = min(config.sum_depth // 16, config.act_depth * config.act_lanes // (2 * mapping.a * mapping.m))
+    most = max(1, blocks) * mapping.a
+    each = -(-rows // -(-rows // most))
+    return -(-each // mapping.a) * mapping.a
+
+
+@dataclass(frozen=True)
+class RowsSource:
+    """A[m, k], row by row: k along the beats."""
+
+    tensor: Rows
+    m: int
+    k: int
+
+    def places(self) -> tuple[Place, ...]:
+        return (self.tensor,)
+
+    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+        if not mapping.ws:
+            return cut(self.m, mapping.a * config.rows)
+        if config.rows * mapping.m % HALVES and -(-self.k // mapping.m) > config.rows:
+            raise ValueError(f"an array load along K is {config.rows * mapping.m} numbers; it must be whole beats")
+        return cut(self.m, ws_rows(config, mapping, self.m))
+
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Fields]:
+        span = config.rows * mapping.m if mapping.ws else self.k
+        first = depth * span
+        fields = {
+            "mode": ActMode.WS_ROWS if mapping.ws else ActMode.OS_ROWS,
+            "region": self.tensor.region,
+            "at": self.tensor.at + tile.first * self.tensor.step + first // HALVES,
+            "x_step": self.tensor.step,
+            "k": min(span, self.k - first),
+        }
+        return [{**_shape(mapping), **fields, "base": 0, "rows": tile.rows}]
+
+
+@dataclass(frozen=True)
+class WindowSource:
+    """A[pixels, taps x channels]: windows of an image, channels innermost; output stationary."""
+
+    tensor: Rows
+    window: Window
+    taps: tuple[Tap, ...]
+
+    def places(self) -> tuple[Place, ...]:
+        return (self.tensor,)
+
+    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+        if mapping.ws:
+            raise ValueError("windows of an image run output stationary")
+        if len(self.taps) > 1 and self.tensor.columns % mapping.m:
+            raise ValueError(f"{self.tensor.columns} channels do not fill groups of {mapping.m}")
+        rows = self.window.images.count * self.window.size[0] * self.window.size[1]
+        return cut(rows, mapping.a * config.rows)
+
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Fields]:
+        del depth
+        channels = self.tensor.columns
+        common = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": channels}
+        return [
+            {**common, **self.window.fields(self.tensor, tap, tile.first), "base": p * channels * mapping.a // lanes}
+            for lanes in (config.act_lanes,)
+            for p, tap in enumerate(self.taps)
+        ]
+
+
+@dataclass(frozen=True)
+class ColumnsSource:
+    """A = X^T [taps x channels, k]: rows of Y along the beats, reduction over the pixels of X; output stationary.
+
+    window, taps: None and () for a plain matrix; a tap is a part of Y's rows of its own.
+    """
+
+    tensor: Rows
+    k: int
+    window: Window | None = None
+    taps: tuple[Tap, ...] = ()
+
+    def places(self) -> tuple[Place, ...]:
+        return (self.tensor,)
+
+    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+        each, channels = mapping.a * config.rows, self.tensor.columns
+        if mapping.ws:
+            raise ValueError("a transposed operand runs output stationary")
+        if each % HALVES and channels > each:
+            raise ValueError(f"a tile has {each} rows; those of a transposed operand must be whole beats")
+        return [
+            RowTile(part * channels + tile.first, tile.rows, part)
+            for part in range(max(1, len(self.taps)))
+            for tile in cut(channels, each)
+        ]
+
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Fields]:
+        del config, depth
+        skip = (tile.first - tile.part * self.tensor.columns) // HALVES
+        if self.window is None:
+            walk = {"region": self.tensor.region, "at": self.tensor.at, "x_step": self.tensor.step}
+        else:
+            walk = self.window.fields(self.tensor, self.taps[tile.part], 0)
+        for name in ("at", "line_at", "image_at"):
+            walk[name] = (walk.get(name, 0) + skip) & _OFFSETS
+        common = {**_shape(mapping), "mode": ActMode.OS_COLUMNS, "rows": tile.rows, "k": self.k, "base": 0}
+        return [{**common, **walk}]
+
+
+@dataclass(frozen=True)
+class ForwardWeights:
+    """W_ff [k, n], packed along k."""
+
+    weights: Weights
+
+    def places(self) -> tuple[Place, ...]:
+        return (self.weights.ff_place,)
+
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, depth: int) -> list[Fields]:
+        w, slots = self.weights, self.weights.ff.n
+        first = depth * config.rows if mapping.ws else 0
+        groups = min(config.rows, w.groups - first) if mapping.ws else w.groups
+        fields = {
+            "region": w.ff_place.region,
+            "at": w.ff_place.at + (column // LANES * w.groups + first) * slots,
+            "inner": groups * slots,
+            "pad": (config.rows - groups) * slots if mapping.ws else 0,
+            "block_step": w.groups * slots,
+        }
+        return [{**_columns(config, mapping, column, columns, LANES), **fields}]
+
+
+@dataclass(frozen=True)
+class BackwardWeights:
+    """W_bp [taps x n, k]: for each tap its rows of W^T, packed along n; output stationary.
+
+    taps: kernel taps in the order of the reduction; channels: columns of Y (rows of W per tap).
+    """
+
+    weights: Weights
+    taps: tuple[int, ...]
+    channels: int
+
+    def places(self) -> tuple[Place, ...]:
+        return () if self.weights.bp_place is None else (self.weights.bp_place,)
+
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, depth: int) -> list[Fields]:
+        if mapping.ws:
+            raise ValueError("W_bp is read output stationary")
+        w = self.weights
+        if w.bp_place is None:
+            raise ValueError(f"weights {w.name!r} have no backward copy")
+        if len(self.taps) > 1 and (self.channels % LANES or w.n % w.bp.m):
+            raise ValueError(f"W_bp of {w.name!r} needs channels in blocks of {LANES} and n in groups of {w.bp.m}")
+        place, full, last = w.bp_place, w.n // LANES, w.n % LANES
+        across = _columns(config, mapping, column, columns, LANES)
+        out = []
+        for p, tap in enumerate(self.taps):
+            block = (tap * self.channels + column) // LANES
+            slot = p * -(-w.n // w.bp.m) * w.bp.n * mapping.b
+            run = w.run(0) if full else 0
+            common = {**across, "region": place.region}
+            if full:
+                at = place.at + block * run
+                shape = {"outer": full, "outer_step": w.row_blocks * run, "inner": run, "block_step": run}
+                out.append({**common, **shape, "at": at, "base": slot})
+            if last:
+                rest = w.run(full)
+                at = place.at + full * w.row_blocks * run + block * rest
+                shape = {"inner": rest, "block_step": rest}
+                out.append({**common, **shape, "at": at, "base": slot + full * run * mapping.b})
+        return out
+
+
+@dataclass(frozen=True)
+class DenseSource:
+    """A dense operand [k, n] as it lies, row by row (dY in WU)."""
+
+    tensor: Rows
+    k: int
+
+    def places(self) -> tuple[Place, ...]:
+        return (self.tensor,)
+
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, depth: int) -> list[Fields]:
+        m = mapping.m
+        first = depth * config.rows * m if mapping.ws else 0
+        rows = min(config.rows * m, self.k - first) if mapping.ws else self.k
+        whole = config.rows * m if mapping.ws else -(-rows // m) * m
+        fields = {
+            "dense": 1,
+            "log2_m_less_1": m.bit_length() - 2,
+            "region": self.tensor.region,
+            "at": self.tensor.at + first * self.tensor.step + column // HALVES,
+            "inner": rows,
+            "inner_step": self.tensor.step,
+            "pad": whole - rows,
+            "block_step": 1,
+        }
+        return [{**_columns(config, mapping, column, columns, HALVES), **fields}]
+
+
+def _columns(config: SatConfig, mapping: Mapping, column: int, columns: int, wide: int) -> Fields:
+    """Return what all LOAD_WGT of a column tile share."""
+    tile = mapping.b * config.columns
+    blocks = -(-columns // wide) if tile >= wide else 1
+    lane = 0 if tile >= wide else column % wide
+    return {
+        "log2_a": mapping.a.bit_length() - 1,
+        "base": 0,
+        "lane": lane,
+        "blocks": blocks,
+        "outer": 1,
+        "inner_step": 1,
+    }
+
+
+def _shape(mapping: Mapping) -> Fields:
+    return {"log2_m_less_1": mapping.m.bit_length() - 2, "log2_a": mapping.a.bit_length() - 1}
