@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, str]] = {
     "model": "reports.commands.model",
     "paper": "reports.commands.paper",
     "rtl": "reports.commands.rtl",
+    "study": "reports.commands.study",
     "train": "reports.commands.train",
     "verify gemm": "reports.commands.verify_gemm",
     "verify workload": "reports.commands.verify_workload",

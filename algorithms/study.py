@@ -29,6 +29,15 @@ TABLE_NETWORKS: Final = (*PAPER_NETWORKS, "gpt", "mlp")
 SEEDS: Final = (0, 1, 2)
 """Seeds of the table."""
 
+MORE_SEEDS: Final = (3, 4)
+"""Further seeds of the comparison with the paper: dense and BDWP 2:8 on its networks."""
+
+WHOLE: Final = ("mlp", "resnet18")
+"""Networks of the table on which all methods run at all patterns."""
+
+ABLATED: Final = ("vgg", "resnet18")
+"""Networks of the ablations."""
+
 RATE_SEEDS: Final = (10, 11)
 """Seeds of the runs that choose learning rates: none of the table's."""
 
@@ -108,6 +117,24 @@ def ablation_cells(network: str, pattern: str = "2:8", seeds: Sequence[int] = SE
             fields["dense_epochs"] = float(str(fields["dense_epochs"])) * recipe(network).epochs
         out += cells([network], ["bdwp"], [pattern], seeds, **fields)
     return out
+
+
+def default_cells() -> list[Cell]:
+    """Return the cells of the table that is kept in the repository, the most telling first, none twice.
+
+    Dense and BDWP 2:8 on the paper's networks with `MORE_SEEDS` too; all methods and patterns on the two networks of
+    `WHOLE`; dense, SR-STE and BDWP on the others, where a run takes longer at fewer patterns; the ablations.
+    """
+    wanted = cells(TABLE_NETWORKS, ["dense", "bdwp"], ["2:8"])
+    for network in ABLATED:
+        wanted += ablation_cells(network)
+    wanted += cells(PAPER_NETWORKS, ["bdwp"], PATTERNS)
+    wanted += cells(TABLE_NETWORKS, ["sr-ste"], ["2:8"])
+    for network in WHOLE:
+        wanted += cells([network])
+    wanted += cells(["vgg"], ["sr-ste"], PATTERNS)
+    wanted += cells(PAPER_NETWORKS, ["dense", "bdwp"], ["2:8"], MORE_SEEDS)
+    return list({cell.name: cell for cell in wanted}.values())
 
 
 def rate_cells(network: str, seeds: Sequence[int] = RATE_SEEDS) -> list[Cell]:

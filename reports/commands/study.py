@@ -1,0 +1,134 @@
+"""`nmsat study`: the accuracy table, run by run, kept on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.commands.base import Answer, Command, InputError, config, seed, table, whole
+
+if TYPE_CHECKING:
+    import argparse
+
+    from algorithms.study import Cell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    from dataflow.config import preset
+
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/study"),
+        metavar="DIR",
+        help="folder of runs and page (default: out/study)",
+    )
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="folder of the page alone (default: that of --out)")
+    for name, what in (("networks", "resnet9,vit"), ("methods", "dense,bdwp"), ("patterns", "2:8,2:16")):
+        parser.add_argument(f"--{name}", metavar="LIST", type=listed, help=f"such as {what}; default: the whole table")
+    parser.add_argument("--seeds", metavar="LIST", type=seeds, help="such as 0,1,2")
+    parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
+    parser.add_argument(
+        "--processes", type=processes, default=1, metavar="P", help="runs at a time, one thread each (default: 1)"
+    )
+    parser.add_argument(
+        "--config",
+        type=config,
+        default=preset("small"),
+        metavar="NAME",
+        help="SAT whose cycles per step are told: tiny, small or vcu1525 (default: small)",
+    )
+
+
+def listed(text: str) -> list[str]:
+    """Read a list with commas."""
+    return [item for item in text.split(",") if item]
+
+
+def seeds(text: str) -> list[int]:
+    """Read a list of seeds."""
+    return [seed(item) for item in listed(text)]
+
+
+def processes(text: str) -> int:
+    """Read a number of processes."""
+    return whole(text, 1, 64)
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Do the runs that are missing and write page, data and pictures."""
+    from algorithms.study import rate_cells
+    from reports.study import gather, run_study
+
+    folder: Path = options.out / "runs"
+    try:
+        wanted = chosen(options)
+        if options.rates:
+            networks = dict.fromkeys(cell.config.network for cell in wanted)
+            run_study([cell for network in networks for cell in rate_cells(network)], folder, options.processes)
+        data = gather(run_study(wanted, folder, options.processes), folder, options.config)
+        files = write(data, options.tables or options.out)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from None
+    return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
+
+
+def chosen(options: argparse.Namespace) -> list[Cell]:
+    """Return the cells that the options ask for: the whole table if none does."""
+    from algorithms.methods import METHODS
+    from algorithms.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, default_cells
+
+    if not any((options.networks, options.methods, options.patterns, options.seeds)):
+        return default_cells()
+    return cells(
+        options.networks or TABLE_NETWORKS,
+        options.methods or METHODS,
+        options.patterns or PATTERNS,
+        options.seeds or SEEDS,
+    )
+
+
+def write(data: dict[str, Any], folder: Path) -> list[Path]:
+    """Write accuracy.md, accuracy.json and the pictures into folder and return their paths."""
+    from reports.study_page import study_page
+    from reports.study_plots import mask_chart, pareto_chart
+
+    texts = {
+        "accuracy.md": study_page(data),
+        "accuracy.json": json.dumps(data, indent=1) + "\n",
+        "accuracy_pareto.svg": pareto_chart(data["rows"]),
+    }
+    networks = list(dict.fromkeys(row["network"] for row in data["ablations"]))
+    if networks:
+        texts["accuracy_masks.svg"] = mask_chart(data["masks"], networks)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def _text(data: dict[str, Any], files: list[Path]) -> str:
+    header = ("run", "seeds", "accuracy", "loss", "SAT cycles", "speed-up", "bound")
+    rows = [
+        (
+            f"{row['network']} {row['method']} {'' if row['method'] == 'dense' else row['pattern']} {row['variant']}",
+            str(row["seeds"]),
+            f"{row['accuracy']:.2%}",
+            "" if row["loss_points"] is None else f"{row['loss_points']:.2f}",
+            str(row["sat"]["cycles"]),
+            f"{row['sat']['speedup']:.2f}x",
+            f"{row['sat']['bound']:.2f}x",
+        )
+        for row in data["rows"]
+    ]
+    return "\n".join([table(header, rows), "", f"page: {files[0]}"])
+
+
+COMMAND = Command(
+    summary="Train networks by all methods at several patterns and seeds: accuracy against SAT cycles, as a page.",
+    example="nmsat study --networks vgg --methods dense,bdwp --patterns 2:8 --out out/study",
+    add_arguments=add_arguments,
+    run=run,
+)
