@@ -43,6 +43,11 @@ class ColumnPorts:
         kept = self._keep_control.seen[0].astype(bool)
         return self._result, self._result_valid & ~kept
 
+    @property
+    def requests(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What weight, seed and keep control ask of each column in this cycle: int[2, C] each, flag and address."""
+        return self._weight_control.seen, self._seed_control.seen, self._keep_control.seen
+
     def present(self, weight: tuple[bool, int], seed: tuple[bool, int], keep: tuple[bool, int]) -> None:
         """Put the control of head and tail of this cycle in front of column 0."""
         self._weight_control.present(weight)

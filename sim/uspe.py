@@ -32,6 +32,20 @@ class _Operands:
     control: np.ndarray
 
 
+@dataclass(frozen=True)
+class ElementOutputs:
+    """The output registers of all elements: act float32[R, C, lanes]; control int16[fields, R, C] in the order of
+    `Control`; weight float32[R, C] with index int16 and filler bool; total uint32[R, C] with valid bool."""
+
+    act: np.ndarray
+    control: np.ndarray
+    weight: np.ndarray
+    index: np.ndarray
+    filler: np.ndarray
+    total: np.ndarray
+    valid: np.ndarray
+
+
 class Elements:
     """Registers and memories of R x C elements, and the links between them.
 
@@ -79,6 +93,19 @@ class Elements:
     def sum_bottom_valid(self) -> np.ndarray:
         """bool[C], whether it is a result."""
         return self._sum_valid[-1]
+
+    def outputs(self) -> ElementOutputs:
+        """Return what every element hands on in this cycle."""
+        rows, columns = self._rows_at + 1, self._columns_at + 1
+        return ElementOutputs(
+            act=self._act[:, columns],
+            control=self._control[:, :, columns],
+            weight=self._wgt[rows],
+            index=self._index[rows],
+            filler=self._filler[rows],
+            total=self._sum[rows],
+            valid=self._sum_valid[rows],
+        )
 
     def present_row(self, r: int, control: Control, act: np.ndarray) -> None:
         """Put the output of row port `r` on its link for this cycle."""

@@ -154,7 +154,7 @@ class Counting(Stce):
     def _observe(self, trace: Trace) -> None:
         super()._observe(trace)
         self.beats += sum(row.ctl.awe for row in self.rows)
-        self.requests += int(self.columns._weight_control.seen[0].sum())
+        self.requests += int(self.columns.requests[0][0].sum())
 
 
 def test_bytes_between_buffers_and_array_are_those_that_the_stepped_gear_reads() -> None:

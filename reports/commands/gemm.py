@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from algorithms.tape import Pattern, Stage
-from reports.commands.base import Answer, Command, add_shape
+from algorithms.tape import Stage
+from reports.commands.base import Answer, Command, InputError, add_shape
 
 if TYPE_CHECKING:
     import argparse
 
-    from dataflow.tiling import Tiling
+    from algorithms.tape import Pattern, Product
+    from dataflow.config import SatConfig
+    from sim.result import Result
 
 MAX_MACS: Final = 1 << 30
 """Most dense multiply-adds of a product whose values are computed."""
@@ -22,6 +25,9 @@ MAX_OPERAND: Final = 1 << 26
 
 MAX_DEPTH: Final = 1 << 16
 """Longest reduction of such a product: the ordered sum takes a step of Python for each element."""
+
+ARRAY_CAUSES: Final = ("fill", "link", "drain", "weight", "dependency", "finish")
+"""What the array can wait for while its operands are on chip."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,61 +39,122 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Stage.FF.value,
         help="stage of the training step; weight gradients (wu) are dense in BDWP, whatever the pattern (default: ff)",
     )
+    parser.add_argument(
+        "--memory", action="store_true", help="operands in external memory, with its stalls (default: on chip)"
+    )
+    parser.add_argument("--tiles", type=Path, default=None, metavar="FILE", help="write the cycles of each tile as CSV")
+    parser.add_argument(
+        "--vcd", type=Path, default=None, metavar="FILE", help="write all registers in every cycle (small products)"
+    )
 
 
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the product."""
-    from reports.commands.operands import choose_tiling
-    from sim.product import simulate_product
+    from dataflow.plan import Switches
+    from reports.commands.tiles import write_tiles
+    from sim.api import gemm, simulate
 
     pattern: Pattern | None = None if options.stage == Stage.WU else options.pattern
     if pattern != options.pattern:
         print(f"nmsat: note: stage wu is dense in BDWP; pattern {options.pattern} is not used", file=sys.stderr)
-    tiling = choose_tiling(options.config, options, pattern)
-    result = simulate_product(tiling)
-    record: dict[str, Any] = result.record()
-    values = {
+    product = gemm(options.m, options.k, options.n, pattern, stage=Stage(options.stage))
+    switches = Switches(dataflow=options.dataflow)
+    try:
+        result = simulate(product, options.config, memory=options.memory, switches=switches)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    y_sha256 = _digest(product, options.config, options.seed)
+    if options.tiles:
+        write_tiles(options.tiles, result.rows)
+    if options.vcd:
+        _write_vcd(options.vcd, result, product, options.seed)
+    values = _values(options, pattern, result) | {"y_sha256": y_sha256}
+    return Answer(values, _text(values))
+
+
+def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result) -> dict[str, Any]:
+    row = result.table()[0]
+    stalls = {cause: n for cause, n in result.stalls.items() if options.memory or cause in ARRAY_CAUSES}
+    shape = ("m", "k", "n", "count", "group", "dataflow", "rectangle", "tile_rows", "tile_columns", "commands")
+    return {
         "config": options.config.name,
         "stage": options.stage,
         "pattern": str(pattern or "dense"),
         "seed": options.seed,
-        **record,
-        "steps": result.duration.steps,
-        "microseconds": result.cycles / options.config.clock_mhz,
-        "y_sha256": _digest(tiling, pattern, options.seed),
+        "memory": options.memory,
+        **{name: row[name] for name in shape},
+        "cycles": result.cycles,
+        "ideal_cycles": -(-result.macs // options.config.elements),
+        "utilization": result.utilization,
+        "macs": result.macs,
+        "macs_dense": result.macs_full,
+        "macs_skipped": result.macs_skipped,
+        "steps": result.causes["steps"],
+        "stalls": stalls,
+        "bytes": result.bytes,
+        "buffer_bytes": result.buffer_bytes,
+        "macs_per_byte": row.get("macs_per_byte"),
+        "roofline": row.get("roofline"),
+        "limit": row.get("limit"),
+        "microseconds": result.seconds * 1e6,
     }
-    return Answer(values, _text(values))
 
 
-def _digest(tiling: Tiling, pattern: Pattern | None, seed: int) -> str | None:
+def _digest(product: Product, config: SatConfig, seed: int) -> str | None:
     """Return the SHA-256 of Y for random operands: it must not depend on the configuration."""
-    from reports.commands.operands import random_operands
-    from sim.product import simulate_product
+    from reports.commands.operands import with_operands
+    from sim.api import simulate
 
-    m, k, n = tiling.m, tiling.k, tiling.n
+    m, k, n = product.m, product.k, product.n
     if m * k * n > MAX_MACS or max(m * k, k * n, m * n) > MAX_OPERAND or k > MAX_DEPTH:
         print("nmsat: note: the product is too large to compute its values here; y_sha256 is null", file=sys.stderr)
         return None
-    y = simulate_product(tiling, *random_operands(tiling, pattern, seed)).y
-    assert y is not None
+    (y,) = simulate(with_operands(product, seed), config, values=True).values
     return hashlib.sha256(y.astype("<f4").tobytes()).hexdigest()
+
+
+def _write_vcd(path: Path, result: Result, product: Product, seed: int) -> None:
+    from reports.commands.operands import random_operands
+    from sim.trace import check_size, write_vcd
+
+    tiling = result.rows[0].tiling
+    if tiling is None:
+        raise RuntimeError("the product ran as several parts")
+    try:
+        check_size(tiling)
+        write_vcd(path, *random_operands(tiling, product.pattern, seed), tiling)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    except OSError as error:
+        raise InputError(f"the trace cannot be written to {str(path)!r}: {error.strerror or error}") from None
 
 
 def _text(values: dict[str, Any]) -> str:
     cycles = values["cycles"]
     head = (
         f"{values['m']} x {values['k']} x {values['n']}, {values['pattern']}, stage {values['stage']}, "
-        f"configuration {values['config']}"
+        f"configuration {values['config']}, operands {'in external memory' if values['memory'] else 'on chip'}"
     )
-    mapping = f"{values['dataflow'].upper()}, {values['rectangle']} outputs per element, {values['commands']} commands"
+    mapping = (
+        f"{values['dataflow'].upper()}, {values['rectangle']} outputs per element, {values['commands']} tiles of "
+        f"{values['tile_rows']} x {values['tile_columns']}"
+    )
     lines = [
         ("cycles", f"{cycles}", ""),
         ("ideal cycles", f"{values['ideal_cycles']}", ""),
         ("utilization", f"{values['utilization']:.1%}", ""),
         ("time", f"{values['microseconds']:.2f}", "us"),
+        ("multiply-adds", f"{values['macs']}", f"{values['macs_skipped']} skipped"),
         ("multiplying", f"{values['steps']}", f"{values['steps'] / cycles:.1%} of the cycles"),
         *((f"stall: {cause}", f"{count}", f"{count / cycles:.1%}") for cause, count in values["stalls"].items()),
     ]
+    for level, key in (("buffers", "buffer_bytes"), ("memory", "bytes")):
+        if sum(values[key].values()):
+            lines += [(f"{level}: {name} bytes", f"{size}", "") for name, size in values[key].items()]
+    if values["limit"]:
+        lines.append(
+            ("roofline", f"{values['roofline']:.1%}", f"{values['macs_per_byte']:.1f} MAC/B: {values['limit']}")
+        )
     return "\n".join([head, mapping, "", *(f"{name:<20}{number:>12}  {note}".rstrip() for name, number, note in lines)])
 
 
