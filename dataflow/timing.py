@@ -27,6 +27,12 @@ TOKEN_TO_STEP: Final = 3
 COMMANDS_IN_FLIGHT: Final = 8
 """Commands whose results have not all arrived. Their spacing (8 R) and latency (about 9 R + 20) need 5 at R = 1."""
 
+LOAD_BURST: Final = 8
+"""Beats after which the loader closes a burst: with 8 bursts under way more than the latency of the memory."""
+
+LOAD_PLACES: Final = 64
+"""Beats between the loader's requests and its writes, those of padding among them."""
+
 
 def window_cycles(config: SatConfig, n: int, m: int, a: int) -> int:
     """Length W of a window: its 8 N steps or the beats of its a M activations, whichever take longer."""

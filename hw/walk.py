@@ -22,8 +22,8 @@ COUNT_BITS: Final = 16
 IMAGE_STEP_BITS: Final = STEP_BITS + 6
 """Bits of the step from image to image: those of the step from block to block of LOAD_WGT."""
 
-PLACE_BITS: Final = SIZE_BITS + 6
-"""Bits of an input place with sign: a size, times a step of 4 bits, plus a start."""
+PLACE_BITS: Final = COUNT_BITS + 5
+"""Bits of an input place with sign: a count, times a step of 4 bits."""
 
 
 def walk_layout() -> data.StructLayout:

@@ -1,0 +1,197 @@
+"""The loader's requests: which beats an instruction needs, in order, gathered into bursts (docs/machine.md, loader)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from dataflow.isa import BEAT_BYTES, INSTRUCTION_BITS, OFFSET_BITS, ActMode, Opcode
+from dataflow.timing import LOAD_BURST
+from hw.fields import fields_of
+from hw.fp.steps import named
+from hw.ports import burst_layout
+from hw.walk import Walk, walk_fields
+
+if TYPE_CHECKING:
+    from dataflow.config import SatConfig
+
+PAGE_BEATS_BITS = 6
+"""Beats of 4 KiB, which no burst crosses, as a power of two."""
+
+
+def place_layout() -> data.StructLayout:
+    """One beat on its way to the buffers. zero: it is not read but all zeros.
+
+    turn: the last of its round (rows modes: of the tile rows of one beat q; columns mode: of the beats of a step;
+    weights: of its block); last: of its instruction.
+    """
+    return data.StructLayout({"zero": 1, "turn": 1, "last": 1})
+
+
+def beat_layout() -> data.StructLayout:
+    """One beat for a writer, with what its place says of it."""
+    return data.StructLayout({"data": 8 * BEAT_BYTES, "turn": 1, "last": 1})
+
+
+class LoadAsk(wiring.Component):
+    """Walk through the beats of one load instruction after the other.
+
+    Members: start: instructions; word: the one in work; waiting: nobody has copied it yet; handed: it is copied in this
+    cycle; request: bursts; place: one record per beat, in the order in which data will come.
+    Timing: an instruction started at cycle t has its first beat looked at in t + 2, then one per cycle, as long as
+    `place` takes them; its place is taken two cycles later at the earliest. A burst ends with beat number `LOAD_BURST`,
+    at 4 KiB, with a beat that does not follow or is zeros, and at the end of the instruction; it is asked for one cycle
+    after that. `start.ready`, `request.valid` and `request.payload` are registers.
+    """
+
+    start: stream.Interface
+    word: Signal
+    waiting: Signal
+    handed: Signal
+    request: Any
+    place: Any
+
+    def __init__(self, config: SatConfig) -> None:
+        self._rows = config.rows
+        super().__init__(
+            {
+                "start": In(stream.Signature(INSTRUCTION_BITS)),
+                "word": Out(INSTRUCTION_BITS),
+                "waiting": Out(1),
+                "handed": In(1),
+                "request": Out(stream.Signature(burst_layout())),
+                "place": Out(stream.Signature(place_layout())),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        valid, prepare, active = Signal(), Signal(), Signal()
+        free, ends = Signal(), Signal()
+        m.d.comb += self.start.ready.eq(~valid)
+        m.d.sync += prepare.eq(self.start.valid & self.start.ready)
+        with m.If(self.start.valid & self.start.ready):
+            m.d.sync += [self.word.eq(self.start.payload), valid.eq(1), self.waiting.eq(1)]
+        with m.If(prepare):
+            m.d.sync += active.eq(1)
+        with m.If(active & free & ends):
+            m.d.sync += active.eq(0)
+        with m.If(self.handed):
+            m.d.sync += self.waiting.eq(0)
+        with m.If(valid & ~prepare & (~active | (free & ends)) & (~self.waiting | self.handed)):
+            m.d.sync += valid.eq(0)
+        slot = self._slots(m, prepare, active, free, ends)
+        self._gather(m, slot, free)
+        return m
+
+    def _slots(self, m: Module, prepare: Signal, active: Signal, free: Signal, ends: Signal) -> data.View:
+        """Return the register with the present beat; `free`: it takes the next one; `ends`: which is the last."""
+        weights = named(m, "weights", self.word[:4] == Opcode.LOAD_WGT)
+        walk = m.submodules.walk = Walk()
+        act, wgt = fields_of(Opcode.LOAD_ACT, self.word), fields_of(Opcode.LOAD_WGT, self.word)
+        self._walk(m, walk, weights, act, wgt)
+        columns = named(m, "columns", ~weights & (act["mode"] == ActMode.OS_COLUMNS))
+        last_step, last_real, last_beat = self._limits(m, prepare, weights, act, wgt)
+        step, beat = Signal(16), Signal(11)
+        at_end = named(m, "at_end", step == last_step)
+        step_end = named(m, "step_end", Mux(weights, walk.image_end, at_end))
+        beat_end = named(m, "beat_end", beat == last_beat)
+        go = named(m, "go", active & free)
+        turn = named(m, "turn", Mux(columns, beat_end, step_end))
+        m.d.comb += [
+            ends.eq(Mux(weights, step_end & at_end, step_end & beat_end)),
+            walk.start.eq(prepare | (go & ~weights & ~columns & step_end)),
+            walk.advance.eq(go & (~columns | beat_end)),
+        ]
+        with m.If(prepare):
+            m.d.sync += [step.eq(0), beat.eq(0)]
+        with m.Elif(go & columns):
+            m.d.sync += [beat.eq(Mux(beat_end, 0, beat + 1)), step.eq(step + beat_end)]
+        with m.Elif(go & weights):
+            m.d.sync += step.eq(step + step_end)
+        with m.Elif(go):
+            m.d.sync += [step.eq(Mux(step_end, 0, step + 1)), beat.eq(beat + step_end)]
+        slot = Signal(data.StructLayout({"place": place_layout(), "region": 2, "offset": OFFSET_BITS, "valid": 1}))
+        inside = weights | (walk.inside & (step <= last_real))
+        with m.If(free):
+            m.d.sync += [
+                slot.valid.eq(active),
+                slot.place.zero.eq(~inside),
+                slot.place.turn.eq(turn),
+                slot.place.last.eq(ends),
+                slot.region.eq(Mux(weights, wgt["region"], act["region"])),
+                slot.offset.eq(walk.offset + beat),
+            ]
+        return slot
+
+    def _walk(self, m: Module, walk: Walk, weights: Value, act: dict[str, Value], wgt: dict[str, Value]) -> None:
+        """Give the walk its fields: pixels of an image, or blocks of runs of beats."""
+        runs = {
+            **dict.fromkeys(("at", "line_at", "image_at"), wgt["at"]),
+            "x_step": wgt["inner_step"],
+            "y_step": wgt["outer_step"],
+            "image_step": wgt["block_step"],
+            "width": wgt["inner"],
+            "height": wgt["outer"],
+            "x0": Const(0),
+            "y0": Const(0),
+            "windowed": Const(0),
+        }
+        with m.If(weights):
+            m.d.comb += walk_fields(walk, runs)
+        with m.Else():
+            m.d.comb += walk_fields(walk, {**act, "width": Mux(act["windowed"], act["width"], 0)})
+
+    def _limits(
+        self, m: Module, prepare: Signal, weights: Value, act: dict[str, Value], wgt: dict[str, Value]
+    ) -> tuple[Signal, Signal, Signal]:
+        """Return registers: last step of the walk (weights: last block), last one that is read, last beat q."""
+        last_step, last_real, last_beat = Signal(16), Signal(16), Signal(11)
+        rows = named(m, "rows_less_1", (act["rows"] - 1)[:16])
+        k = named(m, "k_less_1", (act["k"] - 1)[:16])
+        group = named(m, "group_mask", ((2 << act["log2_m_less_1"]) - 1)[:16])
+        with m.If(prepare):
+            m.d.sync += [last_real.eq(rows), last_beat.eq(k >> 5)]
+            with m.If(weights):
+                m.d.sync += [last_step.eq(wgt["blocks"] - 1), last_beat.eq(0)]
+            with m.Elif(act["mode"] == ActMode.OS_COLUMNS):
+                m.d.sync += [last_step.eq(k | group), last_real.eq(k), last_beat.eq(rows >> 5)]
+            with m.Elif(act["mode"] == ActMode.OS_ROWS):
+                m.d.sync += last_step.eq((self._rows << act["log2_a"]) - 1)
+            with m.Else():
+                m.d.sync += last_step.eq(rows)
+        return last_step, last_real, last_beat
+
+    def _gather(self, m: Module, slot: data.View, free: Signal) -> None:
+        """Join beats that follow each other into bursts, and give each beat its place."""
+        opened = Signal(data.StructLayout({"region": 2, "offset": OFFSET_BITS, "last": 1, "valid": 1}))
+        following, beats = Signal(OFFSET_BITS), Signal(range(LOAD_BURST + 1))
+        request = self.request
+        full = named(m, "full", opened.last | (beats == LOAD_BURST) | ~following[:PAGE_BEATS_BITS].any())
+        joins = named(m, "joins", opened.valid & ~full & ~slot.place.zero & (slot.offset == following))
+        closes = named(m, "closes", opened.valid & (full | (slot.valid & ~joins)) & (~request.valid | request.ready))
+        takes = named(m, "takes", slot.valid & self.place.ready & (joins | closes | ~opened.valid))
+        m.d.comb += [
+            free.eq(takes | ~slot.valid),
+            self.place.valid.eq(slot.valid & (joins | closes | ~opened.valid)),
+            self.place.payload.eq(slot.place),
+        ]
+        with m.If(closes):
+            m.d.sync += [
+                request.valid.eq(1),
+                request.payload.region.eq(opened.region),
+                request.payload.offset.eq(opened.offset),
+                request.payload.beats_less_1.eq(beats - 1),
+                opened.valid.eq(0),
+            ]
+        with m.Elif(request.ready):
+            m.d.sync += request.valid.eq(0)
+        with m.If(takes & ~slot.place.zero):
+            m.d.sync += [opened.valid.eq(1), opened.last.eq(slot.place.last), following.eq(slot.offset + 1)]
+            with m.If(joins):
+                m.d.sync += beats.eq(beats + 1)
+            with m.Else():
+                m.d.sync += [beats.eq(1), opened.region.eq(slot.region), opened.offset.eq(slot.offset)]

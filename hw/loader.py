@@ -1,0 +1,139 @@
+"""The loader: instructions LOAD_ACT and LOAD_WGT, from memory to the buffers of the array (docs/machine.md, loader)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from dataflow.isa import BEAT_BYTES, INSTRUCTION_BITS, ActMode, Opcode
+from dataflow.timing import LOAD_PLACES
+from hw.fields import fields_of
+from hw.fp.steps import named
+from hw.links import pair_layout
+from hw.load_ask import LoadAsk, place_layout
+from hw.load_beats import LoadBeats
+from hw.load_sets import LoadSets
+from hw.load_wgt import LoadWgt
+from hw.ports import ReadClient, WorkPort
+
+if TYPE_CHECKING:
+    from amaranth.lib import data
+
+    from dataflow.config import SatConfig
+
+MAX_SIDE = 32
+"""Rows and columns that one beat can fill: the array of a machine has no more."""
+
+
+class Loader(wiring.Component):
+    """Carry out the instructions of the load queue in order.
+
+    Members: work: instructions; read: memory; act_load_en, act_load_addr, act_load_data, wgt_load_en, wgt_load_addr,
+    wgt_load_data: write ports of the array's buffers, as the inputs of `hw.stce.Stce`.
+    Timing: requests of an instruction may leave while the previous one is being written; `start.ready` is high when all
+    requests of the last one are gathered and its writes have begun. Beats wait in a queue of `LOAD_PLACES` places,
+    reserved when they are asked for. `sim.loader` predicts every cycle. `done` is one cycle after the last write on the
+    ports. Raises ValueError if rows or columns are not powers of two up to 32.
+    """
+
+    work: Any
+    read: Any
+    act_load_en: Signal
+    act_load_addr: Signal
+    act_load_data: Signal
+    wgt_load_en: Signal
+    wgt_load_addr: Signal
+    wgt_load_data: Signal
+
+    def __init__(self, config: SatConfig) -> None:
+        for name, side in (("rows", config.rows), ("columns", config.columns)):
+            if side > MAX_SIDE or side & (side - 1):
+                raise ValueError(f"{name} is {side!r}; a machine needs a power of two up to {MAX_SIDE}")
+        self._config = config
+        super().__init__(
+            {
+                "work": In(WorkPort()),
+                "read": Out(ReadClient()),
+                "act_load_en": Out(config.rows),
+                "act_load_addr": Out(range(config.act_depth)),
+                "act_load_data": Out(16 * config.act_lanes * config.rows),
+                "wgt_load_en": Out(config.columns),
+                "wgt_load_addr": Out(range(config.weight_depth)),
+                "wgt_load_data": Out(pair_layout().size * config.columns),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        ask = m.submodules.ask = LoadAsk(self._config)
+        sets = m.submodules.sets = LoadSets(self._config)
+        beats = m.submodules.beats = LoadBeats(self._config)
+        wgt = m.submodules.wgt = LoadWgt(self._config)
+        writers = (sets, beats, wgt)
+        wiring.connect(m, wiring.flipped(self.work.start), ask.start)
+        wiring.connect(m, ask.request, wiring.flipped(self.read.request))
+        self._queue(m, ask, writers)
+        word = Signal(INSTRUCTION_BITS)
+        busy, begin, ended = Signal(), Signal(), Signal()
+        m.d.comb += [ask.handed.eq(ask.waiting & ~busy), ended.eq(sets.ended | beats.ended | wgt.ended)]
+        m.d.sync += begin.eq(ask.handed)
+        with m.If(ask.handed):
+            m.d.sync += [word.eq(ask.word), busy.eq(1)]
+        with m.Elif(ended):
+            m.d.sync += busy.eq(0)
+        rows_mode = named(m, "rows_mode", fields_of(Opcode.LOAD_ACT, word)["mode"] == ActMode.OS_ROWS)
+        weights = named(m, "weights", word[:4] == Opcode.LOAD_WGT)
+        m.d.comb += [
+            *(writer.word.eq(word) for writer in writers),
+            sets.begin.eq(begin & ~weights & rows_mode),
+            beats.begin.eq(begin & ~weights & ~rows_mode),
+            wgt.begin.eq(begin & weights),
+        ]
+        self._ports(m, sets, beats, wgt, ended)
+        return m
+
+    def _queue(self, m: Module, ask: LoadAsk, writers: tuple[LoadSets, LoadBeats, LoadWgt]) -> None:
+        """Beats that have come meet the places they were asked for; those of zeros come from nowhere."""
+        places = m.submodules.places = SyncFIFO(width=place_layout().size, depth=LOAD_PLACES)
+        queue = m.submodules.queue = SyncFIFO(width=8 * BEAT_BYTES, depth=LOAD_PLACES)
+        place: data.View[data.StructLayout] = place_layout()(places.r_data)
+        valid = named(m, "beat_valid", places.r_rdy & (place.zero | queue.r_rdy))
+        taken = named(
+            m, "beat_taken", valid & (Value.cast(writers[0].beat.ready) | writers[1].beat.ready | writers[2].beat.ready)
+        )
+        value = named(m, "beat_data", Mux(place.zero, 0, queue.r_data))
+        m.d.comb += [
+            places.w_data.eq(ask.place.payload),
+            places.w_en.eq(ask.place.valid),
+            ask.place.ready.eq(places.w_rdy),
+            queue.w_data.eq(self.read.data),
+            queue.w_en.eq(self.read.valid),
+            places.r_en.eq(taken),
+            queue.r_en.eq(taken & ~place.zero),
+        ]
+        for writer in writers:
+            payload: data.View[data.StructLayout] = writer.beat.payload
+            m.d.comb += [
+                writer.beat.valid.eq(valid),
+                payload.data.eq(value),
+                payload.turn.eq(place.turn),
+                payload.last.eq(place.last),
+            ]
+
+    def _ports(self, m: Module, sets: LoadSets, beats: LoadBeats, wgt: LoadWgt, ended: Signal) -> None:
+        """Registers in front of the array, which may lie far away."""
+        written = Signal()
+        m.d.sync += [
+            self.act_load_en.eq(sets.en.replicate(self._config.rows) | beats.en),
+            self.act_load_addr.eq(Mux(sets.en, sets.addr, beats.addr)),
+            self.act_load_data.eq(Mux(sets.en, sets.data, beats.data)),
+            self.wgt_load_en.eq(wgt.en),
+            self.wgt_load_addr.eq(wgt.addr),
+            self.wgt_load_data.eq(wgt.data),
+            written.eq(ended),
+            self.work.done.eq(written),
+        ]

@@ -1,0 +1,45 @@
+"""The loader: its RTL against its model and the tables of docs/machine.md."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataflow.config import SatConfig
+from hw.loader import Loader
+from hw.verilog import emit
+from tb.load_jobs import as_dict
+from tb.runner import build, run
+
+
+def sized(rows: int, columns: int, lanes: int) -> SatConfig:
+    return SatConfig(name="bench", rows=rows, columns=columns, act_lanes=lanes, act_depth=512, weight_depth=512)
+
+
+def check_rtl(config: SatConfig, count: int, seed: int) -> dict[str, int]:
+    built = build(emit(Loader(config), "sat_loader"), "sat_loader")
+    return run(built, "tb.test_loader", job={"config": as_dict(config), "count": count}, seed=seed).check().saved
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize(("rows", "columns", "lanes"), [(4, 4, 1), (4, 8, 2)])
+def test_rtl_against_model(rows: int, columns: int, lanes: int) -> None:
+    counts = check_rtl(sized(rows, columns, lanes), 60, seed=1)
+    assert counts["done"] >= 60
+    assert counts["resets"] >= 4
+    assert counts["beats"] > 500
+
+
+@pytest.mark.rtl
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("rows", "columns", "lanes"), [(8, 8, 1), (4, 4, 2), (32, 32, 2), (1, 16, 1), (16, 2, 2), (2, 1, 1), (32, 32, 1)]
+)
+def test_rtl_against_model_long(rows: int, columns: int, lanes: int) -> None:
+    assert check_rtl(sized(rows, columns, lanes), 600, seed=2)["done"] >= 600
+
+
+@pytest.mark.parametrize(("rows", "columns", "wrong"), [(6, 4, "rows is 6"), (4, 64, "columns is 64")])
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_array_that_no_beat_fits(rows: int, columns: int, wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong):
+        Loader(sized(rows, columns, 1))
