@@ -42,6 +42,7 @@ class Pregen(wiring.Component):
     the missing rows too.
     """
 
+    hold: Signal
     ff_use: Signal
     bp_use: Signal
     i: Any
