@@ -15,7 +15,7 @@ RECIPES: Final[dict[str, TrainConfig]] = {
     "vgg": TrainConfig(network="vgg", arithmetic="fast", epochs=6),
     "resnet18": TrainConfig(network="resnet18", arithmetic="fast", epochs=6, lr=0.2),
     "resnet50": TrainConfig(network="resnet50", arithmetic="fast", epochs=8, lr=0.1),
-    "gpt": TrainConfig(network="gpt", arithmetic="fast", epochs=4, optimizer="adam", lr=2e-3, warmup=0.5),
+    "gpt": TrainConfig(network="gpt", arithmetic="fast", epochs=4, optimizer="adam", lr=8e-3, warmup=0.5),
     "mlp": TrainConfig(network="mlp", arithmetic="fast", epochs=12, batch=128, lr=0.2, weight_decay=3e-3),
     "digits-cnn": DEMO,
 }

@@ -44,7 +44,8 @@ def windows(
     top, left = max(0, -min(rows)), max(0, -min(columns))
     bottom = max(0, last[0] + max(rows) - height + 1)
     right = max(0, last[1] + max(columns) - width + 1)
-    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    padded = np.zeros((batch, top + height + bottom, left + width + right, channels), x.dtype)
+    padded[:, top : top + height, left : left + width] = x
     out = np.empty((batch, *size, len(rows), len(columns), channels), x.dtype)
     for p, row in enumerate(rows):
         for q, column in enumerate(columns):
