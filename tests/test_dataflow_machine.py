@@ -10,8 +10,9 @@ from algorithms.numeric import ordered_dot, ordered_dot_packed, to_half
 from algorithms.tape import ConvShape, Pattern
 from algorithms.windows import backward_matrix, backward_taps, forward_windows, output_size, windows
 from dataflow.config import SatConfig, preset
-from dataflow.isa import Side
+from dataflow.isa import Opcode, Side
 from dataflow.machine.assembler import Assembler
+from dataflow.machine.listing import disassemble, listing, read_listing
 from dataflow.machine.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
 from dataflow.machine.sources import (
     BackwardWeights,
@@ -26,6 +27,7 @@ from dataflow.machine.sources import (
 )
 from dataflow.machine.tensors import DENSE, Image, Layout
 from sim.execute import State, execute
+from tb.machine_jobs import random_job
 
 TWO_LANES = SatConfig(name="lanes", rows=4, columns=8, act_lanes=2)
 CONFIGS = [preset("tiny"), preset("small"), TWO_LANES]
@@ -187,3 +189,21 @@ def _operands(image: Image, code: ProductCode):
         if not blocks[g, s, c] >> 20 & 1:
             dense[g * w.ff.m + (blocks[g, s, c] >> 16 & 15), c] = np.uint16(blocks[g, s, c] & 0xFFFF).view(np.float16)
     return a, pack(dense[: w.k], w.ff.n, w.ff.m)
+
+
+def test_listing_reads_back() -> None:
+    config = preset("tiny")
+    for seed in range(20):
+        code = random_job(config, seed).code
+        text = listing(code.instructions, code.labels)
+        again = read_listing(text)
+        assert again.encode() == code.encode()
+        assert again.labels == code.labels
+        decoded = disassemble(code.encode())
+        assert listing(decoded) == listing(code.instructions)
+    with pytest.raises(ValueError, match="line 2 is 'jump a=1': opcode is 'jump'"):
+        read_listing("end\njump a=1\n")
+    with pytest.raises(ValueError, match="bits set that must be 0"):
+        disassemble((1 << 500 | int(Opcode.END)).to_bytes(64, "little"))
+    with pytest.raises(ValueError, match="multiple of 64"):
+        disassemble(b"x")
