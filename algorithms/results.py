@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from algorithms.train import train
+from algorithms.train import Trainer, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,14 +50,16 @@ def run_logged(
     progress: Callable[[Progress], None] | None = None,
     data: Dataset | None = None,
     stop: Callable[[], bool] | None = None,
+    every: int = 0,
+    make: Callable[[TrainConfig, Dataset | None], Trainer] = Trainer,
 ) -> TrainResult:
-    """Train with a checkpoint in folder/<name>.npz and results in folder/<name>.jsonl.
+    """Train with a checkpoint in folder/<name>.npz and results in folder/<name>.jsonl; the rest as in `train`.
 
     An interrupted run continues where its checkpoint stands; the checkpoint goes when the run is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.npz"
-    result = train(config, progress=progress, data=data, checkpoint=checkpoint, stop=stop)
+    result = train(config, progress=progress, data=data, checkpoint=checkpoint, stop=stop, every=every, make=make)
     done = len(result.epochs) == config.epochs
     write_lines(folder / f"{name}.jsonl", result, done=done)
     if done:

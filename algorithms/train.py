@@ -289,15 +289,16 @@ def train(
     checkpoint: Path | None = None,
     every: int = 0,
     stop: Callable[[], bool] | None = None,
+    make: Callable[[TrainConfig, Dataset | None], Trainer] = Trainer,
 ) -> TrainResult:
     """Train a network and return the result.
 
     progress: called after every step; record_step: step (0-based, negative from the end) whose products are recorded
     with values; data: replaces the network's data set; checkpoint: file that the run continues from if it exists, and
     that is written every `every` steps (0: at the end of each epoch); stop: asked after every step, true ends the run
-    early with a checkpoint (if one is wanted).
+    early with a checkpoint (if one is wanted); make: another trainer, which computes elsewhere.
     """
-    trainer = Trainer(config, data)
+    trainer = make(config, data)
     if checkpoint is not None and checkpoint.exists():
         trainer.restore(load_checkpoint(checkpoint))
     recorded = _recorded_step(record_step, trainer.steps)

@@ -18,6 +18,7 @@ from dataflow.machine.training import StepPlan, plan_step
 
 if TYPE_CHECKING:
     from algorithms.config import TrainConfig
+    from algorithms.data import Dataset
     from algorithms.parameter import Weight
     from algorithms.tape import Tape
     from dataflow.config import SatConfig
@@ -48,7 +49,7 @@ class MachineTrainer(Trainer):
     SGD, dense steps first, or a model or method that `plan_step` refuses.
     """
 
-    def __init__(self, config: TrainConfig, sat: SatConfig, machine: Machine) -> None:
+    def __init__(self, config: TrainConfig, sat: SatConfig, machine: Machine, data: Dataset | None = None) -> None:
         for name, wanted in (
             ("arithmetic", "contract"),
             ("optimizer", "sgd"),
@@ -57,7 +58,7 @@ class MachineTrainer(Trainer):
         ):
             if getattr(config, name) != wanted:
                 raise ValueError(f"{name} is {getattr(config, name)!r}; training on SAT needs {wanted!r}")
-        super().__init__(config)
+        super().__init__(config, data)
         self.machine = machine
         self.runs: list[tuple[ProgramRun, ProgramRun]] = []
         self.plan: StepPlan = plan_step(sat, self.model, self.method, self.data.x_train.shape[1:], config.batch)
