@@ -104,7 +104,7 @@ class Result:
         names = {
             "stage": lambda row: row.stage,
             "name": lambda row: row.name,
-            "layer": lambda row: layer_of(row.name).removesuffix(".dy"),
+            "layer": layer_of_row,
         }
         if key not in names:
             raise ValueError(f"key is {key!r}; it must be 'stage', 'layer', 'name' or 'cause'")
@@ -135,3 +135,8 @@ class Result:
             "host_operations": self.host.operations,
             "host_bytes": self.host.bytes,
         }
+
+
+def layer_of_row(row: Row) -> str:
+    """Return the layer that a row belongs to: without phases, gradients of a product, and pruning of dY."""
+    return layer_of(row.name).removesuffix(".dy")

@@ -1,12 +1,15 @@
-"""Reads a VCD file back: the value of every signal in every clock cycle."""
+"""Reads a VCD file back: the value of every signal in every clock cycle.
+
+The reader of pyvcd refuses what Verilator writes (`$rootio`, `$1`), hence this one; `tests/test_sim_trace.py` holds the
+two against each other.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vcd.reader import ScalarChange, ScopeDecl, TokenKind, VarDecl, VectorChange, tokenize
-
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -15,32 +18,39 @@ def read_waves(path: Path, top: str, wanted: set[str] | None = None) -> dict[str
 
     wanted: the paths to keep (None: all). Unknown values count as 0.
     """
+    with path.open(encoding="ascii") as file:
+        lines = iter(file)
+        names = _declarations(lines, top, wanted)
+        waves = {name: [] for paths in names.values() for name in paths}
+        now, changes = dict.fromkeys(waves, 0), {}
+        for line in lines:
+            if line.startswith("#"):
+                _apply(changes, now, waves)
+            elif line[0] in "01xzb":
+                value, code = line[1:].split() if line[0] == "b" else (line[0], line[1:].strip())
+                number = int(value.replace("x", "0").replace("z", "0"), 2)
+                changes.update(dict.fromkeys(names.get(code, ()), number))
+    _apply(changes, now, waves)
+    return {name: values[1:] for name, values in waves.items()}  # without what stood before the first edge
+
+
+def _declarations(lines: Iterator[str], top: str, wanted: set[str] | None) -> dict[str, list[str]]:
+    """Return code -> paths below `top` of the variables that are wanted, `clk` among them."""
     scopes: list[str] = []
     names: dict[str, list[str]] = {}
-    waves: dict[str, list[int]] = {}
-    now: dict[str, int] = {}
-    changes: dict[str, int] = {}
-    with path.open("rb") as file:
-        for token in tokenize(file):
-            data = token.data
-            if isinstance(data, ScopeDecl):
-                scopes.append(data.ident)
-            elif token.kind is TokenKind.UPSCOPE:
+    for words in map(str.split, lines):
+        match words:
+            case ["$scope", _, name, "$end"]:
+                scopes.append(name)
+            case ["$upscope", "$end"]:
                 scopes.pop()
-            elif isinstance(data, VarDecl) and scopes[:1] == [top]:
-                name = ".".join([*scopes[1:], data.reference])
-                if name == "clk" or wanted is None or name in wanted:
-                    names.setdefault(data.id_code, []).append(name)
-                    waves[name], now[name] = [], 0
-            elif token.kind is TokenKind.CHANGE_TIME:
-                _apply(changes, now, waves)
-            elif isinstance(data, ScalarChange | VectorChange):
-                value = data.value if isinstance(data.value, int) else int(data.value == "1")
-                changes.update(dict.fromkeys(names.get(data.id_code, ()), value))
-    _apply(changes, now, waves)
-    for values in waves.values():
-        del values[:1]  # before the first edge
-    return waves
+            case ["$var", _, _, code, name, *_] if scopes[:1] == [top]:
+                path = ".".join([*scopes[1:], name])
+                if path == "clk" or wanted is None or path in wanted:
+                    names.setdefault(code, []).append(path)
+            case ["$enddefinitions", "$end"]:
+                return names
+    raise ValueError("the file has no $enddefinitions")
 
 
 def _apply(changes: dict[str, int], now: dict[str, int], waves: dict[str, list[int]]) -> None:
