@@ -18,6 +18,7 @@ RECIPES: Final[dict[str, TrainConfig]] = {
     "gpt": TrainConfig(network="gpt", arithmetic="fast", epochs=4, optimizer="adam", lr=8e-3, warmup=0.5),
     "mlp": TrainConfig(network="mlp", arithmetic="fast", epochs=12, batch=128, lr=0.2, weight_decay=3e-3),
     "digits-cnn": DEMO,
+    "digits-sat": TrainConfig(network="digits-sat", epochs=2, batch=16, warmup=0.5),
 }
 """Training recipe of each network, the same for every method and pattern.
 

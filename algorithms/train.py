@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -69,7 +70,8 @@ class TrainResult:
 
     losses: mean cross entropy of every step; epochs: one record each; skipped: steps whose update was suppressed; tape:
     products of the recorded step; macs_dense, macs_kept: multiply-adds of the whole run without and with its sparsity;
-    bound: dense over kept multiply-adds of a step of the method; seconds: wall time.
+    bound: dense over kept multiply-adds of a step of the method; seconds: wall time; weights_sha256: of the masters as
+    they stand, so that two runs can be compared to the bit.
     """
 
     config: TrainConfig
@@ -81,6 +83,12 @@ class TrainResult:
     macs_kept: int = 0
     bound: float = 1.0
     seconds: float = 0.0
+    weights_sha256: str = ""
+
+    @property
+    def losses_sha256(self) -> str:
+        """SHA-256 of the losses of all steps, as binary64."""
+        return hashlib.sha256(np.array(self.losses, np.float64).tobytes()).hexdigest()
 
     @property
     def accuracies(self) -> list[float]:
@@ -97,8 +105,9 @@ class TrainResult:
         last = asdict(self.epochs[-1])
         for key in ("sad_ff", "sad_bp"):
             last[key] = float(np.mean([getattr(epoch, key) for epoch in self.epochs]))
+        digests = {"weights_sha256": self.weights_sha256, "losses_sha256": self.losses_sha256}
         run = {"macs_dense": self.macs_dense, "macs_kept": self.macs_kept, "bound": self.bound, "seconds": self.seconds}
-        return {"config": self.config.as_dict(), **last, **run}
+        return {"config": self.config.as_dict(), **last, **run, **digests}
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
@@ -178,6 +187,13 @@ class Trainer:
         ctx.tape = None
         self._update(loss, counted)
         return loss
+
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of all masters, in the order of the model."""
+        digest = hashlib.sha256()
+        for parameter in self.model.parameters():
+            digest.update(np.ascontiguousarray(parameter.master).tobytes())
+        return digest.hexdigest()
 
     def checkpoint(self) -> Checkpoint:
         """Return everything needed to continue with identical bits."""
@@ -318,6 +334,7 @@ def train(
             save_checkpoint(checkpoint, trainer.checkpoint())
         if stopping:
             break
+    result.weights_sha256 = trainer.weights_sha256()
     return result
 
 
