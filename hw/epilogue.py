@@ -93,7 +93,7 @@ class EpilogueLane(wiring.Component):
         biased = self._add(m, platform, "bias", self.x, Mux(self.use_bias, self.bias, NEGATIVE_ZERO))
         total = self._add(m, platform, "tile", biased, Mux(self.use_tile, tile, NEGATIVE_ZERO))
         half = F32ToF16(R)
-        m.submodules.round = place(half, f"sat_f32_to_f16_{R}", platform, parameters=R)
+        m.submodules.round = place(half, f"sat_f32_to_f16_{R}", platform, parameters=(R,))
         m.d.comb += half.i.eq(total)
         value = named(m, "value", Mux(self.to_half, half.o, delayed(m, "total_late", total, R)))
         # NaNs are canonical here, without sign, so they count as positive.
@@ -108,7 +108,7 @@ class EpilogueLane(wiring.Component):
     def _add(self, m: Module, platform: object, name: str, a: Value, b: ValueLike) -> Signal:
         unit = F32Add(self._stages[0])
         m.submodules[f"add_{name}"] = place(
-            unit, f"sat_f32_add_{self._stages[0]}", platform, parameters=self._stages[0]
+            unit, f"sat_f32_add_{self._stages[0]}", platform, parameters=(self._stages[0],)
         )
         m.d.comb += [unit.a.eq(a), unit.b.eq(b)]
         return unit.o
