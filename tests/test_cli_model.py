@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+
+from dataflow.config import preset
+from dataflow.program import load_record
+from sim.api import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,3 +85,47 @@ def test_bench_without_rtl(call: Callable[[str], Outcome]) -> None:
     assert values["configs_1000_seconds"] > 0
     assert values["peak_memory_mib"] > 0
     assert values["values_vs_verilator"] is None
+
+
+def test_model_opens_its_sums(call: Callable[[str], Outcome], tmp_path: Path) -> None:
+    tiles, program = tmp_path / "tiles.csv", tmp_path / "program.json"
+    outcome = call(f"model resnet9 --batch 2 --config small --tiles {tiles} --program {program} --json")
+    values = json.loads(outcome.out)
+    assert sum(sum(stages.values()) for stages in values["layer_stages"].values()) == values["cycles"]
+    with tiles.open() as file:
+        rows = list(csv.DictReader(file))
+    for key, total in (
+        ("cycles", values["cycles"]),
+        ("macs", values["macs"]),
+        ("macs_skipped", values["macs_skipped"]),
+    ):
+        assert sum(int(row[key]) for row in rows) == total
+    for cause, total in values["causes"].items():
+        assert sum(int(row[cause] or 0) for row in rows) == total
+    again = simulate(load_record(preset("small"), json.loads(program.read_text())), "small")
+    assert again.cycles == values["cycles"]
+    kinds = values["host_kinds"]
+    assert sum(kind["operations"] for kind in kinds.values()) == values["host_operations"]
+    assert sum(kind["operators"] for kind in kinds.values()) == values["host_operators"]
+
+
+def test_model_takes_masks(call: Callable[[str], Outcome], tmp_path: Path) -> None:
+    path = tmp_path / "masks.npz"
+    rng = np.random.default_rng(1)
+    weights = rng.standard_normal((256, 256, 3, 3)).astype(np.float32)
+    arrays: dict[str, Any] = {"res1.0.conv.weight": np.where(rng.random(weights.shape) < 0.1, weights, 0)}
+    np.savez(path, **arrays)
+    values = json.loads(call(f"model resnet9 --batch 2 --masks {path} --json").out)
+    assert values["masks"]["res1.0.conv"]["density"] == pytest.approx(0.1, abs=0.01)
+    plain = json.loads(call("model resnet9 --batch 2 --json").out)
+    assert values["cycles"] != plain["cycles"]
+    assert "density 0.1" in call(f"model resnet9 --batch 2 --masks {path}").out
+    for line, words in (
+        (f"--masks {path} --mask-layout kn", "needs (2304, 256) in layout 'kn'"),
+        (f"--masks {path} --method sdgp", "prunes no weights"),
+        (f"--masks {tmp_path / 'none.npz'}", "none.npz"),
+    ):
+        refused = call(f"model resnet9 --batch 2 {line}")
+        assert refused.code == 2
+        assert words in refused.err
+        assert refused.err.count("\n") == 1

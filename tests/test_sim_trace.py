@@ -138,6 +138,17 @@ def test_large_products_are_refused_in_words(call: Callable[[str], Outcome], tmp
     assert "cannot be written" in call(f"gemm 5 8 5 --vcd {tmp_path}").err
 
 
+def window(word: int) -> int:
+    """Return the bits of a window that mean something: none unless valid, no `base` unless it is taken."""
+    at, places = 0, {}
+    for name, width in TOKEN.items():
+        places[name] = ((1 << width) - 1) << at
+        at += width
+    if not word & places["valid"]:
+        return 0
+    return word if word & places["rebase"] else word & ~places["base"]
+
+
 @pytest.mark.rtl
 @pytest.mark.long
 @pytest.mark.parametrize("dataflow", ["os", "ws"])
@@ -163,8 +174,9 @@ def test_every_traced_signal_is_that_of_the_verilog(dataflow: str, tmp_path: Pat
             continue
         seen = theirs[name][shift : shift + len(values)]
         assert len(seen) == len(values)
+        if name == "token_compute":  # a window that is not there may look as it likes
+            seen = [word & valid for word, valid in zip(seen, theirs["token_valid"][shift:], strict=False)]
+        elif name.endswith(("token", "token_o")):
+            seen = [window(word) for word in seen]
         differ = [t for t, (x, y) in enumerate(zip(values, seen, strict=True)) if t >= settled and x != y]
-        if "token" in name:  # a window that is not there may look as it likes
-            valid = theirs["token_valid"] if name == "token_compute" else theirs[name]
-            differ = [t for t in differ if valid[shift + t] & 1]
         assert differ == [], f"{name} first differs in cycle {differ[0]} of {len(values)}"

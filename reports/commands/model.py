@@ -10,6 +10,7 @@ from reports.commands.base import MAX_SIZE, Answer, Command, InputError, config,
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
+    from dataflow.readers.masks import LayerMask
     from dataflow.step import Step
     from sim.ablation import Ablation
     from sim.step import StepResult
@@ -48,10 +49,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ablation", action="store_true", help="the same step with one optimisation switched off at a time"
     )
+    parser.add_argument(
+        "--masks", type=Path, default=None, metavar="FILE", help="weights that exist: .npz, a mask or weights per layer"
+    )
+    parser.add_argument(
+        "--mask-layout",
+        choices=["oi", "kn"],
+        default="oi",
+        help="axes of the masks: oi as in PyTorch, kn as the matrix K x N (default: oi)",
+    )
+    parser.add_argument("--tiles", type=Path, default=None, metavar="FILE", help="write the cycles of each tile as CSV")
     parser.add_argument("--timeline", type=Path, default=None, metavar="FILE", help="write a Chrome trace (Perfetto)")
     parser.add_argument(
         "--listing", type=Path, default=None, metavar="FILE", help="write the program that ran, as text"
     )
+    parser.add_argument("--program", type=Path, default=None, metavar="FILE", help="write that program as JSON")
 
 
 def batch(text: str) -> int:
@@ -68,10 +80,9 @@ def run(options: argparse.Namespace) -> Answer:
     from sim.ablation import ablations
     from sim.energy import step_energy
     from sim.step import simulate_step
-    from sim.timeline import write_trace
 
     taped = Path(options.model).suffix == SUFFIX
-    step, dense = _tape_steps(options) if taped else _steps(options)
+    step, dense, masks = _tape_steps(options) if taped else _steps(options)
     try:
         plan, buffers = memory_plan(step, options.config), check_buffers(options.config)
         result, full = simulate_step(step, options.config), simulate_step(dense, options.config)
@@ -91,19 +102,36 @@ def run(options: argparse.Namespace) -> Answer:
         **result.record(),
         "memory_plan_bytes": plan.by_kind(),
         "buffer_blocks": buffers,
+        "masks": {name: {"density": mask.density, "cover": mask.describe()} for name, mask in masks.items()},
         "energy": step_energy(result, step.update_elements).record(),
         "dense_energy": step_energy(full, dense.update_elements).record(),
         "layers": result.table(),
+        "layer_stages": _layer_stages(result),
+        "host_kinds": _host_kinds(step),
         "ablation": [_ablation_row(row) for row in rows],
     }
+    _write(options, result)
+    return Answer(values, _text(values, result, rows))
+
+
+def _write(options: argparse.Namespace, result: StepResult) -> None:
+    """Write the files that were asked for."""
+    import json
+
+    from reports.commands.tiles import write_tiles
+    from sim.timeline import write_trace
+
     try:
         if options.timeline:
             write_trace(result, options.timeline)
         if options.listing:
             options.listing.write_text(result.program.listing() + "\n", encoding="utf-8")
+        if options.program:
+            options.program.write_text(json.dumps(result.program.record(), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"output cannot be written: {error}") from None
-    return Answer(values, _text(values, result, rows))
+    if options.tiles:
+        write_tiles(options.tiles, result.rows)
 
 
 def step_pattern(options: argparse.Namespace) -> Any:
@@ -113,18 +141,23 @@ def step_pattern(options: argparse.Namespace) -> Any:
     return None if options.method == "dense" else options.pattern or Pattern(2, 8)
 
 
-def _tape_steps(options: argparse.Namespace) -> tuple[Step, Step]:
-    """Return the step of a tape and the same step without its patterns; its run decided what is sparse."""
+def _tape_steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask]]:
+    """Return the step of a tape and the same step without its patterns; its run decided what is sparse: no masks."""
     from dataflow.readers.tape import read_step
 
-    given = {"--batch": options.batch, "--method": options.method, "--pattern": options.pattern}
+    given = {
+        "--batch": options.batch,
+        "--method": options.method,
+        "--pattern": options.pattern,
+        "--masks": options.masks,
+    }
     asked = [name for name, value in given.items() if value is not None]
     if options.first_last:
         asked.append("--first-last")
     if asked:
         raise InputError(f"{options.model} is a tape, which holds batch, method and patterns; leave out {asked[0]}")
     try:
-        return read_step(options.model), read_step(options.model, dense=True)
+        return read_step(options.model), read_step(options.model, dense=True), {}
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
 
@@ -134,18 +167,46 @@ def _patterns(step: Step) -> str:
     return ", ".join(sorted({str(p.pattern) for p in step.products if p.pattern is not None})) or "dense"
 
 
-def _steps(options: argparse.Namespace) -> tuple[Step, Step]:
+def _steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask]]:
+    """Return the step of a network, its dense step, and the masks of its layers."""
     from dataflow.models import load_model
+    from dataflow.readers.masks import read_masks
+    from dataflow.step import METHODS as HOW
     from dataflow.step import training_products
 
+    method = options.method or "bdwp"
+    if options.masks and not (HOW[method].ff_weights or HOW[method].bp_weights):
+        raise InputError(f"method {method!r} prunes no weights, so --masks has nothing to do; use srste, sdwp or bdwp")
     try:
         layers = load_model(options.model, options.batch)
+        masks = read_masks(options.masks, layers, options.mask_layout) if options.masks else {}
         edges = not options.first_last
-        method = options.method or "bdwp"
-        step = training_products(layers, method, step_pattern(options), first_and_last_dense=edges)
-        return step, training_products(layers, "dense")
+        step = training_products(layers, method, step_pattern(options), first_and_last_dense=edges, masks=masks)
+        return step, training_products(layers, "dense"), masks
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
+
+
+def _layer_stages(result: StepResult) -> dict[str, dict[str, int]]:
+    """Return cycles by layer and stage; they add up to the step."""
+    from sim.result import layer_of_row
+
+    out: dict[str, dict[str, int]] = {}
+    for row in result.rows:
+        stages = out.setdefault(layer_of_row(row), {})
+        stages[row.stage] = stages.get(row.stage, 0) + row.cycles
+    return out
+
+
+def _host_kinds(step: Step) -> dict[str, dict[str, int]]:
+    """Return operators, operations and bytes of the host by kind, the most operations first."""
+    out: dict[str, dict[str, int]] = {}
+    for op in step.host_ops:
+        kind = out.setdefault(op.kind, {"operators": 0, "operations": 0, "bytes": 0})
+        kind["operators"] += 1
+        kind["operations"] += op.operations
+        kind["bytes"] += op.bytes
+    return dict(sorted(out.items(), key=lambda item: -item[1]["operations"]))
 
 
 def _unsaid(values: dict[str, Any]) -> str:
@@ -167,6 +228,8 @@ def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> s
         _causes(result),
         _totals(values, result.config),
     ]
+    if values["masks"]:
+        parts.append("\n".join(mask["cover"] for mask in values["masks"].values()))
     if rows:
         parts.append(_ablation(rows))
     return "\n\n".join(parts)
@@ -226,10 +289,17 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
                 f"host, beside  {values['host_operators']} operators, {values['host_operations']} operations, "
                 f"{values['host_bytes'] / 1e6:.1f} MB"
             ),
+            *_host_lines(values["host_kinds"]),
             f"energy        {energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J (modelled, not measured)",
             TAPE_NOTE if values["method"] == "tape" else HOST_NOTE,
         ]
     )
+
+
+def _host_lines(kinds: dict[str, dict[str, int]]) -> list[str]:
+    """Return what the host does, by kind, a few to a line."""
+    cells = [f"{kind} {found['operations']} ({found['operators']})" for kind, found in kinds.items()]
+    return [f"{'':14}{', '.join(cells[i : i + 4])}" for i in range(0, len(cells), 4)]
 
 
 def _ablation(rows: list[Ablation]) -> str:
