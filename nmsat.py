@@ -38,6 +38,8 @@ COMMANDS: Final[dict[str, str]] = {
     "rtl": "reports.commands.rtl",
     "study": "reports.commands.study",
     "train": "reports.commands.train",
+    "verify": "reports.commands.verify",
+    "verify fuzz": "reports.commands.verify_fuzz",
     "verify gemm": "reports.commands.verify_gemm",
     "verify workload": "reports.commands.verify_workload",
     "workload list": "reports.commands.workload_list",

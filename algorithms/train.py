@@ -71,7 +71,7 @@ class TrainResult:
     losses: mean cross entropy of every step; epochs: one record each; skipped: steps whose update was suppressed; tape:
     products of the recorded step; macs_dense, macs_kept: multiply-adds of the whole run without and with its sparsity;
     bound: dense over kept multiply-adds of a step of the method; seconds: wall time; weights_sha256: of the masters as
-    they stand, so that two runs can be compared to the bit.
+    they stand, so that two runs can be compared to the bit; cycles: of each step done now, where a machine did it.
     """
 
     config: TrainConfig
@@ -84,6 +84,7 @@ class TrainResult:
     bound: float = 1.0
     seconds: float = 0.0
     weights_sha256: str = ""
+    cycles: list[int] = field(default_factory=list)
 
     @property
     def losses_sha256(self) -> str:

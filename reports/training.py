@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from algorithms.study import Cell, finished
 from algorithms.tape import Tape
 from algorithms.train import Trainer, train
 from dataflow.readers.tape import tape_step
+from reports.backends import check, rtl_run, sim_run
 from sim.step import simulate_step
 
 if TYPE_CHECKING:
@@ -68,8 +70,32 @@ def numpy_backend(job: Job, progress: Callable[[Progress], None]) -> TrainResult
         return run_logged(job.config, job.folder, run_name(job.config), progress=seen, stop=stop)
 
 
-BACKENDS: Final[dict[str, Backend]] = {"numpy": numpy_backend}
+def sim_backend(job: Job, progress: Callable[[Progress], None]) -> TrainResult:
+    """Run on SAT in the simulator."""
+    check(job.config, job.machine)
+    return sim_run(job.config, job.machine, job.folder, job.steps, progress)
+
+
+def rtl_backend(job: Job, progress: Callable[[Progress], None]) -> TrainResult:
+    """Run on SAT in Verilated RTL."""
+    check(job.config, job.machine)
+    return rtl_run(job.config, job.machine, job.folder, job.steps, progress)
+
+
+BACKENDS: Final[dict[str, Backend]] = {"numpy": numpy_backend, "sim": sim_backend, "rtl": rtl_backend}
 """Backends by name."""
+
+
+_KEPT: Final = (
+    "macs_dense",
+    "macs_kept",
+    "bound",
+    "seconds",
+    "weights_sha256",
+    "losses_sha256",
+    "cycles_per_step",
+)
+"""What of a run's summary is told."""
 
 
 def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
@@ -91,6 +117,9 @@ def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
         epochs = [asdict(epoch) for epoch in result.epochs]
         whole = len(epochs) == job.config.epochs
         summary = result.summary() if whole else {"step": len(result.losses)}
+        summary |= {"weights_sha256": result.weights_sha256, "losses_sha256": result.losses_sha256}
+        if result.cycles:
+            summary["cycles_per_step"] = statistics.median(result.cycles)
     return {
         "name": name,
         "backend": backend,
@@ -99,7 +128,7 @@ def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
         "step": summary["step"],
         "epochs": [_plain({key: value for key, value in epoch.items() if key != "event"}) for epoch in epochs],
         "accuracy": epochs[-1]["accuracy"] if epochs else None,
-        **_plain({key: summary[key] for key in ("macs_dense", "macs_kept", "bound", "seconds") if key in summary}),
+        **_plain({key: summary[key] for key in _KEPT if key in summary}),
         "sat": sat_step(job.config, job.machine),
         "files": None if job.folder is None else str(job.folder / name),
     }

@@ -80,6 +80,7 @@ class MachineTrainer(Trainer):
         self.plan.write_backward(self.image, self._constants())
         backward = self.machine.run_program(self.image, self.plan.backward_at)
         self.runs.append((forward, backward))
+        self.result.cycles.append(forward.cycles + backward.cycles)
         self._read_weights()
         self._finish(loss, self.plan.tape() if self._counted(None) is not None else None, done=not backward.special)
         return loss

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 DEFAULT_NETWORK = "digits-cnn"
 
 
+_DIGESTS = (("weights", "weights_sha256"), ("losses", "losses_sha256"))
+"""What is equal between backends: label and key of each SHA-256."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     from algorithms.methods import METHODS
@@ -127,6 +131,9 @@ def _text(values: dict[str, Any]) -> str:
         f"SAT           {sat['cycles']} cycles per step on {sat['config']}, dense {sat['dense_cycles']}: "
         f"{sat['speedup']:.2f}x, bound {sat['bound']:.2f}x"
     )
+    if "cycles_per_step" in values:
+        parts.append(f"measured      {values['cycles_per_step']} cycles per step, backend {values['backend']}")
+    parts += [f"{name:<13} {values[key]}" for name, key in _DIGESTS if key in values]
     parts.append(f"again         {values['command']}")
     if values["files"]:
         parts.append(f"results       {values['files']}.jsonl" + ("" if values["complete"] else ", checkpoint .npz"))

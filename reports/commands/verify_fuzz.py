@@ -1,0 +1,58 @@
+"""`nmsat verify fuzz`: damaged programs on the RTL; each must end, and none may touch what it was not given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reports.commands.base import Answer, Command, InputError, add_config, seed
+from reports.commands.verify import jobs
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--programs", type=jobs, default=200, metavar="P", help="how many programs (default: 200)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="seed of the first; the next has one more")
+    add_config(parser)
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Run the programs."""
+    from dataflow.legal import check_machine
+    from reports.machine_runs import verify_fuzz
+
+    try:
+        check_machine(options.config)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    verdict = verify_fuzz(options.config, options.programs, options.seed)
+    values: dict[str, Any] = {
+        "programs": verdict.programs,
+        "mismatches": verdict.mismatches,
+        "ends": verdict.ends,
+        "config": options.config.name,
+        "seed": options.seed,
+        "differences": list(verdict.wrong),
+    }
+    return Answer(values, _text(values), ok=verdict.mismatches == 0)
+
+
+def _text(values: dict[str, Any]) -> str:
+    first, count = values["seed"], values["programs"]
+    ends = ", ".join(f"{name.lower() if name != 'NONE' else 'done'} {n}" for name, n in sorted(values["ends"].items()))
+    lines = [
+        f"configuration {values['config']}, seeds {first} to {first + count - 1}: {count} damaged programs",
+        f"all ended: {ends}",
+        f"accesses outside the regions, writes to the read-only region, runs without end: {values['mismatches']}",
+    ]
+    return "\n".join([*lines, *values["differences"]])
+
+
+COMMAND = Command(
+    summary="Run damaged programs on the RTL: every run ends in done or an error, nothing outside its regions changes.",
+    example="nmsat verify fuzz --programs 500 --seed 3 --config tiny",
+    add_arguments=add_arguments,
+    run=run,
+)
