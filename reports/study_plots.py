@@ -94,7 +94,7 @@ def mask_chart(masks: Sequence[dict[str, Any]], networks: Sequence[str]) -> str:
 
 def _pareto_panel(axes: Axes, network: str, rows: Sequence[dict[str, Any]]) -> None:
     points = [(row["sat"]["cycles"] / 1e3, 100 * row["accuracy"]) for row in rows]
-    axes.plot(*zip(*front(points), strict=True), color=INK, linewidth=0.9, alpha=0.45, zorder=1)
+    axes.plot(*zip(*front(points), strict=True), color=INK, linewidth=0.9, alpha=0.45, drawstyle="steps-post", zorder=1)
     for row, (cycles, accuracy) in zip(rows, points, strict=True):
         axes.errorbar(
             cycles,

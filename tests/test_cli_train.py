@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from algorithms.train import Progress, TrainResult
     from tests.conftest import Outcome
 
-CELL = "mlp-bdwp-2of8-seed1,epochs=2"
+CELL = "mlp-bdwp-2of8-seed1,epochs=2,batch=700"
 
 
 def test_a_cell_and_its_options_are_one_run(call: Callable[[str], Outcome], tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text('network = "mlp"\nepochs = 7\nseed = 1\n')
+    (tmp_path / "run.toml").write_text('network = "mlp"\nepochs = 7\nseed = 1\nbatch = 700\n')
     lines = [
         f"--cell {CELL}",
-        "--network mlp --method bdwp --pattern 2:8 --seed 1 --epochs 2",
+        "--cell mlp-dense-seed0,batch=700 --method bdwp --pattern 2:8 --seed 1 --epochs 2",
         f"--config-file {tmp_path / 'run.toml'} --epochs 2",
     ]
     found = [json.loads(call(f"train {line} --json").out) for line in lines]
@@ -41,11 +41,11 @@ def test_a_cell_and_its_options_are_one_run(call: Callable[[str], Outcome], tmp_
 
 
 def test_a_stopped_run_goes_on_and_a_complete_one_is_read(call: Callable[[str], Outcome], tmp_path: Path) -> None:
-    line = f"train --cell {CELL} --steps 130 --out {tmp_path} --json"
+    line = f"train --cell {CELL} --steps 25 --out {tmp_path} --json"
     first, second, third = (call(line) for _ in range(3))
     stopped, complete = json.loads(first.out), json.loads(second.out)
-    assert (stopped["complete"], stopped["step"], len(stopped["epochs"])) == (False, 130, 1)
-    assert (complete["complete"], complete["step"]) == (True, 218)
+    assert (stopped["complete"], stopped["step"], len(stopped["epochs"])) == (False, 25, 1)
+    assert (complete["complete"], complete["step"]) == (True, 40)
     assert json.loads(third.out) == complete
     assert "nothing was run" in third.err
     assert complete["accuracy"] == train(parse_name(CELL)).accuracy
@@ -108,7 +108,7 @@ def test_backends_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(config, preset("tiny"))
     values = train_run(job, "other")
     assert (values["backend"], seen) == ("other", [job])
-    with pytest.raises(ValueError, match="known backends: numpy, other"):
+    with pytest.raises(ValueError, match=r"known backends: numpy.*, other"):
         train_run(job, "third")
 
 
