@@ -227,12 +227,12 @@ def _store(f: Instruction, state: State) -> None:
         if side in (Side.TILE16, Side.TILE32):
             x = canonical(x + _side(f, state, side))
         y = to_half(x) if f["to_half"] else x
-        if f["watch"] and not np.isfinite(y).all():
-            state.special = True
         if f["relu"]:
             y = np.where(y <= 0, y.dtype.type(0), y)
         if side is Side.MASK:
             y = np.where(_side(f, state, side) <= 0, y.dtype.type(0), y)
+    if f["watch"] and not np.isfinite(y).all():
+        state.special = True
     width = y.dtype.itemsize
     region = state.regions[f["region"]].view(np.uint16 if width == 2 else np.uint32)
     start = path.offset * (64 // width) + f["lane"]
