@@ -101,9 +101,9 @@ class Store(wiring.Component):
     Members: work: instructions STORE; write: results; side: second operand; read_en, read_addr, read_data: capture
     buffers, data one cycle after the address; special: a result that was written under `watch` was infinite or NaN,
     sticky; clear_special: lowers it.
-    Timing: one instruction at a time. Results of C columns are read, and a beat is formed, at most once per cycle; the
-    first beat can be asked to be written 17 cycles after `start` without a second operand (binary16, C b <= 32). `done`
-    rises in the cycle after memory's last acknowledgement has been counted.
+    Timing: one instruction at a time. C results are read per cycle, one cycle more for each further beat over which they
+    spread. Without a second operand a burst that is complete with the x-th such cycle (from 1) is asked for 15 + x cycles
+    after the start. `done` rises two cycles after memory's last acknowledgement.
     Numerics: `hw.epilogue`; binary16 second operands are widened exactly.
     """
 
