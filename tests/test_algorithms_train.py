@@ -10,7 +10,7 @@ import pytest
 from algorithms.data import Dataset, digits
 from algorithms.numeric import ordered_dot
 from algorithms.tape import Stage
-from algorithms.train import DEMO, Progress, TrainConfig, learning_rate, train
+from algorithms.train import DEMO, Progress, TrainConfig, Trainer, learning_rate, train
 
 
 def few(samples: int = 96) -> Dataset:
@@ -31,6 +31,19 @@ def test_digits_split() -> None:
     assert data.x_train.max() == 1.0
     assert sorted(set(data.y_test.tolist())) == list(range(10))
     assert np.array_equal(data.x_test.astype(np.float16), data.x_test)
+
+
+def test_validation_takes_its_samples_from_the_training_split() -> None:
+    data, held = digits(), digits().validation()
+    assert (len(held.x_train), len(held.x_test)) == (1077, 270)
+    both = np.concatenate([held.x_train, held.x_test])
+    assert sorted(x.tobytes() for x in both) == sorted(x.tobytes() for x in data.x_train)
+    assert np.array_equal(held.x_test[1], data.x_train[5])
+    assert held.y_test[1] == data.y_train[5]
+    assert sorted(set(held.y_test.tolist())) == list(range(10))
+    trainer = Trainer(DEMO.replace(split="validation"))
+    assert np.array_equal(trainer.data.x_test, held.x_test)
+    assert np.array_equal(Trainer(DEMO).data.x_test, data.x_test)
 
 
 @pytest.mark.parametrize("arithmetic", ["contract", "fast"])
@@ -111,6 +124,7 @@ def test_learning_rate_rises_and_falls() -> None:
         ({"pattern": "9:8"}, "9:8"),
         ({"method": "magic"}, "magic"),
         ({"arithmetic": "exact"}, "exact"),
+        ({"split": "train"}, "split is 'train'; it must be one of test, validation"),
     ],
 )
 def test_bad_configurations_are_named(change: dict, text: str) -> None:
