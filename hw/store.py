@@ -101,9 +101,9 @@ class Store(wiring.Component):
     Members: work: instructions STORE; write: results; side: second operand; read_en, read_addr, read_data: capture
     buffers, data one cycle after the address; special: a result that was written under `watch` was infinite or NaN,
     sticky; clear_special: lowers it.
-    Timing: one instruction at a time. C results are read per cycle, one cycle more for each further beat over which they
-    spread. Without a second operand a burst that is complete with the x-th such cycle (from 1) is asked for 15 + x cycles
-    after the start. `done` rises two cycles after memory's last acknowledgement.
+    Timing: one instruction at a time. C results are read per cycle, one cycle more for each further beat over which
+    they spread. Without a second operand a burst that is complete with the x-th such cycle (from 1) is asked for 15 + x
+    cycles after the start. `done` rises two cycles after memory's last acknowledgement.
     Numerics: `hw.epilogue`; binary16 second operands are widened exactly.
     """
 
