@@ -64,7 +64,8 @@ class SatConfig:
     adder_stages: registers inside the adder of an element (1..7).
     row_slices, column_slices: rows (columns) with an extra register slice in front of them, for SLR crossings.
     act_depth: beats of one row's activation buffer, both halves together; weight_depth: pairs of one column's weight
-    buffer, both halves; sum_depth: binary32 sums of one column's result buffer.
+    buffer, both halves; sum_depth: binary32 sums of one column's result buffer; stage_depth: beats of 64 bytes of the
+    staging buffer, from which activations are read as often as windows overlap.
     sore_lanes, wuve_lanes: lanes of the pruning and of the weight-update engine, one element per lane and cycle.
     """
 
@@ -79,6 +80,7 @@ class SatConfig:
     act_depth: int = 4096
     weight_depth: int = 4096
     sum_depth: int = 4096
+    stage_depth: int = 1024
     sore_lanes: int = 16
     wuve_lanes: int = 16
     memory: MemoryConfig = MemoryConfig()
@@ -91,7 +93,7 @@ class SatConfig:
             raise ValueError(f"act_lanes is {self.act_lanes!r}; it must be 1 or 2")
         if not self.clock_mhz > 0:
             raise ValueError(f"clock_mhz is {self.clock_mhz!r}; it must be above 0")
-        for name in ("act_depth", "weight_depth", "sum_depth"):
+        for name in ("act_depth", "weight_depth", "sum_depth", "stage_depth"):
             value = getattr(self, name)
             _check_range(name, value, 64, 1 << 16)
             if value & (value - 1):
@@ -126,7 +128,7 @@ class SatConfig:
 PRESETS: Final[dict[str, SatConfig]] = {
     config.name: config
     for config in (
-        SatConfig(name="tiny", rows=4, columns=4, act_depth=2048, weight_depth=2048, sum_depth=1024),
+        SatConfig(name="tiny", rows=4, columns=4, act_depth=2048, weight_depth=2048, sum_depth=1024, stage_depth=512),
         SatConfig(name="small", rows=8, columns=8),
         SatConfig(
             name="vcu1525",
@@ -134,6 +136,7 @@ PRESETS: Final[dict[str, SatConfig]] = {
             columns=32,
             act_lanes=2,
             act_depth=8192,
+            stage_depth=8192,
             weight_depth=32768,  # half of it holds 256 columns of K = 4608 at 2:8; dataflow.memory_plan counts the RAM
         ),
     )

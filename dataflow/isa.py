@@ -46,6 +46,7 @@ class Opcode(IntEnum):
     COMPUTE = 3
     STORE = 4
     UPDATE = 5
+    STAGE = 6
     END = 15
 
 
@@ -61,6 +62,7 @@ class Queue(IntEnum):
 QUEUE_OF: Final[dict[Opcode, Queue]] = {
     Opcode.LOAD_ACT: Queue.LOAD,
     Opcode.LOAD_WGT: Queue.LOAD,
+    Opcode.STAGE: Queue.LOAD,
     Opcode.COMPUTE: Queue.COMPUTE,
     Opcode.STORE: Queue.STORE,
     Opcode.UPDATE: Queue.VECTOR,
@@ -142,6 +144,7 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
         Field("base", 16, "place of the first window in the activation buffers, beats of a row"),
         Field("rows", 16, "tile rows: OS at most a R, WS at most 65535. At least 1"),
         Field("k", 16, "elements along the reduction. At least 1"),
+        Field("staged", 1, "beats come from the staging buffer: offsets count in it, modulo its depth"),
         Field("windowed", 1, "rows (mode 1: the reduction) walk over the pixels of an image; 0: one endless line"),
         *_walk("", "operand"),
         *_OUTPUT_WALK,
@@ -153,6 +156,15 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
         Field("iy_step", 4, "input lines per line"),
         _size("in_width", "columns of the input; outside is +0 and not read"),
         _size("in_height", "lines of the input"),
+    ),
+    Opcode.STAGE: _instruction(
+        Opcode.STAGE,
+        Field("region", 2, "region of the operand"),
+        Field("at", OFFSET_BITS, "offset of the first beat"),
+        Field("outer", 16, "runs. At least 1"),
+        Field("inner", 16, "beats of a run. At least 1"),
+        Field("outer_step", STEP_BITS, "beats from run to run, signed"),
+        Field("base", 16, "place of the first beat in the staging buffer; the others follow, modulo its depth"),
     ),
     Opcode.LOAD_WGT: _instruction(
         Opcode.LOAD_WGT,

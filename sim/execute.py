@@ -29,7 +29,8 @@ class State:
     """Memory regions and buffers of a machine.
 
     regions: uint8 arrays of whole beats; act: uint16[R, act_depth * lanes]; value, index, filler: pairs [C,
-    weight_depth]; sums, capture: float32[C, sum_depth]; special: a watched result was infinite or NaN; overflow: of the
+    weight_depth]; sums, capture: float32[C, sum_depth]; stage:
+    uint16[stage_depth, 32]; special: a watched result was infinite or NaN; overflow: of the
     update engine.
     """
 
@@ -43,6 +44,7 @@ class State:
     filler: NDArray[np.bool_] = field(init=False)
     sums: NDArray[np.float32] = field(init=False)
     capture: NDArray[np.float32] = field(init=False)
+    stage: NDArray[np.uint16] = field(init=False)
 
     def __post_init__(self) -> None:
         c = self.config
@@ -52,6 +54,7 @@ class State:
         self.filler = np.zeros((c.columns, c.weight_depth), np.bool_)
         self.sums = np.zeros((c.columns, c.sum_depth), np.float32)
         self.capture = np.zeros((c.columns, c.sum_depth), np.float32)
+        self.stage = np.zeros((c.stage_depth, HALVES), np.uint16)
 
     def halves(self, region: int) -> NDArray[np.uint16]:
         """Return a region as uint16[beats, 32]."""
@@ -119,10 +122,7 @@ def _load_act(f: Instruction, state: State) -> None:
     path = walk(f, f["rows"])
     beats = -(-f["k"] // HALVES)
     held = np.zeros((rows, beats * HALVES), np.uint16)
-    tensor = state.halves(f["region"])
-    inside = np.nonzero(path.inside)[0]
-    for q in range(beats):
-        held[inside, q * HALVES : (q + 1) * HALVES] = tensor[path.offset[inside] + q]
+    _gather(f, state, path, held)
     groups = -(-f["k"] // m)
     by_group = held[:, : groups * m].reshape(rows, groups, m)
     if f["mode"] == ActMode.OS_ROWS:
@@ -133,6 +133,22 @@ def _load_act(f: Instruction, state: State) -> None:
         state.act[:groups, base : base + ordered.shape[1]] = ordered
 
 
+def _gather(f: Instruction, state: State, path: Walk, held: NDArray[np.uint16]) -> None:
+    """Put the beats of every step that lies inside into its row of held[steps, beats * 32]."""
+    inside = np.nonzero(path.inside)[0]
+    for q in range(held.shape[1] // HALVES):
+        at = path.offset[inside] + q
+        beats = state.stage[at % len(state.stage)] if f["staged"] else state.halves(f["region"])[at]
+        held[inside, q * HALVES : (q + 1) * HALVES] = beats
+
+
+def _stage(f: Instruction, state: State) -> None:
+    o, i = np.divmod(np.arange(f["outer"] * f["inner"]), f["inner"])
+    at = (f["at"] + o * f["outer_step"] + i) & _OFFSETS
+    places = (f["base"] + np.arange(len(at))) % len(state.stage)
+    state.stage[places] = state.halves(f["region"])[at]
+
+
 def _load_columns(f: Instruction, state: State, m: int, a: int, base: int) -> None:
     rows = state.config.rows
     path = walk(f, f["k"])
@@ -140,10 +156,7 @@ def _load_columns(f: Instruction, state: State, m: int, a: int, base: int) -> No
     used = min(a * rows, beats * HALVES)
     groups = -(-f["k"] // m)
     held = np.zeros((groups * m, beats * HALVES), np.uint16)
-    tensor = state.halves(f["region"])
-    inside = np.nonzero(path.inside)[0]
-    for q in range(beats):
-        held[inside, q * HALVES : (q + 1) * HALVES] = tensor[path.offset[inside] + q]
+    _gather(f, state, path, held)
     # x, (i, r) -> r, g, i, e
     for i in range(-(-used // rows)):
         part = held[:, i * rows : min((i + 1) * rows, used)].T
@@ -270,6 +283,7 @@ def _update(f: Instruction, state: State) -> None:
 _ACTIONS: dict[Opcode, Callable[[Instruction, State], None]] = {
     Opcode.LOAD_ACT: _load_act,
     Opcode.LOAD_WGT: _load_wgt,
+    Opcode.STAGE: _stage,
     Opcode.COMPUTE: _compute,
     Opcode.STORE: _store,
     Opcode.UPDATE: _update,

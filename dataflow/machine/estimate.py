@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dataflow.isa import HALVES, ActMode
+from dataflow.isa import HALVES, ActMode, Opcode
 from dataflow.timing import drain_cycles, flush_cycles_ws, window_cycles
 from dataflow.transfers import memory_timing
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
     from dataflow.machine.product import Cut
-    from dataflow.machine.sources import Fields
+    from dataflow.machine.sources import Fields, Load
 
 
 def estimate_cycles(cut: Cut) -> float:
@@ -41,7 +41,11 @@ def estimate_cycles(cut: Cut) -> float:
     return max(act + wgt, compute, store) + start
 
 
-def _act(config: SatConfig, f: Fields, single: float) -> float:
+def _act(config: SatConfig, load: Load, single: float) -> float:
+    opcode, f = load
+    if opcode is Opcode.STAGE:
+        return f["outer"] * f["inner"] * (1.0 if f["inner"] > 2 or f["inner"] == f["outer_step"] else single)
+    single = 1.0 if f.get("staged") else single
     beats = -(-f["k"] // HALVES)
     a, m = 1 << f["log2_a"], 2 << f["log2_m_less_1"]
     if f["mode"] == ActMode.OS_ROWS:

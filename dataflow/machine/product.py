@@ -288,7 +288,9 @@ def _activations(out: Assembler, cut: Cut, tile: RowTile, depth: int) -> Block:
     if block is not None:
         return block
     block, after = out.act.take(key, cut.act_words(tile))
-    for fields in code.act.loads(out.config, cut.mapping, tile, depth):
-        placed = {**fields, "base": fields["base"] + block.first}
-        block.filled.append(out.emit(Opcode.LOAD_ACT, placed, code.name, after=after, reads=code.act.places()))
+    for opcode, fields in code.act.loads(out.config, cut.mapping, tile, depth):
+        loads = opcode is Opcode.LOAD_ACT
+        placed = {**fields, "base": fields["base"] + block.first} if loads else fields
+        reads = () if fields.get("staged") else code.act.places()
+        block.filled.append(out.emit(opcode, placed, code.name, after=after if loads else (), reads=reads))
     return block

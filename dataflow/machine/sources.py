@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dataflow.isa import HALVES, LANES, OFFSET_BITS, ActMode
+from dataflow.isa import HALVES, LANES, OFFSET_BITS, ActMode, Opcode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dataflow.config import SatConfig
     from dataflow.machine.tensors import Place, Rows, Weights
     from dataflow.tiling import Mapping
 
 Fields = dict[str, int]
-"""Fields of an instruction; `base` counts from the start of the block that is loaded."""
+"""Fields of an instruction; `base` of a load counts from the start of the block that is loaded."""
+
+Load = tuple[Opcode, Fields]
+"""An instruction of the load queue."""
 
 _OFFSETS = (1 << OFFSET_BITS) - 1
 
@@ -48,18 +53,31 @@ class Window:
     size: tuple[int, int]
     step: tuple[int, int]
 
-    def fields(self, tensor: Rows, tap: Tap, first: int) -> Fields:
-        """Return the walk of a LOAD_ACT from output pixel `first` on."""
+    def span(self, taps: Sequence[Tap], first: int, rows: int) -> tuple[int, int]:
+        """Return [first, last) of the lines, counted through all images, that windows of these output pixels read."""
+        height, width = self.size
+        tall = self.images.height
+        lines = []
+        for pixel, edge in ((first, min), (first + rows - 1, max)):
+            image, place = divmod(pixel, height * width)
+            line = place // width * self.step[0] + edge(tap.dy for tap in taps)
+            lines.append(image * tall + min(max(line, 0), tall - 1))
+        return lines[0], lines[1] + 1
+
+    def fields(self, at: int, pixel: int, tap: Tap, first: int) -> Fields:
+        """Return the walk of a LOAD_ACT from output pixel `first` on.
+
+        at: offset of the first pixel of the first image; pixel: beats from pixel to pixel.
+        """
         height, width = self.size
         image, place = divmod(first, height * width)
         y0, x0 = divmod(place, width)
-        line, picture = self.images.width * tensor.step, self.images.height * self.images.width * tensor.step
-        x_step, y_step = self.step[1] * tensor.step, self.step[0] * line
-        image_at = tensor.at + image * picture + tap.dy * line + tap.dx * tensor.step
+        line, picture = self.images.width * pixel, self.images.height * self.images.width * pixel
+        x_step, y_step = self.step[1] * pixel, self.step[0] * line
+        image_at = at + image * picture + tap.dy * line + tap.dx * pixel
         line_at = image_at + y0 * y_step
         return {
             "windowed": 1,
-            "region": tensor.region,
             "at": (line_at + x0 * x_step) & _OFFSETS,
             "line_at": line_at & _OFFSETS,
             "image_at": image_at & _OFFSETS,
@@ -83,11 +101,10 @@ class Window:
 
 @dataclass(frozen=True)
 class RowTile:
-    """Rows of Y that a tile covers: first row of Y and how many; part: which tap (columns mode of a convolution)."""
+    """Rows of Y that a tile covers: the first and how many."""
 
     first: int
     rows: int
-    part: int = 0
 
 
 class ActSource(Protocol):
@@ -101,8 +118,8 @@ class ActSource(Protocol):
         """Return the row tiles of Y; ValueError if the mapping does not suit."""
         ...
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Fields]:
-        """Return the LOAD_ACT of a tile; depth: array load along K (WS)."""
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Load]:
+        """Return the STAGE and LOAD_ACT of a tile; depth: array load along K (WS)."""
         ...
 
 
@@ -149,17 +166,27 @@ class RowsSource:
             raise ValueError(f"an array load along K is {config.rows * mapping.m} numbers; it must be whole beats")
         return cut(self.m, ws_rows(config, mapping, self.m))
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Load]:
+        """Rows are staged as many beats of each at a time as the staging buffer takes, and read from there."""
         span = config.rows * mapping.m if mapping.ws else self.k
-        first = depth * span
-        fields = {
+        k = min(span, self.k - depth * span)
+        first = depth * span // HALVES
+        at = self.tensor.at + tile.first * self.tensor.step + first
+        common = {
+            **_shape(mapping),
             "mode": ActMode.WS_ROWS if mapping.ws else ActMode.OS_ROWS,
-            "region": self.tensor.region,
-            "at": self.tensor.at + tile.first * self.tensor.step + first // HALVES,
-            "x_step": self.tensor.step,
-            "k": min(span, self.k - first),
+            "rows": tile.rows,
         }
-        return [{**_shape(mapping), **fields, "base": 0, "rows": tile.rows}]
+        if tile.rows > config.stage_depth or mapping.ws:
+            # in WS a beat is written in M cycles anyway
+            return [(Opcode.LOAD_ACT, {**common, **_place(self.tensor, at), "k": k, "base": 0})]
+        out: list[Load] = []
+        for q, beats in _pieces(-(-k // HALVES), config.stage_depth // tile.rows):
+            run = {"outer": tile.rows, "inner": beats, "outer_step": self.tensor.step, "base": 0}
+            out.append((Opcode.STAGE, {"region": self.tensor.region, "at": at + q, **run}))
+            part = {"k": min(k - q * HALVES, beats * HALVES), "base": q * HALVES * mapping.a // config.act_lanes}
+            out.append((Opcode.LOAD_ACT, {**common, "staged": 1, "x_step": beats, **part}))
+        return out
 
 
 @dataclass(frozen=True)
@@ -181,15 +208,36 @@ class WindowSource:
         rows = self.window.images.count * self.window.size[0] * self.window.size[1]
         return cut(rows, mapping.a * config.rows)
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Load]:
+        """The lines that the windows touch are staged, as many beats of each pixel at a time as there is room for."""
         del depth
-        channels = self.tensor.columns
-        common = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": channels}
-        return [
-            {**common, **self.window.fields(self.tensor, tap, tile.first), "base": p * channels * mapping.a // lanes}
-            for lanes in (config.act_lanes,)
-            for p, tap in enumerate(self.taps)
-        ]
+        tensor, images = self.tensor, self.window.images
+        channels = tensor.columns
+        common = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows}
+        first, last = self.window.span(self.taps, tile.first, tile.rows)
+        pixels = (last - first) * images.width
+        if pixels > config.stage_depth:
+            return [
+                (Opcode.LOAD_ACT, {**common, **walk, "region": tensor.region, "k": channels, "base": base})
+                for p, tap in enumerate(self.taps)
+                for walk in (self.window.fields(tensor.at, tensor.step, tap, tile.first),)
+                for base in (p * channels * mapping.a // config.act_lanes,)
+            ]
+        out: list[Load] = []
+        for q, beats in _pieces(tensor.step, config.stage_depth // pixels):
+            run = {"outer": pixels, "inner": beats, "outer_step": tensor.step, "base": 0}
+            out.append(
+                (
+                    Opcode.STAGE,
+                    {"region": tensor.region, "at": tensor.at + first * images.width * tensor.step + q, **run},
+                )
+            )
+            k = min(channels - q * HALVES, beats * HALVES)
+            for p, tap in enumerate(self.taps):
+                walk = self.window.fields(-first * images.width * beats, beats, tap, tile.first)
+                base = (p * channels + q * HALVES) * mapping.a // config.act_lanes
+                out.append((Opcode.LOAD_ACT, {**common, **walk, "staged": 1, "k": k, "base": base}))
+        return out
 
 
 @dataclass(frozen=True)
@@ -213,23 +261,34 @@ class ColumnsSource:
             raise ValueError("a transposed operand runs output stationary")
         if each % HALVES and channels > each:
             raise ValueError(f"a tile has {each} rows; those of a transposed operand must be whole beats")
-        return [
-            RowTile(part * channels + tile.first, tile.rows, part)
-            for part in range(max(1, len(self.taps)))
-            for tile in cut(channels, each)
-        ]
+        parts = max(1, len(self.taps))
+        if self._joins(config, mapping):
+            return cut(parts * channels, each)
+        return [RowTile(p * channels + tile.first, tile.rows) for p in range(parts) for tile in cut(channels, each)]
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Fields]:
-        del config, depth
-        skip = (tile.first - tile.part * self.tensor.columns) // HALVES
-        if self.window is None:
-            walk = {"region": self.tensor.region, "at": self.tensor.at, "x_step": self.tensor.step}
-        else:
-            walk = self.window.fields(self.tensor, self.taps[tile.part], 0)
-        for name in ("at", "line_at", "image_at"):
-            walk[name] = (walk.get(name, 0) + skip) & _OFFSETS
-        common = {**_shape(mapping), "mode": ActMode.OS_COLUMNS, "rows": tile.rows, "k": self.k, "base": 0}
-        return [{**common, **walk}]
+    def _joins(self, config: SatConfig, mapping: Mapping) -> bool:
+        """Whether a tile may hold rows of several taps: they must meet on whole beats and rounds of array rows."""
+        each, channels = mapping.a * config.rows, self.tensor.columns
+        return not (each % HALVES or channels % HALVES or channels % config.rows)
+
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Load]:
+        del depth
+        channels = self.tensor.columns
+        out: list[Load] = []
+        at = tile.first
+        while at < tile.first + tile.rows:
+            part, channel = divmod(at, channels)
+            rows = min(channels - channel, tile.first + tile.rows - at)
+            walk = _place(self.tensor, self.tensor.at)
+            if self.window is not None:
+                walk |= self.window.fields(self.tensor.at, self.tensor.step, self.taps[part], 0)
+            for name in ("at", "line_at", "image_at"):
+                walk[name] = (walk.get(name, 0) + channel // HALVES) & _OFFSETS
+            base = (at - tile.first) // config.rows * mapping.m // config.act_lanes
+            common = {**_shape(mapping), "mode": ActMode.OS_COLUMNS, "rows": rows, "k": self.k, "base": base}
+            out.append((Opcode.LOAD_ACT, {**common, **walk}))
+            at += rows
+        return out
 
 
 @dataclass(frozen=True)
@@ -338,6 +397,16 @@ def _columns(config: SatConfig, mapping: Mapping, column: int, columns: int, wid
         "outer": 1,
         "inner_step": 1,
     }
+
+
+def _pieces(total: int, most: int) -> list[tuple[int, int]]:
+    """Return (first, number) of `total` beats in pieces of at most `most`."""
+    return [(first, min(most, total - first)) for first in range(0, total, most)]
+
+
+def _place(tensor: Rows, at: int) -> Fields:
+    """Return the walk over rows of a tensor that follow each other."""
+    return {"region": tensor.region, "at": at, "x_step": tensor.step}
 
 
 def _shape(mapping: Mapping) -> Fields:
