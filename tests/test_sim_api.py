@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 import re
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,23 +176,25 @@ def test_bytes_between_buffers_and_array_are_those_that_the_stepped_gear_reads()
 
 
 def test_time_and_memory_grow_with_the_products_not_with_their_cycles() -> None:
-    """A product of 2^24 times the cycles is described by as much: the work is counted in calls, not in seconds."""
-    calls = []
-    for side in (1 << 10, 1 << 18):
-        machine = preset("vcu1525").replace(name=f"side{side}")
-        calls.append(_calls(gemm(side, 1 << 10, side, "2:8"), machine))
-    assert calls[1][1] > 60_000 * calls[0][1]
-    assert calls[1][0] < 3 * calls[0][0]
+    """65,536 times the cycles take about as many calls and as much memory; twice the products take twice as many."""
+    calls, peak, cycles = _cost([gemm(1 << 10, 1 << 10, 1 << 10, "2:8")], "small side")
+    more_calls, more_peak, more_cycles = _cost([gemm(1 << 18, 1 << 10, 1 << 18, "2:8")], "large side")
+    assert more_cycles > 60_000 * cycles
+    assert more_calls < 3 * calls
+    assert more_peak < 3 * peak
+    many = [gemm(1 << 10, 1 << 10, 1 << 10 + i, "2:8") for i in range(8)]
+    assert _cost(many, "many")[0] < 8 * 2 * calls
 
 
-def _calls(one: Product, machine: SatConfig) -> tuple[int, int]:
-    import cProfile
-    import pstats
-
-    profile = cProfile.Profile()
-    result = profile.runcall(simulate, one, machine, memory=True)
-    assert len(result.table()) == 2
-    return int(vars(pstats.Stats(profile))["total_calls"]), result.cycles
+def _cost(products: list[Product], name: str) -> tuple[int, int, int]:
+    """Return calls of functions, peak of memory in bytes, and cycles of a run on a machine not seen before."""
+    calls = cProfile.Profile()
+    result = calls.runcall(simulate, products, preset("vcu1525").replace(name=name), memory=True)
+    tracemalloc.start()
+    simulate(products, preset("vcu1525").replace(name=f"{name} again"), memory=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return int(vars(pstats.Stats(calls))["total_calls"]), peak, result.cycles
 
 
 def test_refusals() -> None:
