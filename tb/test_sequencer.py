@@ -137,7 +137,10 @@ class Bench:
         """Pass one cycle; return whether the run ends with it."""
         dut, model, rng = self.dut, self.model, self.rng
         ready = bool(rng.random() < 0.7)
-        inputs = {"read__request__ready": ready and model.fetch.request is not None, "read__valid": self.arrives}
+        inputs: dict[str, int] = {
+            "read__request__ready": ready and model.fetch.request is not None,
+            "read__valid": self.arrives,
+        }
         if self.arrives:
             inputs["read__data"] = self.words[model.fetch.received]
         for q, engine in enumerate(self.engines):
