@@ -21,11 +21,14 @@ from dataflow.schedule import best_tiling
 from dataflow.tiling import legal_mappings
 from dataflow.traffic import buffer_bytes
 from sim.api import gemm, matmul, simulate, training_step
+from sim.epilogue import Epilogue, Sums
+from sim.epilogue import Switches as EpilogueSwitches
 from sim.machine import CAUSES
 from sim.product import simulate_product
 from sim.stce import Stce
 from sim.step import StepResult, simulate_step
 from sim.stepped import run_stepped
+from sim.stream import play
 from sim.tape import TapeResult
 from tests.cases import patterns, product
 
@@ -102,6 +105,21 @@ def test_values_are_those_of_the_arithmetic() -> None:
     assert np.array_equal(y.view(np.uint32), ordered_dot(one.a, one.w).view(np.uint32))
     (stalled,) = simulate(one, "tiny", values=True, memory=True).values
     assert np.array_equal(y.view(np.uint32), stalled.view(np.uint32))
+
+
+def test_the_flag_of_special_results_is_that_of_the_epilogue() -> None:
+    """Held against the model of the epilogue, which is that of its RTL; 300 x 300 overflows binary16 only."""
+    for big, flags in ((1.0, (False, False)), (300.0, (False, True)), (np.inf, (True, True)), (np.nan, (True, True))):
+        a, w = np.full((1, 4), 1, np.float32), np.full((4, 3), 1, np.float32)
+        a[0, 0], w[0, 1] = big, 300 if np.isfinite(big) else 1
+        result = simulate(matmul(a, w), "tiny", values=True)
+        assert (result.special(), result.special(half=True)) == flags
+        x = result.values[0].ravel()
+        beat = Sums(x=x, bias=np.zeros(3, np.float32), tile=x, mask=np.ones(3, bool), present=np.ones(3, bool))
+        for half, flag in zip((False, True), flags, strict=True):
+            engine = Epilogue(EpilogueSwitches(to_half=half))
+            play(engine, [beat])
+            assert engine.special is flag
 
 
 def test_a_step_is_the_one_of_the_commands_and_its_program_takes_the_same() -> None:
@@ -217,6 +235,8 @@ def test_refusals() -> None:
         simulate(simulate_step(step, machine).program, machine, values=True)
     with pytest.raises(ValueError, match="a has shape"):
         matmul(np.zeros((2, 3), np.float16), np.zeros((2, 3), np.float16))
+    with pytest.raises(ValueError, match="has no values"):
+        simulate(gemm(1, 1, 1), machine).special()
     with pytest.raises(ValueError, match="key is 'tile'"):
         simulate(gemm(1, 1, 1), machine).by("tile")
 
