@@ -99,11 +99,11 @@ def result_cycles(tiling: Tiling) -> np.ndarray:
         last = tiling.windows * tiling.window + period * np.arange(tiling.commands)
         rows = INTERLEAVE * np.arange(1 - config.rows, 1)
         return (last[:, None, None] + last_result_os(config, slots) + rows[:, None] + burst).ravel()
-    windows = []
+    windows, pace = [], _pace(tiling)
     at, load_age = tiling.window, tiling.window
     chains = tiling.commands // tiling.depth_tiles
     for i in range(chains):
-        chain = _walk_chain(tiling, load_age, last=i == chains - 1)
+        chain = _walk_chain(tiling, pace, load_age, last=i == chains - 1)
         first, last = chain.last
         starts = at + first + tiling.window * np.arange(tiling.windows)
         starts[-1] = at + last
@@ -173,6 +173,7 @@ def _ws_waits(tiling: Tiling) -> tuple[int, int]:
     how long ago its last load started; once that repeats, so do the waits.
     """
     chains = tiling.commands // tiling.depth_tiles
+    pace = _pace(tiling)
     load_age = tiling.window  # cycles from the last load's start to the chain's first window
     weight = dependency = done = 0
     seen: dict[int, tuple[int, int, int]] = {}
@@ -185,7 +186,7 @@ def _ws_waits(tiling: Tiling) -> tuple[int, int]:
             done += times * (done - at)
             continue
         seen[load_age] = (done, weight, dependency)
-        chain = _walk_chain(tiling, load_age, last=done == chains - 1)
+        chain = _walk_chain(tiling, pace, load_age, last=done == chains - 1)
         load_age = chain.load_age
         weight += chain.weight
         dependency += chain.dependency
@@ -208,9 +209,9 @@ class _Chain:
     dependency: int
 
 
-def _walk_chain(tiling: Tiling, load_age: int, *, last: bool) -> _Chain:
+def _walk_chain(tiling: Tiling, pace: _Pace, load_age: int, *, last: bool) -> _Chain:
     """Walk the commands of a chain; where they repeat themselves, all rounds but the last are stepped over."""
-    depth, pace = tiling.depth_tiles, _pace(tiling)
+    depth = tiling.depth_tiles
     weight = dependency = at = 0
     start, loaded = 0, -load_age
     first = end = -pace.seed  # starts of the previous command's first and last windows

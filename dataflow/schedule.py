@@ -34,9 +34,11 @@ def best_tiling(
         if dataflow in (None, mapping.name) and (mapping.ws or -(-k // mapping.m) <= MAX_WINDOWS)
     ]
     if not candidates:
+        least_windows = min(-(-k // mapping.m) for mapping in legal_mappings(config, pattern) if not mapping.ws)
         raise ValueError(
             f"no mapping of {m} x {k} x {n} with pattern {pattern or 'dense'} on {config.name!r}: output stationary "
-            f"takes k up to {MAX_WINDOWS} groups; allow weight stationary or cut the product along k"
+            f"needs {least_windows} windows for k = {k} and has at most {MAX_WINDOWS}; allow weight stationary or cut "
+            "the product along k"
         )
     best, least = candidates[0], None
     for tiling in candidates:

@@ -73,7 +73,7 @@ class LoadSets(wiring.Component):
     def _collect(self, m: Module, full: Signal, turn: Signal, last: Signal, moves: Signal) -> tuple[Signal, Signal]:
         """Return whether a beat is taken, and by which row."""
         rows = self._config.rows
-        taking, at = Signal(), Signal(range(rows))
+        taking, at = Signal(), Signal(range(max(2, rows)))
         m.d.comb += self.beat.ready.eq(taking & (~full | moves))
         take = named(m, "take", self.beat.ready & self.beat.valid)
         with m.If(moves):

@@ -10,6 +10,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from dataflow.isa import BEAT_BYTES, INSTRUCTION_BITS, ActMode, Opcode
+from dataflow.legal import check_machine
 from dataflow.timing import LOAD_PLACES
 from hw.fields import fields_of
 from hw.fp.steps import named
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from dataflow.config import SatConfig
 
-MAX_SIDE = 32
-"""Rows and columns that one beat can fill: the array of a machine has no more."""
-
 
 class Loader(wiring.Component):
     """Carry out the instructions of the load queue in order.
@@ -37,7 +35,7 @@ class Loader(wiring.Component):
     Timing: requests of an instruction may leave while the previous one is being written; `start.ready` is high when all
     requests of the last one are gathered and its writes have begun. Beats wait in a queue of `LOAD_PLACES` places,
     reserved when they are asked for. `sim.loader` predicts every cycle. `done` is one cycle after the last write on the
-    ports. Raises ValueError if rows or columns are not powers of two up to 32.
+    ports. Raises ValueError for an array that cannot be part of a machine.
     """
 
     work: Any
@@ -50,9 +48,7 @@ class Loader(wiring.Component):
     wgt_load_data: Signal
 
     def __init__(self, config: SatConfig) -> None:
-        for name, side in (("rows", config.rows), ("columns", config.columns)):
-            if side > MAX_SIDE or side & (side - 1):
-                raise ValueError(f"{name} is {side!r}; a machine needs a power of two up to {MAX_SIDE}")
+        check_machine(config)
         self._config = config
         super().__init__(
             {

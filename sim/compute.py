@@ -6,9 +6,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from dataflow.config import INTERLEAVE
-from dataflow.timing import last_column, last_result_os, last_result_ws
+from dataflow.timing import COMMANDS_IN_FLIGHT, last_column, last_result_os, last_result_ws
 from dataflow.words import TileCommand
-from sim.head import Head, Tail, Wait
+from sim.head import Head, Wait
 
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
@@ -38,14 +38,15 @@ class Compute:
         self._config = config
         self._last_column = last_column(config)
         self._head = Head(config, requests=False)
-        self._tail = Tail()
         self._command: TileCommand | None = None
         self._token: Token | None = None
         self._begin: Begin | None = None
         self._now = 0
-        self._rest = 0  # cycles in which no window can start
+        self._rest = 0  # cycles in which no window can start ...
+        self._reason = Wait.NONE  # ... and why
         self._owed = 0  # cycles that the head has not been told of
-        self._arrivals: deque[tuple[int, int]] = deque()  # first and last cycle of results at the bottom of column 0
+        self._due: deque[int] = deque()  # results per column of commands that have started, as in `hw.tail`
+        self._arrivals: deque[tuple[int, int]] = deque()  # last cycle and number of results at the bottom of column 0
         self._done: deque[int] = deque()  # cycles in which done is shown
         self._inside = 0
 
@@ -68,11 +69,11 @@ class Compute:
     def cause(self) -> Wait:
         """Why no window starts in this cycle."""
         if self._rest:
-            return Wait.NONE
+            return self._reason
         if self._command is None and self._head.idle:
             return Wait.OPERAND
         self._tell()
-        return self._head.decide(self._command, self._tail.ready)[2]
+        return self._head.decide(self._command, self._tail_ready)[2]
 
     @property
     def token(self) -> Token | None:
@@ -89,26 +90,28 @@ class Compute:
         if self._done and self._done[0] == self._now:
             self._done.popleft()
             self._inside -= 1
-        begin, tail_ready = self._begin, self._tail.ready
-        self._tick_tail(begin)
-        taken = self._tick_head(tail_ready)
-        if taken:
+        tail_ready = self._tail_ready
+        if self._begin is not None:
+            self._due.append(self._begin.count)
+        if self._arrivals and self._arrivals[0][0] == self._now:
+            self._count(self._arrivals.popleft()[1])
+        if self._tick_head(tail_ready):
             self._command = None
         if start is not None:
             self._command = tile_command(start)
             self._inside += 1
         self._now += 1
 
-    def _tick_tail(self, begin: Begin | None) -> None:
-        tail = self._tail
-        if tail.ended:
-            self._done.append(self._now + self._last_column + 1)
-            tail.ended = False
-        arrives = bool(self._arrivals) and self._arrivals[0][0] <= self._now
-        if arrives and self._arrivals[0][1] == self._now:
-            self._arrivals.popleft()
-        if arrives or begin is not None:
-            tail.tick(begin, arrives)
+    @property
+    def _tail_ready(self) -> bool:
+        return len(self._due) < COMMANDS_IN_FLIGHT - 1
+
+    def _count(self, results: int) -> None:
+        """Results have reached the bottom of column 0, the last of them in the present cycle."""
+        self._due[0] -= results
+        if not self._due[0]:
+            self._due.popleft()
+            self._done.append(self._now + self._last_column + 2)
 
     def _tick_head(self, tail_ready: bool) -> bool:
         """Return whether the head took the command."""
@@ -122,8 +125,8 @@ class Compute:
             self._owed += 1
             return False
         self._tell()
-        taken, _ = head.tick(self._command, tail_ready)
-        self._rest, self._token, self._begin = head.rest, head.token, head.begin
+        taken, self._reason = head.tick(self._command, tail_ready)
+        self._rest, self._token, self._begin = head.rest(self._reason), head.token, head.begin
         token = head.token
         if token is not None and token.compute and (token.ws or token.last):
             self._expect(token)
@@ -133,9 +136,8 @@ class Compute:
         """Note when the results of the window that starts in the next cycle reach the bottom of column 0."""
         config = self._config
         leaves = last_result_ws(config, token.n) if token.ws else last_result_os(config, token.n)
-        last = self._now + 1 + leaves - self._last_column - 1
         count = INTERLEAVE if token.ws else INTERLEAVE * config.rows
-        self._arrivals.append((last - count + 1, last))
+        self._arrivals.append((self._now + leaves - self._last_column, count))
 
     def _tell(self) -> None:
         """Let the timers of the head catch up."""

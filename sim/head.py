@@ -62,6 +62,8 @@ class Begin:
     keep: bool
 
 
+_TIMER_OF: Final = {Wait.NONE: "_pace", Wait.DRAIN: "_drain", Wait.WEIGHT: "_weight_busy", Wait.FLUSH: "_flush"}
+
 _TIMERS: Final = ("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush")
 
 
@@ -149,13 +151,18 @@ class Head:
             self.weight = self._weights.output()
         return taken, wait
 
-    @property
-    def rest(self) -> int:
-        """Cycles, from the present one on, in which no window starts whatever is offered."""
-        return self._pace
+    def rest(self, wait: Wait) -> int:
+        """Return for how many cycles, from the present one on, no window starts for the reason `wait`.
+
+        wait: what `tick` has just returned; NONE: a window has started, and for its length nothing else does.
+        """
+        if wait is Wait.DEPENDENCY:
+            return max(self._fresh and self._first_sums, self._left == 1 and self._last_sums)
+        timer = _TIMER_OF.get(wait)
+        return getattr(self, timer) if timer else 0
 
     def skip(self, cycles: int) -> None:
-        """End so many cycles in which nothing starts and no requests are followed (`rest`, or idle without command)."""
+        """End so many cycles in which nothing starts: those of `rest`, or idle ones without a command."""
         for name in _TIMERS:
             left = getattr(self, name)
             if left:

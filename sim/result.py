@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from algorithms.numeric import to_half
 from dataflow.plan import layer_of
 from sim.machine import CAUSES
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from dataflow.config import SatConfig
     from sim.rows import Row
 
@@ -96,6 +97,16 @@ class Result:
         """Bytes between the buffers and the array by operand."""
         found = [row.buffers for row in self.rows]
         return {name: sum(getattr(size, name) for size in found) for name in OPERANDS}
+
+    def special(self, *, half: bool = False) -> bool:
+        """Return whether a result is infinite or NaN: the sticky flag of the machine; half: results leave as binary16.
+
+        Raises ValueError for a run without values.
+        """
+        if not self.values:
+            raise ValueError("the run has no values; simulate with values=True")
+        found = (to_half(y) if half else y for y in self.values)
+        return not all(np.isfinite(y).all() for y in found)
 
     def by(self, key: str) -> dict[str, int]:
         """Cycles by 'stage', 'layer', 'name' or 'cause'; they add up to `cycles`."""

@@ -57,13 +57,13 @@ def _upto(rng: np.random.Generator, most: int) -> int:
 
 def _random_act(rng: np.random.Generator, config: SatConfig) -> Instruction:
     lanes, mode = config.act_lanes, int(rng.integers(3))
-    shapes = [(m, a) for m in range(4) for a in range(4) if (2 << m << a) <= config.act_bank]
-    log2_m, log2_a = shapes[rng.integers(len(shapes))]
+    log2_m = int(rng.integers(4))
+    log2_a = _one_of(rng, *(a for a in range(4) if (2 << log2_m << a) <= config.act_bank))
     group = 2 << log2_m
     base = int(rng.integers(config.act_depth // 2))
     room = (config.act_depth - base) * lanes
     if mode == ActMode.WS_ROWS:
-        rows, k = _upto(rng, min(120, room // group)), _upto(rng, config.rows * group)
+        rows, k = _upto(rng, min(120, room // group)), int(rng.integers(config.rows * group)) + 1
     else:
         k = _upto(rng, min(120, (room >> log2_a) // group * group))
         rows = _upto(rng, config.rows << log2_a)

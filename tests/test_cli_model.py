@@ -42,6 +42,16 @@ def test_model_explains_itself_in_text(call: Callable[[str], Outcome], tmp_path:
     assert listing.read_text().splitlines()[-1].endswith("end")
 
 
+def test_model_says_when_nothing_is_pruned(call: Callable[[str], Outcome], tmp_path: Path) -> None:
+    table = tmp_path / "one.csv"
+    table.write_text("Layer, M, N, K,\none,64,64,64,\n")
+    for flag, noted in (("", True), ("--first-last", False), ("--method dense", False)):
+        outcome = call(f"model {table} {flag} --json")
+        assert outcome.code == 0
+        assert ("nothing is pruned" in outcome.err) is noted
+        assert (json.loads(outcome.out)["bound"] > 1) is (flag == "--first-last")
+
+
 def test_first_last_prunes_more(call: Callable[[str], Outcome]) -> None:
     bounds = [json.loads(call(f"model vgg19 --batch 8 {flag} --json").out)["bound"] for flag in ("", "--first-last")]
     assert bounds[0] < bounds[1]

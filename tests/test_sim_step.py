@@ -14,7 +14,7 @@ from dataflow.duration import product_duration
 from dataflow.models import load_model
 from dataflow.pipeline import Edge, Piped, piped_cycles
 from dataflow.plan import Switches, depends, schedule_product
-from dataflow.program import Program, disassemble, load_record
+from dataflow.program import ProductRun, Program, disassemble, load_record
 from dataflow.step import Step, training_products
 from dataflow.step_program import step_program, update_bytes
 from dataflow.tiling import Tiling, legal_mappings
@@ -133,6 +133,18 @@ def test_a_program_read_back_is_the_program_and_takes_the_same_cycles(method: st
     assert run_program(again).cycles == run_program(program).cycles
     listed = [line.split()[1] for line in program.listing().splitlines()]
     assert listed == [f"{word:032x}" for word in words]
+
+
+@pytest.mark.parametrize("name", ["resnet9", "vit", "vgg19", "resnet18", "resnet50"])
+def test_every_network_disassembles_to_the_listing_that_ran(name: str) -> None:
+    result = simulate_step(step_of(name, batch=512), preset("vcu1525"))
+    program = result.program
+    again = disassemble(program.config, program.assemble(), program.names)
+    assert again.listing() == program.listing()
+    ran = [(span.name, span.stage, span.run) for span in result.run.spans if span.run is not None]
+    assert ran == [(run.name, run.stage.value, run) for run in again.instructions if isinstance(run, ProductRun)]
+    beside = [run for run in again.instructions if not isinstance(run, ProductRun)]
+    assert sorted(v.name for v in result.run.vectors) == sorted(run.name for run in beside)
 
 
 def test_broken_programs_are_refused_with_the_place() -> None:

@@ -23,6 +23,7 @@ from algorithms.workloads.transport import (
     solve_steps,
 )
 from algorithms.workloads.transport_check import (
+    Choices,
     best_projection,
     brute_force,
     gaussians,
@@ -117,6 +118,20 @@ def test_the_semidual_bounds_brute_force_from_below(seed: int) -> None:
     cost, a, b = _problem(10 + seed, 4, 2)
     found = solve(cost, a, b, 0.5, cardinality(2))
     assert found.value <= brute_force(cost, a, b, 0.5, "pairs") + 1e-7
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"), [("pairs", 1), ("pairs", 3), ("pairs", 5), ("pairs", 6), ("halves", 3), ("halves", 5)]
+)
+def test_a_plan_that_meets_both_marginals_equals_brute_force(kind: Choices, seed: int) -> None:
+    support = cardinality(2) if kind == "pairs" else grouped(Pattern(1, 2))
+    cost, a, b = np.random.default_rng(seed).random((4, 2)), np.full(4, 0.25), np.full(2, 0.5)
+    found = solve(cost, a, b, 1.0, support, cuts=100)
+    assert np.allclose(found.plan.sum(axis=1), a, atol=1e-6)
+    least = brute_force(cost, a, b, 1.0, kind)
+    assert found.value == pytest.approx(least, abs=1e-9)
+    assert primal(found.plan, cost, 1.0) == pytest.approx(least, abs=1e-6)
+    assert solve(cost, a, b, 1.0, cardinality(4)).value < least - 1e-4  # the limit binds
 
 
 def test_shifts_of_the_cost_shift_the_value_only() -> None:

@@ -26,6 +26,9 @@ SCALE_SIM: Final = {"conv 28x28x128 -> 128 3x3, batch 1": 13.5, "ViT-S, five pro
 
 CONFIGURATIONS: Final = 1000
 
+REPEATS: Final = 101
+"""Runs of a layer; the quickest counts, because what else the machine does can only add to it."""
+
 RTL_DEPTH: Final = 512
 """K of the product that runs on the Verilated array and in the fast gear with values; M = 8 rows, N = 8 columns."""
 
@@ -134,10 +137,10 @@ def _configurations(number: int) -> tuple[float, int]:
 
 
 def _layer_times() -> dict[str, dict[str, float]]:
-    """Timing of the layers for which SCALE-Sim's time is quoted: forward products, schedule included."""
+    """Timing of the layers for which SCALE-Sim's time is quoted: forward products with memory, schedule included."""
     from algorithms.tape import ConvShape, Product, Stage
     from dataflow.config import preset
-    from dataflow.plan import schedule_product
+    from sim.api import simulate
 
     shape = ConvShape(1, 28, 28, 128, 128, (3, 3), padding=(1, 1))
     conv = [Product("conv", Stage.FF, 28 * 28, 9 * 128, 128, conv=shape)]
@@ -150,10 +153,9 @@ def _layer_times() -> dict[str, dict[str, float]]:
             from dataflow import plan
 
             plan.forget()
-            for product in products:
-                schedule_product(preset("vcu1525"), product, weights=True)
+            simulate(products, preset("vcu1525"), memory=True)
 
-        ours = _seconds(work, repeats=50, clock=time.process_time)
+        ours = _seconds(work, repeats=REPEATS, clock=time.process_time)
         out[name] = {"seconds": ours, "scale_sim_quoted_seconds": quoted, "times": quoted / ours}
     return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,11 @@ METHODS: Final = ("dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue")
 HOST_NOTE: Final = (
     "The figure holds all matrix products, weight update and pruning with their memory stalls. Host operators "
     "(normalisation, activation, softmax, pooling, loss) are counted here and not in it."
+)
+
+NOTHING_PRUNED: Final = (
+    "nmsat: note: nothing is pruned: first and last weight layer stay dense (--first-last prunes them), and no other "
+    "layer holds a full group"
 )
 
 TAPE_NOTE: Final = (
@@ -88,6 +94,8 @@ def run(options: argparse.Namespace) -> Answer:
         result, full = simulate_step(step, options.config), simulate_step(dense, options.config)
     except ValueError as error:
         raise InputError(f"{options.model}: {error}") from None
+    if step.method != "dense" and step.macs_kept == step.macs_dense and not taped:
+        print(NOTHING_PRUNED, file=sys.stderr)
     rows = ablations(step, dense, options.config) if options.ablation else []
     values = {
         "model": options.model,
