@@ -45,6 +45,8 @@ def products(opcode: Opcode, f: Mapping[str, Number]) -> dict[str, Number]:
         return {"os_elements": groups << (m_bits + f["log2_a"]), "ws_elements": f["rows"] << m_bits}
     if opcode is Opcode.LOAD_WGT:
         return {"slots": f["outer"] * f["inner"]}
+    if opcode is Opcode.STAGE:
+        return {"beats": f["outer"] * f["inner"]}
     if opcode is Opcode.COMPUTE:
         return {
             "elements": f["windows"] << (f["log2_m_less_1"] + 1 + f["log2_a"]),
@@ -60,6 +62,7 @@ def rules(opcode: Opcode, f: Mapping[str, Number], p: Mapping[str, Number], conf
     of = {
         Opcode.LOAD_ACT: _load_act,
         Opcode.LOAD_WGT: _load_wgt,
+        Opcode.STAGE: _stage,
         Opcode.COMPUTE: _compute,
         Opcode.STORE: _store,
         Opcode.UPDATE: _update,
@@ -132,6 +135,15 @@ def _load_wgt(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfi
         "inner >= 1": f["inner"] >= 1,
         "lane and blocks within b C and the beat": sizes[0] & sizes[1],
         "base and pairs within weight_depth": f["base"] + (rows << log2_b) <= config.weight_depth,
+    }
+
+
+def _stage(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfig) -> dict[str, Number]:
+    return {
+        "outer >= 1": f["outer"] >= 1,
+        "inner >= 1": f["inner"] >= 1,
+        "base < stage_depth": f["base"] < config.stage_depth,
+        "beats <= stage_depth": p["beats"] <= config.stage_depth,
     }
 
 

@@ -22,13 +22,13 @@ PAGE_BEATS_BITS = 6
 """Beats of 4 KiB, which no burst crosses, as a power of two."""
 
 
-def place_layout() -> data.StructLayout:
+def place_layout(stage_depth: int) -> data.StructLayout:
     """One beat on its way to the buffers. zero: it is not read but all zeros.
 
-    turn: the last of its round (rows modes: of the tile rows of one beat q; columns mode: of the beats of a step;
-    weights: of its block); last: of its instruction.
+    staged: it comes from place `at` of the staging buffer; turn: the last of its round (rows modes: of the tile rows of
+    one beat q; columns mode: of the beats of a step; weights: of its block); last: of its instruction.
     """
-    return data.StructLayout({"zero": 1, "turn": 1, "last": 1})
+    return data.StructLayout({"zero": 1, "staged": 1, "turn": 1, "last": 1, "at": (stage_depth - 1).bit_length()})
 
 
 def beat_layout() -> data.StructLayout:
@@ -56,6 +56,7 @@ class LoadAsk(wiring.Component):
 
     def __init__(self, config: SatConfig) -> None:
         self._rows = config.rows
+        self._place = place_layout(config.stage_depth)
         super().__init__(
             {
                 "start": In(stream.Signature(INSTRUCTION_BITS)),
@@ -63,7 +64,7 @@ class LoadAsk(wiring.Component):
                 "waiting": Out(1),
                 "handed": In(1),
                 "request": Out(stream.Signature(burst_layout())),
-                "place": Out(stream.Signature(place_layout())),
+                "place": Out(stream.Signature(self._place)),
             }
         )
 
@@ -89,9 +90,10 @@ class LoadAsk(wiring.Component):
 
     def _slots(self, m: Module, prepare: Signal, active: Signal, free: Signal, ends: Signal) -> data.View:
         """Return the register with the present beat; `free`: it takes the next one; `ends`: which is the last."""
-        weights = named(m, "weights", self.word[:4] == Opcode.LOAD_WGT)
+        stages = named(m, "stages", self.word[:4] == Opcode.STAGE)
+        weights = named(m, "weights", stages | (self.word[:4] == Opcode.LOAD_WGT))  # what is read run by run
         walk = m.submodules.walk = Walk()
-        act, wgt = fields_of(Opcode.LOAD_ACT, self.word), fields_of(Opcode.LOAD_WGT, self.word)
+        act, wgt = fields_of(Opcode.LOAD_ACT, self.word), self._runs(m, stages)
         self._walk(m, walk, weights, act, wgt)
         columns = named(m, "columns", ~weights & (act["mode"] == ActMode.OS_COLUMNS))
         last_step, last_real, last_beat = self._limits(m, prepare, weights, act, wgt)
@@ -114,18 +116,32 @@ class LoadAsk(wiring.Component):
             m.d.sync += step.eq(step + step_end)
         with m.Elif(go):
             m.d.sync += [step.eq(Mux(step_end, 0, step + 1)), beat.eq(beat + step_end)]
-        slot = Signal(data.StructLayout({"place": place_layout(), "region": 2, "offset": OFFSET_BITS, "valid": 1}))
-        inside = weights | (walk.inside & (step <= last_real))
+        slot = Signal(data.StructLayout({"place": self._place, "region": 2, "offset": OFFSET_BITS, "valid": 1}))
+        inside = named(m, "inside", weights | (walk.inside & (step <= last_real)))
+        offset = named(m, "offset", (walk.offset + beat)[:OFFSET_BITS])
         with m.If(free):
             m.d.sync += [
                 slot.valid.eq(active),
                 slot.place.zero.eq(~inside),
+                slot.place.staged.eq(inside & ~weights & act["staged"]),
+                slot.place.at.eq(offset),
                 slot.place.turn.eq(turn),
                 slot.place.last.eq(ends),
                 slot.region.eq(Mux(weights, wgt["region"], act["region"])),
-                slot.offset.eq(walk.offset + beat),
+                slot.offset.eq(offset),
             ]
         return slot
+
+    def _runs(self, m: Module, stages: Value) -> dict[str, Value]:
+        """Return the fields of LOAD_WGT, or those of STAGE under the same names."""
+        wgt, stage = fields_of(Opcode.LOAD_WGT, self.word), fields_of(Opcode.STAGE, self.word)
+        same = {name: stage[name] for name in ("region", "at", "outer", "inner", "outer_step")}
+        own = {**same, "inner_step": Const(1), "block_step": Const(0), "blocks": Const(1)}
+        found: dict[str, Value] = {}
+        for name, value in own.items():
+            chosen = Mux(stages, value, wgt[name])
+            found[name] = named(m, f"run_{name}", chosen.as_signed() if name.endswith("step") else chosen)
+        return found
 
     def _walk(self, m: Module, walk: Walk, weights: Value, act: dict[str, Value], wgt: dict[str, Value]) -> None:
         """Give the walk its fields: pixels of an image, or blocks of runs of beats."""
@@ -171,7 +187,8 @@ class LoadAsk(wiring.Component):
         following, beats = Signal(OFFSET_BITS), Signal(range(LOAD_BURST + 1))
         request = self.request
         full = named(m, "full", opened.last | (beats == LOAD_BURST) | ~following[:PAGE_BEATS_BITS].any())
-        joins = named(m, "joins", opened.valid & ~full & ~slot.place.zero & (slot.offset == following))
+        local = named(m, "local", slot.place.zero | slot.place.staged)  # not from memory
+        joins = named(m, "joins", opened.valid & ~full & ~local & (slot.offset == following))
         closes = named(m, "closes", opened.valid & (full | (slot.valid & ~joins)) & (~request.valid | request.ready))
         takes = named(m, "takes", slot.valid & self.place.ready & (joins | closes | ~opened.valid))
         m.d.comb += [
@@ -189,7 +206,7 @@ class LoadAsk(wiring.Component):
             ]
         with m.Elif(request.ready):
             m.d.sync += request.valid.eq(0)
-        with m.If(takes & ~slot.place.zero):
+        with m.If(takes & ~local):
             m.d.sync += [opened.valid.eq(1), opened.last.eq(slot.place.last), following.eq(slot.offset + 1)]
             with m.If(joins):
                 m.d.sync += beats.eq(beats + 1)

@@ -1,4 +1,4 @@
-"""The loader: instructions LOAD_ACT and LOAD_WGT, from memory to the buffers of the array (docs/machine.md, loader)."""
+"""The loader: STAGE, LOAD_ACT and LOAD_WGT, from memory to the buffers of the array (docs/machine.md, loader)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from hw.links import pair_layout
 from hw.load_ask import LoadAsk, place_layout
 from hw.load_beats import LoadBeats
 from hw.load_sets import LoadSets
+from hw.load_stage import LoadStage
 from hw.load_wgt import LoadWgt
 from hw.ports import ReadClient, WorkPort
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from amaranth.lib import data
 
     from dataflow.config import SatConfig
@@ -69,13 +72,17 @@ class Loader(wiring.Component):
         sets = m.submodules.sets = LoadSets(self._config)
         beats = m.submodules.beats = LoadBeats(self._config)
         wgt = m.submodules.wgt = LoadWgt(self._config)
-        writers = (sets, beats, wgt)
+        stage = m.submodules.stage = LoadStage(self._config)
+        writers = (sets, beats, wgt, stage)
         wiring.connect(m, wiring.flipped(self.work.start), ask.start)
         wiring.connect(m, ask.request, wiring.flipped(self.read.request))
-        self._queue(m, ask, writers)
         word = Signal(INSTRUCTION_BITS)
         busy, begin, ended = Signal(), Signal(), Signal()
-        m.d.comb += [ask.handed.eq(ask.waiting & ~busy), ended.eq(sets.ended | beats.ended | wgt.ended)]
+        self._queue(m, ask, stage, writers, begin)
+        m.d.comb += [
+            ask.handed.eq(ask.waiting & ~busy),
+            ended.eq(sets.ended | beats.ended | wgt.ended | stage.ended),
+        ]
         m.d.sync += begin.eq(ask.handed)
         with m.If(ask.handed):
             m.d.sync += [word.eq(ask.word), busy.eq(1)]
@@ -83,41 +90,62 @@ class Loader(wiring.Component):
             m.d.sync += busy.eq(0)
         rows_mode = named(m, "rows_mode", fields_of(Opcode.LOAD_ACT, word)["mode"] == ActMode.OS_ROWS)
         weights = named(m, "weights", word[:4] == Opcode.LOAD_WGT)
+        stages = named(m, "stages", word[:4] == Opcode.STAGE)
         m.d.comb += [
             *(writer.word.eq(word) for writer in writers),
-            sets.begin.eq(begin & ~weights & rows_mode),
-            beats.begin.eq(begin & ~weights & ~rows_mode),
+            sets.begin.eq(begin & ~weights & ~stages & rows_mode),
+            beats.begin.eq(begin & ~weights & ~stages & ~rows_mode),
             wgt.begin.eq(begin & weights),
+            stage.begin.eq(begin & stages),
         ]
         self._ports(m, sets, beats, wgt, ended)
         return m
 
-    def _queue(self, m: Module, ask: LoadAsk, writers: tuple[LoadSets, LoadBeats, LoadWgt]) -> None:
-        """Beats that have come meet the places they were asked for; those of zeros come from nowhere."""
-        places = m.submodules.places = SyncFIFO(width=place_layout().size, depth=LOAD_PLACES)
+    def _queue(self, m: Module, ask: LoadAsk, stage: LoadStage, writers: Sequence[Any], begin: Signal) -> None:
+        """Beats that have come, or stand in the staging buffer, meet the places they were asked for.
+
+        They wait in a register for their writer, one instruction at a time: what an instruction stages is in place
+        before the next one reads it.
+        """
+        layout = place_layout(self._config.stage_depth)
+        places = m.submodules.places = SyncFIFO(width=layout.size, depth=LOAD_PLACES)
         queue = m.submodules.queue = SyncFIFO(width=8 * BEAT_BYTES, depth=LOAD_PLACES)
-        place: data.View[data.StructLayout] = place_layout()(places.r_data)
-        valid = named(m, "beat_valid", places.r_rdy & (place.zero | queue.r_rdy))
-        taken = named(
-            m, "beat_taken", valid & (Value.cast(writers[0].beat.ready) | writers[1].beat.ready | writers[2].beat.ready)
-        )
-        value = named(m, "beat_data", Mux(place.zero, 0, queue.r_data))
+        place: data.View[data.StructLayout] = layout(places.r_data)
+        now = Signal(layout)
+        valid, hold = Signal(), Signal(init=1)
+        come = Signal(8 * BEAT_BYTES, reset_less=True)
+        ready = Value.cast(0)
+        for writer in writers:
+            ready = ready | writer.beat.ready
+        taken = named(m, "beat_taken", valid & ready)
+        local = named(m, "beat_local", place.zero | place.staged)
+        some = named(m, "beat_some", places.r_rdy & (local | queue.r_rdy))
+        pops = named(m, "beat_pops", some & ~hold & (~valid | taken))
+        value = named(m, "beat_data", Mux(now.zero, 0, Mux(now.staged, stage.read_data, come)))
         m.d.comb += [
             places.w_data.eq(ask.place.payload),
             places.w_en.eq(ask.place.valid),
             ask.place.ready.eq(places.w_rdy),
             queue.w_data.eq(self.read.data),
             queue.w_en.eq(self.read.valid),
-            places.r_en.eq(taken),
-            queue.r_en.eq(taken & ~place.zero),
+            places.r_en.eq(pops),
+            queue.r_en.eq(pops & ~local),
+            stage.read_en.eq(pops),
+            stage.read_addr.eq(place.at),
         ]
+        with m.If(pops):
+            m.d.sync += [now.eq(place), valid.eq(1), come.eq(queue.r_data), hold.eq(place.last)]
+        with m.Elif(taken):
+            m.d.sync += valid.eq(0)
+        with m.If(begin):
+            m.d.sync += hold.eq(0)
         for writer in writers:
             payload: data.View[data.StructLayout] = writer.beat.payload
             m.d.comb += [
                 writer.beat.valid.eq(valid),
                 payload.data.eq(value),
-                payload.turn.eq(place.turn),
-                payload.last.eq(place.last),
+                payload.turn.eq(now.turn),
+                payload.last.eq(now.last),
             ]
 
     def _ports(self, m: Module, sets: LoadSets, beats: LoadBeats, wgt: LoadWgt, ended: Signal) -> None:

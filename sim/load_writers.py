@@ -16,9 +16,9 @@ PAIRS: Final = (LANES, HALVES)
 
 
 class Place(NamedTuple):
-    """A beat on its way. zero: it is not read; turn: the last of its round; last: of its instruction."""
+    """A beat on its way. local: it is zeros or staged, not read; turn: last of its round; last: of its instruction."""
 
-    zero: bool
+    local: bool
     turn: bool
     last: bool
 
@@ -97,6 +97,25 @@ class LoadBeats:
                 self._even = not self._even
             self._taking = not place.last
         return ended
+
+
+class LoadStage:
+    """STAGE: a beat is written in every cycle."""
+
+    def __init__(self) -> None:
+        self._taking = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether a beat can be taken."""
+        return self._taking
+
+    def tick(self, place: Place | None) -> bool:
+        """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
+        if place is None:
+            return False
+        self._taking = not place.last
+        return place.last
 
 
 class LoadWgt:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from dataflow.isa import HALVES, ActMode, Instruction, Opcode
 from dataflow.timing import LOAD_BURST, LOAD_PLACES
-from sim.load_writers import LoadBeats, LoadSets, LoadWgt, Place
+from sim.load_writers import LoadBeats, LoadSets, LoadStage, LoadWgt, Place
 from sim.read_port import Burst
 from sim.walk import MASK, Walk
 
@@ -30,6 +30,8 @@ def slots(config: SatConfig, instruction: Instruction) -> Iterator[Slot]:
     """Yield the beats of a load in the order in which they are looked at; offsets of zeros mean nothing."""
     if instruction.opcode == Opcode.LOAD_WGT:
         return _weight_slots(instruction)
+    if instruction.opcode == Opcode.STAGE:
+        return _weight_slots(Instruction(Opcode.LOAD_WGT, {**instruction.fields, "blocks": 1, "inner_step": 1}))
     if instruction["mode"] == ActMode.OS_COLUMNS:
         return _column_slots(instruction)
     steps = instruction["rows"]
@@ -45,25 +47,27 @@ def _walk(instruction: Instruction) -> Walk:
 
 def _row_slots(instruction: Instruction, steps: int) -> Iterator[Slot]:
     walk, region, rows = _walk(instruction), instruction["region"], instruction["rows"]
+    staged = bool(instruction["staged"])
     beats = -(-instruction["k"] // HALVES)
     for q in range(beats):
         walk.start()
         for step in range(steps):
             turn = step == steps - 1
-            place = Place(not (step < rows and walk.inside), turn, turn and q == beats - 1)
+            place = Place(staged or not (step < rows and walk.inside), turn, turn and q == beats - 1)
             yield place, region, (walk.offset + q) & MASK
             walk.advance()
 
 
 def _column_slots(instruction: Instruction) -> Iterator[Slot]:
     walk, region, k = _walk(instruction), instruction["region"], instruction["k"]
+    staged = bool(instruction["staged"])
     beats = -(-instruction["rows"] // HALVES)
     group = 2 << instruction["log2_m_less_1"]
     steps = -(-k // group) * group
     for step in range(steps):
         for q in range(beats):
             turn = q == beats - 1
-            place = Place(not (step < k and walk.inside), turn, turn and step == steps - 1)
+            place = Place(staged or not (step < k and walk.inside), turn, turn and step == steps - 1)
             yield place, region, (walk.offset + q) & MASK
         walk.advance()
 
@@ -99,10 +103,12 @@ class Loader:
         # beats under way: what was asked for, how many have come
         self._places: deque[Place] = deque()
         self._queued = 0
+        self._now: Place | None = None  # the one that waits for its writer
+        self._hold = True  # the last beat of an instruction has left the places, the next has not begun
         # writes: the instruction that is written
         self._writing: Instruction | None = None
         self._begin = self._written = self._done = False
-        self._writer: LoadSets | LoadBeats | LoadWgt | None = None
+        self._writer: LoadSets | LoadBeats | LoadWgt | LoadStage | None = None
 
     @property
     def ready(self) -> bool:
@@ -137,6 +143,7 @@ class Loader:
         self._done, self._written = self._written, ended
         if self._begin:
             self._start_writer()
+            self._hold = False
         self._begin = handed
         if handed:
             self._writing, self._waiting = asking, False
@@ -148,20 +155,31 @@ class Loader:
 
     def _write(self) -> bool:
         """Hand a beat to the writer; return whether the last write of the instruction is in this cycle."""
-        writer = self._writer
-        if writer is None:
-            return False
-        place = None
-        if self._places and writer.ready and (self._places[0].zero or self._queued):
-            place = self._places.popleft()
-            self._queued -= not place.zero
-        return writer.tick(place)
+        writer, taken = self._writer, None
+        if writer is not None and writer.ready:
+            taken = self._now
+        if (self._now is None or taken is not None) and not self._hold:
+            self._now = self._pop()
+        elif taken is not None:
+            self._now = None
+        return False if writer is None else writer.tick(taken)
+
+    def _pop(self) -> Place | None:
+        """Return the next beat if it has come."""
+        if not self._places or not (self._places[0].local or self._queued):
+            return None
+        place = self._places.popleft()
+        self._queued -= not place.local
+        self._hold = place.last
+        return place
 
     def _start_writer(self) -> None:
         writing = self._writing
         assert writing is not None
         if writing.opcode == Opcode.LOAD_WGT:
             self._writer = LoadWgt(self._config, writing)
+        elif writing.opcode == Opcode.STAGE:
+            self._writer = LoadStage()
         else:
             self._writer = self._writers[ActMode(writing["mode"])](self._config, writing)
 
@@ -190,7 +208,7 @@ class Loader:
         if opened is not None:
             following = opened[1] + self._beats
             full = self._open_last or self._beats == LOAD_BURST or following % PAGE_BEATS == 0
-            joins = not full and slot is not None and not slot[0].zero and slot[2] == following
+            joins = not full and slot is not None and not slot[0].local and slot[2] == following
             closes = (full or (slot is not None and not joins)) and (self._request is None or granted)
         takes = slot is not None and room and (joins or closes or opened is None)
         if closes:
@@ -203,7 +221,7 @@ class Loader:
             assert slot is not None
             place = slot[0]
             self._places.append(place)
-            if not place.zero:
+            if not place.local:
                 self._open_last = place.last
                 if joins:
                     self._beats += 1

@@ -25,9 +25,10 @@ Writes = dict[tuple[int, int], int]
 
 
 class Memory:
-    """Random memory: beats uint16[region, beat, 32]."""
+    """Random memory: beats uint16[region, beat, 32]; staged: what stands in the staging buffer, uint16[beat, 32]."""
 
     def __init__(self, rng: np.random.Generator) -> None:
+        self.staged: NDArray[np.uint16] = np.zeros((0, HALVES), np.uint16)
         self.beats: NDArray[np.uint16] = rng.integers(0, 1 << 16, (REGIONS, REGION_BEATS, HALVES), dtype=np.uint16)
 
     def beat(self, region: int, offset: int) -> NDArray[np.uint16]:
@@ -39,11 +40,28 @@ class Memory:
         return int.from_bytes(self.beat(region, offset).tobytes(), "little")
 
 
-def random_load(rng: np.random.Generator, config: SatConfig) -> Instruction:
-    """Return a legal load of a few hundred beats at most."""
-    instruction = _random_weights(rng, config) if rng.random() < 0.4 else _random_act(rng, config)
-    check(instruction, config)
-    return instruction
+def random_loads(rng: np.random.Generator, config: SatConfig, count: int) -> list[Instruction]:
+    """Return legal loads of a few hundred beats at most; the first fills the staging buffer."""
+    inner = 1 << int(rng.integers(1, 6))
+    found = [_random_stage(rng, config.stage_depth // inner, inner, 0)]
+    kinds = (_random_weights, _random_weights, _random_act, _random_act, _random_act, _random_part)
+    found += [kinds[int(rng.integers(len(kinds)))](rng, config) for _ in range(count - 1)]
+    for instruction in found:
+        check(instruction, config)
+    return found
+
+
+def _random_part(rng: np.random.Generator, config: SatConfig) -> Instruction:
+    inner = _upto(rng, 32)
+    outer = _upto(rng, config.stage_depth // inner)
+    return _random_stage(rng, outer, inner, int(rng.integers(config.stage_depth)))
+
+
+def _random_stage(rng: np.random.Generator, outer: int, inner: int, base: int) -> Instruction:
+    far = 1 << 20
+    fields = {"region": int(rng.integers(REGIONS)), "at": int(rng.integers(1 << 33)), "outer": outer, "inner": inner}
+    step = _one_of(rng, inner, 0, int(rng.integers(-far, far)))
+    return Instruction(Opcode.STAGE, {**fields, "outer_step": step, "base": base})
 
 
 def _one_of(rng: np.random.Generator, *values: int) -> int:
@@ -72,6 +90,7 @@ def _random_act(rng: np.random.Generator, config: SatConfig) -> Instruction:
         Opcode.LOAD_ACT,
         {
             "mode": mode,
+            "staged": int(rng.random() < 0.4),
             "log2_m_less_1": log2_m,
             "log2_a": log2_a,
             "base": base,
@@ -138,6 +157,9 @@ def expected(config: SatConfig, instruction: Instruction, memory: Memory) -> tup
     """Return what a load writes into the activation buffers and into the weight buffers, and nothing else."""
     if instruction.opcode == Opcode.LOAD_WGT:
         return {}, _weights(config, instruction, memory)
+    if instruction.opcode == Opcode.STAGE:
+        _fill(config, instruction, memory)
+        return {}, {}
     mode, rows, k = instruction["mode"], instruction["rows"], instruction["k"]
     m, a = 2 << instruction["log2_m_less_1"], 1 << instruction["log2_a"]
     base = instruction["base"] * config.act_lanes
@@ -151,13 +173,28 @@ def expected(config: SatConfig, instruction: Instruction, memory: Memory) -> tup
             offset = pixel(instruction, step) if step < (k if columns else rows) else None
             value = 0
             if offset is not None:
-                value = int(memory.beat(instruction["region"], offset + place // HALVES)[place % HALVES])
+                value = int(_source(instruction, memory, offset + place // HALVES)[place % HALVES])
             if mode == ActMode.WS_ROWS:
                 writes[x // m, base + t * m + x % m] = value
             else:
                 element = base + (x // m) * a * m + (t // config.rows) * m + x % m
                 writes[t % config.rows, element] = value
     return writes, {}
+
+
+def _fill(config: SatConfig, fields: Instruction, memory: Memory) -> None:
+    """Carry out a STAGE."""
+    if len(memory.staged) != config.stage_depth:
+        memory.staged = np.zeros((config.stage_depth, HALVES), np.uint16)
+    for number in range(fields["outer"] * fields["inner"]):
+        run, i = divmod(number, fields["inner"])
+        beat = memory.beat(fields["region"], fields["at"] + run * fields["outer_step"] + i)
+        memory.staged[(fields["base"] + number) % config.stage_depth] = beat
+
+
+def _source(fields: Instruction, memory: Memory, offset: int) -> NDArray[np.uint16]:
+    """Return a beat of a LOAD_ACT."""
+    return memory.staged[offset % len(memory.staged)] if fields["staged"] else memory.beat(fields["region"], offset)
 
 
 def pixel(fields: Instruction, step: int) -> int | None:
@@ -235,5 +272,5 @@ def _text(value: int | None) -> str:
 
 def as_dict(config: SatConfig) -> dict[str, Any]:
     """Return the sizes of a configuration for a job; `SatConfig(**...)` restores it."""
-    names = ("name", "rows", "columns", "act_lanes", "act_depth", "weight_depth")
+    names = ("name", "rows", "columns", "act_lanes", "act_depth", "weight_depth", "stage_depth")
     return {name: getattr(config, name) for name in names}

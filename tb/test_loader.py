@@ -16,7 +16,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from dataflow.config import SatConfig
 from sim.loader import Loader
 from tb.jobs import load_job, save_result
-from tb.load_jobs import Memory, Writes, as_act_writes, as_weight_writes, compare, expected, random_load
+from tb.load_jobs import Memory, Writes, as_act_writes, as_weight_writes, compare, expected, random_loads
 
 if TYPE_CHECKING:
     from dataflow.isa import Instruction
@@ -151,8 +151,8 @@ async def against_model(dut: Any) -> None:
     Clock(dut.clk, 10, "ns").start()
     await bench.reset()
     while bench.done < job["count"]:
-        await bench.play([random_load(rng, config) for _ in range(8)])
-        instructions = [random_load(rng, config) for _ in range(30)]
+        await bench.play(random_loads(rng, config, 8))
+        instructions = random_loads(rng, config, 30)
         await bench.play(instructions, reset_after=int(rng.integers(1, 100)))
         await bench.reset()
         bench.resets += 1

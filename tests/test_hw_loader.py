@@ -14,7 +14,9 @@ from tb.runner import build, run
 
 
 def sized(rows: int, columns: int, lanes: int) -> SatConfig:
-    return SatConfig(name="bench", rows=rows, columns=columns, act_lanes=lanes, act_depth=512, weight_depth=512)
+    return SatConfig(
+        name="bench", rows=rows, columns=columns, act_lanes=lanes, act_depth=512, weight_depth=512, stage_depth=64
+    )
 
 
 def check_rtl(config: SatConfig, count: int, seed: int) -> dict[str, int]:
