@@ -12,7 +12,7 @@ step.by("stage"), pandas.DataFrame(step.table())
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from dataflow.plan import ALL_ON, Switches
 from dataflow.program import Program
 from dataflow.step import HostOp, Step, training_products
 from sim.result import HostTotals, Result
-from sim.step import simulate_program, simulate_step
+from sim.step import StepResult, simulate_program, simulate_step
 from sim.tape import product_values, run_lowered, run_products, run_tape
 
 if TYPE_CHECKING:
@@ -37,7 +37,24 @@ if TYPE_CHECKING:
     from algorithms.tape import HostWork
     from dataflow.config import SatConfig
 
-__all__ = ["Result", "Switches", "gemm", "matmul", "simulate", "training_step"]
+__all__ = ["Result", "StepResult", "Switches", "gemm", "matmul", "simulate", "training_step"]
+
+
+@overload
+def simulate(
+    program: Step | Program, config: SatConfig | str = "vcu1525", *, switches: Switches = ALL_ON
+) -> StepResult: ...
+
+
+@overload
+def simulate(
+    program: Product | Iterable[Product] | Tape | Step | Program,
+    config: SatConfig | str = "vcu1525",
+    *,
+    values: bool = False,
+    memory: bool | None = None,
+    switches: Switches = ALL_ON,
+) -> Result: ...
 
 
 def simulate(

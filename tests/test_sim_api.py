@@ -243,7 +243,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="no products"):
         simulate([], "tiny")
     with pytest.raises(TypeError, match="program holds 5"):
-        simulate([5], "tiny")  # pyright: ignore[reportArgumentType]  the refusal is the test
+        simulate([5], "tiny")  # pyright: ignore[reportCallIssue, reportArgumentType]  the refusal is the test
     with pytest.raises(ValueError, match="holds no operands"):
         simulate(gemm(1, 1, 1), "tiny", values=True)
     with pytest.raises(ValueError, match="holds no operands"):
