@@ -42,6 +42,7 @@ class Ports:
     memory: list[NDArray[np.uint8]]
     slow: NDArray[np.float64]
     late: bool = False
+    base: int = 0  # offset of the first beat of `memory`
     reads: deque[tuple[int, int]] = field(default_factory=deque)  # region, beat
     writes: deque[list[int]] = field(default_factory=deque)  # region, next beat, beats left
     unanswered: int = 0
@@ -53,9 +54,9 @@ class Ports:
         """Take note of requests that were accepted in this cycle."""
         self.quiet = 0 if self.writes or write is not None else self.quiet + 1
         if read is not None:
-            self.reads.extend((read.region, read.offset + beat) for beat in range(read.beats))
+            self.reads.extend((read.region, read.offset - self.base + beat) for beat in range(read.beats))
         if write is not None:
-            self.writes.append([write.region, write.offset, write.beats])
+            self.writes.append([write.region, write.offset - self.base, write.beats])
             self.waiting += 1
             self.most = max(self.most, self.waiting)
 
@@ -120,6 +121,12 @@ def fill(memory: list[NDArray[np.uint8]], update: Instruction, rng: np.random.Ge
     g[:] = rng.normal(0, 4, g.shape)
     if rng.random() < 0.3:
         g[rng.integers(0, len(g))] = rng.choice([np.inf, np.nan])
+
+
+def moved(update: Instruction, base: int) -> Instruction:
+    """Return an UPDATE with all offsets higher by `base`."""
+    ats = {name: at + base for name, at in update.fields.items() if name.endswith("_at")}
+    return Instruction(update.opcode, update.fields | ats)
 
 
 def random_delays(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -233,14 +240,16 @@ async def against_model(dut: Any) -> None:
         wanted = [region.copy() for region in memory]
         hold = bool(rng.random() < 0.2)
         late = bool(rng.random() < 0.2)
-        ports = Ports(memory, np.zeros(5) if late else random_delays(rng), late)
+        base = int(rng.integers(0, 1 << 33)) if rng.random() < 0.5 else 0
+        ports = Ports(memory, np.zeros(5) if late else random_delays(rng), late, base)
+        placed = moved(update, base)
         if number % 6 == 5:
-            assert not await _run(bench, ports, update, hold, int(rng.integers(1, 40 + update["k"])))
+            assert not await _run(bench, ports, placed, hold, int(rng.integers(1, 40 + update["k"])))
             await bench.reset()
             counts["resets"] += 1
             sticky = False
             continue
-        await _run(bench, ports, update, hold, None)
+        await _run(bench, ports, placed, hold, None)
         sticky |= apply_update(update, wanted, hold)
         for name, region, expected in zip(("0", "1"), memory, wanted, strict=True):
             beats = np.flatnonzero((region != expected).reshape(-1, BEAT_BYTES).any(axis=1))
