@@ -33,6 +33,12 @@ LOAD_BURST: Final = 8
 LOAD_PLACES: Final = 64
 """Beats between the loader's requests and its writes, those of padding among them."""
 
+LOAD_CHUNK: Final = 4
+"""Beats of a tile row that the rows modes of a load read together, so that they are a burst. A power of two."""
+
+LOAD_AHEAD: Final = 4
+"""Loads whose beats have been asked for and that wait to be written."""
+
 
 def window_cycles(config: SatConfig, n: int, m: int, a: int) -> int:
     """Length W of a window: its 8 N steps or the beats of its a M activations, whichever take longer."""

@@ -151,10 +151,11 @@ class Control(wiring.Component):
         kept = Signal(COUNTER_BITS - 32)
         seen: dict[str, Value] = {}
         for name in COUNTERS:
-            source = ~self.clear if name == "cycles" else Value.cast(self.events[name])
+            source = Value.cast(Const(1, 1) if name == "cycles" else self.events[name])
             event = Signal(len(source), name=f"{name}_event")
             value = Signal(COUNTER_BITS, name=name)
-            m.d.sync += [event.eq(source), value.eq(value + event)]
+            m.d.sync += value.eq(value + event)
+            m.d.sync += event.eq(Mux(self.clear, 0, source))
             with m.If(start):
                 m.d.sync += value.eq(0)
             with m.If(slave.reads & (slave.read_at == REGISTERS[name].address >> 2)):

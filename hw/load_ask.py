@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from dataflow.isa import BEAT_BYTES, INSTRUCTION_BITS, OFFSET_BITS, ActMode, Opcode
-from dataflow.timing import LOAD_BURST
+from dataflow.timing import LOAD_BURST, LOAD_CHUNK
 from hw.fields import fields_of
 from hw.fp.steps import named
 from hw.ports import burst_layout
@@ -18,22 +18,27 @@ from hw.walk import Walk, walk_fields
 if TYPE_CHECKING:
     from dataflow.config import SatConfig
 
-PAGE_BEATS_BITS = 6
+PAGE_BEATS_BITS: Final = 6
 """Beats of 4 KiB, which no burst crosses, as a power of two."""
+
+CHUNK_BITS: Final = LOAD_CHUNK.bit_length() - 1
+"""Bits of the place of a beat in its chunk."""
 
 
 def place_layout(stage_depth: int) -> data.StructLayout:
     """One beat on its way to the buffers. zero: it is not read but all zeros.
 
-    staged: it comes from place `at` of the staging buffer; turn: the last of its round (rows modes: of the tile rows of
-    one beat q; columns mode: of the beats of a step; weights: of its block); last: of its instruction.
+    staged: it comes from place `at` of the staging buffer; turn: the last of its step (rows modes: of the chunk of a
+    tile row; columns mode: of the step; weights: of the block); chunk: rows modes: the last of its chunk, that is of
+    all tile rows; last: of its instruction.
     """
-    return data.StructLayout({"zero": 1, "staged": 1, "turn": 1, "last": 1, "at": (stage_depth - 1).bit_length()})
+    at = (stage_depth - 1).bit_length()
+    return data.StructLayout({"zero": 1, "staged": 1, "turn": 1, "chunk": 1, "last": 1, "at": at})
 
 
 def beat_layout() -> data.StructLayout:
     """One beat for a writer, with what its place says of it."""
-    return data.StructLayout({"data": 8 * BEAT_BYTES, "turn": 1, "last": 1})
+    return data.StructLayout({"data": 8 * BEAT_BYTES, "turn": 1, "chunk": 1, "last": 1})
 
 
 class LoadAsk(wiring.Component):
@@ -96,26 +101,30 @@ class LoadAsk(wiring.Component):
         act, wgt = fields_of(Opcode.LOAD_ACT, self.word), self._runs(m, stages)
         self._walk(m, walk, weights, act, wgt)
         columns = named(m, "columns", ~weights & (act["mode"] == ActMode.OS_COLUMNS))
+        rows = named(m, "rows", ~weights & ~columns)
         last_step, last_real, last_beat = self._limits(m, prepare, weights, act, wgt)
         step, beat = Signal(16), Signal(11)
         at_end = named(m, "at_end", step == last_step)
         step_end = named(m, "step_end", Mux(weights, walk.image_end, at_end))
-        beat_end = named(m, "beat_end", beat == last_beat)
+        chunk_end = rows & beat[:CHUNK_BITS].all()
+        beat_end = named(m, "beat_end", (beat == last_beat) | chunk_end)
         go = named(m, "go", active & free)
-        turn = named(m, "turn", Mux(columns, beat_end, step_end))
+        turn = named(m, "turn", Mux(weights, step_end, beat_end))
         m.d.comb += [
-            ends.eq(Mux(weights, step_end & at_end, step_end & beat_end)),
-            walk.start.eq(prepare | (go & ~weights & ~columns & step_end)),
-            walk.advance.eq(go & (~columns | beat_end)),
+            ends.eq(step_end & Mux(weights, at_end, beat == last_beat)),
+            walk.start.eq(prepare | (go & rows & turn & step_end)),
+            walk.advance.eq(go & (weights | beat_end)),
         ]
         with m.If(prepare):
             m.d.sync += [step.eq(0), beat.eq(0)]
-        with m.Elif(go & columns):
-            m.d.sync += [beat.eq(Mux(beat_end, 0, beat + 1)), step.eq(step + beat_end)]
-        with m.Elif(go & weights):
-            m.d.sync += step.eq(step + step_end)
-        with m.Elif(go):
-            m.d.sync += [step.eq(Mux(step_end, 0, step + 1)), beat.eq(beat + step_end)]
+        with m.Elif(go & turn):
+            m.d.sync += [step.eq(step + 1), beat.eq(0)]
+            with m.If(rows):
+                m.d.sync += beat.eq(Cat(Const(0, CHUNK_BITS), beat[CHUNK_BITS:]))
+                with m.If(step_end):
+                    m.d.sync += [step.eq(0), beat.eq(beat + 1)]
+        with m.Elif(go & ~weights):
+            m.d.sync += beat.eq(beat + 1)
         slot = Signal(data.StructLayout({"place": self._place, "region": 2, "offset": OFFSET_BITS, "valid": 1}))
         inside = named(m, "inside", weights | (walk.inside & (step <= last_real)))
         offset = named(m, "offset", (walk.offset + beat)[:OFFSET_BITS])
@@ -126,6 +135,7 @@ class LoadAsk(wiring.Component):
                 slot.place.staged.eq(inside & ~weights & act["staged"]),
                 slot.place.at.eq(offset),
                 slot.place.turn.eq(turn),
+                slot.place.chunk.eq(turn & step_end),
                 slot.place.last.eq(ends),
                 slot.region.eq(Mux(weights, wgt["region"], act["region"])),
                 slot.offset.eq(offset),

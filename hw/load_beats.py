@@ -61,7 +61,7 @@ class LoadBeats(wiring.Component):
         beat = self.beat.payload
         taking, playing, play_last, even = (Signal(name=name) for name in ("taking", "playing", "play_last", "even"))
         first = Signal()  # the next beat is the first of its round
-        round_ = Signal(11)
+        chunk_at = Signal(11)  # number of the chunk's first beat
         number = Signal(3)
         left = Signal(4)
         ends = named(m, "ends", playing & ~left.any())
@@ -80,14 +80,16 @@ class LoadBeats(wiring.Component):
         with m.If(take):
             m.d.sync += [first.eq(beat.turn), number.eq(Mux(beat.turn, 0, number + 1))]
             with m.If(beat.turn):
-                m.d.sync += [round_.eq(round_ + 1), even.eq(~even if lanes == 2 else 0)]
+                m.d.sync += even.eq(~even if lanes == 2 else 0)
+            with m.If(beat.chunk):
+                m.d.sync += chunk_at.eq(chunk_at + number + 1)
             with m.If(beat.last):
                 m.d.sync += taking.eq(0)
         with m.If(self.begin):
-            m.d.sync += [taking.eq(1), first.eq(1), number.eq(0), round_.eq(0), even.eq(lanes == 2)]
+            m.d.sync += [taking.eq(1), first.eq(1), number.eq(0), chunk_at.eq(0), even.eq(lanes == 2)]
         self._data(m, fields, columns, starts, take & keeps, number)
-        self._enable(m, fields, columns, starts, playing, round_)
-        self._places(m, fields, columns, words, starts & first, playing)
+        self._enable(m, fields, columns, starts, playing, named(m, "q", chunk_at + number))
+        self._places(m, fields, columns, words, starts, first, playing)
         return m
 
     def _data(
@@ -117,7 +119,7 @@ class LoadBeats(wiring.Component):
                         m.d.comb += word.eq(now[16 * place : 16 * (place + lanes)])
 
     def _enable(
-        self, m: Module, fields: dict[str, Value], columns: Value, starts: Value, playing: Value, round_: Value
+        self, m: Module, fields: dict[str, Value], columns: Value, starts: Value, playing: Value, q: Value
     ) -> None:
         """Columns mode writes all rows, WS rows mode those whose group lies in the beat."""
         log2_m = fields["log2_m_less_1"]
@@ -125,11 +127,18 @@ class LoadBeats(wiring.Component):
         present = Signal(self._config.rows)
         for r in range(self._config.rows):
             with m.If(starts):
-                m.d.sync += present[r].eq(columns | (((r << log2_m >> 4) == round_) & (groups >= r if r else 1)))
+                m.d.sync += present[r].eq(columns | (((r << log2_m >> 4) == q) & (groups >= r if r else 1)))
         m.d.comb += self.en.eq(Mux(playing, present, 0))
 
     def _places(
-        self, m: Module, fields: dict[str, Value], columns: Value, words: Value, first: Value, playing: Value
+        self,
+        m: Module,
+        fields: dict[str, Value],
+        columns: Value,
+        words: Value,
+        starts: Value,
+        first: Value,
+        playing: Value,
     ) -> None:
         """Address of the words that are written; it moves on after every write."""
         bits = len(self.addr)
@@ -138,12 +147,16 @@ class LoadBeats(wiring.Component):
         window = named(m, "window", words << fields["log2_a"])
         with m.If(playing):
             m.d.sync += self.addr.eq(self.addr + Mux(columns, words, 1))
-        with m.If(first):
+        with m.If(starts & columns & first):
+            m.d.sync += [self.addr.eq(step_at), within.eq(within + 1), step_at.eq(step_at + 1)]
+            with m.If(within == words - 1):
+                m.d.sync += [within.eq(0), step_at.eq(step_at + 1 + window - words)]
+        with m.If(starts & ~columns):
             m.d.sync += self.addr.eq(step_at)
-            with m.If(columns):
-                m.d.sync += [within.eq(within + 1), step_at.eq(step_at + 1)]
-                with m.If(within == words - 1):
-                    m.d.sync += [within.eq(0), step_at.eq(step_at + 1 + window - words)]
+            with m.If(self.beat.payload.chunk):
+                m.d.sync += step_at.eq(fields["base"])
+            with m.Elif(self.beat.payload.turn):
+                m.d.sync += step_at.eq(step_at + words)
         with m.If(self.begin):
             m.d.sync += [step_at.eq(fields["base"]), within.eq(0)]
 

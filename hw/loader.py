@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from dataflow.isa import BEAT_BYTES, INSTRUCTION_BITS, ActMode, Opcode
 from dataflow.legal import check_machine
-from dataflow.timing import LOAD_PLACES
+from dataflow.timing import LOAD_AHEAD, LOAD_PLACES
 from hw.fields import fields_of
 from hw.fp.steps import named
 from hw.links import pair_layout
@@ -79,13 +79,18 @@ class Loader(wiring.Component):
         word = Signal(INSTRUCTION_BITS)
         busy, begin, ended = Signal(), Signal(), Signal()
         self._queue(m, ask, stage, writers, begin)
+        ahead = m.submodules.ahead = SyncFIFO(width=INSTRUCTION_BITS, depth=LOAD_AHEAD)
+        next_ = named(m, "next", ahead.r_rdy & ~busy)
         m.d.comb += [
-            ask.handed.eq(ask.waiting & ~busy),
+            ask.handed.eq(ask.waiting & ahead.w_rdy),
+            ahead.w_en.eq(ask.waiting),
+            ahead.w_data.eq(ask.word),
+            ahead.r_en.eq(~busy),
             ended.eq(sets.ended | beats.ended | wgt.ended | stage.ended),
         ]
-        m.d.sync += begin.eq(ask.handed)
-        with m.If(ask.handed):
-            m.d.sync += [word.eq(ask.word), busy.eq(1)]
+        m.d.sync += begin.eq(next_)
+        with m.If(next_):
+            m.d.sync += [word.eq(ahead.r_data), busy.eq(1)]
         with m.Elif(ended):
             m.d.sync += busy.eq(0)
         rows_mode = named(m, "rows_mode", fields_of(Opcode.LOAD_ACT, word)["mode"] == ActMode.OS_ROWS)
@@ -145,6 +150,7 @@ class Loader(wiring.Component):
                 writer.beat.valid.eq(valid),
                 payload.data.eq(value),
                 payload.turn.eq(now.turn),
+                payload.chunk.eq(now.chunk),
                 payload.last.eq(now.last),
             ]
 

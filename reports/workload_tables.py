@@ -190,12 +190,14 @@ def cycles_page() -> str:
 def studies_page(say: Callable[[str], None]) -> str:
     """Return the page of studies, and of what a layout of trained masks buys. say: is told of each study."""
     tiny = preset(CONFIGS["small"])
+    found = studies(say)
+    say("laying out trained masks of granet and squarehead (a minute)")
     gains = [permutation_gains(name, "faithful", tiny) for name in ("granet", "squarehead")]
     labels = ("dense", "in place", "columns", "columns and rows")
     parts = [
         "# Sparse methods on small problems",
         "Written by `nmsat workload table --studies`. Figures of the papers are quoted, not ours.",
-        studies(say),
+        found,
         f"## Cycles of trained masks by layout of the weights, {tiny.name}",
         markdown(("workload", *labels), [(g["name"], *(_spaced(g[label]) for label in labels)) for g in gains]),
     ]

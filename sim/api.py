@@ -12,7 +12,7 @@ step.by("stage"), pandas.DataFrame(step.table())
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -25,8 +25,8 @@ from dataflow.plan import ALL_ON, Switches
 from dataflow.program import Program
 from dataflow.step import HostOp, Step, training_products
 from sim.result import HostTotals, Result
-from sim.step import simulate_program, simulate_step
-from sim.tape import product_values, run_products, run_tape
+from sim.step import StepResult, simulate_program, simulate_step
+from sim.tape import product_values, run_lowered, run_products, run_tape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +37,24 @@ if TYPE_CHECKING:
     from algorithms.tape import HostWork
     from dataflow.config import SatConfig
 
-__all__ = ["Result", "Switches", "gemm", "matmul", "simulate", "training_step"]
+__all__ = ["Result", "StepResult", "Switches", "gemm", "matmul", "simulate", "training_step"]
+
+
+@overload
+def simulate(
+    program: Step | Program, config: SatConfig | str = "vcu1525", *, switches: Switches = ALL_ON
+) -> StepResult: ...
+
+
+@overload
+def simulate(
+    program: Product | Iterable[Product] | Tape | Step | Program,
+    config: SatConfig | str = "vcu1525",
+    *,
+    values: bool = False,
+    memory: bool | None = None,
+    switches: Switches = ALL_ON,
+) -> Result: ...
 
 
 def simulate(
@@ -54,9 +71,10 @@ def simulate(
     of configuration words that was read back. config: a configuration or the name of a preset.
     values: compute Y of every product, bit for bit as the array does; the products must hold operands.
     memory: True runs the machine with external memory: prefetch, stalls, bytes. False runs the array with its operands
-    on chip, without update and pruning; there a tape's products take the quickest way (native, cover, gather ...).
+    on chip, without update and pruning. A tape's products take the quickest way either way: native, cover, gather ...
     By default steps and programs run with memory, products and tapes without.
-    switches: what scheduler and machine may use; without memory only `dataflow` counts, and only for products.
+    switches: what scheduler and machine may use; without memory only `dataflow` counts, and a tape with
+    memory takes none.
 
     Raises ValueError for an unknown preset, an empty program, values of products without operands, switches that do not
     apply, a product that no mapping can take; TypeError for something that is no program.
@@ -65,17 +83,20 @@ def simulate(
     if isinstance(program, Program):
         return _run_program(program, machine, values, memory, switches)
     products, host = _parts(program)
-    if isinstance(program, Step) and memory is not False:
-        result: Result = simulate_step(program, machine, switches)
-    elif memory:
-        result = simulate_step(_as_step(products, host), machine, switches)
-    else:
+    totals = HostTotals(len(host), sum(work.operations for work in host), sum(work.bytes for work in host))
+    if memory is False or (memory is None and not isinstance(program, Step)):
         _check_on_chip(switches)
-        totals = HostTotals(len(host), sum(work.operations for work in host), sum(work.bytes for work in host))
         if isinstance(program, Tape) and switches.dataflow is None:
-            result = run_tape(program, machine, totals)
+            result: Result = run_tape(program, machine, totals)
         else:
             result = run_products(products, machine, switches.dataflow, totals)
+    elif isinstance(program, Step):
+        result = simulate_step(program, machine, switches)
+    elif isinstance(program, Tape) or any(product.sparsity for product in products):
+        _check_lowered(switches)
+        result = run_lowered(products, machine, totals)
+    else:
+        result = simulate_step(_as_step(products), machine, switches)
     if not values:
         return result
     return replace(result, values=tuple(product_values(product, machine) for product in products))
@@ -160,16 +181,14 @@ def _parts(
     return products, host
 
 
-def _as_step(products: Sequence[Product], host: Sequence[HostOp | HostWork]) -> Step:
+def _as_step(products: Sequence[Product]) -> Step:
     """Return products as a step without update, so that the machine with its memory can run them."""
-    for product in products:
-        if product.sparsity is not None:
-            raise ValueError(
-                f"product {product.name!r} has sparsity beside its pattern; with memory a product is dense or N:M: use "
-                "memory=False, or lower it (dataflow.lowering)"
-            )
-    ops = tuple(HostOp(work.name, work.kind, work.stage, work.operations, work.bytes) for work in host)
-    return Step("products", tuple(products), ops, (), (), sum(product.macs_full for product in products))
+    return Step("products", tuple(products), (), (), (), sum(product.macs_full for product in products))
+
+
+def _check_lowered(switches: Switches) -> None:
+    if switches.search != ALL_ON or not switches.pregenerate:
+        raise ValueError(f"switches are {switches!r}; a tape with memory runs as it is scheduled: leave them out")
 
 
 def _check_on_chip(switches: Switches) -> None:

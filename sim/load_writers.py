@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataflow.config import INTERLEAVE
@@ -14,17 +15,21 @@ if TYPE_CHECKING:
 PAIRS: Final = (LANES, HALVES)
 """Columns of a beat: packed, dense."""
 
+SETS: Final = 2
+"""Sets of R tile rows that a writer holds besides the beats that leave."""
+
 
 class Place(NamedTuple):
-    """A beat on its way. local: it is zeros or staged, not read; turn: last of its round; last: of its instruction."""
+    """A beat on its way. local: it is zeros or staged, not read; turn, chunk, last: as `hw.load_ask.place_layout`."""
 
     local: bool
     turn: bool
+    chunk: bool
     last: bool
 
 
 class LoadSets:
-    """Mode 0: R beats are collected, then written word by word."""
+    """Mode 0: chunks of R tile rows are collected, then written word by word."""
 
     def __init__(self, config: SatConfig, instruction: Instruction) -> None:
         m = 2 << instruction["log2_m_less_1"]
@@ -33,36 +38,53 @@ class LoadSets:
         self._beat_groups = HALVES // m
         self._groups = -(-instruction["k"] // m)
         self._taking = True
-        self._at = 0
-        self._full = False
-        self._end = Place(False, False, False)
+        # the set that comes: tile rows there, beats of the present one; sets that are there: beats of a row, last beat
+        self._at = self._place = 0
+        self._sets: deque[tuple[int, Place]] = deque()
+        # the set that leaves: beat of its tile rows, groups behind it and behind its chunk; the beat that leaves
+        self._number = 0
+        self._set_groups = self._groups
         self._left = 0
         self._play_last = False
 
     @property
     def ready(self) -> bool:
         """Whether a beat can be taken."""
-        return self._taking and (not self._full or self._left <= 1)
+        return self._taking and len(self._sets) < SETS
 
     def tick(self, place: Place | None) -> bool:
         """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
-        ends = self._left == 1
-        ended = ends and self._play_last
-        moves = self._full and self._left <= 1
+        ended = self._left == 1 and self._play_last
+        moves = self._sets and self._left <= 1
         if self._left:
             self._left -= 1
         if moves:
-            self._left = self._words * min(self._beat_groups, self._groups)
-            self._play_last = self._end.last
-            if self._end.turn:
-                self._groups -= self._beat_groups
-            self._full = False
+            self._move()
         if place is not None:
-            self._at += 1
-            if self._at == self._rows:
-                self._at, self._full, self._end = 0, True, place
+            self._place += 1
+            if place.turn:
+                self._at += 1
+                if self._at == self._rows:
+                    self._sets.append((self._place, place))
+                    self._at = 0
+                self._place = 0
             self._taking = not place.last
         return ended
+
+    def _move(self) -> None:
+        """Begin to write the next beat of all tile rows of the set."""
+        count, end = self._sets[0]
+        self._left = self._words * min(self._beat_groups, self._set_groups)
+        self._set_groups -= self._beat_groups
+        self._number += 1
+        final = self._number == count
+        self._play_last = final and end.last
+        if final:
+            self._sets.popleft()
+            self._number = 0
+            if end.chunk:
+                self._groups = self._set_groups
+            self._set_groups = self._groups
 
 
 class LoadBeats:

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dataflow.isa import HALVES, ActMode, Instruction, Opcode
-from dataflow.timing import LOAD_BURST, LOAD_PLACES
+from dataflow.timing import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES
 from sim.load_writers import LoadBeats, LoadSets, LoadStage, LoadWgt, Place
 from sim.read_port import Burst
 from sim.walk import MASK, Walk
@@ -49,12 +49,15 @@ def _row_slots(instruction: Instruction, steps: int) -> Iterator[Slot]:
     walk, region, rows = _walk(instruction), instruction["region"], instruction["rows"]
     staged = bool(instruction["staged"])
     beats = -(-instruction["k"] // HALVES)
-    for q in range(beats):
+    for first in range(0, beats, LOAD_CHUNK):
+        behind = min(first + LOAD_CHUNK, beats)
         walk.start()
         for step in range(steps):
-            turn = step == steps - 1
-            place = Place(staged or not (step < rows and walk.inside), turn, turn and q == beats - 1)
-            yield place, region, (walk.offset + q) & MASK
+            local = staged or not (step < rows and walk.inside)
+            for q in range(first, behind):
+                turn = q == behind - 1
+                chunk = turn and step == steps - 1
+                yield Place(local, turn, chunk, chunk and behind == beats), region, (walk.offset + q) & MASK
             walk.advance()
 
 
@@ -67,8 +70,9 @@ def _column_slots(instruction: Instruction) -> Iterator[Slot]:
     for step in range(steps):
         for q in range(beats):
             turn = q == beats - 1
-            place = Place(staged or not (step < k and walk.inside), turn, turn and step == steps - 1)
-            yield place, region, (walk.offset + q) & MASK
+            end = turn and step == steps - 1
+            local = staged or not (step < k and walk.inside)
+            yield Place(local, turn, end, end), region, (walk.offset + q) & MASK
         walk.advance()
 
 
@@ -82,7 +86,7 @@ def _weight_slots(instruction: Instruction) -> Iterator[Slot]:
     blocks = instruction["blocks"]
     while blocks:
         blocks -= walk.image_end
-        yield Place(False, walk.image_end, blocks == 0), instruction["region"], walk.offset
+        yield Place(False, walk.image_end, walk.image_end, blocks == 0), instruction["region"], walk.offset
         walk.advance()
 
 
@@ -105,7 +109,8 @@ class Loader:
         self._queued = 0
         self._now: Place | None = None  # the one that waits for its writer
         self._hold = True  # the last beat of an instruction has left the places, the next has not begun
-        # writes: the instruction that is written
+        # writes: instructions that wait for it, the one that is written
+        self._ahead: deque[Instruction] = deque()
         self._writing: Instruction | None = None
         self._begin = self._written = self._done = False
         self._writer: LoadSets | LoadBeats | LoadWgt | LoadStage | None = None
@@ -118,7 +123,9 @@ class Loader:
     @property
     def busy(self) -> bool:
         """Whether an instruction is inside: it has started and `done` has not been shown yet."""
-        return self._asking is not None or self._writing is not None or self._written or self._done
+        if self._asking is not None or self._writing is not None or self._written or self._done:
+            return True
+        return bool(self._ahead)
 
     @property
     def request(self) -> Burst | None:
@@ -136,7 +143,8 @@ class Loader:
             return
         room = len(self._places) < LOAD_PLACES
         asking = self._asking
-        handed = self._waiting and self._writing is None
+        handed = self._waiting and len(self._ahead) < LOAD_AHEAD
+        begin = self._writing is None and bool(self._ahead)
         ended = self._write()
         self._queued += arrives
         self._ask(room, granted, handed)
@@ -144,11 +152,15 @@ class Loader:
         if self._begin:
             self._start_writer()
             self._hold = False
-        self._begin = handed
-        if handed:
-            self._writing, self._waiting = asking, False
+        self._begin = begin
+        if begin:
+            self._writing = self._ahead.popleft()
         elif ended:
             self._writing = self._writer = None
+        if handed:
+            assert asking is not None
+            self._ahead.append(asking)
+            self._waiting = False
         if start is not None:
             self._asking = start
             self._prepare = self._waiting = True

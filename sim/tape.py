@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 from dataflow.chain import chain_cycles, os_chain_cycles
 from dataflow.duration import Duration, product_duration
+from dataflow.lowered_program import Weights, lowered_program
 from dataflow.lowering import lower
 from dataflow.schedule import best_tiling
-from dataflow.tiling import MAX_WINDOWS, legal_mappings
+from dataflow.tiling import MAX_WINDOWS, Tiling, legal_mappings
 from dataflow.timing import drain_cycles
 from sim.machine import CAUSES
 from sim.product import kept_macs
 from sim.result import Result
 from sim.rows import Row, tiling_schedule
+from sim.step import simulate_program
 from sim.workload import WorkloadResult, simulate_tape, simulated
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from dataflow.chain import Shape
     from dataflow.config import SatConfig
     from dataflow.lowering import Lowered
-    from dataflow.tiling import Mapping, Tiling
+    from dataflow.tiling import Mapping
     from sim.result import HostTotals
 
 
@@ -64,6 +66,13 @@ def run_tape(tape: Tape, config: SatConfig, host: HostTotals) -> TapeResult:
         rows.append(row)
         at += row.cycles
     return TapeResult(config=config, rows=tuple(rows), macs_full=workload.macs_full, host=host, workload=workload)
+
+
+def run_lowered(products: Sequence[Product], config: SatConfig, host: HostTotals) -> Result:
+    """Run products with external memory, each in the quickest way; W is read as it stands, nothing is updated."""
+    program = lowered_program([lower(product, config) for product in products], Weights())
+    full = sum(product.macs_full for product in products)
+    return simulate_program(program, macs_full=full, host=host)
 
 
 def product_values(product: Product, config: SatConfig) -> np.ndarray:
@@ -149,8 +158,6 @@ def chain_duration(config: SatConfig, shapes: tuple[Shape, ...], pattern: Patter
 
 def _os_chain_duration(config: SatConfig, mapping: Mapping, shapes: tuple[Shape, ...]) -> Duration:
     """Sum up a chain of OS products: one fill in front, one finish behind, a drain between any two."""
-    from dataflow.tiling import Tiling
-
     tilings = [Tiling(config, mapping, m, k, n, count) for m, k, n, count in shapes]
     found = [tiling.duration for tiling in tilings]
     between = sum(max(0, drain_cycles(config) - tiling.windows * tiling.window) for tiling in tilings[1:])

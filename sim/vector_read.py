@@ -37,7 +37,7 @@ class VectorRead:
         self._level = [0] * 4
         self._blocks, self._base, self._half = blocks, instruction["g_at"], 0
         self._beat = 0
-        self._asking = True
+        self._asking = True  # False: no stream can ask before another row is taken
         self._order: deque[tuple[int, int]] = deque()  # stream and beats of the bursts under way
 
     @property
@@ -63,6 +63,7 @@ class VectorRead:
         if asked >= 0:
             self._ask(asked)
         if taken:
+            self._asking = True
             for stream in (WEIGHTS, MOMENTA, GRADIENT, MASK) if next_mask else (WEIGHTS, MOMENTA, GRADIENT):
                 self._level[stream] -= 1
                 self._room[stream] += 1
@@ -83,7 +84,7 @@ class VectorRead:
             if space > most and left[stream] and space >= self._size(stream):
                 best, most = stream, space
         if best < 0:
-            self._asking = any(left)
+            self._asking = False
         return best
 
     def _ask(self, stream: int) -> None:

@@ -34,6 +34,7 @@ class VectorWrite:
         self._unasked = [0] * 5
         self._level = [0] * 5
         self._waiting = self._beat = 0
+        self._asking = False  # False: no stream can ask before another beat comes
         self._order: deque[tuple[int, int]] = deque()  # stream and beats of the bursts whose beats wait
 
     @property
@@ -58,10 +59,9 @@ class VectorWrite:
 
     def tick(self, granted: bool, pulled: bool, acknowledged: bool, flush: bool, pregen: PregenTiming) -> None:
         """End the cycle. granted, pulled, acknowledged: the port; flush: nothing more comes; pregen: in this cycle."""
-        waiting = self._waiting
         if self.request is None or granted:
             self.request = None
-            if waiting != WAITING:
+            if (self._asking or flush) and self._waiting != WAITING:
                 self._ask(flush)
         if acknowledged:
             self._waiting -= 1
@@ -69,6 +69,7 @@ class VectorWrite:
         if pulled:
             self._pull()
         for stream in arriving:
+            self._asking = True
             self._level[stream] += 1
             self._unasked[stream] += 1
 
@@ -107,3 +108,4 @@ class VectorWrite:
             self._at[stream] = (at + size) & _OFFSETS
             self._waiting += 1
             return
+        self._asking = False

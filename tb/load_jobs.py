@@ -83,7 +83,7 @@ def _random_act(rng: np.random.Generator, config: SatConfig) -> Instruction:
     if mode == ActMode.WS_ROWS:
         rows, k = _upto(rng, min(120, room // group)), int(rng.integers(config.rows * group)) + 1
     else:
-        k = _upto(rng, min(120, (room >> log2_a) // group * group))
+        k = _upto(rng, min(400, (room >> log2_a) // group * group))
         rows = _upto(rng, config.rows << log2_a)
     beats = -(-(rows if mode == ActMode.OS_COLUMNS else k) // HALVES)
     return Instruction(

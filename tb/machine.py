@@ -92,6 +92,10 @@ class Machine:
                 self._loaded[name] = value
         await self._lite.write("command", Command.START)
 
+    def forget(self) -> None:
+        """Write all registers again before the next run."""
+        self._loaded = {}
+
     async def report(self) -> Report:
         """Return what the registers say about the last run."""
         assert self._space.wrong is None, self._space.wrong

@@ -1,6 +1,6 @@
 """Bench of the update engine: RTL against sim.vector cycle by cycle, memory against sim.update_values.
 
-Job: instructions: how many; k, n: largest sizes. Saves cycles, rows, stalls seen, flags raised.
+Job: instructions: how many; k, n: largest sizes. Saves cycles, rows, holds, overflows, resets, most writes that waited.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REGION_BEATS: Final = 6000
+QUIET: Final = 20
+"""Cycles without a write after which a memory that is late with acknowledgements gives one."""
+
 OFFSET_MASK: Final = (1 << 34) - 1
 
 
@@ -32,22 +35,35 @@ OFFSET_MASK: Final = (1 << 34) - 1
 class Ports:
     """Memory behind the ports of the engine, with random delays.
 
-    slow: probability that the memory does nothing in a cycle: accept a request, return or take a beat, acknowledge.
+    slow: probability that memory does not, in a cycle: accept a read, a write, return a beat, take one, acknowledge.
+    late: it acknowledges only when nothing else is left to do, so that the engine comes to wait for it.
     """
 
     memory: list[NDArray[np.uint8]]
-    rng: np.random.Generator
-    slow: float
+    slow: NDArray[np.float64]
+    late: bool = False
+    base: int = 0  # offset of the first beat of `memory`
     reads: deque[tuple[int, int]] = field(default_factory=deque)  # region, beat
     writes: deque[list[int]] = field(default_factory=deque)  # region, next beat, beats left
     unanswered: int = 0
+    waiting: int = 0  # writes that were accepted and not acknowledged
+    most: int = 0
+    quiet: int = 0  # cycles since a write was accepted or a beat of it taken
 
     def accept(self, read: Burst | None, write: Burst | None) -> None:
         """Take note of requests that were accepted in this cycle."""
+        self.quiet = 0 if self.writes or write is not None else self.quiet + 1
         if read is not None:
-            self.reads.extend((read.region, read.offset + beat) for beat in range(read.beats))
+            self.reads.extend((read.region, read.offset - self.base + beat) for beat in range(read.beats))
         if write is not None:
-            self.writes.append([write.region, write.offset, write.beats])
+            self.writes.append([write.region, write.offset - self.base, write.beats])
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+
+    def answer(self) -> None:
+        """Acknowledge the oldest write."""
+        self.unanswered -= 1
+        self.waiting -= 1
 
     def fetch(self) -> int:
         """Return the next beat that was asked for."""
@@ -107,6 +123,18 @@ def fill(memory: list[NDArray[np.uint8]], update: Instruction, rng: np.random.Ge
         g[rng.integers(0, len(g))] = rng.choice([np.inf, np.nan])
 
 
+def moved(update: Instruction, base: int) -> Instruction:
+    """Return an UPDATE with all offsets higher by `base`."""
+    ats = {name: at + base for name, at in update.fields.items() if name.endswith("_at")}
+    return Instruction(update.opcode, update.fields | ats)
+
+
+def random_delays(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return `Ports.slow`."""
+    slow = np.full(5, rng.choice([0.0, 0.0, 0.1, 0.5, 0.9]))
+    return slow if rng.random() < 0.5 else rng.choice([0.0, 0.0, 0.5, 0.9], 5)
+
+
 def burst_of(word: int) -> Burst:
     """Return the burst of a request payload (hw.ports.burst_layout)."""
     return Burst(word & 3, word >> 2 & OFFSET_MASK, (word >> 36 & 15) + 1)
@@ -153,7 +181,7 @@ class Bench:
         accept_read, accept_write, arrives, pulls, answers = (self.rng.random(5) >= ports.slow).tolist()
         arrives = arrives and bool(ports.reads)
         pulls = pulls and bool(ports.writes)
-        answers = answers and ports.unanswered > 0
+        answers = answers and ports.unanswered > 0 and (ports.quiet > QUIET or not ports.late)
         dut.work__start__valid.value = int(start is not None)
         dut.work__start__payload.value = start.encode() if start is not None else int(self.rng.integers(0, 1 << 62))
         dut.read__request__ready.value = int(accept_read)
@@ -163,7 +191,8 @@ class Bench:
             dut.read__data.value = ports.fetch()
         dut.write__pull.value = int(pulls)
         dut.write__acknowledged.value = int(answers)
-        ports.unanswered -= answers
+        if answers:
+            ports.answer()
         dut.clear.value = int(clear)
         await ReadOnly()
         self.compare()
@@ -202,7 +231,7 @@ async def against_model(dut: Any) -> None:
     bench = Bench(dut, rng)
     Clock(dut.clk, 10, "ns").start()
     await bench.reset()
-    counts = {"held": 0, "overflows": 0, "resets": 0, "rows": 0}
+    counts = {"held": 0, "overflows": 0, "resets": 0, "rows": 0, "writes_waiting": 0}
     sticky = False
     for number in range(job["instructions"]):
         update = random_update(rng, job["k"], job["n"])
@@ -210,19 +239,23 @@ async def against_model(dut: Any) -> None:
         fill(memory, update, rng)
         wanted = [region.copy() for region in memory]
         hold = bool(rng.random() < 0.2)
-        ports = Ports(memory, rng, float(rng.choice([0.0, 0.0, 0.1, 0.5, 0.9])))
+        late = bool(rng.random() < 0.2)
+        base = int(rng.integers(0, 1 << 33)) if rng.random() < 0.5 else 0
+        ports = Ports(memory, np.zeros(5) if late else random_delays(rng), late, base)
+        placed = moved(update, base)
         if number % 6 == 5:
-            assert not await _run(bench, ports, update, hold, int(rng.integers(1, 40 + update["k"])))
+            assert not await _run(bench, ports, placed, hold, int(rng.integers(1, 40 + update["k"])))
             await bench.reset()
             counts["resets"] += 1
             sticky = False
             continue
-        await _run(bench, ports, update, hold, None)
+        await _run(bench, ports, placed, hold, None)
         sticky |= apply_update(update, wanted, hold)
         for name, region, expected in zip(("0", "1"), memory, wanted, strict=True):
             beats = np.flatnonzero((region != expected).reshape(-1, BEAT_BYTES).any(axis=1))
             assert not len(beats), f"instruction {number} {update.fields}: region {name} differs in beats {beats[:20]}"
         assert bench.overflow == sticky
+        counts["writes_waiting"] = max(counts["writes_waiting"], ports.most)
         counts["held"] += hold
         counts["overflows"] += sticky
         counts["rows"] += UpdateShape.of(update).blocks * update["k"]

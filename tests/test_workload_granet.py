@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,16 +23,15 @@ from algorithms.workloads.granet import (
     SMALL,
     Schedule,
     layer_densities,
+    prune_and_grow,
     teacher_error,
     train,
 )
 from algorithms.workloads.networks import MlpSize, convolutions, mlp
+from algorithms.workloads.parameters import Parameter
 from algorithms.workloads.planted import sparse_teacher
 from algorithms.workloads.program import Program, Tensor
 from algorithms.workloads.registry import record
-
-if TYPE_CHECKING:
-    from algorithms.workloads.parameters import Parameter
 
 
 def test_the_cubic_schedule_at_the_quarters() -> None:
@@ -150,6 +147,27 @@ def test_density_follows_the_schedule_and_then_stays() -> None:
         assert w.keep is not None
         assert not w.array[~w.keep].any()
         assert not w.state["velocity"][~w.keep].any()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_without_growing_it_is_gradual_pruning_and_with_it_as_dense(fraction: float) -> None:
+    rng = np.random.default_rng(3)
+    weights = [Parameter(name, shape, rng.standard_normal(shape)) for name, shape in (("a", (20, 30)), ("b", (30, 7)))]
+    schedule = Schedule(steps=80, every=10, stop=40, final=0.1, fraction=fraction, lr=0.1)
+    total, returned = sum(w.size for w in weights), 0
+    for step in range(10, 80, 10):
+        before = [np.ones(w.shape, bool) if w.keep is None else w.keep for w in weights]
+        magnitudes = np.concatenate(
+            [np.where(k, np.abs(w.array), 0).ravel() for w, k in zip(weights, before, strict=True)]
+        )
+        prune_and_grow(weights, [rng.standard_normal(w.shape) for w in weights], schedule, step)
+        density = cubic_density(step, 0, 40, 1.0, 0.1)
+        after = np.concatenate([w.keep.ravel() for w in weights if w.keep is not None])
+        assert after.sum() == int(density * total)  # equal density, whether it grows or not
+        returned += int((after & ~np.concatenate([k.ravel() for k in before])).sum())
+        if not fraction:
+            assert set(np.flatnonzero(after)) == set(np.argsort(-magnitudes, kind="stable")[: int(density * total)])
+    assert (returned > 0) is (fraction > 0)
 
 
 def test_without_pruning_and_growing_it_is_plain_sgd() -> None:

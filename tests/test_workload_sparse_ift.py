@@ -106,6 +106,7 @@ def test_rigl_keeps_the_count_and_starts_grown_weights_at_zero() -> None:
         w.value = np.where(mask, w.array, 0)
         w.state["velocity"] = w.array.copy()
         grad = rng.standard_normal((32, 8))
+        ever = [mask]
         for _ in range(3):
             before = w.keep
             ift.rigl(w, grad, 0.4)
@@ -115,6 +116,10 @@ def test_rigl_keeps_the_count_and_starts_grown_weights_at_zero() -> None:
             assert not w.array[w.keep & ~before].any()
             assert not w.state["velocity"][~w.keep].any()
             w.value = np.where(w.keep, w.array + 1e-3, 0)
+            ever.append(ever[-1] | w.keep)
+            grad = rng.standard_normal((32, 8))
+        # More and more weights have been active at some time (in-time over-parametrisation).
+        assert sum(mask.sum() for mask in ever) > 4 * ever[0].sum()
         before = w.keep
         ift.rigl(w, grad, 0.0)
         assert before is not None

@@ -84,14 +84,14 @@ def run(options: argparse.Namespace) -> Answer:
     from dataflow.memory_plan import check_buffers, memory_plan
     from dataflow.readers.tape import SUFFIX
     from sim.ablation import ablations
+    from sim.api import simulate
     from sim.energy import step_energy
-    from sim.step import simulate_step
 
     taped = Path(options.model).suffix == SUFFIX
     step, dense, masks = _tape_steps(options) if taped else _steps(options)
     try:
         plan, buffers = memory_plan(step, options.config), check_buffers(options.config)
-        result, full = simulate_step(step, options.config), simulate_step(dense, options.config)
+        result, full = simulate(step, options.config), simulate(dense, options.config)
     except ValueError as error:
         raise InputError(f"{options.model}: {error}") from None
     if step.method != "dense" and step.macs_kept == step.macs_dense and not taped:
@@ -251,8 +251,8 @@ def _layers(result: StepResult) -> str:
             rows.append((str(row["name"]), str(row["stage"]), "", "", str(row["cycles"]), "", "", "", "", ""))
             continue
         values: dict[str, Any] = row
-        waits = {cause: values[cause] for cause in result.causes if cause != "steps"}
-        worst = max(waits, key=lambda cause: waits[cause])
+        waits = sorted(result.stalls, key=lambda cause: -values[cause])[:2]
+        worst = [f"{cause} {values[cause] / values['cycles']:.1%}" for cause in waits if values[cause]]
         size = values["bytes_a"] + values["bytes_w"] + values["bytes_y"]
         rows.append(
             (
@@ -262,7 +262,7 @@ def _layers(result: StepResult) -> str:
                 f"{values['tile_rows']}x{values['tile_columns']}",
                 str(values["cycles"]),
                 f"{values['utilization']:.1%}",
-                f"{worst} {waits[worst] / values['cycles']:.1%}",
+                ", ".join(worst),
                 f"{size / 1e6:.1f}",
                 f"{values['macs_per_byte']:.0f}",
                 values["limit"],

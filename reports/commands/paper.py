@@ -39,17 +39,17 @@ def run(options: argparse.Namespace) -> Answer:
     from dataflow.models import load_model
     from dataflow.step import training_products
     from sim.ablation import ablations
-    from sim.step import simulate_step
+    from sim.api import simulate
 
     rows, ablation = [], {}
     for name in NETWORKS:
         layers = load_model(name, options.batch)
         dense_step = training_products(layers, "dense")
-        dense = simulate_step(dense_step, options.config)
+        dense = simulate(dense_step, options.config)
         row: dict[str, Any] = {"model": name, "dense_utilization": dense.utilization, "dense_seconds": dense.seconds}
         for text in SHARE:
             step = training_products(layers, "bdwp", Pattern.parse(text))
-            speedup = dense.cycles / simulate_step(step, options.config).cycles
+            speedup = dense.cycles / simulate(step, options.config).cycles
             row[text] = {"speedup": speedup, "bound": step.bound, "share": speedup / step.bound}
             if text == "2:8" and not options.no_ablation:
                 for variant in ablations(step, dense_step, options.config):
