@@ -8,7 +8,7 @@ IEEE TCAD 2007. The factor from 45 nm to 16 nm and the power at rest are estimat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from sim.result import Result
@@ -32,7 +32,14 @@ class EnergyTable:
     rest_watts: float = 15.0
 
 
-UPDATE_OPERATIONS = 6
+SOURCES: Final = (
+    "operations and on-chip memory, 45 nm: M. Horowitz, ISSCC 2014",
+    "FPGA over ASIC: I. Kuon and J. Rose, IEEE TCAD 2007",
+    "DDR4, 45 to 16 nm, power at rest: estimates without a source",
+)
+"""Where the numbers of `EnergyTable` come from."""
+
+UPDATE_OPERATIONS: Final = 6
 """Operations per weight and update: three multiplications and three additions (docs/arithmetic.md)."""
 
 
@@ -51,10 +58,11 @@ class Energy:
         """Sum of all parts."""
         return self.macs + self.update + self.buffers + self.memory + self.rest
 
-    def record(self) -> dict[str, float | str]:
+    def record(self) -> dict[str, float | str | list[str]]:
         """Return the parts as plain values; the keys say what the numbers are."""
         return {
             "kind": "modelled, not measured",
+            "sources": list(SOURCES),
             "macs_joule": self.macs,
             "update_joule": self.update,
             "buffers_joule": self.buffers,

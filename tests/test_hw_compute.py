@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.rtl
 
-TINY = preset("tiny").replace(act_depth=1024, weight_depth=1024, sum_depth=512)
+TINY = preset("tiny").replace(act_depth=4096, weight_depth=4096, sum_depth=512)
 SLICED = TINY.replace(rows=3, columns=5, row_slices=(1,), column_slices=(2, 4), act_lanes=2)
 
 

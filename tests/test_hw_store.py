@@ -31,7 +31,7 @@ def test_rtl_against_model(rows: int, columns: int) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (8, 8), (2, 16), (2, 32), (1, 1), (2, 31)])
 def test_rtl_against_model_long(rows: int, columns: int) -> None:
-    assert check(rows, columns, 300, seed=2)["beats"] > 3_000
+    assert check(rows, columns, 300, seed=2)["beats"] > 1_500
 
 
 @pytest.mark.parametrize(("columns", "beats"), [(1, 1), (4, 1), (16, 1), (32, 2), (5, 2), (31, 3)])
