@@ -70,7 +70,7 @@ def _random_words(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Replace instructions by noise with a known opcode."""
     for at in rng.integers(len(words), size=int(rng.integers(1, 4))):
         words[at] = np.frombuffer(rng.bytes(_BYTES), np.uint8)
-        words[at, 0] = words[at, 0] & 0xF0 | int(rng.integers(1, 6))
+        words[at, 0] = words[at, 0] & 0xF0 | int(rng.integers(1, 7))
     return words
 
 

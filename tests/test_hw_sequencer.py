@@ -36,6 +36,7 @@ def test_rtl_against_model_long() -> None:
 LEGAL = {
     Opcode.LOAD_ACT: {"rows": 32, "k": 64, "log2_a": 3, "log2_m_less_1": 0, "base": 2048 - 512},
     Opcode.LOAD_WGT: {"blocks": 1, "outer": 4, "inner": 8, "log2_a": 1, "pad": 3, "base": 2048 - 140},
+    Opcode.STAGE: {"outer": 8, "inner": 64, "base": 511},
     Opcode.COMPUTE: {"windows": 8, "n_less_1": 1, "log2_m_less_1": 2, "log2_a": 1, "capture": 1024 - 32},
     Opcode.STORE: {"rows": 8, "columns": 16, "log2_a": 1, "capture": 1024 - 32, "lane": 12},
     Opcode.UPDATE: {"k": 1, "n": 1, "shift": 24},
@@ -60,6 +61,10 @@ ILLEGAL = [
     (Opcode.LOAD_WGT, {"log2_a": 2, "lane": 4}, "lane and blocks"),
     (Opcode.LOAD_WGT, {"dense": 1, "lane": 8}, "lane and blocks"),
     (Opcode.LOAD_WGT, {"pad": 4}, "weight_depth"),
+    (Opcode.STAGE, {"inner": 0}, "inner >= 1"),
+    (Opcode.STAGE, {"outer": 0}, "outer >= 1"),
+    (Opcode.STAGE, {"inner": 65}, "stage_depth"),
+    (Opcode.STAGE, {"base": 512}, "base < stage_depth"),
     (Opcode.COMPUTE, {"n_less_1": 8}, "N <= M"),
     (Opcode.COMPUTE, {"windows": 0}, "windows >= 1"),
     (Opcode.COMPUTE, {"log2_a": 2}, "a M <= 16"),
@@ -105,7 +110,7 @@ def test_each_rule_is_found(opcode: Opcode, changes: dict[str, int], rule: str) 
 
 
 def test_unknown_opcodes() -> None:
-    assert [error_code(code, TINY) for code in (0, 6, 14)] == [ErrorCode.OPCODE] * 3
+    assert [error_code(code, TINY) for code in (0, 7, 14)] == [ErrorCode.OPCODE] * 3
 
 
 def test_machines_have_sides_of_powers_of_two() -> None:
