@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from dataflow.config import preset
-from dataflow.isa import ErrorCode, Instruction, Opcode
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from dataflow.config import SatConfig, preset
+from dataflow.isa import INSTRUCTIONS, ErrorCode, Instruction, Opcode
 from dataflow.legal import check, check_machine, error_code
+from hw.fetch import Check
 from hw.sequencer import Sequencer
 from hw.verilog import emit
+from tb.machine_jobs import random_job
 from tb.runner import build, run
 
 TINY = preset("tiny")
+TWO_LANES = TINY.replace(name="two lanes", act_lanes=2)
 
 
 def check_rtl(runs: int, seed: int) -> dict[str, int]:
@@ -120,3 +127,39 @@ def test_machines_have_sides_of_powers_of_two() -> None:
         check_machine(TINY.replace(columns=64))
     with pytest.raises(ValueError, match="sum_depth is 64"):
         check_machine(preset("small").replace(rows=16, sum_depth=64))
+
+
+def words_at_the_limit(config: SatConfig, rng: np.random.Generator) -> list[int]:
+    """Return instructions of random jobs, and the same with one field changed."""
+    found = {i.encode() for seed in range(12) for i in random_job(config, seed).code.instructions[:20]}
+    words = sorted(found)
+    for word in sorted(found):
+        layout = INSTRUCTIONS[Opcode(word & 15)]
+        fields = layout.unpack(word)
+        for _ in range(3):
+            name = str(rng.choice(list(fields)[1:]))
+            top = (1 << layout.widths()[name]) - 1
+            choices = (0, 1, top, fields[name] ^ 1, min(fields[name] + 1, top), int(rng.integers(1 << 62)) & top)
+            words.append(layout.pack(**{**fields, name: choices[int(rng.integers(len(choices)))]}))
+    return words
+
+
+@pytest.mark.parametrize("config", [TINY, TWO_LANES, preset("vcu1525")], ids=lambda config: config.name)
+def test_circuit_checks_as_the_model(config: SatConfig) -> None:
+    dut = Check(config)
+    words = words_at_the_limit(config, np.random.default_rng(5))
+    wrong = []
+
+    async def play(ctx: Any) -> None:
+        for word in words:
+            ctx.set(dut.word, word)
+            await ctx.tick().repeat(2)
+            if ctx.get(dut.code) != error_code(word, config):
+                wrong.append(Instruction.decode(word))
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(play)
+    simulator.run()
+    assert not wrong
+    assert sum(error_code(word, config) is ErrorCode.FIELD for word in words) > 40
