@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, str]] = {
     "gemm": "reports.commands.gemm",
     "model": "reports.commands.model",
     "paper": "reports.commands.paper",
+    "program": "reports.commands.program",
     "rtl": "reports.commands.rtl",
     "study": "reports.commands.study",
     "train": "reports.commands.train",

@@ -17,7 +17,11 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dataflow.config import SatConfig
+    from dataflow.machine.tensors import Place
     from tb.runner import Built, Results
 
 BENCH: Final = "tb.machine_runs"
@@ -82,6 +86,16 @@ def verify_fuzz(config: SatConfig, programs: int, seed: int) -> FuzzVerdict:
     saved = _bench(build_machine(config), config, "fuzz", seed, programs, pauses=0.0)
     wrong = tuple(json.loads(saved["wrong"]))
     return FuzzVerdict(int(saved["programs"]), int(saved["mismatches"]), wrong, json.loads(saved["ends"]))
+
+
+def run_image(
+    config: SatConfig, regions: list[NDArray[np.uint8]], place: Place
+) -> tuple[dict[str, int], list[NDArray[np.uint8]]]:
+    """Run the program in `regions` on the RTL; return its counters and the regions as it left them."""
+    job: dict[str, Any] = {f"region{number}": region for number, region in enumerate(regions)}
+    job |= {"config": config.name, "place": [place.region, place.at, place.beats]}
+    saved = _run(build_machine(config), "image", job).saved
+    return saved["counters"], [saved[f"region{number}"] for number in range(len(regions))]
 
 
 def train_on_rtl(

@@ -16,6 +16,7 @@ from algorithms.recipes import run_name
 from algorithms.results import run_logged
 from dataflow.config import SatConfig, preset
 from dataflow.isa import ErrorCode
+from dataflow.machine.tensors import Place
 from sim.sat import Report, Sat, launch
 from sim.training import MachineTrainer, ProgramRun
 from tb.jobs import load_job, save_result
@@ -26,7 +27,7 @@ from tb.machine_jobs import MachineJob, random_job
 if TYPE_CHECKING:
     from algorithms.data import Dataset
     from algorithms.train import Progress
-    from dataflow.machine.tensors import Image, Place
+    from dataflow.machine.tensors import Image
 
 RESULT_FIELDS: Final = (
     "losses",
@@ -90,6 +91,20 @@ async def fuzz(dut: Any) -> None:
         ends[found.error.name] = ends.get(found.error.name, 0) + 1
         _tell(job, seed)
     save_result(programs=sum(ends.values()), mismatches=len(wrong), wrong=json.dumps(wrong), ends=json.dumps(ends))
+
+
+@cocotb.test()
+async def image(dut: Any) -> None:
+    """One program in its memory."""
+    job = load_job()
+    config = machine_config(job["config"])
+    machine = Machine(dut, config)
+    await machine.start()
+    regions = [job[name] for name in sorted(name for name in job if name.startswith("region"))]
+    region, at, beats = (int(value) for value in job["place"])
+    report = await machine.run(launch(regions, Place("program", region, at, beats)), regions)
+    assert report.error is ErrorCode.NONE, f"ended in {report.error.name} at {report.error_index}"
+    save_result(counters=report.counters, **{f"region{number}": data for number, data in enumerate(regions)})
 
 
 @cocotb.test()

@@ -1,0 +1,145 @@
+"""`nmsat program`: one product as instructions of the machine, with what they cost and, if asked, the proof."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from reports.commands.base import Answer, Command, InputError, add_shape, output_folder, table, whole
+
+if TYPE_CHECKING:
+    from reports.programs import ProductProgram
+
+MAX_MACS: Final = 1 << 30
+"""Most multiply-adds of a product, kept ones: the simulator goes through every cycle of the machine."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_shape(parser)
+    parser.add_argument(
+        "--transposed", action="store_true", help="A is read transposed and W dense, as in a weight gradient"
+    )
+    parser.add_argument(
+        "--conv",
+        type=convolution,
+        metavar="B,H,W,C,KERNEL,STRIDE,PADDING",
+        help="A stands for the windows of an image; M and K must be those of the convolution",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write program (binary, text, JSON) and memory here")
+    parser.add_argument("--rtl", action="store_true", help="run the program on the Verilated RTL too and compare")
+
+
+def convolution(text: str) -> tuple[int, ...]:
+    """Read batch, height, width, channels, kernel, stride, padding."""
+    parts = text.split(",")
+    if len(parts) != 7:
+        raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be B,H,W,C,KERNEL,STRIDE,PADDING")
+    low = (1, 1, 1, 1, 1, 1, 0)
+    return tuple(whole(part, least, 4095) for part, least in zip(parts, low, strict=True))
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Assemble, run, compare."""
+    from reports.programs import run_on_simulator, write_program
+
+    try:
+        program = _program(options)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if program.macs > MAX_MACS:
+        raise InputError(f"the product has {program.macs} multiply-adds; the limit is {MAX_MACS}; choose a smaller one")
+    before = [region.copy() for region in program.image.regions]
+    report = run_on_simulator(options.config, program)
+    values = _values(options, program, report.counters)
+    if options.rtl:
+        values |= _on_rtl(options, program, before, report)
+    if options.out is not None:
+        with output_folder(options.out) as folder:
+            write_program(folder, program, values)
+    return Answer(values, _text(values, options.out), ok=values.get("match", True))
+
+
+def _program(options: argparse.Namespace) -> ProductProgram:
+    from algorithms.tape import ConvShape
+    from reports import programs
+
+    shape = (options.m, options.k, options.n)
+    if options.transposed:
+        if options.pattern is not None or options.conv is not None:
+            raise ValueError("--transposed reads two dense matrices; leave out --pattern and --conv")
+        return programs.gradient_program(options.config, shape, options.dataflow, options.seed)
+    if options.conv is None:
+        return programs.matrix_program(options.config, shape, options.pattern, options.dataflow, options.seed)
+    b, h, w, c, kernel, stride, padding = options.conv
+    pairs = [(kernel, kernel), (stride, stride), (padding, padding), (1, 1)]
+    conv = ConvShape(b, h, w, c, options.n, pairs[0], pairs[1], pairs[2], pairs[3])
+    program = programs.convolution_program(options.config, conv, options.pattern, options.seed)
+    code = program.cut.code
+    if (code.m, code.k) != (options.m, options.k):
+        raise ValueError(f"M, K are {options.m}, {options.k}; this convolution has {code.m}, {code.k}")
+    return program
+
+
+def _values(options: argparse.Namespace, program: ProductProgram, counters: dict[str, int]) -> dict[str, Any]:
+    mapping, cycles = program.cut.mapping, counters["cycles"]
+    return {
+        "config": options.config.name,
+        "m": options.m,
+        "k": options.k,
+        "n": options.n,
+        "pattern": str(options.pattern or "dense"),
+        "seed": options.seed,
+        "dataflow": mapping.name,
+        "rectangle": f"{mapping.a}x{mapping.b}",
+        "group": f"{mapping.n}:{mapping.m}",
+        "instructions": len(program.code.instructions),
+        "cycles": cycles,
+        "macs": program.macs,
+        "utilization": program.macs / (cycles * options.config.elements),
+        "counters": counters,
+    }
+
+
+def _on_rtl(options: argparse.Namespace, program: ProductProgram, before: list[Any], report: Any) -> dict[str, Any]:
+    from reports.machine_runs import run_image
+
+    print("nmsat: running the program on the RTL", file=sys.stderr)
+    found, regions = run_image(options.config, before, program.place)
+    same = all((mine == theirs).all() for mine, theirs in zip(regions, program.image.regions, strict=True))
+    wrong = [name for name, value in report.counters.items() if found[name] != value]
+    return {
+        "match": bool(same) and not wrong,
+        "cycles_rtl": found["cycles"],
+        "memory_equal": bool(same),
+        "differs": wrong,
+    }
+
+
+def _text(values: dict[str, Any], out: Path | None) -> str:
+    shape = f"{values['m']} x {values['k']} x {values['n']}, {values['pattern']}"
+    lines = [
+        (
+            f"{shape}, configuration {values['config']}: {values['dataflow'].upper()} {values['rectangle']}, groups "
+            f"{values['group']}, {values['instructions']} instructions"
+        ),
+        f"cycles {values['cycles']}, utilization {values['utilization']:.1%}, memory and start included",
+        "",
+        table(("counter", "value"), [(name, str(value)) for name, value in values["counters"].items()]),
+    ]
+    if "match" in values:
+        result = "equal in memory, cycles and counters" if values["match"] else f"DIFFERENT: {values['differs']}"
+        lines += ["", f"RTL: {values['cycles_rtl']} cycles, {result}"]
+    if out is not None:
+        lines += ["", f"written to {out}"]
+    return "\n".join(lines)
+
+
+COMMAND = Command(
+    summary="Assemble a product into a machine program and run it, memory included, on the simulator and the RTL.",
+    example="nmsat program 64 288 32 --pattern 2:8 --conv 4,8,8,32,3,2,1 --config small --out out/program",
+    add_arguments=add_arguments,
+    run=run,
+)
