@@ -27,10 +27,10 @@ def check_rtl(config: SatConfig, count: int, seed: int) -> dict[str, int]:
 @pytest.mark.rtl
 @pytest.mark.parametrize(("rows", "columns", "lanes"), [(8, 4, 1), (4, 32, 2)])
 def test_rtl_against_model(rows: int, columns: int, lanes: int) -> None:
-    counts = check_rtl(sized(rows, columns, lanes), 60, seed=1)
-    assert counts["done"] >= 60
-    assert counts["resets"] >= 4
-    assert counts["beats"] > 500
+    counts = check_rtl(sized(rows, columns, lanes), 40, seed=1)
+    assert counts["done"] >= 40
+    assert counts["resets"] >= 2
+    assert counts["beats"] > 300
 
 
 @pytest.mark.rtl
