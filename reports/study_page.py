@@ -54,7 +54,7 @@ def _paper(data: dict[str, Any]) -> str:
             str(row["seeds"]),
             f"{row['dense']:.2%}",
             f"{row['bdwp']:.2%}",
-            f"{row['loss']:.2f}",
+            _points(row["loss"]),
             "" if row["error"] is None else f"{row['error']:.2f}",
             f"{row['speedup']:.2f}",
             f"{row['bound']:.2f}",
@@ -65,8 +65,9 @@ def _paper(data: dict[str, Any]) -> str:
     errors = [row["error"] or 0.0 for row in rows]
     error = sum(e * e for e in errors) ** 0.5 / len(errors)
     text = (
-        f"BDWP 2:8 loses {loss:.2f} points on average over {len(rows)} networks (standard error {error:.2f}); the "
-        f"paper reports {data['paper_loss']:.2f} over its five, which are larger and trained on other data."
+        f"The loss of BDWP 2:8 is {_points(loss)} points on average over {len(rows)} networks (standard error "
+        f"{error:.2f}); the paper reports {data['paper_loss']:.2f} over its five, which are larger and trained on other "
+        f"data."
     )
     return f"{text}\n\n{markdown(header, lines)}"
 
@@ -87,7 +88,7 @@ def _line(row: dict[str, Any], dense: float | None) -> tuple[str, ...]:
         f"`{row['network']}-{row['method']}{pattern}`",
         _seeds(row["run_seeds"]),
         f"{row['accuracy']:.2%} +- {100 * row['spread']:.2f}",
-        "" if row["loss_points"] is None else f"{row['loss_points']:.2f}",
+        _points(row["loss_points"]),
         f"{row['macs_kept']:.3g}" + ("" if dense is None else f" ({row['macs_kept'] / dense:.0%})"),
         _spaced(sat["cycles"]),
         f"{sat['speedup']:.2f}",
@@ -105,7 +106,7 @@ def _ablations(rows: Sequence[dict[str, Any]]) -> str:
             row["label"],
             _seeds(row["run_seeds"]),
             f"{row['accuracy']:.2%} +- {100 * row['spread']:.2f}",
-            "" if row["loss_points"] is None else f"{row['loss_points']:.2f}",
+            _points(row["loss_points"]),
             _spaced(row["sat"]["cycles"]),
             _share(row["sad_ff"]),
             _share(row["sad_bp"]),
@@ -153,6 +154,11 @@ def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}-{seeds[-1]}"
     return ", ".join(map(str, seeds))
+
+
+def _points(value: float | None) -> str:
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    return "" if value is None else f"{round(value, 2) + 0:.2f}"
 
 
 def _share(value: float) -> str:

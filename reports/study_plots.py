@@ -107,7 +107,7 @@ def _pareto_panel(axes: Axes, network: str, rows: Sequence[dict[str, Any]]) -> N
             alpha=0.9,
             zorder=3 if row["method"] in ("dense", "bdwp") else 2,
         )
-    axes.set(title=network, xlabel="SAT cycles per step, thousands", xlim=(0, None))
+    axes.set(title=network, xlabel="SAT cycles per step, thousands", xlim=(0, 1.06 * max(points)[0]))
     axes.set_ylabel("accuracy, %")
     axes.grid()
 

@@ -95,7 +95,7 @@ def test_the_page_shows_what_was_gathered(tmp_path: Path) -> None:
     assert data["rates"][0]["best"] == RATES["sgd"][0]  # all equal: the lowest
     files = {file.name: file.read_text() for file in write(data, tmp_path / "page")}
     page = files["accuracy.md"]
-    assert "loses 1.00 points on average over 1 networks" in page
+    assert "loss of BDWP 2:8 is 1.00 points on average over 1 networks" in page
     assert re.search(r"`vgg-sr-ste-1of8` \| 0 \| 97.50% \+- 0.00 \| 0.50 \|", page)
     assert "These choices would differ from the recipes: vgg." in page
     assert "| no SR-STE term | 0 | 92.00%" in page
