@@ -66,8 +66,7 @@ def _paper(data: dict[str, Any]) -> str:
     error = sum(e * e for e in errors) ** 0.5 / len(errors)
     text = (
         f"The loss of BDWP 2:8 is {_points(loss)} points on average over {len(rows)} networks (standard error "
-        f"{error:.2f}); the paper reports {data['paper_loss']:.2f} over its five, which are larger and trained on other "
-        f"data."
+        f"{error:.2f}). The paper reports {data['paper_loss']:.2f} over its five, larger ones on other data."
     )
     return f"{text}\n\n{markdown(header, lines)}"
 
