@@ -42,7 +42,8 @@ BAD_INPUT = [
     ("gemm 1 1 1 --jsn", 2, "unrecognized arguments: --jsn"),
     ("verify gemm 1 0 1", 2, "argument K: the value is '0'"),
     ("verify gemm 4096 4096 4096", 2, "the RTL runs at most 2000000 here; choose a smaller M, K or N"),
-    ("verify frob", 2, "command is 'verify frob'; known commands: verify gemm"),
+    ("verify frob", 2, "unrecognized arguments: frob"),
+    ("workload frob", 2, "command is 'workload frob'; known commands: workload list"),
     ("frobnicate", 2, "command is 'frobnicate'; known commands: "),
     ("demo --pattern dense", 2, "pattern is 'dense'; the demo compares with dense, choose N below M"),
     ("demo --out /dev/null/x", 2, "output folder is '/dev/null/x'; it cannot be written"),
@@ -114,7 +115,7 @@ def test_help_shows_an_example_that_can_be_parsed(call: Call, line: str) -> None
 def test_overview_lists_every_command(call: Call) -> None:
     text = call("--help").out
     assert all(f"\n  {name} " in text for name in nmsat.COMMANDS)
-    assert call("verify").out.count("\n  verify") == sum(name.startswith("verify") for name in nmsat.COMMANDS)
+    assert call("workload").out.count("\n  workload") == sum(name.startswith("workload") for name in nmsat.COMMANDS)
 
 
 def test_version_is_that_of_the_package(call: Call) -> None:

@@ -194,9 +194,9 @@ class Cut:
 
 
 def cuts(config: SatConfig, code: ProductCode) -> list[Cut]:
-    """Return every cut of a product that the machine can run; ValueError says what forbids the last one."""
+    """Return every cut of a product that the machine can run; ValueError says what forbids the others."""
     found: list[Cut] = []
-    reason = "no mapping"
+    reasons: dict[str, None] = {}
     candidates = legal_mappings(config, code.pattern) if code.mapping is None else [code.mapping]
     for mapping in candidates:
         packed = code.pattern is not None and (mapping.n, mapping.m) != (code.pattern.n, code.pattern.m)
@@ -206,11 +206,11 @@ def cuts(config: SatConfig, code: ProductCode) -> list[Cut]:
         try:
             cut.check()
         except ValueError as error:
-            reason = str(error)
+            reasons[str(error)] = None
             continue
         found.append(cut)
     if not found:
-        raise ValueError(f"product {code.name!r} does not run on {config.name!r}: {reason}")
+        raise ValueError(f"product {code.name!r} does not run on {config.name!r}: {'; '.join(reasons) or 'no mapping'}")
     return found
 
 

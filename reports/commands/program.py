@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from reports.programs import ProductProgram
 
 MAX_MACS: Final = 1 << 30
-"""Most multiply-adds of a product, kept ones: the simulator goes through every cycle of the machine."""
+"""Largest M x K x N: the simulator goes through every cycle of the machine."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +45,13 @@ def run(options: argparse.Namespace) -> Answer:
     """Assemble, run, compare."""
     from reports.programs import run_on_simulator, write_program
 
+    macs = options.m * options.k * options.n
+    if macs > MAX_MACS:
+        raise InputError(f"M x K x N is {macs}; the limit is {MAX_MACS}; choose a smaller product")
     try:
         program = _program(options)
     except ValueError as error:
         raise InputError(str(error)) from None
-    if program.macs > MAX_MACS:
-        raise InputError(f"the product has {program.macs} multiply-adds; the limit is {MAX_MACS}; choose a smaller one")
     before = [region.copy() for region in program.image.regions]
     report = run_on_simulator(options.config, program)
     values = _values(options, program, report.counters)
