@@ -125,11 +125,23 @@ class SatConfig:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
+ONE_CHANNEL: Final = MemoryConfig(channels=1)
+"""Memory behind the single AXI4 master of the machine (docs/machine.md)."""
+
 PRESETS: Final[dict[str, SatConfig]] = {
     config.name: config
     for config in (
-        SatConfig(name="tiny", rows=4, columns=4, act_depth=2048, weight_depth=2048, sum_depth=1024, stage_depth=512),
-        SatConfig(name="small", rows=8, columns=8),
+        SatConfig(
+            name="tiny",
+            rows=4,
+            columns=4,
+            act_depth=2048,
+            weight_depth=2048,
+            sum_depth=1024,
+            stage_depth=512,
+            memory=ONE_CHANNEL,
+        ),
+        SatConfig(name="small", rows=8, columns=8, memory=ONE_CHANNEL),
         SatConfig(
             name="vcu1525",
             rows=32,
