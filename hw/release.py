@@ -10,6 +10,7 @@ from hw.fp.f32 import F32Add, F32Multiply
 from hw.head import Head
 from hw.pregen import Pregen
 from hw.row_port import RowPort
+from hw.sat import Sat
 from hw.sore import Sore, SoreLane
 from hw.stce import Stce
 from hw.tail import Tail
@@ -18,7 +19,7 @@ from hw.verilog import emit
 from hw.wuve import WuveLane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from amaranth.lib.wiring import Component
 
@@ -36,20 +37,25 @@ REPORTED_DEPTH: Final = 4096
 """Entries of the buffers in resource reports."""
 
 
-def rtl_files(config: SatConfig) -> dict[str, str]:
-    """Return file name -> Verilog of all engines of `config`, one leaf or top per file, in the order of a file list.
+TOPS: Final[dict[str, Callable[[SatConfig], Component]]] = {**ENGINES, "sat": Sat}
+"""All tops: the engines, and the machine with its AXI ports around them."""
 
-    Leaves come before the tops that hold them. ValueError when two engines need different modules of one name.
+
+def rtl_files(config: SatConfig, tops_wanted: Sequence[str] = tuple(TOPS)) -> dict[str, str]:
+    """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
+
+    Leaves come before the tops that hold them. ValueError when two tops need different modules of one name.
     """
     leaves: dict[str, str] = {}
     tops: dict[str, str] = {}
-    for name, engine in ENGINES.items():
-        files = emit(engine(config), name)
+    for name in tops_wanted:
+        files = emit(TOPS[name](config), name)
         tops[f"{name}.v"] = files.pop(f"{name}.v")
         for file, text in files.items():
             if leaves.setdefault(file, text) != text:
                 raise ValueError(f"{file!r} of {name!r} differs from that of another engine; give one another name")
-    return {**dict(sorted(leaves.items())), **tops}
+    own = {name: text for name, text in sorted(leaves.items()) if name not in tops}
+    return {**own, **tops}
 
 
 def synthesis_tops(config: SatConfig) -> dict[str, Callable[[], Component]]:

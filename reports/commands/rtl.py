@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
-    """Generate all engines and write them with a file list and a summary of ports and parameters."""
-    from hw.release import ENGINES, rtl_files
+    """Generate all tops and write them with a file list and a summary of ports and parameters."""
+    from hw.release import TOPS, rtl_files
     from hw.verilog import read_ports
 
     with output_folder(options.out) as folder:
@@ -38,9 +38,7 @@ def run(options: argparse.Namespace) -> Answer:
         (folder / FILE_LIST).write_text("".join(f"{name}\n" for name in files))
         values: dict[str, Any] = {
             "config": dataclasses.asdict(options.config),
-            "engines": {
-                top: [dataclasses.asdict(port) for port in read_ports(files[f"{top}.v"], top)] for top in ENGINES
-            },
+            "tops": {top: [dataclasses.asdict(port) for port in read_ports(files[f"{top}.v"], top)] for top in TOPS},
             "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()},
         }
         (folder / SUMMARY).write_text(json.dumps(values, indent=1) + "\n")
@@ -62,7 +60,7 @@ def _text(options: argparse.Namespace, files: dict[str, str]) -> str:
 
 
 COMMAND = Command(
-    summary="Write the Verilog of a configuration: every engine a top module, every leaf once.",
+    summary="Write the Verilog of a configuration: the machine with its AXI ports, every engine, every leaf once.",
     example="nmsat rtl --config vcu1525 --out out/rtl",
     add_arguments=add_arguments,
     run=run,
