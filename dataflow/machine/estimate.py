@@ -32,10 +32,11 @@ def estimate_cycles(cut: Cut) -> float:
         window = window_cycles(config, mapping.n, mapping.m, mapping.a)
         command = cut.windows(tile) * window
         compute += cut.depths * len(columns) * max(command, 0 if mapping.ws else drain_cycles(config))
-    resident = cut.act_words(cut.rows[0]) * len(cut.rows) * cut.depths <= config.act_depth
-    act *= 1 if resident else len(columns)
-    kept = cut.pairs * cut.depths <= config.weight_depth
-    wgt *= 1 if kept else len(cut.rows)
+    if not cut.rows_outer:
+        resident = cut.act_words(cut.rows[0]) * len(cut.rows) * cut.depths <= config.act_depth
+        act *= 1 if resident else len(columns)
+        kept = cut.pairs * cut.depths <= config.weight_depth
+        wgt *= 1 if kept else len(cut.rows)
     store = sum(tile.rows for tile in cut.rows) * len(columns) * max(mapping.b, 3)
     start = flush_cycles_ws(config, mapping.n) if mapping.ws else drain_cycles(config)
     return max(act + wgt, compute, store) + start

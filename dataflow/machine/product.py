@@ -12,6 +12,8 @@ from dataflow.machine.estimate import estimate_cycles
 from dataflow.tiling import Mapping, legal_mappings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from algorithms.tape import Pattern
     from dataflow.config import SatConfig
     from dataflow.machine.assembler import Assembler, Block, Node
@@ -177,6 +179,22 @@ class Cut:
         """Results of a column."""
         return INTERLEAVE * (self.windows(tile) if self.mapping.ws else self.config.rows)
 
+    @property
+    def rows_outer(self) -> bool:
+        """Whether the loop over row tiles is outside: W stays in its buffer, and A would not."""
+        columns = -(-self.code.n // self.width)
+        largest = max(self.act_words(tile) for tile in self.rows)
+        acts = largest * len(self.rows) * self.depths <= self.config.act_depth
+        return not acts and self.pairs * columns * self.depths <= self.config.weight_depth
+
+    def commands(self) -> Iterator[tuple[RowTile, int, int]]:
+        """Yield (row tile, first column, array load along K) in the order in which they run."""
+        columns = range(0, self.code.n, self.width)
+        if self.rows_outer:
+            yield from ((tile, column, d) for tile in self.rows for column in columns for d in range(self.depths))
+        else:
+            yield from ((tile, column, d) for column in columns for tile in self.rows for d in range(self.depths))
+
     def check(self) -> None:
         """Raise ValueError if a buffer is too small for a tile."""
         largest = max(self.rows, key=lambda tile: tile.rows)
@@ -222,11 +240,8 @@ def choose(config: SatConfig, code: ProductCode) -> Cut:
 def assemble(out: Assembler, code: ProductCode) -> Cut:
     """Append the instructions of a product; return how it was cut."""
     cut = choose(out.config, code)
-    for column in range(0, code.n, cut.width):
-        columns = min(cut.width, code.n - column)
-        for tile in cut.rows:
-            for depth in range(cut.depths):
-                _command(out, cut, tile, (column, columns), depth)
+    for tile, column, depth in cut.commands():
+        _command(out, cut, tile, (column, min(cut.width, code.n - column)), depth)
     return cut
 
 
