@@ -83,6 +83,9 @@ def rtl_backend(job: Job, progress: Callable[[Progress], None]) -> TrainResult:
 BACKENDS: Final[dict[str, Backend]] = {"numpy": numpy_backend, "sim": sim_backend, "rtl": rtl_backend}
 """Backends by name."""
 
+ON_SAT: Final = ("sim", "rtl")
+"""Backends that cannot carry out every run; what they cannot is refused before it starts."""
+
 
 _KEPT: Final = (
     "macs_dense",
@@ -104,7 +107,7 @@ def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; known backends: {', '.join(BACKENDS)}")
-    if BACKENDS[backend] is not numpy_backend:
+    if backend in ON_SAT:
         check(job.config, job.machine)
     name = run_name(job.config)
     if job.folder is not None and finished(Cell(name, job.config), job.folder) is not None:
