@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,7 +93,7 @@ def run_image(
 ) -> tuple[dict[str, int], list[NDArray[np.uint8]]]:
     """Run the program in `regions` on the RTL; return its counters and the regions as it left them."""
     job: dict[str, Any] = {f"region{number}": region for number, region in enumerate(regions)}
-    job |= {"config": config.name, "place": [place.region, place.at, place.beats]}
+    job |= {"config": asdict(config), "place": [place.region, place.at, place.beats]}
     saved = _run(build_machine(config), "image", job).saved
     return saved["counters"], [saved[f"region{number}"] for number in range(len(regions))]
 
@@ -104,12 +104,12 @@ def train_on_rtl(
     """Run the training job of `tb.machine_runs.train`; show: called with what the bench tells after each step."""
     built = build_machine(config)
     with _told(show) as progress:
-        return _run(built, "train", {**job, "config": config.name, "progress": progress}, directory).saved
+        return _run(built, "train", {**job, "config": asdict(config), "progress": progress}, directory).saved
 
 
 def _bench(built: Built, config: SatConfig, test: str, first: int, count: int, *, pauses: float) -> dict[str, Any]:
     with tqdm(total=count, desc=test, unit="job", file=sys.stderr) as bar, _told(lambda _: _step(bar)) as progress:
-        job = {"config": config.name, "first": first, "count": count, "pauses": pauses, "progress": progress}
+        job = {"config": asdict(config), "first": first, "count": count, "pauses": pauses, "progress": progress}
         return _run(built, test, job).saved
 
 

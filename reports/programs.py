@@ -18,11 +18,10 @@ from dataflow.machine.sources import (
     ColumnsSource,
     DenseSource,
     ForwardWeights,
-    Images,
     RowsSource,
-    Tap,
-    Window,
     WindowSource,
+    taps_of,
+    window_of,
 )
 from dataflow.machine.tensors import DENSE, Image, Layout, Place
 from dataflow.machine.training import write_code
@@ -94,17 +93,12 @@ def convolution_program(config: SatConfig, conv: ConvShape, pattern: Pattern | N
     packed = pattern or DENSE
     height, width = output_size(conv)
     inputs, outputs = conv.batch * conv.height * conv.width, conv.batch * height * width
-    taps = tuple(
-        Tap(p * conv.dilation[0] - conv.padding[0], q * conv.dilation[1] - conv.padding[1])
-        for p in range(conv.kernel[0])
-        for q in range(conv.kernel[1])
-    )
+    taps = taps_of(conv)
     k = len(taps) * conv.channels_in
     rng, layout = np.random.default_rng(seed), Layout()
     x, y = layout.rows("x", 1, inputs, conv.channels_in), layout.rows("y", 2, outputs, conv.channels_out)
     w = layout.weights("w", 1, k, conv.channels_out, packed, packed, backward=False)
-    window = Window(Images(conv.batch, conv.height, conv.width), (height, width), conv.stride)
-    act = WindowSource(x, window, taps)
+    act = WindowSource(x, window_of(conv), taps)
     code = ProductCode("product", outputs, k, conv.channels_out, act, ForwardWeights(w), Sink(y), packed)
     values = _halves(rng, k, conv.channels_out)
 

@@ -23,6 +23,8 @@ from dataflow.machine.sources import (
     Tap,
     Window,
     WindowSource,
+    taps_of,
+    window_of,
 )
 from dataflow.machine.tensors import DENSE, Image, Layout, Place, Rows, Weights
 from dataflow.machine.training import write_code
@@ -191,20 +193,10 @@ def _conv(d: _Draft, channels: tuple[int, ...], outputs: tuple[int, ...]) -> Con
     return ConvShape(d.whole(1, 3), *size, c_in, c_out, kernels, stride, paddings, (1, 1))
 
 
-def _taps(conv: ConvShape) -> tuple[Tap, ...]:
-    return tuple(
-        Tap(p - conv.padding[0], q - conv.padding[1]) for p in range(conv.kernel[0]) for q in range(conv.kernel[1])
-    )
-
-
 def _pixels(conv: ConvShape) -> tuple[int, int]:
     """Return pixels of input and output."""
     height, width = output_size(conv)
     return conv.batch * conv.height * conv.width, conv.batch * height * width
-
-
-def _window(conv: ConvShape) -> Window:
-    return Window(Images(conv.batch, conv.height, conv.width), output_size(conv), conv.stride)
 
 
 def _convolution(d: _Draft) -> None:
@@ -215,7 +207,7 @@ def _convolution(d: _Draft) -> None:
     x, w = d.rows(f"{name}.x", inputs, conv.channels_in), d.weights(f"{name}.w", k, conv.channels_out, pattern)
     e = d.epilogue(outputs, conv.channels_out, name)
     y = d.rows(f"{name}.y", outputs, conv.channels_out, 2 if e.to_half else 4)
-    act = WindowSource(x, _window(conv), _taps(conv))
+    act = WindowSource(x, window_of(conv), taps_of(conv))
     d.add(name, (outputs, k, conv.channels_out), act, ForwardWeights(w), Sink(y, e), pattern)
 
 
@@ -251,7 +243,7 @@ def _gradient(d: _Draft) -> None:
     k = conv.kernel[0] * conv.kernel[1] * conv.channels_in
     x, dy = d.rows(f"{name}.x", inputs, conv.channels_in), d.rows(f"{name}.dy", outputs, conv.channels_out)
     dw = d.rows(f"{name}.dw", k, conv.channels_out)
-    act = ColumnsSource(x, outputs, _window(conv), _taps(conv))
+    act = ColumnsSource(x, outputs, window_of(conv), taps_of(conv))
     sink = Sink(dw, Epilogue(watch=bool(d.rng.random() < 0.5)))
     d.add(name, (k, outputs, conv.channels_out), act, DenseSource(dy, outputs), sink, None)
 

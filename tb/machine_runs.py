@@ -14,7 +14,7 @@ from cocotb.task import bridge, resume
 from algorithms.config import TrainConfig
 from algorithms.recipes import run_name
 from algorithms.results import run_logged
-from dataflow.config import SatConfig, preset
+from dataflow.config import MemoryConfig, SatConfig, preset
 from dataflow.isa import ErrorCode
 from dataflow.machine.tensors import Place
 from sim.sat import Report, Sat, launch
@@ -156,9 +156,12 @@ def _train(job: dict[str, Any], config: SatConfig, run_config: TrainConfig, mach
     save_result(**saved, epochs=[asdict(epoch) for epoch in result.epochs])
 
 
-def machine_config(name: str) -> SatConfig:
-    """Return a configuration by its name, as a job carries it."""
-    return preset(str(name))
+def machine_config(record: str | dict[str, Any]) -> SatConfig:
+    """Return the configuration that a job carries: the name of a preset, or its fields."""
+    if isinstance(record, str):
+        return preset(record)
+    slices = {name: tuple(record[name]) for name in ("row_slices", "column_slices")}
+    return SatConfig(**{**record, **slices, "memory": MemoryConfig(**record["memory"])})
 
 
 def differences(drawn: MachineJob, expected: MachineJob, found: Report, report: Report, *, exact: bool) -> str:

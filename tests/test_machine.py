@@ -17,6 +17,8 @@ from sim.training import MachineTrainer
 from tb.machine_fuzz import fuzzed_job
 
 TINY, SMALL = preset("tiny"), preset("small")
+TWO_LANES = TINY.replace(name="two-lanes", columns=8, act_lanes=2, row_slices=(2,), column_slices=(4,))
+"""What `vcu1525` has and the small presets have not: two activations per cycle, register slices."""
 RUN = TrainConfig(network="digits-sat", epochs=1, batch=4)
 
 
@@ -128,7 +130,7 @@ def test_training_steps_on_the_rtl(tmp_path) -> None:
 
 @pytest.mark.rtl
 @pytest.mark.long
-@pytest.mark.parametrize("config", [TINY, SMALL], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [TINY, SMALL, TWO_LANES], ids=lambda config: config.name)
 def test_many_random_programs_on_the_rtl(config) -> None:
     verdict = machine_runs.verify_jobs(config, 500, 10_000)
     assert verdict.wrong == ()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from algorithms.windows import output_size
 from dataflow.isa import HALVES, LANES, OFFSET_BITS, ActMode, Opcode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from algorithms.tape import ConvShape
     from dataflow.config import SatConfig
     from dataflow.machine.tensors import Place, Rows, Weights
     from dataflow.tiling import Mapping
@@ -97,6 +99,20 @@ class Window:
             "in_width": self.images.width,
             "in_height": self.images.height,
         }
+
+
+def window_of(conv: ConvShape) -> Window:
+    """Return the windows of a convolution's input."""
+    return Window(Images(conv.batch, conv.height, conv.width), output_size(conv), conv.stride)
+
+
+def taps_of(conv: ConvShape) -> tuple[Tap, ...]:
+    """Return the taps of a convolution, line by line of its kernel."""
+    return tuple(
+        Tap(p * conv.dilation[0] - conv.padding[0], q * conv.dilation[1] - conv.padding[1])
+        for p in range(conv.kernel[0])
+        for q in range(conv.kernel[1])
+    )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ from dataflow.machine.sources import (
     Tap,
     Window,
     WindowSource,
+    taps_of,
+    window_of,
 )
 from dataflow.machine.tensors import DENSE, Image, Layout, Place, Rows, Weights
 
@@ -228,7 +230,7 @@ def _forward(config: SatConfig, layers: list[LayerPlan]) -> tuple[Code, dict[str
         if conv is None or layer.windows:
             act = RowsSource(layer.x, layer.y.rows, w.k)
         else:
-            act = WindowSource(layer.x, _window(conv), _taps(conv))
+            act = WindowSource(layer.x, window_of(conv), taps_of(conv))
         sink = Sink(layer.y, Epilogue(relu=layer.relu))
         code = ProductCode(f"{layer.name}.ff", layer.y.rows, w.k, w.n, act, ForwardWeights(w), sink, w.ff)
         cuts[code.name] = assemble(out, code)
@@ -284,7 +286,7 @@ def _weight_gradient(layer: LayerPlan) -> ProductCode:
     if conv is None or layer.windows:
         act = ColumnsSource(layer.x, reduction)
     else:
-        act = ColumnsSource(layer.x, reduction, _window(conv), _taps(conv))
+        act = ColumnsSource(layer.x, reduction, window_of(conv), taps_of(conv))
     sink = Sink(w.gradient, Epilogue(watch=True))
     return ProductCode(f"{layer.name}.wu", w.k, reduction, w.n, act, DenseSource(layer.dy, reduction), sink)
 
@@ -312,16 +314,3 @@ def _update(out: Assembler, layer: LayerPlan, method: Method, after: Node) -> No
     written = [w.master, w.ff_place, w.mask, *([w.bp_place] if w.bp_place else [])]
     reads = [w.gradient, w.master, w.mask]
     out.emit(Opcode.UPDATE, fields, f"{layer.name}.update", after=[after], reads=reads, writes=written)
-
-
-def _window(conv: ConvShape) -> Window:
-    height, width = output_size(conv)
-    return Window(Images(conv.batch, conv.height, conv.width), (height, width), conv.stride)
-
-
-def _taps(conv: ConvShape) -> tuple[Tap, ...]:
-    return tuple(
-        Tap(p * conv.dilation[0] - conv.padding[0], q * conv.dilation[1] - conv.padding[1])
-        for p in range(conv.kernel[0])
-        for q in range(conv.kernel[1])
-    )
