@@ -158,7 +158,6 @@ def _compute(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfig
         "windows >= 1": f["windows"] >= 1,
         "a M <= 16 lanes": (2 << (f["log2_m_less_1"] + f["log2_a"])) <= config.act_bank,
         "WS: N b <= 16": os | ((n << log2_b) <= config.weight_bank),
-        "OS: no seed, no keep": ws | ((f["seed"] | f["keep"]) == 0),
         "act_base and operands within act_depth": act,
         "OS: wgt_base and pairs within weight_depth": ws
         | (f["wgt_base"] + (p["pairs"] << log2_b) <= config.weight_depth),

@@ -70,8 +70,8 @@ TILE: Final = WordLayout(
         Field("windows", 16, "OS: groups along K; WS: row blocks. At least 1"),
         Field("act_base", 16, "first beat of the tile in the activation buffers"),
         Field("wgt_base", 16, "first pair of the tile in the weight buffers"),
-        Field("seed", 1, "WS: chains continue from the sums kept by the previous command"),
-        Field("keep", 1, "WS: sums stay in the result buffers instead of leaving"),
+        Field("seed", 1, "chains continue from the sums of the previous command, which has kept them"),
+        Field("keep", 1, "sums stay, for the next command, instead of leaving"),
     ),
 )
 

@@ -210,7 +210,7 @@ class Head(wiring.Component):
                 token.log2_m_less_1.eq(shape.log2_m_less_1),
                 token.log2_a.eq(shape.log2_a),
                 token.compute.eq(self.go),
-                token.first.eq(self.fresh & self.go),
+                token.first.eq(self.fresh & self.go & (cur.ws | ~cur.seed)),  # OS: the sums are still in place
                 token.last.eq(self.ends & self.go),
                 token.fetch.eq(self.prime | self.chain | ~self.ends),
                 token.rebase.eq(self.prime | self.chain),

@@ -183,7 +183,8 @@ class Head:
         chain = ends and following
         wload = cur.ws and following and not self._loaded and weight_free
         base = nxt.act_base if chain and nxt else None
-        self.token = self._token(cur, compute=True, first=self._fresh, last=ends, base=base, wload=wload)
+        first = self._fresh and (cur.ws or not cur.seed)  # OS: the sums are still in place
+        self.token = self._token(cur, compute=True, first=first, last=ends, base=base, wload=wload)
         if self._fresh:
             self.begin = Begin(cur.windows * INTERLEAVE if cur.ws else INTERLEAVE * config.rows, cur.keep)
         self._restart_timers(cur, ends)

@@ -134,7 +134,7 @@ def random_job(config: SatConfig, seed: int) -> MachineJob:
     """Return the job of a seed: the same on every machine."""
     rng = np.random.default_rng([20260, seed])
     draft = _Draft(config, rng, Layout([0, *(int(b) * 64 for b in rng.integers(0, 4, 2)), 0]))
-    kinds = (_linear, _linear, _chain, _transposed, _convolution, _backward, _gradient, _update)
+    kinds = (_linear, _linear, _chain, _transposed, _convolution, _backward, _gradient, _update, _long)
     while not draft.what:
         for _ in range(draft.whole(1, 2)):
             kinds[draft.whole(0, len(kinds) - 1)](draft)
@@ -182,6 +182,14 @@ def _transposed(d: _Draft) -> None:
     e = d.epilogue(m, n, name)
     dw = d.rows(f"{name}.dw", m, n, 2 if e.to_half else 4)
     d.add(name, (m, rows, n), ColumnsSource(x, rows), DenseSource(dy, rows), Sink(dw, e), None)
+
+
+def _long(d: _Draft) -> None:
+    """A reduction over so many rows that a small machine takes it in several commands."""
+    rows, m, n = d.whole(200, 700), d.whole(1, 20), d.whole(1, 20)
+    name = d.name("long")
+    x, dy, dw = d.rows(f"{name}.x", rows, m), d.rows(f"{name}.dy", rows, n), d.rows(f"{name}.dw", m, n)
+    d.add(name, (m, rows, n), ColumnsSource(x, rows), DenseSource(dy, rows), Sink(dw), None)
 
 
 def _conv(d: _Draft, channels: tuple[int, ...], outputs: tuple[int, ...]) -> ConvShape:

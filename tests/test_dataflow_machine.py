@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,24 @@ def test_transposed_times_dense(config: SatConfig) -> None:
             code = ProductCode("wu", m, rows, n, cut.code.act, cut.code.wgt, sink, None, None, cut.mapping)
             run(config, [code], image)
             assert np.array_equal(image.read_rows(dw), ordered_dot(np.ascontiguousarray(a.T), b)), cut.mapping
+
+
+@pytest.mark.parametrize("config", [preset("tiny"), TWO_LANES.replace(act_depth=256)], ids=lambda c: c.name)
+def test_a_long_reduction_takes_several_commands(config: SatConfig) -> None:
+    rng = np.random.default_rng(5)
+    rows, m, n = 1500, 40, 20
+    layout = Layout()
+    x, dy, dw = layout.rows("x", 0, rows, m), layout.rows("dy", 0, rows, n), layout.rows("dw", 1, m, n, 4)
+    image = Image(layout.beats)
+    a, b = halves(rng, rows, m), halves(rng, rows, n)
+    image.write_rows(x, a)
+    image.write_rows(dy, b)
+    sink = Sink(dw, Epilogue(to_half=False))
+    code = ProductCode("wu", m, rows, n, ColumnsSource(x, rows), DenseSource(dy, rows), sink, dataflow="os")
+    for cut in cuts(config, code):
+        assert len(cut.parts) > 1
+        run(config, [dataclasses.replace(code, mapping=cut.mapping)], image)
+        assert np.array_equal(image.read_rows(dw), ordered_dot(np.ascontiguousarray(a.T), b)), cut.mapping
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)

@@ -43,7 +43,7 @@ def random_commands(rng: np.random.Generator, config: SatConfig, count: int) -> 
         kept = False
         for _ in range(int(rng.integers(1, 6))):
             windows = int(rng.choice([1, 1, 2, 3, 7]))
-            seed, kept = kept and ws, ws and bool(rng.random() < 0.6)
+            seed, kept = kept, bool(rng.random() < (0.6 if ws else 0.3))
             found.append(TileCommand(ws=ws, n=n, m=m, a=a, windows=windows, seed=seed, keep=kept))
     return found[:count]
 

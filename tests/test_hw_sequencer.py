@@ -76,8 +76,6 @@ ILLEGAL = [
     (Opcode.COMPUTE, {"windows": 0}, "windows >= 1"),
     (Opcode.COMPUTE, {"log2_a": 2}, "a M <= 16"),
     (Opcode.COMPUTE, {"ws": 1, "n_less_1": 4}, "N b <= 16"),
-    (Opcode.COMPUTE, {"keep": 1}, "no keep"),
-    (Opcode.COMPUTE, {"seed": 1}, "no seed"),
     (Opcode.COMPUTE, {"act_base": 2048 - 127}, "act_depth"),
     (Opcode.COMPUTE, {"wgt_base": 2048 - 63}, "weight_depth"),
     (Opcode.COMPUTE, {"ws": 1, "capture": 1024 - 63}, "sum_depth"),

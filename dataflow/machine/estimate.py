@@ -22,20 +22,22 @@ def estimate_cycles(cut: Cut) -> float:
     single = max(1.0, (timing.latency + 1) / timing.outstanding)
     columns = range(0, code.n, cut.width)
     act = wgt = compute = 0.0
-    for depth in range(cut.depths):
+    parts = cut.parts
+    for part in parts:
         for column in columns:
-            fields = code.wgt.loads(config, mapping, column, min(cut.width, code.n - column), depth)
+            fields = code.wgt.loads(config, mapping, column, min(cut.width, code.n - column), part)
             wgt += sum(_wgt(config, f) for f in fields)
         for tile in cut.rows:
-            act += sum(_act(config, f, single) for f in code.act.loads(config, mapping, tile, depth))
+            act += sum(_act(config, f, single) for f in code.act.loads(config, mapping, tile, part))
     for tile in cut.rows:
         window = window_cycles(config, mapping.n, mapping.m, mapping.a)
-        command = cut.windows(tile) * window
-        compute += cut.depths * len(columns) * max(command, 0 if mapping.ws else drain_cycles(config))
+        for part in parts:
+            command = cut.windows(tile, part) * window
+            compute += len(columns) * max(command, 0 if mapping.ws else drain_cycles(config))
     if not cut.rows_outer:
-        resident = cut.act_words(cut.rows[0]) * len(cut.rows) * cut.depths <= config.act_depth
+        resident = cut.act_words(cut.rows[0], parts[0]) * len(cut.rows) * len(parts) <= config.act_depth
         act *= 1 if resident else len(columns)
-        kept = cut.pairs * cut.depths <= config.weight_depth
+        kept = cut.pairs(parts[0]) * len(parts) <= config.weight_depth
         wgt *= 1 if kept else len(cut.rows)
     store = sum(tile.rows for tile in cut.rows) * len(columns) * max(mapping.b, 3)
     start = flush_cycles_ws(config, mapping.n) if mapping.ws else drain_cycles(config)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dataflow.config import INTERLEAVE
 from dataflow.isa import HALVES, LANES, OFFSET_BITS, Opcode, Side
 from dataflow.machine.estimate import estimate_cycles
+from dataflow.machine.sources import Part
 from dataflow.tiling import Mapping, legal_mappings
 
 if TYPE_CHECKING:
@@ -151,64 +152,73 @@ class Cut:
         """Columns of a tile."""
         return self.mapping.b * self.config.columns
 
-    @property
-    def groups(self) -> int:
-        """Groups along K."""
-        return -(-self.code.k // self.mapping.m)
+    @cached_property
+    def span(self) -> int:
+        """Elements along K of a command: an array load (WS); all of K, or what half of the buffers takes (OS)."""
+        config, mapping, k = self.config, self.mapping, self.code.k
+        if mapping.ws:
+            return config.rows * mapping.m
+        acts = config.act_depth * config.act_lanes // mapping.a
+        pairs = config.weight_depth // (mapping.n * mapping.b) * mapping.m
+        padded = -(-k // mapping.m) * mapping.m
+        if padded <= min(acts, pairs):
+            return k
+        return max(HALVES, min(acts, pairs) // 2 // HALVES * HALVES)
 
     @property
-    def depths(self) -> int:
+    def parts(self) -> list[Part]:
         """Commands along K."""
-        return -(-self.groups // self.config.rows) if self.mapping.ws else 1
+        return [Part(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
 
-    def windows(self, tile: RowTile) -> int:
+    def windows(self, tile: RowTile, part: Part) -> int:
         """Windows of a command."""
-        return -(-tile.rows // self.mapping.a) if self.mapping.ws else self.groups
+        return -(-tile.rows // self.mapping.a) if self.mapping.ws else -(-part.size // self.mapping.m)
 
-    def act_words(self, tile: RowTile) -> int:
+    def act_words(self, tile: RowTile, part: Part) -> int:
         """Words of a row's activation buffer that a command needs."""
-        words = self.windows(tile) * self.mapping.a * self.mapping.m
+        words = self.windows(tile, part) * self.mapping.a * self.mapping.m
         return -(-words // self.config.act_lanes)
 
-    @property
-    def pairs(self) -> int:
+    def pairs(self, part: Part) -> int:
         """Pairs of a column's weight buffer that a command needs."""
-        return (self.config.rows if self.mapping.ws else self.groups) * self.mapping.n * self.mapping.b
+        groups = self.config.rows if self.mapping.ws else -(-part.size // self.mapping.m)
+        return groups * self.mapping.n * self.mapping.b
 
     def results(self, tile: RowTile) -> int:
         """Results of a column."""
-        return INTERLEAVE * (self.windows(tile) if self.mapping.ws else self.config.rows)
+        return INTERLEAVE * (-(-tile.rows // self.mapping.a) if self.mapping.ws else self.config.rows)
 
     @property
     def rows_outer(self) -> bool:
         """Whether the loop over row tiles is outside: W stays in its buffer, and A would not."""
         columns = -(-self.code.n // self.width)
-        largest = max(self.act_words(tile) for tile in self.rows)
-        acts = largest * len(self.rows) * self.depths <= self.config.act_depth
-        return not acts and self.pairs * columns * self.depths <= self.config.weight_depth
+        parts = self.parts
+        largest = max(self.act_words(tile, parts[0]) for tile in self.rows)
+        acts = largest * len(self.rows) * len(parts) <= self.config.act_depth
+        return not acts and self.pairs(parts[0]) * columns * len(parts) <= self.config.weight_depth
 
-    def commands(self) -> Iterator[tuple[RowTile, int, int]]:
-        """Yield (row tile, first column, array load along K) in the order in which they run."""
+    def commands(self) -> Iterator[tuple[RowTile, int, Part]]:
+        """Yield (row tile, first column, part of the reduction) in the order in which they run."""
         columns = range(0, self.code.n, self.width)
         if self.rows_outer:
-            yield from ((tile, column, d) for tile in self.rows for column in columns for d in range(self.depths))
+            yield from ((tile, column, d) for tile in self.rows for column in columns for d in self.parts)
         else:
-            yield from ((tile, column, d) for column in columns for tile in self.rows for d in range(self.depths))
+            yield from ((tile, column, d) for column in columns for tile in self.rows for d in self.parts)
 
     def check(self) -> None:
         """Raise ValueError if a buffer is too small for a tile."""
-        largest = max(self.rows, key=lambda tile: tile.rows)
+        largest, part = max(self.rows, key=lambda tile: tile.rows), self.parts[0]
         for what, need, limit in (
-            ("act_depth", self.act_words(largest), self.config.act_depth),
-            ("weight_depth", self.pairs, self.config.weight_depth),
+            ("act_depth", self.act_words(largest, part), self.config.act_depth),
+            ("weight_depth", self.pairs(part), self.config.weight_depth),
             ("sum_depth", self.results(largest), self.config.sum_depth),
-            ("windows", self.windows(largest), (1 << 16) - 1),
+            ("windows", self.windows(largest, part), (1 << 16) - 1),
         ):
             if need > limit:
                 raise ValueError(f"product {self.code.name!r} needs {need} places; {what} is {limit}")
         column = min(self.width, self.code.n)
-        self.code.wgt.loads(self.config, self.mapping, 0, column, 0)
-        self.code.act.loads(self.config, self.mapping, self.rows[0], 0)
+        self.code.wgt.loads(self.config, self.mapping, 0, column, part)
+        self.code.act.loads(self.config, self.mapping, self.rows[0], part)
 
 
 def cuts(config: SatConfig, code: ProductCode) -> list[Cut]:
@@ -240,16 +250,16 @@ def choose(config: SatConfig, code: ProductCode) -> Cut:
 def assemble(out: Assembler, code: ProductCode) -> Cut:
     """Append the instructions of a product; return how it was cut."""
     cut = choose(out.config, code)
-    for tile, column, depth in cut.commands():
-        _command(out, cut, tile, (column, min(cut.width, code.n - column)), depth)
+    for tile, column, part in cut.commands():
+        _command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
     return cut
 
 
-def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], depth: int) -> None:
+def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: Part) -> None:
     code, mapping = cut.code, cut.mapping
-    leaves = depth == cut.depths - 1
-    weights = _weights(out, cut, columns, depth)
-    acts = _activations(out, cut, tile, depth)
+    leaves = part.first + part.size == code.k
+    weights = _weights(out, cut, columns, part)
+    acts = _activations(out, cut, tile, part)
     after: list[Node] = [weights.filled[-1], acts.filled[-1]]
     capture = None
     if leaves:
@@ -260,10 +270,10 @@ def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], 
         "n_less_1": mapping.n - 1,
         "log2_m_less_1": mapping.m.bit_length() - 2,
         "log2_a": mapping.a.bit_length() - 1,
-        "windows": cut.windows(tile),
+        "windows": cut.windows(tile, part),
         "act_base": acts.first,
         "wgt_base": weights.first,
-        "seed": int(depth > 0),
+        "seed": int(part.first > 0),
         "keep": int(not leaves),
         "capture": capture.first if capture else 0,
     }
@@ -281,29 +291,29 @@ def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], 
     )
 
 
-def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], depth: int) -> Block:
+def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: Part) -> Block:
     """Return the block of the weight buffer that holds the operand, loaded now if it does not stand there."""
     code = cut.code
-    key = (code.name, columns[0], depth)
+    key = (code.name, columns[0], part)
     block = out.weight.find(key)
     if block is not None:
         return block
-    block, after = out.weight.take(key, cut.pairs)
-    for fields in code.wgt.loads(out.config, cut.mapping, *columns, depth):
+    block, after = out.weight.take(key, cut.pairs(part))
+    for fields in code.wgt.loads(out.config, cut.mapping, *columns, part):
         placed = {**fields, "base": fields["base"] + block.first}
         block.filled.append(out.emit(Opcode.LOAD_WGT, placed, code.name, after=after, reads=code.wgt.places()))
     return block
 
 
-def _activations(out: Assembler, cut: Cut, tile: RowTile, depth: int) -> Block:
+def _activations(out: Assembler, cut: Cut, tile: RowTile, part: Part) -> Block:
     """The same for the activation buffer."""
     code = cut.code
-    key = (code.name, tile, depth)
+    key = (code.name, tile, part)
     block = out.act.find(key)
     if block is not None:
         return block
-    block, after = out.act.take(key, cut.act_words(tile))
-    for opcode, fields in code.act.loads(out.config, cut.mapping, tile, depth):
+    block, after = out.act.take(key, cut.act_words(tile, part))
+    for opcode, fields in code.act.loads(out.config, cut.mapping, tile, part):
         loads = opcode is Opcode.LOAD_ACT
         placed = {**fields, "base": fields["base"] + block.first} if loads else fields
         reads = () if fields.get("staged") else code.act.places()

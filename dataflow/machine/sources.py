@@ -123,6 +123,14 @@ class RowTile:
     rows: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """Part of a reduction, which one command covers: its first element, how many."""
+
+    first: int
+    size: int
+
+
 class ActSource(Protocol):
     """Operand A of a product."""
 
@@ -134,8 +142,8 @@ class ActSource(Protocol):
         """Return the row tiles of Y; ValueError if the mapping does not suit."""
         ...
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Load]:
-        """Return the STAGE and LOAD_ACT of a tile; depth: array load along K (WS)."""
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
+        """Return the STAGE and LOAD_ACT of a tile for part of the reduction; ValueError if it cannot be parted."""
         ...
 
 
@@ -146,8 +154,8 @@ class WgtSource(Protocol):
         """Return the tensors read."""
         ...
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, depth: int) -> list[Fields]:
-        """Return the LOAD_WGT of the tile columns from `column` on; depth: array load along K (WS)."""
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+        """Return the LOAD_WGT of the tile columns from `column` on for part of the reduction."""
         ...
 
 
@@ -182,12 +190,10 @@ class RowsSource:
             raise ValueError(f"an array load along K is {config.rows * mapping.m} numbers; it must be whole beats")
         return cut(self.m, ws_rows(config, mapping, self.m))
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Load]:
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
         """Rows are staged as many beats of each at a time as the staging buffer takes, and read from there."""
-        span = config.rows * mapping.m if mapping.ws else self.k
-        k = min(span, self.k - depth * span)
-        first = depth * span // HALVES
-        at = self.tensor.at + tile.first * self.tensor.step + first
+        k = part.size
+        at = self.tensor.at + tile.first * self.tensor.step + part.first // HALVES
         common = {
             **_shape(mapping),
             "mode": ActMode.WS_ROWS if mapping.ws else ActMode.OS_ROWS,
@@ -200,8 +206,8 @@ class RowsSource:
         for q, beats in _pieces(-(-k // HALVES), config.stage_depth // tile.rows):
             run = {"outer": tile.rows, "inner": beats, "outer_step": self.tensor.step, "base": 0}
             out.append((Opcode.STAGE, {"region": self.tensor.region, "at": at + q, **run}))
-            part = {"k": min(k - q * HALVES, beats * HALVES), "base": q * HALVES * mapping.a // config.act_lanes}
-            out.append((Opcode.LOAD_ACT, {**common, "staged": 1, "x_step": beats, **part}))
+            own = {"k": min(k - q * HALVES, beats * HALVES), "base": q * HALVES * mapping.a // config.act_lanes}
+            out.append((Opcode.LOAD_ACT, {**common, "staged": 1, "x_step": beats, **own}))
         return out
 
 
@@ -224,9 +230,10 @@ class WindowSource:
         rows = self.window.images.count * self.window.size[0] * self.window.size[1]
         return cut(rows, mapping.a * config.rows)
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Load]:
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
         """The lines that the windows touch are staged, as many beats of each pixel at a time as there is room for."""
-        del depth
+        if part != Part(0, len(self.taps) * self.tensor.columns):
+            raise ValueError(f"windows of {len(self.taps)} x {self.tensor.columns} numbers do not fit one command")
         tensor, images = self.tensor, self.window.images
         channels = tensor.columns
         common = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows}
@@ -287,21 +294,20 @@ class ColumnsSource:
         each, channels = mapping.a * config.rows, self.tensor.columns
         return not (each % HALVES or channels % HALVES or channels % config.rows)
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, depth: int) -> list[Load]:
-        del depth
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
         channels = self.tensor.columns
         out: list[Load] = []
         at = tile.first
         while at < tile.first + tile.rows:
-            part, channel = divmod(at, channels)
+            tap, channel = divmod(at, channels)
             rows = min(channels - channel, tile.first + tile.rows - at)
-            walk = _place(self.tensor, self.tensor.at)
+            walk = _place(self.tensor, self.tensor.at + part.first * self.tensor.step)
             if self.window is not None:
-                walk |= self.window.fields(self.tensor.at, self.tensor.step, self.taps[part], 0)
+                walk |= self.window.fields(self.tensor.at, self.tensor.step, self.taps[tap], part.first)
             for name in ("at", "line_at", "image_at"):
                 walk[name] = (walk.get(name, 0) + channel // HALVES) & _OFFSETS
             base = (at - tile.first) // config.rows * mapping.m // config.act_lanes
-            common = {**_shape(mapping), "mode": ActMode.OS_COLUMNS, "rows": rows, "k": self.k, "base": base}
+            common = {**_shape(mapping), "mode": ActMode.OS_COLUMNS, "rows": rows, "k": part.size, "base": base}
             out.append((Opcode.LOAD_ACT, {**common, **walk}))
             at += rows
         return out
@@ -316,10 +322,9 @@ class ForwardWeights:
     def places(self) -> tuple[Place, ...]:
         return (self.weights.ff_place,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, depth: int) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
         w, slots = self.weights, self.weights.ff.n
-        first = depth * config.rows if mapping.ws else 0
-        groups = min(config.rows, w.groups - first) if mapping.ws else w.groups
+        first, groups = part.first // w.ff.m, -(-part.size // w.ff.m)
         fields = {
             "region": w.ff_place.region,
             "at": w.ff_place.at + (column // LANES * w.groups + first) * slots,
@@ -344,10 +349,10 @@ class BackwardWeights:
     def places(self) -> tuple[Place, ...]:
         return () if self.weights.bp_place is None else (self.weights.bp_place,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, depth: int) -> list[Fields]:
-        if mapping.ws:
-            raise ValueError("W_bp is read output stationary")
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
         w = self.weights
+        if mapping.ws or part != Part(0, len(self.taps) * w.n):
+            raise ValueError("W_bp is read output stationary and whole")
         if w.bp_place is None:
             raise ValueError(f"weights {w.name!r} have no backward copy")
         if len(self.taps) > 1 and (self.channels % LANES or w.n % w.bp.m):
@@ -382,10 +387,8 @@ class DenseSource:
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, depth: int) -> list[Fields]:
-        m = mapping.m
-        first = depth * config.rows * m if mapping.ws else 0
-        rows = min(config.rows * m, self.k - first) if mapping.ws else self.k
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+        m, first, rows = mapping.m, part.first, part.size
         whole = config.rows * m if mapping.ws else -(-rows // m) * m
         fields = {
             "dense": 1,
