@@ -160,10 +160,12 @@ class Cut:
             return config.rows * mapping.m
         acts = config.act_depth * config.act_lanes // mapping.a
         pairs = config.weight_depth // (mapping.n * mapping.b) * mapping.m
-        padded = -(-k // mapping.m) * mapping.m
-        if padded <= min(acts, pairs):
+        padded, room = -(-k // mapping.m) * mapping.m, min(acts, pairs)
+        divisible = self.code.act.divisible and self.code.wgt.divisible
+        # More than half a buffer leaves no room to load the next tile beside it.
+        if padded <= room // 2 or (padded <= room and not divisible):
             return k
-        return max(HALVES, min(acts, pairs) // 2 // HALVES * HALVES)
+        return max(HALVES, room // 2 // HALVES * HALVES)
 
     @property
     def parts(self) -> list[Part]:

@@ -132,7 +132,10 @@ class Part:
 
 
 class ActSource(Protocol):
-    """Operand A of a product."""
+    """Operand A of a product. divisible: one command may read part of the reduction."""
+
+    @property
+    def divisible(self) -> bool: ...
 
     def places(self) -> tuple[Place, ...]:
         """Return the tensors read."""
@@ -148,7 +151,10 @@ class ActSource(Protocol):
 
 
 class WgtSource(Protocol):
-    """Operand W of a product."""
+    """Operand W of a product. divisible: as in `ActSource`."""
+
+    @property
+    def divisible(self) -> bool: ...
 
     def places(self) -> tuple[Place, ...]:
         """Return the tensors read."""
@@ -179,6 +185,10 @@ class RowsSource:
     tensor: Rows
     m: int
     k: int
+
+    @property
+    def divisible(self) -> bool:
+        return True
 
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
@@ -218,6 +228,10 @@ class WindowSource:
     tensor: Rows
     window: Window
     taps: tuple[Tap, ...]
+
+    @property
+    def divisible(self) -> bool:
+        return False
 
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
@@ -275,6 +289,10 @@ class ColumnsSource:
     window: Window | None = None
     taps: tuple[Tap, ...] = ()
 
+    @property
+    def divisible(self) -> bool:
+        return True
+
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
 
@@ -319,6 +337,10 @@ class ForwardWeights:
 
     weights: Weights
 
+    @property
+    def divisible(self) -> bool:
+        return True
+
     def places(self) -> tuple[Place, ...]:
         return (self.weights.ff_place,)
 
@@ -345,6 +367,10 @@ class BackwardWeights:
     weights: Weights
     taps: tuple[int, ...]
     channels: int
+
+    @property
+    def divisible(self) -> bool:
+        return False
 
     def places(self) -> tuple[Place, ...]:
         return () if self.weights.bp_place is None else (self.weights.bp_place,)
@@ -383,6 +409,10 @@ class DenseSource:
 
     tensor: Rows
     k: int
+
+    @property
+    def divisible(self) -> bool:
+        return True
 
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
