@@ -20,7 +20,9 @@ METHODS: Final = ("dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue")
 
 HOST_NOTE: Final = (
     "The figure holds all matrix products, weight update and pruning with their memory stalls. Host operators "
-    "(normalisation, activation, softmax, pooling, loss) are counted here and not in it."
+    "(normalisation, activation, softmax, pooling, loss) are counted here and not in it. Cycles of the array are those "
+    "of the RTL; loader and external memory are a model, which the machine in RTL does not reach on narrow layers "
+    "(docs/predicted.md)."
 )
 
 NOTHING_PRUNED: Final = (
