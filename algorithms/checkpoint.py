@@ -36,7 +36,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     temporary = path.with_name(path.name + ".part")
     meta = json.dumps({"format": FORMAT, **checkpoint.meta})
     with temporary.open("wb") as file:
-        np.savez(file, **checkpoint.arrays, meta=np.frombuffer(meta.encode(), np.uint8))  # type: ignore[arg-type] # stub
+        np.savez(file, allow_pickle=False, **checkpoint.arrays, meta=np.frombuffer(meta.encode(), np.uint8))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -11,20 +11,14 @@ import numpy as np
 from algorithms.nm import pack
 from algorithms.windows import output_size
 from dataflow.isa import ErrorCode
+from dataflow.machine.act_sources import ColumnsSource, RowsSource, WindowSource
 from dataflow.machine.assembler import Assembler
 from dataflow.machine.listing import listing, records
 from dataflow.machine.product import ProductCode, Sink, assemble
-from dataflow.machine.sources import (
-    ColumnsSource,
-    DenseSource,
-    ForwardWeights,
-    RowsSource,
-    WindowSource,
-    taps_of,
-    window_of,
-)
 from dataflow.machine.tensors import DENSE, Image, Layout, Place
 from dataflow.machine.training import write_code
+from dataflow.machine.wgt_sources import DenseSource, ForwardWeights
+from dataflow.machine.windows import taps_of, window_of
 from sim.sat import Sat, launch
 
 if TYPE_CHECKING:

@@ -11,23 +11,13 @@ from algorithms.nm import pack
 from algorithms.tape import ConvShape, Pattern
 from algorithms.windows import backward_taps, output_size
 from dataflow.isa import Opcode, Side
+from dataflow.machine.act_sources import ColumnsSource, RowsSource, WindowSource
 from dataflow.machine.assembler import Assembler, Code
 from dataflow.machine.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
-from dataflow.machine.sources import (
-    BackwardWeights,
-    ColumnsSource,
-    DenseSource,
-    ForwardWeights,
-    Images,
-    RowsSource,
-    Tap,
-    Window,
-    WindowSource,
-    taps_of,
-    window_of,
-)
 from dataflow.machine.tensors import DENSE, Image, Layout, Place, Rows, Weights
 from dataflow.machine.training import write_code
+from dataflow.machine.wgt_sources import BackwardWeights, DenseSource, ForwardWeights
+from dataflow.machine.windows import Images, Tap, Window, taps_of, window_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cocotb
 import numpy as np
 from cocotb.task import bridge, resume
+from cocotb.triggers import SimTimeoutError
 
 from algorithms.config import TrainConfig
 from algorithms.recipes import run_name
@@ -83,8 +84,9 @@ async def fuzz(dut: Any) -> None:
         guard = drawn.image.regions[drawn.place.region].copy()
         try:
             found = await machine.run(launch(drawn.image.regions, drawn.place), drawn.image.regions, limit=FUZZ_LIMIT)
-        except AssertionError as error:
-            wrong.append(f"seed {seed} ({drawn.what}): {error}")
+        except (AssertionError, SimTimeoutError) as error:
+            # What the machine does after this says nothing about the programs behind it.
+            wrong.append(f"seed {seed} ({drawn.what}): {type(error).__name__} {error}")
             break
         if not np.array_equal(guard, drawn.image.regions[drawn.place.region]):
             wrong.append(f"seed {seed} ({drawn.what}): a region that is read only has changed")

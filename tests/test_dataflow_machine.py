@@ -13,21 +13,13 @@ from algorithms.tape import ConvShape, Pattern
 from algorithms.windows import backward_matrix, backward_taps, forward_windows, output_size, windows
 from dataflow.config import SatConfig, preset
 from dataflow.isa import Opcode, Side
+from dataflow.machine.act_sources import ColumnsSource, RowsSource, WindowSource
 from dataflow.machine.assembler import Assembler
 from dataflow.machine.listing import disassemble, listing, read_listing
 from dataflow.machine.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
-from dataflow.machine.sources import (
-    BackwardWeights,
-    ColumnsSource,
-    DenseSource,
-    ForwardWeights,
-    Images,
-    RowsSource,
-    Tap,
-    Window,
-    WindowSource,
-)
 from dataflow.machine.tensors import DENSE, Image, Layout
+from dataflow.machine.wgt_sources import BackwardWeights, DenseSource, ForwardWeights
+from dataflow.machine.windows import Images, Tap, Window
 from sim.execute import State, execute
 from tb.machine_jobs import random_job
 

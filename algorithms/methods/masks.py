@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from algorithms.tape import Pattern
 
 
-class _Scheduled(Method):
+class _Scheduled(Method, ABC):
     """Counts the updates of every weight and keeps one array per weight that is renewed every `interval` updates."""
 
     def __init__(self, name: str, pattern: Pattern, interval: int, decay: float) -> None:
@@ -30,9 +31,9 @@ class _Scheduled(Method):
         self._calls: dict[str, int] = {}
         self._kept: dict[str, NDArray] = {}
 
+    @abstractmethod
     def renew(self, weight: Weight, calls: int) -> NDArray:
         """Make the array of a weight."""
-        raise NotImplementedError
 
     def current(self, weight: Weight) -> NDArray:
         """Return the array of a weight, renewed if its turn has come."""

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from algorithms.tape import Pattern
     from dataflow.config import SatConfig
     from dataflow.machine.assembler import Assembler, Block, Node
-    from dataflow.machine.sources import ActSource, Fields, Images, RowTile, WgtSource
+    from dataflow.machine.sources import ActSource, Fields, RowTile, WgtSource
     from dataflow.machine.tensors import Place, Rows
+    from dataflow.machine.windows import Images
 
 
 @dataclass(frozen=True)

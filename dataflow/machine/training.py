@@ -19,22 +19,12 @@ from algorithms.products import Conv2d, Linear
 from algorithms.tape import ConvShape, Pattern, Product, Stage, Tape
 from algorithms.windows import backward_taps, output_size
 from dataflow.isa import HALVES, Opcode, Side
+from dataflow.machine.act_sources import ColumnsSource, RowsSource, WindowSource
 from dataflow.machine.assembler import Assembler, Code
 from dataflow.machine.product import Epilogue, Phase, ProductCode, Sink, assemble
-from dataflow.machine.sources import (
-    BackwardWeights,
-    ColumnsSource,
-    DenseSource,
-    ForwardWeights,
-    Images,
-    RowsSource,
-    Tap,
-    Window,
-    WindowSource,
-    taps_of,
-    window_of,
-)
 from dataflow.machine.tensors import DENSE, Image, Layout, Place, Rows, Weights
+from dataflow.machine.wgt_sources import BackwardWeights, DenseSource, ForwardWeights
+from dataflow.machine.windows import Images, Tap, Window, taps_of, window_of
 
 if TYPE_CHECKING:
     from algorithms.layers import Layer

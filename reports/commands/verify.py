@@ -9,13 +9,21 @@ from reports.commands.base import Answer, Command, InputError, add_config, seed,
 if TYPE_CHECKING:
     import argparse
 
+    from dataflow.config import SatConfig
+
 MAX_JOBS: Final = 1_000_000
 """Most jobs of one command."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("--jobs", type=jobs, default=30, metavar="J", help="how many random programs (default: 30)")
+    add_runs(parser, "--jobs", 30, "random programs")
+
+
+def add_runs(parser: argparse.ArgumentParser, flag: str, default: int, what: str) -> None:
+    """Add how many runs, the seed of the first, and --config."""
+    number = f"how many {what} (default: {default})"
+    parser.add_argument(flag, type=jobs, default=default, metavar=flag[2].upper(), help=number)
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="seed of the first; the next has one more")
     add_config(parser)
 
@@ -25,15 +33,21 @@ def jobs(text: str) -> int:
     return whole(text, 1, MAX_JOBS)
 
 
-def run(options: argparse.Namespace) -> Answer:
-    """Run the jobs."""
+def check_config(config: SatConfig) -> None:
+    """Raise InputError unless a machine can be built around this configuration."""
     from dataflow.legal import check_machine
-    from reports.machine_runs import verify_jobs
 
     try:
-        check_machine(options.config)
+        check_machine(config)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Run the jobs."""
+    from reports.machine_runs import verify_jobs
+
+    check_config(options.config)
     verdict = verify_jobs(options.config, options.jobs, options.seed)
     values: dict[str, Any] = {
         "jobs": verdict.jobs,
