@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reports.commands.base import Answer, Command
+    from nmsat.reports.commands.base import Answer, Command
 
 OK: Final = 0
 FAILED: Final = 1
@@ -29,23 +29,23 @@ INTERRUPTED: Final = 130
 CLOSED_PIPE: Final = 141
 
 COMMANDS: Final[dict[str, str]] = {
-    "bench": "reports.commands.bench",
-    "demo": "reports.commands.demo",
-    "engines": "reports.commands.engines",
-    "gemm": "reports.commands.gemm",
-    "model": "reports.commands.model",
-    "paper": "reports.commands.paper",
-    "program": "reports.commands.program",
-    "rtl": "reports.commands.rtl",
-    "study": "reports.commands.study",
-    "train": "reports.commands.train",
-    "verify": "reports.commands.verify",
-    "verify fuzz": "reports.commands.verify_fuzz",
-    "verify gemm": "reports.commands.verify_gemm",
-    "verify workload": "reports.commands.verify_workload",
-    "workload list": "reports.commands.workload_list",
-    "workload run": "reports.commands.workload_run",
-    "workload table": "reports.commands.workload_table",
+    "bench": "nmsat.reports.commands.bench",
+    "demo": "nmsat.reports.commands.demo",
+    "engines": "nmsat.reports.commands.engines",
+    "gemm": "nmsat.reports.commands.gemm",
+    "model": "nmsat.reports.commands.model",
+    "paper": "nmsat.reports.commands.paper",
+    "program": "nmsat.reports.commands.program",
+    "rtl": "nmsat.reports.commands.rtl",
+    "study": "nmsat.reports.commands.study",
+    "train": "nmsat.reports.commands.train",
+    "verify": "nmsat.reports.commands.verify",
+    "verify fuzz": "nmsat.reports.commands.verify_fuzz",
+    "verify gemm": "nmsat.reports.commands.verify_gemm",
+    "verify workload": "nmsat.reports.commands.verify_workload",
+    "workload list": "nmsat.reports.commands.workload_list",
+    "workload run": "nmsat.reports.commands.workload_run",
+    "workload table": "nmsat.reports.commands.workload_table",
 }
 """Words of each command -> module that holds its COMMAND. Modules are imported when their command is used."""
 
@@ -53,8 +53,8 @@ COMMANDS: Final[dict[str, str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    from reports.commands.base import InputError
-    from tb.errors import BuildError, MissingToolError, SimulationError
+    from nmsat.reports.commands.base import InputError
+    from nmsat.tb.run.errors import BuildError, MissingToolError, SimulationError
 
     try:
         code = _dispatch(words)
@@ -77,13 +77,13 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one line, given by `main`."""
 
     def error(self, message: str) -> NoReturn:
-        from reports.commands.base import InputError
+        from nmsat.reports.commands.base import InputError
 
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def _dispatch(words: list[str]) -> int:
-    from reports.commands.base import InputError
+    from nmsat.reports.commands.base import InputError
 
     matches = [name for name in COMMANDS if words[: len(name.split())] == name.split()]
     if matches:

@@ -8,24 +8,24 @@ from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetS
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from dataflow.legal import check_machine
-from dataflow.registers import QUEUE_NAMES, WAIT_CAUSES
-from hw.axi import LOG2_BEAT, ReadChannels, WriteChannels
-from hw.axi_lite import LiteChannels
-from hw.compute import Compute
-from hw.control import Control
-from hw.loader import Loader
-from hw.read_port import ReadPort
-from hw.sequencer import READERS, WRITERS, Sequencer
-from hw.store import Store
-from hw.vector import Vector
-from hw.verilog import place
-from hw.write_port import WritePort
+from nmsat.dataflow.contract.legal import check_machine
+from nmsat.dataflow.contract.registers import QUEUE_NAMES, WAIT_CAUSES
+from nmsat.hw.array.compute import Compute
+from nmsat.hw.control.axi_lite import LiteChannels
+from nmsat.hw.control.host import Control
+from nmsat.hw.control.sequencer import READERS, WRITERS, Sequencer
+from nmsat.hw.load.loader import Loader
+from nmsat.hw.memory.axi import LOG2_BEAT, ReadChannels, WriteChannels
+from nmsat.hw.memory.read_port import ReadPort
+from nmsat.hw.memory.write_port import WritePort
+from nmsat.hw.parts.verilog import place
+from nmsat.hw.store.store import Store
+from nmsat.hw.update.update import Vector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dataflow.config import SatConfig
+    from nmsat.dataflow.contract.config import SatConfig
 
 INCREMENT: Final = 1
 """AXI burst type: the address grows from beat to beat."""
@@ -43,10 +43,11 @@ _LOAD: Final = ("act_load_en", "act_load_addr", "act_load_data", "wgt_load_en", 
 class Sat(wiring.Component):
     """The accelerator.
 
-    Parameters: config; ValueError unless it can be a machine (`dataflow.legal.check_machine`).
+    Parameters: config; ValueError unless it can be a machine (`dataflow.contract.legal.check_machine`).
     Members: m_axi_*: AXI4 master, 512 bits, bursts of at most 16 beats within 4 KiB, one ID; s_axi_control_*: registers
-    (dataflow/registers.py); interrupt: high while `done` stands and is enabled. Ports `clk` and `rst` (synchronous).
-    Timing: docs/machine.md; `sim.sat` predicts every cycle. All but the registers is held in reset between runs.
+    (dataflow/contract/registers.py); interrupt: high while `done` stands and is enabled. Ports `clk` and `rst`
+    (synchronous). Timing: docs/machine.md; `sim.sat` predicts every cycle. All but the registers is held in reset
+    between runs.
     """
 
     m_axi_rready: Signal

@@ -1,6 +1,6 @@
 """The simulator from a notebook: one function for a product, a tape, a training step or a program.
 
-from sim.api import gemm, simulate, training_step
+from nmsat.sim.api import gemm, simulate, training_step
 
 result = simulate(gemm(256, 1152, 128, "2:8"), "vcu1525")
 result.cycles, result.utilization, result.stalls
@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from algorithms.nm import prune
-from algorithms.numeric import to_half
-from algorithms.tape import Pattern, Product, Stage, Tape
-from dataflow.config import preset
-from dataflow.models import load_model
-from dataflow.plan import ALL_ON, Switches
-from dataflow.program import Program
-from dataflow.step import HostOp, Step, training_products
-from sim.result import HostTotals, Result
-from sim.step import StepResult, simulate_program, simulate_step
-from sim.tape import product_values, run_lowered, run_products, run_tape
+from nmsat.algorithms.core.nm import prune
+from nmsat.algorithms.core.numeric import to_half
+from nmsat.algorithms.core.tape import Pattern, Product, Stage, Tape
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.network.models import load_model
+from nmsat.dataflow.network.step import HostOp, Step, training_products
+from nmsat.dataflow.schedule.plan import ALL_ON, Switches
+from nmsat.dataflow.schedule.program import Program
+from nmsat.sim.results.result import HostTotals, Result
+from nmsat.sim.schedule.step import StepResult, simulate_program, simulate_step
+from nmsat.sim.work.tape import product_values, run_lowered, run_products, run_tape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from algorithms.tape import HostWork
-    from dataflow.config import SatConfig
+    from nmsat.algorithms.core.tape import HostWork
+    from nmsat.dataflow.contract.config import SatConfig
 
 __all__ = ["Result", "StepResult", "Switches", "gemm", "matmul", "simulate", "training_step"]
 
@@ -136,7 +136,8 @@ def training_step(
     batch: int | None = None,
     first_and_last_dense: bool = True,
 ) -> Step:
-    """Return one training step of a network: a name, an ONNX file or a SCALE-Sim table (`dataflow.models.load_model`).
+    """Return one training step of a network: a name, an ONNX file or a SCALE-Sim table
+    (`dataflow.network.models.load_model`).
 
     method: dense, srste, sdgp, sdwp, bdwp or bdwp+mvue; pattern: N:M of what it prunes; batch: None for 512 or that of
     the file. Raises ValueError for what is unknown or does not fit, FileNotFoundError for a missing file.

@@ -1,6 +1,6 @@
 """SAT, cycle by cycle: engines, sequencer, memory ports and memory wired as in hw/sat.py.
 
-Time is stepped here; values are carried out once per instruction, when it is done (`sim.execute`).
+Time is stepped here; values are carried out once per instruction, when it is done (`sim.values`).
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dataflow.isa import BEAT_BYTES, ErrorCode, Queue
-from dataflow.legal import check_machine
-from dataflow.registers import COUNTERS, PAGE_BYTES, QUEUE_NAMES, WAIT_CAUSES, Launch, Region
-from dataflow.transfers import memory_timing
-from sim.compute import Compute
-from sim.execute import State, execute
-from sim.loader import Loader
-from sim.memory import Channel
-from sim.read_port import ReadPort
-from sim.sequencer import Sequencer
-from sim.store import Store
-from sim.training import ProgramRun
-from sim.vector import Vector
-from sim.write_port import WritePort
+from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode, Queue
+from nmsat.dataflow.contract.legal import check_machine
+from nmsat.dataflow.contract.registers import COUNTERS, PAGE_BYTES, QUEUE_NAMES, WAIT_CAUSES, Launch, Region
+from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.sim.array.compute import Compute
+from nmsat.sim.control.sequencer import Sequencer
+from nmsat.sim.load.loader import Loader
+from nmsat.sim.memory.channel import Channel
+from nmsat.sim.memory.read_port import ReadPort
+from nmsat.sim.memory.write_port import WritePort
+from nmsat.sim.store.store import Store
+from nmsat.sim.update.update import Vector
+from nmsat.sim.values import State, execute
+from nmsat.sim.work.training import ProgramRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dataflow.config import SatConfig
-    from dataflow.isa import Instruction
-    from dataflow.machine.tensors import Image, Place
-    from dataflow.transfers import MemoryTiming
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.dataflow.cycles.memory import MemoryTiming
+    from nmsat.dataflow.program.tensors import Image, Place
 
 LIMIT: Final = 1 << 32
 """Cycles after which a run of the model is given up."""
@@ -40,7 +40,8 @@ LIMIT: Final = 1 << 32
 
 @dataclass(frozen=True)
 class Report:
-    """How a run ended. counters: by the names of `dataflow.registers.COUNTERS`; error_index: instruction at fault."""
+    """How a run ended. counters: by the names of `dataflow.contract.registers.COUNTERS`; error_index: instruction at
+    fault."""
 
     counters: dict[str, int]
     error: ErrorCode
@@ -119,7 +120,7 @@ class Sat:
         return report
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
-        """Run a program that lies in the image (`sim.training.Machine`); RuntimeError if it ends in an error."""
+        """Run a program that lies in the image (`sim.work.training.Machine`); RuntimeError if it ends in an error."""
         report = self.run(launch(image.regions, program), image.regions)
         if report.error is not ErrorCode.NONE:
             raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from algorithms.nm import pack
-from algorithms.numeric import canonical, to_half
-from algorithms.tape import Pattern
-from dataflow.config import preset
-from dataflow.tiling import Tiling, legal_mappings
-from hw.epilogue import Epilogue
-from hw.fp.convert import F16ToF32, F32ToF16
-from hw.fp.f32 import F32Add, F32Multiply
-from hw.pregen import Pregen
-from hw.sore import Sore
-from hw.verilog import emit
-from hw.wuve import Wuve
-from tb import mac_vectors
-from tb.bank import check
-from tb.errors import SimulationError
-from tb.f32_vectors import SPECIAL, add_pairs, half_boundaries, multiply_pairs, numpy_add, numpy_multiply
-from tb.mac_lanes import Mac
-from tb.runner import build, run
-from tb.stce import Job, bench_config, verify_products
+from nmsat.algorithms.core.nm import pack
+from nmsat.algorithms.core.numeric import canonical, to_half
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.mapping.tiling import Tiling, legal_mappings
+from nmsat.hw.fp.convert import F16ToF32, F32ToF16
+from nmsat.hw.fp.f32 import F32Add, F32Multiply
+from nmsat.hw.parts.verilog import emit
+from nmsat.hw.store.epilogue import Epilogue
+from nmsat.hw.update.pregen import Pregen
+from nmsat.hw.update.sore import Sore
+from nmsat.hw.update.wuve import Wuve
+from nmsat.tb.array.products import Job, bench_config, verify_products
+from nmsat.tb.drive.bank import check
+from nmsat.tb.fp import mac_vectors
+from nmsat.tb.fp.f32_vectors import SPECIAL, add_pairs, half_boundaries, multiply_pairs, numpy_add, numpy_multiply
+from nmsat.tb.fp.mac_lanes import Mac
+from nmsat.tb.run.errors import SimulationError
+from nmsat.tb.run.runner import build, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

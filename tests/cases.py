@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from algorithms.nm import Packed, pack
-from algorithms.tape import Pattern
-from dataflow.config import GROUP_SIZES, SatConfig
-from dataflow.tiling import Mapping, Tiling, legal_mappings
+from nmsat.algorithms.core.nm import Packed, pack
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.dataflow.contract.config import GROUP_SIZES, SatConfig
+from nmsat.dataflow.mapping.tiling import Mapping, Tiling, legal_mappings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from algorithms.methods.base import Masks, Method
-from algorithms.methods.gradients import Mvue, Sdgp
-from algorithms.methods.masks import BiMask, Transposable
-from algorithms.methods.weights import WeightMagnitude
+from nmsat.algorithms.methods.base import Masks, Method
+from nmsat.algorithms.methods.gradients import Mvue, Sdgp
+from nmsat.algorithms.methods.masks import BiMask, Transposable
+from nmsat.algorithms.methods.weights import WeightMagnitude
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from algorithms.tape import Pattern
+    from nmsat.algorithms.core.tape import Pattern
 
 __all__ = ["METHODS", "BiMask", "Masks", "Method", "Mvue", "Sdgp", "Transposable", "WeightMagnitude", "make_method"]
 

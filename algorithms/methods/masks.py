@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from algorithms.methods.base import Masks, Method
-from algorithms.nm import magnitude, mask
-from algorithms.tape import Stage
+from nmsat.algorithms.core.nm import magnitude, mask
+from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.methods.base import Masks, Method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from algorithms.parameter import Weight
-    from algorithms.tape import Pattern
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.algorithms.layers.parameter import Weight
 
 
 class _Scheduled(Method, ABC):

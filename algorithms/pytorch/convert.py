@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
-from algorithms.pytorch.layers import NmConv2d, NmLinear, as_matrix, from_matrix
-from algorithms.pytorch.record import recording
-from algorithms.pytorch.rules import Rule
-from algorithms.tape import Pattern, Stage
-from algorithms.tape_file import write_tape
+from nmsat.algorithms.core.tape import Pattern, Stage
+from nmsat.algorithms.core.tape_file import write_tape
+from nmsat.algorithms.pytorch.layers import NmConv2d, NmLinear, as_matrix, from_matrix
+from nmsat.algorithms.pytorch.record import recording
+from nmsat.algorithms.pytorch.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from algorithms.tape import Tape
+    from nmsat.algorithms.core.tape import Tape
 
 
 def sparsify(

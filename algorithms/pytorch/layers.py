@@ -11,15 +11,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from algorithms.pytorch.record import record_conv, record_linear
-from algorithms.tape import ConvShape, Stage
+from nmsat.algorithms.core.tape import ConvShape, Stage
+from nmsat.algorithms.pytorch.record import record_conv, record_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch.autograd.function import FunctionCtx
 
-    from algorithms.pytorch.rules import Rule
+    from nmsat.algorithms.pytorch.rules import Rule
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:

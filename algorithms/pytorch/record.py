@@ -8,15 +8,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from algorithms.tape import Product, Stage, Tape
-from algorithms.windows import backward_shape, backward_taps, output_size
+from nmsat.algorithms.core.tape import Product, Stage, Tape
+from nmsat.algorithms.core.windows import backward_shape, backward_taps, output_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from algorithms.pytorch.layers import NmConv2d, NmLinear
-    from algorithms.pytorch.rules import Rule
-    from algorithms.tape import ConvShape, Pattern
+    from nmsat.algorithms.core.tape import ConvShape, Pattern
+    from nmsat.algorithms.pytorch.layers import NmConv2d, NmLinear
+    from nmsat.algorithms.pytorch.rules import Rule
 
 _tapes: list[Tape] = []
 

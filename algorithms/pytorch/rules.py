@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from algorithms.methods import BiMask, Sdgp, Transposable, WeightMagnitude, make_method
-from algorithms.methods.gradients import Mvue
-from algorithms.pytorch.selection import mvue, nm_mask, rescaled
+from nmsat.algorithms.methods import BiMask, Sdgp, Transposable, WeightMagnitude, make_method
+from nmsat.algorithms.methods.gradients import Mvue
+from nmsat.algorithms.pytorch.selection import mvue, nm_mask, rescaled
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from algorithms.methods import Method
-    from algorithms.tape import Pattern, Stage
+    from nmsat.algorithms.core.tape import Pattern, Stage
+    from nmsat.algorithms.methods import Method
 
 Masks = tuple["torch.Tensor | None", "torch.Tensor | None"]
 

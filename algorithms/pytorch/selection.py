@@ -1,4 +1,4 @@
-"""Which elements stay, in PyTorch: the same choices as `algorithms.nm` and `algorithms.methods.gradients`."""
+"""Which elements stay, in PyTorch: the same choices as `algorithms.core.nm` and `algorithms.methods.gradients`."""
 
 # pyright: reportMissingImports=false
 # PyTorch is an optional extra: the type checker runs without it.
@@ -12,7 +12,7 @@ def nm_mask(w: torch.Tensor, n: int, m: int, dim: int) -> torch.Tensor:
     """Return which elements stay along dim: the n largest binary16 magnitudes of each group of m.
 
     A tie keeps the lower index. w: any float tensor. Result: bool of w's shape. The last group may be short. See
-    `algorithms.nm.mask`.
+    `algorithms.core.nm.mask`.
     """
     rows = w.detach().movedim(dim, -1)
     # Bit patterns without sign order like magnitudes; int32 leaves room for the place that breaks ties.

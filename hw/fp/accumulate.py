@@ -21,8 +21,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.fp.product import product_layout
-from hw.fp.steps import Cuts, chosen_cuts, named
+from nmsat.hw.fp.product import product_layout
+from nmsat.hw.parts.steps import Cuts, chosen_cuts, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

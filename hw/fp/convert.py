@@ -11,8 +11,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.fp.f32 import CANONICAL_NAN, unpack
-from hw.fp.steps import Cuts, chosen_cuts, leading_zeros, named, shift_left, shift_right_sticky
+from nmsat.hw.fp.f32 import CANONICAL_NAN, unpack
+from nmsat.hw.parts.steps import Cuts, chosen_cuts, leading_zeros, named, shift_left, shift_right_sticky
 
 CANONICAL_NAN16: Final = 0x7E00
 """The only binary16 NaN that leaves a unit."""

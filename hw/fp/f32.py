@@ -12,7 +12,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.fp.steps import Cuts, chosen_cuts, leading_zeros, named, shift_left, shift_right_sticky
+from nmsat.hw.parts.steps import Cuts, chosen_cuts, leading_zeros, named, shift_left, shift_right_sticky
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike

@@ -11,7 +11,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.links import activation_layout, weight_layout
+from nmsat.hw.parts.links import activation_layout, weight_layout
 
 if TYPE_CHECKING:
     from amaranth.lib import data

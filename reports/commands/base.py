@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from algorithms.tape import Pattern
-from dataflow.config import SatConfig, preset
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.dataflow.contract.config import SatConfig, preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

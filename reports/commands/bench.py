@@ -13,13 +13,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.commands.base import Answer, Command, config, table
+from nmsat.reports.commands.base import Answer, Command, config, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dataflow.config import SatConfig
-    from dataflow.step import Step
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.network.step import Step
 
 SCALE_SIM: Final = {"conv 28x28x128 -> 128 3x3, batch 1": 13.5, "ViT-S, five products": 47.8}
 """Seconds of SCALE-Sim v3 on a 32 x 32 array as quoted in the project's brief; not measured here."""
@@ -37,7 +37,7 @@ RTL_PATTERN: Final = "2:8"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from dataflow.config import preset
+    from nmsat.dataflow.contract.config import preset
 
     parser.add_argument(
         "--configs",
@@ -94,7 +94,7 @@ def _seconds(work: Callable[[], object], repeats: int = 1, clock: Callable[[], f
 
 def _forget() -> None:
     """Drop all schedules, so that scheduling is in the time."""
-    from dataflow import plan
+    from nmsat.dataflow.schedule import plan
 
     plan.forget()
     gc.collect()
@@ -102,17 +102,17 @@ def _forget() -> None:
 
 def _resnet50() -> float:
     """Timing of one step of ResNet-50, batch 512, 224 px, BDWP 2:8: network, products, schedule, machine."""
-    from dataflow.config import preset
-    from sim.step import simulate_step
+    from nmsat.dataflow.contract.config import preset
+    from nmsat.sim.schedule.step import simulate_step
 
     _forget()
     return _seconds(lambda: simulate_step(_step(), preset("vcu1525")), clock=time.process_time)
 
 
 def _step() -> Step:
-    from algorithms.tape import Pattern
-    from dataflow.models import load_model
-    from dataflow.step import training_products
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.network.models import load_model
+    from nmsat.dataflow.network.step import training_products
 
     return training_products(load_model("resnet50", 512), "bdwp", Pattern(2, 8))
 
@@ -121,8 +121,8 @@ def _configurations(number: int) -> tuple[float, int]:
     """Return the seconds of the same step on `number` different machines, none seen before, and how many ran."""
     from dataclasses import replace
 
-    from dataflow.config import preset
-    from sim.step import simulate_step
+    from nmsat.dataflow.contract.config import preset
+    from nmsat.sim.schedule.step import simulate_step
 
     base, step = preset("vcu1525"), _step()
     _forget()
@@ -138,9 +138,9 @@ def _configurations(number: int) -> tuple[float, int]:
 
 def _layer_times() -> dict[str, dict[str, float]]:
     """Timing of the layers for which SCALE-Sim's time is quoted: forward products with memory, schedule included."""
-    from algorithms.tape import ConvShape, Product, Stage
-    from dataflow.config import preset
-    from sim.api import simulate
+    from nmsat.algorithms.core.tape import ConvShape, Product, Stage
+    from nmsat.dataflow.contract.config import preset
+    from nmsat.sim.api import simulate
 
     shape = ConvShape(1, 28, 28, 128, 128, (3, 3), padding=(1, 1))
     conv = [Product("conv", Stage.FF, 28 * 28, 9 * 128, 128, conv=shape)]
@@ -150,7 +150,7 @@ def _layer_times() -> dict[str, dict[str, float]]:
     for (name, quoted), products in zip(SCALE_SIM.items(), (conv, vit), strict=True):
 
         def work(products: list[Product] = products) -> None:
-            from dataflow import plan
+            from nmsat.dataflow.schedule import plan
 
             plan.forget()
             simulate(products, preset("vcu1525"), memory=True)
@@ -164,13 +164,13 @@ def _verilator(array: SatConfig) -> dict[str, Any]:
     """The same product on the Verilated array and in the fast gear with values; bits and cycles compared."""
     import numpy as np
 
-    from algorithms.nm import pack, prune
-    from algorithms.tape import Pattern
-    from dataflow.schedule import best_tiling
-    from sim.product import simulate_product
-    from sim.stepped import place_operands
-    from tb.runner import check_tools
-    from tb.stce import Job, bench_config, build_stce, run_products
+    from nmsat.algorithms.core.nm import pack, prune
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.mapping.choose import best_tiling
+    from nmsat.sim.array.fast import simulate_product
+    from nmsat.sim.array.stepped import place_operands
+    from nmsat.tb.array.products import Job, bench_config, build_stce, run_products
+    from nmsat.tb.run.runner import check_tools
 
     check_tools()
     pattern = Pattern.parse(RTL_PATTERN)

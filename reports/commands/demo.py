@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from algorithms.tape import Pattern
-from reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed, table
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed, table
 
 if TYPE_CHECKING:
-    from reports.records import DemoRecord
+    from nmsat.reports.work.records import DemoRecord
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,13 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Run the demo and write its folder."""
-    from tb.runner import check_tools
+    from nmsat.tb.run.runner import check_tools
 
     check_tools()
     with output_folder(options.out) as folder:
-        from reports.demo import run_demo
-        from reports.page import write
-        from reports.records import summary
+        from nmsat.reports.pages.demo_page import write
+        from nmsat.reports.work.demo import run_demo
+        from nmsat.reports.work.records import summary
 
         record = run_demo(options.config, options.pattern, options.seed)
         values = summary(record)

@@ -6,13 +6,13 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from algorithms.tape import Pattern
-from reports.commands.base import Answer, Command, seed, table
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.reports.commands.base import Answer, Command, seed, table
 
 if TYPE_CHECKING:
     import argparse
 
-    from dataflow.config import SatConfig
+    from nmsat.dataflow.contract.config import SatConfig
 
 SHAPE: Final = (2048, 1152, 256)
 """M, K, N of the product whose utilization is reported."""
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Measure the three tables."""
-    from dataflow.config import preset
+    from nmsat.dataflow.contract.config import preset
 
     utilization = _utilization(preset("vcu1525"))
     resources = _resources(preset("vcu1525"))
@@ -60,14 +60,14 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 def _scale(text: str) -> int:
-    from reports.commands.base import whole
+    from nmsat.reports.commands.base import whole
 
     return whole(text, 1, 1000)
 
 
 def _utilization(config: SatConfig) -> list[dict[str, Any]]:
-    from dataflow.schedule import best_tiling
-    from sim.product import simulate_product
+    from nmsat.dataflow.mapping.choose import best_tiling
+    from nmsat.sim.array.fast import simulate_product
 
     rows = []
     for pattern in PATTERNS:
@@ -86,9 +86,9 @@ def _utilization(config: SatConfig) -> list[dict[str, Any]]:
 
 
 def _resources(config: SatConfig) -> list[dict[str, Any]]:
-    from hw.release import synthesis_tops
-    from hw.synth import synthesise
-    from hw.verilog import emit
+    from nmsat.hw.parts.verilog import emit
+    from nmsat.hw.release.synth import synthesise
+    from nmsat.hw.release.tops import synthesis_tops
 
     rows = []
     for name, make in synthesis_tops(config).items():
@@ -99,8 +99,8 @@ def _resources(config: SatConfig) -> list[dict[str, Any]]:
 
 
 def _verification(scale: int, number: int) -> list[dict[str, Any]]:
-    from tb.engines import UNITS
-    from tb.errors import SimulationError
+    from nmsat.tb.engines import UNITS
+    from nmsat.tb.run.errors import SimulationError
 
     rows = []
     for unit in UNITS:
@@ -114,7 +114,7 @@ def _verification(scale: int, number: int) -> list[dict[str, Any]]:
 
 
 def _text(values: dict[str, Any], over: list[str]) -> str:
-    from hw.release import REPORTED_DEPTH
+    from nmsat.hw.release.tops import REPORTED_DEPTH
 
     m, k, n = SHAPE
     use = [

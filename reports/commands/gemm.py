@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from algorithms.tape import Stage
-from reports.commands.base import Answer, Command, InputError, add_shape
+from nmsat.algorithms.core.tape import Stage
+from nmsat.reports.commands.base import Answer, Command, InputError, add_shape
 
 if TYPE_CHECKING:
     import argparse
 
-    from algorithms.tape import Pattern, Product
-    from dataflow.config import SatConfig
-    from sim.result import Result
+    from nmsat.algorithms.core.tape import Pattern, Product
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.sim.results.result import Result
 
 MAX_MACS: Final = 1 << 30
 """Most dense multiply-adds of a product whose values are computed."""
@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the product."""
-    from dataflow.plan import Switches
-    from reports.commands.tiles import write_tiles
-    from sim.api import gemm, simulate
+    from nmsat.dataflow.schedule.plan import Switches
+    from nmsat.reports.pages.tiles import write_tiles
+    from nmsat.sim.api import gemm, simulate
 
     pattern: Pattern | None = None if options.stage == Stage.WU else options.pattern
     if pattern != options.pattern:
@@ -102,8 +102,8 @@ def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result
 
 def _digest(product: Product, config: SatConfig, seed: int) -> str | None:
     """Return the SHA-256 of Y for random operands: it must not depend on the configuration."""
-    from reports.commands.operands import with_operands
-    from sim.api import simulate
+    from nmsat.reports.work.operands import with_operands
+    from nmsat.sim.api import simulate
 
     m, k, n = product.m, product.k, product.n
     if m * k * n > MAX_MACS or max(m * k, k * n, m * n) > MAX_OPERAND or k > MAX_DEPTH:
@@ -114,8 +114,8 @@ def _digest(product: Product, config: SatConfig, seed: int) -> str | None:
 
 
 def _write_vcd(path: Path, result: Result, product: Product, seed: int) -> None:
-    from reports.commands.operands import random_operands
-    from sim.trace import check_size, write_vcd
+    from nmsat.reports.work.operands import random_operands
+    from nmsat.sim.trace.vcd import check_size, write_vcd
 
     tiling = result.rows[0].tiling
     if tiling is None:

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, pattern, table
+from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, pattern, table
 
 if TYPE_CHECKING:
-    from dataflow.config import SatConfig
-    from dataflow.readers.masks import LayerMask
-    from dataflow.step import Step
-    from sim.ablation import Ablation
-    from sim.step import StepResult
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.network.readers.masks import LayerMask
+    from nmsat.dataflow.network.step import Step
+    from nmsat.sim.schedule.step import StepResult
+    from nmsat.sim.work.ablation import Ablation
 
 METHODS: Final = ("dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue")
 
@@ -38,7 +38,7 @@ TAPE_NOTE: Final = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from dataflow.config import preset
+    from nmsat.dataflow.contract.config import preset
 
     parser.add_argument(
         "model",
@@ -83,11 +83,11 @@ def batch(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the step and the dense step."""
-    from dataflow.memory_plan import check_buffers, memory_plan
-    from dataflow.readers.tape import SUFFIX
-    from sim.ablation import ablations
-    from sim.api import simulate
-    from sim.energy import step_energy
+    from nmsat.dataflow.network.readers.tape import SUFFIX
+    from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
+    from nmsat.sim.api import simulate
+    from nmsat.sim.results.energy import step_energy
+    from nmsat.sim.work.ablation import ablations
 
     taped = Path(options.model).suffix == SUFFIX
     step, dense, masks = _tape_steps(options) if taped else _steps(options)
@@ -128,8 +128,8 @@ def _write(options: argparse.Namespace, result: StepResult) -> None:
     """Write the files that were asked for."""
     import json
 
-    from reports.commands.tiles import write_tiles
-    from sim.timeline import write_trace
+    from nmsat.reports.pages.tiles import write_tiles
+    from nmsat.sim.work.timeline import write_trace
 
     try:
         if options.timeline:
@@ -146,14 +146,14 @@ def _write(options: argparse.Namespace, result: StepResult) -> None:
 
 def step_pattern(options: argparse.Namespace) -> Any:
     """Return the pattern that the method uses: 2:8 unless given, none for dense training."""
-    from algorithms.tape import Pattern
+    from nmsat.algorithms.core.tape import Pattern
 
     return None if options.method == "dense" else options.pattern or Pattern(2, 8)
 
 
 def _tape_steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask]]:
     """Return the step of a tape and the same step without its patterns; its run decided what is sparse: no masks."""
-    from dataflow.readers.tape import read_step
+    from nmsat.dataflow.network.readers.tape import read_step
 
     given = {
         "--batch": options.batch,
@@ -179,10 +179,10 @@ def _patterns(step: Step) -> str:
 
 def _steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask]]:
     """Return the step of a network, its dense step, and the masks of its layers."""
-    from dataflow.models import load_model
-    from dataflow.readers.masks import read_masks
-    from dataflow.step import METHODS as HOW
-    from dataflow.step import training_products
+    from nmsat.dataflow.network.models import load_model
+    from nmsat.dataflow.network.readers.masks import read_masks
+    from nmsat.dataflow.network.step import METHODS as HOW
+    from nmsat.dataflow.network.step import training_products
 
     method = options.method or "bdwp"
     if options.masks and not (HOW[method].ff_weights or HOW[method].bp_weights):
@@ -199,7 +199,7 @@ def _steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask
 
 def _layer_stages(result: StepResult) -> dict[str, dict[str, int]]:
     """Return cycles by layer and stage; they add up to the step."""
-    from sim.result import layer_of_row
+    from nmsat.sim.results.result import layer_of_row
 
     out: dict[str, dict[str, int]] = {}
     for row in result.rows:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.commands.base import Answer, Command, config, table
-from reports.commands.model import HOST_NOTE, batch
+from nmsat.reports.commands.base import Answer, Command, config, table
+from nmsat.reports.commands.model import HOST_NOTE, batch
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +24,7 @@ DENSE: Final = 0.93
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from dataflow.config import preset
+    from nmsat.dataflow.contract.config import preset
 
     parser.add_argument("--batch", type=batch, default=512, metavar="B", help="batch size (default: 512)")
     parser.add_argument(
@@ -35,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Simulate all steps."""
-    from algorithms.tape import Pattern
-    from dataflow.models import load_model
-    from dataflow.step import training_products
-    from sim.ablation import ablations
-    from sim.api import simulate
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.network.models import load_model
+    from nmsat.dataflow.network.step import training_products
+    from nmsat.sim.api import simulate
+    from nmsat.sim.work.ablation import ablations
 
     rows, ablation = [], {}
     for name in NETWORKS:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.commands.base import Answer, Command, InputError, add_shape, output_folder, table, whole
+from nmsat.reports.commands.base import Answer, Command, InputError, add_shape, output_folder, table, whole
 
 if TYPE_CHECKING:
-    from reports.programs import ProductProgram
+    from nmsat.reports.work.program import ProductProgram
 
 MAX_MACS: Final = 1 << 30
 """Largest M x K x N: the simulator goes through every cycle of the machine."""
@@ -43,7 +43,7 @@ def convolution(text: str) -> tuple[int, ...]:
 
 def run(options: argparse.Namespace) -> Answer:
     """Assemble, run, compare."""
-    from reports.programs import run_on_simulator, write_program
+    from nmsat.reports.work.program import run_on_simulator, write_program
 
     macs = options.m * options.k * options.n
     if macs > MAX_MACS:
@@ -64,8 +64,8 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 def _program(options: argparse.Namespace) -> ProductProgram:
-    from algorithms.tape import ConvShape
-    from reports import programs
+    from nmsat.algorithms.core.tape import ConvShape
+    from nmsat.reports.work import program as programs
 
     shape = (options.m, options.k, options.n)
     if options.transposed:
@@ -105,7 +105,7 @@ def _values(options: argparse.Namespace, program: ProductProgram, counters: dict
 
 
 def _on_rtl(options: argparse.Namespace, program: ProductProgram, before: list[Any], report: Any) -> dict[str, Any]:
-    from reports.machine_runs import run_image
+    from nmsat.reports.work.verify import run_image
 
     print("nmsat: running the program on the RTL", file=sys.stderr)
     found, regions = run_image(options.config, before, program.place)

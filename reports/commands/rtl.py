@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, table
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, table
 
 if TYPE_CHECKING:
     import argparse
@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Generate all tops and write them with a file list and a summary of ports and parameters."""
-    from hw.release import TOPS, rtl_files
-    from hw.verilog import read_ports
+    from nmsat.hw.parts.verilog import read_ports
+    from nmsat.hw.release.tops import TOPS, rtl_files
 
     with output_folder(options.out) as folder:
         files = rtl_files(options.config)

@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.commands.base import Answer, Command, InputError, config, seed, table, whole
+from nmsat.reports.commands.base import Answer, Command, InputError, config, seed, table, whole
 
 if TYPE_CHECKING:
     import argparse
 
-    from algorithms.study import Cell
+    from nmsat.algorithms.training.study import Cell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from dataflow.config import preset
+    from nmsat.dataflow.contract.config import preset
 
     parser.add_argument(
         "--out",
@@ -59,8 +59,8 @@ def processes(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Answer:
     """Do the runs that are missing and write page, data and pictures."""
-    from algorithms.study import rate_cells
-    from reports.study import gather, run_study
+    from nmsat.algorithms.training.study import rate_cells
+    from nmsat.reports.work.study import gather, run_study
 
     folder: Path = options.out / "runs"
     try:
@@ -77,8 +77,8 @@ def run(options: argparse.Namespace) -> Answer:
 
 def chosen(options: argparse.Namespace) -> list[Cell]:
     """Return the cells that the options ask for: the whole table if none does."""
-    from algorithms.methods import METHODS
-    from algorithms.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, default_cells
+    from nmsat.algorithms.methods import METHODS
+    from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, default_cells
 
     if not any((options.networks, options.methods, options.patterns, options.seeds)):
         return default_cells()
@@ -92,8 +92,8 @@ def chosen(options: argparse.Namespace) -> list[Cell]:
 
 def write(data: dict[str, Any], folder: Path) -> list[Path]:
     """Write accuracy.md, accuracy.json and the pictures into folder and return their paths."""
-    from reports.study_page import study_page
-    from reports.study_plots import mask_chart, pareto_chart
+    from nmsat.reports.pages.study_page import study_page
+    from nmsat.reports.pages.study_plots import mask_chart, pareto_chart
 
     texts = {
         "accuracy.md": study_page(data),

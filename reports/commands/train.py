@@ -7,12 +7,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, seed, table, whole
+from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, seed, table, whole
 
 if TYPE_CHECKING:
     import argparse
 
-    from algorithms.config import TrainConfig
+    from nmsat.algorithms.training.config import TrainConfig
 
 DEFAULT_NETWORK = "digits-cnn"
 
@@ -23,10 +23,10 @@ _DIGESTS = (("weights", "weights_sha256"), ("losses", "losses_sha256"))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from algorithms.methods import METHODS
-    from algorithms.recipes import RECIPES
-    from dataflow.config import preset
-    from reports.training import BACKENDS
+    from nmsat.algorithms.methods import METHODS
+    from nmsat.algorithms.training.recipes import RECIPES
+    from nmsat.dataflow.contract.config import preset
+    from nmsat.reports.work.training import BACKENDS
 
     parser.add_argument(
         "--cell",
@@ -68,7 +68,7 @@ def count(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Answer:
     """Do the run."""
-    from reports.training import Job, train_run
+    from nmsat.reports.work.training import Job, train_run
 
     chosen = configuration(options)
     try:
@@ -81,8 +81,8 @@ def run(options: argparse.Namespace) -> Answer:
 
 def configuration(options: argparse.Namespace) -> TrainConfig:
     """Return the run that the options ask for: a cell or a recipe, changed by the file, changed by the options."""
-    from algorithms.config import TrainConfig, parse_fields
-    from algorithms.recipes import parse_name, recipe
+    from nmsat.algorithms.training.config import TrainConfig, parse_fields
+    from nmsat.algorithms.training.recipes import parse_name, recipe
 
     if options.cell and (options.network or options.config_file):
         raise InputError("--cell names a whole run; leave out --network and --config-file")
@@ -109,7 +109,7 @@ def _read(path: Path) -> str:
 
 def command_line(chosen: TrainConfig) -> str:
     """Return the command that does this very run."""
-    from algorithms.recipes import run_name
+    from nmsat.algorithms.training.recipes import run_name
 
     return f"nmsat train --cell {shlex.quote(run_name(chosen))}"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.commands.base import Answer, Command, InputError, add_config, seed, whole
+from nmsat.reports.commands.base import Answer, Command, InputError, add_config, seed, whole
 
 if TYPE_CHECKING:
     import argparse
 
-    from dataflow.config import SatConfig
+    from nmsat.dataflow.contract.config import SatConfig
 
 MAX_JOBS: Final = 1_000_000
 """Most jobs of one command."""
@@ -35,7 +35,7 @@ def jobs(text: str) -> int:
 
 def check_config(config: SatConfig) -> None:
     """Raise InputError unless a machine can be built around this configuration."""
-    from dataflow.legal import check_machine
+    from nmsat.dataflow.contract.legal import check_machine
 
     try:
         check_machine(config)
@@ -45,7 +45,7 @@ def check_config(config: SatConfig) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Run the jobs."""
-    from reports.machine_runs import verify_jobs
+    from nmsat.reports.work.verify import verify_jobs
 
     check_config(options.config)
     verdict = verify_jobs(options.config, options.jobs, options.seed)

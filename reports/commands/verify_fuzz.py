@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reports.commands.base import Answer, Command
-from reports.commands.verify import add_runs, check_config
+from nmsat.reports.commands.base import Answer, Command
+from nmsat.reports.commands.verify import add_runs, check_config
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Run the programs."""
-    from reports.machine_runs import verify_fuzz
+    from nmsat.reports.work.verify import verify_fuzz
 
     check_config(options.config)
     verdict = verify_fuzz(options.config, options.programs, options.seed)

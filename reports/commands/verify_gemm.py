@@ -6,16 +6,16 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.commands.base import Answer, Command, InputError, add_shape
+from nmsat.reports.commands.base import Answer, Command, InputError, add_shape
 
 if TYPE_CHECKING:
     import argparse
 
     import numpy as np
 
-    from algorithms.nm import Packed
-    from dataflow.tiling import Tiling
-    from tb.stce import Job
+    from nmsat.algorithms.core.nm import Packed
+    from nmsat.dataflow.mapping.tiling import Tiling
+    from nmsat.tb.array.products import Job
 
 MAX_CYCLES: Final = 2_000_000
 """Longest product that is run on the RTL, in simulated cycles."""
@@ -23,10 +23,10 @@ MAX_CYCLES: Final = 2_000_000
 
 def run(options: argparse.Namespace) -> Answer:
     """Run random operands through RTL, simulator and reference."""
-    from dataflow.duration import product_duration
-    from reports.commands.operands import choose_tiling, random_operands
-    from tb.runner import check_tools
-    from tb.stce import verify_products
+    from nmsat.dataflow.cycles.array import product_duration
+    from nmsat.reports.work.operands import choose_tiling, random_operands
+    from nmsat.tb.array.products import verify_products
+    from nmsat.tb.run.runner import check_tools
 
     check_tools()
     tiling = choose_tiling(options.config, options, options.pattern)
@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> Answer:
 
 def _bench_job(a: np.ndarray, packed: Packed, tiling: Tiling) -> Job:
     """Return the product for a bench with buffers that hold its operands, small ones if they do."""
-    from sim.stepped import place_operands
-    from tb.stce import Job, bench_config
+    from nmsat.sim.array.stepped import place_operands
+    from nmsat.tb.array.products import Job, bench_config
 
     problem = ""
     for deep in (False, True):

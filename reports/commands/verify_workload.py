@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from reports.commands.base import Answer, Command, add_config, whole
-from reports.commands.workload_run import add_variant, known, say
+from nmsat.reports.commands.base import Answer, Command, add_config, whole
+from nmsat.reports.commands.workload_run import add_variant, known, say
 
 if TYPE_CHECKING:
     import argparse
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Run the sample through RTL, simulator and program."""
-    from reports.workloads import verify_text, workload_verify
-    from tb.runner import check_tools
+    from nmsat.reports.work.workload import verify_text, workload_verify
+    from nmsat.tb.run.runner import check_tools
 
     known(options.name)
     check_tools()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reports.commands.base import Answer, Command
+from nmsat.reports.commands.base import Answer, Command
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Answer:
     """Return all workloads; with --json a list of objects with `name`."""
     del options
-    from reports.workloads import workload_list
+    from nmsat.reports.work.workload import workload_list
 
     values = workload_list()
     return Answer(values, _text(values))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from reports.commands.base import Answer, Command, InputError, config
+from nmsat.reports.commands.base import Answer, Command, InputError, config
 
 if TYPE_CHECKING:
     import argparse
 
-    from algorithms.workloads.registry import Workload
+    from nmsat.algorithms.workloads.engine.registry import Workload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
 
 def known(name: str) -> Workload:
     """Return the workload called `name`; InputError lists the known ones."""
-    from algorithms.workloads.registry import workload
+    from nmsat.algorithms.workloads.engine.registry import workload
 
     try:
         return workload(name)
@@ -59,7 +59,7 @@ def say(text: str) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Run the workload; not ok when a value on the simulator differs from the program's."""
-    from reports.workloads import workload_run, workload_text
+    from nmsat.reports.work.workload import workload_run, workload_text
 
     known(options.name)
     values = workload_run(options.name, options.scale, options.variant, options.config, say=say)

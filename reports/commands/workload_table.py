@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.commands.base import Answer, Command, InputError
-from reports.commands.workload_run import say
+from nmsat.reports.commands.base import Answer, Command, InputError
+from nmsat.reports.commands.workload_run import say
 
 if TYPE_CHECKING:
     import argparse
@@ -35,8 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Write workloads.md and, if asked, workload_studies.md and workload_rtl.md."""
-    from reports.workload_tables import CYCLES_PAGE, RTL_PAGE, STUDIES_PAGE, cycles_page, rtl_page, studies_page
-    from tb.runner import check_tools
+    from nmsat.reports.pages.workload_page import (
+        CYCLES_PAGE,
+        RTL_PAGE,
+        STUDIES_PAGE,
+        cycles_page,
+        rtl_page,
+        studies_page,
+    )
+    from nmsat.tb.run.runner import check_tools
 
     if options.rtl:
         check_tools()

@@ -1,0 +1,200 @@
+"""The tape: what a NumPy program multiplied, in the terms that the scheduler needs.
+
+A product is always `Y[m, n] = A[m, k] @ W[k, n]`. `W` is the operand that SAT streams as (value, index) pairs, so the
+sparse operand of a product stands in the `W` role; a program whose other operand is sparse records the transposed
+product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nmsat.algorithms.core.sparsity import Sparsity
+
+
+class Stage(StrEnum):
+    """Where in a training step a product belongs."""
+
+    FF = "ff"
+    BP = "bp"
+    WU = "wu"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """N:M sparsity: at most `n` of each `m` consecutive elements along the reduction axis; dense when n == m."""
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        if self.m not in (2, 4, 8, 16):
+            raise ValueError(f"pattern is '{self.n}:{self.m}'; M must be 2, 4, 8 or 16")
+        if not 1 <= self.n <= self.m:
+            raise ValueError(f"pattern is '{self.n}:{self.m}'; N must be from 1 to M = {self.m}")
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern | None:
+        """Read 'N:M' or 'dense' (None)."""
+        if text == "dense":
+            return None
+        left, colon, right = text.partition(":")
+        if not (colon and left.isdecimal() and right.isdecimal()):
+            raise ValueError(f"pattern is {text!r}; write N:M such as 2:8, or dense")
+        return cls(int(left), int(right))
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """The convolution behind a product (NHWC), for readers that fetch windows straight from the tensor."""
+
+    batch: int
+    height: int
+    width: int
+    channels_in: int
+    channels_out: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """One matrix product of a program.
+
+    name: the layer; stage: FF, BP, WU or other; m, k, n: shape of Y[m, n] = A[m, k] @ W[k, n];
+    pattern: N:M of W along k, None when dense; count: how many identical products (heads, groups);
+    conv: the convolution it came from; a: float16[m, k], w: float16[k, n] (already pruned) and y: float32[m, n] when
+    values were recorded, with a leading axis when count > 1; sparsity: what is absent beside the pattern; online: W is
+    an output gradient pruned within the step, not a weight pruned after the last update.
+    """
+
+    name: str
+    stage: Stage
+    m: int
+    k: int
+    n: int
+    pattern: Pattern | None = None
+    count: int = 1
+    conv: ConvShape | None = None
+    a: np.ndarray | None = None
+    w: np.ndarray | None = None
+    y: np.ndarray | None = None
+    sparsity: Sparsity | None = None
+    online: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("m", "k", "n", "count"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name} of product {self.name!r} is {value!r}; it must be at least 1")
+
+    @property
+    def macs_dense(self) -> int:
+        """Multiply-adds without sparsity."""
+        return self.m * self.k * self.n * self.count
+
+    @property
+    def macs_kept(self) -> int:
+        """Multiply-adds that N:M leaves: min(N, present) of each group of M along k, the last group may be short."""
+        if self.pattern is None:
+            return self.macs_dense
+        groups, tail = divmod(self.k, self.pattern.m)
+        return self.m * (groups * self.pattern.n + min(self.pattern.n, tail)) * self.n * self.count
+
+    @property
+    def macs_full(self) -> int:
+        """Multiply-adds of the same work with nothing left out: no pattern, no mask, every row and rank."""
+        if self.sparsity is None:
+            return self.macs_dense
+        return self.sparsity.full((self.m, self.k, self.n), self.count)
+
+    @property
+    def macs_true(self) -> int:
+        """Multiply-adds that the method needs: of kept elements, present blocks and gathered rows only."""
+        if self.sparsity is None:
+            return self.macs_kept
+        return min(self.macs_kept, self.sparsity.macs((self.m, self.k, self.n), self.count))
+
+    def facts(self) -> tuple[object, ...]:
+        """What a run with values and a run of shapes alone must agree on."""
+        sparsity = None if self.sparsity is None else self.sparsity.facts()
+        return (
+            self.name,
+            self.stage,
+            self.m,
+            self.k,
+            self.n,
+            self.pattern,
+            self.count,
+            self.conv,
+            sparsity,
+            self.online,
+        )
+
+
+@dataclass(frozen=True)
+class HostWork:
+    """Work of a program that is no product on SAT: scalar operations and bytes moved.
+
+    kind: what it does, named as in ONNX where that has a name; macs: multiply-adds among the operations that belong to
+    matrix products left to the host (a solver, a depthwise convolution).
+    """
+
+    name: str
+    kind: str
+    stage: Stage
+    operations: int
+    bytes: int
+    macs: int = 0
+
+
+@dataclass
+class Tape:
+    """Collects the products of a program in the order of their execution.
+
+    values: whether operands and results are kept (references, not copies); products: what was recorded; host: the
+    work beside them.
+    """
+
+    values: bool = False
+    products: list[Product] = field(default_factory=list)
+    host: list[HostWork] = field(default_factory=list)
+
+    def record(self, product: Product) -> None:
+        """Append a product; without `values` its operands and result are dropped."""
+        self.products.append(product if self.values else replace(product, a=None, w=None, y=None))
+
+    def record_host(self, work: HostWork) -> None:
+        """Append work of the host."""
+        self.host.append(work)
+
+    def of(self, stage: Stage) -> list[Product]:
+        """Return the products of one stage."""
+        return [product for product in self.products if product.stage is stage]
+
+    @property
+    def macs_dense(self) -> int:
+        """Multiply-adds of all products without sparsity."""
+        return sum(product.macs_dense for product in self.products)
+
+    @property
+    def macs_kept(self) -> int:
+        """Multiply-adds of all products with their N:M sparsity."""
+        return sum(product.macs_kept for product in self.products)
+
+    @property
+    def bound(self) -> float:
+        """The speedup that the multiply-adds alone allow: dense over kept."""
+        return self.macs_dense / self.macs_kept

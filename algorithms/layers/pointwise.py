@@ -1,0 +1,58 @@
+"""Activation functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.layers.base import Layer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nmsat.algorithms.layers.base import Context
+
+_ROOT: Final = float(np.sqrt(2 / np.pi))
+_CUBE: Final = 0.044715
+
+
+class ReLU(Layer):
+    """max(x, 0); +0 for -0, a NaN stays (docs/arithmetic.md, "Results")."""
+
+    def __init__(self) -> None:
+        self._pass: NDArray = np.empty(0)
+
+    def forward(self, x: NDArray, ctx: Context) -> NDArray:
+        del ctx
+        with np.errstate(invalid="ignore"):
+            self._pass = ~(x <= 0)
+        return np.where(self._pass, x, x.dtype.type(0))
+
+    def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        del ctx
+        return np.where(self._pass, dy, dy.dtype.type(0))
+
+
+class Gelu(Layer):
+    """Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016, section 2), on the host."""
+
+    def __init__(self) -> None:
+        self._x: NDArray = np.empty(0)
+
+    def forward(self, x: NDArray, ctx: Context) -> NDArray:
+        self._x = x
+        with np.errstate(all="ignore"):
+            wide = x.astype(ctx.arithmetic.host)
+            y = 0.5 * wide * (1 + np.tanh(_ROOT * (wide + _CUBE * wide * wide * wide)))
+        ctx.host("gelu", "Gelu", Stage.FF, x, 10)
+        return ctx.arithmetic.from_host(y)
+
+    def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        with np.errstate(all="ignore"):
+            x = self._x.astype(ctx.arithmetic.host)
+            ctx.host("gelu", "Gelu", Stage.BP, dy, 18)
+            t = np.tanh(_ROOT * (x + _CUBE * x * x * x))
+            slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _ROOT * (1 + 3 * _CUBE * x * x)
+            return ctx.arithmetic.from_host(dy.astype(ctx.arithmetic.host) * slope)

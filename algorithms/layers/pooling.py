@@ -1,0 +1,77 @@
+"""Layers that shrink or reshape images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.layers.base import Layer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nmsat.algorithms.layers.base import Context
+
+
+class MaxPool2d(Layer):
+    """Largest of each size x size window, windows side by side; a tie goes to the first. Rows left over are dropped."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+        self._shape: tuple[int, ...] = ()
+        self._place: NDArray = np.empty(0)
+
+    def forward(self, x: NDArray, ctx: Context) -> NDArray:
+        ctx.host("max_pool", "MaxPool", Stage.FF, x, 1)
+        s = self.size
+        batch, height, width, channels = self._shape = x.shape
+        cut = x[:, : height // s * s, : width // s * s].reshape(batch, height // s, s, width // s, s, channels)
+        tiles = cut.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // s, width // s, channels, s * s)
+        self._place = tiles.argmax(axis=-1)[..., None]
+        return np.take_along_axis(tiles, self._place, axis=-1)[..., 0]
+
+    def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        del ctx
+        s = self.size
+        batch, rows, columns, channels = dy.shape
+        tiles = np.zeros((*dy.shape, s * s), dy.dtype)
+        np.put_along_axis(tiles, self._place, dy[..., None], axis=-1)
+        dx = np.zeros(self._shape, dy.dtype)
+        spread = tiles.reshape(batch, rows, columns, channels, s, s).transpose(0, 1, 4, 2, 5, 3)
+        dx[:, : rows * s, : columns * s] = spread.reshape(batch, rows * s, columns * s, channels)
+        return dx
+
+
+class GlobalAveragePool(Layer):
+    """Mean over height and width: [B, H, W, C] to [B, C], computed on the host."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] = ()
+
+    def forward(self, x: NDArray, ctx: Context) -> NDArray:
+        self._shape = x.shape
+        ctx.host("average_pool", "GlobalAveragePool", Stage.FF, x, 1)
+        return ctx.arithmetic.from_host(x.mean(axis=(1, 2), dtype=ctx.arithmetic.host))
+
+    def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        share = dy.astype(ctx.arithmetic.host) / (self._shape[1] * self._shape[2])
+        part = ctx.arithmetic.from_host(share)
+        return np.broadcast_to(part[:, None, None, :], self._shape).copy()
+
+
+class Flatten(Layer):
+    """[B, ...] to [B, features]."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] = ()
+
+    def forward(self, x: NDArray, ctx: Context) -> NDArray:
+        del ctx
+        self._shape = x.shape
+        return x.reshape(x.shape[0], -1)
+
+    def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        del ctx
+        return dy.reshape(self._shape)

@@ -1,0 +1,141 @@
+"""The configuration of a training run, also as a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from nmsat.algorithms.core.arithmetic import arithmetic
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.layers.networks import NETWORKS
+from nmsat.algorithms.methods import make_method
+from nmsat.algorithms.training.optim import MAX_SHIFT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nmsat.algorithms.methods import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run. Two runs with equal configurations give equal bits on the same machine.
+
+    network: a name of `algorithms.layers.networks.NETWORKS`, which also names the data set; method: a name of
+    `algorithms.methods.METHODS`; pattern: 'N:M', ignored by 'dense'; arithmetic: 'contract' or 'fast';
+    batch: samples per step, an epoch drops what does not fill one; optimizer: 'sgd' or 'adam'; lr: peak learning rate,
+    reached after `warmup` epochs, then falling to 0 along a cosine; momentum: of sgd; decay: lambda of the SR-STE term,
+    None for the method's own; shift: the loss scale is 2^shift, lowered and raised during the run if `dynamic_shift`.
+    split: 'test' trains on all training samples and evaluates on the test split; 'validation' keeps a fifth of the
+    training samples out, evaluates on them and leaves the test split alone (recipes are chosen so).
+    dense_epochs: epochs (from the start) trained dense before the method takes over; prune_from: 'copy' compares the
+    binary16 copies of the weights, 'master' the binary32 masters (outside SAT's contract); sparse_ends: prune the first
+    layer and the classifier too.
+    """
+
+    network: str = "digits-cnn"
+    method: str = "bdwp"
+    pattern: str = "2:8"
+    arithmetic: str = "contract"
+    seed: int = 0
+    epochs: int = 8
+    batch: int = 32
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    warmup: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay: float | None = None
+    shift: int = 10
+    dynamic_shift: bool = False
+    dense_epochs: float = 0.0
+    prune_from: str = "copy"
+    sparse_ends: bool = False
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 1")
+        for name in ("seed", "warmup", "dense_epochs", "weight_decay", "momentum"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 0")
+        if not 0 <= self.shift <= MAX_SHIFT:
+            raise ValueError(f"shift is {self.shift!r}; it must be from 0 to {MAX_SHIFT}")
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr!r}; it must be above 0")
+        choices = {"optimizer": ("sgd", "adam"), "prune_from": ("copy", "master"), "split": ("test", "validation")}
+        for name, known in {**choices, "network": NETWORKS}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        arithmetic(self.arithmetic)
+        self.make_method()
+
+    def make_method(self) -> Method:
+        """Return a fresh method object; ValueError if the method or its pattern is unknown."""
+        pattern = None if self.method == "dense" else Pattern.parse(self.pattern)
+        return make_method(self.method, pattern, self.decay, from_master=self.prune_from == "master")
+
+    def replace(self, **changes: object) -> TrainConfig:
+        """Return a copy with the given fields changed, checked again."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type] # fields differ in type, the copy checks
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all fields, as JSON can hold them."""
+        return dataclasses.asdict(self)
+
+
+DEMO: Final = TrainConfig(epochs=10, lr=0.04, warmup=2.0)
+"""The runs of `nmsat demo`: digits in contract arithmetic; the dense one is DEMO.replace(method='dense')."""
+
+
+def parse_fields(text: str) -> dict[str, object]:
+    """Read a TOML document of `TrainConfig` fields, each of its kind; which values fit is for `TrainConfig` to check.
+
+    Raises ValueError for malformed TOML and unknown keys, TypeError for values of the wrong kind.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"configuration is not TOML: {error}") from None
+    for key, value in values.items():
+        kind = field_kind(key)
+        if kind is float and type(value) is int:
+            values[key] = float(value)
+        elif type(value) is not kind:
+            raise TypeError(f"{key} is {value!r}; it must be of type {kind.__name__}")
+    return values
+
+
+def field_kind(key: str) -> type:
+    """Return the type of a field's values; ValueError if there is no such field."""
+    kinds = {field.name: type(getattr(DEMO, field.name)) for field in dataclasses.fields(TrainConfig)}
+    kinds["decay"] = float
+    if key not in kinds:
+        raise ValueError(f"configuration key is {key!r}; known keys: {', '.join(kinds)}")
+    return kinds[key]
+
+
+def parse_config(text: str, base: TrainConfig = DEMO) -> TrainConfig:
+    """Read a TOML document with `parse_fields`; fields left out are those of base."""
+    return base.replace(**parse_fields(text))
+
+
+def read_config(path: Path, base: TrainConfig = DEMO) -> TrainConfig:
+    """Read a TOML file with `parse_config`."""
+    return parse_config(path.read_text(encoding="utf-8"), base)
+
+
+def format_config(config: TrainConfig) -> str:
+    """Return the TOML document that `parse_config` reads back as the same configuration."""
+    lines = []
+    for key, value in config.as_dict().items():
+        if isinstance(value, bool):
+            lines.append(f"{key} = {str(value).lower()}")
+        elif isinstance(value, str):
+            lines.append(f'{key} = "{value}"')
+        elif value is not None:
+            lines.append(f"{key} = {value!r}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,81 @@
+"""Training recipes of the networks, and the names of runs: one name, one configuration."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from nmsat.algorithms.layers.networks import NETWORKS
+from nmsat.algorithms.methods import METHODS
+from nmsat.algorithms.training.config import DEMO, TrainConfig, field_kind, parse_fields
+
+RECIPES: Final[dict[str, TrainConfig]] = {
+    "resnet9": TrainConfig(network="resnet9", arithmetic="fast", epochs=6),
+    "vit": TrainConfig(network="vit", arithmetic="fast", epochs=20, optimizer="adam", lr=4e-3, warmup=2.0),
+    "vgg": TrainConfig(network="vgg", arithmetic="fast", epochs=6),
+    "resnet18": TrainConfig(network="resnet18", arithmetic="fast", epochs=6, lr=0.2),
+    "resnet50": TrainConfig(network="resnet50", arithmetic="fast", epochs=8, lr=0.1),
+    "gpt": TrainConfig(network="gpt", arithmetic="fast", epochs=4, optimizer="adam", lr=8e-3, warmup=0.5),
+    "mlp": TrainConfig(network="mlp", arithmetic="fast", epochs=12, batch=128, lr=0.2, weight_decay=3e-3),
+    "digits-cnn": DEMO,
+    "digits-sat": TrainConfig(network="digits-sat", epochs=2, batch=16, warmup=0.5),
+}
+"""Training recipe of each network, the same for every method and pattern.
+
+The learning rates are the outcome of `best_rate` over the validation runs, but for the demo's (docs/training.md).
+"""
+
+PAPER_NETWORKS: Final = ("resnet9", "vit", "vgg", "resnet18", "resnet50")
+"""The networks in the spirit of the five of the BDWP paper."""
+
+RATES: Final = {"sgd": (0.025, 0.05, 0.1, 0.2), "adam": (1e-3, 2e-3, 4e-3, 8e-3)}
+"""Learning rates that a recipe is chosen from, by optimizer."""
+
+_FREE: Final = ("method", "pattern", "seed")
+_NAME: Final = re.compile(
+    r"(?P<network>{})-(?P<method>{})(-(?P<n>\d+)of(?P<m>\d+))?-seed(?P<seed>\d+)(?P<changes>(,\w+=[^,=]+)*)".format(
+        *("|".join(map(re.escape, sorted(known, key=len, reverse=True))) for known in (NETWORKS, METHODS))
+    )
+)
+
+
+def recipe(network: str) -> TrainConfig:
+    """Return the recipe of a network; ValueError lists the known ones."""
+    if network not in RECIPES:
+        raise ValueError(f"network is {network!r}; known networks: {', '.join(RECIPES)}")
+    return RECIPES[network]
+
+
+def variant(config: TrainConfig) -> dict[str, object]:
+    """Return what a configuration changes in its network's recipe beside method, pattern and seed."""
+    own, now = recipe(config.network).as_dict(), config.as_dict()
+    return {key: now[key] for key in own if key not in _FREE and own[key] != now[key]}
+
+
+def run_name(config: TrainConfig) -> str:
+    """Return the name of a run, such as 'resnet9-bdwp-2of8-seed1' or 'mlp-dense-seed0,epochs=2'.
+
+    What differs from the network's recipe is in the name, so that different runs have different names.
+    """
+    pattern = "" if config.method == "dense" else f"-{config.pattern.replace(':', 'of')}"
+    changes = "".join(f",{key}={_shown(value)}" for key, value in variant(config).items())
+    return f"{config.network}-{config.method}{pattern}-seed{config.seed}{changes}"
+
+
+def parse_name(name: str) -> TrainConfig:
+    """Return the configuration of a run's name; ValueError if it is none or its values do not fit."""
+    match = _NAME.fullmatch(name)
+    if match is None or (match["n"] is None) != (match["method"] == "dense"):
+        raise ValueError(
+            f"cell is {name!r}; write NETWORK-METHOD-NofM-seedS such as resnet9-bdwp-2of8-seed1, or NETWORK-dense-seedS"
+        )
+    fields: dict[str, object] = {"method": match["method"], "seed": int(match["seed"])}
+    if match["n"] is not None:
+        fields["pattern"] = f"{match['n']}:{match['m']}"
+    pairs = [change.split("=") for change in match["changes"].split(",")[1:]]
+    lines = [f'{key} = "{value}"' if field_kind(key) is str else f"{key} = {value}" for key, value in pairs]
+    return recipe(match["network"]).replace(**fields, **parse_fields("\n".join(lines)))
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,263 @@
+"""The accuracy table: networks x methods x patterns x seeds, each cell a run, kept on disk and never run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Final
+
+from nmsat.algorithms.methods import METHODS
+from nmsat.algorithms.training.config import TrainConfig
+from nmsat.algorithms.training.recipes import PAPER_NETWORKS, RATES, recipe, run_name, variant
+from nmsat.algorithms.training.results import read_lines, run_logged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+PATTERNS: Final = ("2:4", "2:8", "4:8", "2:16", "1:8")
+"""Patterns of the table."""
+
+TABLE_NETWORKS: Final = (*PAPER_NETWORKS, "gpt", "mlp")
+"""Networks of the table."""
+
+SEEDS: Final = (0, 1, 2)
+"""Seeds of the table."""
+
+ABLATED: Final = ("vgg", "resnet18")
+"""Networks of the ablations."""
+
+RATE_SEEDS: Final = (10, 11)
+"""Seeds of the runs that choose learning rates: none of the table's."""
+
+
+ABLATIONS: Final[dict[str, dict[str, object]]] = {
+    "no SR-STE term": {"decay": 0.0},
+    "pruned from the master": {"prune_from": "master"},
+    "dense for the first quarter": {"dense_epochs": 0.25},
+    "first layer and classifier sparse": {"sparse_ends": True},
+}
+"""Changes to BDWP whose effect is measured one by one; dense_epochs as a share of the run."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the table: a name, unique in it, and its configuration."""
+
+    name: str
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """Mean and spread over seeds.
+
+    variant: what differs from the recipe beside method, pattern and seed, as 'field=value'; empty for the recipe.
+    loss_points: mean accuracy of the recipe's dense runs with the same seeds minus that of these, in percent points
+    (None without them); bound: dense over kept multiply-adds of a step; macs_kept: multiply-adds of a run; sad_ff,
+    sad_bp: mean share of mask elements that change per update.
+    """
+
+    network: str
+    method: str
+    pattern: str
+    variant: str
+    seeds: int
+    accuracy: float
+    spread: float
+    loss_points: float | None
+    bound: float
+    macs_kept: float
+    sad_ff: float
+    sad_bp: float
+
+
+def cells(
+    networks: Sequence[str] = TABLE_NETWORKS,
+    methods: Sequence[str] = METHODS,
+    patterns: Sequence[str] = PATTERNS,
+    seeds: Sequence[int] = SEEDS,
+    **changes: object,
+) -> list[Cell]:
+    """Return the cells of a table, seed by seed; 'dense' has one per seed. changes: to every configuration."""
+    out = []
+    for seed in seeds:
+        for network in networks:
+            for method in methods:
+                for pattern in patterns if method != "dense" else ("dense",):
+                    fields = {"method": method, "seed": seed, **changes}
+                    if method != "dense":
+                        fields["pattern"] = pattern
+                    out.append(make_cell(recipe(network).replace(**fields)))
+    return out
+
+
+def make_cell(config: TrainConfig) -> Cell:
+    """Return the cell of a configuration under its own name."""
+    return Cell(run_name(config), config)
+
+
+def ablation_cells(network: str, pattern: str = "2:8", seeds: Sequence[int] = SEEDS) -> list[Cell]:
+    """Return dense and BDWP cells of a network and one BDWP cell per entry of `ABLATIONS` and seed."""
+    out = cells([network], ["dense", "bdwp"], [pattern], seeds)
+    for changes in ABLATIONS.values():
+        fields = dict(changes)
+        if "dense_epochs" in fields:
+            fields["dense_epochs"] = float(str(fields["dense_epochs"])) * recipe(network).epochs
+        out += cells([network], ["bdwp"], [pattern], seeds, **fields)
+    return out
+
+
+def default_cells() -> list[Cell]:
+    """Return the cells of the table that is kept in the repository, none twice.
+
+    Dense and BDWP 2:8 on all networks; BDWP at all patterns on the three whose runs are shortest; all methods at all
+    patterns on `resnet18` and `mlp`; the ablations. The whole takes hours (`cells()`).
+    """
+    wanted = cells(TABLE_NETWORKS, ["dense", "bdwp"], ["2:8"])
+    wanted += cells(["vgg", "resnet18", "mlp"], ["bdwp"])
+    wanted += cells(["resnet18", "mlp"])
+    for network in ABLATED:
+        wanted += ablation_cells(network)
+    return list({cell.name: cell for cell in wanted}.values())
+
+
+def rate_cells(network: str, seeds: Sequence[int] = RATE_SEEDS) -> list[Cell]:
+    """Return the runs that choose a network's learning rate: dense and BDWP 2:8, on the validation split alone."""
+    rates = RATES[recipe(network).optimizer]
+    return [
+        cell
+        for rate in rates
+        for cell in cells([network], ["dense", "bdwp"], ["2:8"], seeds, lr=rate, split="validation")
+    ]
+
+
+def best_rate(summaries: Iterable[dict[str, object]]) -> float:
+    """Return the learning rate with the highest mean accuracy over runs of one network; of equals the lowest."""
+    found: dict[float, list[float]] = {}
+    for summary in summaries:
+        found.setdefault(config_of(summary).lr, []).append(float(str(summary["accuracy"])))
+    return max(sorted(found), key=lambda rate: statistics.fmean(found[rate]))
+
+
+def config_of(summary: dict[str, object]) -> TrainConfig:
+    """Return the configuration of a summary."""
+    fields = summary.get("config")
+    if not isinstance(fields, dict):
+        raise ValueError(f"summary holds no configuration: {summary!r}")
+    return TrainConfig(**fields)
+
+
+def finished(cell: Cell, folder: Path) -> dict[str, object] | None:
+    """Return the summary of a cell that has been run with this very configuration, else None."""
+    path = folder / f"{cell.name}.jsonl"
+    if not path.exists():
+        return None
+    last = read_lines(path)[-1]
+    return last if last.get("event") == "end" and last.get("config") == cell.config.as_dict() else None
+
+
+def run_cells(
+    wanted: Iterable[Cell],
+    folder: Path,
+    *,
+    processes: int = 2,
+    progress: Callable[[Cell, int, int], None] | None = None,
+) -> list[dict[str, object]]:
+    """Run the cells that are not finished and return the summaries of all.
+
+    processes: at most this many at a time, each with one thread; progress(cell, done, total): after every cell. A cell
+    that was interrupted continues from its checkpoint.
+    """
+    if processes < 1:
+        raise ValueError(f"processes is {processes!r}; it must be at least 1")
+    wanted = list(wanted)
+    missing = [cell for cell in wanted if finished(cell, folder) is None]
+    folder.mkdir(parents=True, exist_ok=True)
+    for cell in missing:
+        _drop_other(cell, folder)
+    with _one_thread(), ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        jobs = {pool.submit(_run, cell, folder): cell for cell in missing}
+        for done, job in enumerate(as_completed(jobs), 1):
+            job.result()
+            if progress is not None:
+                progress(jobs[job], done, len(missing))
+    summaries = [finished(cell, folder) for cell in wanted]
+    return [summary for summary in summaries if summary is not None]
+
+
+def table(summaries: Iterable[dict[str, object]]) -> list[Row]:
+    """Gather summaries into rows: same network, method, pattern and variant, different seeds."""
+    groups: dict[tuple[str, str, str, str], list[dict[str, object]]] = {}
+    for summary in summaries:
+        config = config_of(summary)
+        pattern = "dense" if config.method == "dense" else config.pattern
+        changed = " ".join(f"{key}={value}" for key, value in variant(config).items())
+        groups.setdefault((config.network, config.method, pattern, changed), []).append(summary)
+    dense = {
+        (key[0], config_of(run).seed): float(str(run["accuracy"]))
+        for key, runs in groups.items()
+        if (key[1], key[3]) == ("dense", "")
+        for run in runs
+    }
+    return [_row(key, runs, dense) for key, runs in groups.items()]
+
+
+def _row(key: tuple[str, str, str, str], runs: list[dict[str, object]], dense: dict[tuple[str, int], float]) -> Row:
+    values = [float(str(run["accuracy"])) for run in runs]
+    paired = [dense.get((key[0], config_of(run).seed)) for run in runs]
+    known = [value for value in paired if value is not None]
+    mean = statistics.fmean(values)
+    return Row(
+        *key,
+        seeds=len(runs),
+        accuracy=mean,
+        spread=statistics.stdev(values) if len(values) > 1 else 0.0,
+        loss_points=100 * (statistics.fmean(known) - mean) if len(known) == len(runs) else None,
+        bound=_mean(runs, "bound"),
+        macs_kept=_mean(runs, "macs_kept"),
+        sad_ff=_mean(runs, "sad_ff"),
+        sad_bp=_mean(runs, "sad_bp"),
+    )
+
+
+def _mean(runs: list[dict[str, object]], key: str) -> float:
+    return statistics.fmean(float(str(run[key])) for run in runs)
+
+
+def _run(cell: Cell, folder: Path) -> None:
+    run_logged(cell.config, folder, cell.name)
+
+
+def _drop_other(cell: Cell, folder: Path) -> None:
+    """Remove what an older configuration of this cell left; a checkpoint of the same one stays."""
+    lines = folder / f"{cell.name}.jsonl"
+    checkpoint = folder / f"{cell.name}.npz"
+    if not checkpoint.exists():
+        return
+    from nmsat.algorithms.core.checkpoint import load_checkpoint
+
+    if load_checkpoint(checkpoint).meta["config"] != json.loads(json.dumps(cell.config.as_dict())):
+        checkpoint.unlink()
+        lines.unlink(missing_ok=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let processes started here compute with one thread each: as many of them as asked for share the machine."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    old = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,352 @@
+"""Seeded, deterministic, resumable training runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmsat.algorithms.core.arithmetic import arithmetic
+from nmsat.algorithms.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nmsat.algorithms.core.tape import Tape
+from nmsat.algorithms.layers.base import Context, Layer, prepare
+from nmsat.algorithms.layers.loss import softmax_cross_entropy
+from nmsat.algorithms.layers.networks import NETWORKS, make_network
+from nmsat.algorithms.methods import Method
+from nmsat.algorithms.training.config import DEMO, TrainConfig
+from nmsat.algorithms.training.data import Dataset, load_dataset
+from nmsat.algorithms.training.optim import Adam, LossScale, Optimizer, Sgd
+from nmsat.algorithms.training.stability import MaskWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["DEMO", "Progress", "TrainConfig", "TrainResult", "Trainer", "evaluate", "learning_rate", "train"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run reports after every step; accuracy is that of the last evaluation (NaN before the first)."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Outcome of one epoch.
+
+    step: steps done; loss: mean training loss, nats; test_loss, accuracy (0..1): on the configured split; sad_ff,
+    sad_bp: mean share of mask elements that changed per update; skipped: updates suppressed so far; shift: exponent of
+    the loss scale.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    test_loss: float
+    accuracy: float
+    sad_ff: float
+    sad_bp: float
+    skipped: int
+    shift: int
+
+
+@dataclass
+class TrainResult:
+    """Outcome of a run.
+
+    losses: mean cross entropy of every step; epochs: one record each; skipped: steps whose update was suppressed; tape:
+    products of the recorded step; macs_dense, macs_kept: multiply-adds of the whole run without and with its sparsity;
+    bound: dense over kept multiply-adds of a step of the method; seconds: wall time; weights_sha256: of the masters as
+    they stand, so that two runs can be compared to the bit; cycles: of each step done now, where a machine did it.
+    """
+
+    config: TrainConfig
+    losses: list[float] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+    skipped: int = 0
+    tape: Tape | None = None
+    macs_dense: int = 0
+    macs_kept: int = 0
+    bound: float = 1.0
+    seconds: float = 0.0
+    weights_sha256: str = ""
+    cycles: list[int] = field(default_factory=list)
+
+    @property
+    def losses_sha256(self) -> str:
+        """SHA-256 of the losses of all steps, as binary64."""
+        return hashlib.sha256(np.array(self.losses, np.float64).tobytes()).hexdigest()
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Accuracy on the configuration's split after every epoch, 0..1."""
+        return [epoch.accuracy for epoch in self.epochs]
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the configuration's split after the last epoch, 0..1."""
+        return self.epochs[-1].accuracy
+
+    def summary(self) -> dict[str, object]:
+        """Return what one line of results holds: the last epoch, with mask changes as means over the run."""
+        last = asdict(self.epochs[-1])
+        for key in ("sad_ff", "sad_bp"):
+            last[key] = float(np.mean([getattr(epoch, key) for epoch in self.epochs]))
+        digests = {"weights_sha256": self.weights_sha256, "losses_sha256": self.losses_sha256}
+        run = {"macs_dense": self.macs_dense, "macs_kept": self.macs_kept, "bound": self.bound, "seconds": self.seconds}
+        return {"config": self.config.as_dict(), **last, **run, **digests}
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Return the rate of a step: linear warm-up, then a cosine to 0."""
+    warm = config.warmup * steps / config.epochs
+    if step < warm:
+        return config.lr * (step + 1) / (warm + 1)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
+
+
+def evaluate(model: Layer, x: NDArray, y: NDArray[np.int64], ctx: Context, batch: int = 256) -> tuple[float, float]:
+    """Return the share of labels that the largest logit hits, and the mean loss in nats, with the forward copies."""
+    quiet = Context(ctx.arithmetic, ctx.method, training=False)
+    hits, loss = 0, 0.0
+    for start in range(0, len(x), batch):
+        labels = y[start : start + batch].ravel()
+        logits = model.forward(_input(x[start : start + batch], quiet), quiet)
+        logits = logits.reshape(len(labels), -1)
+        hits += int((logits.argmax(axis=1) == labels).sum())
+        loss += softmax_cross_entropy(logits, labels, quiet.arithmetic)[0] * len(labels)
+    return hits / y.size, loss / y.size
+
+
+class Trainer:
+    """One run, step by step.
+
+    data: replaces the data set of the network; it must have the same shapes.
+    """
+
+    def __init__(self, config: TrainConfig, data: Dataset | None = None) -> None:
+        self.config = config
+        data = load_dataset(NETWORKS[config.network][0]) if data is None else data
+        self.data = data.validation() if config.split == "validation" else data
+        if len(self.data.x_train) < config.batch:
+            raise ValueError(f"batch is {config.batch!r}; the data set has {len(self.data.x_train)} training samples")
+        rng = np.random.default_rng([config.seed, 0])
+        self.model = make_network(config.network, rng, sparse_ends=config.sparse_ends)
+        self.method = config.make_method()
+        self.ctx = Context(arithmetic(config.arithmetic), Method("dense"))
+        self.optimizer: Optimizer = (
+            Sgd(config.momentum, config.weight_decay, self.method.decay)
+            if config.optimizer == "sgd"
+            else Adam(weight_decay=config.weight_decay, decay=self.method.decay)
+        )
+        self.scale = LossScale(config.shift, config.dynamic_shift)
+        self.result = TrainResult(config)
+        self.step = 0
+        self._watch = MaskWatch()
+        self._sad: list[tuple[float, float]] = []
+        self._macs = (0, 0)
+        self._prepared = False
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return len(self.data.x_train) // self.config.batch
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return self.per_epoch * self.config.epochs
+
+    def run_step(self, tape: Tape | None = None) -> float:
+        """Do one step and return its loss; at the end of an epoch also evaluate. tape: records the step."""
+        config, ctx, step = self.config, self.ctx, self.step
+        self._take_over()
+        counted = self._counted(tape)
+        ctx.tape = counted
+        # Every random number of a step follows from (seed, step), so nothing random has to be saved.
+        ctx.rng = np.random.default_rng([config.seed, 1, step])
+        chosen = self._chosen(step)
+        x, labels = self.data.x_train[chosen], self.data.y_train[chosen].ravel()
+        logits = self.model.forward(_input(x, ctx), ctx)
+        rows = logits.reshape(len(labels), -1)
+        loss, dy = softmax_cross_entropy(rows, labels, ctx.arithmetic, 2.0**self.scale.shift)
+        self.model.backward(dy.reshape(logits.shape), ctx)
+        ctx.tape = None
+        self._update(loss, counted)
+        return loss
+
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of all masters, in the order of the model."""
+        digest = hashlib.sha256()
+        for parameter in self.model.parameters():
+            digest.update(np.ascontiguousarray(parameter.master).tobytes())
+        return digest.hexdigest()
+
+    def checkpoint(self) -> Checkpoint:
+        """Return everything needed to continue with identical bits."""
+        r = self.result
+        meta: dict[str, object] = {
+            "config": self.config.as_dict(),
+            "step": self.step,
+            "losses": r.losses,
+            "epochs": [asdict(epoch) for epoch in r.epochs],
+            "skipped": r.skipped,
+            "macs": [r.macs_dense, r.macs_kept, r.bound, *self._macs],
+            "seconds": r.seconds,
+            "scale": [self.scale.shift, self.scale.good],
+            "sad": self._sad,
+        }
+        parts = {
+            "master": {p.name: p.master for p in self.model.parameters()},
+            "optimizer": self.optimizer.state(),
+            "buffer": self.model.buffers(),
+            "method": self.method.state(),
+        }
+        arrays = {f"{part}/{name}": value for part, items in parts.items() for name, value in items.items()}
+        return Checkpoint(meta, arrays)
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Continue from a checkpoint of the same configuration; ValueError if it is of another one."""
+        meta = json.loads(json.dumps(saved.meta))  # a plain copy
+        if meta["config"] != self.config.as_dict():
+            other = {k: v for k, v in meta["config"].items() if v != self.config.as_dict().get(k)}
+            raise ValueError(f"checkpoint is of another run ({other}); delete it to start again")
+        masters = saved.part("master")
+        for p in self.model.parameters():
+            p.master = masters[p.name]
+        for name, buffer in self.model.buffers().items():
+            buffer[...] = saved.part("buffer")[name]
+        self.optimizer.load(saved.part("optimizer"))
+        self.method.load(saved.part("method"))
+        r = self.result
+        r.losses, r.skipped, r.seconds = meta["losses"], meta["skipped"], meta["seconds"]
+        r.epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
+        r.macs_dense, r.macs_kept, r.bound, *macs = meta["macs"]
+        self._macs = (macs[0], macs[1])
+        self.scale.shift, self.scale.good = meta["scale"]
+        self._sad = [(a, b) for a, b in meta["sad"]]
+        self.step = meta["step"]
+
+    def _dense_steps(self) -> int:
+        return round(self.config.dense_epochs * self.per_epoch)
+
+    def _take_over(self) -> None:
+        """Before the first step after a start, and when the dense steps are over, make the copies of the method."""
+        active = Method("dense") if self.step < self._dense_steps() else self.method
+        if self._prepared and active.name == self.ctx.method.name:
+            return
+        # A restored run whose last step was dense must not repeat an update that the method has not seen.
+        self.ctx.method, self._prepared, self._macs = active, True, (0, 0)
+        prepare(self.model, self.ctx)
+        self._watch.update(self.model.parameters())
+
+    def _counted(self, tape: Tape | None) -> Tape | None:
+        """Return the tape of this step: the caller's, or one of shapes when the products must be counted."""
+        return Tape() if tape is None and self._macs == (0, 0) else tape
+
+    def _chosen(self, step: int) -> NDArray[np.intp]:
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng([self.config.seed, 2, epoch]).permutation(len(self.data.x_train))
+        return order[place * self.config.batch : (place + 1) * self.config.batch]
+
+    def _update(self, loss: float, counted: Tape | None) -> None:
+        rate = learning_rate(self.config, self.step, self.steps)
+        self._finish(loss, counted, done=self.optimizer.step(self.model.parameters(), rate, self.scale.shift))
+
+    def _finish(self, loss: float, counted: Tape | None, *, done: bool) -> None:
+        """Take note of a step; done: its update was not suppressed."""
+        r, parameters = self.result, self.model.parameters()
+        self.scale.update(done)
+        if done:
+            prepare(self.model, self.ctx)
+        r.skipped += not done
+        r.losses.append(loss)
+        self._sad.append(self._watch.update(parameters))
+        if counted is not None:
+            self._macs = (counted.macs_dense, counted.macs_kept)
+        r.macs_dense += self._macs[0]
+        r.macs_kept += self._macs[1]
+        r.bound = self._macs[0] / self._macs[1]
+        self.step += 1
+        if self.step % self.per_epoch == 0:
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        r = self.result
+        accuracy, test_loss = evaluate(self.model, self.data.x_test, self.data.y_test, self.ctx)
+        loss = float(np.mean(r.losses[-self.per_epoch :]))
+        sad_ff, sad_bp = (float(np.mean(side)) for side in zip(*self._sad, strict=True))
+        self._sad = []
+        number = self.step // self.per_epoch
+        r.epochs.append(
+            Epoch(number, self.step, loss, test_loss, accuracy, sad_ff, sad_bp, r.skipped, self.scale.shift)
+        )
+
+
+def train(
+    config: TrainConfig,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    record_step: int | None = None,
+    data: Dataset | None = None,
+    checkpoint: Path | None = None,
+    every: int = 0,
+    stop: Callable[[], bool] | None = None,
+    make: Callable[[TrainConfig, Dataset | None], Trainer] = Trainer,
+) -> TrainResult:
+    """Train a network and return the result.
+
+    progress: called after every step; record_step: step (0-based, negative from the end) whose products are recorded
+    with values; data: replaces the network's data set; checkpoint: file that the run continues from if it exists, and
+    that is written every `every` steps (0: at the end of each epoch); stop: asked after every step, true ends the run
+    early with a checkpoint (if one is wanted); make: another trainer, which computes elsewhere.
+    """
+    trainer = make(config, data)
+    if checkpoint is not None and checkpoint.exists():
+        trainer.restore(load_checkpoint(checkpoint))
+    recorded = _recorded_step(record_step, trainer.steps)
+    result, before, start = trainer.result, trainer.result.seconds, time.perf_counter()
+    period = every or trainer.per_epoch
+    while trainer.step < trainer.steps:
+        tape = Tape(values=True) if trainer.step == recorded else None
+        result.tape = tape or result.tape
+        loss = trainer.run_step(tape)
+        result.seconds = before + time.perf_counter() - start
+        if progress is not None:
+            accuracy = result.accuracies[-1] if result.accuracies else math.nan
+            epoch = (trainer.step - 1) // trainer.per_epoch
+            progress(Progress(trainer.step, trainer.steps, epoch, loss, accuracy, result.seconds))
+        stopping = stop is not None and stop()
+        if checkpoint is not None and (stopping or trainer.step % period == 0 or trainer.step == trainer.steps):
+            save_checkpoint(checkpoint, trainer.checkpoint())
+        if stopping:
+            break
+    result.weights_sha256 = trainer.weights_sha256()
+    return result
+
+
+def _recorded_step(record_step: int | None, steps: int) -> int | None:
+    if record_step is None:
+        return None
+    if not -steps <= record_step < steps:
+        raise ValueError(f"record_step is {record_step!r}; the run has {steps} steps")
+    return record_step % steps
+
+
+def _input(x: NDArray, ctx: Context) -> NDArray:
+    """Return samples as the first layer reads them: tokens as they are, numbers in the tensor format."""
+    return x if np.issubdtype(x.dtype, np.integer) else ctx.arithmetic.narrow(x)

@@ -1,0 +1,115 @@
+"""Which methods exist: each module of this package that calls `register` is a workload."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from nmsat.algorithms.workloads.engine.program import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from nmsat.algorithms.workloads.engine.parameters import Parameter
+
+Scale: TypeAlias = Literal["small", "paper"]
+Variant: TypeAlias = Literal["faithful", "nm"]
+
+SCALES: Final[tuple[Scale, ...]] = ("small", "paper")
+VARIANTS: Final[tuple[Variant, ...]] = ("faithful", "nm")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a method did on a small real problem.
+
+    claim: what the paper claims, in kind; holds: whether it did here; measured: the numbers behind that; store: the
+    parameters at the end, with which the program is then recorded.
+    """
+
+    claim: str
+    holds: bool
+    measured: dict[str, float | int | str]
+    store: dict[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One published method.
+
+    name, title, source: short name, full name, citation; sparse: what is sparse; variants: what 'faithful' and 'nm'
+    (ours) mean; quoted: headline figure of the paper, as a reference and not as ours; sizes: by scale; run: the
+    program, run(program, size, variant); study: the small experiment.
+    """
+
+    name: str
+    title: str
+    source: str
+    sparse: str
+    variants: Mapping[Variant, str]
+    quoted: str
+    sizes: Mapping[Scale, Any]
+    run: Callable[[Program, Any, Variant], None]
+    study: Callable[[Variant], Study]
+
+
+_KNOWN: dict[str, Workload] = {}
+
+
+def register(workload: Workload) -> Workload:
+    """Add a workload; ValueError if the name is taken."""
+    if workload.name in _KNOWN:
+        raise ValueError(f"workload {workload.name!r} is registered twice; names must differ")
+    _KNOWN[workload.name] = workload
+    return workload
+
+
+def workloads() -> dict[str, Workload]:
+    """Return all workloads by name, in the order of their names."""
+    package = import_module("nmsat.algorithms.workloads.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_KNOWN.items()))
+
+
+def workload(name: str) -> Workload:
+    """Return the workload called `name`; ValueError lists the known ones."""
+    known = workloads()
+    if name not in known:
+        raise ValueError(f"workload is {name!r}; known workloads: {', '.join(known)}")
+    return known[name]
+
+
+def check_request(scale: str, variant: str) -> None:
+    """Raise ValueError for an unknown scale or variant."""
+    for what, value, known in (("scale", scale, SCALES), ("variant", variant, VARIANTS)):
+        if value not in known:
+            raise ValueError(f"{what} is {value!r}; it must be one of {', '.join(known)}")
+
+
+def record(
+    name: str,
+    scale: Scale,
+    variant: Variant,
+    *,
+    values: bool | None = None,
+    store: dict[str, Parameter] | None = None,
+    profile: dict[str, object] | None = None,
+) -> Program:
+    """Run the program of a workload once and return it; its tape holds what it did.
+
+    values: with values under the contract, recorded on the tape, or with shapes alone (by default: with values at the
+    scale 'small'); store: parameters to begin with; profile: statistics for a run of shapes. Raises ValueError for an
+    unknown name, scale or variant, or values at the scale 'paper'.
+    """
+    found = workload(name)
+    check_request(scale, variant)
+    values = scale == "small" if values is None else values
+    if values and scale == "paper":
+        raise ValueError("values is True at scale 'paper'; the tensors of the paper are not allocated, use 'small'")
+    program = Program(values=values, exact=values, store={} if store is None else store, profile=profile or {})
+    program.tape.values = values
+    found.run(program, found.sizes[scale], variant)
+    return program

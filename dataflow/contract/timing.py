@@ -1,0 +1,91 @@
+"""Cycle counts that schedule, simulator and circuit share (docs/array.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.contract.config import INTERLEAVE
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+
+SEED_GAP: Final = 3
+"""Cycles beyond R (8 N + 1) until a kept sum can seed the next command."""
+
+SETTLE: Final = 32
+"""Margin of a flush: pipeline of an element, drain delay, links of the edges."""
+
+DRAIN_DELAY: Final = 10
+"""Cycles from the first step of a tile's last slot to the first read of the drain memory."""
+
+SEED_DELAY: Final = 4
+"""Cycles from a window's token to its first seed request: column 0 sees the seed when row 0 needs it."""
+
+TOKEN_TO_STEP: Final = 3
+"""Cycles from a window's token at a row port to its first step on the row link."""
+
+COMMANDS_IN_FLIGHT: Final = 8
+"""Commands whose results have not all arrived. Their spacing (8 R) and latency (about 9 R + 20) need 5 at R = 1."""
+
+LOAD_BURST: Final = 8
+"""Beats after which the loader closes a burst: with 8 bursts under way more than the latency of the memory."""
+
+LOAD_PLACES: Final = 64
+"""Beats between the loader's requests and its writes, those of padding among them."""
+
+LOAD_CHUNK: Final = 4
+"""Beats of a tile row that the rows modes of a load read together, so that they are a burst. A power of two."""
+
+LOAD_AHEAD: Final = 4
+"""Loads whose beats have been asked for and that wait to be written."""
+
+
+def window_cycles(config: SatConfig, n: int, m: int, a: int) -> int:
+    """Length W of a window: its 8 N steps or the beats of its a M activations, whichever take longer."""
+    return max(INTERLEAVE * n, a * m // config.act_lanes)
+
+
+def drain_cycles(config: SatConfig) -> int:
+    """Least distance between the last windows of two OS commands: 8 results of R rows leave through one link."""
+    return INTERLEAVE * config.rows
+
+
+def load_cycles(config: SatConfig, n: int) -> int:
+    """Cycles the weight links carry the pairs of one WS command."""
+    return INTERLEAVE * n * config.rows
+
+
+def seed_cycles(config: SatConfig, n: int) -> int:
+    """Least distance between the first windows of two WS commands, the second seeded with the sums of the first."""
+    return (INTERLEAVE * n + 1) * config.rows + SEED_GAP + len(config.row_slices)
+
+
+def flush_cycles_os(config: SatConfig, n: int) -> int:
+    """Cycles after the start of an OS window until nothing of it moves in the array any more."""
+    return INTERLEAVE * n + 9 * config.rows + config.columns + _slices(config) + SETTLE
+
+
+def flush_cycles_ws(config: SatConfig, n: int) -> int:
+    """Cycles after the start of a WS window until nothing of it moves in the array any more."""
+    return (INTERLEAVE * n + 1) * config.rows + config.columns + _slices(config) + SETTLE + 16 * INTERLEAVE
+
+
+def last_result_os(config: SatConfig, n: int) -> int:
+    """Cycles from the token of an OS command's last window to its last result at the last column's output."""
+    last_row = TOKEN_TO_STEP + INTERLEAVE * (n - 1) + DRAIN_DELAY + 9 * (config.rows - 1) + len(config.row_slices)
+    return last_row + INTERLEAVE + 1 + last_column(config)
+
+
+def last_result_ws(config: SatConfig, n: int) -> int:
+    """Cycles from the token of a WS command's last window to its last result at the last column's output."""
+    last_row = TOKEN_TO_STEP + INTERLEAVE * (n - 1) + DRAIN_DELAY + (INTERLEAVE * n + 1) * (config.rows - 1)
+    return last_row + len(config.row_slices) + INTERLEAVE + 1 + last_column(config)
+
+
+def last_column(config: SatConfig) -> int:
+    """Cycles by which the last column is later than the first."""
+    return config.columns - 1 + len(config.column_slices)
+
+
+def _slices(config: SatConfig) -> int:
+    return 2 * len(config.row_slices) + len(config.column_slices)

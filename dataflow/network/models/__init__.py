@@ -1,0 +1,55 @@
+"""Networks by name, and `load_model`, which also takes files of users."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.network.models.cnn import resnet9, resnet18, resnet50, vgg19
+from nmsat.dataflow.network.models.vit import vit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nmsat.dataflow.network.layers import Layer
+
+MODELS: Final[dict[str, Callable[[int], list[Layer]]]] = {
+    "resnet9": resnet9,
+    "vit": vit,
+    "vgg19": vgg19,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "resnet18-7x7": partial(resnet18, stem=7),
+}
+"""The five networks of the paper with the shapes of their data sets, and ResNet18 with the stem of ImageNet."""
+
+DEFAULT_BATCH: Final = 512
+
+
+def load_model(name_or_path: str | Path, batch: int | None = None) -> list[Layer]:
+    """Return the layers of a network called by name (a key of MODELS) or read from a file (.onnx, .csv).
+
+    batch: images per step. None means 512 for named networks and for an ONNX file whose batch dimension is open, the
+    batch of the file for other ONNX files, and 1 for SCALE-Sim tables. Raises ValueError for an unknown name or suffix
+    and for what the readers refuse, FileNotFoundError for a missing file.
+    """
+    name = str(name_or_path)
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch is {batch!r}; it must be at least 1")
+    if name in MODELS:
+        return MODELS[name](DEFAULT_BATCH if batch is None else batch)
+    suffix = Path(name).suffix.lower()
+    if suffix not in (".onnx", ".csv"):
+        raise ValueError(
+            f"model is {name!r}; known names: {', '.join(MODELS)}; known files: .onnx, .csv (SCALE-Sim topology)"
+        )
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"no model file {name!r}")
+    if suffix == ".onnx":
+        from nmsat.dataflow.network.readers.onnx import read_onnx
+
+        return read_onnx(name, batch)
+    from nmsat.dataflow.network.readers.scale_sim import read_scale_sim
+
+    return read_scale_sim(name, 1 if batch is None else batch)

@@ -1,0 +1,170 @@
+"""Masks of users: an .npz file with one boolean mask or one weight tensor per layer.
+
+A weight tensor stands for the mask of its non-zeros. Names are those of the layers (for ONNX: of nodes or of their
+weights), optionally followed by `.weight`, `.mask` or `.weight_mask`. Shapes with layout "oi" (PyTorch): convolution
+[C_out, C_in / groups, kh, kw], linear [features_out, features_in]; with layout "kn": the matrix [K, N] of
+`dataflow.network.products`, K = taps * C_in with C_in innermost, N = C_out of all groups. Linear layers with a count
+carry it as a leading axis.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from nmsat.dataflow.mapping.cover import DEFAULT_TILE, Cover, cover_mask
+from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.network.layers import Layer, WeightLayer
+
+SUFFIXES = (".weight_mask", ".weight", ".mask")
+"""Endings of array names that are dropped before the layer is looked up."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMask:
+    """The weights of one layer that exist: keep is bool[count, taps, C_in, C_out], channels of one group.
+
+    tile_n: columns of a tile of the covers.
+    """
+
+    name: str
+    keep: NDArray[np.bool_]
+    tile_n: int = DEFAULT_TILE
+    _covers: dict[tuple[str, int, tuple[int, ...]], Cover] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def density(self) -> float:
+        """Share of weights that exist."""
+        return float(self.keep.mean())
+
+    def forward(self, group: int = 0) -> Cover:
+        """Return the cover of W[taps*C_in, C_out], groups along K: the operand of FF."""
+        key = ("ff", group, ())
+        if key not in self._covers:
+            self._covers[key] = cover_mask(self.keep[group].reshape(-1, self.keep.shape[3]), tile_n=self.tile_n)
+        return self._covers[key]
+
+    def backward(self, group: int = 0, taps: tuple[int, ...] | None = None) -> Cover:
+        """Return the cover of W'[taps*C_out, C_in], groups along C_out within a tap: the operand of BP.
+
+        taps: those that a part of the gradient uses, all by default.
+        """
+        taps = tuple(range(self.keep.shape[1])) if taps is None else taps
+        key = ("bp", group, taps)
+        if key not in self._covers:
+            rows = self.keep[group][list(taps)].transpose(0, 2, 1)
+            channels, columns = rows.shape[1:]
+            self._covers[key] = cover_mask(rows.reshape(-1, columns), tile_n=self.tile_n, run=channels)
+        return self._covers[key]
+
+    def forward_pattern(self) -> Pattern | None:
+        """Return the narrowest pattern that holds all of W in FF, None if dense."""
+        return _widest([self.forward(group).pattern for group in range(self.keep.shape[0])])
+
+    def backward_pattern(self) -> Pattern | None:
+        """Return the narrowest pattern that holds all of W in BP, None if dense."""
+        return _widest([self.backward(group).pattern for group in range(self.keep.shape[0])])
+
+    def describe(self) -> str:
+        """Return two lines, FF and BP: patterns found, density of mask and cover, ideal and reached speed-up."""
+        return f"{self.name} FF {self.forward().describe()}\n{self.name} BP {self.backward().describe()}"
+
+
+def read_masks(
+    path: str | Path, layers: Sequence[Layer], layout: Literal["oi", "kn"] = "oi", tile_n: int = DEFAULT_TILE
+) -> dict[str, LayerMask]:
+    """Return the masks of a file by layer name.
+
+    Raises FileNotFoundError; ValueError naming file, array and what is wrong for a file that is no .npz, an array that
+    belongs to no layer or twice to one, a wrong shape or dtype.
+    """
+    path = Path(path)
+    known = {layer.name: layer for layer in layers if isinstance(layer, ConvLayer | LinearLayer)}
+    if layout not in ("oi", "kn"):
+        raise ValueError(f"layout is {layout!r}; it must be 'oi' or 'kn'")
+    masks: dict[str, LayerMask] = {}
+    for key, array in _arrays(path).items():
+        where = f"{path.name}: array {key!r}"
+        name = _layer_name(key, known, where)
+        if name in masks:
+            raise ValueError(f"{where} is a second mask of layer {name!r}; keep one")
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{where} has dtype {array.dtype}; it must be bool, integer or float")
+        masks[name] = LayerMask(name, _arranged(array != 0, known[name], layout, where), tile_n)
+    if not masks:
+        raise ValueError(f"{path.name}: holds no arrays")
+    return masks
+
+
+def _arrays(path: Path) -> dict[str, NDArray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path.name}: not an .npz file (no zip directory); write it with numpy.savez")
+    arrays: dict[str, NDArray] = {}
+    what = "directory"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                what = f"array {key!r}"
+                arrays[key] = np.asarray(file[key])
+    except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path.name}: {what} cannot be read ({error})") from error
+    return arrays
+
+
+def _layer_name(key: str, known: dict[str, WeightLayer], where: str) -> str:
+    by_weight = {layer.weight: layer.name for layer in known.values() if layer.weight}
+    candidates = [key, *(key.removesuffix(suffix) for suffix in SUFFIXES if key.endswith(suffix))]
+    for name in candidates:
+        if name in known:
+            return name
+        if name in by_weight or f"{name}.weight" in by_weight:
+            return by_weight.get(name) or by_weight[f"{name}.weight"]
+    raise ValueError(f"{where} belongs to no weight layer; layers: {', '.join(known)}")
+
+
+def _arranged(mask: NDArray[np.bool_], layer: WeightLayer, layout: str, where: str) -> NDArray[np.bool_]:
+    """Return the mask as bool[count, taps, C_in, C_out]."""
+    count, taps, c_in, c_out = layer.count, layer.taps, layer.features_in, layer.features_out
+    is_conv = isinstance(layer, ConvLayer)
+    if layout == "kn":
+        lead = () if is_conv or count == 1 else (count,)
+        shape = (*lead, taps * c_in, c_out * (count if is_conv else 1))
+    elif isinstance(layer, ConvLayer):
+        shape = (c_out * count, c_in, *layer.shape.kernel)
+    else:
+        shape = (c_out, c_in) if count == 1 else (count, c_out, c_in)
+    if mask.shape != shape:
+        other = " (it looks transposed: try the other layout)" if mask.shape[::-1] == shape else ""
+        raise ValueError(
+            f"{where} has shape {mask.shape}; layer {layer.name!r} needs {shape} in layout {layout!r}{other}"
+        )
+    if not is_conv:
+        stacked = mask.reshape(count, *mask.shape[-2:])
+        return (stacked if layout == "kn" else stacked.transpose(0, 2, 1))[:, None]
+    if layout == "kn":
+        return mask.reshape(taps, c_in, count, c_out).transpose(2, 0, 1, 3)
+    return mask.reshape(count, c_out, c_in, taps).transpose(0, 3, 2, 1)
+
+
+def _widest(patterns: list[Pattern | None]) -> Pattern | None:
+    best: Pattern | None = None
+    for pattern in patterns:
+        if pattern is None:
+            return None
+        if best is None or pattern.n * best.m > best.n * pattern.m:
+            best = pattern
+    return best

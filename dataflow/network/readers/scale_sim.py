@@ -1,0 +1,178 @@
+"""Reader of topology tables of SCALE-Sim (scalesim-project/SCALE-Sim, versions 2 and 3): existing ones run unchanged.
+
+The first line is a header. It tells the form: columns named M, N and K make matrix products Y[M, N] = A[M, K] W[K, N];
+anything else is a convolution by position:
+
+    Layer name, IFMAP height, IFMAP width, Filter height, Filter width, Channels, Num filter, Strides,
+
+Further columns are known by their header: `Sparsity` (N:M of the weights, N:N for dense), a second `Stride` (then the
+first is vertical), `Batch size`. Others are ignored. A comma may end a line; lines that are empty or hold only commas
+are skipped.
+
+As in SCALE-Sim the IFMAP includes its padding and the last window may reach past the border: the output has
+ceil((size - filter) / stride) + 1 positions. Where that happens the IFMAP is taken as large as the windows need.
+A layer with `DP` in its name is depthwise: `Num filter` filters on each channel.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nmsat.algorithms.core.tape import ConvShape, Pattern
+from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.network.layers import Layer
+
+CONV_COLUMNS: Final = (
+    "IFMAP height",
+    "IFMAP width",
+    "Filter height",
+    "Filter width",
+    "Channels",
+    "Num filter",
+    "Strides",
+)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Where columns stand; None where there is none."""
+
+    gemm: tuple[int, int, int] | None
+    sparsity: int | None
+    stride_width: int | None
+    batch: int | None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the table with its place for messages."""
+
+    where: str
+    cells: list[str]
+
+    def number(self, column: int, name: str) -> int:
+        """Return a whole number of at least 1."""
+        text = self.cells[column] if column < len(self.cells) else ""
+        if not text:
+            raise ValueError(f"{self.where}: column {column + 1} ({name}) is missing")
+        if not re.fullmatch(r"[+-]?\d+", text):
+            raise ValueError(f"{self.where}: {name} is {text!r}; it must be a whole number")
+        if int(text) < 1:
+            raise ValueError(f"{self.where}: {name} is {text}; it must be at least 1")
+        return int(text)
+
+
+def read_scale_sim(path: str | Path, batch: int = 1) -> list[Layer]:
+    """Return the layers of a topology table.
+
+    batch: multiplies the images of a convolution and the rows M of a matrix product; a table as it stands is batch 1.
+    Raises FileNotFoundError; ValueError naming file and line for an empty file, a missing column, a size that is no
+    whole number of at least 1, a filter larger than its input, a pattern that is not N:M with M of 2, 4, 8 or 16.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    if batch < 1:
+        raise ValueError(f"batch is {batch!r}; it must be at least 1")
+    try:
+        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path.name}: not a CSV table ({error})") from error
+    rows = [_Row(f"{path.name}, line {at}", [cell.strip() for cell in line]) for at, line in enumerate(lines, start=1)]
+    if not rows:
+        raise ValueError(f"{path.name}: the file is empty; it needs a header and one line per layer")
+    header = _read_header(rows[0])
+    layers: list[Layer] = []
+    names: set[str] = set()
+    for row in rows[1:]:
+        if any(row.cells):
+            name = _unique(row.cells[0] or f"layer{len(layers)}", names)
+            layers.append(_read_layer(row, name, header, batch, first=not layers))
+    if not layers:
+        raise ValueError(f"{path.name}: the table has a header but no layers")
+    return layers
+
+
+def _read_header(row: _Row) -> _Header:
+    titles = [cell.lower() for cell in row.cells]
+    if len(titles) > 1 and all(re.fullmatch(r"[+-]?\d+", cell) for cell in titles[1:4] if cell) and any(titles[1:4]):
+        raise ValueError(f"{row.where}: this looks like a layer, but the first line must be a header")
+    gemm = None
+    if {"m", "n", "k"} <= set(titles):
+        gemm = (titles.index("m"), titles.index("n"), titles.index("k"))
+    elif len([title for title in titles if title]) < len(CONV_COLUMNS) + 1:
+        raise ValueError(
+            f"{row.where}: the header has {len([t for t in titles if t])} columns; a convolution table needs a name "
+            f"and {', '.join(CONV_COLUMNS)}; a matrix table a name, M, N, K"
+        )
+
+    def find(word: str, after: int) -> int | None:
+        return next((at for at, title in enumerate(titles) if at >= after and title.startswith(word)), None)
+
+    return _Header(gemm, find("spars", 1), None if gemm else find("stride", 8), find("batch", 1))
+
+
+def _read_layer(row: _Row, name: str, header: _Header, batch: int, first: bool) -> Layer:
+    images = batch
+    if header.batch is not None and header.batch < len(row.cells) and row.cells[header.batch]:
+        images *= row.number(header.batch, "Batch size")
+    pattern = _pattern(row, header)
+    if header.gemm is not None:
+        m, n, k = (row.number(column, title) for column, title in zip(header.gemm, "MNK", strict=True))
+        return LinearLayer(
+            name=name, rows=m * images, features_in=k, features_out=n, input_gradient=not first, pattern=pattern
+        )
+    numbers = (row.number(column, title) for column, title in enumerate(CONV_COLUMNS, start=1))
+    height, width, kernel_h, kernel_w, channels, filters, stride = numbers
+    across = stride if header.stride_width is None else row.number(header.stride_width, "Stride width")
+    for title, kernel, size in (("height", kernel_h, height), ("width", kernel_w, width)):
+        if kernel > size:
+            raise ValueError(f"{row.where}: Filter {title} is {kernel}; it must not exceed IFMAP {title}, {size}")
+    groups = channels if "DP" in name else 1
+    shape = ConvShape(
+        batch=images,
+        height=_reached(height, kernel_h, stride),
+        width=_reached(width, kernel_w, across),
+        channels_in=channels,
+        channels_out=filters * groups,
+        kernel=(kernel_h, kernel_w),
+        stride=(stride, across),
+        groups=groups,
+    )
+    return ConvLayer(name=name, shape=shape, input_gradient=not first, pattern=pattern)
+
+
+def _reached(size: int, kernel: int, stride: int) -> int:
+    """Return the size that the ceil((size - kernel) / stride) + 1 windows reach, at least the size itself."""
+    return max(size, -(-(size - kernel) // stride) * stride + kernel)
+
+
+def _pattern(row: _Row, header: _Header) -> Pattern | None:
+    if header.sparsity is None:
+        return None
+    text = row.cells[header.sparsity] if header.sparsity < len(row.cells) else ""
+    found = re.fullmatch(r"(\d+)\s*:\s*(\d+)", text)
+    if not found:
+        raise ValueError(f"{row.where}: Sparsity is {text!r}; it must be N:M such as 2:4, or 1:1 for dense")
+    n, m = int(found[1]), int(found[2])
+    if n == m and n >= 1:
+        return Pattern(2, 2)
+    try:
+        return Pattern(n, m)
+    except ValueError as error:
+        raise ValueError(f"{row.where}: Sparsity is not supported: {error}") from error
+
+
+def _unique(name: str, names: set[str]) -> str:
+    base, number = name, 1
+    while name in names:
+        number += 1
+        name = f"{base}#{number}"
+    names.add(name)
+    return name

@@ -1,0 +1,164 @@
+"""Reader of tapes: what a run recorded (`algorithms.training.train`, `algorithms.pytorch.record_step`) as a step on
+SAT.
+
+Each product of a layer is made anew by `dataflow.network.products` with the pattern that the run had, so that input
+gradients of convolutions are split as the scheduler wants it; bits do not depend on the split. As there, a reduction
+shorter than M runs dense. A tape holds products of layers and of activations: no bias, no normalisation, no host
+operators.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.core.tape_file import read_tape
+from nmsat.dataflow.network import products as of
+from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
+from nmsat.dataflow.network.step import Prune, Step, Update
+from nmsat.dataflow.schedule.plan import layer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nmsat.algorithms.core.tape import Pattern, Product, Tape
+    from nmsat.dataflow.network.layers import WeightLayer
+
+SUFFIX = ".tape"
+"""What the name of a tape file ends in."""
+
+
+def read_step(path: str | Path, *, dense: bool = False) -> Step:
+    """Return the step of a tape file; see `tape_step`. FileNotFoundError; ValueError names file and line."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    try:
+        return tape_step(read_tape(path), dense=dense)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is not a tape: {error}") from None
+
+
+def tape_step(tape: Tape, *, dense: bool = False) -> Step:
+    """Return the step that a tape recorded.
+
+    dense: the same step with all patterns left out. Raises ValueError for an empty tape, for a layer that runs more
+    than once, for products that do not fit the layer of their name, and for sparsity beside N:M.
+    """
+    if not tape.products:
+        raise ValueError("the tape holds no products; record a step first")
+    for product in tape.products:
+        if product.sparsity is not None:
+            raise ValueError(f"product {product.name!r} has sparsity beside its pattern; a step knows N:M only")
+    layers = {name: _TapeLayer(products) for name, products in _by_layer(tape).items()}
+    made = [p for product in tape.products for p in _products(product, layers, dense=dense)]
+    full = [p for product in tape.products for p in _products(product, layers, dense=True)]
+    return Step(
+        method="dense" if dense else "tape",
+        products=tuple(made),
+        host_ops=(),
+        updates=tuple(layer.update(dense=dense) for layer in layers.values() if Stage.WU in layer.of),
+        prunes=() if dense else tuple(prune for layer in reversed(layers.values()) for prune in layer.prunes()),
+        macs_dense=sum(product.macs_dense for product in full),
+    )
+
+
+def _by_layer(tape: Tape) -> dict[str, list[Product]]:
+    """Return the products of each layer with weights: those that share a name with a forward product."""
+    forward = Counter(p.name for p in tape.products if p.stage is Stage.FF)
+    found: dict[str, list[Product]] = {name: [] for name in forward}
+    for product in tape.products:
+        if (name := layer_of(product.name)) in found:
+            found[name].append(product)
+    # A forward product alone, of no convolution, may be one of two activations: it stays as it is.
+    found = {name: group for name, group in found.items() if len(group) > 1 or group[0].conv is not None}
+    twice = [name for name in found if forward[name] > 1]
+    if twice:
+        raise ValueError(
+            f"layer {twice[0]!r} runs {forward[twice[0]]} times on the tape; record one step of a model whose layers "
+            f"run once"
+        )
+    return found
+
+
+def _products(product: Product, layers: dict[str, _TapeLayer], *, dense: bool) -> tuple[Product, ...]:
+    """Return what SAT runs for a product; all phases of an input gradient come with the first."""
+    layer = layers.get(layer_of(product.name))
+    if layer is None:
+        return (product,)
+    return layer.products(product, dense=dense)
+
+
+class _TapeLayer:
+    """A layer with weights as its products on the tape describe it."""
+
+    def __init__(self, products: list[Product]) -> None:
+        self.of: dict[Stage, Product] = {}
+        for product in products:
+            self.of.setdefault(product.stage, product)
+        forward = self.of[Stage.FF]
+        self.layer = _layer(forward, input_gradient=Stage.BP in self.of)
+        self._check([p for p in products if p.stage is not Stage.BP])
+
+    def _check(self, products: list[Product]) -> None:
+        plain = (*of.forward(self.layer, None), *of.weight_gradient(self.layer))
+        sizes = {p.stage: (p.m, p.k, p.n, p.count) for p in plain}
+        for p in products:
+            if (p.m, p.k, p.n, p.count) != sizes.get(p.stage):
+                raise ValueError(
+                    f"product {p.name!r} {p.stage} is {p.m} x {p.k} x {p.n}, {p.count} times; its layer makes it "
+                    f"{sizes.get(p.stage, 'no product')} (m, k, n, times)"
+                )
+
+    def _pattern(self, stage: Stage, *, online: bool) -> Pattern | None:
+        """Return the pattern of a stage if the operand that it prunes is the one asked for."""
+        product = self.of.get(stage)
+        return product.pattern if product is not None and product.online == online else None
+
+    def products(self, product: Product, *, dense: bool) -> tuple[Product, ...]:
+        """Return the products of one stage, at the first of the tape's products of that stage."""
+        stage = product.stage
+        if product is not self.of[stage]:
+            return ()
+        if dense:
+            weights = gradient = None
+        else:
+            weights, gradient = self._pattern(stage, online=False), self._pattern(stage, online=True)
+        if stage is Stage.FF:
+            return of.forward(self.layer, weights)
+        if stage is Stage.WU:
+            return of.weight_gradient(self.layer, gradient)
+        return of.input_gradient(self.layer, weights, gradient)
+
+    def update(self, *, dense: bool) -> Update:
+        """Return the update of the weights with the packed copies that FF and BP read."""
+        layer = self.layer
+        k, n = layer.taps * layer.features_in, layer.features_out
+        ff = None if dense else of.usable(self._pattern(Stage.FF, online=False), k)
+        bp = None if dense else of.usable(self._pattern(Stage.BP, online=False), n)
+        return Update(layer.name, k, n, layer.count, layer.taps, ff, bp)
+
+    def prunes(self) -> Iterator[Prune]:
+        """Yield the pruning of dY within the step."""
+        layer = self.layer
+        along_n = of.usable(self._pattern(Stage.BP, online=True), layer.features_out)
+        along_rows = of.usable(self._pattern(Stage.WU, online=True), layer.rows)
+        if along_n:
+            yield Prune(layer.name, Stage.BP, layer.rows * layer.count, layer.features_out, along_n)
+        if along_rows:
+            yield Prune(layer.name, Stage.WU, layer.features_out * layer.count, layer.rows, along_rows)
+
+
+def _layer(forward: Product, *, input_gradient: bool) -> WeightLayer:
+    if forward.conv is not None:
+        return ConvLayer(name=forward.name, shape=forward.conv, input_gradient=input_gradient)
+    return LinearLayer(
+        name=forward.name,
+        rows=forward.m,
+        features_in=forward.k,
+        features_out=forward.n,
+        count=forward.count,
+        input_gradient=input_gradient,
+    )

@@ -1,0 +1,296 @@
+"""One training step of a network: its products for a method and a pattern, host work, update and pruning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from nmsat.algorithms.core.tape import Pattern, Product, Stage
+from nmsat.dataflow.network import products as of
+from nmsat.dataflow.network.gradient import gradient_parts
+from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, LinearLayer, MatMulLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from nmsat.dataflow.network.layers import Layer, WeightLayer
+    from nmsat.dataflow.network.readers.masks import LayerMask
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which operand of which product a training method prunes: weights in FF or BP, the gradient dY in BP or WU."""
+
+    ff_weights: bool = False
+    bp_weights: bool = False
+    bp_gradient: bool = False
+    wu_gradient: bool = False
+
+
+METHODS: Final[dict[str, Method]] = {
+    "dense": Method(),
+    "srste": Method(ff_weights=True),
+    "sdgp": Method(bp_gradient=True),
+    "sdwp": Method(bp_weights=True),
+    "bdwp": Method(ff_weights=True, bp_weights=True),
+    "bdwp+mvue": Method(ff_weights=True, bp_weights=True, wu_gradient=True),
+}
+"""Training methods by name."""
+
+
+@dataclass(frozen=True)
+class HostOp:
+    """Work of the host in one step: scalar operations and bytes moved."""
+
+    name: str
+    kind: str
+    stage: Stage
+    operations: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """A tensor that the update changes: `count` matrices w[k, n], k = taps * C_in.
+
+    ff, bp: patterns of the packed copies to make right after it (along k; along n), None where no packed copy is made.
+    For a mask they are the narrowest patterns that hold all of it.
+    """
+
+    name: str
+    k: int
+    n: int
+    count: int = 1
+    taps: int = 1
+    ff: Pattern | None = None
+    bp: Pattern | None = None
+
+    @property
+    def elements(self) -> int:
+        """Learnt elements."""
+        return self.k * self.n * self.count
+
+
+@dataclass(frozen=True)
+class Prune:
+    """An operand pruned within the step rather than after the update (dY): `vectors` of `length` elements each."""
+
+    name: str
+    stage: Stage
+    vectors: int
+    length: int
+    pattern: Pattern
+
+    @property
+    def elements(self) -> int:
+        """Elements that pass the pruning engine."""
+        return self.vectors * self.length
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, in the order of execution: FF first to last layer, then BP and WU last to first.
+
+    macs_dense: multiply-adds of the same step under the method 'dense'.
+    """
+
+    method: str
+    products: tuple[Product, ...]
+    host_ops: tuple[HostOp, ...]
+    updates: tuple[Update, ...]
+    prunes: tuple[Prune, ...]
+    macs_dense: int
+
+    @property
+    def macs_kept(self) -> int:
+        """Multiply-adds left after pruning."""
+        return sum(product.macs_kept for product in self.products)
+
+    @property
+    def bound(self) -> float:
+        """Speed-up over the dense step that no machine of equal peak can beat: dense over kept multiply-adds."""
+        return self.macs_dense / self.macs_kept if self.macs_kept else float("inf")
+
+    @property
+    def update_elements(self) -> int:
+        """Elements that the weight update touches."""
+        return sum(update.elements for update in self.updates)
+
+
+def training_products(
+    layers: Sequence[Layer],
+    method: str,
+    pattern: Pattern | None = None,
+    first_and_last_dense: bool = True,
+    masks: Mapping[str, LayerMask] | None = None,
+) -> Step:
+    """Return the training step of a network.
+
+    layers: in the order of the forward pass; method: a key of METHODS; pattern: N:M of the pruned operands. Where the
+    method prunes weights, a layer with a pattern of its own uses that instead, and one with a mask the mask's cover.
+    first_and_last_dense: the first and the last weight layer stay dense, unless they have a pattern or mask of their
+    own. Raises ValueError for an unknown method, a missing pattern, a mask without layer, a network without products.
+    """
+    masks = dict(masks or {})
+    weighted = [layer for layer in layers if isinstance(layer, ConvLayer | LinearLayer)]
+    how = _check_request(layers, weighted, method, pattern, masks)
+    edges = {weighted[0].name, weighted[-1].name} if weighted and first_and_last_dense else set()
+    works = [_work(layer, how, None if layer.name in edges else pattern, masks.get(layer.name)) for layer in layers]
+    back = works[::-1]
+    return Step(
+        method=method,
+        products=tuple(p for work in works for p in work.ff) + tuple(p for work in back for p in (*work.bp, *work.wu)),
+        host_ops=tuple(op for work in works for op in work.host_ff) + tuple(op for work in back for op in work.host_bp),
+        updates=tuple(update for work in works for update in work.updates),
+        prunes=tuple(prune for work in back for prune in work.prunes),
+        macs_dense=sum(work.macs_dense for work in works),
+    )
+
+
+def forward_products(
+    layers: Sequence[Layer],
+    method: str = "dense",
+    pattern: Pattern | None = None,
+    first_and_last_dense: bool = True,
+    masks: Mapping[str, LayerMask] | None = None,
+) -> tuple[Product, ...]:
+    """Return the FF products alone (inference); arguments as in `training_products`."""
+    step = training_products(layers, method, pattern, first_and_last_dense, masks)
+    return tuple(product for product in step.products if product.stage is Stage.FF)
+
+
+def forward_macs(layers: Sequence[Layer]) -> int:
+    """Multiply-adds of the dense forward pass, padding counted as work."""
+    return sum(layer.macs for layer in layers)
+
+
+def parameters(layers: Sequence[Layer]) -> int:
+    """Learnt elements of the network (a tensor shared by two layers counts twice)."""
+    return sum(layer.parameters for layer in layers)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one layer brings into a step."""
+
+    ff: tuple[Product, ...] = ()
+    bp: tuple[Product, ...] = ()
+    wu: tuple[Product, ...] = ()
+    host_ff: tuple[HostOp, ...] = ()
+    host_bp: tuple[HostOp, ...] = ()
+    updates: tuple[Update, ...] = ()
+    prunes: tuple[Prune, ...] = ()
+    macs_dense: int = 0
+
+
+def _work(layer: Layer, how: Method, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
+    match layer:
+        case HostLayer():
+            return _host_work(layer)
+        case MatMulLayer():
+            forward, *gradients = of.matmul(layer)
+            return _Work(ff=(forward,), bp=tuple(gradients), macs_dense=layer.macs * (1 + len(gradients)))
+        case _:
+            return _weight_work(layer, how, pattern, mask)
+
+
+def _host_work(layer: HostLayer) -> _Work:
+    forward = HostOp(layer.name, layer.kind, Stage.FF, layer.ff_operations, layer.ff_bytes)
+    backward = HostOp(layer.name, layer.kind, Stage.BP, layer.bp_operations, layer.bp_bytes)
+    return _Work(
+        host_ff=(forward,),
+        host_bp=(backward,) if layer.bp_operations or layer.bp_bytes else (),
+        updates=(Update(layer.name, layer.parameters, 1),) if layer.parameters else (),
+    )
+
+
+def _weight_work(layer: WeightLayer, how: Method, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
+    """Return the three products of a weight layer; pattern: that of the method for this layer, None for dense."""
+    weights = layer.pattern or pattern
+    ff = of.forward(layer, weights, mask) if how.ff_weights else of.forward(layer, None)
+    bp = of.input_gradient(
+        layer,
+        weights if how.bp_weights else None,
+        pattern if how.bp_gradient else None,
+        mask if how.bp_weights else None,
+    )
+    wu = of.weight_gradient(layer, pattern if how.wu_gradient else None)
+    dense = (*of.forward(layer, None), *of.input_gradient(layer, None), *of.weight_gradient(layer))
+    return _Work(
+        ff=ff,
+        bp=bp,
+        wu=wu,
+        host_bp=_gradient_host_ops(layer),
+        updates=_updates(layer, how, weights, mask),
+        prunes=_prunes(layer, how, pattern),
+        macs_dense=sum(product.macs_dense for product in dense),
+    )
+
+
+def _updates(layer: WeightLayer, how: Method, weights: Pattern | None, mask: LayerMask | None) -> tuple[Update, ...]:
+    k, n = layer.taps * layer.features_in, layer.features_out
+    ff = mask.forward_pattern() if mask else of.usable(weights, k)
+    bp = mask.backward_pattern() if mask else of.usable(weights, n)
+    ff = ff if how.ff_weights else None
+    bp = bp if how.bp_weights and layer.input_gradient else None
+    update = Update(layer.name, k, n, layer.count, layer.taps, ff, bp)
+    if not layer.bias:
+        return (update,)
+    return (update, Update(f"{layer.name}.bias", layer.parameters - layer.weights, 1))
+
+
+def _prunes(layer: WeightLayer, how: Method, pattern: Pattern | None) -> tuple[Prune, ...]:
+    out = []
+    along_n, along_rows = of.usable(pattern, layer.features_out), of.usable(pattern, layer.rows)
+    if how.bp_gradient and along_n and layer.input_gradient:
+        out.append(Prune(layer.name, Stage.BP, layer.rows * layer.count, layer.features_out, along_n))
+    if how.wu_gradient and along_rows:
+        out.append(Prune(layer.name, Stage.WU, layer.features_out * layer.count, layer.rows, along_rows))
+    return tuple(out)
+
+
+def _gradient_host_ops(layer: WeightLayer) -> tuple[HostOp, ...]:
+    """Return the column sums of a bias gradient and the zeros of input gradients that no product computes."""
+    out = []
+    if layer.bias:
+        elements = layer.rows * layer.features_out * layer.count
+        out.append(HostOp(f"{layer.name}.bias", "ReduceSum", Stage.WU, elements, elements * WORD_BYTES))
+    if isinstance(layer, ConvLayer) and layer.input_gradient:
+        empty = _uncovered(layer)
+        if empty:
+            out.append(HostOp(f"{layer.name}.dx", "ConstantOfShape", Stage.BP, 0, empty * WORD_BYTES))
+    return tuple(out)
+
+
+def _uncovered(layer: ConvLayer) -> int:
+    """Elements of dX in no part: skipped by the stride, or cut off at the border."""
+    shape = layer.shape
+    covered = sum(part.positions for part in gradient_parts(shape))
+    return (shape.batch * shape.height * shape.width - covered) * shape.channels_in
+
+
+def _check_request(
+    layers: Sequence[Layer],
+    weighted: Sequence[WeightLayer],
+    method: str,
+    pattern: Pattern | None,
+    masks: Mapping[str, LayerMask],
+) -> Method:
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; known methods: {', '.join(METHODS)}")
+    how = METHODS[method]
+    if not any(layer.macs for layer in layers):
+        raise ValueError("the network has no products: none of its layers is a convolution, linear or matrix product")
+    if how != Method() and pattern is None and not masks and not any(layer.pattern for layer in weighted):
+        raise ValueError(
+            f"method {method!r} prunes, but pattern is None and no layer has its own; give N:M such as 2:8"
+        )
+    names = Counter(layer.name for layer in weighted)
+    double = sorted(name for name, times in names.items() if times > 1)
+    if double:
+        raise ValueError(f"several weight layers have the name {', '.join(map(repr, double))}; names must differ")
+    unknown = sorted(set(masks) - set(names))
+    if unknown:
+        raise ValueError(f"masks name layers that the network does not have: {', '.join(unknown)}")
+    return how

@@ -1,0 +1,170 @@
+"""Puts instructions in order and makes them wait for each other where they share buffers or memory.
+
+Every queue finishes its instructions in order, so waiting for one is waiting for all before it. Between two queues
+there is one semaphore: the instruction waited for signals it, the one that waits lowers it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, QUEUE_OF, Instruction, Opcode, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.tensors import Place
+
+LINKS: Final[dict[tuple[Queue, Queue], int]] = {pair: i for i, pair in enumerate(permutations(Queue, 2))}
+"""(queue that signals, queue that waits) -> semaphore."""
+
+
+@dataclass(eq=False)
+class Node:
+    """An instruction in the making: its place in its queue and its masks."""
+
+    opcode: Opcode
+    fields: dict[str, int]
+    number: int
+    label: str
+    wait: int = 0
+    signal: int = 0
+
+    @property
+    def queue(self) -> Queue:
+        """The queue that runs it."""
+        return QUEUE_OF[self.opcode]
+
+    def instruction(self) -> Instruction:
+        """Return it with its masks."""
+        return Instruction(self.opcode, {**self.fields, "wait": self.wait, "signal": self.signal})
+
+
+@dataclass
+class _Use:
+    """Who wrote and who has read a tensor since."""
+
+    writer: Node | None = None
+    readers: list[Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Code:
+    """A program: its instructions, END last, and what each belongs to."""
+
+    instructions: tuple[Instruction, ...]
+    labels: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        """Return the bytes of the program as they lie in memory."""
+        size = INSTRUCTION_BITS // 8
+        return b"".join(instruction.encode().to_bytes(size, "little") for instruction in self.instructions)
+
+
+class Assembler:
+    """Collects the instructions of one program, in an order in which they could run one by one."""
+
+    def __init__(self, config: SatConfig) -> None:
+        self.config = config
+        self.nodes: list[Node] = []
+        self._counts: dict[Queue, int] = dict.fromkeys(Queue, 0)
+        self._waited: dict[tuple[Queue, Queue], int] = dict.fromkeys(LINKS, -1)
+        self._uses: dict[tuple[int, int], _Use] = defaultdict(_Use)
+        self.act = Ring(config.act_depth)
+        self.weight = Ring(config.weight_depth)
+        self.capture = Ring(config.sum_depth)
+
+    def emit(
+        self,
+        opcode: Opcode,
+        fields: dict[str, int],
+        label: str,
+        *,
+        after: Iterable[Node] = (),
+        reads: Iterable[Place] = (),
+        writes: Iterable[Place] = (),
+    ) -> Node:
+        """Append an instruction; it waits for `after`, for who wrote what it reads, and for who used what it writes."""
+        node = Node(opcode, fields, self._counts[QUEUE_OF[opcode]], label)
+        self._counts[node.queue] += 1
+        needs = [*after]
+        for place in reads:
+            use = self._uses[place.region, place.at]
+            needs += [use.writer] if use.writer else []
+        for place in writes:
+            use = self._uses[place.region, place.at]
+            needs += [*use.readers, *([use.writer] if use.writer else [])]
+        self._wait(node, needs)
+        for place in reads:
+            self._uses[place.region, place.at].readers.append(node)
+        for place in writes:
+            self._uses[place.region, place.at] = _Use(node)
+        self.nodes.append(node)
+        return node
+
+    def finish(self) -> Code:
+        """Return the program with END behind it."""
+        instructions = [node.instruction() for node in self.nodes]
+        return Code((*instructions, Instruction(Opcode.END, {})), (*(node.label for node in self.nodes), "end"))
+
+    def _wait(self, node: Node, needs: list[Node]) -> None:
+        last: dict[Queue, Node] = {}
+        for need in needs:
+            if need.queue is not node.queue and (need.queue not in last or need.number > last[need.queue].number):
+                last[need.queue] = need
+        for queue, need in last.items():
+            link = (queue, node.queue)
+            if need.number > self._waited[link]:
+                self._waited[link] = need.number
+                need.signal |= 1 << LINKS[link]
+                node.wait |= 1 << LINKS[link]
+
+
+@dataclass
+class Block:
+    """Part of a buffer: [first, end), who filled it, who used it last."""
+
+    key: object
+    first: int
+    end: int
+    filled: list[Node]
+    users: list[Node]
+    valid: bool = True
+
+
+class Ring:
+    """A buffer whose places are dealt out in turn; remembers what still stands where."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self._next = 0
+        self._blocks: list[Block] = []
+
+    def find(self, key: object) -> Block | None:
+        """Return the block of this key if it still stands in the buffer."""
+        return next((block for block in self._blocks if block.valid and block.key == key), None)
+
+    def take(self, key: object, size: int) -> tuple[Block, list[Node]]:
+        """Return room for `size` places and the instructions that must be done before it is filled.
+
+        Raises ValueError if the buffer is too small.
+        """
+        if size > self.depth:
+            raise ValueError(f"a block needs {size!r} places; the buffer has {self.depth}")
+        first = self._next if self._next + size <= self.depth else 0
+        self._next = first + size
+        after, keep = [], []
+        for block in self._blocks:
+            if block.first < first + size and first < block.end:
+                after += [*block.filled, *block.users]
+                block.valid = False
+                if block.first >= first and block.end <= first + size:
+                    continue  # wholly covered: whoever comes later waits for the new block
+            keep.append(block)
+        new = Block(key, first, first + size, [], [])
+        self._blocks = [*keep, new]
+        return new, after

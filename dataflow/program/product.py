@@ -1,0 +1,324 @@
+"""One product as instructions: tiles loaded, computed and stored beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Opcode, Side
+from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
+from nmsat.dataflow.program.estimate import estimate_cycles
+from nmsat.dataflow.program.sources import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.assembler import Assembler, Block, Node
+    from nmsat.dataflow.program.sources import ActSource, Fields, RowTile, WgtSource
+    from nmsat.dataflow.program.tensors import Place, Rows
+    from nmsat.dataflow.program.windows import Images
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to results on their way out (hw.store.epilogue).
+
+    side: tensor beside the results, read as `kind` says: MASK and TILE16 of the shape of the result, TILE32 one row of
+    binary32 added to every row (a bias). watch: an infinite or NaN result suppresses the updates that follow.
+    """
+
+    to_half: bool = True
+    relu: bool = False
+    watch: bool = False
+    kind: Side = Side.NONE
+    side: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Rows of a result that are every `step`-th pixel of an image, from `first` on (stride phases of BP)."""
+
+    images: Images
+    first: tuple[int, int]
+    step: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Lines and columns of the phase in one image."""
+        sizes = (self.images.height, self.images.width)
+        rows, columns = (
+            -(-(size - first) // step) for size, first, step in zip(sizes, self.first, self.step, strict=True)
+        )
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where results go: rows of a tensor in order, or those of a phase of its images."""
+
+    tensor: Rows
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    phase: Phase | None = None
+
+    def places(self) -> tuple[Place, ...]:
+        """Return the tensors read beside the results."""
+        return () if self.epilogue.side is None else (self.epilogue.side,)
+
+    def fields(self, mapping: Mapping, tile: RowTile, column: int, columns: int) -> Fields:
+        """Return the STORE of a tile; `capture` counts from the start of its results."""
+        e, per_beat = self.epilogue, HALVES if self.epilogue.to_half else LANES
+        out = {
+            "ws": int(mapping.ws),
+            "log2_a": mapping.a.bit_length() - 1,
+            "rows": tile.rows,
+            "columns": columns,
+            "lane": column % per_beat,
+            "to_half": int(e.to_half),
+            "relu": int(e.relu),
+            "watch": int(e.watch),
+            "side": int(e.kind),
+            **self._walk("", self.tensor, tile.first, column // per_beat),
+        }
+        if e.side is None:
+            return out
+        if e.kind is Side.TILE32:
+            beat = (column - column % per_beat) // LANES
+            walk = {"side_region": e.side.region, "side_at": e.side.at + beat}
+            return {**out, **walk, "side_line_at": walk["side_at"], "side_image_at": walk["side_at"]}
+        # element `lane` of the side's beats belongs to the first column
+        return {**out, **self._walk("side_", e.side, tile.first, (column - column % per_beat) // HALVES)}
+
+    def _walk(self, prefix: str, tensor: Rows, first: int, beat: int) -> Fields:
+        step, region = tensor.step, {f"{prefix}region": tensor.region}
+        if self.phase is None:
+            return {**region, f"{prefix}at": tensor.at + first * step + beat, f"{prefix}x_step": step}
+        phase = self.phase
+        height, width = phase.size
+        line, picture = phase.images.width * step, phase.images.height * phase.images.width * step
+        image, place = divmod(first, height * width)
+        y0, x0 = divmod(place, width)
+        image_at = tensor.at + image * picture + phase.first[0] * line + phase.first[1] * step + beat
+        line_at = image_at + y0 * phase.step[0] * line
+        mask = (1 << OFFSET_BITS) - 1
+        walk = {
+            f"{prefix}at": (line_at + x0 * phase.step[1] * step) & mask,
+            f"{prefix}line_at": line_at & mask,
+            f"{prefix}image_at": image_at & mask,
+            f"{prefix}x_step": phase.step[1] * step,
+            f"{prefix}y_step": phase.step[0] * line,
+            f"{prefix}image_step": picture,
+        }
+        return {**region, **walk, "width": width, "height": height, "x0": x0, "y0": y0}
+
+
+@dataclass(frozen=True)
+class ProductCode:
+    """A product Y[m, n] = A[m, k] W[k, n] to be assembled.
+
+    pattern: groups of W along K; None: a dense operand, whose groups the mapping chooses. dataflow: 'os', 'ws' or None
+    for what the estimate prefers.
+    """
+
+    name: str
+    m: int
+    k: int
+    n: int
+    act: ActSource
+    wgt: WgtSource
+    sink: Sink
+    pattern: Pattern | None = None
+    dataflow: str | None = None
+    mapping: Mapping | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A product cut by a mapping: its row tiles, columns of a tile, windows, array loads along K."""
+
+    config: SatConfig
+    code: ProductCode
+    mapping: Mapping
+
+    @cached_property
+    def rows(self) -> list[RowTile]:
+        """Row tiles."""
+        return self.code.act.tiles(self.config, self.mapping)
+
+    @property
+    def width(self) -> int:
+        """Columns of a tile."""
+        return self.mapping.b * self.config.columns
+
+    @cached_property
+    def span(self) -> int:
+        """Elements along K of a command: an array load (WS); all of K, or what half of the buffers takes (OS)."""
+        config, mapping, k = self.config, self.mapping, self.code.k
+        if mapping.ws:
+            return config.rows * mapping.m
+        acts = config.act_depth * config.act_lanes // mapping.a
+        pairs = config.weight_depth // (mapping.n * mapping.b) * mapping.m
+        padded, room = -(-k // mapping.m) * mapping.m, min(acts, pairs)
+        divisible = self.code.act.divisible and self.code.wgt.divisible
+        # More than half a buffer leaves no room to load the next tile beside it.
+        if padded <= room // 2 or (padded <= room and not divisible):
+            return k
+        return max(HALVES, room // 2 // HALVES * HALVES)
+
+    @property
+    def parts(self) -> list[Part]:
+        """Commands along K."""
+        return [Part(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
+
+    def windows(self, tile: RowTile, part: Part) -> int:
+        """Windows of a command."""
+        return -(-tile.rows // self.mapping.a) if self.mapping.ws else -(-part.size // self.mapping.m)
+
+    def act_words(self, tile: RowTile, part: Part) -> int:
+        """Words of a row's activation buffer that a command needs."""
+        words = self.windows(tile, part) * self.mapping.a * self.mapping.m
+        return -(-words // self.config.act_lanes)
+
+    def pairs(self, part: Part) -> int:
+        """Pairs of a column's weight buffer that a command needs."""
+        groups = self.config.rows if self.mapping.ws else -(-part.size // self.mapping.m)
+        return groups * self.mapping.n * self.mapping.b
+
+    def results(self, tile: RowTile) -> int:
+        """Results of a column."""
+        return INTERLEAVE * (-(-tile.rows // self.mapping.a) if self.mapping.ws else self.config.rows)
+
+    @property
+    def rows_outer(self) -> bool:
+        """Whether the loop over row tiles is outside: W stays in its buffer, and A would not."""
+        columns = -(-self.code.n // self.width)
+        parts = self.parts
+        largest = max(self.act_words(tile, parts[0]) for tile in self.rows)
+        acts = largest * len(self.rows) * len(parts) <= self.config.act_depth
+        return not acts and self.pairs(parts[0]) * columns * len(parts) <= self.config.weight_depth
+
+    def commands(self) -> Iterator[tuple[RowTile, int, Part]]:
+        """Yield (row tile, first column, part of the reduction) in the order in which they run."""
+        columns = range(0, self.code.n, self.width)
+        if self.rows_outer:
+            yield from ((tile, column, d) for tile in self.rows for column in columns for d in self.parts)
+        else:
+            yield from ((tile, column, d) for column in columns for tile in self.rows for d in self.parts)
+
+    def check(self) -> None:
+        """Raise ValueError if a buffer is too small for a tile."""
+        largest, part = max(self.rows, key=lambda tile: tile.rows), self.parts[0]
+        for what, need, limit in (
+            ("act_depth", self.act_words(largest, part), self.config.act_depth),
+            ("weight_depth", self.pairs(part), self.config.weight_depth),
+            ("sum_depth", self.results(largest), self.config.sum_depth),
+            ("windows", self.windows(largest, part), (1 << 16) - 1),
+        ):
+            if need > limit:
+                raise ValueError(f"product {self.code.name!r} needs {need} places; {what} is {limit}")
+        column = min(self.width, self.code.n)
+        self.code.wgt.loads(self.config, self.mapping, 0, column, part)
+        self.code.act.loads(self.config, self.mapping, self.rows[0], part)
+
+
+def cuts(config: SatConfig, code: ProductCode) -> list[Cut]:
+    """Return every cut of a product that the machine can run; ValueError says what forbids the others."""
+    found: list[Cut] = []
+    reasons: dict[str, None] = {}
+    candidates = legal_mappings(config, code.pattern) if code.mapping is None else [code.mapping]
+    for mapping in candidates:
+        packed = code.pattern is not None and (mapping.n, mapping.m) != (code.pattern.n, code.pattern.m)
+        if packed or mapping.parts > 1 or code.dataflow not in (None, mapping.name):
+            continue
+        cut = Cut(config, code, mapping)
+        try:
+            cut.check()
+        except ValueError as error:
+            reasons[str(error)] = None
+            continue
+        found.append(cut)
+    if not found:
+        raise ValueError(f"product {code.name!r} does not run on {config.name!r}: {'; '.join(reasons) or 'no mapping'}")
+    return found
+
+
+def choose(config: SatConfig, code: ProductCode) -> Cut:
+    """Return the cut that the estimate finds fastest."""
+    return min(cuts(config, code), key=estimate_cycles)
+
+
+def assemble(out: Assembler, code: ProductCode) -> Cut:
+    """Append the instructions of a product; return how it was cut."""
+    cut = choose(out.config, code)
+    for tile, column, part in cut.commands():
+        _command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
+    return cut
+
+
+def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: Part) -> None:
+    code, mapping = cut.code, cut.mapping
+    leaves = part.first + part.size == code.k
+    weights = _weights(out, cut, columns, part)
+    acts = _activations(out, cut, tile, part)
+    after: list[Node] = [weights.filled[-1], acts.filled[-1]]
+    capture = None
+    if leaves:
+        capture, free = out.capture.take(object(), cut.results(tile))
+        after += free
+    fields = {
+        "ws": int(mapping.ws),
+        "n_less_1": mapping.n - 1,
+        "log2_m_less_1": mapping.m.bit_length() - 2,
+        "log2_a": mapping.a.bit_length() - 1,
+        "windows": cut.windows(tile, part),
+        "act_base": acts.first,
+        "wgt_base": weights.first,
+        "seed": int(part.first > 0),
+        "keep": int(not leaves),
+        "capture": capture.first if capture else 0,
+    }
+    node = out.emit(Opcode.COMPUTE, fields, code.name, after=after)
+    weights.users.append(node)
+    acts.users.append(node)
+    if capture is None:
+        return
+    capture.filled.append(node)
+    store = code.sink.fields(mapping, tile, *columns)
+    store["capture"] = capture.first
+    writes = (code.sink.tensor,)
+    capture.users.append(
+        out.emit(Opcode.STORE, store, code.name, after=[node], reads=code.sink.places(), writes=writes)
+    )
+
+
+def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: Part) -> Block:
+    """Return the block of the weight buffer that holds the operand, loaded now if it does not stand there."""
+    code = cut.code
+    key = (code.name, columns[0], part)
+    block = out.weight.find(key)
+    if block is not None:
+        return block
+    block, after = out.weight.take(key, cut.pairs(part))
+    for fields in code.wgt.loads(out.config, cut.mapping, *columns, part):
+        placed = {**fields, "base": fields["base"] + block.first}
+        block.filled.append(out.emit(Opcode.LOAD_WGT, placed, code.name, after=after, reads=code.wgt.places()))
+    return block
+
+
+def _activations(out: Assembler, cut: Cut, tile: RowTile, part: Part) -> Block:
+    """The same for the activation buffer."""
+    code = cut.code
+    key = (code.name, tile, part)
+    block = out.act.find(key)
+    if block is not None:
+        return block
+    block, after = out.act.take(key, cut.act_words(tile, part))
+    for opcode, fields in code.act.loads(out.config, cut.mapping, tile, part):
+        loads = opcode is Opcode.LOAD_ACT
+        placed = {**fields, "base": fields["base"] + block.first} if loads else fields
+        reads = () if fields.get("staged") else code.act.places()
+        block.filled.append(out.emit(opcode, placed, code.name, after=after if loads else (), reads=reads))
+    return block

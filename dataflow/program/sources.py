@@ -1,0 +1,69 @@
+"""What the operands of a product have in common: tiles, parts of a reduction, and what a source must offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from nmsat.dataflow.contract.isa import Opcode
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.mapping.tiling import Mapping
+    from nmsat.dataflow.program.tensors import Place
+
+Fields = dict[str, int]
+"""Fields of an instruction; `base` of a load counts from the start of the block that is loaded."""
+
+Load = tuple[Opcode, Fields]
+"""An instruction of the load queue."""
+
+
+@dataclass(frozen=True)
+class RowTile:
+    """Rows of Y that a tile covers: the first and how many."""
+
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part of a reduction, which one command covers: its first element, how many."""
+
+    first: int
+    size: int
+
+
+class ActSource(Protocol):
+    """Operand A of a product. divisible: one command may read part of the reduction."""
+
+    @property
+    def divisible(self) -> bool: ...
+
+    def places(self) -> tuple[Place, ...]:
+        """Return the tensors read."""
+        ...
+
+    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+        """Return the row tiles of Y; ValueError if the mapping does not suit."""
+        ...
+
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
+        """Return the STAGE and LOAD_ACT of a tile for part of the reduction; ValueError if it cannot be parted."""
+        ...
+
+
+class WgtSource(Protocol):
+    """Operand W of a product. divisible: as in `ActSource`."""
+
+    @property
+    def divisible(self) -> bool: ...
+
+    def places(self) -> tuple[Place, ...]:
+        """Return the tensors read."""
+        ...
+
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+        """Return the LOAD_WGT of the tile columns from `column` on for part of the reduction."""
+        ...

@@ -1,0 +1,198 @@
+"""Where tensors lie in the regions of SAT's memory, and how the host reads and writes them (docs/machine.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, LANES, REGIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nmsat.algorithms.core.nm import Packed
+
+DENSE = Pattern(4, 4)
+"""How dense weights are packed: all of each four."""
+
+ALIGNMENT = 64
+"""Beats (4 KiB) at which a tensor starts, so that its bursts are long."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Part of a region: first beat and number of beats."""
+
+    name: str
+    region: int
+    at: int
+    beats: int
+
+
+@dataclass(frozen=True)
+class Rows(Place):
+    """A matrix of `rows` rows of `columns` numbers of `bytes` bytes each (2 or 4); a row is `step` whole beats."""
+
+    rows: int
+    columns: int
+    bytes: int = 2
+
+    @property
+    def step(self) -> int:
+        """Beats of a row."""
+        return row_beats(self.columns, self.bytes)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weight matrix [k, n] in memory: masters, momenta behind them, both packed copies, mask of W_ff, gradient.
+
+    ff, bp: patterns of the copies (`DENSE` for dense ones); bp_place is None where no product reads W_bp.
+    """
+
+    name: str
+    k: int
+    n: int
+    ff: Pattern
+    bp: Pattern
+    master: Place
+    ff_place: Place
+    bp_place: Place | None
+    mask: Place
+    gradient: Rows
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 16 columns."""
+        return -(-self.n // LANES)
+
+    @property
+    def row_blocks(self) -> int:
+        """Blocks of 16 rows (W_bp)."""
+        return -(-self.k // LANES)
+
+    @property
+    def groups(self) -> int:
+        """Groups of W_ff along k."""
+        return -(-self.k // self.ff.m)
+
+    def run(self, block: int) -> int:
+        """Beats of W_bp that a block of 16 columns n gives for a block of 16 rows."""
+        width = min(LANES, self.n - block * LANES)
+        return -(-width // self.bp.m) * self.bp.n
+
+
+def row_beats(columns: int, size: int = 2) -> int:
+    """Return the whole beats of a row of `columns` numbers of `size` bytes."""
+    return -(-columns * size // BEAT_BYTES)
+
+
+@dataclass
+class Layout:
+    """Deals out the regions. beats: used so far of each region."""
+
+    beats: list[int] = field(default_factory=lambda: [0] * REGIONS)
+
+    def rows(self, name: str, region: int, rows: int, columns: int, size: int = 2) -> Rows:
+        """Place a matrix of binary16 (size 2) or binary32 (size 4)."""
+        beats = rows * row_beats(columns, size)
+        return Rows(name, region, self._take(region, beats), beats, rows, columns, size)
+
+    def weights(self, name: str, region: int, k: int, n: int, ff: Pattern, bp: Pattern, *, backward: bool) -> Weights:
+        """Place a weight matrix with all that belongs to it; backward: W_bp is wanted."""
+        blocks, groups = -(-n // LANES), -(-k // ff.m)
+        master = self._place(f"{name}.master", region, 2 * blocks * k)
+        forward = self._place(f"{name}.ff", region, blocks * groups * ff.n)
+        mask = self._place(f"{name}.mask", region, blocks * groups)
+        gradient = self.rows(f"{name}.gradient", region, k, n)
+        weights = Weights(name, k, n, ff, bp, master, forward, None, mask, gradient)
+        if not backward:
+            return weights
+        beats = weights.row_blocks * sum(weights.run(block) for block in range(blocks))
+        place = self._place(f"{name}.bp", region, beats)
+        return Weights(name, k, n, ff, bp, master, forward, place, mask, gradient)
+
+    def _place(self, name: str, region: int, beats: int) -> Place:
+        return Place(name, region, self._take(region, beats), beats)
+
+    def _take(self, region: int, beats: int) -> int:
+        at = self.beats[region]
+        self.beats[region] = -(-(at + beats) // ALIGNMENT) * ALIGNMENT
+        return at
+
+
+class Image:
+    """The regions as the host sees them: uint8 arrays."""
+
+    def __init__(self, beats: Sequence[int]) -> None:
+        self.regions = [np.zeros(max(ALIGNMENT, count) * BEAT_BYTES, np.uint8) for count in beats]
+
+    def write_rows(self, tensor: Rows, values: NDArray) -> None:
+        """Store float16 or float32 [rows, columns]; what is left of the last beat of a row becomes 0."""
+        per_row = tensor.step * BEAT_BYTES // tensor.bytes
+        padded = np.zeros((tensor.rows, per_row), np.float16 if tensor.bytes == 2 else np.float32)
+        padded[: values.shape[0], : tensor.columns] = values
+        self._bytes(tensor)[:] = padded.view(np.uint8).ravel()
+
+    def read_rows(self, tensor: Rows) -> NDArray:
+        """Return [rows, columns]."""
+        kind = np.float16 if tensor.bytes == 2 else np.float32
+        return self._bytes(tensor).view(kind).reshape(tensor.rows, -1)[:, : tensor.columns].copy()
+
+    def write_master(self, weights: Weights, w: NDArray[np.float32], v: NDArray[np.float32]) -> None:
+        """Store masters and momenta [k, n]."""
+        padded = np.zeros((2, weights.k, weights.blocks * LANES), np.float32)
+        padded[:, :, : weights.n] = w, v
+        blocks = padded.reshape(2, weights.k, weights.blocks, LANES).transpose(0, 2, 1, 3)
+        self._bytes(weights.master)[:] = np.ascontiguousarray(blocks).view(np.uint8).ravel()
+
+    def read_master(self, weights: Weights) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return masters and momenta [k, n]."""
+        blocks = self._bytes(weights.master).view(np.float32).reshape(2, weights.blocks, weights.k, LANES)
+        both = blocks.transpose(0, 2, 1, 3).reshape(2, weights.k, -1)[:, :, : weights.n]
+        return both[0].copy(), both[1].copy()
+
+    def write_copies(self, weights: Weights, ff: Packed, bp: Packed | None) -> None:
+        """Store W_ff with its mask, and W_bp (packed along n)."""
+        self._write_forward(weights, ff)
+        if weights.bp_place is not None and bp is not None:
+            self._write_backward(weights, weights.bp_place, bp)
+
+    def _write_forward(self, weights: Weights, ff: Packed) -> None:
+        words = _words(ff, weights.blocks * LANES)  # group, slot, column
+        blocks = words.reshape(weights.groups, ff.n, weights.blocks, LANES).transpose(2, 0, 1, 3)
+        self._bytes(weights.ff_place)[:] = np.ascontiguousarray(blocks).view(np.uint8).ravel()
+        keep = np.zeros((weights.groups, weights.blocks * LANES), np.uint16)
+        kept = np.where(ff.filler, 0, 1 << ff.index.astype(np.uint16)).sum(axis=1)
+        keep[:, : weights.n] = kept
+        beats = np.zeros((weights.blocks, weights.groups, HALVES), np.uint16)
+        beats[:, :, :LANES] = keep.reshape(weights.groups, weights.blocks, LANES).transpose(1, 0, 2)
+        self._bytes(weights.mask)[:] = beats.view(np.uint8).ravel()
+
+    def _write_backward(self, weights: Weights, place: Place, bp: Packed) -> None:
+        words = _words(bp, weights.row_blocks * LANES)  # group of n, slot, k
+        parts, group = [], 0
+        for block in range(weights.blocks):
+            groups = weights.run(block) // bp.n
+            part = words[group : group + groups].reshape(groups, bp.n, weights.row_blocks, LANES)
+            parts.append(np.ascontiguousarray(part.transpose(2, 0, 1, 3)).view(np.uint8).ravel())
+            group += groups
+        self._bytes(place)[:] = np.concatenate(parts)
+
+    def _bytes(self, place: Place) -> NDArray[np.uint8]:
+        start = place.at * BEAT_BYTES
+        return self.regions[place.region][start : start + place.beats * BEAT_BYTES]
+
+
+def _words(packed: Packed, columns: int) -> NDArray[np.uint32]:
+    """Return uint32[groups, slots, columns] of pairs; columns that do not exist are fillers."""
+    out = np.full((packed.groups, packed.n, columns), 1 << 20, np.uint32)
+    value = np.ascontiguousarray(packed.values).view(np.uint16).astype(np.uint32)
+    word = value | packed.index.astype(np.uint32) << 16 | packed.filler.astype(np.uint32) << 20
+    out[:, :, : packed.columns] = word
+    return out

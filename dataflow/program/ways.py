@@ -1,0 +1,263 @@
+"""How a recorded product meets the array: native N:M, cover, tile skipping, gather or dense.
+
+A product is cut into parts, each a dense or N:M matrix product of its own. Every result of the product that is wanted
+comes from exactly one part, which walks its whole chain, so cutting changes no bit (docs/arithmetic.md). Cycles are
+those of the array with operands on chip; parts with one pattern follow each other in one chain
+(`dataflow.mapping.chain`), a product begins and ends with an empty array. A sparse product may run as a dense
+one with fillers in place of what is absent: a wide group allows fewer mappings, which can cost more than it saves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmsat.algorithms.core.sparsity import Blocks, Gathered, Unstructured
+from nmsat.dataflow.mapping.chain import chain_cycles
+from nmsat.dataflow.program.levels import assumed_levels, balanced_rows, cover_levels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from nmsat.algorithms.core.tape import Pattern, Product
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.levels import Level
+
+
+class How(StrEnum):
+    """The ways to the array."""
+
+    NATIVE = "native"
+    COVER = "cover"
+    SKIP = "skip"
+    GATHER = "gather"
+    DENSE = "dense"
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Which part of the operands a part takes: indices of rows, of the reduction and of columns (None: all of them).
+
+    copy: which of the `count` matrices; depth need not ascend if the rows of W were reordered.
+    """
+
+    copy: int = 0
+    rows: NDArray[np.int64] | None = None
+    depth: NDArray[np.int64] | None = None
+    columns: NDArray[np.int64] | None = None
+    expert: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One product on the array: Y[m, n] = A[m, k] @ W[k, n], `count` times; pattern: None when dense.
+
+    cuts: where the operands come from, `count` of them, or none if the product holds no values.
+    """
+
+    m: int
+    k: int
+    n: int
+    pattern: Pattern | None
+    count: int
+    cuts: tuple[Cut, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of all slots, those of fillers included."""
+        if self.pattern is None:
+            return self.m * self.k * self.n * self.count
+        groups, tail = divmod(self.k, self.pattern.m)
+        return self.m * self.n * self.count * (groups * self.pattern.n + min(self.pattern.n, tail))
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A product and its parts on one configuration; how: the way that took the fewest cycles."""
+
+    product: Product
+    config: SatConfig
+    how: How
+    parts: tuple[Part, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds that the array spends, fillers included."""
+        return sum(part.macs for part in self.parts)
+
+    @cached_property
+    def cycles(self) -> int:
+        """Cycles of all parts, one after the other."""
+        return total_cycles(self.config, self.parts)
+
+    @cached_property
+    def cycles_dense(self) -> int:
+        """Cycles of the same work with nothing left out."""
+        return total_cycles(self.config, (whole(self.product),))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the lowering may do.
+
+    columns: put columns of a static mask together by need; rows: reorder the rows of a static mask too, which changes
+    the order of the chain; only: the ways to consider (None: all).
+    """
+
+    columns: bool = True
+    rows: bool = False
+    only: tuple[How, ...] | None = None
+
+
+def lower(product: Product, config: SatConfig, options: Options | None = None) -> Lowered:
+    """Return the way with the fewest cycles; dense wins a tie.
+
+    Raises ValueError when `options.only` leaves no way.
+    """
+    options = Options() if options is None else options
+    ways = [way for way in _ways(product, config, options) if options.only is None or way.how in options.only]
+    if not ways:
+        raise ValueError(f"only is {options.only!r}; product {product.name!r} has none of these ways")
+    return min(ways, key=lambda way: way.cycles)
+
+
+def whole(product: Product) -> Part:
+    """Return the product with nothing left out: dense, all rows, ranks and experts."""
+    known = product.sparsity
+    if isinstance(known, Gathered):
+        return Part(*known.whole, None, product.count * max(1, len(known.loads)))
+    return Part(product.m, product.k, product.n, None, product.count)
+
+
+def total_cycles(config: SatConfig, parts: Iterable[Part]) -> int:
+    """Return the cycles of parts that run one after the other, those with one pattern in a row."""
+    rows: dict[Pattern | None, list[tuple[int, int, int, int]]] = {}
+    for part in parts:
+        rows.setdefault(part.pattern, []).append((part.m, part.k, part.n, part.count))
+    return sum(chain_cycles(config, tuple(shapes), pattern) for pattern, shapes in rows.items())
+
+
+def _ways(product: Product, config: SatConfig, options: Options) -> list[Lowered]:
+    known, pattern = product.sparsity, product.pattern
+    if pattern is not None and pattern.n == pattern.m:
+        pattern = None
+    if isinstance(known, Gathered):
+        parts = _gathered(product, known)
+        cheaper = tuple(_cheaper(config, part, pattern) for part in parts)
+        return [Lowered(product, config, How.GATHER, cheaper)]
+    found = [Lowered(product, config, How.DENSE, (_all(product, None),))]
+    if pattern is not None:
+        found.append(Lowered(product, config, How.NATIVE, (_all(product, pattern),)))
+    elif isinstance(known, Unstructured) and known.role == "w":
+        found.append(Lowered(product, config, How.COVER, _covered(product, known, config, options)))
+    elif isinstance(known, Blocks):
+        found.append(Lowered(product, config, How.SKIP, _skipped(product, known)))
+    return found
+
+
+def _all(product: Product, pattern: Pattern | None) -> Part:
+    cuts = tuple(Cut(copy) for copy in range(product.count)) if product.a is not None else ()
+    return Part(product.m, product.k, product.n, pattern, product.count, cuts)
+
+
+def _cheaper(config: SatConfig, part: Part, pattern: Pattern | None) -> Part:
+    """Return the part with the pattern unless it takes more cycles so: a wide group allows fewer mappings."""
+    if pattern is None:
+        return part
+    shapes = ((part.m, part.k, part.n, part.count),)
+    slower = chain_cycles(config, shapes, pattern) > chain_cycles(config, shapes, None)
+    return part if slower else replace(part, pattern=pattern)
+
+
+def _gathered(product: Product, known: Gathered) -> tuple[Part, ...]:
+    """Experts one by one; gathered rows and ranks are a product like any other."""
+    if not known.loads:
+        return (_all(product, None),)
+    ends = np.cumsum(known.loads)
+    parts = []
+    for load in sorted(set(known.loads) - {0}, reverse=True):
+        which = [i for i, other in enumerate(known.loads) if other == load]
+        cuts = tuple(Cut(rows=np.arange(ends[i] - load, ends[i]), expert=i) for i in which)
+        parts.append(Part(load, product.k, product.n, None, len(which), cuts if product.a is not None else ()))
+    return tuple(parts)
+
+
+def _covered(product: Product, known: Unstructured, config: SatConfig, options: Options) -> tuple[Part, ...]:
+    sort = options.columns and known.static
+    if known.keep is None:
+        density = known.nonzeros / (product.k * product.n * product.count)
+        levels = assumed_levels(config, product.m, product.k, product.n, density, sort=sort)
+        return tuple(_level_part(product, level, None, product.count) for level in levels)
+    masks = known.keep if known.keep.ndim == 3 else known.keep[None]
+    shared = len(masks) == 1 and product.count > 1
+    parts = []
+    for copy, keep in enumerate(masks):
+        order = balanced_rows(keep, 16) if options.rows and known.static else None
+        levels = cover_levels(config, product.m, keep if order is None else keep[order], sort=sort)
+        copies = range(product.count) if shared else (copy,)
+        cuts = [Cut(c, depth=order) for c in copies] if product.a is not None else None
+        parts += [_level_part(product, level, cuts, len(copies)) for level in levels]
+    return tuple(parts)
+
+
+def _level_part(product: Product, level: Level, cuts: list[Cut] | None, count: int) -> Part:
+    pattern = level.pattern if level.pattern.n < level.pattern.m else None
+    filled = () if cuts is None else tuple(Cut(c.copy, depth=c.depth, columns=level.which) for c in cuts)
+    return Part(product.m, product.k, level.columns, pattern, count, filled)
+
+
+def _skipped(product: Product, known: Blocks) -> tuple[Part, ...]:
+    """One part per distinct row of blocks (column, for blocks of W): only its present blocks are issued."""
+    parts = []
+    for lines, present in _patterns_of(known, _axes(product, known)):
+        row, other = (None, None) if product.a is None else (lines, present)
+        if known.role == "y":
+            dims, cut = (len(lines), product.k, len(present)), (row, None, other)
+        elif known.role == "a":
+            dims, cut = (len(lines), len(present), product.n), (row, other, None)
+        else:
+            dims, cut = (product.m, len(present), len(lines)), (None, other, row)
+        cuts = () if product.a is None else tuple(Cut(copy, *cut) for copy in range(product.count))
+        parts.append(Part(*dims, None, product.count, cuts))
+    return _joined(parts)
+
+
+def _axes(product: Product, known: Blocks) -> tuple[int, int]:
+    """Lengths of the two axes of the matrix that has blocks."""
+    return {"y": (product.m, product.n), "a": (product.m, product.k), "w": (product.k, product.n)}[known.role]
+
+
+@lru_cache(maxsize=256)
+def _patterns_of(known: Blocks, axes: tuple[int, int]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return (lines, present) per distinct set of present blocks: indices along the line axis and along the other."""
+    by_column = known.role == "w"
+    keep = known.keep.T if by_column else known.keep
+    line_axis, other_axis = (axes[1], axes[0]) if by_column else axes
+    line_step, other_step = (known.width, known.height) if by_column else (known.height, known.width)
+    rows, member = np.unique(keep, axis=0, return_inverse=True)
+    lines, others = np.arange(line_axis) // line_step, np.arange(other_axis) // other_step
+    found = []
+    for index, row in enumerate(rows):
+        present = np.flatnonzero(row[others])
+        if present.size:
+            found.append((np.flatnonzero(member.reshape(-1)[lines] == index), present))
+    return found
+
+
+def _joined(parts: list[Part]) -> tuple[Part, ...]:
+    """Count equal parts together."""
+    found: dict[tuple[int, int, int, Pattern | None], Part] = {}
+    for part in parts:
+        key = (part.m, part.k, part.n, part.pattern)
+        if key in found:
+            old = found[key]
+            found[key] = Part(*key, old.count + part.count, old.cuts + part.cuts)
+        else:
+            found[key] = part
+    return tuple(found.values())

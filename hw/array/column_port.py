@@ -1,0 +1,111 @@
+"""The top and bottom of one column: its weight buffer, its seeds and its results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from nmsat.hw.fp.widen import WidenWeight
+from nmsat.hw.parts.links import keep_layout, pair_layout, seed_layout, sum_layout, weight_control_layout, weight_layout
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+
+
+class ColumnPort(wiring.Component):
+    """Feed one column with weights and seeds, and take its results.
+
+    Members: load_en, load_addr, load_data: write port of the weight buffer, one pair (`pair_layout`);
+    weight_i/o, seed_i/o, keep_i/o: control from the left, handed on one cycle later; wgt: weights into row 0;
+    sum_top: seeds into row 0; sum_bottom: results of the last row; out: results that leave.
+    Timing: a pair asked for at cycle x stands on `wgt` at x + 2, a seed asked for at x on `sum_top` at x + 1; a sum on
+    `sum_bottom` at cycle q leaves on `out` at q + 1, or is written to the result buffer by the end of q + 1.
+    """
+
+    load_en: Signal
+    load_addr: Signal
+    load_data: data.View[data.StructLayout]
+    weight_i: data.View[data.StructLayout]
+    weight_o: data.View[data.StructLayout]
+    seed_i: data.View[data.StructLayout]
+    seed_o: data.View[data.StructLayout]
+    keep_i: data.View[data.StructLayout]
+    keep_o: data.View[data.StructLayout]
+    wgt: data.View[data.StructLayout]
+    sum_top: data.View[data.StructLayout]
+    sum_bottom: data.View[data.StructLayout]
+    out: data.View[data.StructLayout]
+
+    def __init__(self, config: SatConfig) -> None:
+        self._weight_depth = config.weight_depth
+        self._sum_depth = config.sum_depth
+        weight, seed, keep = weight_control_layout(config), seed_layout(config), keep_layout(config)
+        super().__init__(
+            {
+                "load_en": In(1),
+                "load_addr": In(range(config.weight_depth)),
+                "load_data": In(pair_layout()),
+                "weight_i": In(weight),
+                "weight_o": Out(weight),
+                "seed_i": In(seed),
+                "seed_o": Out(seed),
+                "keep_i": In(keep),
+                "keep_o": Out(keep),
+                "wgt": Out(weight_layout()),
+                "sum_top": Out(sum_layout()),
+                "sum_bottom": In(sum_layout()),
+                "out": Out(sum_layout()),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.sync += [
+            self.weight_o.eq(self.weight_i),
+            self.seed_o.eq(self.seed_i),
+            self.keep_o.eq(self.keep_i),
+        ]
+        self._weights(m)
+        self._sums(m)
+        return m
+
+    def _weights(self, m: Module) -> None:
+        """Read, widen and register one pair per cycle; what nobody asked for is a filler."""
+        memory = m.submodules.weights = Memory(
+            shape=pair_layout().size, depth=self._weight_depth, init=[], attrs={"ram_style": "block"}
+        )
+        write, read = memory.write_port(), memory.read_port()
+        pair = data.View(pair_layout(), read.data)
+        asked = Signal()
+        widen = m.submodules.widen = WidenWeight()
+        m.d.comb += [
+            write.en.eq(self.load_en),
+            write.addr.eq(self.load_addr),
+            write.data.eq(self.load_data.as_value()),
+            read.addr.eq(self.weight_i.addr),
+            widen.half.eq(pair.value),
+            widen.index.eq(pair.index),
+            widen.filler.eq(pair.filler | ~asked),
+        ]
+        m.d.sync += [asked.eq(self.weight_i.read), self.wgt.eq(widen.wide)]
+
+    def _sums(self, m: Module) -> None:
+        """Keep partial sums for the next command of a chain, or let results leave."""
+        memory = m.submodules.sums = Memory(shape=32, depth=self._sum_depth, init=[], attrs={"ram_style": "block"})
+        write, read = memory.write_port(), memory.read_port()
+        seeded = Signal()
+        result = Signal(sum_layout())
+        m.d.sync += [seeded.eq(self.seed_i.read), result.eq(self.sum_bottom)]
+        m.d.comb += [
+            read.addr.eq(self.seed_i.addr),
+            self.sum_top.value.eq(Mux(seeded, read.data, 0)),
+            write.en.eq(result.valid & self.keep_i.keep),
+            write.addr.eq(self.keep_i.addr),
+            write.data.eq(result.value),
+            self.out.value.eq(result.value),
+            self.out.valid.eq(result.valid & ~self.keep_i.keep),
+        ]

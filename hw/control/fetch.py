@@ -1,0 +1,158 @@
+"""Fetch and check of instructions: what reaches the queues is legal, or ends the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, OFFSET_BITS, ErrorCode, Opcode
+from nmsat.dataflow.contract.legal import products, rules
+from nmsat.hw.memory.axi import Queue
+from nmsat.hw.parts.clients import INDEX_BITS, ReadClient
+from nmsat.hw.parts.fields import fields_of
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+
+FETCH_BEATS: Final = 16
+"""Instructions that are asked for ahead of the one being checked."""
+
+FETCH_BURST: Final = 8
+"""Longest burst of the fetch; all but the first and the last are aligned to it."""
+
+READY: Final = 3
+"""Cycles from an instruction's arrival in the check register until it can leave."""
+
+
+class Check(wiring.Component):
+    """Apply `dataflow.contract.legal` to a word that stands still: the answer is right from the third cycle on.
+
+    Members: word; code: `ErrorCode` of the word for itself.
+    Timing: products are registered, then the answer.
+    """
+
+    word: Signal
+    code: Signal
+
+    def __init__(self, config: SatConfig) -> None:
+        self._config = config
+        super().__init__({"word": In(INSTRUCTION_BITS), "code": Out(4)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        code = Signal(4)
+        m.d.comb += code.eq(ErrorCode.OPCODE)
+        for opcode in Opcode:
+            fields = fields_of(opcode, self.word)
+            found: dict[str, Value] = {}
+            for name, product in products(opcode, fields).items():
+                found[name] = Signal(len(Value.cast(product)), name=f"{opcode.name.lower()}_{name}")
+                m.d.sync += found[name].eq(product)
+            legal = Signal(name=f"{opcode.name.lower()}_legal")
+            holds = [Value.cast(rule) for rule in rules(opcode, fields, found, self._config).values()]
+            m.d.comb += legal.eq(Cat(rule != 0 for rule in holds).all())
+            with m.If(self.word[:4] == opcode):
+                m.d.comb += code.eq(Mux(legal, ErrorCode.NONE, ErrorCode.FIELD))
+        m.d.sync += self.code.eq(code)
+        return m
+
+
+class Fetch(wiring.Component):
+    """Read the program in order and hand out its instructions with the verdict of the check.
+
+    Members: run; at, count, region: where the program stands, stable during a run; read; valid, take: handshake of the
+    instruction handed out; word, index, code: of this instruction; asked: instructions asked for; received: those that
+    have arrived.
+    Timing: one instruction per 3 cycles; a request every second cycle at most.
+    """
+
+    run: Signal
+    region: Signal
+    at: Signal
+    count: Signal
+    read: Any
+    valid: Signal
+    take: Signal
+    word: Signal
+    index: Signal
+    code: Signal
+    asked: Signal
+    received: Signal
+
+    def __init__(self, config: SatConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "run": In(1),
+                "region": In(2),
+                "at": In(OFFSET_BITS),
+                "count": In(INDEX_BITS),
+                "read": Out(ReadClient()),
+                "valid": Out(1),
+                "take": In(1),
+                "word": Out(INSTRUCTION_BITS),
+                "index": Out(INDEX_BITS),
+                "code": Out(4),
+                "asked": Out(INDEX_BITS),
+                "received": Out(INDEX_BITS),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.queue = queue = Queue(INSTRUCTION_BITS, FETCH_BEATS)
+        m.submodules.check = check = Check(self._config)
+        loads = Signal()
+        self._ask(m, loads)
+        phase = Signal(range(READY + 1))
+        loaded = Signal(INDEX_BITS)
+        code = Signal(4)
+        m.d.comb += [
+            queue.push.eq(self.read.valid),
+            queue.i.eq(self.read.data),
+            queue.pop.eq(loads),
+            self.valid.eq(phase == READY),
+            loads.eq(queue.some & ((phase == 0) | (self.valid & self.take))),
+            check.word.eq(self.word),
+            code.eq(check.code),
+            self.code.eq(code),
+        ]
+        with m.If((code == ErrorCode.NONE) & (self.word[:4] != Opcode.END) & (loaded == self.count)):
+            m.d.comb += self.code.eq(ErrorCode.NO_END)
+        m.d.sync += self.received.eq(self.received + self.read.valid)
+        with m.If(loads):
+            m.d.sync += [self.word.eq(queue.o), self.index.eq(loaded), loaded.eq(loaded + 1), phase.eq(1)]
+        with m.Elif(self.valid):
+            m.d.sync += phase.eq(Mux(self.take, 0, READY))
+        with m.Elif(phase != 0):
+            m.d.sync += phase.eq(phase + 1)
+        return m
+
+    def _ask(self, m: Module, loads: Signal) -> None:
+        """Ask for bursts as long as there is room for them."""
+        request = self.read.request
+        beats, left, low = Signal(4), Signal(INDEX_BITS), Signal(3)
+        held = Signal(range(FETCH_BEATS + 1))
+        asks = Signal()
+        m.d.comb += [
+            left.eq(self.count - self.asked),
+            low.eq(self.at + self.asked),
+            beats.eq(FETCH_BURST - low),
+            asks.eq(self.run & ~request.valid & (left != 0) & (held + beats <= FETCH_BEATS)),
+            request.payload.region.eq(self.region),
+        ]
+        with m.If(left < FETCH_BURST - low):
+            m.d.comb += beats.eq(left)
+        m.d.sync += held.eq(held + Mux(asks, beats, Const(0, 4)) - loads)
+        with m.If(asks):
+            m.d.sync += [
+                request.valid.eq(1),
+                request.payload.offset.eq(self.at + self.asked),
+                request.payload.beats_less_1.eq(beats - 1),
+                self.asked.eq(self.asked + beats),
+            ]
+        with m.Elif(request.ready):
+            m.d.sync += request.valid.eq(0)

@@ -1,0 +1,188 @@
+"""Control: registers of the host, start and safe stop of a run, counters, interrupt
+(dataflow/contract/registers.py)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, ErrorCode
+from nmsat.dataflow.contract.registers import COUNTER_BITS, COUNTERS, REGISTERS, Access, configuration
+from nmsat.hw.control.axi_lite import LiteChannels, LiteSlave
+from nmsat.hw.control.sequencer import failure_layout
+from nmsat.hw.memory.axi import regions_layout
+from nmsat.hw.parts.clients import INDEX_BITS
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+
+
+STEPS_BITS: Final = 8
+"""Bits of the steps of a window, 8 N."""
+
+
+def events_layout() -> data.StructLayout:
+    """What is added to each counter in this cycle; `cycles` is counted by the control itself."""
+    return data.StructLayout({name: STEPS_BITS if name == "steps" else 1 for name in COUNTERS if name != "cycles"})
+
+
+class Control(wiring.Component):
+    """Everything the host sees.
+
+    A run ends in a safe stop: `run` falls, no burst leaves any more, those under way are finished, then all engines are
+    reset.
+
+    Members: axi: register access; run: a run is on; halt: memory ports accept nothing; clear: all engines are held in
+    reset; region, at, count, regions: settings; ports_idle: no burst is under way; finished, failure: of the sequencer;
+    special, overflow: flags of the engines, kept until the next start; events: for the counters; interrupt.
+    Timing: the first cycle of a run follows the write of `start` by one; counters lag by two cycles.
+    """
+
+    axi: Any
+    run: Signal
+    halt: Signal
+    clear: Signal
+    region: Signal
+    at: Signal
+    count: Signal
+    regions: Any
+    ports_idle: Signal
+    finished: Signal
+    failure: Any
+    special: Signal
+    overflow: Signal
+    events: Any
+    interrupt: Signal
+
+    def __init__(self, config: SatConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "axi": In(LiteChannels()),
+                "run": Out(1),
+                "halt": Out(1),
+                "clear": Out(1),
+                "region": Out(2),
+                "at": Out(OFFSET_BITS),
+                "count": Out(INDEX_BITS),
+                "regions": Out(regions_layout()),
+                "ports_idle": In(1),
+                "finished": In(1),
+                "failure": In(failure_layout()),
+                "special": In(1),
+                "overflow": In(1),
+                "events": In(events_layout()),
+                "interrupt": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.slave = slave = LiteSlave()
+        wiring.connect(m, wiring.flipped(self.axi), slave.axi)
+        settings = {
+            name: Signal(register.bits, name=name)
+            for name, register in REGISTERS.items()
+            if register.access is Access.SETTING
+        }
+        idle = Signal(init=1)
+        start, reset, acknowledge = self._writes(m, slave, settings, idle)
+        seen = self._states(m, idle, start, reset, acknowledge)
+        seen |= self._counters(m, slave, start)
+        seen |= {name: Const(value, 32) for name, value in configuration(self._config).items()}
+        seen |= {name: signal << REGISTERS[name].low for name, signal in settings.items()}
+        self._reads(m, slave, seen)
+        self._outputs(m, settings)
+        m.d.comb += self.interrupt.eq(settings["interrupt"] & seen["status"][1])
+        return m
+
+    def _writes(
+        self, m: Module, slave: LiteSlave, settings: dict[str, Signal], idle: Signal
+    ) -> tuple[Signal, Signal, Signal]:
+        """Take writes; return start, reset, and that the host has seen `done`."""
+        start, reset, acknowledge = Signal(), Signal(), Signal()
+        data = slave.write_data
+        m.d.comb += slave.write_bad.eq(1)
+        for name, register in REGISTERS.items():
+            if register.access is Access.READ:
+                continue
+            mine = Signal(name=f"to_{name}")
+            m.d.comb += mine.eq(slave.write_at == register.address >> 2)
+            with m.If(mine):
+                m.d.comb += slave.write_bad.eq(~idle if register.access is Access.SETTING else 0)
+            with m.If(mine & slave.writes):
+                if name == "command":
+                    m.d.comb += [start.eq(data[0] & ~data[1] & idle), reset.eq(data[1])]
+                elif name == "status":
+                    m.d.comb += acknowledge.eq(data[1])
+                else:
+                    m.d.sync += settings[name].eq(Mux(idle, data >> register.low, settings[name]))
+        return start, reset, acknowledge
+
+    def _states(self, m: Module, idle: Signal, start: Signal, reset: Signal, acknowledge: Signal) -> dict[str, Value]:
+        """Start and stop; return the registers that tell how it went."""
+        run, done, failed, special, overflow, forget = (Signal() for _ in range(6))
+        code, index = Signal(4), Signal(INDEX_BITS)
+        m.d.comb += [self.run.eq(run), self.halt.eq(~run), self.clear.eq(idle)]
+        with m.If(~idle):
+            m.d.sync += [special.eq(special | self.special), overflow.eq(overflow | self.overflow)]
+        with m.If(acknowledge):
+            m.d.sync += done.eq(0)
+        with m.If(run):
+            with m.If(self.failure.valid):
+                m.d.sync += [run.eq(0), failed.eq(1), code.eq(self.failure.code), index.eq(self.failure.index)]
+            with m.Elif(self.finished):
+                m.d.sync += run.eq(0)
+        with m.Elif(~idle & self.ports_idle):
+            m.d.sync += [idle.eq(1), done.eq(~forget), forget.eq(0)]
+        with m.If(reset):
+            m.d.sync += [run.eq(0), forget.eq(~idle), done.eq(0)]
+        with m.If(start | reset | (forget & ~idle)):
+            m.d.sync += [failed.eq(0), code.eq(ErrorCode.NONE), index.eq(0), special.eq(0), overflow.eq(0)]
+        with m.If(start):
+            m.d.sync += [idle.eq(0), run.eq(1), done.eq(0), forget.eq(0)]
+        status = Cat(idle, done, failed, special, overflow)
+        return {"status": status, "error_code": code, "error_index": index}
+
+    def _counters(self, m: Module, slave: LiteSlave, start: Signal) -> dict[str, Value]:
+        """Count; return the registers of the counters."""
+        kept = Signal(COUNTER_BITS - 32)
+        seen: dict[str, Value] = {}
+        for name in COUNTERS:
+            source = Value.cast(Const(1, 1) if name == "cycles" else self.events[name])
+            event = Signal(len(source), name=f"{name}_event")
+            value = Signal(COUNTER_BITS, name=name)
+            m.d.sync += value.eq(value + event)
+            m.d.sync += event.eq(Mux(self.clear, 0, source))
+            with m.If(start):
+                m.d.sync += value.eq(0)
+            with m.If(slave.reads & (slave.read_at == REGISTERS[name].address >> 2)):
+                m.d.sync += kept.eq(value[32:])
+            seen |= {name: value[:32], f"{name}_high": kept}
+        return seen
+
+    def _reads(self, m: Module, slave: LiteSlave, seen: dict[str, Value]) -> None:
+        with m.Switch(slave.read_at):
+            for name, register in REGISTERS.items():
+                with m.Case(register.address >> 2):
+                    m.d.comb += [slave.read_data.eq(seen.get(name, Const(0))), slave.read_bad.eq(0)]
+            with m.Default():
+                m.d.comb += [slave.read_data.eq(0), slave.read_bad.eq(1)]
+
+    def _outputs(self, m: Module, settings: dict[str, Signal]) -> None:
+        m.d.comb += [
+            self.region.eq(settings["program_region"]),
+            self.at.eq(Cat(settings["program_at"], settings["program_at_high"])),
+            self.count.eq(settings["program_count"]),
+        ]
+        for i in range(REGIONS):
+            part = {key: settings[f"region{i}_{key}"] for key in ("base", "base_high", "size", "size_high", "flags")}
+            m.d.comb += [
+                self.regions[i].page.eq(Cat(part["base"], part["base_high"])),
+                self.regions[i].size.eq(Cat(part["size"], part["size_high"])),
+                self.regions[i].open.eq(part["flags"][0]),
+                self.regions[i].writable.eq(part["flags"][1]),
+            ]

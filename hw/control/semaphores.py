@@ -1,0 +1,51 @@
+"""Semaphores: counters by which instructions of different queues wait for each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.isa import SEMAPHORE_MAX, SEMAPHORES, Queue
+
+
+class Semaphores(wiring.Component):
+    """16 counters from 0 to 255.
+
+    Members: lower: semaphores lowered by 1, all of them above 0; raises: for each queue those raised by 1; above: those
+    above 0; beyond: queues that raise a semaphore beyond 255, in this cycle (combinational).
+    Timing: `above` follows one cycle after `lower` and `raises`.
+    """
+
+    lower: Signal
+    raises: Any
+    above: Signal
+    beyond: Signal
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "lower": In(SEMAPHORES),
+                "raises": In(data.ArrayLayout(SEMAPHORES, len(Queue))),
+                "above": Out(SEMAPHORES),
+                "beyond": Out(len(Queue)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        full = Signal(SEMAPHORES)
+        for s in range(SEMAPHORES):
+            value = Signal(range(SEMAPHORE_MAX + 1), name=f"value_{s}")
+            total = Signal(range(SEMAPHORE_MAX + len(Queue) + 1), name=f"total_{s}")
+            raised = sum((self.raises[q][s] for q in range(1, len(Queue))), self.raises[0][s])
+            m.d.comb += [
+                total.eq(value + raised - self.lower[s]),
+                full[s].eq(total > SEMAPHORE_MAX),
+                self.above[s].eq(value.any()),
+            ]
+            m.d.sync += value.eq(Mux(full[s], SEMAPHORE_MAX, total))
+        m.d.comb += self.beyond.eq(Cat((self.raises[q] & full).any() for q in range(len(Queue))))
+        return m

@@ -1,0 +1,224 @@
+"""The loader's requests: which beats an instruction needs, in order, gathered into bursts (docs/machine.md, loader)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, OFFSET_BITS, ActMode, Opcode
+from nmsat.dataflow.contract.timing import LOAD_BURST, LOAD_CHUNK
+from nmsat.hw.parts.clients import burst_layout
+from nmsat.hw.parts.fields import fields_of
+from nmsat.hw.parts.steps import named
+from nmsat.hw.parts.walk import Walk, walk_fields
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+
+PAGE_BEATS_BITS: Final = 6
+"""Beats of 4 KiB, which no burst crosses, as a power of two."""
+
+CHUNK_BITS: Final = LOAD_CHUNK.bit_length() - 1
+"""Bits of the place of a beat in its chunk."""
+
+
+def place_layout(stage_depth: int) -> data.StructLayout:
+    """One beat on its way to the buffers. zero: it is not read but all zeros.
+
+    staged: it comes from place `at` of the staging buffer; turn: the last of its step (rows modes: of the chunk of a
+    tile row; columns mode: of the step; weights: of the block); chunk: rows modes: the last of its chunk, that is of
+    all tile rows; last: of its instruction.
+    """
+    at = (stage_depth - 1).bit_length()
+    return data.StructLayout({"zero": 1, "staged": 1, "turn": 1, "chunk": 1, "last": 1, "at": at})
+
+
+def beat_layout() -> data.StructLayout:
+    """One beat for a writer, with what its place says of it."""
+    return data.StructLayout({"data": 8 * BEAT_BYTES, "turn": 1, "chunk": 1, "last": 1})
+
+
+class LoadAsk(wiring.Component):
+    """Walk through the beats of one load instruction after the other.
+
+    Members: start: instructions; word: the one in work; waiting: nobody has copied it yet; handed: it is copied in this
+    cycle; request: bursts; place: one record per beat, in the order in which data will come.
+    Timing: an instruction started at cycle t has its first beat looked at in t + 2, then one per cycle, as long as
+    `place` takes them; its place is taken two cycles later at the earliest. A burst ends with beat number `LOAD_BURST`,
+    at 4 KiB, with a beat that does not follow or is zeros, and at the end of the instruction; it is asked for one cycle
+    after that. `start.ready`, `request.valid` and `request.payload` are registers.
+    """
+
+    start: stream.Interface
+    word: Signal
+    waiting: Signal
+    handed: Signal
+    request: Any
+    place: Any
+
+    def __init__(self, config: SatConfig) -> None:
+        self._rows = config.rows
+        self._place = place_layout(config.stage_depth)
+        super().__init__(
+            {
+                "start": In(stream.Signature(INSTRUCTION_BITS)),
+                "word": Out(INSTRUCTION_BITS),
+                "waiting": Out(1),
+                "handed": In(1),
+                "request": Out(stream.Signature(burst_layout())),
+                "place": Out(stream.Signature(self._place)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        valid, prepare, active = Signal(), Signal(), Signal()
+        free, ends = Signal(), Signal()
+        m.d.comb += self.start.ready.eq(~valid)
+        m.d.sync += prepare.eq(self.start.valid & self.start.ready)
+        with m.If(self.start.valid & self.start.ready):
+            m.d.sync += [self.word.eq(self.start.payload), valid.eq(1), self.waiting.eq(1)]
+        with m.If(prepare):
+            m.d.sync += active.eq(1)
+        with m.If(active & free & ends):
+            m.d.sync += active.eq(0)
+        with m.If(self.handed):
+            m.d.sync += self.waiting.eq(0)
+        with m.If(valid & ~prepare & (~active | (free & ends)) & (~self.waiting | self.handed)):
+            m.d.sync += valid.eq(0)
+        slot = self._slots(m, prepare, active, free, ends)
+        self._gather(m, slot, free)
+        return m
+
+    def _slots(self, m: Module, prepare: Signal, active: Signal, free: Signal, ends: Signal) -> data.View:
+        """Return the register with the present beat; `free`: it takes the next one; `ends`: which is the last."""
+        stages = named(m, "stages", self.word[:4] == Opcode.STAGE)
+        weights = named(m, "weights", stages | (self.word[:4] == Opcode.LOAD_WGT))  # what is read run by run
+        walk = m.submodules.walk = Walk()
+        act, wgt = fields_of(Opcode.LOAD_ACT, self.word), self._runs(m, stages)
+        self._walk(m, walk, weights, act, wgt)
+        columns = named(m, "columns", ~weights & (act["mode"] == ActMode.OS_COLUMNS))
+        rows = named(m, "rows", ~weights & ~columns)
+        last_step, last_real, last_beat = self._limits(m, prepare, weights, act, wgt)
+        step, beat = Signal(16), Signal(11)
+        at_end = named(m, "at_end", step == last_step)
+        step_end = named(m, "step_end", Mux(weights, walk.image_end, at_end))
+        chunk_end = rows & beat[:CHUNK_BITS].all()
+        beat_end = named(m, "beat_end", (beat == last_beat) | chunk_end)
+        go = named(m, "go", active & free)
+        turn = named(m, "turn", Mux(weights, step_end, beat_end))
+        m.d.comb += [
+            ends.eq(step_end & Mux(weights, at_end, beat == last_beat)),
+            walk.start.eq(prepare | (go & rows & turn & step_end)),
+            walk.advance.eq(go & (weights | beat_end)),
+        ]
+        with m.If(prepare):
+            m.d.sync += [step.eq(0), beat.eq(0)]
+        with m.Elif(go & turn):
+            m.d.sync += [step.eq(step + 1), beat.eq(0)]
+            with m.If(rows):
+                m.d.sync += beat.eq(Cat(Const(0, CHUNK_BITS), beat[CHUNK_BITS:]))
+                with m.If(step_end):
+                    m.d.sync += [step.eq(0), beat.eq(beat + 1)]
+        with m.Elif(go & ~weights):
+            m.d.sync += beat.eq(beat + 1)
+        slot = Signal(data.StructLayout({"place": self._place, "region": 2, "offset": OFFSET_BITS, "valid": 1}))
+        inside = named(m, "inside", weights | (walk.inside & (step <= last_real)))
+        offset = named(m, "offset", (walk.offset + beat)[:OFFSET_BITS])
+        with m.If(free):
+            m.d.sync += [
+                slot.valid.eq(active),
+                slot.place.zero.eq(~inside),
+                slot.place.staged.eq(inside & ~weights & act["staged"]),
+                slot.place.at.eq(offset),
+                slot.place.turn.eq(turn),
+                slot.place.chunk.eq(turn & step_end),
+                slot.place.last.eq(ends),
+                slot.region.eq(Mux(weights, wgt["region"], act["region"])),
+                slot.offset.eq(offset),
+            ]
+        return slot
+
+    def _runs(self, m: Module, stages: Value) -> dict[str, Value]:
+        """Return the fields of LOAD_WGT, or those of STAGE under the same names."""
+        wgt, stage = fields_of(Opcode.LOAD_WGT, self.word), fields_of(Opcode.STAGE, self.word)
+        same = {name: stage[name] for name in ("region", "at", "outer", "inner", "outer_step")}
+        own = {**same, "inner_step": Const(1), "block_step": Const(0), "blocks": Const(1)}
+        found: dict[str, Value] = {}
+        for name, value in own.items():
+            chosen = Mux(stages, value, wgt[name])
+            found[name] = named(m, f"run_{name}", chosen.as_signed() if name.endswith("step") else chosen)
+        return found
+
+    def _walk(self, m: Module, walk: Walk, weights: Value, act: dict[str, Value], wgt: dict[str, Value]) -> None:
+        """Give the walk its fields: pixels of an image, or blocks of runs of beats."""
+        runs = {
+            **dict.fromkeys(("at", "line_at", "image_at"), wgt["at"]),
+            "x_step": wgt["inner_step"],
+            "y_step": wgt["outer_step"],
+            "image_step": wgt["block_step"],
+            "width": wgt["inner"],
+            "height": wgt["outer"],
+            "x0": Const(0),
+            "y0": Const(0),
+            "windowed": Const(0),
+        }
+        with m.If(weights):
+            m.d.comb += walk_fields(walk, runs)
+        with m.Else():
+            m.d.comb += walk_fields(walk, {**act, "width": Mux(act["windowed"], act["width"], 0)})
+
+    def _limits(
+        self, m: Module, prepare: Signal, weights: Value, act: dict[str, Value], wgt: dict[str, Value]
+    ) -> tuple[Signal, Signal, Signal]:
+        """Return registers: last step of the walk (weights: last block), last one that is read, last beat q."""
+        last_step, last_real, last_beat = Signal(16), Signal(16), Signal(11)
+        rows = named(m, "rows_less_1", (act["rows"] - 1)[:16])
+        k = named(m, "k_less_1", (act["k"] - 1)[:16])
+        group = named(m, "group_mask", ((2 << act["log2_m_less_1"]) - 1)[:16])
+        with m.If(prepare):
+            m.d.sync += [last_real.eq(rows), last_beat.eq(k >> 5)]
+            with m.If(weights):
+                m.d.sync += [last_step.eq(wgt["blocks"] - 1), last_beat.eq(0)]
+            with m.Elif(act["mode"] == ActMode.OS_COLUMNS):
+                m.d.sync += [last_step.eq(k | group), last_real.eq(k), last_beat.eq(rows >> 5)]
+            with m.Elif(act["mode"] == ActMode.OS_ROWS):
+                m.d.sync += last_step.eq((self._rows << act["log2_a"]) - 1)
+            with m.Else():
+                m.d.sync += last_step.eq(rows)
+        return last_step, last_real, last_beat
+
+    def _gather(self, m: Module, slot: data.View, free: Signal) -> None:
+        """Join beats that follow each other into bursts, and give each beat its place."""
+        opened = Signal(data.StructLayout({"region": 2, "offset": OFFSET_BITS, "last": 1, "valid": 1}))
+        following, beats = Signal(OFFSET_BITS), Signal(range(LOAD_BURST + 1))
+        request = self.request
+        full = named(m, "full", opened.last | (beats == LOAD_BURST) | ~following[:PAGE_BEATS_BITS].any())
+        local = named(m, "local", slot.place.zero | slot.place.staged)  # not from memory
+        joins = named(m, "joins", opened.valid & ~full & ~local & (slot.offset == following))
+        closes = named(m, "closes", opened.valid & (full | (slot.valid & ~joins)) & (~request.valid | request.ready))
+        takes = named(m, "takes", slot.valid & self.place.ready & (joins | closes | ~opened.valid))
+        m.d.comb += [
+            free.eq(takes | ~slot.valid),
+            self.place.valid.eq(slot.valid & (joins | closes | ~opened.valid)),
+            self.place.payload.eq(slot.place),
+        ]
+        with m.If(closes):
+            m.d.sync += [
+                request.valid.eq(1),
+                request.payload.region.eq(opened.region),
+                request.payload.offset.eq(opened.offset),
+                request.payload.beats_less_1.eq(beats - 1),
+                opened.valid.eq(0),
+            ]
+        with m.Elif(request.ready):
+            m.d.sync += request.valid.eq(0)
+        with m.If(takes & ~local):
+            m.d.sync += [opened.valid.eq(1), opened.last.eq(slot.place.last), following.eq(slot.offset + 1)]
+            with m.If(joins):
+                m.d.sync += beats.eq(beats + 1)
+            with m.Else():
+                m.d.sync += [beats.eq(1), opened.region.eq(slot.region), opened.offset.eq(slot.offset)]

@@ -1,0 +1,157 @@
+"""LOAD_ACT, mode 0: chunks of R tile rows are collected, then written side by side (docs/machine.md, loader)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, Opcode
+from nmsat.dataflow.contract.timing import LOAD_CHUNK
+from nmsat.hw.load.ask import CHUNK_BITS, beat_layout
+from nmsat.hw.parts.fields import fields_of
+from nmsat.hw.parts.steps import named
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+
+
+class LoadSets(wiring.Component):
+    """Write one word of every array row per cycle.
+
+    Members: word: the instruction, held from `begin` to `ended`; begin: it starts; beat: its beats (`beat_layout`),
+    taken only while it runs; en, addr, data: write port of the activation buffers, all rows at once; ended: the last
+    write of the instruction is in this cycle.
+    Timing: `begin` at cycle t, beats taken from t + 1 on, one per cycle, until the chunks of R tile rows are there.
+    They are written from two cycles after the last beat on, in (elements in use) / lanes cycles per beat of a tile row,
+    and the next R collected meanwhile.
+    """
+
+    word: Signal
+    begin: Signal
+    beat: stream.Interface
+    en: Signal
+    addr: Signal
+    data: Signal
+    ended: Signal
+
+    def __init__(self, config: SatConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "word": In(INSTRUCTION_BITS),
+                "begin": In(1),
+                "beat": In(stream.Signature(beat_layout())),
+                "en": Out(1),
+                "addr": Out(range(config.act_depth)),
+                "data": Out(16 * config.act_lanes * config.rows),
+                "ended": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        rows, width = self._config.rows, 16 * self._config.act_lanes
+        m = Module()
+        # a set in each half of the memories: whether it is there, its beats per tile row less 1, whether it is the last
+        # of its chunk, of the instruction
+        layout = data.StructLayout({"full": 1, "count": CHUNK_BITS, "chunk": 1, "last": 1})
+        halves = [Signal(layout, name=f"half_{half}") for half in range(2)]
+        fill, play, number = Signal(), Signal(), Signal(CHUNK_BITS)
+        playing, play_last, ends = Signal(), Signal(), Signal()
+        leaving = named(m, "leaving", Mux(play, Value.cast(halves[1]), Value.cast(halves[0])))
+        out = layout(leaving)
+        moves = named(m, "moves", out.full & (~playing | ends))
+        final = named(m, "final", number == out.count)
+        m.d.comb += [self.en.eq(playing), self.ended.eq(ends & play_last)]
+        with m.If(moves):
+            m.d.sync += [playing.eq(1), play_last.eq(final & out.last), number.eq(number + 1)]
+        with m.Elif(ends):
+            m.d.sync += playing.eq(0)
+        with m.If(moves & final):
+            m.d.sync += [play.eq(~play), number.eq(0)]
+            for half in range(2):
+                with m.If(play == half):
+                    m.d.sync += halves[half].full.eq(0)
+        take, at, place = self._collect(m, halves, fill)
+        for r in range(rows):
+            memory = m.submodules[f"row_{r}"] = Memory(
+                shape=16 * HALVES, depth=2 * LOAD_CHUNK, init=[], attrs={"ram_style": "distributed"}
+            )
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            played = Signal(16 * HALVES, name=f"played_{r}", reset_less=True)
+            m.d.comb += [
+                write.en.eq(take & (at == r)),
+                write.addr.eq(Cat(place, fill)),
+                write.data.eq(self.beat.payload.data),
+                read.addr.eq(Cat(number, play)),
+                self.data.word_select(r, width).eq(played[:width]),
+            ]
+            m.d.sync += played.eq(Mux(moves, read.data, played >> width))
+        self._places(m, moves, number, final, out.chunk, playing, ends)
+        return m
+
+    def _collect(
+        self, m: Module, halves: list[data.View[data.StructLayout]], fill: Signal
+    ) -> tuple[Signal, Signal, Signal]:
+        """Return whether a beat is taken, by which row, and its place in the chunk."""
+        rows = self._config.rows
+        taking, at, place = Signal(), Signal(range(max(2, rows))), Signal(CHUNK_BITS)
+        beat = self.beat.payload
+        m.d.comb += self.beat.ready.eq(taking & ~Mux(fill, halves[1].full, halves[0].full))
+        take = named(m, "take", self.beat.ready & self.beat.valid)
+        row_end = named(m, "row_end", take & beat.turn)
+        set_end = named(m, "set_end", row_end & (at == rows - 1))
+        with m.If(take):
+            m.d.sync += place.eq(place + 1)
+            with m.If(beat.last):
+                m.d.sync += taking.eq(0)
+        with m.If(row_end):
+            m.d.sync += [place.eq(0), at.eq(at + 1)]
+        with m.If(set_end):
+            m.d.sync += [at.eq(0), fill.eq(~fill)]
+            for half in range(2):
+                found = halves[half]
+                with m.If(fill == half):
+                    m.d.sync += [found.full.eq(1), found.count.eq(place)]
+                    m.d.sync += [found.chunk.eq(beat.chunk), found.last.eq(beat.last)]
+        with m.If(self.begin):
+            m.d.sync += taking.eq(1)
+        return take, at, place
+
+    def _places(
+        self, m: Module, moves: Value, number: Signal, final: Value, chunk_end: Value, playing: Signal, ends: Signal
+    ) -> None:
+        """Address of the word that is written; `ends`: it is the last of its beats."""
+        lanes, bits = self._config.act_lanes, len(self.addr)
+        fields = fields_of(Opcode.LOAD_ACT, self.word)
+        log2_m, log2_a = fields["log2_m_less_1"], fields["log2_a"]
+        words = named(m, "words", (2 << log2_m) >> (lanes - 1))  # of a group, 1 to 16
+        window = named(m, "window", words << log2_a)
+        beat_groups = named(m, "beat_groups", (HALVES // 2) >> log2_m)
+        groups = named(m, "groups", ((fields["k"] - 1)[:16] >> 1) >> log2_m)  # less 1
+        set_at, next_at = Signal(bits), Signal(bits)
+        chunk_group, next_group, group, word = Signal(16), Signal(16), Signal(16), Signal(4)
+        word_end = named(m, "word_end", word == words - 1)
+        group_end = named(m, "group_end", (group == groups) | ~((group + 1)[:5] & (beat_groups - 1)).any())
+        # a beat of a tile row, and the one behind it
+        beat_at = named(m, "beat_at", Mux(number == 0, set_at, next_at))
+        beat_group = named(m, "beat_group", Mux(number == 0, chunk_group, next_group))
+        behind = named(m, "behind", (beat_group + beat_groups)[:16])
+        far = named(m, "far", ((HALVES // lanes) << log2_a)[:9])
+        m.d.comb += ends.eq(playing & word_end & group_end)
+        with m.If(playing):
+            m.d.sync += [word.eq(word + 1), self.addr.eq(self.addr + 1)]
+            with m.If(word_end):
+                m.d.sync += [word.eq(0), group.eq(group + 1), self.addr.eq(self.addr + 1 + window - words)]
+        with m.If(moves):
+            m.d.sync += [self.addr.eq(beat_at), word.eq(0), group.eq(beat_group)]
+            m.d.sync += [next_at.eq(beat_at + far), next_group.eq(behind)]
+        with m.If(moves & final):
+            m.d.sync += set_at.eq(set_at + words)
+            with m.If(chunk_end):
+                m.d.sync += [set_at.eq(beat_at + far - window + words), chunk_group.eq(behind)]
+        with m.If(self.begin):
+            m.d.sync += [set_at.eq(fields["base"]), chunk_group.eq(0)]

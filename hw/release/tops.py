@@ -1,0 +1,80 @@
+"""The Verilog of a configuration: every engine as a top of its own, every leaf once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nmsat.hw.array.column_port import ColumnPort
+from nmsat.hw.array.head import Head
+from nmsat.hw.array.row_port import RowPort
+from nmsat.hw.array.stce import Stce
+from nmsat.hw.array.tail import Tail
+from nmsat.hw.array.uspe import Uspe
+from nmsat.hw.fp.f32 import F32Add, F32Multiply
+from nmsat.hw.parts.verilog import emit
+from nmsat.hw.sat import Sat
+from nmsat.hw.store.epilogue import Epilogue, EpilogueLane
+from nmsat.hw.update.pregen import Pregen
+from nmsat.hw.update.sore import Sore, SoreLane
+from nmsat.hw.update.wuve import WuveLane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from amaranth.lib.wiring import Component
+
+    from nmsat.dataflow.contract.config import SatConfig
+
+ENGINES: Final[dict[str, Callable[[SatConfig], Component]]] = {
+    "sat_stce": Stce,
+    "sat_sore": lambda config: Sore(config.sore_lanes),
+    "sat_pregen": lambda config: Pregen(config.wuve_lanes),
+    "sat_epilogue": lambda config: Epilogue(config.columns),
+}
+"""Top module of each engine, and the component behind it; `sat_pregen` holds weight update and its pruners."""
+
+REPORTED_DEPTH: Final = 4096
+"""Entries of the buffers in resource reports."""
+
+
+TOPS: Final[dict[str, Callable[[SatConfig], Component]]] = {**ENGINES, "sat": Sat}
+"""All tops: the engines, and the machine with its AXI ports around them."""
+
+
+def rtl_files(config: SatConfig, tops_wanted: Sequence[str] = tuple(TOPS)) -> dict[str, str]:
+    """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
+
+    Leaves come before the tops that hold them. ValueError when two tops need different modules of one name.
+    """
+    leaves: dict[str, str] = {}
+    tops: dict[str, str] = {}
+    for name in tops_wanted:
+        files = emit(TOPS[name](config), name)
+        tops[f"{name}.v"] = files.pop(f"{name}.v")
+        for file, text in files.items():
+            if leaves.setdefault(file, text) != text:
+                raise ValueError(f"{file!r} of {name!r} differs from that of another engine; give one another name")
+    own = {name: text for name, text in sorted(leaves.items()) if name not in tops}
+    return {**own, **tops}
+
+
+def synthesis_tops(config: SatConfig) -> dict[str, Callable[[], Component]]:
+    """Return name -> maker of what resources are reported for: the element first, then the parts around it.
+
+    Buffers have `REPORTED_DEPTH` entries whatever the configuration says: Yosys takes very long over deeper ones, and
+    their block RAMs follow from the depth (`dataflow.schedule.memory_plan.buffer_counts`).
+    """
+    config = config.replace(act_depth=REPORTED_DEPTH, weight_depth=REPORTED_DEPTH, sum_depth=REPORTED_DEPTH)
+    return {
+        "element, 1 lane": lambda: Uspe(config.replace(act_lanes=1)),
+        "element, 2 lanes": lambda: Uspe(config.replace(act_lanes=2)),
+        "row port": lambda: RowPort(config),
+        "column port": lambda: ColumnPort(config),
+        "head": lambda: Head(config),
+        "tail": lambda: Tail(config),
+        "SORE lane": lambda: SoreLane(1),
+        "WUVE lane": WuveLane,
+        "epilogue lane": EpilogueLane,
+        "binary32 add": F32Add,
+        "binary32 multiply": F32Multiply,
+    }

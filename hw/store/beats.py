@@ -1,0 +1,265 @@
+"""Rows of results as beats of 64 bytes: where the next few columns lie, packing and unpacking them.
+
+A row of a tile is a run of elements of 2 or 4 bytes, from a given place of its first beat on. It is handled in chunks
+of as many elements as there are array columns. Places within a beat are counted in units of 2 bytes.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import TYPE_CHECKING, Any, Final
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.isa import BEAT_BYTES
+from nmsat.hw.parts.steps import named
+from nmsat.hw.store.epilogue import results_layout
+
+if TYPE_CHECKING:
+    from amaranth.hdl import ValueLike
+
+UNITS: Final = BEAT_BYTES // 2
+"""Units of a beat."""
+
+
+def chunk_beats(columns: int) -> int:
+    """Return the most beats over which a chunk can spread; chunks start at multiples of `columns` elements."""
+    step = gcd(columns, UNITS)
+    return max(-(-(UNITS - min(UNITS, step << wide) + (columns << wide)) // UNITS) for wide in (0, 1))
+
+
+def beat_layout() -> data.StructLayout:
+    """A beat to be written: data, and one strobe per byte."""
+    return data.StructLayout({"data": 8 * BEAT_BYTES, "strobe": BEAT_BYTES})
+
+
+class RowPlace(wiring.Component):
+    """Follow the chunks of the rows of a tile through their beats, one piece (of one beat) per step.
+
+    Parameters: columns: elements of a chunk (the last one of a row may have fewer).
+    Members: row_columns: elements of a row, lane: place of the first one, wide: 4 bytes instead of 2; start: begin a
+    row; step: to the next piece; at: unit of the chunk's first element in its first beat; piece: number of the beat
+    among those of the chunk; present: elements of the chunk that exist; units: those of them; ends_chunk, ends_beat,
+    ends_row: the piece is the last of its chunk, beat, row.
+    Timing: all outputs depend on registers only; after the last piece of a row the next row begins.
+    """
+
+    row_columns: Signal
+    lane: Signal
+    wide: Signal
+    start: Signal
+    step: Signal
+    at: Signal
+    piece: Signal
+    present: Signal
+    units: Signal
+    ends_chunk: Signal
+    ends_beat: Signal
+    ends_row: Signal
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        super().__init__(
+            {
+                "row_columns": In(9),
+                "lane": In(5),
+                "wide": In(1),
+                "start": In(1),
+                "step": In(1),
+                "at": Out(5),
+                "piece": Out(2),
+                "present": Out(columns),
+                "units": Out(range(2 * columns + 1)),
+                "ends_chunk": Out(1),
+                "ends_beat": Out(1),
+                "ends_row": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        columns = self._columns
+        left = Signal(9)
+        last = named(m, "last", left <= columns)
+        end = named(m, "end", self.at + self.units)
+        edge = named(m, "edge", (self.piece + 1) << 5)
+        m.d.comb += [
+            self.present.eq(Cat(left > c for c in range(columns))),
+            self.units.eq(Mux(last, left, columns) << self.wide),
+            self.ends_chunk.eq(end <= edge),
+            self.ends_row.eq(self.ends_chunk & last),
+            self.ends_beat.eq((end >= edge) | self.ends_row),
+        ]
+        with m.If(self.step):
+            m.d.sync += self.piece.eq(self.piece + 1)
+            with m.If(self.ends_chunk):
+                m.d.sync += [self.piece.eq(0), left.eq(left - columns), self.at.eq(self.at + (columns << self.wide))]
+        with m.If(self.start | (self.step & self.ends_row)):
+            m.d.sync += [self.piece.eq(0), left.eq(self.row_columns), self.at.eq(self.lane << self.wide)]
+        return m
+
+
+class RowPacker(wiring.Component):
+    """Put the results of the epilogue into beats.
+
+    Parameters: columns: lanes of the epilogue.
+    Members: row_columns, lane, wide, start: as in `RowPlace`, held still while results are inside; i: results, chunk by
+    chunk; o: beats, each with strobes for the results in it.
+    Timing: a beat stands on `o` in the cycle in which the last of its results stands on `i`; a chunk takes a cycle per
+    beat over which it spreads. `i.ready` depends on `o.ready`.
+    """
+
+    row_columns: Signal
+    lane: Signal
+    wide: Signal
+    start: Signal
+    i: Any
+    o: Any
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        super().__init__(
+            {
+                "row_columns": In(9),
+                "lane": In(5),
+                "wide": In(1),
+                "start": In(1),
+                "i": In(stream.Signature(results_layout(columns))),
+                "o": Out(stream.Signature(beat_layout())),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        where = m.submodules.where = RowPlace(self._columns)
+        m.d.comb += [
+            where.row_columns.eq(self.row_columns),
+            where.lane.eq(self.lane),
+            where.wide.eq(self.wide),
+            where.start.eq(self.start),
+            where.step.eq(self.i.valid & self.o.ready),
+            self.i.ready.eq(where.step & where.ends_chunk),
+            self.o.valid.eq(self.i.valid & where.ends_beat),
+        ]
+        values, exist = self._units(m, where)
+        held, held_exist = Signal(16 * UNITS), Signal(UNITS)
+        beat = named(m, "beat", held | self._piece(m, "value", where, values, 16))
+        filled = named(m, "filled", held_exist | self._piece(m, "exist", where, exist, 1))
+        m.d.comb += [
+            self.o.payload.data.eq(beat),
+            self.o.payload.strobe.eq(Cat(unit.replicate(2) for unit in filled)),
+        ]
+        with m.If(self.start | (where.step & where.ends_beat)):
+            m.d.sync += [held.eq(0), held_exist.eq(0)]
+        with m.Elif(where.step):
+            m.d.sync += [held.eq(beat), held_exist.eq(filled)]
+        return m
+
+    def _units(self, m: Module, where: RowPlace) -> tuple[Value, Value]:
+        """Return the units of the chunk, zeros where it has none, and which of them there are."""
+        lanes = [self.i.payload.y[c] & where.present[c].replicate(32) for c in range(self._columns)]
+        halves, words = Cat(lane[:16] for lane in lanes), Cat(*lanes)
+        some = Cat(where.present[c].replicate(2) for c in range(self._columns))
+        return (
+            named(m, "units", Mux(self.wide, words, halves)),
+            named(m, "units_exist", Mux(self.wide, some, where.present)),
+        )
+
+    def _piece(self, m: Module, name: str, where: RowPlace, units: Value, width: int) -> Signal:
+        """Return the part of the chunk that lies in the present beat, at its place there."""
+        beats = chunk_beats(self._columns)
+        shifted: Value = Cat(units, Const(0, beats * UNITS * width))[: beats * UNITS * width]
+        for bit in _place_bits(self._columns):
+            moved = Cat(Const(0, width << bit), shifted)[: len(shifted)]
+            shifted = named(m, f"{name}_{bit}", Mux(where.at[bit], moved, shifted))
+        return _choose(m, f"{name}_piece", where.piece, [shifted.word_select(i, UNITS * width) for i in range(beats)])
+
+
+class RowGatherer(wiring.Component):
+    """Take the elements of a chunk out of beats.
+
+    Parameters: columns: elements of a chunk.
+    Members: row_columns, lane, wide, start: as in `RowPlace`, held still while a tile lasts; i: beats; none: there are
+    none, chunks are complete without; complete: the chunk is there; take: it is taken in this cycle, only with
+    `complete`; units: its elements, 2 units each if wide, meaningless where not `present`; present; ends_row: it is the
+    last of its row.
+    Timing: a chunk takes a cycle per beat over which it spreads. `i.ready` depends on `take`.
+    """
+
+    row_columns: Signal
+    lane: Signal
+    wide: Signal
+    start: Signal
+    i: Any
+    none: Signal
+    complete: Signal
+    take: Signal
+    units: Signal
+    present: Signal
+    ends_row: Signal
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        super().__init__(
+            {
+                "row_columns": In(9),
+                "lane": In(5),
+                "wide": In(1),
+                "start": In(1),
+                "i": In(stream.Signature(8 * BEAT_BYTES)),
+                "none": In(1),
+                "complete": Out(1),
+                "take": In(1),
+                "units": Out(32 * columns),
+                "present": Out(columns),
+                "ends_row": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        where = m.submodules.where = RowPlace(self._columns)
+        there = named(m, "there", self.i.valid | self.none)
+        held = Signal(32 * self._columns)
+        m.d.comb += [
+            where.row_columns.eq(self.row_columns),
+            where.lane.eq(self.lane),
+            where.wide.eq(self.wide),
+            where.start.eq(self.start),
+            where.step.eq(self.take | (there & ~where.ends_chunk)),
+            self.complete.eq(there & where.ends_chunk),
+            self.i.ready.eq(where.step & where.ends_beat & ~self.none),
+            self.units.eq(held | self._piece(m, where)),
+            self.present.eq(where.present),
+            self.ends_row.eq(where.ends_row),
+        ]
+        with m.If(self.start | self.take):
+            m.d.sync += held.eq(0)
+        with m.Elif(where.step):
+            m.d.sync += held.eq(self.units)
+        return m
+
+    def _piece(self, m: Module, where: RowPlace) -> Value:
+        """Return what the present beat holds of the chunk, at its place there."""
+        beats = chunk_beats(self._columns)
+        beat = self.i.payload
+        shifted: Value = Cat(Mux(where.piece == i, beat, 0) for i in range(beats)) if beats > 1 else beat
+        shifted = named(m, "beats", shifted)
+        for bit in _place_bits(self._columns):
+            shifted = named(m, f"moved_{bit}", Mux(where.at[bit], shifted[16 << bit :], shifted))
+        return shifted[: len(self.units)]
+
+
+def _place_bits(columns: int) -> range:
+    """Return the bits of a chunk's place in its beat that can be 1."""
+    return range(gcd(columns, UNITS).bit_length() - 1, UNITS.bit_length() - 1)
+
+
+def _choose(m: Module, name: str, index: ValueLike, choices: list[Value]) -> Signal:
+    """Return choice number `index`."""
+    result: Value = choices[0]
+    for i, choice in enumerate(choices[1:], start=1):
+        result = Mux(Value.cast(index) == i, choice, result)
+    return named(m, name, result)

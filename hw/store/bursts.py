@@ -1,0 +1,108 @@
+"""Bursts for the rows of a tile: the beats of one row lie side by side, rows follow a walk over pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.isa import OFFSET_BITS
+from nmsat.hw.parts.clients import MAX_BURST, burst_layout
+from nmsat.hw.parts.steps import named
+from nmsat.hw.parts.walk import Walk, walk_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from amaranth.hdl import Value
+
+PAGE_BEATS: Final = 64
+"""Beats of 4 KiB of address, which no burst crosses; regions start at a multiple of it."""
+
+OFFSETS: Final = ("at", "line_at", "image_at", "x_step", "y_step", "image_step")
+"""Fields of a walk that have a prefix in an instruction with two walks."""
+
+
+class RowBursts(wiring.Component):
+    """Ask for the beats of row after row, as many at a time as there is room for.
+
+    Parameters: room: most beats there can be room for.
+    Members: fields: the walk, held still from `start` on; region, rows, first (beat of a row at which to begin), beats
+    (of each row): held still likewise; start: begin; room: beats that may be asked for now; request: bursts, from
+    registers and `room` only; beats_asked: of the burst that stands on `request`; finished: all have been asked for.
+    Timing: the first request stands one cycle after `start`, the next one a cycle after its transfer.
+    """
+
+    fields: Any
+    region: Signal
+    rows: Signal
+    first: Signal
+    beats: Signal
+    start: Signal
+    room: Signal
+    request: Any
+    beats_asked: Signal
+    finished: Signal
+
+    def __init__(self, room: int) -> None:
+        super().__init__(
+            {
+                "fields": In(walk_layout()),
+                "region": In(2),
+                "rows": In(16),
+                "first": In(1),
+                "beats": In(5),
+                "start": In(1),
+                "room": In(range(room + 1)),
+                "request": Out(stream.Signature(burst_layout())),
+                "beats_asked": Out(5),
+                "finished": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        walk = m.submodules.walk = Walk()
+        rows_left = Signal(16)
+        sent = Signal(5)  # beats of the row that have been asked for
+        offset = named(m, "offset", (walk.offset + (self.first + sent))[:OFFSET_BITS])
+        rest = named(m, "rest", (self.beats - sent)[:5])
+        asked = self._least(m, rest, offset)
+        ends_row = named(m, "ends_row", asked == rest)
+        fires = named(m, "fires", self.request.valid & self.request.ready)
+        m.d.comb += [
+            walk.fields.eq(self.fields),
+            walk.start.eq(self.start),
+            walk.advance.eq(fires & ends_row),
+            self.finished.eq(rows_left == 0),
+            self.beats_asked.eq(asked),
+            self.request.valid.eq(~self.finished & (asked <= self.room)),
+            self.request.payload.region.eq(self.region),
+            self.request.payload.offset.eq(offset),
+            self.request.payload.beats_less_1.eq(asked - 1),
+        ]
+        with m.If(self.start):
+            m.d.sync += [rows_left.eq(self.rows), sent.eq(0)]
+        with m.Elif(fires):
+            m.d.sync += sent.eq(Mux(ends_row, 0, sent + asked))
+            with m.If(ends_row):
+                m.d.sync += rows_left.eq(rows_left - 1)
+        return m
+
+    def _least(self, m: Module, rest: Value, offset: Value) -> Signal:
+        """Return the beats of the next burst: what is left of the row, of the page, and of the longest burst."""
+        in_page = named(m, "in_page", PAGE_BEATS - offset[:6])
+        capped = named(m, "capped", Mux(rest > MAX_BURST, MAX_BURST, rest))
+        return named(m, "asked", Mux(in_page < capped, in_page, capped)[:5])
+
+
+def row_walk(bursts: RowBursts, values: Mapping[str, Value], prefix: str) -> list[Any]:
+    """Return the assignments that give bursts their walk.
+
+    values: the fields of an instruction (`hw.parts.fields.fields_of`); prefix: of the names of offsets and steps
+    ("side_").
+    """
+    offsets = [bursts.fields[name].eq(values[prefix + name]) for name in OFFSETS]
+    return offsets + [bursts.fields[name].eq(values[name]) for name in ("width", "height", "x0", "y0")]

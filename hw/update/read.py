@@ -1,0 +1,191 @@
+"""Read streams of the update engine: weights, momenta, gradient, mask, each through a queue of its own.
+
+The stream that is furthest behind asks next, so that rows become complete early; masks, which are few, come first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.isa import BEAT_BYTES, LANES, OFFSET_BITS
+from nmsat.hw.parts.clients import ReadClient
+from nmsat.hw.parts.steps import named
+
+DEPTH: Final = 32
+"""Beats that the queue of a stream holds."""
+
+BURST: Final = 8
+"""Beats of the longest burst; bursts end where the offset is a multiple of it."""
+
+BURSTS: Final = 64
+"""Most bursts under way: 32 single beats of gradient, 5 bursts of each other stream at most."""
+
+COUNT_BITS: Final = 28
+"""Bits of the number of rows of all blocks."""
+
+STREAMS: Final = ("weights", "momenta", "gradient", "mask")
+
+_BEAT: Final = 8 * BEAT_BYTES
+_WIDTHS: Final = {"weights": _BEAT, "momenta": _BEAT, "gradient": 16 * LANES, "mask": 16 * LANES}
+
+
+def row_layout() -> data.StructLayout:
+    """One row of a block: weights and momenta as binary32, gradient as binary16, mask of its group (16 per lane)."""
+    return data.StructLayout(_WIDTHS)
+
+
+def pass_layout() -> data.StructLayout:
+    """What a pass reads: offsets, rows k, blocks of columns, rows and groups of all blocks, step of the gradient."""
+    offsets = dict.fromkeys(("weights_at", "momenta_at", "gradient_at", "mask_at"), OFFSET_BITS)
+    sizes = {"k": 16, "blocks": 13, "rows": COUNT_BITS, "groups": COUNT_BITS}
+    return data.StructLayout({"region": 2, **offsets, **sizes, "g_step": 10, "use_mask": 1})
+
+
+class VectorRead(wiring.Component):
+    """Ask for what a pass reads and put it together row by row.
+
+    Members: start: a pass begins with `settings`, which then stay; the queues are empty. o: stream of rows. next_mask:
+    the row taken in this cycle is the last of its group. read: the port.
+    Timing: a request stands from the 2nd cycle after `start` on, one per cycle; a beat is on `o` a cycle after it came.
+    """
+
+    start: Signal
+    settings: Any
+    o: Any
+    next_mask: Signal
+    read: Any
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": In(1),
+                "settings": In(pass_layout()),
+                "o": Out(stream.Signature(row_layout())),
+                "next_mask": In(1),
+                "read": Out(ReadClient()),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        queues = {name: SyncFIFO(width=_WIDTHS[name], depth=DEPTH) for name in STREAMS}
+        for name, queue in queues.items():
+            m.submodules[name] = queue
+            m.d.comb += self.o.payload[name].eq(queue.r_data)
+        there = [queues[name].r_rdy for name in STREAMS[:3]]
+        masked = queues["mask"].r_rdy | ~self.settings.use_mask
+        m.d.comb += self.o.valid.eq(Value.cast(there[0]) & there[1] & there[2] & masked)
+        taken = named(m, "taken", self.o.valid & self.o.ready)
+        for name, queue in queues.items():
+            m.d.comb += queue.r_en.eq(taken & self.next_mask if name == "mask" else taken)
+        self._arrive(m, queues, self._ask(m, {name: queue.r_en for name, queue in queues.items()}))
+        return m
+
+    def _ask(self, m: Module, popped: dict[str, Signal]) -> SyncFIFO:
+        """Choose bursts and put them on the port; return the queue of what is under way (`_burst_layout`)."""
+        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=BURSTS)
+        taken = {name: Signal(name=f"{name}_taken") for name in STREAMS}
+        half = Signal()
+        places = {
+            name: self._linear(m, name, taken[name]) if name != "gradient" else self._gradient(m, taken[name], half)
+            for name in STREAMS
+        }
+        room = {name: Signal(range(DEPTH + 1), name=f"{name}_room", init=DEPTH) for name in STREAMS}
+        can = {}
+        for name, (_, size, some) in places.items():
+            # half of the queue is enough for masks; so they do not delay the first row
+            enough = room[name] >= (DEPTH // 2 if name == "mask" else size)
+            can[name] = named(m, f"{name}_can", some & enough)
+            promised = named(m, f"{name}_promised", Mux(taken[name], size, 0))
+            m.d.sync += room[name].eq(room[name] - promised + popped[name])
+        chosen = self._choose(m, can, room)
+        free = named(m, "free", ~self.read.request.valid | self.read.request.ready)
+        asks = named(m, "asks", free & Cat(can.values()).any())
+        m.d.comb += [taken[name].eq(free & chosen[name]) for name in STREAMS]
+        burst = data.View(_burst_layout(), Signal(_burst_layout().size, name="burst"))
+        at = Signal(OFFSET_BITS)
+        for number, name in enumerate(STREAMS):
+            with m.If(chosen[name]):
+                m.d.comb += [
+                    at.eq(places[name][0]),
+                    burst.stream.eq(number),
+                    burst.beats_less_1.eq(places[name][1] - 1),
+                ]
+        m.d.comb += [burst.half.eq(half), order.w_en.eq(asks), order.w_data.eq(burst.as_value())]
+        request = self.read.request
+        m.d.comb += request.payload.region.eq(self.settings.region)
+        with m.If(free):
+            m.d.sync += [
+                request.valid.eq(asks),
+                request.payload.offset.eq(at),
+                request.payload.beats_less_1.eq(burst.beats_less_1),
+            ]
+        return order
+
+    def _choose(self, m: Module, can: dict[str, Signal], room: dict[str, Signal]) -> dict[str, Signal]:
+        """Return for each stream whether it asks next: masks first, else who has the most room."""
+        w, v, g = (named(m, f"{name}_key", Mux(can[name], room[name], 0)) for name in STREAMS[:3])
+        first = can["mask"]
+        gradient = named(m, "pick_gradient", ~first & can["gradient"] & (g >= w) & (g >= v))
+        weights = named(m, "pick_weights", ~first & ~gradient & can["weights"] & (w >= v))
+        momenta = named(m, "pick_momenta", ~first & ~gradient & ~weights & can["momenta"])
+        return {"weights": weights, "momenta": momenta, "gradient": gradient, "mask": first}
+
+    def _linear(self, m: Module, name: str, taken: Signal) -> tuple[Signal, Signal, Value]:
+        """Walk a stream whose beats lie one behind the other; return offset and size of its next burst, and if any."""
+        at, left = Signal(OFFSET_BITS, name=f"{name}_at"), Signal(COUNT_BITS, name=f"{name}_left")
+        size = burst_size(m, name, at, left)
+        with m.If(self.start):
+            beats = Mux(self.settings.use_mask, self.settings.groups, 0) if name == "mask" else self.settings.rows
+            m.d.sync += [at.eq(self.settings[f"{name}_at"]), left.eq(beats)]
+        with m.Elif(taken):
+            m.d.sync += [at.eq(at + size), left.eq(left - size)]
+        return at, size, left.any()
+
+    def _gradient(self, m: Module, taken: Signal, half: Signal) -> tuple[Signal, Signal, Value]:
+        """Walk the gradient, block by block and row by row, `half` being the half of its beats that counts."""
+        at, base = Signal(OFFSET_BITS, name="gradient_at"), Signal(OFFSET_BITS)
+        rows, blocks = Signal(16), Signal(13)
+        linear = named(m, "linear", self.settings.g_step == 1)
+        run = burst_size(m, "gradient_run", at, rows)
+        size = named(m, "gradient_size", Mux(linear, run, 1))
+        following = named(m, "following", (base + half)[:OFFSET_BITS])
+        with m.If(self.start):
+            first = self.settings.gradient_at
+            m.d.sync += [at.eq(first), base.eq(first), half.eq(0)]
+            m.d.sync += [rows.eq(self.settings.k), blocks.eq(self.settings.blocks)]
+        with m.Elif(taken):
+            m.d.sync += [rows.eq(rows - size), at.eq(at + Mux(linear, size, self.settings.g_step))]
+            with m.If(rows == size):
+                m.d.sync += [rows.eq(self.settings.k), blocks.eq(blocks - 1), half.eq(~half)]
+                m.d.sync += [at.eq(following), base.eq(following)]
+        return at, size, blocks.any()
+
+    def _arrive(self, m: Module, queues: dict[str, SyncFIFO], order: SyncFIFO) -> None:
+        """Hand each beat to the queue of the stream that asked for it."""
+        burst = data.View(_burst_layout(), order.r_data)
+        beat = Signal(range(BURST))
+        final = named(m, "final", beat == burst.beats_less_1)
+        m.d.comb += order.r_en.eq(self.read.valid & final)
+        with m.If(self.read.valid):
+            m.d.sync += beat.eq(Mux(final, 0, beat + 1))
+        upper, lower = self.read.data[_BEAT // 2 :], self.read.data[: _BEAT // 2]
+        for number, (name, queue) in enumerate(queues.items()):
+            m.d.comb += queue.w_en.eq(self.read.valid & (burst.stream == number))
+            value = Mux(burst.half, upper, lower) if name == "gradient" else self.read.data
+            m.d.comb += queue.w_data.eq(value[: _WIDTHS[name]])
+
+
+def burst_size(m: Module, name: str, at: Signal, left: Signal) -> Signal:
+    """Return the beats of the next burst: up to the next multiple of `BURST`, or what is left."""
+    chunk = named(m, f"{name}_chunk", (Const(BURST, 4) - at[:3])[:4])
+    return named(m, f"{name}_size", Mux(left < chunk, left[:4], chunk))
+
+
+def _burst_layout() -> data.StructLayout:
+    return data.StructLayout({"stream": 2, "beats_less_1": 3, "half": 1})

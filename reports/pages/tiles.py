@@ -1,0 +1,43 @@
+"""Tiles of products as a CSV file, for `nmsat gemm` and `nmsat model`."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Final
+
+from nmsat.reports.commands.base import InputError
+from nmsat.sim.schedule.machine import CAUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from nmsat.sim.results.rows import Row
+
+MAX_TILES: Final = 1 << 19
+"""Most tiles that are written to one file (about 40 MB)."""
+
+COLUMNS: Final = (
+    *("name", "stage", "copy", "column", "row", "depth", "start", "cycles", "macs", "macs_skipped"),
+    *CAUSES,
+)
+
+
+def write_tiles(path: Path, rows: Iterable[Row]) -> None:
+    """Write one line per tile, and one per product for waits around its tiles; InputError above `MAX_TILES`."""
+    rows = list(rows)
+    tiles = sum(row.tiling.commands for row in rows if row.tiling)
+    if tiles > MAX_TILES:
+        largest = max((row for row in rows if row.tiling), key=lambda row: row.tiling.commands if row.tiling else 0)
+        raise InputError(
+            f"--tiles would write {tiles} tiles, most of them of {largest.stage} {largest.name}; the limit is "
+            f"{MAX_TILES}; choose a smaller batch or product, or a larger configuration"
+        )
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            for row in rows:
+                writer.writerows(tile.record() for tile in row.tiles())
+    except OSError as error:
+        raise InputError(f"tiles cannot be written to {str(path)!r}: {error.strerror or error}") from None

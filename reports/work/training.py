@@ -1,0 +1,180 @@
+"""The work behind `nmsat train`: one run on a backend, and what a step of it costs on SAT."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from nmsat.algorithms.core.tape import Tape
+from nmsat.algorithms.training.recipes import run_name
+from nmsat.algorithms.training.results import read_lines, run_logged
+from nmsat.algorithms.training.study import Cell, finished
+from nmsat.algorithms.training.train import Trainer, train
+from nmsat.dataflow.network.readers.tape import tape_step
+from nmsat.reports.work.backends import check, rtl_run, sim_run
+from nmsat.sim.schedule.step import simulate_step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from nmsat.algorithms.training.config import TrainConfig
+    from nmsat.algorithms.training.train import Progress, TrainResult
+    from nmsat.dataflow.contract.config import SatConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its configuration, the machine, the folder of its files (None: none), where to stop.
+
+    steps: do at most so many steps now, and leave a checkpoint if there is a folder; None is all of the run.
+    """
+
+    config: TrainConfig
+    machine: SatConfig
+    folder: Path | None = None
+    steps: int | None = None
+
+
+class Backend(Protocol):
+    """What computes the matrix products of a run. It must leave the bits that `algorithms.training.train` defines."""
+
+    def __call__(self, job: Job, progress: Callable[[Progress], None]) -> TrainResult:
+        """Do the run, calling progress after every step; files in job.folder as `algorithms.training.results` writes
+        them."""
+        ...
+
+
+def numpy_backend(job: Job, progress: Callable[[Progress], None]) -> TrainResult:
+    """Run on NumPy."""
+    done = 0
+
+    def seen(state: Progress) -> None:
+        nonlocal done
+        done += 1
+        progress(state)
+
+    def stop() -> bool:
+        return job.steps is not None and done >= job.steps
+
+    # One thread, as in the table's runs: with several, BLAS may add in another order, and small products run slower.
+    with threadpool_limits(1):
+        if job.folder is None:
+            return train(job.config, progress=seen, stop=stop)
+        return run_logged(job.config, job.folder, run_name(job.config), progress=seen, stop=stop)
+
+
+def sim_backend(job: Job, progress: Callable[[Progress], None]) -> TrainResult:
+    """Run on SAT in the simulator."""
+    return sim_run(job.config, job.machine, job.folder, job.steps, progress)
+
+
+def rtl_backend(job: Job, progress: Callable[[Progress], None]) -> TrainResult:
+    """Run on SAT in Verilated RTL."""
+    return rtl_run(job.config, job.machine, job.folder, job.steps, progress)
+
+
+BACKENDS: Final[dict[str, Backend]] = {"numpy": numpy_backend, "sim": sim_backend, "rtl": rtl_backend}
+"""Backends by name."""
+
+ON_SAT: Final = ("sim", "rtl")
+"""Backends that cannot carry out every run; what they cannot is refused before it starts."""
+
+
+_KEPT: Final = (
+    "macs_dense",
+    "macs_kept",
+    "bound",
+    "seconds",
+    "weights_sha256",
+    "losses_sha256",
+    "cycles_per_step",
+)
+"""What of a run's summary is told."""
+
+
+def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
+    """Do a run, or read it if job.folder holds it complete, and return everything found as plain values.
+
+    Progress goes to stderr. Raises ValueError for an unknown backend and for files in the folder that are not of this
+    run.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; known backends: {', '.join(BACKENDS)}")
+    if backend in ON_SAT:
+        check(job.config, job.machine)
+    name = run_name(job.config)
+    if job.folder is not None and finished(Cell(name, job.config), job.folder) is not None:
+        print(f"nmsat: {name} is complete in {job.folder}; nothing was run", file=sys.stderr)
+        lines = read_lines(job.folder / f"{name}.jsonl")
+        epochs, summary = [line for line in lines if line["event"] == "epoch"], lines[-1]
+    else:
+        with _bar(name) as show:
+            result = BACKENDS[backend](job, show)
+        epochs = [asdict(epoch) for epoch in result.epochs]
+        whole = len(epochs) == job.config.epochs
+        summary = result.summary() if whole else {"step": len(result.losses)}
+        summary |= {"weights_sha256": result.weights_sha256, "losses_sha256": result.losses_sha256}
+        if result.cycles:
+            summary["cycles_per_step"] = statistics.median(result.cycles)
+    return {
+        "name": name,
+        "backend": backend,
+        "config": job.config.as_dict(),
+        "complete": len(epochs) == job.config.epochs,
+        "step": summary["step"],
+        "epochs": [_plain({key: value for key, value in epoch.items() if key != "event"}) for epoch in epochs],
+        "accuracy": epochs[-1]["accuracy"] if epochs else None,
+        **_plain({key: summary[key] for key in _KEPT if key in summary}),
+        "sat": sat_step(job.config, job.machine),
+        "files": None if job.folder is None else str(job.folder / name),
+    }
+
+
+def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
+    """Return what one step of the method costs on SAT: cycles, those of the dense step, speed-up and bound.
+
+    The step is recorded from a run, shapes and patterns alone; products, update and pruning are in the cycles.
+    """
+    tape = Tape()
+    Trainer(config.replace(dense_epochs=0.0)).run_step(tape)
+    step = tape_step(tape)
+    cycles = simulate_step(step, machine).cycles
+    dense = simulate_step(tape_step(tape, dense=True), machine).cycles
+    return {
+        "config": machine.name,
+        "cycles": cycles,
+        "dense_cycles": dense,
+        "speedup": dense / cycles,
+        "bound": step.bound,
+    }
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[Progress], None]]:
+    """Show a progress bar with loss, accuracy and time left."""
+    with tqdm(desc=name, unit="step", file=sys.stderr) as bar:
+
+        def show(progress: Progress) -> None:
+            if bar.total is None:
+                bar.total, bar.initial = progress.steps, progress.step - 1  # a resumed run starts in its middle
+                bar.n = bar.initial
+            shown = {"loss": f"{progress.loss:.3f}"}
+            if not math.isnan(progress.accuracy):  # known from the end of the first epoch on
+                shown["accuracy"] = f"{progress.accuracy:.1%}"
+            bar.set_postfix(shown, refresh=False)
+            bar.update()
+
+        yield show
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with None for numbers that JSON cannot hold (the loss of a run that diverged)."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

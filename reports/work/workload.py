@@ -1,0 +1,239 @@
+"""The work behind `nmsat workload list`, `nmsat workload run` and `nmsat verify workload`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from nmsat.algorithms.workloads.engine.registry import check_request, record, workload, workloads
+from nmsat.dataflow.contract.config import preset
+from nmsat.reports.commands.base import table
+from nmsat.sim.array.fast import simulate_product
+from nmsat.sim.work.workload import check_values, simulate_tape
+from nmsat.sim.work.workload_memory import simulate_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nmsat.algorithms.workloads.engine.registry import Scale, Study, Variant
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.ways import Lowered
+    from nmsat.sim.work.sample import Sample
+    from nmsat.tb.array.products import Verdict
+
+CONFIGS: Final[dict[str, str]] = {"small": "tiny", "paper": "vcu1525"}
+"""Configuration of a scale unless another one is asked for."""
+
+
+def workload_list() -> list[dict[str, Any]]:
+    """Return all workloads as plain values."""
+    return [
+        {
+            "name": item.name,
+            "title": item.title,
+            "source": item.source,
+            "sparse": item.sparse,
+            "variants": dict(item.variants),
+            "quoted": item.quoted,
+        }
+        for item in workloads().values()
+    ]
+
+
+def workload_run(
+    name: str,
+    scale: Scale,
+    variant: Variant,
+    config: SatConfig | None = None,
+    *,
+    study: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Run a workload and return everything found as plain values.
+
+    At the scale 'small' the study runs first (about 10 s), its trained parameters are recorded with values, and every
+    product is held against the simulator: `match`, `mismatches`. say: is told what comes next. Raises ValueError for an
+    unknown name, scale or variant.
+    """
+    tell = say or _silent
+    found = workload(name)
+    check_request(scale, variant)
+    config = preset(CONFIGS[scale]) if config is None else config
+    begin = time.perf_counter()
+    answer: Study | None = None
+    if study and scale == "small":
+        tell(f"{name}: solving its small problem (up to 20 s)")
+        answer = found.study(variant)
+    tell(f"{name}: recording and scheduling its products")
+    program = record(name, scale, variant, store=None if answer is None else answer.store)
+    result = simulate_tape(program.tape, config)
+    if program.values:
+        tell(f"{name}: computing {len(program.tape.products)} products on the simulator")
+    wrong = check_values(result) if program.values else []
+    return {
+        "name": name,
+        "title": found.title,
+        "source": found.source,
+        "quoted": found.quoted,
+        "scale": scale,
+        "variant": variant,
+        "meaning": found.variants[variant],
+        "config": config.name,
+        **result.record(),
+        "with_memory": simulate_memory(program, result).record(),
+        "host_kinds": result.host_kinds(),
+        "items": [_item(item) for item in result.lowered],
+        "study": None if answer is None else {"claim": answer.claim, "holds": answer.holds, **answer.measured},
+        "values": program.values,
+        "match": not wrong,
+        "mismatches": [vars(item) for item in wrong],
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def workload_text(values: dict[str, Any]) -> str:
+    """Return the result of `workload_run` for people."""
+    ways = ", ".join(f"{way} {share:.0%}" for way, share in values["ways"].items())
+    needed = f"{values['macs_true']:.4g} needed ({values['true_density']:.1%})"
+    spent = f"{values['macs_spent']:.4g} spent ({values['cover_density']:.1%})"
+    kinds = ", ".join(list(values["host_kinds"])[:4])
+    memory = values["with_memory"]
+    lines = [
+        f"{values['title']} ({values['source']})",
+        f"{values['scale']}, {values['variant']}: {values['meaning']}; configuration {values['config']}",
+        "",
+        f"multiply-adds   {values['macs_full']:.4g} full, {needed}, {spent}",
+        f"cycles          {values['cycles_dense']} dense, {values['cycles']} on SAT",
+        f"speed-up        {values['speedup']:.2f} of {values['speedup_ideal']:.2f} ideal",
+        f"with memory     {memory['cycles_dense']} dense, {memory['cycles']} on SAT, speed-up {memory['speedup']:.2f}",
+        f"ways            {ways} (of the needed multiply-adds)",
+        f"on SAT          {values['sat_mac_share']:.1%} of all multiply-adds",
+        f"host            {values['host_share']:.1%} of all operations: {kinds}",
+    ]
+    if values["values"]:
+        wrong = [f"{m['product']} ({m['results']} results)" for m in values["mismatches"]]
+        lines.append(f"values          {'equal to the program, bit for bit' if values['match'] else '; '.join(wrong)}")
+    if values["study"] is not None:
+        study = dict(values["study"])
+        claim, holds = study.pop("claim"), study.pop("holds")
+        lines += ["", f"study           {claim}: {'yes' if holds else 'NO'}"]
+        lines += [f"  {key:<32}{number_text(value)}" for key, value in study.items()]
+    lines += ["", f"the paper says (reference, not ours): {values['quoted']}"]
+    return "\n".join(lines)
+
+
+def workload_verify(
+    name: str,
+    variant: Variant,
+    config: SatConfig,
+    count: int,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Run a sample of a workload's products on the RTL; hold it against simulator, reference and the program itself.
+
+    count: how many products. Raises ValueError for an unknown name or variant, and what `tb.array.products` raises when
+    tools are missing or a build fails.
+    """
+    from nmsat.sim.work.sample import sample_products
+    from nmsat.tb.array.products import Job, bench_config, build_stce, verify_products
+
+    tell, bench = say or _silent, bench_config(config)
+    tell(f"{name}: recording its products")
+    result = simulate_tape(record(name, "small", variant).tape, bench)
+    samples = sample_products(result, bench, count)
+    tell("compiling the RTL (the first time takes a minute)")
+    build_stce(bench)
+    tell(f"running {len(samples)} products on the RTL")
+    verdicts = verify_products(bench, [Job(s.a, s.packed, s.tiling) for s in samples])
+    checks = [_check(sample, verdict) for sample, verdict in zip(samples, verdicts, strict=True)]
+    return {
+        "name": name,
+        "variant": variant,
+        "config": config.name,
+        "products": len(checks),
+        "results": sum(check["results"] for check in checks),
+        "results_of_program": sum(check["results_of_program"] for check in checks),
+        "cycles_rtl": sum(check["cycles_rtl"] for check in checks),
+        "cycles_sim": sum(check["cycles_sim"] for check in checks),
+        "checks": checks,
+        "match": all(check["match"] for check in checks),
+    }
+
+
+def verify_text(values: dict[str, Any]) -> str:
+    """Return the result of `workload_verify` for people."""
+    header = ("product", "stage", "way", "pattern", "M x K x N", "results", "cycles RTL", "simulator", "equal")
+    rows = []
+    for check in values["checks"]:
+        shape = f"{check['m']} x {check['k']} x {check['n']}" + ("" if check["whole"] else " *")
+        cells = (check["stage"], check["how"], check["pattern"], shape)
+        numbers = (str(check["results"]), str(check["cycles_rtl"]), str(check["cycles_sim"]))
+        rows.append((check["product"], *cells, *numbers, "yes" if check["match"] else "NO"))
+    different = [f"{check['product']}: {text}" for check in values["checks"] for text in check["differences"]]
+    good = sum(check["match"] for check in values["checks"])
+    lines = [
+        f"{values['name']}, {values['variant']}, configuration {values['config']}",
+        "",
+        table(header, rows),
+        "",
+        f"{good} of {values['products']} products equal, in every bit and cycle (* cut to fit)",
+        f"{values['results']} results, {values['results_of_program']} of them held against the program as well",
+    ]
+    return "\n".join([*lines, *different])
+
+
+def _check(sample: Sample, verdict: Verdict) -> dict[str, Any]:
+    """Return one comparison as plain values; the program's own results were compared where the chain is whole."""
+    differences = list(verdict.differences)
+    if sample.y is not None:
+        ours = simulate_product(sample.tiling, sample.a, sample.packed).y
+        wrong = 0 if ours is None else int((ours.view(np.uint32) != sample.y.view(np.uint32)).sum())
+        if ours is None or wrong:
+            differences.append(f"{wrong} of {sample.y.size} results differ from those of the program")
+    return {
+        "product": sample.product,
+        "stage": sample.stage,
+        "how": sample.how,
+        "pattern": sample.pattern,
+        "m": sample.tiling.m,
+        "k": sample.tiling.k,
+        "n": sample.tiling.n,
+        "whole": sample.whole,
+        "cycles_rtl": verdict.cycles_rtl,
+        "cycles_sim": verdict.cycles_sim,
+        "results": verdict.outputs,
+        "results_of_program": 0 if sample.y is None else sample.y.size,
+        "match": not differences,
+        "differences": differences,
+    }
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+def _item(item: Lowered) -> dict[str, Any]:
+    product = item.product
+    return {
+        "name": product.name,
+        "stage": product.stage.value,
+        "m": product.m,
+        "k": product.k,
+        "n": product.n,
+        "count": product.count,
+        "pattern": str(product.pattern or "dense"),
+        "how": item.how.value,
+        "macs_full": product.macs_full,
+        "macs_true": product.macs_true,
+        "macs_spent": item.macs,
+        "cycles_dense": item.cycles_dense,
+        "cycles": item.cycles,
+    }
+
+
+def number_text(value: float | str) -> str:
+    """Return a measured number in four digits, or the text itself."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

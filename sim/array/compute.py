@@ -1,0 +1,146 @@
+"""The compute engine, cycle by cycle: the control of `hw.array.compute` (docs/machine.md, "Compute"), without data."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.fields import TileCommand
+from nmsat.dataflow.contract.timing import COMMANDS_IN_FLIGHT, last_column, last_result_os, last_result_ws
+from nmsat.sim.array.head import Head, Wait
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.sim.array.head import Begin, Token
+
+
+def tile_command(instruction: Instruction) -> TileCommand:
+    """Return the tile command of an instruction COMPUTE."""
+    return TileCommand(
+        ws=bool(instruction["ws"]),
+        n=instruction["n_less_1"] + 1,
+        m=2 << instruction["log2_m_less_1"],
+        a=1 << instruction["log2_a"],
+        windows=instruction["windows"],
+        act_base=instruction["act_base"],
+        wgt_base=instruction["wgt_base"],
+        seed=bool(instruction["seed"]),
+        keep=bool(instruction["keep"]),
+    )
+
+
+class Compute:
+    """Registers of `hw.array.compute.Compute`. Properties describe the present cycle; `tick` ends it."""
+
+    def __init__(self, config: SatConfig) -> None:
+        self._config = config
+        self._last_column = last_column(config)
+        self._head = Head(config, requests=False)
+        self._command: TileCommand | None = None
+        self._token: Token | None = None
+        self._begin: Begin | None = None
+        self._now = 0
+        self._rest = 0  # cycles in which no window can start ...
+        self._reason = Wait.NONE  # ... and why
+        self._owed = 0  # cycles that the head has not been told of
+        self._due: deque[int] = deque()  # results per column of commands that have started, as in `hw.array.tail`
+        self._arrivals: deque[tuple[int, int]] = deque()  # last cycle and number of results at the bottom of column 0
+        self._done: deque[int] = deque()  # cycles in which done is shown
+        self._inside = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether an instruction can start."""
+        return self._command is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an instruction is inside; until the cycle of its done."""
+        return self._inside > 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the oldest instruction is done."""
+        return bool(self._done) and self._done[0] == self._now
+
+    @property
+    def cause(self) -> Wait:
+        """Why no window starts in this cycle."""
+        if self._rest:
+            return self._reason
+        if self._command is None and self._head.idle:
+            return Wait.OPERAND
+        self._tell()
+        return self._head.decide(self._command, self._tail_ready)[2]
+
+    @property
+    def token(self) -> Token | None:
+        """The window that starts in this cycle."""
+        return self._token
+
+    @property
+    def steps(self) -> int:
+        """Multiply-adds of each element in the window that starts in this cycle."""
+        return INTERLEAVE * self._token.n if self._token is not None and self._token.compute else 0
+
+    def tick(self, start: Instruction | None) -> None:
+        """End the cycle; start: the instruction taken in it."""
+        if self._done and self._done[0] == self._now:
+            self._done.popleft()
+            self._inside -= 1
+        tail_ready = self._tail_ready
+        if self._begin is not None:
+            self._due.append(self._begin.count)
+        if self._arrivals and self._arrivals[0][0] == self._now:
+            self._count(self._arrivals.popleft()[1])
+        if self._tick_head(tail_ready):
+            self._command = None
+        if start is not None:
+            self._command = tile_command(start)
+            self._inside += 1
+        self._now += 1
+
+    @property
+    def _tail_ready(self) -> bool:
+        return len(self._due) < COMMANDS_IN_FLIGHT - 1
+
+    def _count(self, results: int) -> None:
+        """Results have reached the bottom of column 0, the last of them in the present cycle."""
+        self._due[0] -= results
+        if not self._due[0]:
+            self._due.popleft()
+            self._done.append(self._now + self._last_column + 2)
+
+    def _tick_head(self, tail_ready: bool) -> bool:
+        """Return whether the head took the command."""
+        self._token = self._begin = None
+        if self._rest:
+            self._rest -= 1
+            self._owed += 1
+            return False
+        head = self._head
+        if self._command is None and head.idle:
+            self._owed += 1
+            return False
+        self._tell()
+        taken, self._reason = head.tick(self._command, tail_ready)
+        self._rest, self._token, self._begin = head.rest(self._reason), head.token, head.begin
+        token = head.token
+        if token is not None and token.compute and (token.ws or token.last):
+            self._expect(token)
+        return taken
+
+    def _expect(self, token: Token) -> None:
+        """Note when the results of the window that starts in the next cycle reach the bottom of column 0."""
+        config = self._config
+        leaves = last_result_ws(config, token.n) if token.ws else last_result_os(config, token.n)
+        count = INTERLEAVE if token.ws else INTERLEAVE * config.rows
+        self._arrivals.append((self._now + leaves - self._last_column, count))
+
+    def _tell(self) -> None:
+        """Let the timers of the head catch up."""
+        if self._owed:
+            self._head.skip(self._owed)
+            self._owed = 0

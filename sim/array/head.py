@@ -1,0 +1,351 @@
+"""Head and tail of the array, cycle by cycle: the registers of `hw.array.head` and `hw.array.tail`."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.timing import (
+    COMMANDS_IN_FLIGHT,
+    SEED_DELAY,
+    drain_cycles,
+    flush_cycles_os,
+    flush_cycles_ws,
+    load_cycles,
+    seed_cycles,
+    window_cycles,
+)
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.fields import TileCommand
+
+
+class Wait(IntEnum):
+    """Why no window started in a cycle in which one could have (`hw.array.head.Wait`)."""
+
+    NONE = 0
+    OPERAND = 1
+    FLUSH = 2
+    DRAIN = 3
+    WEIGHT = 4
+    DEPENDENCY = 5
+    TAIL = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One window on its way down the row ports; fields as in `hw.parts.links.token_layout`."""
+
+    ws: bool
+    n: int
+    m: int
+    a: int
+    compute: bool
+    first: bool
+    last: bool
+    fetch: bool
+    rebase: bool
+    base: int
+    wload: bool
+    wflip: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A command starts: results per column, and whether they stay."""
+
+    count: int
+    keep: bool
+
+
+_TIMER_OF: Final = {Wait.NONE: "_pace", Wait.DRAIN: "_drain", Wait.WEIGHT: "_weight_busy", Wait.FLUSH: "_flush"}
+
+_TIMERS: Final = ("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush")
+
+
+class Head:
+    """Registers of `hw.array.head.Head`. Outputs hold the values visible in the present cycle; `tick` ends the cycle.
+
+    requests: follow the requests for pairs and seeds too; windows do not depend on them.
+    """
+
+    def __init__(self, config: SatConfig, *, requests: bool = True) -> None:
+        self._config = config
+        self._requests = requests
+        self.token: Token | None = None
+        self.begin: Begin | None = None
+        self.weight: tuple[bool, int] = (False, 0)
+        self._current: TileCommand | None = None
+        self._shape: tuple[bool, int, int, int] | None = None
+        self._active = False
+        self._left = 0
+        self._fresh = False
+        self._loaded = False
+        self._pace = self._drain = self._weight_busy = self._flush = 0
+        self._first_sums = self._last_sums = 0  # cycles until the previous command's first (last) sums can be seeds
+        self._weights = _WeightSequence(config)
+        self._seeds = _SeedSequence(config)
+
+    @property
+    def idle(self) -> bool:
+        """No command in progress at the head."""
+        return not self._active
+
+    @property
+    def seed(self) -> tuple[bool, int]:
+        """Seed request to column 0."""
+        return self._seeds.request
+
+    def decide(self, nxt: TileCommand | None, tail_ready: bool) -> tuple[bool, bool, Wait]:
+        """Return (a computing window starts, a loading window starts, why none does) for this cycle."""
+        if self._pace:
+            return False, False, Wait.NONE
+        if self._active:
+            wait = self._wait_active(nxt, tail_ready)
+            return wait is Wait.NONE, False, wait
+        if nxt is None:
+            return False, False, Wait.OPERAND
+        if nxt.shape != self._shape and self._flush:
+            return False, False, Wait.FLUSH
+        if nxt.ws and self._weight_busy:
+            return False, False, Wait.WEIGHT
+        return False, True, Wait.NONE
+
+    def _following(self, nxt: TileCommand | None) -> bool:
+        return nxt is not None and nxt.shape == self._shape
+
+    def _wait_active(self, nxt: TileCommand | None, tail_ready: bool) -> Wait:
+        cur = self._current
+        assert cur is not None
+        ends = self._left == 1
+        if self._fresh and not tail_ready:
+            return Wait.TAIL
+        if not cur.ws and ends and self._drain:
+            return Wait.DRAIN
+        if cur.ws and cur.seed and ((self._fresh and self._first_sums) or (ends and self._last_sums)):
+            return Wait.DEPENDENCY
+        if cur.ws and self._following(nxt) and not self._loaded and ends and self._weight_busy:
+            return Wait.WEIGHT
+        return Wait.NONE
+
+    def tick(self, nxt: TileCommand | None, tail_ready: bool) -> tuple[bool, Wait]:
+        """End the cycle; return whether `nxt` was taken, and why nothing started."""
+        go, prime, wait = self.decide(nxt, tail_ready)
+        weight_free = self._weight_busy == 0
+        self.skip(1)
+        if self._requests:
+            self._weights.tick()
+            self._seeds.tick()
+        taken = False
+        if prime:
+            assert nxt is not None
+            self._start_prime(nxt)
+            taken = True
+        elif go:
+            taken = self._start_window(nxt, weight_free)
+        if self._requests:
+            self.weight = self._weights.output()
+        return taken, wait
+
+    def rest(self, wait: Wait) -> int:
+        """Return for how many cycles, from the present one on, no window starts for the reason `wait`.
+
+        wait: what `tick` has just returned; NONE: a window has started, and for its length nothing else does.
+        """
+        if wait is Wait.DEPENDENCY:
+            return max(self._fresh and self._first_sums, self._left == 1 and self._last_sums)
+        timer = _TIMER_OF.get(wait)
+        return getattr(self, timer) if timer else 0
+
+    def skip(self, cycles: int) -> None:
+        """End so many cycles in which nothing starts: those of `rest`, or idle ones without a command."""
+        for name in _TIMERS:
+            left = getattr(self, name)
+            if left:
+                setattr(self, name, left - cycles if left > cycles else 0)
+        self.token = self.begin = None
+
+    def _start_prime(self, nxt: TileCommand) -> None:
+        self.token = self._token(nxt, compute=False, first=False, last=False, base=nxt.act_base, wload=nxt.ws)
+        if nxt.ws:
+            self._load_weights(nxt)
+        self._take(nxt)
+        self._active = True
+
+    def _start_window(self, nxt: TileCommand | None, weight_free: bool) -> bool:
+        cur, config = self._current, self._config
+        assert cur is not None
+        ends, following = self._left == 1, self._following(nxt)
+        chain = ends and following
+        wload = cur.ws and following and not self._loaded and weight_free
+        base = nxt.act_base if chain and nxt else None
+        first = self._fresh and (cur.ws or not cur.seed)  # OS: the sums are still in place
+        self.token = self._token(cur, compute=True, first=first, last=ends, base=base, wload=wload)
+        if self._fresh:
+            self.begin = Begin(cur.windows * INTERLEAVE if cur.ws else INTERLEAVE * config.rows, cur.keep)
+        self._restart_timers(cur, ends)
+        if self._requests and cur.ws:
+            self._seeds.start(self._fresh, cur.seed)
+        elif self._requests:
+            self._weights.start_window(cur, self._fresh)
+        if wload and nxt:
+            self._load_weights(nxt)
+        if chain and nxt:
+            self._take(nxt)
+        else:
+            self._fresh = False
+            self._left -= 1
+            self._loaded = not ends and (self._loaded or wload)
+            self._active = not ends
+        return chain
+
+    def _restart_timers(self, cur: TileCommand, ends: bool) -> None:
+        config = self._config
+        if cur.ws:
+            self._flush = flush_cycles_ws(config, cur.n)
+            if self._fresh:
+                self._first_sums = seed_cycles(config, cur.n) - 1
+            if ends:
+                self._last_sums = seed_cycles(config, cur.n) - 1
+        else:
+            self._flush = flush_cycles_os(config, cur.n)
+            if ends:
+                self._drain = drain_cycles(config) - 1
+
+    def _load_weights(self, nxt: TileCommand) -> None:
+        if self._requests:
+            self._weights.start_load(nxt)
+        self._weight_busy = load_cycles(self._config, nxt.n) - 1
+
+    def _take(self, nxt: TileCommand) -> None:
+        self._current, self._shape = nxt, nxt.shape
+        self._left, self._fresh, self._loaded = nxt.windows, True, False
+
+    def _token(
+        self, shape: TileCommand, *, compute: bool, first: bool, last: bool, base: int | None, wload: bool
+    ) -> Token:
+        self._pace = window_cycles(self._config, shape.n, shape.m, shape.a) - 1
+        return Token(
+            ws=shape.ws,
+            n=shape.n,
+            m=shape.m,
+            a=shape.a,
+            compute=compute,
+            first=first,
+            last=last,
+            fetch=base is not None or not last,
+            rebase=base is not None,
+            base=base or 0,
+            wload=wload,
+            wflip=first and shape.ws,
+        )
+
+
+class _WeightSequence:
+    """Requests for pairs (`hw.array.head.Head._weight_sequence`)."""
+
+    def __init__(self, config: SatConfig) -> None:
+        self._rows = config.rows
+        self._mask = config.weight_depth - 1
+        self._request = self._delayed = (False, 0)
+        self._left = self._hold = 0
+        self._a = 1
+        self._ws = False
+
+    def tick(self) -> None:
+        self._delayed = self._request
+        address = self._request[1]
+        if self._left:
+            self._left -= 1
+            if self._hold == 0:
+                address = (address + 1) & self._mask
+                self._hold = self._a - 1
+            else:
+                self._hold -= 1
+            self._request = (True, address)
+        else:
+            self._request = (False, address)
+
+    def start_window(self, cur: TileCommand, fresh: bool) -> None:
+        """Begin an OS window; called after `tick` of the same cycle."""
+        address = cur.wgt_base if fresh else self._delayed[1] + 1
+        self._begin(cur, address, INTERLEAVE * cur.n, ws=False)
+
+    def start_load(self, nxt: TileCommand) -> None:
+        """Begin a WS load of the whole array; called after `tick` of the same cycle."""
+        self._begin(nxt, nxt.wgt_base, INTERLEAVE * nxt.n * self._rows, ws=True)
+
+    def _begin(self, command: TileCommand, address: int, steps: int, *, ws: bool) -> None:
+        self._request = (True, address & self._mask)
+        self._left, self._a, self._hold, self._ws = steps - 1, command.a, command.a - 1, ws
+
+    def output(self) -> tuple[bool, int]:
+        """Request that column 0 sees."""
+        return self._delayed if self._ws else self._request
+
+
+class _SeedSequence:
+    """Requests for seeds (`hw.array.head.Head._seed_sequence`)."""
+
+    def __init__(self, config: SatConfig) -> None:
+        self._mask = config.sum_depth - 1
+        self._delay: deque[tuple[bool, bool] | None] = deque([None] * SEED_DELAY, SEED_DELAY)
+        self._address = self._count = 0
+        self._running = self._reads = False
+
+    @property
+    def request(self) -> tuple[bool, int]:
+        return (self._running and self._reads, self._address)
+
+    def start(self, fresh: bool, seed: bool) -> None:
+        """A WS window starts in the cycle that `tick` has just ended."""
+        self._delay[-1] = (fresh, seed)
+
+    def tick(self) -> None:
+        due = self._delay.popleft()
+        self._delay.append(None)
+        if self._running:
+            self._address = (self._address + 1) & self._mask
+        if due is not None:
+            self._running, self._reads = True, due[1]
+            self._count = 0
+            if due[0]:
+                self._address = 0
+        else:
+            if self._count == 7:
+                self._running = False
+            self._count = (self._count + 1) % 8
+
+
+class Tail:
+    """Registers of `hw.array.tail.Tail`."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Begin] = deque()
+        self._done = 0
+        self.control: tuple[bool, int] = (False, 0)
+        self.ended = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether another command may start."""
+        return len(self._queue) < COMMANDS_IN_FLIGHT - 1
+
+    def tick(self, begin: Begin | None, arrives: bool) -> None:
+        """End the cycle in which column 0 had (or had not) a result at its bottom."""
+        if arrives and not self._queue:
+            raise RuntimeError("a result reached the bottom of column 0 without a command")
+        self.control = (arrives and self._queue[0].keep, self._done)
+        self.ended = False
+        if arrives:
+            self._done += 1
+            if self._done == self._queue[0].count:
+                self.ended = True
+                self._done = 0
+                self._queue.popleft()
+        if begin is not None:
+            self._queue.append(begin)

@@ -1,0 +1,173 @@
+"""Queues, semaphores and errors of a run, cycle by cycle (hw/control/sequencer.py)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.contract.isa import QUEUE_OF, SEMAPHORE_MAX, SEMAPHORES, ErrorCode, Opcode, Queue
+from nmsat.sim.control.fetch import Fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.dataflow.contract.registers import Launch
+
+QUEUE_DEPTH: Final = 4
+STARTED_DEPTH: Final = 16
+READERS: Final = (Queue.STORE, None, Queue.LOAD, Queue.VECTOR)
+WRITERS: Final = (Queue.STORE, Queue.VECTOR)
+"""As in `hw.control.sequencer`."""
+
+QUEUES: Final = tuple(range(len(Queue)))
+
+Failure = tuple[ErrorCode, int]
+"""Code of an error and the instruction it belongs to."""
+
+
+class Sequencer:
+    """Registers of `hw.control.sequencer.Sequencer`; its values stand for the present cycle.
+
+    busy, blocked: one bit per queue; finished: the run is over; instructions: handed to the queues so far. In every
+    cycle `offer` comes first, then `tick`.
+    """
+
+    def __init__(self, config: SatConfig, launch: Launch, words: Sequence[int]) -> None:
+        self.fetch = Fetch(config, launch, words)
+        self._empty = launch.program_count == 0
+        self._waiting: list[deque[tuple[Instruction, int]]] = [deque() for _ in QUEUES]
+        self._started: list[deque[tuple[Instruction, int]]] = [deque() for _ in QUEUES]
+        self._values = [0] * SEMAPHORES
+        self._above = 0
+        self._own: Failure | None = None
+        self.busy = self.blocked = 0
+        self.instructions = 0
+
+    @property
+    def finished(self) -> bool:
+        """END has been reached and nothing is left."""
+        fetch = self.fetch
+        if not fetch.valid or fetch.code is not ErrorCode.NONE or fetch.instruction is None:
+            return False
+        return fetch.instruction.opcode is Opcode.END and not self.busy and not any(self._waiting)
+
+    def failure(self, read: Failure | None, write: Failure | None) -> Failure | None:
+        """Return (code, index) of the error of this cycle; read, write: (code, client) that the ports show."""
+        if read is not None:
+            queue = READERS[read[1]]
+            return read[0], self.fetch.received if queue is None else self._oldest(queue)
+        if write is not None:
+            return write[0], self._oldest(WRITERS[write[1]])
+        return self._own
+
+    def offer(self, ready: Sequence[bool]) -> tuple[int, Instruction] | None:
+        """Return the queue and instruction that start in this cycle. ready: `start.ready` of the engines."""
+        blocked = self.blocked
+        for q in QUEUES:
+            waiting = self._waiting[q]
+            if waiting and not blocked >> q & 1 and ready[q] and len(self._started[q]) < STARTED_DEPTH:
+                return q, waiting[0][0]
+        return None
+
+    def tick(self, run: bool, granted: bool, arrives: bool, start: int, done: Sequence[int]) -> list[Instruction]:
+        """End the cycle and return what is done.
+
+        granted, arrives: of the fetch; start: queue whose instruction starts, -1 for none; done: queues of the engines
+        that show `done`.
+        """
+        take = self._dispatch(run)  # looks at the queues as they are in this cycle
+        finished: list[Instruction] = []
+        if start >= 0 or done:
+            finished = self._account(start, done)
+        if take >= 0:
+            fetch = self.fetch
+            assert fetch.instruction is not None
+            self._waiting[take].append((fetch.instruction, fetch.index))
+            self.instructions += 1
+        if take >= 0 or start >= 0 or done:
+            self._look()
+        self.fetch.tick(run, granted, arrives, take >= 0)
+        return finished
+
+    def _oldest(self, queue: Queue) -> int:
+        started = self._started[queue]
+        return started[0][1] if started else 0
+
+    def _dispatch(self, run: bool) -> int:
+        """Return the queue that takes an instruction, -1 for none; note errors that can be seen now."""
+        fetch = self.fetch
+        self._own = None
+        if not run:
+            return -1
+        if self._empty:
+            self._own = (ErrorCode.NO_END, 0)
+        if not fetch.valid:
+            return -1
+        if fetch.code is not ErrorCode.NONE:
+            self._own = (fetch.code, fetch.index)
+            return -1
+        assert fetch.instruction is not None
+        if fetch.instruction.opcode is not Opcode.END:
+            queue = QUEUE_OF[fetch.instruction.opcode]
+            if len(self._waiting[queue]) < QUEUE_DEPTH:
+                return queue
+        if not self.busy:
+            self._find_deadlock()
+        return -1
+
+    def _find_deadlock(self) -> None:
+        for q in QUEUES:
+            if self._waiting[q] and not self.blocked >> q & 1:
+                return
+        for q in QUEUES:
+            if self._waiting[q]:
+                self._own = (ErrorCode.DEADLOCK, self._waiting[q][0][1])
+                return
+
+    def _account(self, start: int, done: Sequence[int]) -> list[Instruction]:
+        """Lower and raise semaphores, move instructions."""
+        values = self._values
+        before = list(values)
+        finished: list[Instruction] = []
+        masks: list[tuple[int, int]] = []
+        for q in done:
+            instruction, index = self._started[q].popleft()
+            finished.append(instruction)
+            masks.append((instruction["signal"], index))
+            _add(values, instruction["signal"], 1)
+        if start >= 0:
+            instruction, index = self._waiting[start].popleft()
+            self._started[start].append((instruction, index))
+            _add(values, instruction["wait"], -1)
+        self._overflow(masks)
+        if values != before:
+            self._above = sum(1 << s for s in range(SEMAPHORES) if values[s])
+        return finished
+
+    def _overflow(self, masks: Sequence[tuple[int, int]]) -> None:
+        full = sum(1 << s for s in range(SEMAPHORES) if self._values[s] > SEMAPHORE_MAX)
+        if not full:
+            return
+        for s in range(SEMAPHORES):
+            self._values[s] = min(self._values[s], SEMAPHORE_MAX)
+        if self._own is None or self._own[0] is ErrorCode.DEADLOCK:
+            self._own = (ErrorCode.SEMAPHORE, next(index for mask, index in masks if mask & full))
+
+    def _look(self) -> None:
+        """Work out which queues wait, and which engines have an instruction."""
+        busy = blocked = 0
+        for q in QUEUES:
+            if self._started[q]:
+                busy |= 1 << q
+            if self._waiting[q] and self._waiting[q][0][0]["wait"] & ~self._above:
+                blocked |= 1 << q
+        self.busy, self.blocked = busy, blocked
+
+
+def _add(values: list[int], mask: int, step: int) -> None:
+    while mask:
+        low = mask & -mask
+        values[low.bit_length() - 1] += step
+        mask ^= low

@@ -1,0 +1,242 @@
+"""Model of the loader (hw/load/loader.py): which requests leave, when beats are written, when an instruction is done.
+
+It carries no data: what instructions do is computed elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.contract.isa import HALVES, ActMode, Instruction, Opcode
+from nmsat.dataflow.contract.timing import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES
+from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt, Place
+from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.parts.walk import MASK, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nmsat.dataflow.contract.config import SatConfig
+
+PAGE_BEATS: Final = 64
+"""Beats of 4 KiB, which no burst crosses."""
+
+Slot = tuple[Place, int, int]
+"""A beat of an instruction, its region and its offset."""
+
+
+def slots(config: SatConfig, instruction: Instruction) -> Iterator[Slot]:
+    """Yield the beats of a load in the order in which they are looked at; offsets of zeros mean nothing."""
+    if instruction.opcode == Opcode.LOAD_WGT:
+        return _weight_slots(instruction)
+    if instruction.opcode == Opcode.STAGE:
+        return _weight_slots(Instruction(Opcode.LOAD_WGT, {**instruction.fields, "blocks": 1, "inner_step": 1}))
+    if instruction["mode"] == ActMode.OS_COLUMNS:
+        return _column_slots(instruction)
+    steps = instruction["rows"]
+    if instruction["mode"] == ActMode.OS_ROWS:
+        steps = config.rows << instruction["log2_a"]
+    return _row_slots(instruction, steps)
+
+
+def _walk(instruction: Instruction) -> Walk:
+    fields = instruction.fields
+    return Walk(fields if instruction["windowed"] else {**fields, "width": 0})
+
+
+def _row_slots(instruction: Instruction, steps: int) -> Iterator[Slot]:
+    walk, region, rows = _walk(instruction), instruction["region"], instruction["rows"]
+    staged = bool(instruction["staged"])
+    beats = -(-instruction["k"] // HALVES)
+    for first in range(0, beats, LOAD_CHUNK):
+        behind = min(first + LOAD_CHUNK, beats)
+        walk.start()
+        for step in range(steps):
+            local = staged or not (step < rows and walk.inside)
+            for q in range(first, behind):
+                turn = q == behind - 1
+                chunk = turn and step == steps - 1
+                yield Place(local, turn, chunk, chunk and behind == beats), region, (walk.offset + q) & MASK
+            walk.advance()
+
+
+def _column_slots(instruction: Instruction) -> Iterator[Slot]:
+    walk, region, k = _walk(instruction), instruction["region"], instruction["k"]
+    staged = bool(instruction["staged"])
+    beats = -(-instruction["rows"] // HALVES)
+    group = 2 << instruction["log2_m_less_1"]
+    steps = -(-k // group) * group
+    for step in range(steps):
+        for q in range(beats):
+            turn = q == beats - 1
+            end = turn and step == steps - 1
+            local = staged or not (step < k and walk.inside)
+            yield Place(local, turn, end, end), region, (walk.offset + q) & MASK
+        walk.advance()
+
+
+def _weight_slots(instruction: Instruction) -> Iterator[Slot]:
+    at = instruction["at"]
+    steps = {"x_step": "inner_step", "y_step": "outer_step", "image_step": "block_step"}
+    sizes = {"width": "inner", "height": "outer"}
+    walk = Walk(
+        {"at": at, "line_at": at, "image_at": at, **{key: instruction[name] for key, name in (steps | sizes).items()}}
+    )
+    blocks = instruction["blocks"]
+    while blocks:
+        blocks -= walk.image_end
+        yield Place(False, walk.image_end, walk.image_end, blocks == 0), instruction["region"], walk.offset
+        walk.advance()
+
+
+class Loader:
+    """The loader between two clock edges; properties describe the present cycle, `tick` ends it."""
+
+    def __init__(self, config: SatConfig) -> None:
+        self._config = config
+        self._writers = dict.fromkeys(ActMode, LoadBeats) | {ActMode.OS_ROWS: LoadSets}
+        # requests: the instruction looked at, its present beat, the burst that grows, the one that stands
+        self._asking: Instruction | None = None
+        self._prepare = self._waiting = False
+        self._slots: Iterator[Slot] | None = None
+        self._slot: Slot | None = None
+        self._open: tuple[int, int] | None = None  # region, offset
+        self._beats, self._open_last = 0, False
+        self._request: Burst | None = None
+        # beats under way: what was asked for, how many have come
+        self._places: deque[Place] = deque()
+        self._queued = 0
+        self._now: Place | None = None  # the one that waits for its writer
+        self._hold = True  # the last beat of an instruction has left the places, the next has not begun
+        # writes: instructions that wait for it, the one that is written
+        self._ahead: deque[Instruction] = deque()
+        self._writing: Instruction | None = None
+        self._begin = self._written = self._done = False
+        self._writer: LoadSets | LoadBeats | LoadWgt | LoadStage | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether an instruction can start."""
+        return self._asking is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an instruction is inside: it has started and `done` has not been shown yet."""
+        if self._asking is not None or self._writing is not None or self._written or self._done:
+            return True
+        return bool(self._ahead)
+
+    @property
+    def request(self) -> Burst | None:
+        """The read request that stands."""
+        return self._request
+
+    @property
+    def done(self) -> bool:
+        """Whether the oldest instruction is done."""
+        return self._done
+
+    def tick(self, start: Instruction | None, granted: bool, arrives: bool) -> None:
+        """End the cycle. start: the instruction taken; granted: the request is accepted; arrives: a beat comes."""
+        if start is None and not self.busy:
+            return
+        room = len(self._places) < LOAD_PLACES
+        asking = self._asking
+        handed = self._waiting and len(self._ahead) < LOAD_AHEAD
+        begin = self._writing is None and bool(self._ahead)
+        ended = self._write()
+        self._queued += arrives
+        self._ask(room, granted, handed)
+        self._done, self._written = self._written, ended
+        if self._begin:
+            self._start_writer()
+            self._hold = False
+        self._begin = begin
+        if begin:
+            self._writing = self._ahead.popleft()
+        elif ended:
+            self._writing = self._writer = None
+        if handed:
+            assert asking is not None
+            self._ahead.append(asking)
+            self._waiting = False
+        if start is not None:
+            self._asking = start
+            self._prepare = self._waiting = True
+
+    def _write(self) -> bool:
+        """Hand a beat to the writer; return whether the last write of the instruction is in this cycle."""
+        writer, taken = self._writer, None
+        if writer is not None and writer.ready:
+            taken = self._now
+        if (self._now is None or taken is not None) and not self._hold:
+            self._now = self._pop()
+        elif taken is not None:
+            self._now = None
+        return False if writer is None else writer.tick(taken)
+
+    def _pop(self) -> Place | None:
+        """Return the next beat if it has come."""
+        if not self._places or not (self._places[0].local or self._queued):
+            return None
+        place = self._places.popleft()
+        self._queued -= not place.local
+        self._hold = place.last
+        return place
+
+    def _start_writer(self) -> None:
+        writing = self._writing
+        assert writing is not None
+        if writing.opcode == Opcode.LOAD_WGT:
+            self._writer = LoadWgt(self._config, writing)
+        elif writing.opcode == Opcode.STAGE:
+            self._writer = LoadStage()
+        else:
+            self._writer = self._writers[ActMode(writing["mode"])](self._config, writing)
+
+    def _ask(self, room: bool, granted: bool, handed: bool) -> None:
+        """Look at one more beat, let bursts grow."""
+        free = self._gather(room, granted)
+        was_active = self._slots is not None
+        if free:
+            self._slot = None
+            if self._slots is not None:
+                self._slot = next(self._slots)
+                if self._slot[0].last:
+                    self._slots = None
+        finished = not self._prepare and (not was_active or self._slots is None)
+        if self._prepare:
+            self._prepare = False
+            assert self._asking is not None
+            self._slots = slots(self._config, self._asking)
+        if finished and (handed or not self._waiting):
+            self._asking = None
+
+    def _gather(self, room: bool, granted: bool) -> bool:
+        """Give the present beat its place and join it to the burst; return whether the next one can come."""
+        slot, opened = self._slot, self._open
+        full = joins = closes = False
+        if opened is not None:
+            following = opened[1] + self._beats
+            full = self._open_last or self._beats == LOAD_BURST or following % PAGE_BEATS == 0
+            joins = not full and slot is not None and not slot[0].local and slot[2] == following
+            closes = (full or (slot is not None and not joins)) and (self._request is None or granted)
+        takes = slot is not None and room and (joins or closes or opened is None)
+        if closes:
+            assert opened is not None
+            self._request = Burst(*opened, self._beats)
+            self._open = None
+        elif granted:
+            self._request = None
+        if takes:
+            assert slot is not None
+            place = slot[0]
+            self._places.append(place)
+            if not place.local:
+                self._open_last = place.last
+                if joins:
+                    self._beats += 1
+                else:
+                    self._open, self._beats = slot[1:], 1
+        return takes or slot is None

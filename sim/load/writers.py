@@ -1,0 +1,177 @@
+"""Models of the loader's writers (hw/load/rows.py, hw/load/beats.py, hw/load/weights.py): when beats are taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.isa import Instruction
+
+PAIRS: Final = (LANES, HALVES)
+"""Columns of a beat: packed, dense."""
+
+SETS: Final = 2
+"""Sets of R tile rows that a writer holds besides the beats that leave."""
+
+
+class Place(NamedTuple):
+    """A beat on its way. local: it is zeros or staged, not read; turn, chunk, last: as `hw.load.ask.place_layout`."""
+
+    local: bool
+    turn: bool
+    chunk: bool
+    last: bool
+
+
+class LoadSets:
+    """Mode 0: chunks of R tile rows are collected, then written word by word."""
+
+    def __init__(self, config: SatConfig, instruction: Instruction) -> None:
+        m = 2 << instruction["log2_m_less_1"]
+        self._rows = config.rows
+        self._words = m // config.act_lanes
+        self._beat_groups = HALVES // m
+        self._groups = -(-instruction["k"] // m)
+        self._taking = True
+        # the set that comes: tile rows there, beats of the present one; sets that are there: beats of a row, last beat
+        self._at = self._place = 0
+        self._sets: deque[tuple[int, Place]] = deque()
+        # the set that leaves: beat of its tile rows, groups behind it and behind its chunk; the beat that leaves
+        self._number = 0
+        self._set_groups = self._groups
+        self._left = 0
+        self._play_last = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a beat can be taken."""
+        return self._taking and len(self._sets) < SETS
+
+    def tick(self, place: Place | None) -> bool:
+        """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
+        ended = self._left == 1 and self._play_last
+        moves = self._sets and self._left <= 1
+        if self._left:
+            self._left -= 1
+        if moves:
+            self._move()
+        if place is not None:
+            self._place += 1
+            if place.turn:
+                self._at += 1
+                if self._at == self._rows:
+                    self._sets.append((self._place, place))
+                    self._at = 0
+                self._place = 0
+            self._taking = not place.last
+        return ended
+
+    def _move(self) -> None:
+        """Begin to write the next beat of all tile rows of the set."""
+        count, end = self._sets[0]
+        self._left = self._words * min(self._beat_groups, self._set_groups)
+        self._set_groups -= self._beat_groups
+        self._number += 1
+        final = self._number == count
+        self._play_last = final and end.last
+        if final:
+            self._sets.popleft()
+            self._number = 0
+            if end.chunk:
+                self._groups = self._set_groups
+            self._set_groups = self._groups
+
+
+class LoadBeats:
+    """Modes 1 and 2: every beat is written at once."""
+
+    def __init__(self, config: SatConfig, instruction: Instruction) -> None:
+        columns = instruction["mode"] == ActMode.OS_COLUMNS
+        if columns:
+            self._cycles = min(1 << instruction["log2_a"], HALVES // config.rows)
+        else:
+            self._cycles = (2 << instruction["log2_m_less_1"]) // config.act_lanes
+        self._pairs = columns and config.act_lanes == 2
+        self._even = self._pairs
+        self._taking = True
+        self._left = 0
+        self._play_last = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a beat can be taken."""
+        return self._taking and (self._even or self._left <= 1)
+
+    def tick(self, place: Place | None) -> bool:
+        """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
+        ended = self._left == 1 and self._play_last
+        if self._left:
+            self._left -= 1
+        if place is not None:
+            if not self._even:
+                self._left, self._play_last = self._cycles, place.last
+            if place.turn and self._pairs:
+                self._even = not self._even
+            self._taking = not place.last
+        return ended
+
+
+class LoadStage:
+    """STAGE: a beat is written in every cycle."""
+
+    def __init__(self) -> None:
+        self._taking = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether a beat can be taken."""
+        return self._taking
+
+    def tick(self, place: Place | None) -> bool:
+        """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
+        if place is None:
+            return False
+        self._taking = not place.last
+        return place.last
+
+
+class LoadWgt:
+    """LOAD_WGT: every beat is written at once; fillers behind each block take no beat."""
+
+    def __init__(self, config: SatConfig, instruction: Instruction) -> None:
+        beat = max(1, PAIRS[instruction["dense"]] // config.columns)
+        self._cycles = min(beat, INTERLEAVE >> instruction["log2_a"])
+        self._pad = instruction["pad"]
+        self._taking = True
+        self._pads = 0
+        self._pad_last = False
+        self._left = 0
+        self._play_last = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a beat can be taken."""
+        return self._taking and not self._pads and self._left <= 1
+
+    def tick(self, place: Place | None) -> bool:
+        """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
+        free = self._left <= 1
+        ended = self._left == 1 and self._play_last
+        if self._left:
+            self._left -= 1
+        if place is not None:
+            self._left = self._cycles
+            self._play_last = place.last and not self._pad
+            if place.turn:
+                self._pads, self._pad_last = self._pad, place.last
+            self._taking = not place.last
+        elif self._pads and free:
+            self._pads -= 1
+            self._left = self._cycles
+            self._play_last = self._pad_last and not self._pads
+        return ended

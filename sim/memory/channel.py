@@ -1,0 +1,117 @@
+"""External memory cycle by cycle: the model behind `dataflow.cycles.memory`, shared with the AXI memory of the benches.
+
+Reads and writes cost the same (a DDR bus is half duplex). The model is deterministic: refresh, row misses and
+turn-around are in the efficiency.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nmsat.dataflow.cycles.memory import Bursts, MemoryTiming
+
+
+@dataclass
+class _Burst:
+    """A burst in flight: what it belongs to, its beats, when its data may start, when it started, beats given."""
+
+    tag: object
+    beats: int
+    ready: int
+    start: int = -1
+    given: int = 0
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A beat of data in one cycle: its burst's tag, its number within the burst, and whether it is the last."""
+
+    tag: object
+    number: int
+    last: bool
+
+
+@dataclass
+class Channel:
+    """One memory channel; call `request` any number of times, then `tick`, in every cycle.
+
+    Timing: a burst requested in cycle t has its first beat in cycle t + latency or later, its beat j in the cycle
+    before start + hold(j + 1). A request is taken while fewer than `outstanding` bursts are in flight; a burst leaves
+    with its last beat.
+    """
+
+    timing: MemoryTiming
+    cycle: int = 0
+    free: int = 0
+    _queue: deque[_Burst] = field(default_factory=deque)
+
+    @property
+    def in_flight(self) -> int:
+        """Bursts requested and not finished."""
+        return len(self._queue)
+
+    def request(self, beats: int, tag: object = None) -> bool:
+        """Ask for a burst in this cycle; False if the channel cannot take it yet. ValueError for an illegal length."""
+        if not 1 <= beats <= self.timing.burst_beats:
+            raise ValueError(f"beats is {beats!r}; a burst has from 1 to {self.timing.burst_beats}")
+        if len(self._queue) >= self.timing.outstanding:
+            return False
+        self._queue.append(_Burst(tag, beats, self.cycle + self.timing.latency))
+        return True
+
+    def tick(self) -> Beat | None:
+        """End the cycle; return the beat that it moved."""
+        beat = None
+        if self._queue:
+            head = self._queue[0]
+            if head.start < 0 and max(head.ready, self.free) <= self.cycle:
+                head.start = self.cycle
+            if head.start >= 0 and self.cycle + 1 == head.start + self.timing.hold(head.given + 1):
+                beat = Beat(head.tag, head.given, head.given + 1 == head.beats)
+                head.given += 1
+                if beat.last:
+                    self.free = self.cycle + 1
+                    self._queue.popleft()
+        self.cycle += 1
+        return beat
+
+
+class Memory:
+    """All channels; the bursts of a stream are dealt to them in turn."""
+
+    def __init__(self, timing: MemoryTiming) -> None:
+        self.channels = tuple(Channel(timing) for _ in range(timing.channels))
+
+    def tick(self) -> list[Beat | None]:
+        """End the cycle on all channels; return what each moved."""
+        return [channel.tick() for channel in self.channels]
+
+
+def run_transfer(timing: MemoryTiming, bursts: Sequence[tuple[int, int]]) -> int:
+    """Return the cycles of a transfer, counted on the stepped model: (number, beats) of bursts, dealt in turn.
+
+    Time grows with the cycles: for comparison with `dataflow.cycles.memory.transfer_cycles`.
+    """
+    memory = Memory(timing)
+    waiting: list[deque[int]] = [deque() for _ in memory.channels]
+    for number, beats in bursts:
+        for i in range(number):
+            waiting[i % timing.channels].append(beats)
+    cycle = 0
+    while any(waiting) or any(channel.in_flight for channel in memory.channels):
+        for channel, queue in zip(memory.channels, waiting, strict=True):
+            while queue and channel.request(queue[0]):
+                queue.popleft()
+        memory.tick()
+        cycle += 1
+    return cycle
+
+
+def busiest(timing: MemoryTiming, bursts: Sequence[tuple[int, int]]) -> list[Bursts]:
+    """Return (bursts, cycles each) of the channel that is dealt the most, for (number, beats) of bursts."""
+    return [(-(-number // timing.channels), timing.hold(beats)) for number, beats in bursts]

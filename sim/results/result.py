@@ -1,0 +1,153 @@
+"""The result of a simulation: rows that open, totals that are their sums."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmsat.algorithms.core.numeric import to_half
+from nmsat.dataflow.schedule.plan import layer_of
+from nmsat.sim.schedule.machine import CAUSES
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.sim.results.rows import Row
+
+OPERANDS = ("a", "w", "y")
+
+
+@dataclass(frozen=True)
+class HostTotals:
+    """Work of the host in a run: operators, scalar operations, bytes. Not in the cycles."""
+
+    operators: int = 0
+    operations: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """What a run took on one machine. Every total is the sum over `rows`.
+
+    config: the machine; rows: products and waits in order, without gap; macs_full: multiply-adds of the same work
+    with nothing left out; host: work beside; values: Y of every product, if they were asked for: float32[m, n], a
+    leading axis where count > 1.
+    """
+
+    config: SatConfig
+    rows: tuple[Row, ...]
+    macs_full: int
+    host: HostTotals = HostTotals()
+    values: tuple[np.ndarray, ...] = ()
+
+    @cached_property
+    def cycles(self) -> int:
+        """Cycles of the whole run."""
+        return sum(row.cycles for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole run."""
+        return self.cycles / (self.config.clock_mhz * 1e6)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-adds of kept elements."""
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def macs_skipped(self) -> int:
+        """Multiply-adds that sparsity left out of the products (padding of a kernel tap to whole groups included)."""
+        return sum(row.macs_skipped for row in self.rows)
+
+    @property
+    def bound(self) -> float:
+        """Speed-up over the run with nothing left out that no machine of equal peak can beat."""
+        return self.macs_full / self.macs if self.macs else float("inf")
+
+    @property
+    def utilization(self) -> float:
+        """Multiply-adds / (cycles x elements)."""
+        return self.macs / (self.cycles * self.config.elements) if self.cycles else 0.0
+
+    @cached_property
+    def causes(self) -> dict[str, int]:
+        """Cycles by cause (`sim.schedule.machine.CAUSES`); they add up to `cycles`."""
+        total: Counter[str] = Counter()
+        for row in self.rows:
+            total.update(row.causes)
+        return {cause: total[cause] for cause in CAUSES}
+
+    @property
+    def stalls(self) -> dict[str, int]:
+        """Cycles in which no multiply-add issues, by cause."""
+        return {cause: cycles for cause, cycles in self.causes.items() if cause != "steps"}
+
+    @cached_property
+    def bytes(self) -> dict[str, int]:
+        """Bytes between external memory and chip by operand; 0 where operands are on chip."""
+        return {name: sum(getattr(row.memory, name) for row in self.rows) for name in OPERANDS}
+
+    @cached_property
+    def buffer_bytes(self) -> dict[str, int]:
+        """Bytes between the buffers and the array by operand."""
+        found = [row.buffers for row in self.rows]
+        return {name: sum(getattr(size, name) for size in found) for name in OPERANDS}
+
+    def special(self, *, half: bool = False) -> bool:
+        """Return whether a result is infinite or NaN: the sticky flag of the machine; half: results leave as binary16.
+
+        Raises ValueError for a run without values.
+        """
+        if not self.values:
+            raise ValueError("the run has no values; simulate with values=True")
+        found = (to_half(y) if half else y for y in self.values)
+        return not all(np.isfinite(y).all() for y in found)
+
+    def by(self, key: str) -> dict[str, int]:
+        """Cycles by 'stage', 'layer', 'name' or 'cause'; they add up to `cycles`."""
+        if key == "cause":
+            return self.causes
+        names = {
+            "stage": lambda row: row.stage,
+            "name": lambda row: row.name,
+            "layer": layer_of_row,
+        }
+        if key not in names:
+            raise ValueError(f"key is {key!r}; it must be 'stage', 'layer', 'name' or 'cause'")
+        total: dict[str, int] = {}
+        for row in self.rows:
+            what = names[key](row)
+            total[what] = total.get(what, 0) + row.cycles
+        return total
+
+    def table(self) -> list[dict[str, object]]:
+        """Return the rows as dictionaries, for `pandas.DataFrame(result.table())`."""
+        return [row.record() for row in self.rows]
+
+    def record(self) -> dict[str, object]:
+        """Return the totals as plain values, for JSON."""
+        return {
+            "config": self.config.name,
+            "cycles": self.cycles,
+            "seconds": self.seconds,
+            "macs": self.macs,
+            "macs_skipped": self.macs_skipped,
+            "utilization": self.utilization,
+            "causes": self.causes,
+            "stages": self.by("stage"),
+            "bytes": self.bytes,
+            "buffer_bytes": self.buffer_bytes,
+            "host_operators": self.host.operators,
+            "host_operations": self.host.operations,
+            "host_bytes": self.host.bytes,
+        }
+
+
+def layer_of_row(row: Row) -> str:
+    """Return the layer that a row belongs to: without phases, gradients of a product, and pruning of dY."""
+    return layer_of(row.name).removesuffix(".dy")

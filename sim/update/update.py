@@ -1,0 +1,120 @@
+"""When the update engine moves (hw/update/update.py): requests, beats, start and end of instructions, cycle by cycle.
+
+Values are those of `sim.update.values`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.sim.update.pregen_timing import LANES, PregenTiming
+from nmsat.sim.update.read import VectorRead
+from nmsat.sim.update.write import VectorWrite
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.sim.memory.read_port import Burst
+
+
+SETUP: Final = 3
+"""Cycles between the one that takes an instruction and the first one of its pass."""
+
+
+class _Pass:
+    """One instruction: the streams and pre-generation between them."""
+
+    def __init__(self, instruction: Instruction) -> None:
+        codes = [(instruction[f"{copy}_n_less_1"], instruction[f"{copy}_log2_m_less_1"]) for copy in ("ff", "bp")]
+        ff, bp = (Pattern(n + 1, 2 << m) for n, m in codes)
+        self._k, self._m = instruction["k"], ff.m
+        self._blocks = -(-instruction["n"] // LANES)
+        self._masked = instruction["use_mask"] == 1
+        self._row = self._block = self._place = 0
+        self._fed = self._flush = False
+        self._pregen = PregenTiming(self._k, instruction["n"], ff, bp if instruction["use_bp"] else None)
+        self.read = VectorRead(instruction, self._blocks, -(-self._k // ff.m))
+        self.write = VectorWrite(instruction, self._blocks)
+
+    def tick(self, granted: bool, arrives: bool, write_granted: bool, pulled: bool, acknowledged: bool) -> bool:
+        """End the cycle; return whether the instruction ends with it."""
+        pregen, read, write = self._pregen, self.read, self.write
+        drained = self._fed and pregen.idle
+        ends = self._flush and write.empty
+        moves = read.valid and pregen.ready
+        state, ff, bp = write.state_ready, write.ff_ready, write.bp_ready
+        write.tick(write_granted, pulled, acknowledged, self._flush, pregen)
+        pregen.tick(moves, state, ff, bp)
+        read.tick(granted, arrives, moves, moves and self._number())
+        self._flush = drained
+        return ends
+
+    def _number(self) -> bool:
+        """Count the row that is taken; return whether its mask is needed no more."""
+        last = self._row == self._k - 1
+        group = last or self._place == self._m - 1
+        self._place = 0 if group else self._place + 1
+        self._row = 0 if last else self._row + 1
+        self._block += last
+        self._fed = self._block == self._blocks
+        return group and self._masked
+
+
+class Vector:
+    """The update engine between two clock edges. done: an instruction has ended, for one cycle."""
+
+    def __init__(self, config: SatConfig) -> None:
+        for name in ("wuve_lanes", "sore_lanes"):
+            if getattr(config, name) != LANES:
+                raise ValueError(f"{name} is {getattr(config, name)!r}; the update engine works on beats of {LANES}")
+        self.done = False
+        self._starting: Instruction | None = None
+        self._setup = 0
+        self._pass: _Pass | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether an instruction can start in this cycle."""
+        return self._pass is None and self._starting is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an instruction is inside."""
+        return not self.ready
+
+    @property
+    def request(self) -> Burst | None:
+        """Read request that stands in this cycle."""
+        return None if self._pass is None else self._pass.read.request
+
+    @property
+    def write_request(self) -> Burst | None:
+        """Write request that stands in this cycle."""
+        return None if self._pass is None else self._pass.write.request
+
+    def tick(
+        self,
+        start: Instruction | None,
+        granted: bool,
+        arrives: bool,
+        write_granted: bool,
+        pulled: bool,
+        acknowledged: bool,
+    ) -> None:
+        """End the cycle.
+
+        start: instruction taken in this cycle; granted, arrives: read request accepted, beat here; write_granted,
+        pulled, acknowledged: write request accepted, beat taken, one more burst in memory.
+        """
+        self.done = False
+        if self._pass is not None:
+            if self._pass.tick(granted, arrives, write_granted, pulled, acknowledged):
+                self._pass = None
+                self.done = True
+        elif self._starting is not None:
+            self._setup += 1
+            if self._setup == SETUP:
+                self._pass, self._starting = _Pass(self._starting), None
+        elif start is not None:
+            self._starting, self._setup = start, 0

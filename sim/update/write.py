@@ -1,0 +1,111 @@
+"""When the write streams of the update engine move (hw/update/write.py), without data."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.update.read import BURST, DEPTH
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.sim.update.pregen_timing import PregenTiming
+
+STREAMS: Final = ("mask", "bp", "ff", "momenta", "weights")
+MASK, BP, FF, MOMENTA, WEIGHTS = range(5)
+
+WAITING: Final = 63
+"""Most bursts that memory has not yet acknowledged; the next one waits."""
+
+_OFFSETS: Final = (1 << 34) - 1
+
+
+class VectorWrite:
+    """The write streams of one pass between two clock edges. request: burst that stands on the port."""
+
+    def __init__(self, instruction: Instruction, blocks: int) -> None:
+        """Begin the pass of an UPDATE; blocks: of columns."""
+        at = instruction["w_at"]
+        copies = [instruction[f"{name}_at"] for name in STREAMS[:3]]
+        self.request: Burst | None = None
+        self._region = instruction["region"]
+        self._at = [*copies, (at + blocks * instruction["k"]) & _OFFSETS, at]
+        self._unasked = [0] * 5
+        self._level = [0] * 5
+        self._waiting = self._beat = 0
+        self._asking = False  # False: no stream can ask before another beat comes
+        self._order: deque[tuple[int, int]] = deque()  # stream and beats of the bursts whose beats wait
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is held and everything is acknowledged."""
+        return self._waiting == 0 and not any(self._unasked)
+
+    @property
+    def state_ready(self) -> bool:
+        """Whether new weights and momenta are taken."""
+        return self._level[WEIGHTS] != DEPTH and self._level[MOMENTA] != DEPTH
+
+    @property
+    def ff_ready(self) -> bool:
+        """Whether a slot of W_ff is taken."""
+        return self._level[FF] != DEPTH and self._level[MASK] != DEPTH
+
+    @property
+    def bp_ready(self) -> bool:
+        """Whether a slot of W_bp is taken."""
+        return self._level[BP] != DEPTH
+
+    def tick(self, granted: bool, pulled: bool, acknowledged: bool, flush: bool, pregen: PregenTiming) -> None:
+        """End the cycle. granted, pulled, acknowledged: the port; flush: nothing more comes; pregen: in this cycle."""
+        if self.request is None or granted:
+            self.request = None
+            if (self._asking or flush) and self._waiting != WAITING:
+                self._ask(flush)
+        if acknowledged:
+            self._waiting -= 1
+        arriving = self._arriving(pregen)
+        if pulled:
+            self._pull()
+        for stream in arriving:
+            self._asking = True
+            self._level[stream] += 1
+            self._unasked[stream] += 1
+
+    def _arriving(self, pregen: PregenTiming) -> list[int]:
+        arriving: list[int] = []
+        if pregen.state and self.state_ready:
+            arriving += (MOMENTA, WEIGHTS)
+        if pregen.ff and self.ff_ready:
+            arriving += (FF, MASK) if pregen.ff_last else (FF,)
+        if pregen.bp and self.bp_ready:
+            arriving.append(BP)
+        return arriving
+
+    def _pull(self) -> None:
+        stream, beats = self._order[0]
+        self._level[stream] -= 1
+        self._beat += 1
+        if self._beat == beats:
+            self._order.popleft()
+            self._beat = 0
+
+    def _ask(self, flush: bool) -> None:
+        """Put the first burst that is whole, or all that is left of its stream, on the port."""
+        for stream, held in enumerate(self._unasked):
+            if held == 0:
+                continue
+            at = self._at[stream]
+            size = BURST - at % BURST
+            if held < size:
+                if not flush:
+                    continue
+                size = held
+            self.request = Burst(self._region, at, size)
+            self._order.append((stream, size))
+            self._unasked[stream] -= size
+            self._at[stream] = (at + size) & _OFFSETS
+            self._waiting += 1
+            return
+        self._asking = False

@@ -1,0 +1,107 @@
+"""Model of the weight-update engine (hw/update/wuve.py): exact values and exact cycles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmsat.algorithms.core.numeric import canonical, to_half
+from nmsat.algorithms.training.optim import SgdConstants, sgd_update
+from nmsat.sim.parts.result_queue import ResultQueue
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """One beat in, all arrays [lanes]: w, v float32; g float16; kept (mask_ff), present bool. last, end: passed on."""
+
+    w: NDArray[np.float32]
+    v: NDArray[np.float32]
+    g: NDArray[np.float16]
+    kept: NDArray[np.bool_]
+    present: NDArray[np.bool_]
+    last: bool = False
+    end: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Updated:
+    """One beat out, all arrays [lanes]: w, v float32; half float16, w rounded; present bool; last, end."""
+
+    w: NDArray[np.float32]
+    v: NDArray[np.float32]
+    half: NDArray[np.float16]
+    present: NDArray[np.bool_]
+    last: bool = False
+    end: bool = False
+
+
+def latency(multiply_stages: int = 4, add_stages: int = 4, round_stages: int = 2) -> int:
+    """Return the cycles from the beat that enters to its result on the output."""
+    return 3 + 2 * multiply_stages + 4 * add_stages + round_stages
+
+
+def update_cycles(beats: int, cycles: int | None = None) -> int:
+    """Return the cycles from the first beat in to the last result out, without gaps; cycles: latency of the engine."""
+    return beats + (latency() if cycles is None else cycles)
+
+
+def update(
+    w: NDArray[np.float32],
+    v: NDArray[np.float32],
+    g: NDArray[np.float16],
+    kept: NDArray[np.bool_],
+    constants: SgdConstants,
+    hold: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the new weights and momenta, element by element; all arrays have one shape.
+
+    With `hold`, and where the gradient is infinite or NaN, both stay (a NaN weight becomes canonical). Source:
+    docs/arithmetic.md, "Weight update"; docs/vector_engines.md for the suppression.
+    """
+    new_w, new_v = sgd_update(w, v, g, constants, kept)
+    stay = hold | ~np.isfinite(g)
+    return np.where(stay, canonical(w.copy()), new_w), np.where(stay, v, new_v)
+
+
+class Wuve:
+    """The engine between two clock edges; see `sim.parts.stream.StreamEngine`.
+
+    constants, hold: run-time settings; cycles: latency. overflow: the sticky flag.
+    """
+
+    def __init__(self, constants: SgdConstants, hold: bool = False, cycles: int | None = None) -> None:
+        self.overflow = False
+        self._constants = constants
+        self._hold = hold
+        self._queue: ResultQueue[Updated] = ResultQueue((latency() if cycles is None else cycles) - 1)
+        self._rising = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether no beat is inside."""
+        return self._queue.idle
+
+    @property
+    def output(self) -> Updated | None:
+        """What stands on the output stream."""
+        return self._queue.output
+
+    def ready(self, taken: bool) -> bool:
+        """Return the ready signal of the input."""
+        del taken  # the queue answers from its own state
+        return self._queue.ready
+
+    def clock(self, beat: Update | None, taken: bool, clear: bool = False) -> None:
+        """Pass one clock edge; clear: lower the overflow flag, unless it rises in this cycle."""
+        self.overflow = self._rising or (self.overflow and not clear)
+        self._rising = beat is not None and bool((~np.isfinite(beat.g) & beat.present).any())
+        self._queue.clock(None if beat is None else self._updated(beat), taken)
+
+    def _updated(self, beat: Update) -> Updated:
+        w, v = update(beat.w, beat.v, beat.g, beat.kept, self._constants, self._hold)
+        return Updated(w, v, to_half(w), beat.present, beat.last, beat.end)

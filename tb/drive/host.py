@@ -1,0 +1,111 @@
+"""Bench of the whole machine: what a host does, inside a simulation of the RTL."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge, with_timeout
+
+from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.registers import COUNTERS, Command, Status
+from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.sim.sat import Report
+from nmsat.tb.drive.axi_lite import Lite
+from nmsat.tb.drive.axi_memory import ModelMemory, Space, random_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.registers import Launch
+
+PERIOD_NS: Final = 10
+LIMIT: Final = 50_000_000
+"""Cycles after which a run is given up."""
+
+
+class Machine:
+    """The RTL behind its two AXI ports.
+
+    Parameters: dut: a model of `hw.sat.Sat`; pauses: None for the memory of the simulator, else the share of paused
+    cycles of a random memory; seed: of the random memory. Call `start` first.
+    """
+
+    def __init__(self, dut: Any, config: SatConfig, *, pauses: float | None = None, seed: int = 0) -> None:
+        self.dut = dut
+        self.config = config
+        self._pauses = pauses
+        self._seed = seed
+        self._space = Space()
+        self._loaded: dict[str, int] = {}
+        self._lite: Lite
+
+    async def start(self) -> None:
+        """Start clock and memory, leave reset."""
+        dut = self.dut
+        dut.rst.value = 1
+        Clock(dut.clk, PERIOD_NS, "ns").start()
+        self._lite = Lite(dut, dut.clk)
+        if self._pauses is None:
+            timing = memory_timing(self.config.memory, self.config.clock_mhz)
+            cocotb.start_soon(ModelMemory(dut, dut.clk, timing, self._space).run())
+        else:
+            random_memory(dut, dut.clk, self._space, random.Random(self._seed), self._pauses)
+        for _ in range(3):
+            await RisingEdge(dut.clk)
+        dut.rst.value = 0
+        await RisingEdge(dut.clk)
+        await self._lite.write("interrupt", 1)
+
+    @property
+    def registers(self) -> Lite:
+        """Access to the registers."""
+        return self._lite
+
+    async def run(
+        self,
+        settings: Launch,
+        regions: Sequence[NDArray[np.uint8]],
+        faults: frozenset[int] = frozenset(),
+        *,
+        limit: int = LIMIT,
+    ) -> Report:
+        """Run a program to its end and return what the registers say; the arrays of the regions change in place."""
+        await self.begin(settings, regions, faults)
+        await with_timeout(RisingEdge(self.dut.interrupt), limit * PERIOD_NS, "ns")
+        return await self.report()
+
+    async def begin(
+        self, settings: Launch, regions: Sequence[NDArray[np.uint8]], faults: frozenset[int] = frozenset()
+    ) -> None:
+        """Set registers that differ from the run before, and start."""
+        self._space.open(settings, regions, faults)
+        for name, value in settings.writes().items():
+            if self._loaded.get(name) != value:
+                await self._lite.write(name, value)
+                self._loaded[name] = value
+        await self._lite.write("command", Command.START)
+
+    def forget(self) -> None:
+        """Write all registers again before the next run."""
+        self._loaded = {}
+
+    async def report(self) -> Report:
+        """Return what the registers say about the last run."""
+        assert self._space.wrong is None, self._space.wrong
+        for _ in range(3):  # counters lag
+            await RisingEdge(self.dut.clk)
+        read = self._lite.read
+        status = await read("status")
+        assert status & Status.DONE, f"status is {status:#x} after the interrupt"
+        code, index = ErrorCode(await read("error_code")), await read("error_index")
+        assert bool(status & Status.ERROR) == (code is not ErrorCode.NONE), f"status {status:#x}, code {code!r}"
+        counters = {name: await read(name) + (await read(f"{name}_high") << 32) for name in COUNTERS}
+        await self._lite.write("status", Status.DONE)
+        return Report(counters, code, index, bool(status & Status.SPECIAL), bool(status & Status.OVERFLOW))

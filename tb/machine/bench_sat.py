@@ -1,0 +1,183 @@
+"""Bench of the whole machine: registers, soft reset, errors of memory and of programs.
+
+Job: config (name), first, count. Random programs with their values are in `tb.machine.bench_runs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import cocotb
+import numpy as np
+from cocotb.triggers import ClockCycles
+
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode
+from nmsat.dataflow.contract.registers import REGISTERS, Access, Command, Status, configuration
+from nmsat.sim.sat import Sat, launch, program_words
+from nmsat.tb.drive.host import Machine
+from nmsat.tb.machine.fuzz import fuzzed_job
+from nmsat.tb.machine.jobs import random_job
+from nmsat.tb.run.jobs import load_job, save_result
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.registers import Launch
+    from nmsat.sim.sat import Report
+    from nmsat.tb.drive.axi_lite import Lite
+
+SLVERR: Final = 2
+
+
+async def machine(dut: Any, job: dict[str, Any]) -> tuple[Machine, SatConfig]:
+    """Return the machine of a job, out of reset."""
+    config = preset(str(job["config"]))
+    found = Machine(dut, config)
+    await found.start()
+    return found, config
+
+
+def compare(found: Report, expected: Report, what: str) -> None:
+    """Compare how two runs ended, and every counter."""
+    ends = [(report.error.name, report.error_index) for report in (found, expected)]
+    assert ends[0] == ends[1], f"{what}: ended in {ends[0]}, the model says {ends[1]}"
+    for name, value in expected.counters.items():
+        assert found.counters[name] == value, f"{what}: {name} is {found.counters[name]}, the model says {value}"
+
+
+@cocotb.test()
+async def registers(dut: Any) -> None:
+    """Every register, what may not be written, what does not exist."""
+    host, config = await machine(dut, load_job())
+    lite = host.registers
+    for name, value in configuration(config).items():
+        assert await lite.read(name) == value, name
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    for register in REGISTERS.values():
+        if register.access is Access.READ:
+            assert await lite.write_word(register.address, 1) == SLVERR, register.name
+    written = await _write_settings(lite, rng)
+    for name, value in written.items():
+        assert await lite.read(name) == value, name
+    known = {register.address for register in REGISTERS.values()}
+    for address in range(0, 4096, 4):
+        if address not in known:
+            assert await lite.read_word(address) == (0, SLVERR), hex(address)
+            assert await lite.write_word(address, 1) == SLVERR, hex(address)
+    assert await lite.write_word(REGISTERS["program_at"].address, 0, strobe=7) == SLVERR
+    assert await lite.read("program_at") == written["program_at"]
+    assert await lite.read("status") == Status.IDLE
+    save_result(registers=len(known))
+
+
+async def _write_settings(lite: Lite, rng: np.random.Generator) -> dict[str, int]:
+    """Write random values to all settings; return what must be read."""
+    written = {}
+    for name, register in REGISTERS.items():
+        if register.access is Access.SETTING:
+            value = int(rng.integers(1 << 32))
+            await lite.write(name, value)
+            written[name] = value >> register.low << register.low & ((1 << (register.low + register.bits)) - 1)
+    return written
+
+
+@cocotb.test()
+async def soft_reset(dut: Any) -> None:
+    """Runs that the host ends at any time, each followed by a whole run that must be as if nothing had been."""
+    job = load_job()
+    host, config = await machine(dut, job)
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    model, cut = Sat(config), 0
+    for seed in _short_jobs(config, int(job["first"]), int(job["count"])):
+        drawn, expected = random_job(config, seed), random_job(config, seed)
+        report = model.run(launch(expected.image.regions, expected.place), expected.image.regions)
+        settings = launch(drawn.image.regions, drawn.place)
+        await host.begin(settings, [region.copy() for region in drawn.image.regions])
+        await ClockCycles(dut.clk, int(rng.integers(1, report.cycles)))
+        assert await host.registers.write_word(REGISTERS["program_count"].address, 0) == SLVERR or await _idle(host)
+        if not await _idle(host):
+            await host.registers.write("command", Command.START)  # nothing may come of it
+            cut += 1
+        await host.registers.write("command", Command.RESET)
+        while not await _idle(host):
+            pass
+        assert await host.registers.read("status") == Status.IDLE
+        assert await host.registers.read("error_code") == ErrorCode.NONE
+        assert int(dut.interrupt.value) == 0
+        host.forget()
+        compare(await host.run(settings, drawn.image.regions), report, f"seed {seed} after a reset")
+        for mine, theirs in zip(drawn.image.regions, expected.image.regions, strict=True):
+            assert np.array_equal(mine, theirs), f"seed {seed}: memory differs after a reset"
+    save_result(cut=cut)
+
+
+async def _idle(host: Machine) -> bool:
+    return bool(await host.registers.read("status") & Status.IDLE)
+
+
+@cocotb.test()
+async def faults(dut: Any) -> None:
+    """Memory that answers with errors, regions that are closed, cut or not writable: ends as the model says."""
+    job = load_job()
+    host, config = await machine(dut, job)
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    ends: dict[str, int] = {}
+    for seed in _short_jobs(config, int(job["first"]), int(job["count"])):
+        drawn = random_job(config, seed)
+        regions = drawn.image.regions
+        words = program_words(regions, launch(regions, drawn.place))
+        for _ in range(4):
+            settings, bad = _spoil(rng, launch(regions, drawn.place))
+            report = Sat(config, faults=bad).time(settings, words)
+            found = await host.run(settings, [region.copy() for region in regions], bad)
+            compare(found, report, f"seed {seed}, {len(bad)} faulty beats, {settings}")
+            ends[found.error.name] = ends.get(found.error.name, 0) + 1
+    save_result(ends=ends)
+
+
+def _spoil(rng: np.random.Generator, settings: Launch) -> tuple[Launch, frozenset[int]]:
+    """Return the settings with a region changed, or the same with faulty beats."""
+    number = int(rng.integers(len(settings.regions)))
+    region = settings.regions[number]
+    assert region is not None
+    first = region.base // BEAT_BYTES
+    draw = rng.random()
+    if draw < 0.6:
+        return settings, frozenset(int(first + rng.integers(region.size)) for _ in range(int(rng.integers(1, 40))))
+    if draw < 0.7:
+        changed = None
+    elif draw < 0.8:
+        changed = replace(region, writable=False)
+    else:
+        changed = replace(region, size=int(rng.integers(region.size)))
+    regions = tuple(changed if i == number else other for i, other in enumerate(settings.regions))
+    return replace(settings, regions=regions), frozenset()
+
+
+@cocotb.test()
+async def hostile(dut: Any) -> None:
+    """Damaged programs: ends, cycles and counters are those of the model."""
+    job = load_job()
+    host, config = await machine(dut, job)
+    ends: dict[str, int] = {}
+    for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
+        drawn = fuzzed_job(config, seed)
+        regions = drawn.image.regions
+        settings = launch(regions, drawn.place)
+        report = Sat(config).time(settings, program_words(regions, settings))
+        compare(await host.run(settings, regions), report, f"seed {seed} ({drawn.what})")
+        ends[report.error.name] = ends.get(report.error.name, 0) + 1
+    save_result(ends=ends)
+
+
+def _short_jobs(config: SatConfig, first: int, count: int) -> list[int]:
+    """Return seeds of random jobs that do not take long."""
+    seeds = []
+    for seed in range(first, first + 20 * count):
+        drawn = random_job(config, seed)
+        if drawn.place.beats <= 60:
+            seeds.append(seed)
+        if len(seeds) == count:
+            break
+    return seeds

@@ -1,0 +1,238 @@
+"""Bench of the memory ports: RTL against sim.memory.read_port and sim.memory.write_port in every cycle. Job: kind,
+cycles, resets."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import cocotb
+import numpy as np
+from cocotb.triggers import Timer
+
+from nmsat.dataflow.contract.isa import REGIONS
+from nmsat.dataflow.contract.registers import Region
+from nmsat.sim.memory.read_port import Burst, ReadPort
+from nmsat.sim.memory.write_port import WritePort
+from nmsat.tb.run.jobs import load_job, save_result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REGION_BITS: Final = 88
+"""Bits of a region: pages, size, rights."""
+
+READERS: Final = 4
+WRITERS: Final = 2
+
+
+def regions_word(regions: Sequence[Region | None]) -> int:
+    """Return the regions as the port `regions` has them."""
+    word = 0
+    for i, region in enumerate(regions):
+        if region is not None:
+            bits = region.base >> 12 | region.size << 52 | 1 << 86 | int(region.writable) << 87
+            word |= bits << (REGION_BITS * i)
+    return word
+
+
+def burst_word(burst: Burst) -> int:
+    """Return the payload of a request."""
+    return burst.region | burst.offset << 2 | (burst.beats - 1) << 36
+
+
+def random_regions(rng: np.random.Generator) -> list[Region | None]:
+    """Return four regions, some closed or not writable."""
+    return [
+        Region(int(rng.integers(1, 1 << 40)) << 12, int(rng.integers(64, 1 << 20)), bool(rng.random() < 0.7))
+        if rng.random() < 0.8
+        else None
+        for _ in range(REGIONS)
+    ]
+
+
+def random_burst(rng: np.random.Generator, regions: Sequence[Region | None], wrong: float, *, write: bool) -> Burst:
+    """Return a burst within a region, with probability `wrong` anywhere."""
+    beats = int(rng.integers(1, 17))
+    right = [i for i, region in enumerate(regions) if region is not None and (region.writable or not write)]
+    if not right or rng.random() < wrong:
+        region = int(rng.integers(REGIONS))
+        size = regions[region].size if regions[region] is not None else 100  # type: ignore[union-attr]
+        return Burst(region, max(0, size + int(rng.integers(-20, 5))), beats)
+    region = int(rng.choice(right))
+    size = regions[region].size  # type: ignore[union-attr]
+    return Burst(region, int(rng.integers(0, size - beats + 1)), beats)
+
+
+class Bench:
+    """What both ports have in common: clients that ask, addresses, errors."""
+
+    def __init__(self, dut: Any, rng: np.random.Generator, *, write: bool) -> None:
+        self.dut = dut
+        self.rng = rng
+        self.write = write
+        self.clients = WRITERS if write else READERS
+        self.channel = "aw" if write else "ar"
+        self.cycle = self.errors = self.bursts = self.beats = 0
+        self.port: Any = None
+        self.under_way: deque[int] = deque()
+
+    async def reset(self) -> None:
+        """Reset with new regions and a fresh model."""
+        dut, rng = self.dut, self.rng
+        dut.clk.value = 0
+        dut.rst.value = 1
+        self.regions = random_regions(rng)
+        self.requests: list[Burst | None] = [None] * self.clients
+        self.ask, self.ready, self.move, self.wrong = (float(rng.choice([0.1, 0.5, 0.9])) for _ in range(4))
+        self.wrong = float(rng.choice([0.0, 0.02, 0.1]))
+        self.port = WritePort(self.regions) if self.write else ReadPort(self.regions)
+        self.under_way.clear()
+        dut.regions.value = regions_word(self.regions)
+        for i in range(self.clients):
+            getattr(dut, f"clients__{i}__request__valid").value = 0
+        self.idle_inputs()
+        for _ in range(2):
+            await self.clock()
+        dut.rst.value = 0
+
+    def idle_inputs(self) -> None:
+        """Nothing from memory."""
+        for name in ("bvalid", "wready") if self.write else ("rvalid",):
+            getattr(self.dut, f"axi__{name}").value = 0
+
+    async def clock(self) -> None:
+        """Pass the edge of the clock."""
+        await Timer(4, "ns")
+        self.dut.clk.value = 1
+        await Timer(4, "ns")
+        self.dut.clk.value = 0
+
+    def chance(self, share: float) -> bool:
+        """Return True with this probability."""
+        return bool(self.rng.random() < share)
+
+    def offer(self) -> None:
+        """Let clients ask; a request stands until it is accepted."""
+        for i in range(self.clients):
+            if self.requests[i] is None and self.chance(self.ask):
+                burst = random_burst(self.rng, self.regions, self.wrong, write=self.write)
+                self.requests[i] = burst
+                getattr(self.dut, f"clients__{i}__request__payload").value = burst_word(burst)
+            getattr(self.dut, f"clients__{i}__request__valid").value = int(self.requests[i] is not None)
+
+    def expect(self, **values: int) -> None:
+        """Compare output ports with the model."""
+        for name, value in values.items():
+            got = int(getattr(self.dut, name).value)
+            assert got == value, f"cycle {self.cycle}: {name} is {got:#x}, the model says {value:#x}"
+
+    def expect_common(self, chosen: int) -> None:
+        """Compare the address channel, who is accepted, idle and error."""
+        port, channel = self.port, self.channel
+        self.expect(
+            idle=int(port.idle), bursts=int(chosen >= 0), **{f"axi__{channel}valid": int(port.address is not None)}
+        )
+        self.expect(**{f"clients__{i}__request__ready": int(chosen == i) for i in range(self.clients)})
+        if port.address is not None:
+            region = self.regions[port.address.region]
+            assert region is not None
+            address = (region.base + 64 * port.address.offset) % (1 << 64)
+            self.expect(**{f"axi__{channel}addr": address, f"axi__{channel}len": port.address.beats - 1})
+        error = int(self.dut.error.value)
+        wanted = 0 if port.error is None else 1 | int(port.error[0]) << 1 | port.error[1] << 5
+        assert error == wanted or (not wanted and not error & 1), f"cycle {self.cycle}: error {error:#x}, {port.error}"
+        self.errors += wanted != 0
+
+    def common_inputs(self) -> tuple[bool, bool]:
+        """Drive and return `ready` of the address channel and `halt`."""
+        ready, halt = self.chance(self.ready), self.chance(0.02)
+        getattr(self.dut, f"axi__{self.channel}ready").value = int(ready)
+        self.dut.halt.value = int(halt)
+        return ready, halt
+
+    async def step_read(self) -> None:
+        """Pass one cycle of the read port."""
+        dut, port = self.dut, self.port
+        self.offer()
+        ready, halt = self.common_inputs()
+        arrives = bool(self.under_way) and self.chance(self.move)
+        last = arrives and self.under_way[0] == 1
+        fault = arrives and self.chance(self.wrong / 10)
+        data = int.from_bytes(self.rng.bytes(64), "little")
+        for name, value in {"rvalid": arrives, "rlast": last, "rdata": data, "rresp": 2 * fault}.items():
+            getattr(dut, f"axi__{name}").value = int(value)
+        await Timer(2, "ns")
+        chosen = port.choose(self.requests, ready, halt)
+        self.expect_common(chosen)
+        self.expect(beats=int(arrives))
+        self.expect(**{f"clients__{i}__valid": int(port.client == i) for i in range(self.clients)})
+        if port.client >= 0:
+            self.expect(**{f"clients__{port.client}__data": self.shown})
+        self.shown = data
+        if port.address is not None and ready:
+            self.under_way.append(port.address.beats)
+        if arrives:
+            self.beats += 1
+            self.under_way[0] -= 1
+            if last:
+                self.under_way.popleft()
+        port.tick(ready, arrives, last, fault)
+        self.accept(chosen)
+        await self.clock()
+
+    async def step_write(self) -> None:
+        """Pass one cycle of the write port."""
+        dut, port = self.dut, self.port
+        self.offer()
+        ready, halt = self.common_inputs()
+        data = [int.from_bytes(self.rng.bytes(64), "little") for _ in range(self.clients)]
+        strobe = [int.from_bytes(self.rng.bytes(8), "little") for _ in range(self.clients)]
+        for i in range(self.clients):
+            getattr(dut, f"clients__{i}__data").value = data[i]
+            getattr(dut, f"clients__{i}__strobe").value = strobe[i]
+        takes = self.chance(self.move)
+        answered = bool(self.under_way) and self.chance(self.move)
+        fault = answered and self.chance(self.wrong)
+        for name, value in {"wready": takes, "bvalid": answered, "bresp": 2 * fault}.items():
+            getattr(dut, f"axi__{name}").value = int(value)
+        await Timer(2, "ns")
+        chosen = port.choose(self.requests, ready, halt)
+        client = port.client
+        taken = takes and client >= 0
+        self.expect_common(chosen)
+        self.expect(axi__wvalid=int(client >= 0), beats=int(taken))
+        self.expect(**{f"clients__{i}__pull": int(taken and client == i) for i in range(self.clients)})
+        self.expect(**{f"clients__{i}__acknowledged": int(port.told == i) for i in range(self.clients)})
+        if client >= 0:
+            last = port.last
+            self.expect(axi__wdata=data[client], axi__wstrb=strobe[client], axi__wlast=int(last))
+            if taken:
+                self.beats += 1
+                if last:
+                    self.under_way.append(1)
+        if answered:
+            self.under_way.popleft()
+        port.tick(ready, taken, answered, fault)
+        self.accept(chosen)
+        await self.clock()
+
+    def accept(self, chosen: int) -> None:
+        """Note which request has left."""
+        if chosen >= 0:
+            self.requests[chosen] = None
+            self.bursts += 1
+        self.cycle += 1
+
+
+@cocotb.test()
+async def against_model(dut: Any) -> None:
+    """Random bursts, some outside their regions, errors of memory, pauses everywhere, resets at any time."""
+    job = load_job()
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    bench = Bench(dut, rng, write=bool(job["write"]))
+    for _ in range(job["runs"]):
+        await bench.reset()
+        for _ in range(int(rng.integers(10, job["cycles"]))):
+            await (bench.step_write() if bench.write else bench.step_read())
+    save_result(cycles=bench.cycle, errors=bench.errors, bursts=bench.bursts, beats=bench.beats)

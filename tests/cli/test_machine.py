@@ -1,0 +1,85 @@
+"""`nmsat program`, `verify`, `verify fuzz` and the backends of `train`: answers and refusals."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import nmsat
+from nmsat.algorithms.core.nm import pack
+from nmsat.algorithms.core.numeric import ordered_dot_packed, to_half
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.program.listing import disassemble, listing, read_listing
+from nmsat.reports.work.program import matrix_program, run_on_simulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    assert nmsat.main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_program_of_a_convolution(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["program", "16", "144", "8", "--pattern", "2:8", "--conv", "1,8,8,16,3,2,1", "--config", "tiny"]
+    found = answer(capsys, *words, "--out", str(tmp_path / "p"))
+    assert found["cycles"] == found["counters"]["cycles"] > found["macs"] / 16
+    program = (tmp_path / "p" / "program.bin").read_bytes()
+    text = (tmp_path / "p" / "program.txt").read_text(encoding="utf-8")
+    assert read_listing(text).encode() == program
+    assert listing(disassemble(program)).count("\n") == found["instructions"]
+    assert len(json.loads((tmp_path / "p" / "program.json").read_text(encoding="utf-8"))) == found["instructions"]
+
+
+@pytest.mark.parametrize("extra", [[], ["--transposed"], ["--dataflow", "ws", "--pattern", "2:4"]])
+def test_program_of_a_matrix(capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
+    found = answer(capsys, "program", "20", "16", "17", *extra)
+    assert found["counters"]["steps"] > 0
+    assert found["dataflow"] == ("ws" if "ws" in extra else "os")
+
+
+def test_program_computes_the_product() -> None:
+    config = preset("small")
+    program = matrix_program(config, (30, 40, 20), None, None, 3)
+    run_on_simulator(config, program)
+    rng = np.random.default_rng(3)
+    w, a = (rng.standard_normal(shape).astype(np.float16) for shape in ((40, 20), (30, 40)))
+    assert np.array_equal(program.image.read_rows(program.result), to_half(ordered_dot_packed(a, pack(w, 4, 4))))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("program 16 144 8 --conv 1,8,8,16,3,2", "must be B,H,W,C,KERNEL,STRIDE,PADDING"),
+        ("program 16 145 8 --conv 1,8,8,16,3,2,1", "M, K are 16, 145; this convolution has 16, 144"),
+        ("program 16 27 8 --conv 1,8,8,3,3,2,1 --pattern 2:4", "3 channels do not fill groups of 4"),
+        ("program 8 8 8 --transposed --pattern 2:4", "--transposed reads two dense matrices"),
+        ("program 8 8 8 --transposed --dataflow ws", "a transposed operand runs output stationary"),
+        ("program 16777216 64 64", "limit is"),
+        ("verify --jobs 0", "whole number from 1"),
+        ("verify fuzz --programs x", "whole number from 1"),
+        ("train --network vgg --backend sim --arithmetic contract", "SAT trains Conv2d and Linear"),
+        ("train --network digits-sat --backend rtl --method mvue", "SAT runs dense, ste, sr-ste, sdwp and bdwp"),
+        ("train --network digits-sat --backend gpu", "invalid choice: 'gpu'"),
+    ],
+)
+def test_refusals(capsys: pytest.CaptureFixture[str], words: str, message: str) -> None:
+    assert nmsat.main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.strip().count("\n") == 0
+
+
+def test_training_on_the_simulator_continues(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["train", "--network", "digits-sat", "--backend", "sim", "--config", "small", "--steps", "1", "--out"]
+    first = answer(capsys, *words, str(tmp_path))
+    second = answer(capsys, *words, str(tmp_path))
+    plain = answer(capsys, "train", "--network", "digits-sat", "--steps", "2")
+    assert (first["step"], second["step"]) == (1, 2)
+    assert second["weights_sha256"] == plain["weights_sha256"]
+    assert second["losses_sha256"] == plain["losses_sha256"]
+    assert second["cycles_per_step"] == first["cycles_per_step"] > 0
