@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test regression engines lint lock clean
+.PHONY: demo test regression engines lint types lock clean
 
 demo: $(STAMP)
 	$(BIN)/nmsat demo
@@ -18,9 +18,15 @@ engines: $(STAMP)
 regression: $(STAMP)
 	$(BIN)/pytest -m "long"
 
-lint: $(STAMP)
+lint: $(STAMP) types
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
+
+# The type checker reads no __path__: links show it the folders as the package they are.
+types:
+	mkdir -p build/types/nmsat
+	ln -sfn ../../../nmsat.py build/types/nmsat/__init__.py
+	for folder in algorithms dataflow sim hw tb reports; do ln -sfn ../../../$$folder build/types/nmsat/$$folder; done
 
 # The editable install comes last and without build isolation: setuptools is pinned in the lock like everything else.
 $(STAMP): requirements.lock pyproject.toml

@@ -17,6 +17,12 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NoReturn
 
+# The folders beside this file are parts of this package: `nmsat.sim` is `sim/` (docs/architecture.md).
+# Imports look at __path__, importlib.resources at the spec.
+__path__ = [os.path.dirname(os.path.abspath(__file__))]  # noqa: PTH100, PTH120
+if __spec__ is not None:
+    __spec__.submodule_search_locations = __path__
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

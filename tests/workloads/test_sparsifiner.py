@@ -13,11 +13,10 @@ from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import VARIANTS, Variant, record
 from nmsat.algorithms.workloads.engine.transformer import top_groups, top_k
-from nmsat.algorithms.workloads.methods import sparsifiner
-from nmsat.algorithms.workloads.methods.sparsifiner import DEIT_S, SMALL, forward, pointer_images
+from nmsat.algorithms.workloads.methods.sparsifiner import DEIT_S, SMALL, Size, forward, pointer_images
 
 
-def _difference(size: sparsifiner.Size) -> float:
+def _difference(size: Size) -> float:
     """Largest difference of the logits with sparse and with dense attention, same parameters."""
     store, x, found = {}, pointer_images(size, 3)[0], []
     for mode in ("sparse", "dense"):
