@@ -59,7 +59,7 @@ COMMANDS: Final[dict[str, str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    from nmsat.reports.commands.base import InputError
+    from nmsat.reports.work.text import InputError
     from nmsat.tb.run.errors import BuildError, MissingToolError, SimulationError
 
     try:
@@ -83,13 +83,13 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one line, given by `main`."""
 
     def error(self, message: str) -> NoReturn:
-        from nmsat.reports.commands.base import InputError
+        from nmsat.reports.work.text import InputError
 
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def _dispatch(words: list[str]) -> int:
-    from nmsat.reports.commands.base import InputError
+    from nmsat.reports.work.text import InputError
 
     matches = [name for name in COMMANDS if words[: len(name.split())] == name.split()]
     if matches:

@@ -18,10 +18,10 @@ from nmsat.sim.load.loader import Loader
 from nmsat.sim.memory.channel import Channel
 from nmsat.sim.memory.read_port import ReadPort
 from nmsat.sim.memory.write_port import WritePort
+from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.store.store import Store
 from nmsat.sim.update.update import Vector
 from nmsat.sim.values import State, execute
-from nmsat.sim.work.training import ProgramRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

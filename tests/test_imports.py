@@ -1,4 +1,7 @@
-"""Imports run one way: algorithms <- dataflow <- sim, hw beside them, tb and reports on top, and never in a circle."""
+"""The law of the house: imports run one way, sibling rooms never meet, rooms have one name everywhere, no circles.
+
+Type hints count: an import for the type checker alone is an import here.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +13,92 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-ALLOWED: Final[dict[str, tuple[str, ...]]] = {
-    "algorithms": ("algorithms",),
-    "dataflow": ("dataflow", "algorithms"),
-    "sim": ("sim", "dataflow", "algorithms"),
-    # The circuit shares sizes, latencies and word layouts with the schedule, nothing else.
-    "hw": (
-        "hw",
-        "dataflow.config",
-        "dataflow.isa",
-        "dataflow.legal",
-        "dataflow.registers",
-        "dataflow.timing",
-        "dataflow.words",
+CONTRACT: Final = "dataflow.contract"
+CORE: Final = "algorithms.core"
+
+LAW: Final[dict[str, tuple[str, ...]]] = {
+    # What is computed. Knows nothing of hardware.
+    CORE: (),
+    "algorithms.methods": (CORE,),
+    "algorithms.layers": (CORE, "algorithms.methods"),
+    "algorithms.training": (CORE, "algorithms.methods", "algorithms.layers"),
+    "algorithms.pytorch": (CORE, "algorithms.methods"),
+    "algorithms.workloads.engine": (CORE, "algorithms.methods"),
+    "algorithms.workloads.methods": (CORE, "algorithms.methods", "algorithms.training", "algorithms.workloads.engine"),
+    # How it is cut, said and timed: a ladder.
+    CONTRACT: (),
+    "dataflow.cycles": (CONTRACT,),
+    "dataflow.mapping": (CORE, CONTRACT, "dataflow.cycles"),
+    "dataflow.network": (CORE, "algorithms.methods", CONTRACT, "dataflow.cycles", "dataflow.mapping"),
+    "dataflow.program": ("algorithms", CONTRACT, "dataflow.cycles", "dataflow.mapping", "dataflow.network"),
+    "dataflow.schedule": (CORE, "dataflow"),
+    # The circuit. It sees the contract and nothing else of the project.
+    "hw.parts": (CONTRACT,),
+    "hw.fp": (CONTRACT, "hw.parts"),
+    "hw.memory": (CONTRACT, "hw.parts"),
+    **{
+        f"hw.{room}": (CONTRACT, "hw.parts", "hw.fp", "hw.memory")
+        for room in ("array", "load", "store", "update", "control")
+    },
+    "hw.sat": (CONTRACT, "hw"),
+    "hw.release": (CONTRACT, "hw"),
+    # The machine. The same rooms.
+    "sim.parts": (CORE, CONTRACT),
+    "sim.memory": (CORE, CONTRACT, "dataflow.cycles", "sim.parts"),
+    **{
+        f"sim.{room}": ("algorithms", CONTRACT, "dataflow.cycles", "dataflow.mapping", "sim.parts", "sim.memory")
+        for room in ("array", "load", "store", "update", "control")
+    },
+    "sim.trace": (CORE, "dataflow", "sim.array", "sim.parts"),
+    "sim.values": (CORE, CONTRACT, "sim.update"),
+    "sim.results": (CORE, "dataflow"),
+    "sim.sat": (
+        "dataflow",
+        "sim.array",
+        "sim.load",
+        "sim.store",
+        "sim.update",
+        "sim.control",
+        "sim.memory",
+        "sim.parts",
+        "sim.values",
+        "sim.results",
     ),
-    "tb": ("tb", "hw", "sim", "dataflow", "algorithms"),
-    "reports": ("reports", "tb", "hw", "sim", "dataflow", "algorithms"),
-    "nmsat": ("reports", "tb", "hw", "sim", "dataflow", "algorithms"),
+    "sim.schedule": ("algorithms", "dataflow", "sim.array", "sim.results"),
+    "sim.work": (
+        "algorithms",
+        "dataflow",
+        "sim.array",
+        "sim.results",
+        "sim.schedule",
+        "sim.sat",
+        "sim.trace",
+        "sim.values",
+    ),
+    "sim.api": ("algorithms", "dataflow", "sim"),
+    # The proof.
+    "tb.run": (),
+    "tb.drive": ("dataflow", "hw", "sim", "tb.run"),
+    **{
+        f"tb.{room}": ("algorithms", "dataflow", "hw", "sim", "tb.run", "tb.drive", "tb.fp")
+        for room in ("array", "fp", "load", "store", "update", "memory", "control")
+    },
+    "tb.machine": ("algorithms", "dataflow", "hw", "sim", "tb.run", "tb.drive"),
+    "tb.engines": ("algorithms", "dataflow", "hw", "sim", "tb"),
+    # What people read.
+    "reports.work": ("algorithms", "dataflow", "hw", "sim", "tb"),
+    "reports.pages": ("algorithms", "dataflow", "hw", "sim", "tb", "reports.work"),
+    "reports.commands": ("algorithms", "dataflow", "hw", "sim", "tb", "reports.work", "reports.pages"),
+    "nmsat": ("tb", "reports"),
 }
-"""Package -> what it may import of this project."""
+"""Room -> what it may import of this project beside itself."""
+
+ENGINES: Final = {"array", "load", "store", "update", "memory", "control"}
+"""The machine's parts: a room of that name in hw/, sim/, tb/ and tests/."""
 
 
 def modules() -> dict[str, Path]:
-    """Return dotted name -> file of all modules of the project, tests left out."""
+    """Return dotted name -> file of all modules of the project, tests left out; empty packages do not count."""
     files = [ROOT / "nmsat.py"]
     for package in sorted(path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"):
         files += sorted(package.rglob("*.py"))
@@ -41,7 +107,7 @@ def modules() -> dict[str, Path]:
 
 
 def imported(path: Path, module: str, *, at_run_time: bool = False) -> set[str]:
-    """Return the dotted names that a file imports, relative ones resolved.
+    """Return the dotted names that a file imports, relative ones resolved, `nmsat.` in front left out.
 
     at_run_time: only what is imported when the module is: not inside functions, not for type checkers.
     """
@@ -58,7 +124,7 @@ def imported(path: Path, module: str, *, at_run_time: bool = False) -> set[str]:
             base = ".".join([*package, *([node.module] if node.module else [])])
             found |= {f"{base}.{alias.name}" for alias in node.names}
         pending += ast.iter_child_nodes(node)
-    return found
+    return {name.removeprefix("nmsat.") for name in found}
 
 
 def _is_type_checking(node: ast.AST) -> bool:
@@ -70,21 +136,53 @@ def under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}.")
 
 
-def test_every_package_has_a_rule() -> None:
-    assert {name.split(".")[0] for name in modules()} == set(ALLOWED)
+def room_of(module: str) -> str | None:
+    """Return the room of a module; None for the bare packages above the rooms."""
+    return next((room for room in LAW if under(module, room)), None)
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_run_one_way(package: str) -> None:
-    own = set(ALLOWED) | {"tests"}
+def arrows() -> list[tuple[str, str]]:
+    """Return (module, module it imports) inside the project; names imported from a module count as that module."""
+    files = modules()
+    found: set[tuple[str, str]] = set()
+    for module, path in files.items():
+        for name in imported(path, module):
+            target = next(
+                (name.rsplit(".", i)[0] for i in range(name.count(".") + 1) if name.rsplit(".", i)[0] in files), None
+            )
+            if target is not None and target != module:
+                found.add((module, target))
+    return sorted(found)
+
+
+def test_every_module_has_a_room() -> None:
+    bare = {module for module in modules() if room_of(module) is None}
+    assert bare == {"algorithms", "algorithms.workloads", "dataflow", "sim", "hw", "tb", "reports"}
+
+
+def test_imports_run_one_way_and_siblings_never_meet() -> None:
     wrong = [
-        f"{module} imports {name}"
-        for module, path in modules().items()
-        if under(module, package)
-        for name in sorted(imported(path, module))
-        if name.split(".")[0] in own and not any(under(name, allowed) for allowed in ALLOWED[package])
+        f"{module} imports {target}"
+        for module, target in arrows()
+        if (room := room_of(module)) is not None
+        and not under(target, room)
+        and target not in ("dataflow", "sim", "hw", "tb", "reports", "algorithms")
+        and not any(under(target, allowed) for allowed in LAW[room])
     ]
     assert wrong == []
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    """Circles of type hints included: whoever reads a room reads only rooms below it."""
+    graph: dict[str, set[str]] = {room: set() for room in LAW}
+    for module, target in arrows():
+        here, there = room_of(module), room_of(target)
+        if here is not None and there is not None and here != there:
+            graph[here].add(there)
+    while free := [room for room, needs in graph.items() if not needs & graph.keys()]:
+        for room in free:
+            del graph[room]
+    assert graph == {}
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -101,13 +199,42 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert graph == {}
 
 
+@pytest.mark.parametrize("folder", ["hw", "sim", "tb", "tests"])
+def test_a_part_of_the_machine_has_one_name_everywhere(folder: str) -> None:
+    assert {path.name for path in (ROOT / folder).iterdir()} >= ENGINES
+
+
+def test_everything_is_imported_under_one_name() -> None:
+    """`import sim` works in the repository, too, and would load every module a second time."""
+    tops = {"algorithms", "dataflow", "sim", "hw", "tb", "reports"}
+    files = [*modules().values(), *sorted((ROOT / "tests").rglob("*.py"))]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+        if name.split(".")[0] in tops
+    ]
+    assert wrong == []
+
+
+def test_benches_and_tests_cannot_be_mistaken() -> None:
+    """cocotb modules are bench_*.py, pytest modules test_*.py; what both use lies in neither."""
+    assert [path.name for path in sorted((ROOT / "tb").rglob("test_*.py"))] == []
+    shared = [
+        f"{module} imports {target}" for module, target in arrows() if target.rpartition(".")[2].startswith("bench_")
+    ]
+    assert shared == []
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("import sim.stce", {"sim.stce"}),
-        ("from sim import stce, head", {"sim.stce", "sim.head"}),
+        ("import nmsat.sim.stce", {"sim.stce"}),
+        ("from nmsat.sim import stce, head", {"sim.stce", "sim.head"}),
         ("def f():\n    from ..sim import stce", {"a.sim.stce"}),
-        ("if TYPE_CHECKING:\n    from sim.stce import Stce", {"sim.stce.Stce"}),
+        ("if TYPE_CHECKING:\n    from nmsat.sim.stce import Stce", {"sim.stce.Stce"}),
     ],
 )
 def test_reader_of_imports_sees_every_form(text: str, names: set[str], tmp_path: Path) -> None:

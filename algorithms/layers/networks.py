@@ -13,7 +13,6 @@ from nmsat.algorithms.layers.norm import BatchNorm, LayerNorm
 from nmsat.algorithms.layers.pointwise import Gelu, ReLU
 from nmsat.algorithms.layers.pooling import Flatten, GlobalAveragePool, MaxPool2d
 from nmsat.algorithms.layers.products import Conv2d, Linear
-from nmsat.algorithms.training.data import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.layers.base import Context
+
+PLACES: Final = 64
+"""Characters per sample of the text, which the transformer reads."""
 
 
 def digits_cnn(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.tape import Pattern, Stage
-    from nmsat.algorithms.layers.parameter import Weight
+
+
+class Weight(Protocol):
+    """A weight matrix W[k, n] as a method sees it; `algorithms.layers.parameter.Weight` is one.
+
+    name: unique in the network; master: wide format, what the optimizer updates; half: its copy in binary16, which is
+    what pruning compares.
+    """
+
+    name: str
+    master: NDArray
+
+    @property
+    def half(self) -> NDArray[np.float16]: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.tape import Pattern
-    from nmsat.algorithms.layers.parameter import Weight
+    from nmsat.algorithms.methods.base import Weight
 
 
 class _Scheduled(Method, ABC):

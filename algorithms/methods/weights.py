@@ -10,7 +10,7 @@ from nmsat.algorithms.methods.base import Masks, Method
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
-    from nmsat.algorithms.layers.parameter import Weight
+    from nmsat.algorithms.methods.base import Weight
 
 
 class WeightMagnitude(Method):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.layers.networks import PLACES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -61,9 +63,6 @@ TEXT_MODULES: Final[tuple[str, ...]] = (
     *("argparse", "ast", "calendar", "csv", "datetime", "difflib", "enum", "heapq", "inspect", "textwrap"),
 )
 """Modules of Python's own library whose source is the text."""
-
-PLACES: Final = 64
-"""Characters per sample of the text."""
 
 _FIRST, _LAST = 32, 126  # printable ASCII; a line end is class 95, anything else 96
 

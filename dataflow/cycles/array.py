@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,7 +20,41 @@ from nmsat.dataflow.contract.timing import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nmsat.dataflow.mapping.tiling import Tiling
+    from nmsat.dataflow.contract.config import SatConfig
+
+
+class Shape(Protocol):
+    """What the array's time depends on in a mapping: ws: weight stationary; slots: N of the commands."""
+
+    @property
+    def ws(self) -> bool: ...
+    @property
+    def slots(self) -> int: ...
+
+
+class Commands(Protocol):
+    """A product as the array meets it, which is all that its time depends on.
+
+    windows: of one command; window: cycles of each; commands: of the product; row_tiles, column_tiles, depth_tiles:
+    commands along M, N and K. `dataflow.mapping.tiling.Tiling` is one.
+    """
+
+    @property
+    def config(self) -> SatConfig: ...
+    @property
+    def mapping(self) -> Shape: ...
+    @property
+    def windows(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def commands(self) -> int: ...
+    @property
+    def row_tiles(self) -> int: ...
+    @property
+    def column_tiles(self) -> int: ...
+    @property
+    def depth_tiles(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -58,12 +92,12 @@ class Duration:
         }
 
 
-def product_duration(tiling: Tiling) -> Duration:
+def product_duration(tiling: Commands) -> Duration:
     """Return the duration of a product whose commands are all available when the head wants them."""
     return _ws_duration(tiling) if tiling.mapping.ws else _os_duration(tiling)
 
 
-def _os_duration(tiling: Tiling) -> Duration:
+def _os_duration(tiling: Commands) -> Duration:
     config, slots, window = tiling.config, tiling.mapping.slots, tiling.window
     windows = tiling.commands * tiling.windows
     short = max(0, drain_cycles(config) - tiling.windows * window)
@@ -78,7 +112,7 @@ def _os_duration(tiling: Tiling) -> Duration:
     )
 
 
-def _ws_duration(tiling: Tiling) -> Duration:
+def _ws_duration(tiling: Commands) -> Duration:
     config, slots, window = tiling.config, tiling.mapping.slots, tiling.window
     windows = tiling.commands * tiling.windows
     weight, dependency = _ws_waits(tiling)
@@ -93,7 +127,7 @@ def _ws_duration(tiling: Tiling) -> Duration:
     )
 
 
-def result_cycles(tiling: Tiling) -> np.ndarray:
+def result_cycles(tiling: Commands) -> np.ndarray:
     """Return int[results]: when each result leaves column 0, counted from the start of the first window (cycle 0).
 
     Results stand in the order in which they leave (`dataflow.mapping.place.place_results`). Column c is later by c and
@@ -134,7 +168,7 @@ class TileTime(NamedTuple):
     duration: Duration
 
 
-def tile_times(tiling: Tiling) -> Iterator[TileTime]:
+def tile_times(tiling: Commands) -> Iterator[TileTime]:
     """Yield the commands of a product in order; causes add up to those of `product_duration`. Time grows with them."""
     whole = product_duration(tiling)
     waits = _ws_command_waits(tiling) if tiling.mapping.ws else None
@@ -159,7 +193,7 @@ def tile_times(tiling: Tiling) -> Iterator[TileTime]:
         at += duration.total
 
 
-def _ws_command_waits(tiling: Tiling) -> Iterator[tuple[int, int]]:
+def _ws_command_waits(tiling: Commands) -> Iterator[tuple[int, int]]:
     """Yield the cycles that each WS command waits for the weight links and for sums, one by one."""
     chains, depth, pace = tiling.commands // tiling.depth_tiles, tiling.depth_tiles, _pace(tiling)
     load_age = tiling.window
@@ -173,7 +207,7 @@ def _ws_command_waits(tiling: Tiling) -> Iterator[tuple[int, int]]:
         load_age = state[0] - state[3]
 
 
-def _ws_waits(tiling: Tiling) -> tuple[int, int]:
+def _ws_waits(tiling: Commands) -> tuple[int, int]:
     """Return the cycles that WS windows wait for the weight links and for sums of the previous command.
 
     Commands differ only in whether they are seeded, with period `depth_tiles`. All that a chain hands to the next is
@@ -216,7 +250,7 @@ class _Chain:
     dependency: int
 
 
-def _walk_chain(tiling: Tiling, pace: _Pace, load_age: int, *, last: bool) -> _Chain:
+def _walk_chain(tiling: Commands, pace: _Pace, load_age: int, *, last: bool) -> _Chain:
     """Walk the commands of a chain; where they repeat themselves, all rounds but the last are stepped over."""
     depth = tiling.depth_tiles
     weight = dependency = at = 0
@@ -261,7 +295,7 @@ class _Pace(NamedTuple):
     load: int
 
 
-def _pace(tiling: Tiling) -> _Pace:
+def _pace(tiling: Commands) -> _Pace:
     config, slots = tiling.config, tiling.mapping.slots
     return _Pace(tiling.window, tiling.windows, seed_cycles(config, slots), load_cycles(config, slots))
 

@@ -294,3 +294,19 @@ def _check_request(
     if unknown:
         raise ValueError(f"masks name layers that the network does not have: {', '.join(unknown)}")
     return how
+
+
+def layer_of(name: str) -> str:
+    """Return the layer behind the name of a product (phases of a strided convolution, gradients of a product)."""
+    return name.split("/phase", maxsplit=1)[0].removesuffix(".da").removesuffix(".db")
+
+
+def depends(product: Product, previous: Product | None) -> bool:
+    """Whether a product needs results of the one right before it: the next layer forward, or the next one back.
+
+    Products of one layer are independent of each other, and so is everything after a weight gradient.
+    """
+    if previous is None or previous.stage is Stage.WU:
+        return False
+    other_layer = layer_of(product.name) != layer_of(previous.name)
+    return other_layer or (previous.stage is Stage.FF and product.stage is not Stage.FF)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from nmsat.algorithms.core.sparsity import Gathered
 from nmsat.algorithms.core.tape import Product, Stage
+from nmsat.dataflow.network.step import depends, layer_of
 from nmsat.dataflow.program.ways import whole
 from nmsat.dataflow.schedule.pipeline import piped_cycles
-from nmsat.dataflow.schedule.plan import depends, layer_of, schedule_product
+from nmsat.dataflow.schedule.plan import schedule_product
 from nmsat.dataflow.schedule.program import ProductRun, Program, UpdateRun
 from nmsat.dataflow.schedule.step_program import STATE_BYTES
 from nmsat.dataflow.schedule.traffic import WORD, packed_bytes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.dataflow.cycles.memory import BEAT_BYTES
-from nmsat.dataflow.schedule.plan import layer_of
+from nmsat.dataflow.network.step import layer_of
 from nmsat.dataflow.schedule.traffic import PAIR_BITS, STAGING_BYTES, WORD, packed_bytes
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Stage
-from nmsat.dataflow.schedule.plan import ALL_ON, depends, layer_of, schedule_product
+from nmsat.dataflow.network.step import depends, layer_of
+from nmsat.dataflow.schedule.plan import ALL_ON, schedule_product
 from nmsat.dataflow.schedule.program import ProductRun, Program, PruneRun, UpdateRun
 from nmsat.dataflow.schedule.traffic import WORD, packed_bytes
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 MAX_SIZE: Final = 1 << 24
 """Largest M, K or N of a product on the command line."""
@@ -24,10 +25,6 @@ MAX_SEED: Final = (1 << 63) - 1
 
 SUMMARY: Final = "summary.json"
 """The file by which an output folder of nmsat is known."""
-
-
-class InputError(Exception):
-    """The user asked for something that cannot be done; the text says what, the value, and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +138,6 @@ def output_folder(target: Path) -> Iterator[Path]:
             work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows in columns: the first left, the others right aligned."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for row in [header, *rows]:
-        first, *others = zip(row, widths, strict=True)
-        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def whole(text: str, low: int, high: int) -> int:

@@ -13,7 +13,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, config, table
+from nmsat.reports.commands.base import Answer, Command, config
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

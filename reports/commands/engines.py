@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.reports.commands.base import Answer, Command, seed, table
+from nmsat.reports.commands.base import Answer, Command, seed
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     import argparse

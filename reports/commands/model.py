@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, pattern, table
+from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, config, pattern
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, config, table
+from nmsat.reports.commands.base import Answer, Command, config
 from nmsat.reports.commands.model import HOST_NOTE, batch
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     import argparse

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.reports.commands.base import Answer, Command, InputError, config, seed, table, whole
+from nmsat.reports.commands.base import Answer, Command, config, seed, whole
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     import argparse

@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, seed, table, whole
+from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, config, seed, whole
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     import argparse

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, InputError, add_config, seed, whole
+from nmsat.reports.commands.base import Answer, Command, add_config, seed, whole
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse

@@ -6,7 +6,8 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, InputError, add_shape
+from nmsat.reports.commands.base import Answer, Command, add_shape
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse

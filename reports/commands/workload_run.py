@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.base import Answer, Command, InputError, config
+from nmsat.reports.commands.base import Answer, Command, config
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse

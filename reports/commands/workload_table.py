@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.base import Answer, Command, InputError
+from nmsat.reports.commands.base import Answer, Command
 from nmsat.reports.commands.workload_run import say
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse

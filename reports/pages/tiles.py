@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Final
 
-from nmsat.reports.commands.base import InputError
-from nmsat.sim.schedule.machine import CAUSES
+from nmsat.reports.work.text import InputError
+from nmsat.sim.results.causes import CAUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

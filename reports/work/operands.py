@@ -8,7 +8,7 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import pack, prune
 from nmsat.dataflow.mapping.choose import best_tiling
-from nmsat.reports.commands.base import InputError
+from nmsat.reports.work.text import InputError
 from nmsat.sim.api import matmul
 
 if TYPE_CHECKING:

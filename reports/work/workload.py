@@ -9,7 +9,7 @@ import numpy as np
 
 from nmsat.algorithms.workloads.engine.registry import check_request, record, workload, workloads
 from nmsat.dataflow.contract.config import preset
-from nmsat.reports.commands.base import table
+from nmsat.reports.work.text import table
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.work.workload import check_values, simulate_tape
 from nmsat.sim.work.workload_memory import simulate_memory

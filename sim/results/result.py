@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.numeric import to_half
-from nmsat.dataflow.schedule.plan import layer_of
-from nmsat.sim.schedule.machine import CAUSES
+from nmsat.dataflow.network.step import layer_of
+from nmsat.sim.results.causes import CAUSES
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -76,7 +76,7 @@ class Result:
 
     @cached_property
     def causes(self) -> dict[str, int]:
-        """Cycles by cause (`sim.schedule.machine.CAUSES`); they add up to `cycles`."""
+        """Cycles by cause (`sim.results.causes.CAUSES`); they add up to `cycles`."""
         total: Counter[str] = Counter()
         for row in self.rows:
             total.update(row.causes)

@@ -55,7 +55,7 @@ class TileRow:
 class Row:
     """One product of a run, or one wait for the vector engine.
 
-    start: its first cycle; causes: cycles by cause (`sim.schedule.machine.CAUSES`), which add up to `cycles`; shape: m,
+    start: its first cycle; causes: cycles by cause (`sim.results.causes.CAUSES`), which add up to `cycles`; shape: m,
     k, n and count of a product; macs: multiply-adds of kept elements; macs_full: with nothing left out; schedule: how
     it ran; memory: bytes between external memory and chip; memory_busy: cycles in which the memory bus moves data;
     tiling: its tiles, None if it ran as several parts.

@@ -9,35 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.timing import flush_cycles_os, flush_cycles_ws, last_result_os, last_result_ws
 from nmsat.dataflow.cycles.memory import Stream, burst_shape, busy_cycles, memory_timing, transfer_cycles
 from nmsat.dataflow.schedule.pipeline import Edge
 from nmsat.dataflow.schedule.program import ProductRun, PruneRun
+from nmsat.sim.results.causes import CAUSES
 
 if TYPE_CHECKING:
     from nmsat.dataflow.cycles.memory import Bursts
     from nmsat.dataflow.schedule.pipeline import Piped
     from nmsat.dataflow.schedule.program import Program, UpdateRun
-
-CAUSES: Final[tuple[str, ...]] = (
-    "steps",
-    "link",
-    "fill",
-    "drain",
-    "weight",
-    "dependency",
-    "finish",
-    "bandwidth",
-    "latency",
-    "order",
-    "flush",
-    "vector",
-)
-"""What a cycle of a step is spent on. steps: multiply-adds issue; link ... finish: `dataflow.cycles.array.Duration`;
-bandwidth, latency: waiting for memory; order: results of the product before have to be stored and read; flush: the
-array empties before another mapping; vector: waiting for update or pruning."""
 
 
 @dataclass(frozen=True)

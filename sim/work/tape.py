@@ -14,9 +14,9 @@ from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
 from nmsat.dataflow.program.ways import lower
 from nmsat.dataflow.schedule.lowered_program import Weights, lowered_program
 from nmsat.sim.array.fast import kept_macs
+from nmsat.sim.results.causes import CAUSES
 from nmsat.sim.results.result import Result
 from nmsat.sim.results.rows import Row, tiling_schedule
-from nmsat.sim.schedule.machine import CAUSES
 from nmsat.sim.schedule.step import simulate_program
 from nmsat.sim.work.workload import WorkloadResult, simulate_tape, simulated
 

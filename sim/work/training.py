@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -23,15 +22,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.data import Dataset
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.tensors import Image, Place
-
-
-@dataclass(frozen=True)
-class ProgramRun:
-    """A program that has run: cycles, the flag of infinite or NaN gradients, counters by name."""
-
-    cycles: int
-    special: bool
-    counters: dict[str, int]
+    from nmsat.sim.results.report import ProgramRun
 
 
 class Machine(Protocol):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.dataflow.schedule.lowered_program import Weights, base_name, lowered_program
-from nmsat.sim.schedule.machine import CAUSES, run_program
+from nmsat.sim.results.causes import CAUSES
+from nmsat.sim.schedule.machine import run_program
 
 if TYPE_CHECKING:
     from nmsat.algorithms.workloads.engine.program import Program

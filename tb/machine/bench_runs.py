@@ -18,8 +18,9 @@ from nmsat.algorithms.training.results import run_logged
 from nmsat.dataflow.contract.config import MemoryConfig, SatConfig, preset
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.program.tensors import Place
+from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.sat import Report, Sat, launch
-from nmsat.sim.work.training import MachineTrainer, ProgramRun
+from nmsat.sim.work.training import MachineTrainer
 from nmsat.tb.drive.host import Machine
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import MachineJob, random_job

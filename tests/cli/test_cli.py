@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import nmsat
-from nmsat.reports.commands.base import Answer, Command, InputError, output_folder, table
+from nmsat.reports.commands.base import Answer, Command, output_folder
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

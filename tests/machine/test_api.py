@@ -27,7 +27,8 @@ from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.array.stce import Stce
 from nmsat.sim.array.stepped import run_stepped
 from nmsat.sim.parts.stream import play
-from nmsat.sim.schedule.machine import CAUSES, run_program
+from nmsat.sim.results.causes import CAUSES
+from nmsat.sim.schedule.machine import run_program
 from nmsat.sim.schedule.step import StepResult, simulate_step
 from nmsat.sim.store.epilogue import Epilogue, Sums
 from nmsat.sim.store.epilogue import Switches as EpilogueSwitches

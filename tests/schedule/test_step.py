@@ -13,9 +13,9 @@ from nmsat.dataflow.contract.config import MemoryConfig, SatConfig, preset
 from nmsat.dataflow.cycles.array import product_duration
 from nmsat.dataflow.mapping.tiling import Tiling, legal_mappings
 from nmsat.dataflow.network.models import load_model
-from nmsat.dataflow.network.step import Step, training_products
+from nmsat.dataflow.network.step import Step, depends, training_products
 from nmsat.dataflow.schedule.pipeline import Edge, Piped, piped_cycles
-from nmsat.dataflow.schedule.plan import Switches, depends, schedule_product
+from nmsat.dataflow.schedule.plan import Switches, schedule_product
 from nmsat.dataflow.schedule.program import ProductRun, Program, disassemble, load_record
 from nmsat.dataflow.schedule.step_program import step_program, update_bytes
 from nmsat.dataflow.schedule.traffic import Order, product_traffic

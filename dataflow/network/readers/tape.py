@@ -17,8 +17,7 @@ from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.core.tape_file import read_tape
 from nmsat.dataflow.network import products as of
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
-from nmsat.dataflow.network.step import Prune, Step, Update
-from nmsat.dataflow.schedule.plan import layer_of
+from nmsat.dataflow.network.step import Prune, Step, Update, layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
