@@ -9,11 +9,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.legal import check_machine
+from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import QUEUE_NAMES, WAIT_CAUSES
 from nmsat.hw.array.compute import Compute
 from nmsat.hw.control.axi_lite import LiteChannels
 from nmsat.hw.control.host import Control
-from nmsat.hw.control.sequencer import READERS, WRITERS, Sequencer
+from nmsat.hw.control.sequencer import Sequencer
 from nmsat.hw.load.loader import Loader
 from nmsat.hw.memory.axi import LOG2_BEAT, ReadChannels, WriteChannels
 from nmsat.hw.memory.read_port import ReadPort

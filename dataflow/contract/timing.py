@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.limits import DRAIN_DELAY, SEED_GAP, SETTLE, TOKEN_TO_STEP
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-
-SEED_GAP: Final = 3
-"""Cycles beyond R (8 N + 1) until a kept sum can seed the next command."""
-
-SETTLE: Final = 32
-"""Margin of a flush: pipeline of an element, drain delay, links of the edges."""
-
-DRAIN_DELAY: Final = 10
-"""Cycles from the first step of a tile's last slot to the first read of the drain memory."""
-
-SEED_DELAY: Final = 4
-"""Cycles from a window's token to its first seed request: column 0 sees the seed when row 0 needs it."""
-
-TOKEN_TO_STEP: Final = 3
-"""Cycles from a window's token at a row port to its first step on the row link."""
-
-COMMANDS_IN_FLIGHT: Final = 8
-"""Commands whose results have not all arrived. Their spacing (8 R) and latency (about 9 R + 20) need 5 at R = 1."""
-
-LOAD_BURST: Final = 8
-"""Beats after which the loader closes a burst: with 8 bursts under way more than the latency of the memory."""
-
-LOAD_PLACES: Final = 64
-"""Beats between the loader's requests and its writes, those of padding among them."""
-
-LOAD_CHUNK: Final = 4
-"""Beats of a tile row that the rows modes of a load read together, so that they are a burst. A power of two."""
-
-LOAD_AHEAD: Final = 4
-"""Loads whose beats have been asked for and that wait to be written."""
 
 
 def window_cycles(config: SatConfig, n: int, m: int, a: int) -> int:

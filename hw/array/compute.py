@@ -11,7 +11,8 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.fields import TILE
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, Opcode
-from nmsat.dataflow.contract.timing import COMMANDS_IN_FLIGHT, last_column
+from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
+from nmsat.dataflow.contract.timing import last_column
 from nmsat.hw.array.head import command_layout
 from nmsat.hw.array.stce import Stce
 from nmsat.hw.parts.clients import WorkPort

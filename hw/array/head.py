@@ -10,7 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.fields import TILE
-from nmsat.dataflow.contract.timing import SEED_DELAY, SEED_GAP, flush_cycles_os, flush_cycles_ws
+from nmsat.dataflow.contract.limits import SEED_DELAY, SEED_GAP
+from nmsat.dataflow.contract.timing import flush_cycles_os, flush_cycles_ws
 from nmsat.hw.parts.links import seed_layout, token_layout, weight_control_layout
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.timing import DRAIN_DELAY
+from nmsat.dataflow.contract.limits import DRAIN_DELAY
 from nmsat.hw.fp.widen import WidenActivation
 from nmsat.hw.parts.links import activation_layout, control_layout, token_layout
 

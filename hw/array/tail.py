@@ -8,7 +8,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.timing import COMMANDS_IN_FLIGHT
+from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
 from nmsat.hw.parts.links import keep_layout
 
 if TYPE_CHECKING:

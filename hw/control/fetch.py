@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
@@ -10,21 +10,13 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, OFFSET_BITS, ErrorCode, Opcode
 from nmsat.dataflow.contract.legal import products, rules
+from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
 from nmsat.hw.memory.axi import Queue
 from nmsat.hw.parts.clients import INDEX_BITS, ReadClient
 from nmsat.hw.parts.fields import fields_of
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-
-FETCH_BEATS: Final = 16
-"""Instructions that are asked for ahead of the one being checked."""
-
-FETCH_BURST: Final = 8
-"""Longest burst of the fetch; all but the first and the last are aligned to it."""
-
-READY: Final = 3
-"""Cycles from an instruction's arrival in the check register until it can leave."""
 
 
 class Check(wiring.Component):
@@ -107,14 +99,14 @@ class Fetch(wiring.Component):
         m.submodules.check = check = Check(self._config)
         loads = Signal()
         self._ask(m, loads)
-        phase = Signal(range(READY + 1))
+        phase = Signal(range(CHECK_CYCLES + 1))
         loaded = Signal(INDEX_BITS)
         code = Signal(4)
         m.d.comb += [
             queue.push.eq(self.read.valid),
             queue.i.eq(self.read.data),
             queue.pop.eq(loads),
-            self.valid.eq(phase == READY),
+            self.valid.eq(phase == CHECK_CYCLES),
             loads.eq(queue.some & ((phase == 0) | (self.valid & self.take))),
             check.word.eq(self.word),
             code.eq(check.code),
@@ -126,7 +118,7 @@ class Fetch(wiring.Component):
         with m.If(loads):
             m.d.sync += [self.word.eq(queue.o), self.index.eq(loaded), loaded.eq(loaded + 1), phase.eq(1)]
         with m.Elif(self.valid):
-            m.d.sync += phase.eq(Mux(self.take, 0, READY))
+            m.d.sync += phase.eq(Mux(self.take, 0, CHECK_CYCLES))
         with m.Elif(phase != 0):
             m.d.sync += phase.eq(phase + 1)
         return m

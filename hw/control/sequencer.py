@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, OFFSET_BITS, QUEUE_OF, SEMAPHORES, ErrorCode, Opcode, Queue
+from nmsat.dataflow.contract.limits import QUEUE_DEPTH, READERS, STARTED_DEPTH, WRITERS
 from nmsat.hw.control.fetch import Fetch
 from nmsat.hw.control.semaphores import Semaphores
 from nmsat.hw.memory import axi
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
-
-QUEUE_DEPTH: Final = 4
-"""Instructions that wait in front of an engine."""
-
-STARTED_DEPTH: Final = 16
-"""Instructions that an engine may have started and not finished."""
-
-READERS: Final = (Queue.STORE, None, Queue.LOAD, Queue.VECTOR)
-"""Queue of each client of the read port; None is the fetch."""
-
-WRITERS: Final = (Queue.STORE, Queue.VECTOR)
-"""Queue of each client of the write port."""
 
 
 def failure_layout() -> data.StructLayout:

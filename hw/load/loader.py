@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, ActMode, Opcode
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.dataflow.contract.timing import LOAD_AHEAD, LOAD_PLACES
+from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_PLACES
 from nmsat.hw.load.ask import LoadAsk, place_layout
 from nmsat.hw.load.beats import LoadBeats
 from nmsat.hw.load.rows import LoadSets

@@ -10,7 +10,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, Opcode
-from nmsat.dataflow.contract.timing import LOAD_CHUNK
+from nmsat.dataflow.contract.limits import LOAD_CHUNK
 from nmsat.hw.load.ask import CHUNK_BITS, beat_layout
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named

@@ -7,9 +7,6 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, OFFSET_BITS
 
-MAX_BURST = 16
-"""Beats of the longest burst that an engine asks for."""
-
 INDEX_BITS = 32
 """Bits of the place of an instruction in its program."""
 

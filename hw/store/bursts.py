@@ -9,7 +9,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS
-from nmsat.hw.parts.clients import MAX_BURST, burst_layout
+from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS
+from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.walk import Walk, walk_layout
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from amaranth.hdl import Value
-
-PAGE_BEATS: Final = 64
-"""Beats of 4 KiB of address, which no burst crosses; regions start at a multiple of it."""
 
 OFFSETS: Final = ("at", "line_at", "image_at", "x_step", "y_step", "image_step")
 """Fields of a walk that have a prefix in an instruction with two walks."""

@@ -13,6 +13,7 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, Opcode, Side
+from nmsat.dataflow.contract.limits import SIDE_BEATS, WRITE_BEATS
 from nmsat.hw.fp.convert import F16ToF32
 from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
 from nmsat.hw.parts.fields import fields_of
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nmsat.dataflow.contract.config import SatConfig
-
-SIDE_BEATS: Final = 32
-"""Beats of the second operand that have a place; they are asked for as soon as they have one."""
-
-WRITE_BEATS: Final = 32
-"""Beats of results that wait to be written; at least twice the longest burst, so that it can wait as a whole."""
 
 BURST_BITS: Final = 18
 """Bits of a count of bursts: 65535 rows of up to three bursts each."""

@@ -13,14 +13,9 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, LANES, OFFSET_BITS
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
 from nmsat.hw.parts.clients import ReadClient
 from nmsat.hw.parts.steps import named
-
-DEPTH: Final = 32
-"""Beats that the queue of a stream holds."""
-
-BURST: Final = 8
-"""Beats of the longest burst; bursts end where the offset is a multiple of it."""
 
 BURSTS: Final = 64
 """Most bursts under way: 32 single beats of gradient, 5 bursts of each other stream at most."""
@@ -73,7 +68,7 @@ class VectorRead(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        queues = {name: SyncFIFO(width=_WIDTHS[name], depth=DEPTH) for name in STREAMS}
+        queues = {name: SyncFIFO(width=_WIDTHS[name], depth=UPDATE_BEATS) for name in STREAMS}
         for name, queue in queues.items():
             m.submodules[name] = queue
             m.d.comb += self.o.payload[name].eq(queue.r_data)
@@ -95,11 +90,11 @@ class VectorRead(wiring.Component):
             name: self._linear(m, name, taken[name]) if name != "gradient" else self._gradient(m, taken[name], half)
             for name in STREAMS
         }
-        room = {name: Signal(range(DEPTH + 1), name=f"{name}_room", init=DEPTH) for name in STREAMS}
+        room = {name: Signal(range(UPDATE_BEATS + 1), name=f"{name}_room", init=UPDATE_BEATS) for name in STREAMS}
         can = {}
         for name, (_, size, some) in places.items():
             # half of the queue is enough for masks; so they do not delay the first row
-            enough = room[name] >= (DEPTH // 2 if name == "mask" else size)
+            enough = room[name] >= (UPDATE_BEATS // 2 if name == "mask" else size)
             can[name] = named(m, f"{name}_can", some & enough)
             promised = named(m, f"{name}_promised", Mux(taken[name], size, 0))
             m.d.sync += room[name].eq(room[name] - promised + popped[name])
@@ -169,7 +164,7 @@ class VectorRead(wiring.Component):
     def _arrive(self, m: Module, queues: dict[str, SyncFIFO], order: SyncFIFO) -> None:
         """Hand each beat to the queue of the stream that asked for it."""
         burst = data.View(_burst_layout(), order.r_data)
-        beat = Signal(range(BURST))
+        beat = Signal(range(UPDATE_BURST))
         final = named(m, "final", beat == burst.beats_less_1)
         m.d.comb += order.r_en.eq(self.read.valid & final)
         with m.If(self.read.valid):
@@ -182,8 +177,8 @@ class VectorRead(wiring.Component):
 
 
 def burst_size(m: Module, name: str, at: Signal, left: Signal) -> Signal:
-    """Return the beats of the next burst: up to the next multiple of `BURST`, or what is left."""
-    chunk = named(m, f"{name}_chunk", (Const(BURST, 4) - at[:3])[:4])
+    """Return the beats of the next burst: up to the next multiple of `UPDATE_BURST`, or what is left."""
+    chunk = named(m, f"{name}_chunk", (Const(UPDATE_BURST, 4) - at[:3])[:4])
     return named(m, f"{name}_size", Mux(left < chunk, left[:4], chunk))
 
 

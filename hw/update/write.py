@@ -13,20 +13,15 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, LANES, OFFSET_BITS
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_WAITING, UPDATE_WRITES
 from nmsat.hw.parts.clients import WriteClient
 from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.steps import named
-from nmsat.hw.update.read import BURST, DEPTH
 from nmsat.hw.update.sore import pairs_layout
 from nmsat.hw.update.wuve import updated_layout
 
-STREAMS: Final = ("mask", "bp", "ff", "momenta", "weights")
-
 BURSTS: Final = 32
-"""Most bursts whose beats wait: 5 of each stream, since they lie between multiples of `BURST`, the last one apart."""
-
-WAITING: Final = 63
-"""Most bursts that memory has not yet acknowledged; the next one waits."""
+"""Most bursts whose beats wait: 5 of each stream, as they lie between multiples of `UPDATE_BURST`, the last apart."""
 
 _PAIR: Final = pair_layout().size
 _SLOT: Final = 32  # bits of a pair in memory
@@ -41,7 +36,7 @@ _WIDTHS: Final = {
 
 def targets_layout() -> data.StructLayout:
     """Region and offset of each stream."""
-    return data.StructLayout({"region": 2, **dict.fromkeys((f"{name}_at" for name in STREAMS), OFFSET_BITS)})
+    return data.StructLayout({"region": 2, **dict.fromkeys((f"{name}_at" for name in UPDATE_WRITES), OFFSET_BITS)})
 
 
 class VectorWrite(wiring.Component):
@@ -78,7 +73,7 @@ class VectorWrite(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        queues = {name: SyncFIFO(width=_WIDTHS[name], depth=DEPTH) for name in STREAMS}
+        queues = {name: SyncFIFO(width=_WIDTHS[name], depth=UPDATE_BEATS) for name in UPDATE_WRITES}
         for name, queue in queues.items():
             m.submodules[name] = queue
         self._take(m, queues)
@@ -112,15 +107,18 @@ class VectorWrite(wiring.Component):
         """Choose bursts and put them on the port; return the queue of those whose beats wait (`_burst_layout`)."""
         m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=BURSTS)
         request = self.write.request
-        waiting = Signal(range(WAITING + 1))
-        free = named(m, "free", (~request.valid | request.ready) & (waiting != WAITING))
+        waiting = Signal(range(UPDATE_WAITING + 1))
+        free = named(m, "free", (~request.valid | request.ready) & (waiting != UPDATE_WAITING))
         burst = data.View(_burst_layout(), Signal(_burst_layout().size, name="burst"))
         at = Signal(OFFSET_BITS)
         earlier: Value = Const(0)
         held: Value = Const(0)
-        for number, name in enumerate(STREAMS):
-            offset, unasked = Signal(OFFSET_BITS, name=f"{name}_at"), Signal(range(DEPTH + 1), name=f"{name}_unasked")
-            chunk = named(m, f"{name}_chunk", (Const(BURST, 4) - offset[:3])[:4])
+        for number, name in enumerate(UPDATE_WRITES):
+            offset, unasked = (
+                Signal(OFFSET_BITS, name=f"{name}_at"),
+                Signal(range(UPDATE_BEATS + 1), name=f"{name}_unasked"),
+            )
+            chunk = named(m, f"{name}_chunk", (Const(UPDATE_BURST, 4) - offset[:3])[:4])
             whole = named(m, f"{name}_whole", unasked >= chunk)
             size = named(m, f"{name}_size", Mux(whole, chunk, unasked[:4]))
             can = named(m, f"{name}_can", whole | (self.flush & unasked.any()))
@@ -150,7 +148,7 @@ class VectorWrite(wiring.Component):
     def _send(self, m: Module, queues: dict[str, SyncFIFO], order: SyncFIFO) -> None:
         """Show the next beat of the oldest burst."""
         burst = data.View(_burst_layout(), order.r_data)
-        beat = Signal(range(BURST))
+        beat = Signal(range(UPDATE_BURST))
         final = named(m, "final", beat == burst.beats_less_1)
         m.d.comb += [order.r_en.eq(self.write.pull & final), self.write.strobe.eq(Const(-1, BEAT_BYTES))]
         with m.If(self.write.pull):

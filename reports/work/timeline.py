@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.timing import TOKEN_TO_STEP
+from nmsat.dataflow.contract.limits import TOKEN_TO_STEP
 from nmsat.reports.work.records import Span, Timeline
 from nmsat.sim.array.links import positions
 

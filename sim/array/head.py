@@ -8,9 +8,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT, SEED_DELAY
 from nmsat.dataflow.contract.timing import (
-    COMMANDS_IN_FLIGHT,
-    SEED_DELAY,
     drain_cycles,
     flush_cycles_os,
     flush_cycles_ws,

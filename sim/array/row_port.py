@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.timing import DRAIN_DELAY
+from nmsat.dataflow.contract.limits import DRAIN_DELAY
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
+from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
 from nmsat.sim.memory.read_port import Burst
 
 if TYPE_CHECKING:
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch
-
-FETCH_BEATS: Final = 16
-FETCH_BURST: Final = 8
-READY: Final = 3
-"""As in `hw.control.fetch`."""
 
 _OFFSETS: Final = (1 << OFFSET_BITS) - 1
 
@@ -44,29 +40,29 @@ class Fetch:
     @property
     def valid(self) -> bool:
         """Whether an instruction is handed out."""
-        return self._phase == READY
+        return self._phase == CHECK_CYCLES
 
     @property
     def settled(self) -> bool:
         """Whether nothing changes without a beat, a grant or a take."""
         return (
-            self._phase in (0, READY)
+            self._phase in (0, CHECK_CYCLES)
             and (self.request is not None or not self._asks())
-            and (self._phase == READY or self._loaded == self.received)
+            and (self._phase == CHECK_CYCLES or self._loaded == self.received)
         )
 
     def tick(self, run: bool, granted: bool, arrives: bool, take: bool) -> None:
         """End the cycle. take: the instruction handed out has left."""
         phase = self._phase
-        loads = self.received > self._loaded and (phase == 0 or (phase == READY and take))
+        loads = self.received > self._loaded and (phase == 0 or (phase == CHECK_CYCLES and take))
         if granted:
             self.request = None
         elif run and self.request is None:
             self._held += self._ask()
         if loads:
             self._load()
-        elif phase == READY:
-            self._phase = 0 if take else READY
+        elif phase == CHECK_CYCLES:
+            self._phase = 0 if take else CHECK_CYCLES
         elif phase:
             self._phase += 1
         if arrives:

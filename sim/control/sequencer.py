@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import QUEUE_OF, SEMAPHORE_MAX, SEMAPHORES, ErrorCode, Opcode, Queue
+from nmsat.dataflow.contract.limits import QUEUE_DEPTH, READERS, STARTED_DEPTH, WRITERS
 from nmsat.sim.control.fetch import Fetch
 
 if TYPE_CHECKING:
@@ -14,12 +15,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.contract.registers import Launch
-
-QUEUE_DEPTH: Final = 4
-STARTED_DEPTH: Final = 16
-READERS: Final = (Queue.STORE, None, Queue.LOAD, Queue.VECTOR)
-WRITERS: Final = (Queue.STORE, Queue.VECTOR)
-"""As in `hw.control.sequencer`."""
 
 QUEUES: Final = tuple(range(len(Queue)))
 

@@ -6,10 +6,10 @@ It carries no data: what instructions do is computed elsewhere.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import HALVES, ActMode, Instruction, Opcode
-from nmsat.dataflow.contract.timing import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES
+from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES, PAGE_BEATS
 from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt, Place
 from nmsat.sim.memory.read_port import Burst
 from nmsat.sim.parts.walk import MASK, Walk
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nmsat.dataflow.contract.config import SatConfig
-
-PAGE_BEATS: Final = 64
-"""Beats of 4 KiB, which no burst crosses."""
 
 Slot = tuple[Place, int, int]
 """A beat of an instruction, its region and its offset."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS
+from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS
 from nmsat.sim.memory.read_port import Burst
 from nmsat.sim.parts.walk import Walk
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
-
-MAX_BURST: Final = 16
-"""Beats of the longest burst that an engine asks for (`hw.parts.clients`)."""
-
-PAGE_BEATS: Final = 64
-"""Beats of 4 KiB of address, which no burst crosses."""
 
 
 class RowBursts:

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import Side
+from nmsat.dataflow.contract.limits import SIDE_BEATS, WRITE_BEATS
 from nmsat.sim.store.bursts import RowBursts
 from nmsat.sim.store.epilogue import latency
 
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
 
 UNITS: Final = 32
 """Units of 2 bytes of a beat."""
-
-SIDE_BEATS: Final = 32
-"""Beats of the second operand that have a place (`hw.store.store`)."""
-
-WRITE_BEATS: Final = 32
-"""Beats of results that wait to be written (`hw.store.store`)."""
 
 INSIDE: Final = 1 << latency().bit_length()
 """Chunks that may be between the capture buffers and the end of the epilogue (`hw.parts.result_queue.queue_depth`)."""

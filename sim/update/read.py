@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
 from nmsat.sim.memory.read_port import Burst
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
-
-DEPTH: Final = 32
-"""Beats that the queue of a stream holds."""
-
-BURST: Final = 8
-"""Beats of the longest burst; bursts end where the offset is a multiple of it."""
 
 WEIGHTS, MOMENTA, GRADIENT, MASK = range(4)
 
@@ -33,7 +28,7 @@ class VectorRead:
         self._at = [at, (at + blocks * k) & _OFFSETS, instruction["g_at"], instruction["mask_at"]]
         # beats; of the gradient: rows of the block
         self._left = [blocks * k, blocks * k, k, blocks * groups if self._masked else 0]
-        self._room = [DEPTH] * 4
+        self._room = [UPDATE_BEATS] * 4
         self._level = [0] * 4
         self._blocks, self._base, self._half = blocks, instruction["g_at"], 0
         self._beat = 0
@@ -71,12 +66,12 @@ class VectorRead:
     def _size(self, stream: int) -> int:
         if stream == GRADIENT and self._step != 1:
             return 1
-        return min(BURST - self._at[stream] % BURST, self._left[stream])
+        return min(UPDATE_BURST - self._at[stream] % UPDATE_BURST, self._left[stream])
 
     def _choose(self) -> int:
         """Return the stream that asks next, -1 for none."""
         left, room = self._left, self._room
-        if left[MASK] and room[MASK] >= DEPTH // 2:
+        if left[MASK] and room[MASK] >= UPDATE_BEATS // 2:
             return MASK
         best, most = -1, 0
         for stream in (GRADIENT, WEIGHTS, MOMENTA):

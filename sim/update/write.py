@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_WAITING, UPDATE_WRITES
 from nmsat.sim.memory.read_port import Burst
-from nmsat.sim.update.read import BURST, DEPTH
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.sim.update.pregen_timing import PregenTiming
 
-STREAMS: Final = ("mask", "bp", "ff", "momenta", "weights")
 MASK, BP, FF, MOMENTA, WEIGHTS = range(5)
-
-WAITING: Final = 63
-"""Most bursts that memory has not yet acknowledged; the next one waits."""
 
 _OFFSETS: Final = (1 << 34) - 1
 
@@ -27,7 +23,7 @@ class VectorWrite:
     def __init__(self, instruction: Instruction, blocks: int) -> None:
         """Begin the pass of an UPDATE; blocks: of columns."""
         at = instruction["w_at"]
-        copies = [instruction[f"{name}_at"] for name in STREAMS[:3]]
+        copies = [instruction[f"{name}_at"] for name in UPDATE_WRITES[:3]]
         self.request: Burst | None = None
         self._region = instruction["region"]
         self._at = [*copies, (at + blocks * instruction["k"]) & _OFFSETS, at]
@@ -45,23 +41,23 @@ class VectorWrite:
     @property
     def state_ready(self) -> bool:
         """Whether new weights and momenta are taken."""
-        return self._level[WEIGHTS] != DEPTH and self._level[MOMENTA] != DEPTH
+        return self._level[WEIGHTS] != UPDATE_BEATS and self._level[MOMENTA] != UPDATE_BEATS
 
     @property
     def ff_ready(self) -> bool:
         """Whether a slot of W_ff is taken."""
-        return self._level[FF] != DEPTH and self._level[MASK] != DEPTH
+        return self._level[FF] != UPDATE_BEATS and self._level[MASK] != UPDATE_BEATS
 
     @property
     def bp_ready(self) -> bool:
         """Whether a slot of W_bp is taken."""
-        return self._level[BP] != DEPTH
+        return self._level[BP] != UPDATE_BEATS
 
     def tick(self, granted: bool, pulled: bool, acknowledged: bool, flush: bool, pregen: PregenTiming) -> None:
         """End the cycle. granted, pulled, acknowledged: the port; flush: nothing more comes; pregen: in this cycle."""
         if self.request is None or granted:
             self.request = None
-            if (self._asking or flush) and self._waiting != WAITING:
+            if (self._asking or flush) and self._waiting != UPDATE_WAITING:
                 self._ask(flush)
         if acknowledged:
             self._waiting -= 1
@@ -97,7 +93,7 @@ class VectorWrite:
             if held == 0:
                 continue
             at = self._at[stream]
-            size = BURST - at % BURST
+            size = UPDATE_BURST - at % UPDATE_BURST
             if held < size:
                 if not flush:
                     continue

@@ -14,8 +14,9 @@ from cocotb.triggers import Timer
 
 from nmsat.dataflow.contract.config import SatConfig
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, SEMAPHORES, ErrorCode, Instruction, Opcode, Queue
+from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import Launch, Region
-from nmsat.sim.control.sequencer import READERS, WRITERS, Sequencer
+from nmsat.sim.control.sequencer import Sequencer
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from nmsat.algorithms.core.numeric import canonical, to_half
 from nmsat.algorithms.training.optim import SgdConstants, sgd_update
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction, Opcode
+from nmsat.dataflow.contract.limits import UPDATE_WAITING
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.update.update import Vector as VectorRtl
 from nmsat.sim.update.update import Vector
 from nmsat.sim.update.values import UpdateShape, apply_update
-from nmsat.sim.update.write import WAITING
 from nmsat.tb.run.runner import Built, build, run
 from nmsat.tb.update.bench_update import REGION_BEATS, fill, random_update
 
@@ -225,4 +225,4 @@ def test_rtl_against_model_long(seed: int) -> None:
     job = {"instructions": 40, "k": 120, "n": 100}
     counts = run(built(), "nmsat.tb.update.bench_update", job=job, seed=seed).check().saved
     assert counts["rows"] > 6_000
-    assert counts["writes_waiting"] == WAITING
+    assert counts["writes_waiting"] == UPDATE_WAITING

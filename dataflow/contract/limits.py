@@ -1,0 +1,97 @@
+"""Depths, bursts and delays that circuit and simulator share: each stands here once, with its unit and why.
+
+Limits of a configuration stand in `config`, those of an instruction's fields in `isa` and `legal`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nmsat.dataflow.contract.isa import Queue
+
+# Array: cycles.
+
+SEED_GAP: Final = 3
+"""Cycles beyond R (8 N + 1) until a kept sum can seed the next command."""
+
+SETTLE: Final = 32
+"""Margin of a flush: pipeline of an element, drain delay, links of the edges."""
+
+DRAIN_DELAY: Final = 10
+"""Cycles from the first step of a tile's last slot to the first read of the drain memory."""
+
+SEED_DELAY: Final = 4
+"""Cycles from a window's token to its first seed request: column 0 sees the seed when row 0 needs it."""
+
+TOKEN_TO_STEP: Final = 3
+"""Cycles from a window's token at a row port to its first step on the row link."""
+
+COMMANDS_IN_FLIGHT: Final = 8
+"""Commands whose results have not all arrived. Their spacing (8 R) and latency (about 9 R + 20) need 5 at R = 1."""
+
+# Loader.
+
+LOAD_BURST: Final = 8
+"""Beats after which the loader closes a burst: with 8 bursts under way more than the latency of the memory."""
+
+LOAD_PLACES: Final = 64
+"""Beats between the loader's requests and its writes, those of padding among them."""
+
+LOAD_CHUNK: Final = 4
+"""Beats of a tile row that the rows modes of a load read together, so that they are a burst. A power of two."""
+
+LOAD_AHEAD: Final = 4
+"""Loads whose beats have been asked for and that wait to be written."""
+
+# Memory: beats of 64 bytes.
+
+MAX_BURST: Final = 16
+"""Beats of the longest burst that an engine asks for."""
+
+PAGE_BEATS: Final = 64
+"""Beats of 4 KiB of address, which no burst crosses (AXI4, A3.4.1); regions start at a multiple of it."""
+
+# Control.
+
+FETCH_BEATS: Final = 16
+"""Instructions that are asked for ahead of the one being checked."""
+
+FETCH_BURST: Final = 8
+"""Longest burst of the fetch; all but the first and the last are aligned to it."""
+
+CHECK_CYCLES: Final = 3
+"""Cycles from an instruction's arrival in the check register until it can leave."""
+
+QUEUE_DEPTH: Final = 4
+"""Instructions that wait in front of an engine."""
+
+STARTED_DEPTH: Final = 16
+"""Instructions that an engine may have started and not finished."""
+
+READERS: Final = (Queue.STORE, None, Queue.LOAD, Queue.VECTOR)
+"""Queue of each client of the read port, highest priority first; None is the fetch."""
+
+WRITERS: Final = (Queue.STORE, Queue.VECTOR)
+"""Queue of each client of the write port, highest priority first."""
+
+# Store engine: beats.
+
+SIDE_BEATS: Final = 32
+"""Beats of the second operand that have a place; they are asked for as soon as they have one."""
+
+WRITE_BEATS: Final = 32
+"""Beats of results that wait to be written; at least twice the longest burst, so that it can wait as a whole."""
+
+# Update engine.
+
+UPDATE_BEATS: Final = 32
+"""Beats that the queue of a read stream holds."""
+
+UPDATE_BURST: Final = 8
+"""Beats of the longest burst of a stream; bursts end where the offset is a multiple of it."""
+
+UPDATE_WAITING: Final = 63
+"""Most bursts of results that memory has not yet acknowledged; the next one waits."""
+
+UPDATE_WRITES: Final = ("mask", "bp", "ff", "momenta", "weights")
+"""Write streams of the update engine, in the order in which they are asked."""
