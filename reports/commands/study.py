@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="LIST", type=seeds, help="such as 0,1,2")
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
     parser.add_argument(
+        "--redraw",
+        action="store_true",
+        help="no run: write page and pictures again from the accuracy.json of --tables, whose machine stays",
+    )
+    parser.add_argument(
         "--processes", type=processes, default=1, metavar="P", help="runs at a time, one thread each (default: 1)"
     )
     parser.add_argument(
@@ -60,6 +65,8 @@ def processes(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Answer:
     """Do the runs that are missing and write page, data and pictures."""
+    if options.redraw:
+        return _redraw(options)
     from nmsat.algorithms.training.study import rate_cells
     from nmsat.reports.work.study import gather, run_study
 
@@ -91,23 +98,43 @@ def chosen(options: argparse.Namespace) -> list[Cell]:
     )
 
 
-def write(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Write accuracy.md, accuracy.json and the pictures into folder and return their paths."""
+def texts(data: dict[str, Any]) -> dict[str, str]:
+    """Return the files of a page, name -> text: accuracy.md, accuracy.json and the pictures."""
     from nmsat.reports.pages.study_page import study_page
-    from nmsat.reports.pages.study_plots import mask_chart, pareto_chart
+    from nmsat.reports.pages.study_plots import draw
 
-    texts = {
-        "accuracy.md": study_page(data),
+    pictures = draw(data)
+    return {
+        "accuracy.md": study_page(data, pictures),
         "accuracy.json": json.dumps(data, indent=1) + "\n",
-        "accuracy_pareto.svg": pareto_chart(data["rows"]),
+        **{picture.file: picture.svg for picture in pictures.values()},
     }
-    networks = list(dict.fromkeys(row["network"] for row in data["ablations"]))
-    if networks:
-        texts["accuracy_masks.svg"] = mask_chart(data["masks"], networks)
+
+
+def write(data: dict[str, Any], folder: Path) -> list[Path]:
+    """Write the files of a page into folder and return their paths."""
+    files = texts(data)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
+    for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    return [folder / name for name in files]
+
+
+def _redraw(options: argparse.Namespace) -> Answer:
+    """Write page and pictures again from the data beside them, which stays as it is."""
+    chosen_runs = [name for name in ("networks", "methods", "patterns", "seeds", "rates") if getattr(options, name)]
+    if chosen_runs:
+        raise InputError(f"--redraw shows the data as it is, without choosing runs; leave out --{chosen_runs[0]}")
+    folder: Path = options.tables or options.out
+    source = folder / "accuracy.json"
+    try:
+        data = json.loads(source.read_text(encoding="utf-8"))
+        files = write(data, folder)
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}; --redraw needs the data of an earlier study") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{source} is not the data of a study: {error!r}") from None
+    return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
 
 
 def _text(data: dict[str, Any], files: list[Path]) -> str:

@@ -6,7 +6,9 @@ import statistics
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from nmsat.reports.pages.study_parts import Picture
 
 INTRODUCTION: Final = """\
 Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and every single run with its command.
@@ -19,19 +21,26 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
 - *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
   configuration {machine} from the step's own tape, products, weight update and pruning with their memory, without host
   operators; *bound* is the speed-up that the multiply-adds alone allow.
-- *masks FF, BP* are the shares of mask elements that change per update (SAD), mean over the run."""
+- *masks FF, BP* are the shares of mask elements that change per update (SAD), mean over the run.
+- In the pictures every error bar is a 95 % confidence interval of the mean loss: Student's t, each run paired with
+  the dense run of its seed. Few seeds make it wide: one that holds 0 shows neither a loss nor that there is none."""
 
 
-def study_page(data: dict[str, Any]) -> str:
-    """Return the page of what `reports.work.study.gather` found."""
+def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
+    """Return the page of what `reports.work.study.gather` found; pictures: as `reports.pages.study_plots.draw` returns
+    them."""
     parts = ["# Accuracy of the training methods", INTRODUCTION.format(machine=data["machine"])]
-    parts += ["![Accuracy against SAT cycles per step](accuracy_pareto.svg)", "## Against the paper", _paper(data)]
+    parts += ["## Against the paper", *_shown(pictures, "networks"), _paper(data)]
+    if "speed" in pictures:
+        parts += ["## Loss against speed-up", *_shown(pictures, "speed")]
+    if "methods" in pictures or "patterns" in pictures:
+        parts += ["## Methods and patterns", *_shown(pictures, "methods"), *_shown(pictures, "patterns")]
     for network in dict.fromkeys(row["network"] for row in data["rows"]):
         parts += [f"## {network}", _network([row for row in data["rows"] if row["network"] == network])]
     if data["ablations"]:
         parts += ["## Ablations of BDWP 2:8", _ablations(data["ablations"])]
     if data["masks"]:
-        parts += ["## How much the masks move", *_masks(data)]
+        parts += ["## How much the masks move", *_shown(pictures, "masks"), _masks(data)]
     if data["rates"]:
         parts += ["## Learning rates, chosen on the validation split", *_rates(data["rates"])]
     return "\n\n".join(parts) + "\n"
@@ -41,6 +50,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _shown(pictures: Mapping[str, Picture], name: str) -> list[str]:
+    """Return a picture with its title and caption, nothing if there is none."""
+    if name not in pictures:
+        return []
+    found = pictures[name]
+    return [f"**{found.title}.** {found.caption}", f"![{found.title}]({found.file})"]
 
 
 def _paper(data: dict[str, Any]) -> str:
@@ -115,8 +132,8 @@ def _ablations(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(header, lines)
 
 
-def _masks(data: dict[str, Any]) -> list[str]:
-    """Return the picture and the table: first epoch, middle, last."""
+def _masks(data: dict[str, Any]) -> str:
+    """Return the table: first epoch, middle, last."""
     header = ("network", "method", "pattern", "first epoch", "half-way", "last epoch", "first, BP", "last, BP")
     lines = []
     for item in data["masks"]:
@@ -125,8 +142,7 @@ def _masks(data: dict[str, Any]) -> list[str]:
         ff, bp = item["sad_ff"], item["sad_bp"]
         shares = (ff[0], ff[(len(ff) - 1) // 2], ff[-1], bp[0], bp[-1])
         lines.append((item["network"], item["method"], item["pattern"], *map(_share, shares)))
-    picture = ["![Mask changes over the epochs](accuracy_masks.svg)"] if data["ablations"] else []
-    return [*picture, markdown(header, lines)]
+    return markdown(header, lines)
 
 
 def _rates(found: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,125 +1,150 @@
-"""The pictures of the accuracy table: accuracy against SAT cycles per step, and how much the masks move."""
+"""The pictures of the accuracy table, each of which says one thing: here what a method loses, as rows of dots."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
-from nmsat.reports.pages.demo_plots import DENSE_COLOR, INK, STYLE, standalone, svg_text
+from nmsat.reports.pages.study_curves import mask_picture, speed_picture
+from nmsat.reports.pages.study_parts import INTERVAL, METHOD, PATTERN, Picture, bar, dot, panels, picture, points, stack
+from nmsat.reports.pages.style import BLUE, DENSE_COLOR, GREEN, INK, SMALL, VERMILLION, new_figure, style
+from nmsat.reports.work.losses import paired_losses, products_pruned
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from matplotlib.axes import Axes
 
-METHOD_COLORS: Final = {
-    "dense": DENSE_COLOR,
-    "ste": "#7fb8e6",
-    "sr-ste": "#2f6fb3",
-    "sdgp": "#b59a2a",
-    "sdwp": "#8a6fc0",
-    "bdwp": "#d9812e",
-    "bi-mask": "#3fa17a",
-    "transposable": "#97ccb0",
-    "mvue": "#c76fa0",
-    "bdwp+mvue": "#a8324a",
-}
-"""Colour of each method; forward-only blue, both passes orange and green, the third product red."""
+    from nmsat.reports.work.losses import Loss
 
-PATTERN_MARKERS: Final = {"dense": "*", "4:8": "o", "2:4": "s", "2:8": "D", "1:8": "^", "2:16": "v"}
-"""Marker of each pattern."""
+AXIS: Final = "accuracy lost against dense, points"
 
-_PANELS: Final = 4  # to a row
+_COUNT_COLORS: Final = {1: BLUE, 2: VERMILLION, 3: GREEN}
+_COUNTS: Final = {1: "one product pruned", 2: "two products", 3: "all three"}
+_ROW: Final = 19  # height of a row, units
+_HEAD: Final = 30  # and of a panel's name with its share of the gaps
+_DASHES: Final[Any] = (0, (4, 3))
 
 
-def pareto_chart(rows: Sequence[dict[str, Any]]) -> str:
-    """Return accuracy against SAT cycles per step as a standalone SVG: a panel per network, a mark per row.
+def draw(data: dict[str, Any]) -> dict[str, Picture]:
+    """Return the pictures that the data of `reports.work.study.gather` allow, by what they show.
 
-    rows: as in `reports.work.study.gather`. Bars are the spread over seeds; the line joins what no other row beats in
-    both.
+    networks: loss of the paper's method on every network; methods: all methods at the paper's pattern; patterns: the
+    paper's method at all patterns; speed: loss against speed-up; masks: how the masks settle.
     """
-    networks = list(dict.fromkeys(row["network"] for row in rows))
-    lines = -(-(len(networks) + 1) // _PANELS)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * _PANELS, 2.9 * lines), layout="constrained")
-        panels = figure.subplots(lines, _PANELS, squeeze=False).ravel()
-        for axes, network in zip(panels, networks, strict=False):
-            _pareto_panel(axes, network, [row for row in rows if row["network"] == network])
-        for axes in panels[len(networks) :]:
-            axes.set_axis_off()
-        methods = [name for name in METHOD_COLORS if any(row["method"] == name for row in rows)]
-        marks = [name for name in PATTERN_MARKERS if any(row["pattern"] == name for row in rows)]
-        panels[len(networks)].legend(handles=_legend(methods, marks), ncols=2, loc="center", columnspacing=1.2)
-        return standalone(svg_text(figure, "pareto"))
+    places = {(row["network"], row["method"], row["pattern"]): place for place, row in enumerate(data["rows"])}
+    losses = sorted(paired_losses(data["runs"]), key=lambda loss: places[loss.network, loss.method, loss.pattern])
+    made = {
+        "networks": _networks([loss for loss in losses if (loss.method, loss.pattern) == (METHOD, PATTERN)], data),
+        "methods": _methods(panels([loss for loss in losses if loss.pattern == PATTERN])),
+        "patterns": _patterns(panels([loss for loss in losses if loss.method == METHOD])),
+        "speed": speed_picture(losses, data["rows"]),
+        "masks": mask_picture(data["masks"], list(dict.fromkeys(row["network"] for row in data["ablations"]))),
+    }
+    return {name: found for name, found in made.items() if found is not None}
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cycles, accuracy) that no other beats: fewer cycles and at least the accuracy; by cycles."""
-    out: list[tuple[float, float]] = []
-    for cycles, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not out or accuracy > out[-1][1]:
-            out.append((cycles, accuracy))
-    return out
+def _networks(losses: Sequence[Loss], data: dict[str, Any]) -> Picture | None:
+    if not losses:
+        return None
+    with style():
+        figure = new_figure(_ROW * len(losses) + 105)
+        axes = figure.subplots()
+        _rows(axes, [loss.network for loss in losses], losses, [VERMILLION] * len(losses))
+        paper = data["paper_loss"]
+        axes.axvline(paper, color=INK, linewidth=1, linestyle=_DASHES)
+        line = Line2D([], [], color=INK, linewidth=1, linestyle=_DASHES, label=f"mean of the paper: {points(paper)}")
+        figure.legend(handles=[*_key(losses), line], loc="outside upper left", ncols=1)
+        title = f"Accuracy that {METHOD} {PATTERN} loses against dense training"
+        caption = "Each run is compared with the dense run of the same seed; right of 0 is worse than dense."
+        return picture(figure, "networks", title, caption, _in_words(losses, lambda loss: loss.network))
 
 
-def mask_chart(masks: Sequence[dict[str, Any]], networks: Sequence[str]) -> str:
-    """Return the share of forward masks that changes per update over the epochs of BDWP runs, a panel per network."""
-    shades = {"4:8": "#f2c79f", "2:4": "#e8a668", "2:8": "#d9812e", "1:8": "#a85c16", "2:16": "#6e3a09"}
-    others = {"decay=0.0": ("2:8, no SR-STE term", "--"), "prune_from=master": ("2:8, pruned from the master", ":")}
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.1 * len(networks), 3.1), layout="constrained")
-        panels = figure.subplots(1, len(networks), squeeze=False)[0]
-        for axes, network in zip(panels, networks, strict=True):
-            for item in masks:
-                if (item["network"], item["method"]) != (network, "bdwp"):
-                    continue
-                epochs, shares = range(1, len(item["sad_ff"]) + 1), item["sad_ff"]
-                if not item["variant"]:
-                    color = shades[item["pattern"]]
-                    axes.plot(epochs, shares, "o-", color=color, markersize=4, label=item["pattern"])
-                elif item["variant"] in others:
-                    label, style = others[item["variant"]]
-                    axes.plot(epochs, shares, style, color=INK, linewidth=1.2, label=label)
-            axes.set(title=network, xlabel="epoch", yscale="log")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
-            axes.grid(axis="y")
-        panels[0].set_ylabel("mask elements changed per update")
-        panels[0].legend(fontsize=8.5)
-        return standalone(svg_text(figure, "masks"))
+def _methods(shown: dict[str, list[Loss]]) -> Picture | None:
+    if not shown:
+        return None
+    losses = [loss for rows in shown.values() for loss in rows]
+    counts = sorted({len(products_pruned(loss.method)) for loss in losses})
+    with style():
+        figure = new_figure(_ROW * len(losses) + _HEAD * len(shown) + 110)
+        for axes, _, rows in stack(figure, shown):
+            colors = [_COUNT_COLORS[len(products_pruned(loss.method))] for loss in rows]
+            _rows(axes, [loss.method for loss in rows], rows, colors)
+        dots = [dot(_COUNT_COLORS[count], _COUNTS[count]) for count in counts]
+        figure.legend(handles=[*_key(losses), *dots], loc="outside upper left", ncols=2)
+        title = f"Accuracy that each method loses at {PATTERN}"
+        caption = "Colour: how many of a layer's three products the method prunes."
+        words = _in_words(losses, lambda loss: f"{loss.method} on {loss.network}")
+        return picture(figure, "methods", title, caption, words)
 
 
-def _pareto_panel(axes: Axes, network: str, rows: Sequence[dict[str, Any]]) -> None:
-    points = [(row["sat"]["cycles"] / 1e3, 100 * row["accuracy"]) for row in rows]
-    axes.plot(*zip(*front(points), strict=True), color=INK, linewidth=0.9, alpha=0.45, drawstyle="steps-post", zorder=1)
-    for row, (cycles, accuracy) in zip(rows, points, strict=True):
-        axes.errorbar(
-            cycles,
-            accuracy,
-            yerr=100 * row["spread"],
-            fmt=PATTERN_MARKERS[row["pattern"]],
-            color=METHOD_COLORS[row["method"]],
-            markersize=9 if row["pattern"] == "dense" else 5.5,
-            elinewidth=0.7,
-            alpha=0.9,
-            zorder=3 if row["method"] in ("dense", "bdwp") else 2,
+def _patterns(shown: dict[str, list[Loss]]) -> Picture | None:
+    if not shown:
+        return None
+    ordered = {network: sorted(rows, key=_fewest_last) for network, rows in shown.items()}
+    losses = [loss for rows in ordered.values() for loss in rows]
+    with style():
+        figure = new_figure(_ROW * len(losses) + _HEAD * len(ordered) + 80)
+        for axes, _, rows in stack(figure, ordered):
+            labels = [f"{loss.pattern}, {100 * _kept(loss):.3g} % kept" for loss in rows]
+            _rows(axes, labels, rows, [VERMILLION] * len(rows))
+        figure.legend(handles=_key(losses), loc="outside upper left", ncols=1)
+        title = f"Accuracy that {METHOD} loses at each pattern"
+        caption = (
+            "Ever fewer weights are kept from row to row. A dot without a line: all seeds lost the same by chance."
         )
-    axes.set(title=network, xlabel="SAT cycles per step, thousands", xlim=(0, 1.06 * max(points)[0]))
-    axes.set_ylabel("accuracy, %")
-    axes.grid()
+        words = _in_words(losses, lambda loss: f"{loss.pattern} on {loss.network}")
+        return picture(figure, "patterns", title, caption, words)
 
 
-def _legend(methods: Sequence[str], patterns: Sequence[str]) -> list[Line2D]:
-    colors = [
-        Line2D([], [], marker="o", linestyle="", color=METHOD_COLORS[name], label=name, markersize=6)
-        for name in methods
-    ]
-    marks = [
-        Line2D([], [], marker=PATTERN_MARKERS[name], linestyle="", color=INK, label=name, markersize=6)
-        for name in patterns
-    ]
-    return [*colors, *marks, Line2D([], [], color=INK, alpha=0.45, label="front")]
+def _rows(axes: Axes, labels: Sequence[str], losses: Sequence[Loss], colors: Sequence[str]) -> None:
+    """Draw one row per loss: a dot at its mean, a line for its interval, its mean as a number at the right."""
+    axes.axvline(0, color=DENSE_COLOR, linewidth=1)
+    for place, (loss, color) in enumerate(zip(losses, colors, strict=True)):
+        name = f"{loss.network}-{loss.method}-{loss.pattern}"
+        half = loss.half_width
+        if half is not None:
+            ends = (loss.mean - half, loss.mean + half)
+            axes.plot(ends, (place, place), color=color, linewidth=1.6, gid=f"interval-{name}")
+        inside = "none" if half is None else color
+        axes.plot(loss.mean, place, "o", color=color, markerfacecolor=inside, markersize=6, gid=f"mark-{name}")
+        at_right = axes.get_yaxis_transform()
+        axes.text(1.02, place, points(loss.mean), transform=at_right, va="center", fontsize=SMALL)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.grid(axis="x")
+    axes.set_xlabel(AXIS)
+    axes.label_outer()
+
+
+def _key(losses: Sequence[Loss]) -> list[Line2D]:
+    """Say what dot and line of a row are."""
+    counts = sorted({len(loss.by_seed) for loss in losses})
+    many = [count for count in counts if count > 1]
+    handles = []
+    if many:
+        seeds = " to ".join(str(count) for count in dict.fromkeys((many[0], many[-1])))
+        handles += [dot(INK, f"mean of {seeds} seeds"), bar(INTERVAL)]
+    if 1 in counts:
+        handles.append(Line2D([], [], marker="o", linestyle="", color=INK, markerfacecolor="none", label="one seed"))
+    return handles
+
+
+def _kept(loss: Loss) -> float:
+    n, m = map(int, loss.pattern.split(":"))
+    return n / m
+
+
+def _fewest_last(loss: Loss) -> tuple[float, str]:
+    return -_kept(loss), loss.pattern
+
+
+def _in_words(losses: Sequence[Loss], label: Callable[[Loss], str]) -> str:
+    halves = ["" if loss.half_width is None else f" ± {loss.half_width:.2f}" for loss in losses]
+    parts = [f"{label(loss)} {points(loss.mean)}{half}" for loss, half in zip(losses, halves, strict=True)]
+    return f"Points lost, mean and half of the {INTERVAL}: {'; '.join(parts)}."
