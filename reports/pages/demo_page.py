@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nmsat.reports.pages.demo_plots import cycles_chart, loss_curves, standalone, timeline_chart, zoom_chart
+from nmsat.reports.pages.demo_plots import accuracy_curves, cycles_chart, loss_curves, timeline_chart, zoom_chart
+from nmsat.reports.pages.page_tables import checks_table, numbers, percent, products_table, stages_table, training_table
+from nmsat.reports.pages.style import PAGE_MARGIN, WIDTH, standalone
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nmsat.reports.work.records import DemoRecord, ProductRun
+    from nmsat.reports.work.records import DemoRecord
+
+PAGE: Final = "report.html"
+
+PAGE_FILES: Final = (PAGE, "loss.svg", "accuracy.svg", "cycles.svg", "timeline.svg", "zoom.svg")
+"""All files of a page."""
+
+SOURCES: Final = (
+    ("Training in NumPy", "losses and accuracies; the arithmetic is that of the hardware, nothing here is about time."),
+    (
+        "Simulator of the array",
+        "cycles, speed-ups, utilization and both pictures of the array over time.",
+    ),
+    ("The Verilog, run in Verilator", "the table of compared products: the array alone, not the machine around it."),
+    (
+        "Not in these cycles",
+        "moving operands from and to memory, the update of the weights and pruning: all operands are on chip.",
+    ),
+    ("Not measured here", "clock rate, seconds on a board, resources and energy."),
+)
+"""Where the figures of the page come from: source, what of the page is from it."""
 
 
 def draw(record: DemoRecord) -> dict[str, str]:
     """Return the pictures of the record, name -> SVG text for a page."""
     return {
         "loss": loss_curves(record.runs),
-        "cycles": cycles_chart(record.by_layer),
+        "accuracy": accuracy_curves(record.runs),
+        "cycles": cycles_chart(record.by_layer, record.total),
         "timeline": timeline_chart(record.timelines),
         "zoom": zoom_chart(record.zoom),
     }
@@ -26,7 +49,13 @@ def draw(record: DemoRecord) -> dict[str, str]:
 
 def render(record: DemoRecord, plots: dict[str, str]) -> str:
     """Return the page as HTML; pictures and style are inside, nothing is loaded from elsewhere."""
-    environment = Environment(loader=PackageLoader("nmsat.reports.pages"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("nmsat.reports.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     kept, _, group = record.pattern.partition(":")
     dense, sparse = record.runs
     return environment.get_template("demo.html.j2").render(
@@ -38,21 +67,28 @@ def render(record: DemoRecord, plots: dict[str, str]) -> str:
         kept=kept,
         group=group,
         matches=sum(check.match for check in record.checks),
+        sources=SOURCES,
         plots=plots,
-        percent=lambda share: f"{100 * share:.1f} %",
-        number=lambda value: f"{value:,}".replace(",", "\N{THIN SPACE}"),
-        stall=_largest_stall,
+        tables={
+            "training": training_table(record),
+            "stages": stages_table(record),
+            "products": products_table(record),
+            "checks": checks_table(record),
+        },
+        percent=percent,
+        number=numbers,
+        margin=PAGE_MARGIN,
+        picture=WIDTH,
     )
 
 
-def write(record: DemoRecord, folder: Path) -> None:
-    """Write report.html and the pictures into `folder`."""
+def page_files(record: DemoRecord) -> dict[str, str]:
+    """Return file name -> text of the page and its pictures, which are those of `PAGE_FILES`."""
     plots = draw(record)
-    (folder / "report.html").write_text(render(record, plots), encoding="utf-8")
-    for name, svg in plots.items():
-        (folder / f"{name}.svg").write_text(standalone(svg), encoding="utf-8")
+    return {PAGE: render(record, plots), **{f"{name}.svg": standalone(svg) for name, svg in plots.items()}}
 
 
-def _largest_stall(product: ProductRun) -> str:
-    cause, cycles = max(product.stalls.items(), key=lambda item: item[1], default=("none", 0))
-    return f"{cause} {cycles / product.cycles:.1%}" if cycles else "none"
+def write(record: DemoRecord, folder: Path) -> None:
+    """Write the page and its pictures into `folder`."""
+    for name, text in page_files(record).items():
+        (folder / name).write_text(text, encoding="utf-8")
