@@ -19,6 +19,7 @@ import numpy as np
 from nmsat.algorithms.core.nm import prune
 from nmsat.algorithms.core.numeric import to_half
 from nmsat.algorithms.core.tape import Pattern, Product, Stage, Tape
+from nmsat.algorithms.core.vocabulary import TRAINED_NETWORKS
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.step import HostOp, Step, training_products
@@ -136,12 +137,17 @@ def training_step(
     batch: int | None = None,
     first_and_last_dense: bool = True,
 ) -> Step:
-    """Return one training step of a network: a name, an ONNX file or a SCALE-Sim table
-    (`dataflow.network.models.load_model`).
+    """Return one training step of a network: a name (`algorithms.core.vocabulary`), an ONNX file or a SCALE-Sim table.
 
-    method: dense, srste, sdgp, sdwp, bdwp or bdwp+mvue; pattern: N:M of what it prunes; batch: None for 512 or that of
-    the file. Raises ValueError for what is unknown or does not fit, FileNotFoundError for a missing file.
+    method: one of `algorithms.core.vocabulary.METHODS`; pattern: N:M of what it prunes; batch: None for 512, or that of
+    the file, or of the recipe of a network that trains here, whose step is recorded, without biases and host work.
+    Raises ValueError for what is unknown or does not fit, FileNotFoundError for a missing file.
     """
+    if model in TRAINED_NETWORKS:
+        from nmsat.dataflow.network.readers.recorded import recorded_step  # brings the trainer along
+
+        name = str(model)
+        return recorded_step(name, method, _pattern(pattern), batch, first_and_last_dense=first_and_last_dense)
     return training_products(load_model(model, batch), method, _pattern(pattern), first_and_last_dense)
 
 

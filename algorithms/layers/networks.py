@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.vocabulary import trained_network
 from nmsat.algorithms.layers.attention import Attention, Embedding, Positions
 from nmsat.algorithms.layers.base import Layer, Residual, Sequential
 from nmsat.algorithms.layers.norm import BatchNorm, LayerNorm
@@ -242,22 +243,21 @@ def _transformer_block(name: str, features: int, heads: int, rng: np.random.Gene
     return [Residual(Sequential(attention)), Residual(Sequential(feed))]
 
 
-NETWORKS: Final[dict[str, tuple[str, Callable[..., Layer]]]] = {
-    "digits-cnn": ("digits", digits_cnn),
-    "digits-sat": ("digits", digits_sat),
-    "resnet9": ("digits", resnet9),
-    "vit": ("digits", vit),
-    "vgg": ("digits", vgg),
-    "resnet18": ("digits", resnet18),
-    "resnet50": ("digits", resnet50),
-    "gpt": ("text", gpt),
-    "mlp": ("teacher", mlp),
+BUILDERS: Final[dict[str, Callable[..., Layer]]] = {
+    "resnet9-small": resnet9,
+    "vit-small": vit,
+    "vgg19-small": vgg,
+    "resnet18-small": resnet18,
+    "resnet50-small": resnet50,
+    "gpt": gpt,
+    "mlp": mlp,
+    "digits-cnn": digits_cnn,
+    "digits-sat": digits_sat,
 }
-"""Name -> (data set it is made for, builder)."""
+"""Builder of each network that trains; `algorithms.core.vocabulary` says what the names stand for."""
 
 
 def make_network(name: str, rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return a network by name."""
-    if name not in NETWORKS:
-        raise ValueError(f"network is {name!r}; known networks: {', '.join(NETWORKS)}")
-    return NETWORKS[name][1](rng, sparse_ends=sparse_ends)
+    """Return a network by name; ValueError for a name of none that trains here."""
+    trained_network(name)
+    return BUILDERS[name](rng, sparse_ends=sparse_ends)

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from nmsat.algorithms.core.vocabulary import METHODS, method_facts
 from nmsat.algorithms.methods.base import Masks, Method
 from nmsat.algorithms.methods.gradients import Mvue, Sdgp
 from nmsat.algorithms.methods.masks import BiMask, Transposable
 from nmsat.algorithms.methods.weights import WeightMagnitude
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nmsat.algorithms.core.tape import Pattern
+    from nmsat.algorithms.core.vocabulary import MethodFacts
 
 __all__ = ["METHODS", "BiMask", "Masks", "Method", "Mvue", "Sdgp", "Transposable", "WeightMagnitude", "make_method"]
-
-SR_STE_DECAY: Final = 2e-4
-"""lambda of SR-STE's term (Zhou et al., ICLR 2021: 0.0002); Bi-Mask uses the same."""
-
-
-_WEIGHTS: Final[dict[str, tuple[bool, bool, float]]] = {
-    "ste": (True, False, 0.0),
-    "sr-ste": (True, False, SR_STE_DECAY),
-    "sdwp": (False, True, 0.0),
-    "bdwp": (True, True, SR_STE_DECAY),
-}
-"""Name -> (prunes the forward weights, prunes the backward weights, lambda)."""
-
-_OTHERS: Final[dict[str, tuple[float, Callable[[Pattern, float], Method]]]] = {
-    "sdgp": (0.0, lambda p, _: Sdgp(p)),
-    "bi-mask": (SR_STE_DECAY, lambda p, d: BiMask(p, decay=d)),
-    "transposable": (0.0, lambda p, d: Transposable(p, decay=d)),
-    "mvue": (0.0, lambda p, _: Mvue("mvue", p)),
-    "bdwp+mvue": (SR_STE_DECAY, lambda p, d: Mvue("bdwp+mvue", p, make_method("bdwp", p, d))),
-}
-"""Name -> (lambda, builder)."""
-
-METHODS: Final = ("dense", "ste", "sr-ste", "sdgp", "sdwp", "bdwp", "bi-mask", "transposable", "mvue", "bdwp+mvue")
-"""Names that `make_method` knows."""
 
 
 def make_method(
@@ -49,17 +25,32 @@ def make_method(
     pattern: needed by every method but 'dense'; decay: lambda of the SR-STE term, None for the method's own;
     from_master: see `WeightMagnitude`, which alone can do it (ValueError otherwise).
     """
-    if name not in METHODS:
-        raise ValueError(f"method is {name!r}; known methods: {', '.join(METHODS)}")
-    if name == "dense":
-        return Method("dense")
+    facts = method_facts(name)
+    if not facts.prunes:
+        return Method(name)
     if pattern is None:
         raise ValueError(f"method {name!r} has no pattern; give N:M such as 2:8")
-    if name in _WEIGHTS:
-        forward, backward, own = _WEIGHTS[name]
-        chosen = own if decay is None else decay
-        return WeightMagnitude(name, pattern, forward=forward, backward=backward, decay=chosen, from_master=from_master)
-    if from_master:
-        raise ValueError(f"method {name!r} cannot prune from the masters; {', '.join(_WEIGHTS)} can")
-    own, make = _OTHERS[name]
-    return make(pattern, own if decay is None else decay)
+    if from_master and not _from_weights_alone(facts):
+        able = ", ".join(other for other, found in METHODS.items() if _from_weights_alone(found))
+        raise ValueError(f"method {name!r} cannot prune from the masters; {able} can")
+    return _make(name, facts, pattern, facts.decay if decay is None else decay, from_master=from_master)
+
+
+def _make(name: str, facts: MethodFacts, pattern: Pattern, decay: float, *, from_master: bool) -> Method:
+    if facts.masks == "bi-mask":
+        return BiMask(pattern, decay=decay)
+    if facts.masks == "transposable":
+        return Transposable(pattern, decay=decay)
+    if facts.bp_gradient:
+        return Sdgp(pattern)
+    weights = None
+    if facts.ff_weights or facts.bp_weights:
+        sides = {"forward": facts.ff_weights, "backward": facts.bp_weights}
+        weights = WeightMagnitude(name, pattern, **sides, decay=decay, from_master=from_master)
+    return Mvue(name, pattern, weights) if weights is None or facts.wu_gradient else weights
+
+
+def _from_weights_alone(facts: MethodFacts) -> bool:
+    """Whether a method prunes weights by magnitude and nothing else."""
+    weights = facts.ff_weights or facts.bp_weights
+    return weights and facts.masks == "magnitude" and not (facts.bp_gradient or facts.wu_gradient)

@@ -120,7 +120,7 @@ def training_products(samples: int = 1024, seed: int = 0) -> list[ChainError]:
     from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.training.train import Trainer
 
-    config = TrainConfig(network="resnet9", arithmetic="fast", method="dense", batch=samples, epochs=1, seed=seed)
+    config = TrainConfig(network="resnet9-small", arithmetic="fast", method="dense", batch=samples, epochs=1, seed=seed)
     trainer, tape = Trainer(config), Tape(values=True)
     trainer.run_step(tape)
     rng, out = np.random.default_rng(seed), []

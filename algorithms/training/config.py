@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.arithmetic import arithmetic
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.layers.networks import NETWORKS
+from nmsat.algorithms.core.vocabulary import trained_network
 from nmsat.algorithms.methods import make_method
 from nmsat.algorithms.training.optim import MAX_SHIFT
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class TrainConfig:
     """One run. Two runs with equal configurations give equal bits on the same machine.
 
-    network: a name of `algorithms.layers.networks.NETWORKS`, which also names the data set; method: a name of
-    `algorithms.methods.METHODS`; pattern: 'N:M', ignored by 'dense'; arithmetic: 'contract' or 'fast';
+    network: one of `algorithms.core.vocabulary.TRAINED_NETWORKS`, which also names the data set; method: one of
+    `algorithms.core.vocabulary.METHODS`; pattern: 'N:M', ignored by 'dense'; arithmetic: 'contract' or 'fast';
     batch: samples per step, an epoch drops what does not fill one; optimizer: 'sgd' or 'adam'; lr: peak learning rate,
     reached after `warmup` epochs, then falling to 0 along a cosine; momentum: of sgd; decay: lambda of the SR-STE term,
     None for the method's own; shift: the loss scale is 2^shift, lowered and raised during the run if `dynamic_shift`.
@@ -67,7 +67,8 @@ class TrainConfig:
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr!r}; it must be above 0")
         choices = {"optimizer": ("sgd", "adam"), "prune_from": ("copy", "master"), "split": ("test", "validation")}
-        for name, known in {**choices, "network": NETWORKS}.items():
+        trained_network(self.network)
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         arithmetic(self.arithmetic)

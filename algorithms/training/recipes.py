@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nmsat.algorithms.layers.networks import NETWORKS
-from nmsat.algorithms.methods import METHODS
+from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, RENAMED, SCHEDULED_NETWORKS, trained_network
 from nmsat.algorithms.training.config import DEMO, TrainConfig, field_kind, parse_fields
 
 RECIPES: Final[dict[str, TrainConfig]] = {
-    "resnet9": TrainConfig(network="resnet9", arithmetic="fast", epochs=6),
-    "vit": TrainConfig(network="vit", arithmetic="fast", epochs=20, optimizer="adam", lr=4e-3, warmup=2.0),
-    "vgg": TrainConfig(network="vgg", arithmetic="fast", epochs=6),
-    "resnet18": TrainConfig(network="resnet18", arithmetic="fast", epochs=6, lr=0.2),
-    "resnet50": TrainConfig(network="resnet50", arithmetic="fast", epochs=8, lr=0.1),
+    "resnet9-small": TrainConfig(network="resnet9-small", arithmetic="fast", epochs=6),
+    "vit-small": TrainConfig(network="vit-small", arithmetic="fast", epochs=20, optimizer="adam", lr=4e-3, warmup=2.0),
+    "vgg19-small": TrainConfig(network="vgg19-small", arithmetic="fast", epochs=6),
+    "resnet18-small": TrainConfig(network="resnet18-small", arithmetic="fast", epochs=6, lr=0.2),
+    "resnet50-small": TrainConfig(network="resnet50-small", arithmetic="fast", epochs=8, lr=0.1),
     "gpt": TrainConfig(network="gpt", arithmetic="fast", epochs=4, optimizer="adam", lr=8e-3, warmup=0.5),
     "mlp": TrainConfig(network="mlp", arithmetic="fast", epochs=12, batch=128, lr=0.2, weight_decay=3e-3),
     "digits-cnn": DEMO,
@@ -25,24 +24,20 @@ RECIPES: Final[dict[str, TrainConfig]] = {
 The learning rates are the outcome of `best_rate` over the validation runs, but for the demo's (docs/training.md).
 """
 
-PAPER_NETWORKS: Final = ("resnet9", "vit", "vgg", "resnet18", "resnet50")
-"""The networks in the spirit of the five of the BDWP paper."""
-
 RATES: Final = {"sgd": (0.025, 0.05, 0.1, 0.2), "adam": (1e-3, 2e-3, 4e-3, 8e-3)}
 """Learning rates that a recipe is chosen from, by optimizer."""
 
 _FREE: Final = ("method", "pattern", "seed")
 _NAME: Final = re.compile(
-    r"(?P<network>{})-(?P<method>{})(-(?P<n>\d+)of(?P<m>\d+))?-seed(?P<seed>\d+)(?P<changes>(,\w+=[^,=]+)*)".format(
-        *("|".join(map(re.escape, sorted(known, key=len, reverse=True))) for known in (NETWORKS, METHODS))
+    r"(?P<network>{})-(?P<method>{})(?P<rest>(-(?P<n>\d+)of(?P<m>\d+))?-seed(?P<seed>\d+)(?P<changes>(,\w+=[^,=]+)*))".format(
+        *("|".join(map(re.escape, sorted((*known, *RENAMED), key=len, reverse=True))) for known in (NETWORKS, METHODS))
     )
 )
 
 
 def recipe(network: str) -> TrainConfig:
     """Return the recipe of a network; ValueError lists the known ones."""
-    if network not in RECIPES:
-        raise ValueError(f"network is {network!r}; known networks: {', '.join(RECIPES)}")
+    trained_network(network)
     return RECIPES[network]
 
 
@@ -53,7 +48,7 @@ def variant(config: TrainConfig) -> dict[str, object]:
 
 
 def run_name(config: TrainConfig) -> str:
-    """Return the name of a run, such as 'resnet9-bdwp-2of8-seed1' or 'mlp-dense-seed0,epochs=2'.
+    """Return the name of a run, such as 'resnet9-small-bdwp-2of8-seed1' or 'mlp-dense-seed0,epochs=2'.
 
     What differs from the network's recipe is in the name, so that different runs have different names.
     """
@@ -67,14 +62,25 @@ def parse_name(name: str) -> TrainConfig:
     match = _NAME.fullmatch(name)
     if match is None or (match["n"] is None) != (match["method"] == "dense"):
         raise ValueError(
-            f"cell is {name!r}; write NETWORK-METHOD-NofM-seedS such as resnet9-bdwp-2of8-seed1, or NETWORK-dense-seedS"
+            f"cell is {name!r}; write NETWORK-METHOD-NofM-seedS such as resnet9-small-bdwp-2of8-seed1, or "
+            "NETWORK-dense-seedS"
         )
+    _refuse_old(name, match)
     fields: dict[str, object] = {"method": match["method"], "seed": int(match["seed"])}
     if match["n"] is not None:
         fields["pattern"] = f"{match['n']}:{match['m']}"
     pairs = [change.split("=") for change in match["changes"].split(",")[1:]]
     lines = [f'{key} = "{value}"' if field_kind(key) is str else f"{key} = {value}" for key, value in pairs]
     return recipe(match["network"]).replace(**fields, **parse_fields("\n".join(lines)))
+
+
+def _refuse_old(name: str, match: re.Match[str]) -> None:
+    """Raise ValueError with the name that a run of an older version has now."""
+    small = {facts.small_of: other for other, facts in NETWORKS.items() if facts.small_of}
+    now = {**RENAMED, **{old: small[old] for old in SCHEDULED_NETWORKS if old in small}}
+    network, method = (now.get(match[part], match[part]) for part in ("network", "method"))
+    if (network, method) != (match["network"], match["method"]):
+        raise ValueError(f"cell is {name!r}; write {network}-{method}{match['rest']}: names of networks have changed")
 
 
 def _shown(value: object) -> str:

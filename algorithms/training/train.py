@@ -14,9 +14,10 @@ import numpy as np
 from nmsat.algorithms.core.arithmetic import arithmetic
 from nmsat.algorithms.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nmsat.algorithms.core.tape import Tape
+from nmsat.algorithms.core.vocabulary import trained_network
 from nmsat.algorithms.layers.base import Context, Layer, prepare
 from nmsat.algorithms.layers.loss import softmax_cross_entropy
-from nmsat.algorithms.layers.networks import NETWORKS, make_network
+from nmsat.algorithms.layers.networks import make_network
 from nmsat.algorithms.methods import Method
 from nmsat.algorithms.training.config import DEMO, TrainConfig
 from nmsat.algorithms.training.data import Dataset, load_dataset
@@ -140,7 +141,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, data: Dataset | None = None) -> None:
         self.config = config
-        data = load_dataset(NETWORKS[config.network][0]) if data is None else data
+        data = load_dataset(str(trained_network(config.network).data)) if data is None else data
         self.data = data.validation() if config.split == "validation" else data
         if len(self.data.x_train) < config.batch:
             raise ValueError(f"batch is {config.batch!r}; the data set has {len(self.data.x_train)} training samples")

@@ -2,7 +2,7 @@
 
 Per weight layer, with K = taps * C_in (C_in innermost) and R = B * Ho * Wo (paper: BDWP; SR-STE, SDGP):
 
-    FF  Y[R, C_out]    = im2col(X)[R, K] W[K, C_out]                       W pruned along K       (srste, bdwp)
+    FF  Y[R, C_out]    = im2col(X)[R, K] W[K, C_out]                       W pruned along K       (ste, bdwp)
     BP  dX[P, C_in]    = window(dY)[P, taps*C_out] W'[taps*C_out, C_in]    W' pruned along C_out  (sdwp, bdwp)
         dX^T[C_in, P]  = W'^T window(dY)^T                                 dY pruned along C_out  (sdgp)
     WU  dW[K, C_out]   = im2col(X)^T[K, R] dY[R, C_out]                    dY pruned along R      (+mvue)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Pattern, Product, Stage
+from nmsat.algorithms.core.vocabulary import MethodFacts, method_facts
 from nmsat.dataflow.network import products as of
 from nmsat.dataflow.network.gradient import gradient_parts
 from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, LinearLayer, MatMulLayer
@@ -16,27 +17,6 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.network.layers import Layer, WeightLayer
     from nmsat.dataflow.network.readers.masks import LayerMask
-
-
-@dataclass(frozen=True)
-class Method:
-    """Which operand of which product a training method prunes: weights in FF or BP, the gradient dY in BP or WU."""
-
-    ff_weights: bool = False
-    bp_weights: bool = False
-    bp_gradient: bool = False
-    wu_gradient: bool = False
-
-
-METHODS: Final[dict[str, Method]] = {
-    "dense": Method(),
-    "srste": Method(ff_weights=True),
-    "sdgp": Method(bp_gradient=True),
-    "sdwp": Method(bp_weights=True),
-    "bdwp": Method(ff_weights=True, bp_weights=True),
-    "bdwp+mvue": Method(ff_weights=True, bp_weights=True, wu_gradient=True),
-}
-"""Training methods by name."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +107,12 @@ def training_products(
 ) -> Step:
     """Return the training step of a network.
 
-    layers: in the order of the forward pass; method: a key of METHODS; pattern: N:M of the pruned operands. Where the
-    method prunes weights, a layer with a pattern of its own uses that instead, and one with a mask the mask's cover.
+    layers: in the order of the forward pass; method: one of `algorithms.core.vocabulary.METHODS`; pattern: N:M of the
+    pruned operands. Where the method prunes weights, a layer with a pattern of its own uses that instead, and one with
+    a mask the mask's cover.
     first_and_last_dense: the first and the last weight layer stay dense, unless they have a pattern or mask of their
-    own. Raises ValueError for an unknown method, a missing pattern, a mask without layer, a network without products.
+    own. Raises ValueError for an unknown method, one that cannot be scheduled, a missing pattern, a
+    mask without layer, a network without products.
     """
     masks = dict(masks or {})
     weighted = [layer for layer in layers if isinstance(layer, ConvLayer | LinearLayer)]
@@ -184,7 +166,7 @@ class _Work:
     macs_dense: int = 0
 
 
-def _work(layer: Layer, how: Method, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
+def _work(layer: Layer, how: MethodFacts, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
     match layer:
         case HostLayer():
             return _host_work(layer)
@@ -205,7 +187,7 @@ def _host_work(layer: HostLayer) -> _Work:
     )
 
 
-def _weight_work(layer: WeightLayer, how: Method, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
+def _weight_work(layer: WeightLayer, how: MethodFacts, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
     """Return the three products of a weight layer; pattern: that of the method for this layer, None for dense."""
     weights = layer.pattern or pattern
     ff = of.forward(layer, weights, mask) if how.ff_weights else of.forward(layer, None)
@@ -228,7 +210,9 @@ def _weight_work(layer: WeightLayer, how: Method, pattern: Pattern | None, mask:
     )
 
 
-def _updates(layer: WeightLayer, how: Method, weights: Pattern | None, mask: LayerMask | None) -> tuple[Update, ...]:
+def _updates(
+    layer: WeightLayer, how: MethodFacts, weights: Pattern | None, mask: LayerMask | None
+) -> tuple[Update, ...]:
     k, n = layer.taps * layer.features_in, layer.features_out
     ff = mask.forward_pattern() if mask else of.usable(weights, k)
     bp = mask.backward_pattern() if mask else of.usable(weights, n)
@@ -240,7 +224,7 @@ def _updates(layer: WeightLayer, how: Method, weights: Pattern | None, mask: Lay
     return (update, Update(f"{layer.name}.bias", layer.parameters - layer.weights, 1))
 
 
-def _prunes(layer: WeightLayer, how: Method, pattern: Pattern | None) -> tuple[Prune, ...]:
+def _prunes(layer: WeightLayer, how: MethodFacts, pattern: Pattern | None) -> tuple[Prune, ...]:
     out = []
     along_n, along_rows = of.usable(pattern, layer.features_out), of.usable(pattern, layer.rows)
     if how.bp_gradient and along_n and layer.input_gradient:
@@ -276,13 +260,13 @@ def _check_request(
     method: str,
     pattern: Pattern | None,
     masks: Mapping[str, LayerMask],
-) -> Method:
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; known methods: {', '.join(METHODS)}")
-    how = METHODS[method]
+) -> MethodFacts:
+    how = method_facts(method)
+    if how.obstacle:
+        raise ValueError(f"method {method!r} cannot be scheduled: {how.obstacle}")
     if not any(layer.macs for layer in layers):
         raise ValueError("the network has no products: none of its layers is a convolution, linear or matrix product")
-    if how != Method() and pattern is None and not masks and not any(layer.pattern for layer in weighted):
+    if how.prunes and pattern is None and not masks and not any(layer.pattern for layer in weighted):
         raise ValueError(
             f"method {method!r} prunes, but pattern is None and no layer has its own; give N:M such as 2:8"
         )

@@ -15,7 +15,7 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
 [docs/training.md](../../docs/training.md) says what methods, networks, data and splits are.
 
 - A line is the mean of its seeds, +- the standard deviation between them. A run is repeated by its name:
-  `nmsat train --cell resnet9-bdwp-2of8-seed1`; the first column is that name without `-seed`.
+  `nmsat train --cell resnet9-small-bdwp-2of8-seed1`; the first column is that name without `-seed`.
 - *loss* is against dense runs of the same seeds, in percent points; negative is better than dense. One image of the
   digits' test split is 0.22 points.
 - *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on

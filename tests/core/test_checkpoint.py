@@ -51,8 +51,8 @@ RUNS = {
     "bi-mask": DEMO.replace(batch=8, epochs=2, method="bi-mask", arithmetic="fast"),
     "transposable": DEMO.replace(batch=8, epochs=2, method="transposable", arithmetic="fast"),
     "bdwp+mvue": DEMO.replace(batch=8, epochs=2, method="bdwp+mvue", arithmetic="fast"),
-    "norms": TrainConfig(network="vgg", arithmetic="fast", batch=8, epochs=2),
-    "adam": TrainConfig(network="vit", arithmetic="fast", batch=8, epochs=2, optimizer="adam", lr=1e-3),
+    "norms": TrainConfig(network="vgg19-small", arithmetic="fast", batch=8, epochs=2),
+    "adam": TrainConfig(network="vit-small", arithmetic="fast", batch=8, epochs=2, optimizer="adam", lr=1e-3),
     "dense warm-up": DEMO.replace(batch=8, epochs=2, arithmetic="fast", dense_epochs=1.0, method="transposable"),
 }
 
@@ -135,7 +135,7 @@ def test_bad_result_lines_are_named(tmp_path: Path) -> None:
         read_lines(file)
 
 
-@pytest.mark.parametrize("config", [DEMO, TrainConfig(network="vit", decay=0.0, dynamic_shift=True, lr=1e-3)])
+@pytest.mark.parametrize("config", [DEMO, TrainConfig(network="vit-small", decay=0.0, dynamic_shift=True, lr=1e-3)])
 def test_configuration_files_round_trip(config: TrainConfig, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(format_config(config))

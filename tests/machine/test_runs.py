@@ -75,7 +75,7 @@ def test_a_run_continues_from_its_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": "vgg"}, "layer is 'BatchNorm'"),
+        ({"network": "vgg19-small"}, "layer is 'BatchNorm'"),
         ({"arithmetic": "fast"}, "arithmetic is 'fast'; training on SAT needs 'contract'"),
         ({"optimizer": "adam"}, "optimizer is 'adam'"),
         ({"method": "mvue"}, "method is 'mvue'; SAT runs dense, ste, sr-ste, sdwp and bdwp"),

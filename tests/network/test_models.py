@@ -29,7 +29,7 @@ def test_cost_and_bounds(name: str) -> None:
     dense = training_products(layers, "dense")
     bounds = [
         training_products(layers, method, Pattern(2, m)).bound
-        for method, m in (("srste", 8), ("bdwp", 4), ("bdwp", 8), ("bdwp", 16))
+        for method, m in (("sr-ste", 8), ("bdwp", 4), ("bdwp", 8), ("bdwp", 16))
     ]
     found = (f"{forward_macs(layers) / 128e9:.3f}", f"{dense.macs_dense / 128e9:.3f}", *(f"{b:.2f}" for b in bounds))
     assert found == COSTS[name]

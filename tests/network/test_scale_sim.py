@@ -54,7 +54,7 @@ def test_matrix_products() -> None:
 
 def test_the_sparsity_column_drives_the_products() -> None:
     layers = read_scale_sim(DATA / "convolutions.csv", 2)
-    patterns = {p.name: str(p.pattern) for p in forward_products(layers, "srste", first_and_last_dense=False)}
+    patterns = {p.name: str(p.pattern) for p in forward_products(layers, "sr-ste", first_and_last_dense=False)}
     # 9 values are one full group of 8 of the depthwise layer.
     assert patterns == {"stem": "None", "inner": "2:4", "mixDP": "1:8", "head": "None"}
     step = training_products(layers, "bdwp", Pattern(2, 8))

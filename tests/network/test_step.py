@@ -9,12 +9,13 @@ import pytest
 
 from nmsat.algorithms.core.arithmetic import arithmetic
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage, Tape
+from nmsat.algorithms.core.vocabulary import METHODS
 from nmsat.algorithms.layers.base import Context, prepare
 from nmsat.algorithms.layers.networks import digits_cnn
 from nmsat.algorithms.methods import make_method
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer, host_layer, pool_layer, scale_batch
 from nmsat.dataflow.network.models import MODELS, load_model
-from nmsat.dataflow.network.step import METHODS, Prune, Step, Update, forward_macs, forward_products, training_products
+from nmsat.dataflow.network.step import Prune, Step, Update, forward_macs, forward_products, training_products
 
 P28 = Pattern(2, 8)
 
@@ -58,7 +59,7 @@ def size(product: Product) -> tuple[int, int, int, Pattern | None]:
     ("method", "ff", "bp", "wu"),
     [
         ("dense", None, None, None),
-        ("srste", P28, None, None),
+        ("sr-ste", P28, None, None),
         ("sdwp", None, P28, None),
         ("bdwp", P28, P28, None),
         ("bdwp+mvue", P28, P28, P28),
@@ -123,7 +124,8 @@ def test_bounds_of_equal_products(pattern: Pattern) -> None:
     """Three equal products of which 0, 1, 2 or 3 are pruned to r = N/M: 3 / (3 - pruned (1 - r))."""
     r = pattern.n / pattern.m
     layers = [linear(f"l{i}", 64, 64) for i in range(4)]
-    pruned = {"dense": 0, "srste": 1, "sdgp": 1, "sdwp": 1, "bdwp": 2, "bdwp+mvue": 3}
+    pruned = dict.fromkeys(("ste", "sr-ste", "sdgp", "sdwp", "mvue"), 1)
+    pruned |= {"dense": 0, "bdwp": 2, "bi-mask": 2, "transposable": 2, "bdwp+mvue": 3}
     assert set(pruned) == set(METHODS)
     for method, count in pruned.items():
         step = training_products(layers, method, pattern, first_and_last_dense=False)
@@ -150,7 +152,7 @@ def test_patterns_of_layers_override_the_pattern_of_the_method() -> None:
         ("a", Stage.FF, Pattern(1, 4)),
         ("a", Stage.BP, Pattern(1, 4)),
     }
-    assert training_products(layers, "srste").products[0].pattern == Pattern(1, 4)
+    assert training_products(layers, "sr-ste").products[0].pattern == Pattern(1, 4)
     assert all(p.pattern is None for p in training_products(layers, "dense", P28).products)
 
 
@@ -212,7 +214,7 @@ def test_updates_and_host_work() -> None:
 
 def test_refused_requests() -> None:
     layers = [linear("a", 64, 64)]
-    with pytest.raises(ValueError, match="method is 'bwdp'; known methods: dense, srste, sdgp, sdwp, bdwp"):
+    with pytest.raises(ValueError, match="method is 'bwdp'; known methods: dense, ste, sr-ste, sdgp, sdwp, bdwp"):
         training_products(layers, "bwdp", P28)
     with pytest.raises(ValueError, match="method 'bdwp' prunes, but pattern is None"):
         training_products(layers, "bdwp")
@@ -245,13 +247,12 @@ def test_a_larger_batch_scales_every_layer(name: str) -> None:
     assert [scale_batch(layer, 3) for layer in load_model(name, 2)] == load_model(name, 6)
 
 
-@pytest.mark.parametrize("method", ["dense", "srste", "sdwp", "bdwp"])
+@pytest.mark.parametrize("method", METHODS)
 def test_same_products_as_the_tape_of_a_run(method: str) -> None:
     """The network of `nmsat demo`, multiplied in NumPy, records what the shape program says."""
     pattern = None if method == "dense" else Pattern(2, 8)
     tape = Tape()
-    named = make_method("sr-ste" if method == "srste" else method, pattern)
-    ctx = Context(arithmetic("fast"), named, tape)
+    ctx = Context(arithmetic("fast"), make_method(method, pattern), tape)
     model = digits_cnn(np.random.default_rng(0))
     prepare(model, ctx)
     out = model.forward(np.ones((4, 8, 8, 1), np.float32), ctx)

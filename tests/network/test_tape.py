@@ -44,7 +44,7 @@ def tape_of(network: str, method: str) -> Tape:
 
 @pytest.mark.parametrize("method", ["dense", "sdgp", "bi-mask", "bdwp+mvue"])
 def test_a_step_makes_the_products_of_its_tape(method: str) -> None:
-    tape = tape_of("resnet18", method)
+    tape = tape_of("resnet18-small", method)
     step, dense = tape_step(tape), tape_step(tape, dense=True)
     sizes = [Counter((p.name, p.stage, p.m, p.k, p.n, p.pattern, p.count) for p in x.products) for x in (step, tape)]
     assert sizes[0] == sizes[1]
@@ -76,7 +76,7 @@ def test_copies_and_pruning_follow_the_method() -> None:
 
 
 def test_products_of_activations_stay_as_they_are() -> None:
-    tape = tape_of("vit", "bdwp")
+    tape = tape_of("vit-small", "bdwp")
     step = tape_step(tape)
     names = {"block1.attn.scores", "block1.attn.mix", "block1.attn.dq", "block1.attn.dk", "block1.attn.dv"}
     recorded = {p.name: p for p in tape.products}

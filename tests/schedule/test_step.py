@@ -84,7 +84,7 @@ def test_kinds_of_slots_are_the_slots_one_by_one(
 
 
 @pytest.mark.parametrize("name", ["resnet9", "vit", "resnet18"])
-@pytest.mark.parametrize("method", ["dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue"])
+@pytest.mark.parametrize("method", ["dense", "sr-ste", "sdgp", "sdwp", "bdwp", "bdwp+mvue"])
 def test_every_total_is_a_sum_that_opens(name: str, method: str) -> None:
     result = simulate_step(step_of(name, method), preset("vcu1525"))
     rows = result.table()

@@ -10,16 +10,17 @@ import pytest
 from nmsat.algorithms.core.arithmetic import CONTRACT, FAST
 from nmsat.algorithms.core.numeric import to_half
 from nmsat.algorithms.core.tape import Pattern, Stage, Tape
+from nmsat.algorithms.core.vocabulary import SMALL_NETWORKS, trained_network
 from nmsat.algorithms.layers.base import Context, Layer, prepare
 from nmsat.algorithms.layers.loss import softmax_cross_entropy
-from nmsat.algorithms.layers.networks import NETWORKS, make_network
+from nmsat.algorithms.layers.networks import BUILDERS, make_network
 from nmsat.algorithms.layers.parameter import Parameter, Weight
 from nmsat.algorithms.layers.pointwise import Gelu
 from nmsat.algorithms.layers.products import Linear
 from nmsat.algorithms.methods import make_method
 from nmsat.algorithms.training.data import PLACES, load_dataset, teacher, text
 from nmsat.algorithms.training.optim import Adam, LossScale
-from nmsat.algorithms.training.recipes import PAPER_NETWORKS, RATES, RECIPES, parse_name, run_name, variant
+from nmsat.algorithms.training.recipes import RATES, RECIPES, parse_name, run_name, variant
 from nmsat.algorithms.training.stability import MaskWatch
 from nmsat.algorithms.training.study import (
     TABLE_NETWORKS,
@@ -71,7 +72,7 @@ def test_cells_run_once_and_gather_into_rows(tmp_path: Path) -> None:
 
 
 def summary(accuracy: float, **changes: object) -> dict[str, object]:
-    config = RECIPES["vgg"].replace(**changes).as_dict()
+    config = RECIPES["vgg19-small"].replace(**changes).as_dict()
     return {"config": config, "accuracy": accuracy, "bound": 2.0, "macs_kept": 100, "sad_ff": 0.01, "sad_bp": 0.02}
 
 
@@ -87,20 +88,20 @@ def test_rows_compare_with_the_dense_recipe() -> None:
 
 
 def test_ablations_change_one_thing_each() -> None:
-    wanted = ablation_cells("vgg", seeds=[1])
+    wanted = ablation_cells("vgg19-small", seeds=[1])
     assert [variant(cell.config) for cell in wanted] == [
         {},
         {},
         {"decay": 0.0},
         {"prune_from": "master"},
-        {"dense_epochs": RECIPES["vgg"].epochs / 4},
+        {"dense_epochs": RECIPES["vgg19-small"].epochs / 4},
         {"sparse_ends": True},
     ]
     assert len({cell.name for cell in wanted}) == len(wanted)
 
 
 def test_a_name_says_the_whole_configuration() -> None:
-    for cell in [*cells(seeds=[3]), *ablation_cells("resnet18"), *rate_cells("vit")]:
+    for cell in [*cells(seeds=[3]), *ablation_cells("resnet18-small"), *rate_cells("vit-small")]:
         assert parse_name(cell.name) == cell.config
         assert run_name(cell.config) == cell.name
 
@@ -108,13 +109,13 @@ def test_a_name_says_the_whole_configuration() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet9-bdwp-seed1", "resnet9-bdwp-2of8-seed1"),
-        ("resnet9-dense-2of8-seed1", "NETWORK-dense-seedS"),
+        ("resnet9-small-bdwp-seed1", "resnet9-small-bdwp-2of8-seed1"),
+        ("resnet9-small-dense-2of8-seed1", "NETWORK-dense-seedS"),
         ("resnet8-bdwp-2of8-seed1", "cell is 'resnet8"),
-        ("vgg-bdwp-2of7-seed1", "2:7"),
-        ("vgg-bdwp-2of8-seed1,speed=3", "speed"),
-        ("vgg-bdwp-2of8-seed1,epochs=soon", "TOML"),
-        ("vgg-bdwp-2of8-seed1,epochs=0", "epochs is 0"),
+        ("vgg19-small-bdwp-2of7-seed1", "2:7"),
+        ("vgg19-small-bdwp-2of8-seed1,speed=3", "speed"),
+        ("vgg19-small-bdwp-2of8-seed1,epochs=soon", "TOML"),
+        ("vgg19-small-bdwp-2of8-seed1,epochs=0", "epochs is 0"),
     ],
 )
 def test_other_names_are_refused(name: str, message: str) -> None:
@@ -123,7 +124,7 @@ def test_other_names_are_refused(name: str, message: str) -> None:
 
 
 def test_rates_are_chosen_away_from_the_test_split() -> None:
-    wanted = rate_cells("vit", seeds=[7])
+    wanted = rate_cells("vit-small", seeds=[7])
     assert {cell.config.split for cell in wanted} == {"validation"}
     assert sorted({cell.config.lr for cell in wanted}) == list(RATES["adam"])
     runs = [summary(accuracy, lr=lr) for lr, accuracy in ((0.1, 0.9), (0.2, 0.99), (0.2, 0.81), (0.05, 0.9))]
@@ -132,7 +133,7 @@ def test_rates_are_chosen_away_from_the_test_split() -> None:
 
 
 def test_the_five_networks_belong_to_the_table() -> None:
-    assert set(PAPER_NETWORKS) < set(TABLE_NETWORKS) < set(RECIPES)
+    assert set(SMALL_NETWORKS) < set(TABLE_NETWORKS) < set(RECIPES)
 
 
 def test_a_changed_configuration_runs_again(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_the_teacher_has_a_known_best_accuracy() -> None:
 def test_unknown_names_are_listed() -> None:
     with pytest.raises(ValueError, match="digits, text, teacher"):
         load_dataset("mnist")
-    with pytest.raises(ValueError, match="resnet18"):
+    with pytest.raises(ValueError, match="resnet18-small"):
         make_network("resnet152", np.random.default_rng(0))
 
 
@@ -198,7 +199,7 @@ class Thin(Layer):
 
 def step_of(name: str, arithmetic: Arithmetic) -> tuple[float, list[Parameter], Tape]:
     """Loss, parameters with gradients, and products of one BDWP step on eight samples."""
-    data = load_dataset(NETWORKS[name][0])
+    data = load_dataset(str(trained_network(name).data))
     model = make_network(name, np.random.default_rng(3))
     for p in model.parameters():
         p.master = to_half(p.master).astype(np.float32)
@@ -213,7 +214,7 @@ def step_of(name: str, arithmetic: Arithmetic) -> tuple[float, list[Parameter], 
 
 
 @pytest.mark.parametrize("smooth", [True, False])
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mlp"])
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "mlp"])
 def test_one_step_in_both_arithmetics(name: str, smooth: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The contract stays close to binary32: same products, weight gradients within 1 % where derivatives are smooth.
 
@@ -232,7 +233,7 @@ def test_one_step_in_both_arithmetics(name: str, smooth: bool, monkeypatch: pyte
             assert difference < (0.01 if smooth else 0.15), p.name
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_bounds_come_from_the_products(name: str) -> None:
     shares = {}
     for method, products in BOUNDS.items():

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.vocabulary import RENAMED, TRAINED_NETWORKS
 from nmsat.dataflow.network.models.cnn import resnet9, resnet18, resnet50, vgg19
 from nmsat.dataflow.network.models.vit import vit
 
@@ -22,7 +23,7 @@ MODELS: Final[dict[str, Callable[[int], list[Layer]]]] = {
     "resnet50": resnet50,
     "resnet18-7x7": partial(resnet18, stem=7),
 }
-"""The five networks of the paper with the shapes of their data sets, and ResNet18 with the stem of ImageNet."""
+"""Builder of each of `algorithms.core.vocabulary.SCHEDULED_NETWORKS`, with the shapes of its data set."""
 
 DEFAULT_BATCH: Final = 512
 
@@ -39,6 +40,10 @@ def load_model(name_or_path: str | Path, batch: int | None = None) -> list[Layer
         raise ValueError(f"batch is {batch!r}; it must be at least 1")
     if name in MODELS:
         return MODELS[name](DEFAULT_BATCH if batch is None else batch)
+    if name in RENAMED:
+        raise ValueError(f"model is {name!r}; it is now called {RENAMED[name]!r}")
+    if name in TRAINED_NETWORKS:
+        raise ValueError(f"model is {name!r}, which trains here: it has a recorded step, not a list of layers")
     suffix = Path(name).suffix.lower()
     if suffix not in (".onnx", ".csv"):
         raise ValueError(
