@@ -41,14 +41,19 @@ TOPS: Final[dict[str, Callable[[SatConfig], Component]]] = {**ENGINES, "sat": Sa
 """All tops: the engines, and the machine with its AXI ports around them."""
 
 
-def rtl_files(config: SatConfig, tops_wanted: Sequence[str] = tuple(TOPS)) -> dict[str, str]:
+def rtl_files(
+    config: SatConfig, tops_wanted: Sequence[str] = tuple(TOPS), *, told: Callable[[str], None] | None = None
+) -> dict[str, str]:
     """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
 
-    Leaves come before the tops that hold them. ValueError when two tops need different modules of one name.
+    Leaves come before the tops that hold them. told: called with the name of each top before it is written (the whole
+    machine takes minutes). ValueError when two tops need different modules of one name.
     """
     leaves: dict[str, str] = {}
     tops: dict[str, str] = {}
     for name in tops_wanted:
+        if told is not None:
+            told(name)
         files = emit(TOPS[name](config), name)
         tops[f"{name}.v"] = files.pop(f"{name}.v")
         for file, text in files.items():

@@ -9,6 +9,7 @@ from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.workloads.engine.registry import VARIANTS, record, workload, workloads
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.program.ways import Options
+from nmsat.reports.work.commandline import spell
 from nmsat.reports.work.workload import CONFIGS, number_text, workload_verify
 from nmsat.sim.work.workload import simulate_tape
 from nmsat.sim.work.workload_memory import simulate_memory
@@ -116,8 +117,8 @@ def permutation_gains(name: str, variant: Variant, config: SatConfig) -> dict[st
     return {"name": name, "variant": variant, "dense": found["columns"].cycles_dense, **cycles}
 
 
-def table(scale: Scale, config: SatConfig) -> str:
-    """Return the markdown table of all workloads at a scale."""
+def table(scale: Scale, config: SatConfig, say: Callable[[str], None]) -> str:
+    """Return the markdown table of all workloads at a scale. say: is told of each before it is scheduled."""
     header = (
         "workload",
         "variant",
@@ -137,6 +138,7 @@ def table(scale: Scale, config: SatConfig) -> str:
     rows = []
     for name in workloads():
         for variant in VARIANTS:
+            say(f"{name} {variant}, {scale} scale")
             program = record(name, scale, variant)
             result = simulate_tape(program.tape, config)
             rows.append((name, variant, *_cells(result, simulate_memory(program, result))))
@@ -148,10 +150,10 @@ def studies(say: Callable[[str], None]) -> str:
     rows = []
     for name, item in workloads().items():
         for variant in VARIANTS:
+            say(f"{name} {variant}")
             study = item.study(variant)
             numbers = ", ".join(f"{key} {number_text(value)}" for key, value in study.measured.items())
             rows.append((name, variant, study.claim, "yes" if study.holds else "no", numbers, item.quoted))
-            say(f"{name} {variant}: {'holds' if study.holds else 'does not hold'}")
     return markdown(("workload", "variant", "claim in kind", "holds here", "measured", "paper (reference)"), rows)
 
 
@@ -161,19 +163,26 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def cycles_page() -> str:
-    """Return the page of densities and cycles: both scales, GraNet's schedule, Sparse-IFT, MoA's attention."""
+def cycles_page(say: Callable[[str], None]) -> str:
+    """Return the page of densities and cycles: both scales, GraNet's schedule, Sparse-IFT, MoA's attention.
+
+    say: is told what comes next.
+    """
     big, tiny = preset(CONFIGS["paper"]), preset(CONFIGS["small"])
+    say("the schedule of GraNet")
     progress = [(f"{row['progress']:.0%}", f"{row['density']:.3f}", *_numbers(row)) for row in granet_progress(big)]
-    attention, iso = causal_attention(big), iso_flop_cycles(big)
+    say("attention of MoA")
+    attention = causal_attention(big)
+    say("Sparse-IFT")
+    iso = iso_flop_cycles(big)
     parts = [
         "# Sparse methods as workloads",
         INTRODUCTION,
         f"## At the scale of the papers, shapes only, {big.name}",
-        table("paper", big),
+        table("paper", big, say),
         f"## At small scale, with values, {tiny.name}",
         "Without training; the trained runs are those of the studies.",
-        table("small", tiny),
+        table("small", tiny, say),
         f"## GraNet, a step at the densities of its schedule, {big.name}",
         markdown(("pruning done", "density", "true density", "cover", "speed-up", "ideal"), progress),
         f"## Sparse-IFT beside the network it replaces, ResNet-18, 75 %, {big.name}",
@@ -214,16 +223,16 @@ def rtl_page(say: Callable[[str], None]) -> str:
     rows, total = [], dict.fromkeys(RTL_COLUMNS, 0)
     for name in workloads():
         for variant in VARIANTS:
+            say(f"{name} {variant}")
             found = workload_verify(name, variant, config, RTL_PRODUCTS)
             if not found["match"]:
                 wrong = [check["product"] for check in found["checks"] if not check["match"]]
-                raise SimulationError(
-                    f"{name} {variant}: {', '.join(wrong)} differ on the RTL; see nmsat verify workload"
-                )
+                options = {"--variant": variant, "--config": config, "--products": RTL_PRODUCTS}
+                see = spell("verify workload", [name], options)
+                raise SimulationError(f"{name} {variant}: {', '.join(wrong)} differ on the RTL; see {see}")
             kinds = {(check["how"], check["pattern"], check["stage"]) for check in found["checks"]}
             rows.append((name, variant, str(len(kinds)), *(_spaced(found[key]) for key in RTL_COLUMNS)))
             total = {key: total[key] + found[key] for key in RTL_COLUMNS}
-            say(f"{name} {variant}: {found['products']} products equal")
     rows.append(("all", "", "", *(_spaced(count) for count in total.values())))
     header = (
         "workload",

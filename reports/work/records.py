@@ -153,7 +153,10 @@ class Check:
 
 @dataclass(frozen=True)
 class DemoRecord:
-    """Everything `nmsat demo` found. runs: dense first, then sparse; seconds: wall time by part."""
+    """Everything `nmsat demo` found.
+
+    runs: dense first, then sparse; seconds: wall time by part; command: the command line that repeats the run.
+    """
 
     config: SatConfig
     pattern: str
@@ -165,6 +168,7 @@ class DemoRecord:
     checks: tuple[Check, ...]
     versions: dict[str, str]
     seconds: dict[str, float]
+    command: str
 
     @property
     def match(self) -> bool:
@@ -223,4 +227,5 @@ def summary(record: DemoRecord) -> dict[str, Any]:
         "training": [asdict(run) for run in record.runs],
         "versions": record.versions,
         "seconds": record.seconds,
+        "command": record.command,
     }

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from tqdm import tqdm
-
-from nmsat.algorithms.methods import METHODS
-from nmsat.algorithms.training.recipes import PAPER_NETWORKS, RECIPES, run_name, variant
+from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS
+from nmsat.algorithms.training.recipes import RECIPES, run_name, variant
 from nmsat.algorithms.training.results import read_lines
 from nmsat.algorithms.training.study import (
     ABLATIONS,
@@ -25,7 +22,8 @@ from nmsat.algorithms.training.study import (
     run_cells,
     table,
 )
-from nmsat.reports.work.training import sat_step
+from nmsat.reports.work.progress import task
+from nmsat.reports.work.training import sat_step, train_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,13 +40,13 @@ _ORDER: Final = {"dense": -1, **{pattern: place for place, pattern in enumerate(
 
 
 def run_study(cells: Sequence[Cell], folder: Path, processes: int) -> list[dict[str, Any]]:
-    """Run the cells that folder does not hold complete, with a progress bar, and return the summaries of all."""
+    """Run the cells that folder does not hold complete, show the progress, and return the summaries of all."""
     missing = sum(finished(cell, folder) is None for cell in cells)
-    with tqdm(total=missing, desc="study", unit="run", file=sys.stderr) as bar:
+    with task("study", missing, "run") as running:
 
         def show(cell: Cell, done: int, total: int) -> None:
-            bar.set_postfix_str(f"{cell.name}, {done} of {total}", refresh=False)
-            bar.update()
+            del done, total  # of this call; the bar counts the same
+            running.advance(shown={"last": cell.name})
 
         return run_cells(cells, folder, processes=processes, progress=show)
 
@@ -70,7 +68,7 @@ def gather(summaries: Sequence[dict[str, Any]], folder: Path, machine: SatConfig
         "masks": _masks(summaries, folder),
         "rates": [found for network in TABLE_NETWORKS if (found := _rates(network, folder))],
         "recipes": {network: RECIPES[network].as_dict() for network in TABLE_NETWORKS},
-        "runs": [_run(summary) for summary in sorted(summaries, key=lambda s: run_name(config_of(s)))],
+        "runs": [_run(summary, machine) for summary in sorted(summaries, key=lambda s: run_name(config_of(s)))],
     }
 
 
@@ -103,7 +101,7 @@ def _place(row: dict[str, Any]) -> tuple[int, int, int]:
 def _paper(summaries: Sequence[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the loss of BDWP 2:8 against dense on the paper's networks, seed by seed."""
     out = []
-    for network in PAPER_NETWORKS:
+    for network in SMALL_NETWORKS:
         dense = _by_seed(summaries, network, "dense")
         bdwp = _by_seed(summaries, network, "bdwp")
         losses = [100 * (dense[seed] - bdwp[seed]) for seed in sorted(dense.keys() & bdwp.keys())]
@@ -187,7 +185,8 @@ def _rates(network: str, folder: Path) -> dict[str, Any] | None:
     return {"network": network, "best": best_rate(summaries), "recipe": RECIPES[network].lr, "rates": table_rows}
 
 
-def _run(summary: dict[str, Any]) -> dict[str, Any]:
-    name = run_name(config_of(summary))
+def _run(summary: dict[str, Any], machine: SatConfig) -> dict[str, Any]:
+    config = config_of(summary)
     keys = ("accuracy", "loss", "test_loss", "macs_kept", "bound", "sad_ff", "sad_bp", "skipped")
-    return {"name": name, "command": f"nmsat train --cell {name}", **{key: summary[key] for key in keys}}
+    kept = {key: summary[key] for key in keys}
+    return {"name": run_name(config), "command": train_command(config, machine), **kept}

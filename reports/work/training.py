@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
-from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.training.recipes import run_name
 from nmsat.algorithms.training.results import read_lines, run_logged
 from nmsat.algorithms.training.study import Cell, finished
-from nmsat.algorithms.training.train import Trainer, train
+from nmsat.algorithms.training.train import train
+from nmsat.dataflow.network.readers.recorded import recorded_tape
 from nmsat.dataflow.network.readers.tape import tape_step
 from nmsat.reports.work.backends import check, rtl_run, sim_run
+from nmsat.reports.work.commandline import TRAIN_MACHINE, spell
+from nmsat.reports.work.progress import LOG, task
 from nmsat.sim.schedule.step import simulate_step
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
         check(job.config, job.machine)
     name = run_name(job.config)
     if job.folder is not None and finished(Cell(name, job.config), job.folder) is not None:
-        print(f"nmsat: {name} is complete in {job.folder}; nothing was run", file=sys.stderr)
+        LOG.warning("%s is complete in %s; nothing was run", name, job.folder)
         lines = read_lines(job.folder / f"{name}.jsonl")
         epochs, summary = [line for line in lines if line["event"] == "epoch"], lines[-1]
     else:
-        with _bar(name) as show:
+        with training(name) as show:
             result = BACKENDS[backend](job, show)
         epochs = [asdict(epoch) for epoch in result.epochs]
         whole = len(epochs) == job.config.epochs
@@ -143,8 +143,7 @@ def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
 
     The step is recorded from a run, shapes and patterns alone; products, update and pruning are in the cycles.
     """
-    tape = Tape()
-    Trainer(config.replace(dense_epochs=0.0)).run_step(tape)
+    tape = recorded_tape(config)
     step = tape_step(tape)
     cycles = simulate_step(step, machine).cycles
     dense = simulate_step(tape_step(tape, dense=True), machine).cycles
@@ -157,20 +156,26 @@ def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
     }
 
 
+def train_command(config: TrainConfig, machine: SatConfig) -> str:
+    """Return the command that repeats a run, its cycles on SAT included."""
+    options: dict[str, object] = {"--cell": run_name(config)}
+    if machine.name != TRAIN_MACHINE:
+        options["--config"] = machine
+    return spell("train", options=options)
+
+
 @contextmanager
-def _bar(name: str) -> Iterator[Callable[[Progress], None]]:
-    """Show a progress bar with loss, accuracy and time left."""
-    with tqdm(desc=name, unit="step", file=sys.stderr) as bar:
+def training(label: str) -> Iterator[Callable[[Progress], None]]:
+    """Show a training run: give a function that is called after every step."""
+    with task(label, unit="step") as running:
 
         def show(progress: Progress) -> None:
-            if bar.total is None:
-                bar.total, bar.initial = progress.steps, progress.step - 1  # a resumed run starts in its middle
-                bar.n = bar.initial
+            if running.total is None:
+                running.begin(progress.step - 1, progress.steps)  # a resumed run starts in its middle
             shown = {"loss": f"{progress.loss:.3f}"}
             if not math.isnan(progress.accuracy):  # known from the end of the first epoch on
                 shown["accuracy"] = f"{progress.accuracy:.1%}"
-            bar.set_postfix(shown, refresh=False)
-            bar.update()
+            running.advance(shown=shown)
 
         yield show
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tqdm import tqdm
+from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,8 +66,12 @@ def build_machine(config: SatConfig) -> Built:
     from nmsat.tb.run.runner import build, check_tools
 
     check_tools()
-    print(f"nmsat: the RTL of {config.name!r} (the first build takes a few minutes)", file=sys.stderr)
-    return build(emit(Sat(config), "sat"), "sat")
+    with task(f"the RTL of {config.name!r}", 2, "part") as running:
+        running.now("writing Verilog")
+        text = emit(Sat(config), "sat")
+        running.advance()
+        running.now("compiling, if it has not been compiled before (minutes)")
+        return build(text, "sat")
 
 
 def verify_jobs(config: SatConfig, jobs: int, seed: int) -> Verdict:
@@ -108,13 +111,11 @@ def train_on_rtl(
 
 
 def _bench(built: Built, config: SatConfig, test: str, first: int, count: int, *, pauses: float) -> dict[str, Any]:
-    with tqdm(total=count, desc=test, unit="job", file=sys.stderr) as bar, _told(lambda _: _step(bar)) as progress:
+    what = "random programs on the RTL" if test == "jobs" else "damaged programs on the RTL"
+    label = f"{what}, random memory" if pauses else what
+    with task(label, count, "program") as running, _told(lambda _: running.advance()) as progress:
         job = {"config": asdict(config), "first": first, "count": count, "pauses": pauses, "progress": progress}
         return _run(built, test, job).saved
-
-
-def _step(bar: tqdm) -> None:
-    bar.update()
 
 
 def _run(built: Built, test: str, job: dict[str, Any], directory: Path | None = None) -> Results:

@@ -64,13 +64,13 @@ def workload_run(
     begin = time.perf_counter()
     answer: Study | None = None
     if study and scale == "small":
-        tell(f"{name}: solving its small problem (up to 20 s)")
+        tell("solving its small problem (up to 20 s)")
         answer = found.study(variant)
-    tell(f"{name}: recording and scheduling its products")
+    tell("recording and scheduling its products")
     program = record(name, scale, variant, store=None if answer is None else answer.store)
     result = simulate_tape(program.tape, config)
     if program.values:
-        tell(f"{name}: computing {len(program.tape.products)} products on the simulator")
+        tell(f"computing {len(program.tape.products)} products on the simulator")
     wrong = check_values(result) if program.values else []
     return {
         "name": name,
@@ -141,7 +141,7 @@ def workload_verify(
     from nmsat.tb.array.products import Job, bench_config, build_stce, verify_products
 
     tell, bench = say or _silent, bench_config(config)
-    tell(f"{name}: recording its products")
+    tell("recording its products")
     result = simulate_tape(record(name, "small", variant).tape, bench)
     samples = sample_products(result, bench, count)
     tell("compiling the RTL (the first time takes a minute)")

@@ -10,6 +10,8 @@ from nmsat.dataflow.schedule.plan import Switches
 from nmsat.sim.schedule.step import simulate_step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nmsat.algorithms.core.tape import Product
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
@@ -41,11 +43,18 @@ class Ablation:
         return self.dense / self.cycles
 
 
-def ablations(step: Step, dense: Step, config: SatConfig) -> list[Ablation]:
-    """Return the step under every variant; the first row is the machine as built."""
+def ablations(step: Step, dense: Step, config: SatConfig, told: Callable[[str], None] | None = None) -> list[Ablation]:
+    """Return the step under every variant; the first row is the machine as built.
+
+    told: called before each of the 2 x len(VARIANTS) simulations with what comes next.
+    """
+    tell = told or (lambda _: None)
     out = []
     for name, switches in VARIANTS.items():
-        sparse, full = simulate_step(step, config, switches), simulate_step(dense, config, switches)
+        tell(name)
+        sparse = simulate_step(step, config, switches)
+        tell(f"{name}, dense")
+        full = simulate_step(dense, config, switches)
         other = [s for s in sparse.run.spans if s.run and switches.dataflow not in (None, s.run.mapping.name)]
         out.append(Ablation(name, sparse.cycles, full.cycles, len(other)))
     pair = [sum(_without_interleave(config, p) for p in s.products) for s in (step, dense)]

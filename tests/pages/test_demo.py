@@ -60,7 +60,17 @@ def made_up(difference: str | None = None) -> DemoRecord:
     checks = (check, dataclasses.replace(check, stage="bp", difference=difference))
     zoom = Zoom("fc", "ff", 8, 64, 8, "2:8", 16, (0, 4, 16, 16, 4, 0))
     return DemoRecord(
-        preset("tiny"), "2:8", 7, runs, products, (timeline,), zoom, checks, {"numpy": "2.0"}, {"training": 2.5}
+        preset("tiny"),
+        "2:8",
+        7,
+        runs,
+        products,
+        (timeline,),
+        zoom,
+        checks,
+        {"numpy": "2.0"},
+        {"training": 2.5},
+        "nmsat demo --seed 7",
     )
 
 

@@ -120,7 +120,7 @@ def test_machine_and_engines_share_their_leaves(tiny: dict[str, str]) -> None:
 def test_command_writes_all_or_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nmsat.hw.release.tops.rtl_files", lambda _: tiny)  # made once for this file
+    monkeypatch.setattr("nmsat.hw.release.tops.rtl_files", lambda _, told: tiny)  # made once for this file
     target = tmp_path / "rtl"
     assert main(["rtl", "--config", "tiny", "--out", str(target), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -1,0 +1,53 @@
+"""Commands as people type them: printed so that they can be pasted into a shell and repeat a run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
+
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.dataflow.contract.config import SatConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PROGRAM: Final = "nmsat"
+"""Name of the front door."""
+
+TRAIN_MACHINE: Final = "small"
+"""Configuration whose cycles per step `train` and `study` tell unless another one is asked for."""
+
+
+def spell(command: str, arguments: Sequence[object] = (), options: Mapping[str, object] | None = None) -> str:
+    """Return a command line, quoted for a shell.
+
+    command: its words, such as 'verify gemm'; arguments: positional values in order; options: '--name' -> value, True
+    for one without a value. Raises TypeError for a value that has no text on the command line.
+    """
+    words = [PROGRAM, *command.split()]
+    for name, value in (options or {}).items():
+        if value is True:
+            words.append(name)
+            continue
+        text = word(value)
+        # A value that looks like an option needs the form with '='.
+        words += [f"{name}={text}"] if text.startswith("-") else [name, text]
+    texts = [word(value) for value in arguments]
+    if any(text.startswith("-") for text in texts):
+        words.append("--")
+    return shlex.join([*words, *texts])
+
+
+def word(value: object) -> str:
+    """Return the text that is read back as `value`; TypeError if there is none."""
+    match value:
+        case None:
+            return "dense"  # what `--pattern` makes of it
+        case SatConfig():
+            return value.name
+        case list() | tuple():
+            return ",".join(map(word, value))
+        case str() | int() | float() | PurePath() | Pattern():
+            return str(value)
+    raise TypeError(f"value is {value!r}; it has no form on the command line")
