@@ -2,20 +2,18 @@
 
 Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used, said in one line; 130 interrupted;
 141 the reader of stdout went away.
-With --json stdout carries one JSON object (a list of them for lists); everything else goes to stderr.
+With --json stdout carries one JSON object; everything else goes to stderr.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
-import textwrap
 from contextlib import redirect_stdout
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
+
+from nmsat.reports.version import VERSION
 
 # The folders beside this file are parts of this package: `nmsat.sim` is `sim/` (docs/architecture.md).
 # Imports look at __path__, importlib.resources at the spec.
@@ -24,9 +22,13 @@ if __spec__ is not None:
     __spec__.submodule_search_locations = __path__
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Sequence
 
-    from nmsat.reports.commands.base import Answer, Command
+    from nmsat.reports.commands.base import Answer
+    from nmsat.reports.commands.parser import Parser
+
+__version__ = VERSION
 
 OK: Final = 0
 FAILED: Final = 1
@@ -36,6 +38,7 @@ CLOSED_PIPE: Final = 141
 
 COMMANDS: Final[dict[str, str]] = {
     "bench": "nmsat.reports.commands.bench",
+    "completion": "nmsat.reports.commands.completion",
     "demo": "nmsat.reports.commands.demo",
     "engines": "nmsat.reports.commands.engines",
     "gemm": "nmsat.reports.commands.gemm",
@@ -54,6 +57,11 @@ COMMANDS: Final[dict[str, str]] = {
     "workload table": "nmsat.reports.commands.workload_table",
 }
 """Words of each command -> module that holds its COMMAND. Modules are imported when their command is used."""
+
+GROUPS: Final[dict[str, str]] = {"workload": "Published sparse methods as workloads: list, run, table."}
+"""Words that stand for their sub-commands alone -> summary."""
+
+_HELP: Final = ("-h", "--help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,77 +87,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line, given by `main`."""
+def command_line(*, described: bool = True) -> Parser:
+    """Return the parser of all commands; described: with the summaries that help and completion show."""
+    from nmsat.reports.commands.parser import tree
 
-    def error(self, message: str) -> NoReturn:
-        from nmsat.reports.work.text import InputError
+    return tree(COMMANDS, GROUPS, described=described)
 
-        raise InputError(f"{message} (see {self.prog} --help)")
+
+def parse(words: Sequence[str]) -> Namespace:
+    """Return the options that `words` ask for: those of the command, `command` (None for a group), its `parser`, and
+    `whole`, which makes the parser of all commands.
+
+    Raises InputError for words that are no command, SystemExit after --help.
+    """
+    from nmsat.reports.commands.base import InputError
+
+    options = command_line(described=not words or any(word in _HELP for word in words)).parse_args(words)
+    options.whole = command_line
+    for name in ("json", "quiet", "verbose"):
+        setattr(options, name, getattr(options, name, False))
+    if options.quiet and options.verbose:
+        raise InputError("--quiet and --verbose are both given; choose one of them")
+    return options
 
 
 def _dispatch(words: list[str]) -> int:
-    from nmsat.reports.work.text import InputError
-
-    matches = [name for name in COMMANDS if words[: len(name.split())] == name.split()]
-    if matches:
-        name = max(matches, key=len)
-        return _run(name, words[len(name.split()) :])
-    if words[:1] == ["--version"]:
-        print(f"nmsat {version('nmsat')}")
+    try:
+        options = parse(words)
+    except SystemExit as leaving:  # argparse leaves after --help
+        return int(leaving.code or OK)
+    if options.version:
+        print(json.dumps({"version": VERSION}) if options.json else f"nmsat {VERSION}")
         return OK
-    group = [name for name in COMMANDS if words and name.startswith(f"{words[0]} ")]
-    if not words or words[0] in ("-h", "--help") or (group and words[1:] in ([], ["-h"], ["--help"])):
-        print(_overview(group or list(COMMANDS)))
-        return OK
-    asked = " ".join(words[: 2 if group else 1])
-    raise InputError(f"command is {asked!r}; known commands: {', '.join(group or COMMANDS)} (see nmsat --help)")
+    if options.command is None:
+        # A group alone: the way to its help does not lead through words, so its summaries are not there yet.
+        return _dispatch([*words, "--help"])
+    return _run(options)
 
 
-def _run(name: str, words: list[str]) -> int:
-    command = _load(name)
-    parser = _Parser(
-        prog=f"nmsat {name}",
-        description=textwrap.fill(command.summary, 80),
-        epilog=f"example:\n  {command.example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
-    options = parser.parse_args(words)
+def _run(options: Namespace) -> int:
+    from nmsat.reports.work.progress import Voice, speak
+
+    speak(Voice.QUIET if options.quiet else Voice.VERBOSE if options.verbose else Voice.NORMAL)
     # stdout belongs to the answer; whatever a library prints on the way is for stderr.
     with redirect_stdout(sys.stderr):
-        answer = command.run(options)
+        answer = options.command.run(options)
     _print(answer, as_json=options.json)
     return OK if answer.ok else FAILED
 
 
 def _print(answer: Answer, *, as_json: bool) -> None:
     print(json.dumps(answer.values, indent=2, allow_nan=False) if as_json else answer.text)
-
-
-def _overview(names: list[str]) -> str:
-    width = max(len(name) for name in names)
-    lines = [f"  {name:<{width}}  {_load(name).summary}" for name in names]
-    return "\n".join(
-        [
-            "usage: nmsat COMMAND ... [--json]",
-            "",
-            "N:M sparse training: algorithm, scheduler, simulator and RTL of the SAT accelerator.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "nmsat COMMAND --help explains a command, nmsat --version prints the version.",
-            f"example: {_load(names[0]).example}",
-        ]
-    )
-
-
-def _load(name: str) -> Command:
-    command: Command = import_module(COMMANDS[name]).COMMAND
-    return command
 
 
 def _fail(error: Exception, code: int) -> int:

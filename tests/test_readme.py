@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,11 +18,19 @@ if TYPE_CHECKING:
 
     from tests.conftest import Outcome
 
+NMSAT: Final = Path(sys.executable).with_name("nmsat")
 ROOT: Final = Path(__file__).resolve().parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS: Final = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 TWO_COMMANDS: Final = BLOCKS[0].splitlines()
 NMSAT_CALLS: Final = re.findall(r"^\.venv/bin/nmsat (.*)$", README, re.MULTILINE)
+DOCUMENTS: Final = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("reports/tables/*.md"))]
+TEXTS: Final = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+SHOWN: Final = sorted(set(re.findall(r"^(?:    |\.venv/bin/)nmsat (.*)$", TEXTS, re.MULTILINE)))
+"""Commands in blocks: they can be pasted."""
+
+MENTIONED: Final = sorted(set(re.findall(r"`nmsat ([^`\n]+)`", TEXTS)))
+"""Commands within a line, some with placeholders or without their arguments."""
 
 
 def test_readme_starts_with_two_commands() -> None:
@@ -48,6 +58,21 @@ def test_ci_runs_the_readme_commands_and_lint() -> None:
 def test_nmsat_calls_can_be_parsed(call: Callable[[str], Outcome], line: str) -> None:
     assert call(f"{line} --help" if line != "--help" else line).code == 0
     assert line.startswith(("--", *nmsat.COMMANDS))
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_shown_commands_can_be_parsed(line: str) -> None:
+    if line != "--help":
+        nmsat.parse(shlex.split(line))
+
+
+@pytest.mark.parametrize("line", MENTIONED)
+def test_mentioned_commands_have_these_options(line: str) -> None:
+    words = shlex.split(line)
+    name = max((name for name in nmsat.COMMANDS if words[: len(name.split())] == name.split()), key=len)
+    known = subprocess.run([NMSAT, *name.split(), "--help"], capture_output=True, text=True, check=True).stdout
+    for flag in (word for word in words if word.startswith("--")):
+        assert f" {flag}" in known
 
 
 @pytest.mark.parametrize("document", ["README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))])

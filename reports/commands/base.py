@@ -8,14 +8,16 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.dataflow.contract.config import SatConfig, preset
-from nmsat.reports.work.text import InputError
+from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS, method_facts, trained_network
+from nmsat.dataflow.contract.config import PRESETS, preset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+T = TypeVar("T")
 
 MAX_SIZE: Final = 1 << 24
 """Largest M, K or N of a product on the command line."""
@@ -31,11 +33,10 @@ SUMMARY: Final = "summary.json"
 class Answer:
     """What a command found.
 
-    values: what --json prints, an object or a list of objects; text: the same for people; ok: False when a comparison
-    failed (exit code 1).
+    values: what --json prints, one object; text: the same for people; ok: False when a comparison failed (exit code 1).
     """
 
-    values: dict[str, Any] | list[dict[str, Any]]
+    values: dict[str, Any]
     text: str
     ok: bool = True
 
@@ -68,12 +69,64 @@ def pattern(text: str) -> Pattern | None:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def config(text: str) -> SatConfig:
-    """Read the name of a configuration."""
-    try:
-        return preset(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def sparse(text: str) -> Pattern:
+    """Read 'N:M' of which something is pruned."""
+    chosen = pattern(text)
+    if chosen is None:
+        raise argparse.ArgumentTypeError(f"pattern is {text!r}; write N:M such as 2:8 (dense is a method)")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Named(Generic[T]):
+    """An argument type whose values have names: error messages and completion know them.
+
+    read: gives the value, or ValueError with all that is to be said; names: what completion offers.
+    """
+
+    read: Callable[[str], T]
+    names: Callable[[], Iterable[str]]
+
+    def __call__(self, text: str) -> T:
+        """Read one name."""
+        try:
+            return self.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Listed(Generic[T]):
+    """An argument type that reads values with commas between them."""
+
+    one: Callable[[str], T]
+
+    def __call__(self, text: str) -> list[T]:
+        """Read all; an empty list is none."""
+        found = [self.one(item) for item in text.split(",") if item]
+        if not found:
+            raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be one or more, with commas between them")
+        return found
+
+
+def _method(name: str) -> str:
+    method_facts(name)
+    return name
+
+
+def _network(name: str) -> str:
+    trained_network(name)
+    return name
+
+
+config: Final = Named(preset, lambda: PRESETS)
+"""Reads the name of a configuration."""
+
+method: Final = Named(_method, lambda: METHODS)
+"""Reads the name of a training method."""
+
+network: Final = Named(_network, lambda: TRAINED_NETWORKS)
+"""Reads the name of a network that trains here."""
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:
@@ -98,14 +151,13 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, help="seed of the random operands (default: 0)")
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add --config."""
+def add_config(
+    parser: argparse.ArgumentParser, default: str = "tiny", flag: str = "--config", what: str = "configuration of SAT"
+) -> None:
+    """Add --config, or another option that names a configuration."""
+    sizes = "tiny (4 x 4 elements), small (8 x 8) or vcu1525 (32 x 32)"
     parser.add_argument(
-        "--config",
-        type=config,
-        default=preset("tiny"),
-        metavar="NAME",
-        help="configuration of SAT: tiny (4 x 4 elements), small (8 x 8) or vcu1525 (32 x 32) (default: tiny)",
+        flag, type=config, default=default, metavar="NAME", help=f"{what}: {sizes} (default: {default})"
     )
 
 

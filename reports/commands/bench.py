@@ -6,17 +6,16 @@ change; on an idle machine they are the time on the clock. The ratio to the RTL 
 
 from __future__ import annotations
 
-import argparse
 import gc
 import resource
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, config
-from nmsat.reports.work.text import table
+from nmsat.reports.commands.base import Answer, Command, add_config, table, whole
+from nmsat.reports.work.progress import Task, task
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from nmsat.dataflow.contract.config import SatConfig
@@ -38,8 +37,6 @@ RTL_PATTERN: Final = "2:8"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from nmsat.dataflow.contract.config import preset
-
     parser.add_argument(
         "--configs",
         type=_count,
@@ -48,22 +45,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"run X of {CONFIGURATIONS} configurations and scale the time up (default: {CONFIGURATIONS})",
     )
     parser.add_argument("--no-rtl", action="store_true", help="leave the comparison with the Verilated array out")
-
-    parser.add_argument(
-        "--rtl-config",
-        type=config,
-        default=preset("vcu1525"),
-        metavar="NAME",
-        help="array of that comparison; the first build of vcu1525 takes long (default: vcu1525)",
-    )
+    what = "array of that comparison, of which the largest takes long to build the first time"
+    add_config(parser, "vcu1525", "--rtl-config", what)
 
 
 def run(options: argparse.Namespace) -> Answer:
     """Measure."""
+    with task("bench", 3 if options.no_rtl else 4, "part") as running:
+        values = _measure(options, running)
+    return Answer(values, _text(values))
+
+
+def _measure(options: argparse.Namespace, running: Task) -> dict[str, Any]:
+    """Return everything measured; progress is told between the measurements."""
+    running.now("a step of ResNet-50")
     one = _resnet50()
+    running.advance()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    running.now("two layers")
     layers = _layer_times()
+    running.advance()
+    running.now(f"{options.configs} configurations")
     many, ran = _configurations(options.configs)
+    running.advance()
     values: dict[str, Any] = {
         "resnet50_step_seconds": one,
         "configs_1000_seconds": many * CONFIGURATIONS / ran,
@@ -73,14 +77,14 @@ def run(options: argparse.Namespace) -> Answer:
         "values_vs_verilator": None,
     }
     if not options.no_rtl:
+        running.now("the Verilated array, compiled first if need be (long, once)")
         values |= _verilator(options.rtl_config)
-    return Answer(values, _text(values))
+        running.advance()
+    return values
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= CONFIGURATIONS:
-        raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be a whole number from 1 to {CONFIGURATIONS}")
-    return int(text)
+    return whole(text, 1, CONFIGURATIONS)
 
 
 def _seconds(work: Callable[[], object], repeats: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -182,7 +186,6 @@ def _verilator(array: SatConfig) -> dict[str, Any]:
     a, w = (rng.standard_normal(shape).astype(np.float16) for shape in ((m, k), (k, n)))
     packed = pack(prune(w, tiling.mapping.n, tiling.mapping.m, axis=0), tiling.mapping.n, tiling.mapping.m)
     place_operands(a, packed, tiling)  # complains before the long build if the operands do not fit
-    print(f"nmsat: compiling the {array.rows} x {array.columns} array if need be (long, once)", file=sys.stderr)
     build_stce(machine)
     job = Job(a, packed, tiling)
     expected = simulate_product(tiling, a, packed)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed
-from nmsat.reports.work.text import table
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed, table
+from nmsat.reports.commands.parser import again
+from nmsat.reports.work.progress import LOG
 
 if TYPE_CHECKING:
     from nmsat.reports.work.records import DemoRecord
@@ -42,14 +42,14 @@ def run(options: argparse.Namespace) -> Answer:
         from nmsat.reports.work.demo import run_demo
         from nmsat.reports.work.records import summary
 
-        record = run_demo(options.config, options.pattern, options.seed)
+        record = run_demo(options.config, options.pattern, options.seed, command=again(options))
         values = summary(record)
         write(record, folder)
         (folder / SUMMARY).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     values["folder"] = str(options.out)
     for check in record.checks:
         if not check.match:
-            print(f"nmsat: mismatch in {check.layer} {check.stage}: {check.difference}", file=sys.stderr)
+            LOG.error("mismatch in %s %s: %s", check.layer, check.stage, check.difference)
     return Answer(values, _text(record, options.out), ok=record.match)
 
 

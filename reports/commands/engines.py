@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.reports.commands.base import Answer, Command, seed
-from nmsat.reports.work.text import table
+from nmsat.reports.commands.base import Answer, Command, seed, table, whole
+from nmsat.reports.work.progress import each
 
 if TYPE_CHECKING:
     import argparse
@@ -61,8 +60,6 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 def _scale(text: str) -> int:
-    from nmsat.reports.commands.base import whole
-
     return whole(text, 1, 1000)
 
 
@@ -71,7 +68,7 @@ def _utilization(config: SatConfig) -> list[dict[str, Any]]:
     from nmsat.sim.array.fast import simulate_product
 
     rows = []
-    for pattern in PATTERNS:
+    for pattern in each(PATTERNS, "simulating products", "pattern"):
         found = {name: simulate_product(best_tiling(config, *SHAPE, pattern, name)) for name in ("os", "ws")}
         name = str(pattern or "dense")
         rows.append(
@@ -92,8 +89,7 @@ def _resources(config: SatConfig) -> list[dict[str, Any]]:
     from nmsat.hw.release.tops import synthesis_tops
 
     rows = []
-    for name, make in synthesis_tops(config).items():
-        print(f"nmsat: synthesising {name}", file=sys.stderr)
+    for name, make in each(tuple(synthesis_tops(config).items()), "synthesising", "unit", lambda item: item[0]):
         found = synthesise(emit(make(), "sat_top"), "sat_top")
         rows.append({"unit": name, "luts": found.luts, **dataclasses.asdict(found)})
     return rows
@@ -104,9 +100,8 @@ def _verification(scale: int, number: int) -> list[dict[str, Any]]:
     from nmsat.tb.run.errors import SimulationError
 
     rows = []
-    for unit in UNITS:
+    for unit in each(UNITS, "running units on the RTL", "unit", lambda item: item.name):
         count = FEW.get(unit.name, VECTORS) * scale
-        print(f"nmsat: running {unit.name}", file=sys.stderr)
         try:
             rows.append({"unit": unit.name, "compared": unit.check(count, number), "of": unit.vector, "mismatch": ""})
         except SimulationError as error:

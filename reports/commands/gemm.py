@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Stage
-from nmsat.reports.commands.base import Answer, Command, add_shape
-from nmsat.reports.work.text import InputError
+from nmsat.reports.commands.base import Answer, Command, InputError, add_shape
+from nmsat.reports.work.progress import LOG, task
 
 if TYPE_CHECKING:
     import argparse
@@ -57,11 +56,12 @@ def run(options: argparse.Namespace) -> Answer:
 
     pattern: Pattern | None = None if options.stage == Stage.WU else options.pattern
     if pattern != options.pattern:
-        print(f"nmsat: note: stage wu is dense in BDWP; pattern {options.pattern} is not used", file=sys.stderr)
+        LOG.warning("stage wu is dense in BDWP; pattern %s is not used", options.pattern)
     product = gemm(options.m, options.k, options.n, pattern, stage=Stage(options.stage))
     switches = Switches(dataflow=options.dataflow)
     try:
-        result = simulate(product, options.config, memory=options.memory, switches=switches)
+        with task("simulating the product"):
+            result = simulate(product, options.config, memory=options.memory, switches=switches)
     except ValueError as error:
         raise InputError(str(error)) from None
     y_sha256 = _digest(product, options.config, options.seed)
@@ -108,9 +108,10 @@ def _digest(product: Product, config: SatConfig, seed: int) -> str | None:
 
     m, k, n = product.m, product.k, product.n
     if m * k * n > MAX_MACS or max(m * k, k * n, m * n) > MAX_OPERAND or k > MAX_DEPTH:
-        print("nmsat: note: the product is too large to compute its values here; y_sha256 is null", file=sys.stderr)
+        LOG.warning("the product is too large to compute its values here; y_sha256 is null")
         return None
-    (y,) = simulate(with_operands(product, seed), config, values=True).values
+    with task("computing the values of the product"):
+        (y,) = simulate(with_operands(product, seed), config, values=True).values
     return hashlib.sha256(y.astype("<f4").tobytes()).hexdigest()
 
 

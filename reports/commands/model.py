@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, config, pattern
-from nmsat.reports.work.text import InputError, table
+from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, TRAINED_NETWORKS
+from nmsat.reports.commands.base import (
+    MAX_SIZE,
+    Answer,
+    Command,
+    InputError,
+    Named,
+    add_config,
+    method,
+    sparse,
+    table,
+    whole,
+)
+from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps
+from nmsat.reports.work.progress import LOG, task
 
 if TYPE_CHECKING:
+    import argparse
+
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.network.readers.masks import LayerMask
     from nmsat.dataflow.network.step import Step
     from nmsat.sim.schedule.step import StepResult
     from nmsat.sim.work.ablation import Ablation
-
-METHODS: Final = ("dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue")
 
 HOST_NOTE: Final = (
     "The figure holds all matrix products, weight update and pruning with their memory stalls. Host operators "
@@ -27,9 +37,11 @@ HOST_NOTE: Final = (
 )
 
 NOTHING_PRUNED: Final = (
-    "nmsat: note: nothing is pruned: first and last weight layer stay dense (--first-last prunes them), and no other "
-    "layer holds a full group"
+    "nothing is pruned: first and last weight layer stay dense (--first-last prunes them), and no other layer holds a "
+    "full group"
 )
+
+ON_HOST: Final = "%s: %s is for the host and not in the cycles: no engine of SAT does it"
 
 TAPE_NOTE: Final = (
     "The figure holds the recorded matrix products, the update of their weights and pruning with their memory stalls. "
@@ -39,21 +51,20 @@ TAPE_NOTE: Final = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from nmsat.dataflow.contract.config import preset
-
     parser.add_argument(
         "model",
+        type=Named(str, lambda: NETWORKS),
         metavar="NAME_OR_FILE",
-        help="resnet9, vit, vgg19, resnet18, resnet50, resnet18-7x7, an ONNX file, a SCALE-Sim table, or a tape",
+        help=f"{', '.join(NETWORKS)}, an ONNX file, a SCALE-Sim table, or a tape",
     )
     parser.add_argument(
-        "--batch", type=batch, default=None, metavar="B", help="batch size (default: 512, or the file's)"
+        "--batch", type=batch, default=None, metavar="B", help="batch size (default: 512, or the file's or recipe's)"
     )
-    parser.add_argument("--method", choices=METHODS, default=None, help="training method (default: bdwp)")
-    parser.add_argument("--pattern", type=pattern, default=None, metavar="N:M", help="sparsity (default: 2:8)")
     parser.add_argument(
-        "--config", type=config, default=preset("vcu1525"), metavar="NAME", help="tiny, small or vcu1525 (default)"
+        "--method", type=method, default=None, metavar="NAME", help=f"{', '.join(METHODS)} (default: bdwp)"
     )
+    parser.add_argument("--pattern", type=sparse, default=None, metavar="N:M", help="sparsity (default: 2:8)")
+    add_config(parser, "vcu1525")
     parser.add_argument("--first-last", action="store_true", help="prune the first layer and the classifier too")
     parser.add_argument(
         "--ablation", action="store_true", help="the same step with one optimisation switched off at a time"
@@ -77,9 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def batch(text: str) -> int:
     """Read a batch size."""
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_SIZE:
-        raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be a whole number from 1 to {MAX_SIZE}")
-    return int(text)
+    return whole(text, 1, MAX_SIZE)
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -88,23 +97,32 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
     from nmsat.sim.api import simulate
     from nmsat.sim.results.energy import step_energy
-    from nmsat.sim.work.ablation import ablations
+    from nmsat.sim.work.ablation import VARIANTS, ablations
 
     taped = Path(options.model).suffix == SUFFIX
-    step, dense, masks = _tape_steps(options) if taped else _steps(options)
-    try:
-        plan, buffers = memory_plan(step, options.config), check_buffers(options.config)
-        result, full = simulate(step, options.config), simulate(dense, options.config)
-    except ValueError as error:
-        raise InputError(f"{options.model}: {error}") from None
-    if step.method != "dense" and step.macs_kept == step.macs_dense and not taped:
-        print(NOTHING_PRUNED, file=sys.stderr)
-    rows = ablations(step, dense, options.config) if options.ablation else []
+    step, dense, masks = tape_steps(options) if taped else steps(options)
+    with task(f"simulating {options.model}", 2 + (2 * len(VARIANTS) if options.ablation else 0), "step") as running:
+        try:
+            plan, buffers = memory_plan(step, options.config), check_buffers(options.config)
+            running.now("the step")
+            result = simulate(step, options.config)
+            running.advance()
+            running.now("the dense step")
+            full = simulate(dense, options.config)
+        except ValueError as error:
+            raise InputError(f"{options.model}: {error}") from None
+
+        def told(what: str) -> None:
+            running.advance()
+            running.now(what)
+
+        rows = ablations(step, dense, options.config, told) if options.ablation else []
+    _warn(step, taped=taped)
     values = {
         "model": options.model,
         "method": step.method,
         "pattern": _patterns(step) if taped else str(step_pattern(options) or "dense"),
-        "batch": options.batch,
+        "batch": _batch(options),
         "speedup": full.cycles / result.cycles,
         "bound": step.bound,
         "share_of_bound": full.cycles / result.cycles / step.bound,
@@ -123,6 +141,14 @@ def run(options: argparse.Namespace) -> Answer:
     }
     _write(options, result)
     return Answer(values, _text(values, result, rows))
+
+
+def _warn(step: Step, *, taped: bool) -> None:
+    """Tell what the figures do not hold, where that is not plain."""
+    if step.method != "dense" and step.macs_kept == step.macs_dense and not taped:
+        LOG.warning(NOTHING_PRUNED)
+    if step.method in METHODS and METHODS[step.method].on_host:
+        LOG.warning(ON_HOST, step.method, METHODS[step.method].on_host)
 
 
 def _write(options: argparse.Namespace, result: StepResult) -> None:
@@ -145,57 +171,9 @@ def _write(options: argparse.Namespace, result: StepResult) -> None:
         write_tiles(options.tiles, result.rows)
 
 
-def step_pattern(options: argparse.Namespace) -> Any:
-    """Return the pattern that the method uses: 2:8 unless given, none for dense training."""
-    from nmsat.algorithms.core.tape import Pattern
-
-    return None if options.method == "dense" else options.pattern or Pattern(2, 8)
-
-
-def _tape_steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask]]:
-    """Return the step of a tape and the same step without its patterns; its run decided what is sparse: no masks."""
-    from nmsat.dataflow.network.readers.tape import read_step
-
-    given = {
-        "--batch": options.batch,
-        "--method": options.method,
-        "--pattern": options.pattern,
-        "--masks": options.masks,
-    }
-    asked = [name for name, value in given.items() if value is not None]
-    if options.first_last:
-        asked.append("--first-last")
-    if asked:
-        raise InputError(f"{options.model} is a tape, which holds batch, method and patterns; leave out {asked[0]}")
-    try:
-        return read_step(options.model), read_step(options.model, dense=True), {}
-    except (ValueError, OSError) as error:
-        raise InputError(str(error)) from None
-
-
 def _patterns(step: Step) -> str:
     """Return the patterns that a step has, such as '2:8', or 'dense'."""
     return ", ".join(sorted({str(p.pattern) for p in step.products if p.pattern is not None})) or "dense"
-
-
-def _steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask]]:
-    """Return the step of a network, its dense step, and the masks of its layers."""
-    from nmsat.dataflow.network.models import load_model
-    from nmsat.dataflow.network.readers.masks import read_masks
-    from nmsat.dataflow.network.step import METHODS as HOW
-    from nmsat.dataflow.network.step import training_products
-
-    method = options.method or "bdwp"
-    if options.masks and not (HOW[method].ff_weights or HOW[method].bp_weights):
-        raise InputError(f"method {method!r} prunes no weights, so --masks has nothing to do; use srste, sdwp or bdwp")
-    try:
-        layers = load_model(options.model, options.batch)
-        masks = read_masks(options.masks, layers, options.mask_layout) if options.masks else {}
-        edges = not options.first_last
-        step = training_products(layers, method, step_pattern(options), first_and_last_dense=edges, masks=masks)
-        return step, training_products(layers, "dense"), masks
-    except (ValueError, OSError) as error:
-        raise InputError(str(error)) from None
 
 
 def _layer_stages(result: StepResult) -> dict[str, dict[str, int]]:
@@ -218,6 +196,15 @@ def _host_kinds(step: Step) -> dict[str, dict[str, int]]:
         kind["operations"] += op.operations
         kind["bytes"] += op.bytes
     return dict(sorted(out.items(), key=lambda item: -item[1]["operations"]))
+
+
+def _batch(options: argparse.Namespace) -> int | None:
+    """Return the batch size if it is known: asked for, or the recipe's."""
+    if options.batch is None and options.model in TRAINED_NETWORKS:
+        from nmsat.algorithms.training.recipes import RECIPES
+
+        return RECIPES[options.model].batch
+    return options.batch
 
 
 def _unsaid(values: dict[str, Any]) -> str:
@@ -302,7 +289,7 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
             ),
             *_host_lines(values["host_kinds"]),
             f"energy        {energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J (modelled, not measured)",
-            TAPE_NOTE if values["method"] == "tape" else HOST_NOTE,
+            TAPE_NOTE if values["method"] == "tape" or values["model"] in TRAINED_NETWORKS else HOST_NOTE,
         ]
     )
 

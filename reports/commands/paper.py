@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, config
+from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
+from nmsat.reports.commands.base import Answer, Command, add_config, table
 from nmsat.reports.commands.model import HOST_NOTE, batch
-from nmsat.reports.work.text import table
+from nmsat.reports.work.progress import Task, task
 
 if TYPE_CHECKING:
     import argparse
-
-NETWORKS: Final = ("resnet9", "vit", "vgg19", "resnet18", "resnet50")
 
 SHARE: Final = {"2:4": 0.98, "2:8": 0.97, "2:16": 0.93}
 """Least share of each network's bound, by pattern."""
@@ -25,37 +24,14 @@ DENSE: Final = 0.93
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from nmsat.dataflow.contract.config import preset
-
     parser.add_argument("--batch", type=batch, default=512, metavar="B", help="batch size (default: 512)")
-    parser.add_argument(
-        "--config", type=config, default=preset("vcu1525"), metavar="NAME", help="tiny, small or vcu1525 (default)"
-    )
+    add_config(parser, "vcu1525")
     parser.add_argument("--no-ablation", action="store_true", help="leave the ablation table out")
 
 
 def run(options: argparse.Namespace) -> Answer:
     """Simulate all steps."""
-    from nmsat.algorithms.core.tape import Pattern
-    from nmsat.dataflow.network.models import load_model
-    from nmsat.dataflow.network.step import training_products
-    from nmsat.sim.api import simulate
-    from nmsat.sim.work.ablation import ablations
-
-    rows, ablation = [], {}
-    for name in NETWORKS:
-        layers = load_model(name, options.batch)
-        dense_step = training_products(layers, "dense")
-        dense = simulate(dense_step, options.config)
-        row: dict[str, Any] = {"model": name, "dense_utilization": dense.utilization, "dense_seconds": dense.seconds}
-        for text in SHARE:
-            step = training_products(layers, "bdwp", Pattern.parse(text))
-            speedup = dense.cycles / simulate(step, options.config).cycles
-            row[text] = {"speedup": speedup, "bound": step.bound, "share": speedup / step.bound}
-            if text == "2:8" and not options.no_ablation:
-                for variant in ablations(step, dense_step, options.config):
-                    ablation.setdefault(variant.name, []).append(dense.cycles / variant.cycles)
-        rows.append(row)
+    rows, ablation = _rows(options)
     values = {
         "config": options.config.name,
         "batch": options.batch,
@@ -67,6 +43,47 @@ def run(options: argparse.Namespace) -> Answer:
     }
     values["goals"] = _goals(values)
     return Answer(values, _text(values))
+
+
+def _rows(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
+    """Return a row per network, and by variant of the ablation the speed-ups over the dense step as built."""
+    from nmsat.sim.work.ablation import VARIANTS
+
+    rows, ablation = [], {}
+    steps = 1 + len(SHARE) + (0 if options.no_ablation else 2 * len(VARIANTS))
+    with task("paper", steps * len(PAPER_NETWORKS), "step") as running:
+        for name in PAPER_NETWORKS:
+            rows.append(_network(name, options, running, ablation))
+    return rows, ablation
+
+
+def _network(name: str, options: argparse.Namespace, running: Task, ablation: dict[str, list[float]]) -> dict[str, Any]:
+    """Return the row of a network; its speed-ups by variant are added to `ablation`."""
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.network.models import load_model
+    from nmsat.dataflow.network.step import training_products
+    from nmsat.sim.api import simulate
+    from nmsat.sim.work.ablation import ablations
+
+    def next_is(what: str) -> None:
+        running.advance()
+        running.now(f"{name}, {what}")
+
+    running.now(f"{name}, dense")
+    layers = load_model(name, options.batch)
+    dense_step = training_products(layers, "dense")
+    dense = simulate(dense_step, options.config)
+    row: dict[str, Any] = {"model": name, "dense_utilization": dense.utilization, "dense_seconds": dense.seconds}
+    for text in SHARE:
+        next_is(text)
+        step = training_products(layers, "bdwp", Pattern.parse(text))
+        speedup = dense.cycles / simulate(step, options.config).cycles
+        row[text] = {"speedup": speedup, "bound": step.bound, "share": speedup / step.bound}
+        if text == "2:8" and not options.no_ablation:
+            for variant in ablations(step, dense_step, options.config, next_is):
+                ablation.setdefault(variant.name, []).append(dense.cycles / variant.cycles)
+    running.advance()
+    return row
 
 
 def _goals(values: dict[str, Any]) -> dict[str, bool]:
@@ -117,7 +134,7 @@ def _text(values: dict[str, Any]) -> str:
         ]
         parts.append(
             "2:8 with one optimisation off, over the dense step as built (no interleave: a closed form, not built)\n"
-            + table(("ablation", *NETWORKS, "average"), cells)
+            + table(("ablation", *PAPER_NETWORKS, "average"), cells)
         )
     return "\n\n".join([*parts, HOST_NOTE])
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, add_shape, output_folder, whole
-from nmsat.reports.work.text import InputError, table
+from nmsat.reports.commands.base import Answer, Command, InputError, add_shape, output_folder, table, whole
+from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     from nmsat.reports.work.program import ProductProgram
@@ -54,7 +53,8 @@ def run(options: argparse.Namespace) -> Answer:
     except ValueError as error:
         raise InputError(str(error)) from None
     before = [region.copy() for region in program.image.regions]
-    report = run_on_simulator(options.config, program)
+    with task("running the program on the simulator"):
+        report = run_on_simulator(options.config, program)
     values = _values(options, program, report.counters)
     if options.rtl:
         values |= _on_rtl(options, program, before, report)
@@ -108,8 +108,8 @@ def _values(options: argparse.Namespace, program: ProductProgram, counters: dict
 def _on_rtl(options: argparse.Namespace, program: ProductProgram, before: list[Any], report: Any) -> dict[str, Any]:
     from nmsat.reports.work.verify import run_image
 
-    print("nmsat: running the program on the RTL", file=sys.stderr)
-    found, regions = run_image(options.config, before, program.place)
+    with task("running the program on the RTL"):
+        found, regions = run_image(options.config, before, program.place)
     same = all((mine == theirs).all() for mine, theirs in zip(regions, program.image.regions, strict=True))
     wrong = [name for name, value in report.counters.items() if found[name] != value]
     return {

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder
-from nmsat.reports.work.text import table
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, table
+from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,13 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.hw.release.tops import TOPS, rtl_files
 
     with output_folder(options.out) as folder:
-        files = rtl_files(options.config)
+        with task("writing Verilog", len(TOPS), "top") as running:
+
+            def writing(top: str) -> None:
+                running.begin(list(TOPS).index(top), len(TOPS))
+                running.now(top)
+
+            files = rtl_files(options.config, told=writing)
         for name, text in files.items():
             (folder / name).write_text(text)
         (folder / FILE_LIST).write_text("".join(f"{name}\n" for name in files))

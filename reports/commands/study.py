@@ -6,8 +6,21 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.reports.commands.base import Answer, Command, config, seed, whole
-from nmsat.reports.work.text import InputError, table
+from nmsat.algorithms.core.vocabulary import METHODS
+from nmsat.reports.commands.base import (
+    Answer,
+    Command,
+    InputError,
+    Listed,
+    add_config,
+    method,
+    network,
+    seed,
+    sparse,
+    table,
+    whole,
+)
+from nmsat.reports.work.commandline import TRAIN_MACHINE
 
 if TYPE_CHECKING:
     import argparse
@@ -17,8 +30,6 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from nmsat.dataflow.contract.config import preset
-
     parser.add_argument(
         "--out",
         type=Path,
@@ -27,9 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of runs and page (default: out/study)",
     )
     parser.add_argument("--tables", type=Path, metavar="DIR", help="folder of the page alone (default: that of --out)")
-    for name, what in (("networks", "resnet9,vit"), ("methods", "dense,bdwp"), ("patterns", "2:8,2:16")):
-        parser.add_argument(f"--{name}", metavar="LIST", type=listed, help=f"such as {what}; default: the whole table")
-    parser.add_argument("--seeds", metavar="LIST", type=seeds, help="such as 0,1,2")
+    whole_table = "default: the whole table"
+    for name, one, what in (
+        ("networks", network, "resnet9-small,vit-small"),
+        ("methods", method, "dense,bdwp"),
+        ("patterns", sparse, "2:8,2:16"),
+        ("seeds", seed, "0,1,2"),
+    ):
+        parser.add_argument(f"--{name}", metavar="LIST", type=Listed(one), help=f"such as {what}; {whole_table}")
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
     parser.add_argument(
         "--redraw",
@@ -39,23 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=processes, default=1, metavar="P", help="runs at a time, one thread each (default: 1)"
     )
-    parser.add_argument(
-        "--config",
-        type=config,
-        default=preset("small"),
-        metavar="NAME",
-        help="SAT whose cycles per step are told: tiny, small or vcu1525 (default: small)",
-    )
-
-
-def listed(text: str) -> list[str]:
-    """Read a list with commas."""
-    return [item for item in text.split(",") if item]
-
-
-def seeds(text: str) -> list[int]:
-    """Read a list of seeds."""
-    return [seed(item) for item in listed(text)]
+    add_config(parser, TRAIN_MACHINE, what="SAT whose cycles per step are told")
 
 
 def processes(text: str) -> int:
@@ -85,15 +85,14 @@ def run(options: argparse.Namespace) -> Answer:
 
 def chosen(options: argparse.Namespace) -> list[Cell]:
     """Return the cells that the options ask for: the whole table if none does."""
-    from nmsat.algorithms.methods import METHODS
     from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, default_cells
 
     if not any((options.networks, options.methods, options.patterns, options.seeds)):
         return default_cells()
     return cells(
         options.networks or TABLE_NETWORKS,
-        options.methods or METHODS,
-        options.patterns or PATTERNS,
+        options.methods or tuple(METHODS),
+        [str(pattern) for pattern in options.patterns or PATTERNS],
         options.seeds or SEEDS,
     )
 
@@ -156,7 +155,7 @@ def _text(data: dict[str, Any], files: list[Path]) -> str:
 
 COMMAND = Command(
     summary="Train networks by all methods at several patterns and seeds: accuracy against SAT cycles, as a page.",
-    example="nmsat study --networks vgg --methods dense,bdwp --patterns 2:8 --out out/study",
+    example="nmsat study --networks vgg19-small --methods dense,bdwp --patterns 2:8 --out out/study",
     add_arguments=add_arguments,
     run=run,
 )

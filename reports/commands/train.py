@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, config, seed, whole
-from nmsat.reports.work.text import InputError, table
+from nmsat.algorithms.core.vocabulary import BACKENDS
+from nmsat.reports.commands.base import (
+    MAX_SIZE,
+    Answer,
+    Command,
+    InputError,
+    add_config,
+    method,
+    network,
+    seed,
+    table,
+    whole,
+)
+from nmsat.reports.commands.parser import again
+from nmsat.reports.work.commandline import TRAIN_MACHINE
 
 if TYPE_CHECKING:
     import argparse
@@ -24,19 +36,16 @@ _DIGESTS = (("weights", "weights_sha256"), ("losses", "losses_sha256"))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from nmsat.algorithms.methods import METHODS
-    from nmsat.algorithms.training.recipes import RECIPES
-    from nmsat.dataflow.contract.config import preset
-    from nmsat.reports.work.training import BACKENDS
-
     parser.add_argument(
         "--cell",
         metavar="NAME",
-        help="a run by its name, such as resnet9-bdwp-2of8-seed1 or vgg-dense-seed0; options override it",
+        help="a run by its name, such as resnet9-small-bdwp-2of8-seed1 or vgg19-small-dense-seed0; options override it",
     )
     parser.add_argument("--config-file", type=Path, metavar="FILE", help="TOML file of the run; options override it")
-    parser.add_argument("--network", choices=RECIPES, help=f"network and its recipe (default: {DEFAULT_NETWORK})")
-    parser.add_argument("--method", choices=METHODS, help="training method (default: bdwp)")
+    parser.add_argument(
+        "--network", type=network, metavar="NAME", help=f"network and its recipe (default: {DEFAULT_NETWORK})"
+    )
+    parser.add_argument("--method", type=method, metavar="NAME", help="training method (default: bdwp)")
     parser.add_argument("--pattern", metavar="N:M", help="sparsity (default: 2:8)")
     parser.add_argument("--arithmetic", choices=["contract", "fast"], help="SAT's, bit for bit, or binary32")
     parser.add_argument("--epochs", type=count, metavar="E", help="length of the run (default: the recipe's)")
@@ -53,13 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=BACKENDS, default="numpy", help="what computes the products (default: numpy)"
     )
-    parser.add_argument(
-        "--config",
-        type=config,
-        default=preset("small"),
-        metavar="NAME",
-        help="SAT whose cycles per step are told: tiny, small or vcu1525 (default: small)",
-    )
+    add_config(parser, TRAIN_MACHINE, what="SAT whose cycles per step are told")
 
 
 def count(text: str) -> int:
@@ -76,7 +79,7 @@ def run(options: argparse.Namespace) -> Answer:
         values = train_run(Job(chosen, options.config, options.out, options.steps), options.backend)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
-    values["command"] = command_line(chosen)
+    values["command"] = command_line(options, chosen)
     return Answer(values, _text(values))
 
 
@@ -108,11 +111,12 @@ def _read(path: Path) -> str:
         raise InputError(f"configuration file is {str(path)!r}; it cannot be read: {error.strerror or error}") from None
 
 
-def command_line(chosen: TrainConfig) -> str:
-    """Return the command that does this very run."""
+def command_line(options: argparse.Namespace, chosen: TrainConfig) -> str:
+    """Return the command that does this very run: the run by its name, the rest as it was asked for."""
     from nmsat.algorithms.training.recipes import run_name
 
-    return f"nmsat train --cell {shlex.quote(run_name(chosen))}"
+    known = {field.name: None for field in dataclasses.fields(chosen)}
+    return again(options, **{**known, "config_file": None, "cell": run_name(chosen)})
 
 
 def _text(values: dict[str, Any]) -> str:
@@ -163,7 +167,7 @@ def _number(value: float | None) -> str:
 
 COMMAND = Command(
     summary="Train a network by one method, any cell of the accuracy table among them; resumable.",
-    example="nmsat train --network vgg --method bdwp --pattern 2:8 --seed 1 --out out/train",
+    example="nmsat train --network vgg19-small --method bdwp --pattern 2:8 --seed 1 --out out/train",
     add_arguments=add_arguments,
     run=run,
 )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, add_shape
-from nmsat.reports.work.text import InputError
+from nmsat.reports.commands.base import Answer, Command, InputError, add_shape
+from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     import argparse
@@ -38,8 +37,8 @@ def run(options: argparse.Namespace) -> Answer:
         )
     a, packed = random_operands(tiling, options.pattern, options.seed)
     job = _bench_job(a, packed, tiling)
-    print("nmsat: compiling and running the RTL (the first time takes a minute)", file=sys.stderr)
-    (verdict,) = verify_products(job.tiling.config, [job])
+    with task("compiling and running the RTL (compiling takes a minute, once)"):
+        (verdict,) = verify_products(job.tiling.config, [job])
     values: dict[str, Any] = {
         "match": verdict.match,
         "cycles_rtl": verdict.cycles_rtl,

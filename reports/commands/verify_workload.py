@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.reports.commands.base import Answer, Command, add_config, whole
-from nmsat.reports.commands.workload_run import add_variant, known, say
+from nmsat.reports.commands.workload_run import WORKLOAD, add_variant
+from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +20,7 @@ MAX_PRODUCTS: Final = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("name", metavar="NAME", help="the workload; nmsat workload list names them")
+    parser.add_argument("name", type=WORKLOAD, metavar="NAME", help="the workload; nmsat workload list names them")
     add_variant(parser)
     add_config(parser)
     parser.add_argument(
@@ -36,9 +37,9 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.reports.work.workload import verify_text, workload_verify
     from nmsat.tb.run.runner import check_tools
 
-    known(options.name)
     check_tools()
-    values = workload_verify(options.name, options.variant, options.config, options.products, say=say)
+    with task(options.name) as running:
+        values = workload_verify(options.name, options.variant, options.config, options.products, say=running.now)
     return Answer(values, verify_text(values), ok=values["match"])
 
 

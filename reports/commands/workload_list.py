@@ -16,12 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
-    """Return all workloads; with --json a list of objects with `name`."""
+    """Return all workloads; with --json their list is under `workloads`."""
     del options
     from nmsat.reports.work.workload import workload_list
 
-    values = workload_list()
-    return Answer(values, _text(values))
+    found = workload_list()
+    return Answer({"workloads": found}, _text(found))
 
 
 def _text(values: list[dict[str, Any]]) -> str:

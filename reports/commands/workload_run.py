@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from nmsat.reports.commands.base import Answer, Command, config
-from nmsat.reports.work.text import InputError
+from nmsat.reports.commands.base import Answer, Command, Named, config
+from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
-    from nmsat.algorithms.workloads.engine.registry import Workload
+
+def _known(name: str) -> str:
+    from nmsat.algorithms.workloads.engine.registry import workload
+
+    return workload(name).name
+
+
+def _names() -> Iterable[str]:
+    from nmsat.algorithms.workloads.engine.registry import workloads
+
+    return workloads()
+
+
+WORKLOAD: Final = Named(_known, _names)
+"""Reads the name of a workload."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("name", metavar="NAME", help="the workload; nmsat workload list names them")
+    parser.add_argument("name", type=WORKLOAD, metavar="NAME", help="the workload; nmsat workload list names them")
     parser.add_argument(
         "--scale",
         choices=["small", "paper"],
@@ -43,27 +57,12 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def known(name: str) -> Workload:
-    """Return the workload called `name`; InputError lists the known ones."""
-    from nmsat.algorithms.workloads.engine.registry import workload
-
-    try:
-        return workload(name)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-
-
-def say(text: str) -> None:
-    """Tell on stderr what takes the time."""
-    print(f"nmsat: {text}", file=sys.stderr, flush=True)
-
-
 def run(options: argparse.Namespace) -> Answer:
     """Run the workload; not ok when a value on the simulator differs from the program's."""
     from nmsat.reports.work.workload import workload_run, workload_text
 
-    known(options.name)
-    values = workload_run(options.name, options.scale, options.variant, options.config, say=say)
+    with task(options.name) as running:
+        values = workload_run(options.name, options.scale, options.variant, options.config, say=running.now)
     return Answer(values, workload_text(values), ok=values["match"])
 
 

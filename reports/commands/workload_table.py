@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.base import Answer, Command
-from nmsat.reports.commands.workload_run import say
-from nmsat.reports.work.text import InputError
+from nmsat.reports.commands.base import Answer, Command, InputError
+from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     import argparse
@@ -49,12 +48,14 @@ def run(options: argparse.Namespace) -> Answer:
     if options.rtl:
         check_tools()
     _check_folder(options.out)
-    say("scheduling all workloads at both scales (half a minute)")
-    pages = {CYCLES_PAGE: cycles_page()}
+    with task("scheduling all workloads at both scales") as running:
+        pages = {CYCLES_PAGE: cycles_page(running.now)}
     if options.studies:
-        pages[STUDIES_PAGE] = studies_page(say)
+        with task("solving small problems") as running:
+            pages[STUDIES_PAGE] = studies_page(running.now)
     if options.rtl:
-        pages[RTL_PAGE] = rtl_page(say)
+        with task("running products on the RTL") as running:
+            pages[RTL_PAGE] = rtl_page(running.now)
     for name, text in pages.items():
         (options.out / name).write_text(text, encoding="utf-8")
     files = [str(options.out / name) for name in pages]

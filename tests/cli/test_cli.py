@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import nmsat
-from nmsat.reports.commands.base import Answer, Command, output_folder
-from nmsat.reports.work.text import InputError, table
+from nmsat.reports.commands import parser
+from nmsat.reports.commands.base import Answer, Command, InputError, output_folder, table
+from nmsat.reports.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +46,28 @@ BAD_INPUT = [
     ("gemm 1 1 1 --jsn", 2, "unrecognized arguments: --jsn"),
     ("verify gemm 1 0 1", 2, "argument K: the value is '0'"),
     ("verify gemm 4096 4096 4096", 2, "the RTL runs at most 2000000 here; choose a smaller M, K or N"),
-    ("verify frob", 2, "unrecognized arguments: frob"),
-    ("workload frob", 2, "command is 'workload frob'; known commands: workload list"),
-    ("frobnicate", 2, "command is 'frobnicate'; known commands: "),
+    (
+        "verify frob",
+        2,
+        "command is 'verify frob'; known commands: verify fuzz, verify gemm, verify workload (see",
+    ),
+    ("verify --jobs 5 frob", 2, "command is 'verify frob'; known commands: verify fuzz"),
+    (
+        "verify --seed 3 gemm 1 1 1",
+        2,
+        "--seed stands before 'gemm', which has its own options; write nmsat verify",
+    ),
+    (
+        "workload frob",
+        2,
+        "command is 'workload frob'; known commands: workload list, workload run, workload table",
+    ),
+    ("frobnicate", 2, "command is 'frobnicate'; known commands: bench, completion, demo"),
+    ("gemm 8 8 8 --quiet --verbose", 2, "--quiet and --verbose are both given"),
+    ("--quiet gemm 8 8 8 --verbose", 2, "--quiet and --verbose are both given"),
+    ("--jsn gemm 8 8 8", 2, "unrecognized arguments: --jsn (see nmsat --help)"),
+    ("completion tcsh", 2, "invalid choice: 'tcsh' (choose from 'bash', 'zsh', 'fish')"),
+    ("model resnet9 --pattern dense", 2, "pattern is 'dense'; write N:M such as 2:8 (dense is a method)"),
     ("demo --pattern dense", 2, "pattern is 'dense'; the demo compares with dense, choose N below M"),
     ("demo --out /dev/null/x", 2, "output folder is '/dev/null/x'; it cannot be written"),
 ]
@@ -113,16 +135,64 @@ def test_help_shows_an_example_that_can_be_parsed(call: Call, line: str) -> None
     assert call(f"{' '.join(example[1:])} --help").code == 0
 
 
-def test_overview_lists_every_command(call: Call) -> None:
-    text = call("--help").out
-    assert all(f"\n  {name} " in text for name in nmsat.COMMANDS)
-    assert call("workload").out.count("\n  workload") == sum(name.startswith("workload") for name in nmsat.COMMANDS)
+@pytest.mark.parametrize("group", ["", "verify", "workload"])
+def test_help_lists_the_commands_below(call: Call, group: str) -> None:
+    text = call(f"{group} --help").out
+    below = {name.removeprefix(group).split()[0] for name in nmsat.COMMANDS if name.removeprefix(group).strip()}
+    below = below if group else {name.split()[0] for name in nmsat.COMMANDS}
+    below = {name for name in below if not group or f"{group} {name}" in nmsat.COMMANDS}
+    listed = re.findall(r"^    (\w+)\b", text.split("\n  COMMAND\n")[1].split("\n\n")[0], re.MULTILINE)
+    assert set(listed) == below
+    if group != "verify":  # which does something by itself
+        assert call(group).out == text
+        assert call(group).code == 0
 
 
-def test_version_is_that_of_the_package(call: Call) -> None:
+def test_version_needs_neither_git_nor_metadata(call: Call, tmp_path: Path) -> None:
     outcome = call("--version")
-    assert outcome.code == 0
-    assert outcome.out.startswith("nmsat 0.")
+    assert (outcome.code, outcome.out) == (0, f"nmsat {VERSION}\n")
+    assert json.loads(call("--version --json").out) == {"version": VERSION}
+    # A copy of the sources alone, with the metadata of another version beside it.
+    root = Path(nmsat.__file__).parent
+    for name in ("nmsat.py", "reports", "algorithms", "dataflow", "tb"):
+        (tmp_path / name).symlink_to(root / name)
+    stale = tmp_path / "nmsat-9.9.9.dist-info"
+    stale.mkdir()
+    (stale / "METADATA").write_text("Metadata-Version: 2.1\nName: nmsat\nVersion: 9.9.9\n")
+    run = subprocess.run(
+        [sys.executable, tmp_path / "nmsat.py", "--version"],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"nmsat {VERSION}\n", "")
+
+
+def test_installed_metadata_say_the_same_version() -> None:
+    assert metadata.version("nmsat") == VERSION
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    heavy = ["numpy", "matplotlib", "amaranth", "cocotb", "sklearn", "onnx", "jinja2", "tqdm", "shtab"]
+    code = "\n".join(
+        [
+            "import contextlib, io, sys, nmsat",
+            "with contextlib.redirect_stdout(io.StringIO()):",
+            "    for words in [['--help'], *([*name.split(), '--help'] for name in nmsat.COMMANDS)]:",
+            "        assert nmsat.main(words) == 0",
+            f"sys.exit(' '.join(name for name in {heavy} if name in sys.modules) or 0)",
+        ]
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["workload list", "gemm 8 8 8", "completion bash", "program 8 8 8", "--version"])
+def test_json_is_one_object(call: Call, line: str) -> None:
+    assert isinstance(json.loads(call(f"{line} --json").out), dict)
+    assert call(f"--json {line}").out == call(f"{line} --json").out
 
 
 def test_json_alone_is_on_stdout(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +202,7 @@ def test_json_alone_is_on_stdout(call: Call, monkeypatch: pytest.MonkeyPatch) ->
 
     command = Command("Chat.", "nmsat chat", lambda parser: None, chatty)
     monkeypatch.setattr(nmsat, "COMMANDS", {"chat": "chat"})
-    monkeypatch.setattr(nmsat, "_load", lambda name: command)
+    monkeypatch.setattr(parser, "load", lambda module: command)
     outcome = call("chat --json")
     assert (outcome.code, json.loads(outcome.out), outcome.err) == (1, {"ok": False}, "progress\n")
     assert call("chat").out == "text\n"
@@ -142,7 +212,7 @@ def test_interrupt_has_its_own_exit_code(call: Call, monkeypatch: pytest.MonkeyP
     def interrupted(_: str) -> Command:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nmsat, "_load", interrupted)
+    monkeypatch.setattr(parser, "load", interrupted)
     outcome = call("gemm 1 1 1")
     assert (outcome.code, outcome.out, outcome.err) == (130, "", "nmsat: interrupted\n")
 

@@ -62,7 +62,7 @@ def test_program_computes_the_product() -> None:
         ("program 16777216 64 64", "limit is"),
         ("verify --jobs 0", "whole number from 1"),
         ("verify fuzz --programs x", "whole number from 1"),
-        ("train --network vgg --backend sim --arithmetic contract", "SAT trains Conv2d and Linear"),
+        ("train --network vgg19-small --backend sim --arithmetic contract", "SAT trains Conv2d and Linear"),
         ("train --network digits-sat --backend rtl --method mvue", "SAT runs dense, ste, sr-ste, sdwp and bdwp"),
         ("train --network digits-sat --backend gpu", "invalid choice: 'gpu'"),
     ],

@@ -56,10 +56,8 @@ def test_a_stopped_run_goes_on_and_a_complete_one_is_read(call: Callable[[str], 
 def test_text_tells_how_to_do_it_again(call: Callable[[str], Outcome]) -> None:
     outcome = call("train --network mlp --method dense --pattern 2:4 --epochs 1 --config tiny")
     assert outcome.code == 0
-    assert "nmsat train --cell mlp-dense-seed0,epochs=1" in outcome.out
+    assert "nmsat train --cell mlp-dense-seed0,epochs=1 --config tiny\n" in outcome.out
     assert "1.00x, bound 1.00x" in outcome.out
-    assert "109/109" in outcome.err
-    assert "accuracy=" in outcome.err
     early = call("train --network mlp --steps 3")
     assert "stopped       after 3 steps; without --out it cannot be continued" in early.out
     assert "accuracy " not in early.out
@@ -70,8 +68,8 @@ def test_text_tells_how_to_do_it_again(call: Callable[[str], Outcome]) -> None:
     [
         ("--backend best", "'best'"),
         ("--network lenet", "'lenet'"),
-        ("--cell vgg", "write NETWORK-METHOD-NofM-seedS"),
-        (f"--cell {CELL} --network vgg", "leave out --network"),
+        ("--cell vgg19-small", "write NETWORK-METHOD-NofM-seedS"),
+        (f"--cell {CELL} --network vgg19-small", "leave out --network"),
         ("--pattern 2:7", "2:7"),
         ("--network mlp --pattern dense", "give N:M"),
         ("--epochs 0", "'0'"),

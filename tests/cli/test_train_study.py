@@ -53,7 +53,7 @@ def test_a_small_study_from_the_command_line(
     assert (dense["method"], bdwp["method"], bdwp["run_seeds"]) == ("dense", "bdwp", [0, 1])
     runs = {run["name"]: run for run in data["runs"]}
     name = "mlp-bdwp-2of8-seed1"
-    assert runs[name]["command"] == f"nmsat train --cell {name}"
+    assert runs[name]["command"] == f"nmsat train --cell {name} --config tiny"
     assert runs[name]["accuracy"] == train(parse_name(name)).accuracy
     assert bdwp["sat"] == sat_step(RECIPES["mlp"].replace(method="bdwp"), preset("tiny"))
     assert json.loads((tmp_path / "accuracy.json").read_text()) == {k: v for k, v in data.items() if k != "files"}
@@ -64,11 +64,14 @@ def test_a_small_study_from_the_command_line(
 
 
 def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:
-    compared = ("vit", "vgg", "mlp")
-    wanted = [*cells(compared, ["dense", "bdwp"], ["2:8"], [0, 1]), *ablation_cells("vgg", seeds=[0])]
+    compared = ("vit-small", "vgg19-small", "mlp")
+    wanted = [*cells(compared, ["dense", "bdwp"], ["2:8"], [0, 1]), *ablation_cells("vgg19-small", seeds=[0])]
     wanted = list({cell.name: cell for cell in wanted}.values())
     data = gather(finish(tmp_path, wanted), tmp_path, preset("tiny"))
-    assert [row["network"] for row in data["paper"]] == ["vit", "vgg"]  # the generated set is not the paper's
+    assert [row["network"] for row in data["paper"]] == [
+        "vit-small",
+        "vgg19-small",
+    ]  # the generated set is not the paper's
     assert all(row["loss"] == pytest.approx(1.0) for row in data["paper"])
     assert all(row["error"] == pytest.approx(0.0) for row in data["paper"])
     assert len(data["rows"]) == 2 * len(compared)
@@ -78,29 +81,30 @@ def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:
     sparse_ends, plain = labels["first layer and classifier sparse"], labels["as it is"]
     assert sparse_ends["sat"]["bound"] > plain["sat"]["bound"]
     assert labels["dense for the first quarter"]["sat"] == plain["sat"]
-    masks = next(m for m in data["masks"] if (m["network"], m["variant"]) == ("vit", ""))
+    masks = next(m for m in data["masks"] if (m["network"], m["variant"]) == ("vit-small", ""))
     assert masks["sad_ff"] == [0.01, 0.005]
     assert data["rates"] == []
-    assert sum(run["name"].startswith("vgg") for run in data["runs"]) == 4 + 4
+    assert sum(run["name"].startswith("vgg19-small") for run in data["runs"]) == 4 + 4
 
 
 def test_the_page_shows_what_was_gathered(tmp_path: Path) -> None:
-    rates = rate_cells("vgg")
-    table = cells(["vgg"], ["dense", "sr-ste", "bdwp"], ["2:8", "1:8"], seeds=[0])
-    wanted = [*table, *ablation_cells("vgg", seeds=[0])]
+    rates = rate_cells("vgg19-small")
+    table = cells(["vgg19-small"], ["dense", "sr-ste", "bdwp"], ["2:8", "1:8"], seeds=[0])
+    wanted = [*table, *ablation_cells("vgg19-small", seeds=[0])]
     finish(tmp_path, rates)
     data = gather(finish(tmp_path, wanted), tmp_path, preset("tiny"))
-    assert [item["network"] for item in data["rates"]] == ["vgg"]
+    assert [item["network"] for item in data["rates"]] == ["vgg19-small"]
     assert data["rates"][0]["best"] == RATES["sgd"][0]  # all equal: the lowest
     files = {file.name: file.read_text() for file in write(data, tmp_path / "page")}
     page = files["accuracy.md"]
     assert "loss of BDWP 2:8 is 1.00 points on average over 1 networks" in page
-    assert re.search(r"`vgg-sr-ste-1of8` \| 0 \| 97.50% \+- 0.00 \| 0.50 \|", page)
-    assert "These choices would differ from the recipes: vgg." in page
+    assert re.search(r"`vgg19-small-sr-ste-1of8` \| 0 \| 97.50% \+- 0.00 \| 0.50 \|", page)
+    assert "These choices would differ from the recipes: vgg19-small." in page
     assert "| no SR-STE term | 0 | 92.00%" in page
     for name in re.findall(r"\]\((accuracy\w+\.svg)\)", page):
         assert files[name].startswith("<svg")
-    assert "vgg" in files["accuracy_networks.svg"]
+    assert "2:8, no SR-STE term" in files["accuracy_masks.svg"]
+    assert "vgg19-small" in files["accuracy_pareto.svg"]
 
 
 def test_names_of_cells_are_their_own() -> None:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     Call = Callable[[str], Outcome]
 
 
-def test_list_is_a_list_of_objects_with_names(call: Call) -> None:
+def test_list_is_an_object_with_all_workloads(call: Call) -> None:
     outcome = call("workload list --json")
-    values = json.loads(outcome.out)
+    values = json.loads(outcome.out)["workloads"]
     assert outcome.code == 0
     assert outcome.err == ""
     assert [item["name"] for item in values] == list(workloads())
@@ -55,9 +55,9 @@ def test_small_scale_solves_its_problem_and_is_exact(call: Call) -> None:
     assert values["values"] is True
     assert values["mismatches"] == []
     assert values["study"]["holds"] is True
-    said = outcome.err.splitlines()
-    assert len(said) == 3
-    assert all(line.startswith("nmsat: tetrolet-scc: ") for line in said)
+    # At most a line every ten seconds.
+    assert len(outcome.err.splitlines()) <= values["seconds"] / 10
+    assert all(line.startswith("nmsat: tetrolet-scc: ") for line in outcome.err.splitlines())
 
 
 def test_configuration_can_be_chosen(call: Call) -> None:
@@ -95,7 +95,6 @@ def test_a_value_that_differs_fails(call: Call, line: str, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("workload", ""),
         ("workload frob", "command is 'workload frob'; known commands: workload list, workload run"),
         ("workload run", "the following arguments are required: NAME"),
         ("workload run nothing", "workload is 'nothing'; known workloads: granet, moa, "),
@@ -109,10 +108,6 @@ def test_a_value_that_differs_fails(call: Call, line: str, monkeypatch: pytest.M
 )
 def test_refusals_are_one_line(call: Call, line: str, words: str) -> None:
     outcome = call(line)
-    if not words:
-        assert outcome.code == 0
-        assert outcome.out.count("\n  workload ") >= 2
-        return
     assert outcome.code == 2
     assert outcome.out == ""
     assert words in outcome.err

@@ -1,0 +1,179 @@
+"""Printed commands: each is made from the parsed options, can be pasted into a shell, and repeats its run."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+import nmsat
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.training.recipes import RECIPES, parse_name
+from nmsat.algorithms.training.train import DEMO
+from nmsat.dataflow.contract.config import preset
+from nmsat.reports.commands.parser import GLOBAL, Subcommands, again
+from nmsat.reports.work.commandline import spell, word
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from tests.conftest import Outcome
+
+    Call = Callable[[str], Outcome]
+
+# Each command with every option that it has, none at its default.
+EVERYTHING: Final = {
+    "bench": "--configs 3 --no-rtl --rtl-config tiny",
+    "completion": "zsh",
+    "demo": "--config small --pattern 1:4 --seed 5 --out 'my out/demo'",
+    "engines": "--scale 2 --seed 1",
+    "gemm": "9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4 --stage bp --memory --tiles=-t.csv"
+    ' --vcd "it\'s.vcd"',
+    "model": "vit --batch 3 --method sdgp --pattern 4:8 --config tiny --first-last --ablation --masks m.npz"
+    " --mask-layout kn --tiles t --timeline l --listing p --program j",
+    "paper": "--batch 2 --config tiny --no-ablation",
+    "program": "9 8 7 --pattern 2:4 --config small --dataflow os --seed 4 --transposed --conv 4,8,8,32,3,2,1 --out d"
+    " --rtl",
+    "rtl": "--config small --out d",
+    "study": "--out a --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4 --rates"
+    " --processes 2 --config tiny",
+    "train": "--cell mlp-bdwp-2of8-seed1 --config-file f.toml --network mlp --method ste --pattern 2:4"
+    " --arithmetic fast --epochs 2 --steps 3 --seed 4 --split validation --out d --backend sim --config tiny",
+    "verify": "--jobs 4 --seed 2 --config small",
+    "verify fuzz": "--programs 4 --seed 2 --config small",
+    "verify gemm": "9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4",
+    "verify workload": "moa --variant nm --config small --products 3",
+    "workload list": "",
+    "workload run": "moa --scale paper --variant nm --config small",
+    "workload table": "--out d --studies --rtl",
+}
+
+
+def values(options: Namespace) -> dict[str, Any]:
+    """Return what a command sees, without how it was parsed."""
+    return {name: value for name, value in vars(options).items() if name not in ("command", "parser", "whole", *GLOBAL)}
+
+
+@pytest.mark.parametrize("name", nmsat.COMMANDS)
+def test_every_option_is_repeated(name: str) -> None:
+    options = nmsat.parse([*name.split(), *shlex.split(EVERYTHING[name]), "--json", "--quiet"])
+    actions = [a for a in options.parser._get_optional_actions() if a.dest not in GLOBAL]
+    at_default = [a.dest for a in actions if getattr(options, a.dest) == a.default]
+    assert at_default == []  # or this test would not try them
+    text = again(options)
+    assert values(nmsat.parse(shlex.split(text)[1:])) == values(options)
+    assert "--json" not in text
+    assert "--quiet" not in text
+
+
+@pytest.mark.parametrize("name", nmsat.COMMANDS)
+def test_defaults_are_left_out(name: str) -> None:
+    command = nmsat.parse([*name.split(), *shlex.split(EVERYTHING[name])]).parser
+    positional = [action.dest for action in command._get_positional_actions() if not isinstance(action, Subcommands)]
+    needed = shlex.split(EVERYTHING[name])[: len(positional)]
+    needed += ["--out", "d"] if name == "rtl" else []
+    options = nmsat.parse([*name.split(), *needed])
+    assert again(options) == f"nmsat {shlex.join([*name.split(), *needed])}"
+    # A default that is written out is still the default.
+    if any(action.option_strings[-1:] == ["--config"] and action.default for action in command._actions):
+        default = next(action.default for action in command._actions if action.dest == "config")
+        assert again(nmsat.parse([*name.split(), *needed, "--config", default])) == again(options)
+
+
+def test_values_have_their_text() -> None:
+    shown = (preset("tiny"), Pattern(2, 8), None, [1, 2], ("a", "b"), Path("x y"), 3, "t")
+    assert [word(value) for value in shown] == ["tiny", "2:8", "dense", "1,2", "a,b", "x y", "3", "t"]
+    with pytest.raises(TypeError, match=re.escape("value is {}; it has no form")):
+        word({})
+
+
+def test_commands_are_quoted_for_a_shell() -> None:
+    line = spell("rtl", ["-odd.onnx"], {"--out": Path("a b/$HOME"), "--x": "-1", "--flag": True})
+    assert line == "nmsat rtl --out 'a b/$HOME' --x=-1 --flag -- -odd.onnx"
+    assert shlex.split(line) == ["nmsat", "rtl", "--out", "a b/$HOME", "--x=-1", "--flag", "--", "-odd.onnx"]
+
+
+def without_time(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if key != "seconds"}
+
+
+def repeat(call: Call, command: str) -> dict[str, Any]:
+    program, *words = shlex.split(command)
+    assert program == "nmsat"
+    outcome = call(" ".join([*words, "--json"]))
+    assert outcome.code == 0
+    return json.loads(outcome.out)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--network mlp --method ste --pattern 2:4 --seed 3 --epochs 1 --config tiny --split validation",
+        "--cell mlp-bdwp-2of8-seed1 --steps 3",
+        "--network mlp --method dense --steps 2 --seed 9",
+        "--network digits-sat --backend sim --steps 1 --config tiny",
+    ],
+)
+def test_the_line_of_a_training_run_repeats_it(call: Call, line: str) -> None:
+    first = json.loads(call(f"train {line} --json").out)
+    assert f"again         {first['command']}\n" in call(f"train {line}").out
+    second = repeat(call, first["command"])
+    assert without_time(second) == without_time(first)
+    assert second["losses_sha256"]
+
+
+def test_the_line_of_a_kept_run_goes_on_where_it_lies(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "two words"
+    words = ["train", "--network", "mlp", "--epochs", "1", "--steps", "40", "--out", str(folder), "--json"]
+    first, second = (json.loads(run_words(call, words)) for _ in range(2))
+    assert shlex.split(first["command"])[1:] == [
+        *("train", "--cell", "mlp-bdwp-2of8-seed0,epochs=1", "--steps", "40", "--out", str(folder))
+    ]
+    third = json.loads(run_words(call, [*shlex.split(first["command"])[1:], "--json"]))
+    assert (first["step"], second["step"], third["step"]) == (40, 80, 109)
+
+
+def run_words(call: Call, words: list[str]) -> str:
+    class Line(str):
+        __slots__ = ()
+
+        def split(self, *_: object) -> list[str]:  # type: ignore[override] # words with blanks stay whole
+            return words
+
+    return call(Line()).out
+
+
+def test_the_lines_of_a_study_repeat_its_runs(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "mlp", RECIPES["mlp"].replace(epochs=1, batch=700))
+    line = f"study --networks mlp --methods dense,bdwp --patterns 2:8 --seeds 1 --out {tmp_path} --config tiny --json"
+    data = json.loads(call(line).out)
+    cycles = {row["method"]: row["sat"]["cycles"] for row in data["rows"]}
+    assert len(data["runs"]) == 2
+    for run in data["runs"]:
+        found = repeat(call, run["command"])
+        assert (found["name"], found["accuracy"], found["bound"]) == (run["name"], run["accuracy"], run["bound"])
+        assert found["sat"]["cycles"] == cycles[parse_name(run["name"]).method]
+
+
+@pytest.mark.rtl
+def test_the_line_on_the_page_repeats_the_demo(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nmsat.reports.work import demo
+
+    honest = demo.run_demo
+    short = DEMO.replace(epochs=1, batch=64)
+    monkeypatch.setattr(demo, "run_demo", lambda a, b, c, *, command: honest(a, b, c, short, command=command))
+    first = json.loads(call(f"demo --pattern 2:4 --seed 3 --out {tmp_path / 'demo'} --json").out)
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    (command,) = (html.unescape(text) for text in re.findall(r"<code>(nmsat .*?)</code>", page))
+    assert command == f"nmsat demo --pattern 2:4 --seed 3 --out {tmp_path / 'demo'}" == first["command"]
+    second = repeat(call, command)
+    for found in (first, second):
+        for run in found["training"]:
+            del run["seconds"]
+    assert without_time(second) == without_time(first)
