@@ -40,6 +40,11 @@ class MethodFacts:
         return self.ff_weights or self.bp_weights or self.bp_gradient or self.wu_gradient
 
     @property
+    def host_note(self) -> str:
+        """What the cycles of SAT do not hold of this method, for people; '' if they hold all."""
+        return f"{self.on_host} is for the host and not in the cycles: no engine of SAT does it" if self.on_host else ""
+
+    @property
     def obstacle(self) -> str:
         """Why a schedule of SAT cannot hold the products of this method; '' if it can."""
         if self.bp_weights and self.bp_gradient:

@@ -41,8 +41,6 @@ NOTHING_PRUNED: Final = (
     "full group"
 )
 
-ON_HOST: Final = "%s: %s is for the host and not in the cycles: no engine of SAT does it"
-
 TAPE_NOTE: Final = (
     "The figure holds the recorded matrix products, the update of their weights and pruning with their memory stalls. "
     "A tape holds no biases, no normalisation and no host operators."
@@ -131,6 +129,7 @@ def run(options: argparse.Namespace) -> Answer:
         **result.record(),
         "memory_plan_bytes": plan.by_kind(),
         "buffer_blocks": buffers,
+        "host_note": METHODS[step.method].host_note if step.method in METHODS else "",
         "masks": {name: {"density": mask.density, "cover": mask.describe()} for name, mask in masks.items()},
         "energy": step_energy(result, step.update_elements).record(),
         "dense_energy": step_energy(full, dense.update_elements).record(),
@@ -147,8 +146,8 @@ def _warn(step: Step, *, taped: bool) -> None:
     """Tell what the figures do not hold, where that is not plain."""
     if step.method != "dense" and step.macs_kept == step.macs_dense and not taped:
         LOG.warning(NOTHING_PRUNED)
-    if step.method in METHODS and METHODS[step.method].on_host:
-        LOG.warning(ON_HOST, step.method, METHODS[step.method].on_host)
+    if step.method in METHODS and METHODS[step.method].host_note:
+        LOG.warning("%s: %s", step.method, METHODS[step.method].host_note)
 
 
 def _write(options: argparse.Namespace, result: StepResult) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.algorithms.core.vocabulary import BACKENDS
+from nmsat.algorithms.core.vocabulary import BACKENDS, METHODS
 from nmsat.reports.commands.base import (
     MAX_SIZE,
     Answer,
@@ -136,6 +136,8 @@ def _text(values: dict[str, Any]) -> str:
         f"SAT           {sat['cycles']} cycles per step on {sat['config']}, dense {sat['dense_cycles']}: "
         f"{sat['speedup']:.2f}x, bound {sat['bound']:.2f}x"
     )
+    if METHODS[chosen["method"]].host_note:
+        parts.append(f"              {METHODS[chosen['method']].host_note}")
     if "cycles_per_step" in values:
         parts.append(f"measured      {values['cycles_per_step']} cycles per step, backend {values['backend']}")
     parts += [f"{name:<13} {values[key]}" for name, key in _DIGESTS if key in values]

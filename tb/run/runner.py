@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -50,6 +51,8 @@ __all__ = [
 
 BUILD_DIR_VARIABLE: Final = "NMSAT_BUILD_DIR"
 """Environment variable with the folder for models and runs, instead of `build` in the repository."""
+
+_LOG: Final = logging.getLogger("nmsat.tb")
 
 _TIMESCALE: Final = ("1ns", "1ps")
 _VERILATOR_FLAGS: Final = ("-Wall", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
@@ -142,7 +145,9 @@ def build(
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home / f"{key}.lock"):
         if not built.directory.exists():
+            _LOG.debug("compiling %s with Verilator", top)
             _compile(built, files, args, tools)
+    _LOG.debug("model of %s: %s", top, built.directory)
     return built
 
 
@@ -179,6 +184,7 @@ def run(
     if job is not None:
         write(place / "job.npz", job)
         variables[JOB_VARIABLE] = str(place / "job.npz")
+    _LOG.debug("running %s, seed %s, log %s", module, seed, place / "sim.log")
     _simulate(built, module, testcases, variables, plusargs, seed, timeout_s, place)
     result = place / "result.npz"
     results = Results(

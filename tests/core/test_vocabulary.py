@@ -123,6 +123,12 @@ def test_names_that_are_not_known_say_what_is(call: Callable[[str], Outcome], li
     assert words in message
 
 
+def test_train_says_what_is_left_to_the_host(call: Callable[[str], Outcome]) -> None:
+    for method, said in (("bi-mask", True), ("bdwp", False)):
+        outcome = call(f"train --network mlp --method {method} --steps 1")
+        assert ("is for the host and not in the cycles" in outcome.out) == said
+
+
 def test_the_committed_table_speaks_this_vocabulary() -> None:
     data = json.loads((TABLES / "accuracy.json").read_text(encoding="utf-8"))
     assert (TABLES / "accuracy.md").read_text(encoding="utf-8") == study_page(data)
