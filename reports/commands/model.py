@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> Answer:
             running.now(what)
 
         rows = ablations(step, dense, options.config, told) if options.ablation else []
-    _warn(step, taped=taped)
+    _warn(options, step, taped=taped)
     values = {
         "model": options.model,
         "method": step.method,
@@ -142,8 +142,10 @@ def run(options: argparse.Namespace) -> Answer:
     return Answer(values, _text(values, result, rows))
 
 
-def _warn(step: Step, *, taped: bool) -> None:
-    """Tell what the figures do not hold, where that is not plain."""
+def _warn(options: argparse.Namespace, step: Step, *, taped: bool) -> None:
+    """Tell what was not used and what the figures do not hold, where that is not plain."""
+    if step.method == "dense" and options.pattern is not None:
+        LOG.warning("method dense prunes nothing; pattern %s is not used", options.pattern)
     if step.method != "dense" and step.macs_kept == step.macs_dense and not taped:
         LOG.warning(NOTHING_PRUNED)
     if step.method in METHODS and METHODS[step.method].host_note:

@@ -62,7 +62,10 @@ class Parser(argparse.ArgumentParser):
             asked = f"{self.prog} {value}".removeprefix(f"{PROGRAM} ")
             known = (f"{self.prog} {name}".removeprefix(f"{PROGRAM} ") for name in action.choices)
             raise InputError(f"command is {asked!r}; known commands: {', '.join(known)} (see {self.prog} --help)")
-        super()._check_value(action, value)
+        if action.choices is not None and value not in action.choices:
+            # In the words of Python 3.11; later versions quote no longer.
+            known = ", ".join(map(repr, action.choices))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} (choose from {known})")
 
 
 class Subcommands(argparse._SubParsersAction):

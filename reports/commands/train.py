@@ -21,6 +21,7 @@ from nmsat.reports.commands.base import (
 )
 from nmsat.reports.commands.parser import again
 from nmsat.reports.work.commandline import TRAIN_MACHINE
+from nmsat.reports.work.progress import LOG
 
 if TYPE_CHECKING:
     import argparse
@@ -98,6 +99,8 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
         fields = {**(parse_fields(_read(options.config_file)) if options.config_file else {}), **given}
         base = recipe(str(fields.get("network", DEFAULT_NETWORK)))
         if fields.get("method", base.method) == "dense":
+            if options.pattern:
+                LOG.warning("method dense prunes nothing; pattern %s is not used", options.pattern)
             fields["pattern"] = base.pattern  # not used, and so not another run
         return base.replace(**fields)
     except (ValueError, TypeError) as error:
@@ -109,6 +112,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"configuration file is {str(path)!r}; it cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"configuration file is {str(path)!r}; it is no text: {error}") from None
 
 
 def command_line(options: argparse.Namespace, chosen: TrainConfig) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pytest
 
 from nmsat.algorithms.core.tape import Pattern, Stage
@@ -21,7 +22,7 @@ from nmsat.algorithms.core.vocabulary import (
     TRAINED_NETWORKS,
     MethodFacts,
 )
-from nmsat.algorithms.layers.networks import BUILDERS
+from nmsat.algorithms.layers.networks import BUILDERS, make_network
 from nmsat.algorithms.methods import make_method
 from nmsat.algorithms.training.recipes import RECIPES, parse_name
 from nmsat.dataflow.contract.config import preset
@@ -121,6 +122,31 @@ def test_names_that_are_not_known_say_what_is(call: Callable[[str], Outcome], li
     assert (outcome.code, outcome.out) == (2, "")
     (message,) = outcome.err.splitlines()
     assert words in message
+
+
+@pytest.mark.parametrize("line", ["model resnet9 --batch 1 --config tiny", "train --network mlp --steps 1"])
+def test_a_pattern_that_is_not_used_is_told(call: Callable[[str], Outcome], line: str) -> None:
+    outcome = call(f"{line} --method dense --pattern 2:4")
+    assert outcome.code == 0
+    assert outcome.err == "nmsat: note: method dense prunes nothing; pattern 2:4 is not used\n"
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda: make_method("srste", P28), "it is now called 'sr-ste'"),
+        (lambda: training_step("vit", "srste"), "it is now called 'sr-ste'"),
+        (lambda: training_step("vgg"), "it is now called 'vgg19-small'"),
+        (
+            lambda: make_network("resnet9", np.random.default_rng(0)),
+            "its small version, which trains, is 'resnet9-small'",
+        ),
+        (lambda: load_model("resnet9-small"), "it has a recorded step, not a list of layers"),
+    ],
+)
+def test_libraries_refuse_old_names_alike(ask: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ask()
 
 
 def test_train_says_what_is_left_to_the_host(call: Callable[[str], Outcome]) -> None:
