@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -18,11 +19,13 @@ from nmsat.algorithms.training.train import DEMO
 from nmsat.dataflow.contract.config import preset
 from nmsat.reports.commands.parser import GLOBAL, Subcommands, again
 from nmsat.reports.work.commandline import spell, word
+from tests.pages.test_demo import made_up
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
+    from nmsat.reports.work.records import DemoRecord
     from tests.conftest import Outcome
 
     Call = Callable[[str], Outcome]
@@ -161,16 +164,44 @@ def test_the_lines_of_a_study_repeat_its_runs(call: Call, tmp_path: Path, monkey
         assert found["sat"]["cycles"] == cycles[parse_name(run["name"]).method]
 
 
+def command_on(page: Path) -> str:
+    (command,) = (html.unescape(text) for text in re.findall(r"<code>(nmsat .*?)</code>", page.read_text("utf-8")))
+    return command
+
+
+def test_the_line_on_the_page_asks_for_the_same_demo(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nmsat.reports.work import demo
+
+    asked = []
+
+    def run_demo(*given: object, command: str) -> DemoRecord:
+        asked.append(given)
+        return dataclasses.replace(made_up(), command=command)
+
+    monkeypatch.setattr("nmsat.tb.run.runner.check_tools", lambda: None)
+    monkeypatch.setattr(demo, "run_demo", run_demo)
+    folder = tmp_path / "a & b"
+    words = ["demo", "--config", "small", "--pattern", "1:4", "--seed", "9", "--out", str(folder)]
+    run_words(call, words)
+    command = command_on(folder / "report.html")
+    assert shlex.split(command)[1:] == words
+    run_words(call, shlex.split(command)[1:])
+    assert asked == [(preset("small"), Pattern(1, 4), 9)] * 2
+
+
+@pytest.mark.long
 @pytest.mark.rtl
 def test_the_line_on_the_page_repeats_the_demo(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nmsat.reports.work import demo
 
     honest = demo.run_demo
     short = DEMO.replace(epochs=1, batch=64)
+    monkeypatch.setattr(demo, "CUT_CYCLES", 500)
     monkeypatch.setattr(demo, "run_demo", lambda a, b, c, *, command: honest(a, b, c, short, command=command))
     first = json.loads(call(f"demo --pattern 2:4 --seed 3 --out {tmp_path / 'demo'} --json").out)
-    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
-    (command,) = (html.unescape(text) for text in re.findall(r"<code>(nmsat .*?)</code>", page))
+    command = command_on(tmp_path / "demo" / "report.html")
     assert command == f"nmsat demo --pattern 2:4 --seed 3 --out {tmp_path / 'demo'}" == first["command"]
     second = repeat(call, command)
     for found in (first, second):

@@ -255,17 +255,17 @@ def test_same_products_as_the_tape_of_a_run(method: str) -> None:
     ctx = Context(arithmetic("fast"), make_method(method, pattern), tape)
     model = digits_cnn(np.random.default_rng(0))
     prepare(model, ctx)
-    out = model.forward(np.ones((4, 8, 8, 1), np.float32), ctx)
+    out = model.forward(np.ones((8, 8, 8, 1), np.float32), ctx)
     model.backward(np.ones_like(out), ctx)
 
     def layer(name: str, edge: int, c_in: int, c_out: int) -> ConvLayer:
-        shape = ConvShape(4, edge, edge, c_in, c_out, (3, 3), padding=(1, 1))
+        shape = ConvShape(8, edge, edge, c_in, c_out, (3, 3), padding=(1, 1))
         return ConvLayer(name=name, shape=shape, input_gradient=name != "conv1")
 
     layers = [layer("conv1", 8, 1, 16), layer("conv2", 8, 16, 32), layer("conv3", 4, 32, 32)]
     ends = [("fc1", 128, 64), ("fc2", 64, 10)]
     step: Step = training_products(
-        [*layers, *(LinearLayer(name=n, rows=4, features_in=i, features_out=o) for n, i, o in ends)], method, pattern
+        [*layers, *(LinearLayer(name=n, rows=8, features_in=i, features_out=o) for n, i, o in ends)], method, pattern
     )
 
     def key(p: Product) -> tuple[str, str, int, int, int, str]:
