@@ -13,13 +13,13 @@ import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Final
 
-from nmsat.reports.version import VERSION
-
 # The folders beside this file are parts of this package: `nmsat.sim` is `sim/` (docs/architecture.md).
 # Imports look at __path__, importlib.resources at the spec.
 __path__ = [os.path.dirname(os.path.abspath(__file__))]  # noqa: PTH100, PTH120
 if __spec__ is not None:
     __spec__.submodule_search_locations = __path__
+
+from nmsat.reports.version import VERSION
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -100,7 +100,7 @@ def parse(words: Sequence[str]) -> Namespace:
 
     Raises InputError for words that are no command, SystemExit after --help.
     """
-    from nmsat.reports.commands.base import InputError
+    from nmsat.reports.work.text import InputError
 
     options = command_line(described=not words or any(word in _HELP for word in words)).parse_args(words)
     options.whole = command_line

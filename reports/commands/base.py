@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS, method_facts, trained_network
 from nmsat.dataflow.contract.config import PRESETS, preset
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 

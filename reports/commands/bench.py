@@ -11,8 +11,9 @@ import resource
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, add_config, table, whole
+from nmsat.reports.commands.base import Answer, Command, add_config, whole
 from nmsat.reports.work.progress import Task, task
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     import argparse

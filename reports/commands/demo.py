@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed, table
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed
 from nmsat.reports.commands.parser import again
 from nmsat.reports.work.progress import LOG
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     from nmsat.reports.work.records import DemoRecord

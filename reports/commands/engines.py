@@ -6,8 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.reports.commands.base import Answer, Command, seed, table, whole
+from nmsat.reports.commands.base import Answer, Command, seed, whole
 from nmsat.reports.work.progress import each
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     import argparse

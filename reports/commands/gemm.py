@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Stage
-from nmsat.reports.commands.base import Answer, Command, InputError, add_shape
+from nmsat.reports.commands.base import Answer, Command, add_shape
 from nmsat.reports.work.progress import LOG, task
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse

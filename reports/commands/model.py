@@ -6,20 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, TRAINED_NETWORKS
-from nmsat.reports.commands.base import (
-    MAX_SIZE,
-    Answer,
-    Command,
-    InputError,
-    Named,
-    add_config,
-    method,
-    sparse,
-    table,
-    whole,
-)
+from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, Named, add_config, method, sparse, whole
 from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps
 from nmsat.reports.work.progress import LOG, task
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     import argparse

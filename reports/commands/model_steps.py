@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS
-from nmsat.reports.commands.base import InputError
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
-from nmsat.reports.commands.base import Answer, Command, add_config, table
+from nmsat.reports.commands.base import Answer, Command, add_config
 from nmsat.reports.commands.model import HOST_NOTE, batch
 from nmsat.reports.work.progress import Task, task
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     import argparse

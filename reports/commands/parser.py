@@ -8,8 +8,8 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from nmsat.reports.commands.base import InputError
 from nmsat.reports.work.commandline import PROGRAM, spell
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, InputError, add_shape, output_folder, table, whole
+from nmsat.reports.commands.base import Answer, Command, add_shape, output_folder, whole
 from nmsat.reports.work.progress import task
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     from nmsat.reports.work.program import ProductProgram

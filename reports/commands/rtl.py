@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, table
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder
 from nmsat.reports.work.progress import task
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     import argparse

@@ -7,20 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.algorithms.core.vocabulary import METHODS
-from nmsat.reports.commands.base import (
-    Answer,
-    Command,
-    InputError,
-    Listed,
-    add_config,
-    method,
-    network,
-    seed,
-    sparse,
-    table,
-    whole,
-)
+from nmsat.reports.commands.base import Answer, Command, Listed, add_config, method, network, seed, sparse, whole
 from nmsat.reports.work.commandline import TRAIN_MACHINE
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     import argparse

@@ -7,21 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.algorithms.core.vocabulary import BACKENDS, METHODS
-from nmsat.reports.commands.base import (
-    MAX_SIZE,
-    Answer,
-    Command,
-    InputError,
-    add_config,
-    method,
-    network,
-    seed,
-    table,
-    whole,
-)
+from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, add_config, method, network, seed, whole
 from nmsat.reports.commands.parser import again
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.progress import LOG
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     import argparse

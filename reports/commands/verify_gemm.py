@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, InputError, add_shape
+from nmsat.reports.commands.base import Answer, Command, add_shape
 from nmsat.reports.work.progress import task
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse

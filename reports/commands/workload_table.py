@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.base import Answer, Command, InputError
+from nmsat.reports.commands.base import Answer, Command
 from nmsat.reports.work.progress import task
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse

@@ -15,8 +15,9 @@ import pytest
 
 import nmsat
 from nmsat.reports.commands import parser
-from nmsat.reports.commands.base import Answer, Command, InputError, output_folder, table
+from nmsat.reports.commands.base import Answer, Command, output_folder
 from nmsat.reports.version import VERSION
+from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
