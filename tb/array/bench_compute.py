@@ -15,34 +15,16 @@ import numpy as np
 from cocotb.triggers import Timer
 
 from nmsat.dataflow.contract.config import SatConfig
-from nmsat.dataflow.contract.isa import Instruction, Opcode
+from nmsat.dataflow.contract.isa import Instruction
 from nmsat.sim.array.compute import Compute
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.dataflow.contract.fields import TileCommand
 
 LIMIT: Final = 30_000
 """Cycles in which any instruction is done."""
-
-
-def compute_instruction(command: TileCommand, capture: int) -> Instruction:
-    """Return the instruction of a tile command whose results go to place `capture`."""
-    fields = {
-        "ws": int(command.ws),
-        "n_less_1": command.n - 1,
-        "log2_m_less_1": command.m.bit_length() - 2,
-        "log2_a": command.a.bit_length() - 1,
-        "windows": command.windows,
-        "act_base": command.act_base,
-        "wgt_base": command.wgt_base,
-        "seed": int(command.seed),
-        "keep": int(command.keep),
-        "capture": capture,
-    }
-    return Instruction(Opcode.COMPUTE, fields)
 
 
 class Lockstep:

@@ -11,7 +11,9 @@ from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from nmsat.sim.parts.stream import StreamEngine
 
 Beat = TypeVar("Beat")
 Beat_contra = TypeVar("Beat_contra", contravariant=True)
@@ -43,6 +45,46 @@ class Model(Protocol[Beat_contra]):
     def idle(self) -> bool:
         """Whether nothing is inside."""
         ...
+
+
+class OneStream(Generic[Beat]):
+    """An engine of `sim.parts.stream` with output stream `o` behind the interface of the driver.
+
+    word: payload of what stands on the output (a pair: with the mask of its bits that mean something); flags: output
+    ports that the model has under the same name. Pulses go to the model's `clock` in the order of the job.
+    """
+
+    def __init__(
+        self,
+        engine: StreamEngine[Beat, Any],
+        word: Callable[[Any], int | tuple[int, int]],
+        flags: Sequence[str] = ("idle",),
+    ) -> None:
+        self._engine = engine
+        self._word = word
+        self._flags = flags
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is inside."""
+        return self._engine.idle
+
+    def outputs(self) -> dict[str, int | tuple[int, int] | None]:
+        """Return the payload on stream `o`."""
+        out = self._engine.output
+        return {"o": None if out is None else self._word(out)}
+
+    def signals(self) -> dict[str, int]:
+        """Return the status ports."""
+        return {name: int(getattr(self._engine, name)) for name in self._flags}
+
+    def ready(self, taken: Mapping[str, bool]) -> bool:
+        """Return `i.ready`."""
+        return self._engine.ready(taken["o"])
+
+    def clock(self, beat: Beat | None, taken: Mapping[str, bool], pulses: Mapping[str, bool]) -> None:
+        """Pass one clock edge."""
+        self._engine.clock(beat, taken["o"], *pulses.values())
 
 
 @dataclass

@@ -184,3 +184,12 @@ def _joined(groups: list[tuple[Bits, Bits]], rng: np.random.Generator) -> tuple[
     swap = rng.integers(0, 2, a.shape).astype(bool)
     swap[: len(groups[0][0])] = False
     return np.where(swap, b, a), np.where(swap, a, b)
+
+
+def random_floats(rng: np.random.Generator, count: int, spread: bool) -> NDArray[np.float32]:
+    """Return binary32 numbers like weights, or (spread) of every magnitude with special ones among them."""
+    if not spread:
+        return rng.normal(0, 0.05, count).astype(np.float32)
+    numbers = compose(rng.integers(0, 2, count), rng.integers(0, 255, count), significands(rng, count))
+    special = SPECIAL[rng.integers(0, len(SPECIAL), count)] | (rng.integers(0, 2, count).astype(np.uint32) * SIGN)
+    return np.where(rng.random(count) < 0.1, special, numbers).view(np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 from cocotb.triggers import Timer
 
 from nmsat.dataflow.contract.isa import REGIONS
+from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import Region
 from nmsat.sim.memory.read_port import Burst, ReadPort
 from nmsat.sim.memory.write_port import WritePort
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 REGION_BITS: Final = 88
 """Bits of a region: pages, size, rights."""
-
-READERS: Final = 4
-WRITERS: Final = 2
 
 
 def regions_word(regions: Sequence[Region | None]) -> int:
@@ -71,7 +69,7 @@ class Bench:
         self.dut = dut
         self.rng = rng
         self.write = write
-        self.clients = WRITERS if write else READERS
+        self.clients = len(WRITERS) if write else len(READERS)
         self.channel = "aw" if write else "ar"
         self.cycle = self.errors = self.bursts = self.beats = 0
         self.port: Any = None

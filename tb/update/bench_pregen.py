@@ -8,24 +8,19 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
-from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.sim.update.pregen import Pregen, PregenSettings, matrix_beats
 from nmsat.tb.drive.lockstep import Job, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
-from nmsat.tb.update.bench_sore import pairs_word
-from nmsat.tb.update.bench_wuve import update_word, updated_word
+from nmsat.tb.update.operands import pairs_word, random_matrix, random_pattern, update_word, updated_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from nmsat.sim.update.wuve import Update
 
-Matrix = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""w, v, g, mask_ff of one weight matrix [k, n]."""
 
-
-class Bench:
+class ThreeStreams:
     """`sim.update.pregen.Pregen` behind the interface of the lock-step driver."""
 
     def __init__(self, model: Pregen) -> None:
@@ -59,24 +54,6 @@ class Bench:
         self._model.clock(beat, taken, pulses["clear"])
 
 
-def random_pattern(rng: np.random.Generator, largest: int) -> Pattern | None:
-    """Return a pattern with M up to `largest`; one in eight is None."""
-    if rng.random() < 0.125:
-        return None
-    m = int(rng.choice([m for m in (2, 4, 8, 16) if m <= largest]))
-    return Pattern(int(rng.integers(1, m + 1)), m)
-
-
-def random_matrix(rng: np.random.Generator, k: int, n: int) -> Matrix:
-    """Return w, v, g and mask_ff of one matrix; weights often tie in binary16."""
-    w = rng.normal(0, 0.05, (k, n)).astype(np.float32)
-    if rng.random() < 0.5:
-        w = np.round(w, 2).astype(np.float32)
-    v = (rng.normal(0, 1, (k, n)) * (rng.random() < 0.5)).astype(np.float32)
-    g = (rng.normal(0, 4, (k, n)) * (rng.random() < 0.7)).astype(np.float16)
-    return w, v, g, rng.random((k, n)) < 0.3
-
-
 def settings_ports(settings: PregenSettings) -> dict[str, int]:
     """Return the input ports of `hw.update.pregen.Pregen` for the settings."""
     c = settings.constants
@@ -106,7 +83,9 @@ def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[Update]]
         beats = [(beat, update_word(beat)) for beat in matrix_beats(*random_matrix(rng, k, n), lanes)]
         gap, stall = (float(rng.choice([0.0, 0.0, 0.1, 0.5])) for _ in range(2))
         reset = int(rng.integers(1, len(beats) + 1)) if number % 5 == 4 else None
-        yield Job(Bench(Pregen(lanes, settings)), settings_ports(settings), beats, gap, stall, {"clear": 0.02}, reset)
+        yield Job(
+            ThreeStreams(Pregen(lanes, settings)), settings_ports(settings), beats, gap, stall, {"clear": 0.02}, reset
+        )
 
 
 @cocotb.test()

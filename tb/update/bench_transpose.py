@@ -8,45 +8,18 @@ import cocotb
 import numpy as np
 
 from nmsat.sim.update.transpose import Row, Transposer
-from nmsat.tb.drive.lockstep import Job, pack, run_jobs
+from nmsat.tb.drive.lockstep import Job, OneStream, pack, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 
-class Bench:
-    """`sim.update.transpose.Transposer` behind the interface of the lock-step driver."""
-
-    def __init__(self, model: Transposer) -> None:
-        self._model = model
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is inside."""
-        return self._model.idle
-
-    def outputs(self) -> dict[str, tuple[int, int] | None]:
-        """Return the payload on stream `o`; only values of present elements mean something."""
-        out = self._model.output
-        if out is None:
-            return {"o": None}
-        word = pack([(out.value, 16), (out.present, 1), (0, 1)])
-        everywhere = np.ones_like(out.present)
-        return {"o": (word, pack([(out.present * 0xFFFF, 16), (everywhere, 1), (1, 1)]))}
-
-    def signals(self) -> dict[str, int]:
-        """Return the status ports."""
-        return {"idle": int(self._model.idle)}
-
-    def ready(self, taken: Mapping[str, bool]) -> bool:
-        """Return `i.ready`."""
-        return self._model.ready(taken["o"])
-
-    def clock(self, beat: Row | None, taken: Mapping[str, bool], pulses: Mapping[str, bool]) -> None:
-        """Pass one clock edge."""
-        del pulses  # the engine has no such input
-        self._model.clock(beat, taken["o"])
+def row_word(out: Row) -> tuple[int, int]:
+    """Return the payload of an output beat and its mask: only values of present elements mean something."""
+    word = pack([(out.value, 16), (out.present, 1), (0, 1)])
+    everywhere = np.ones_like(out.present)
+    return word, pack([(out.present * 0xFFFF, 16), (everywhere, 1), (1, 1)])
 
 
 def random_rows(rng: np.random.Generator, lanes: int) -> list[Row]:
@@ -69,7 +42,7 @@ def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[Row]]:
         gap, stall = (float(rng.choice([0.0, 0.1, 0.5])) for _ in range(2))
         words = [(row, pack([(row.value, 16), (row.present, 1), (row.last, 1), (row.end, 1)])) for row in rows]
         reset = int(rng.integers(1, len(rows) + 1)) if number % 4 == 3 else None
-        yield Job(Bench(Transposer(job["lanes"])), {}, words, gap, stall, reset_after=reset)
+        yield Job(OneStream(Transposer(job["lanes"]), row_word), {}, words, gap, stall, reset_after=reset)
 
 
 @cocotb.test()

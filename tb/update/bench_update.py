@@ -15,16 +15,16 @@ from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from nmsat.dataflow.contract.config import preset
-from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, Instruction, Opcode
+from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction
 from nmsat.sim.memory.read_port import Burst
 from nmsat.sim.update.update import Vector
 from nmsat.sim.update.values import UpdateShape, apply_update
 from nmsat.tb.run.jobs import load_job, save_result
+from nmsat.tb.update.operands import REGION_BEATS, fill, random_update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-REGION_BEATS: Final = 6000
 QUIET: Final = 20
 """Cycles without a write after which a memory that is late with acknowledgements gives one."""
 
@@ -80,47 +80,6 @@ class Ports:
         if burst[2] == 0:
             self.writes.popleft()
             self.unanswered += 1
-
-
-def float_bits(value: float) -> int:
-    """Return the bits of a number rounded to binary32."""
-    return int(np.float32(value).view(np.uint32))
-
-
-def random_update(rng: np.random.Generator, largest_k: int, largest_n: int) -> Instruction:
-    """Return a legal UPDATE whose tensors lie at random places of a region, without overlap."""
-    k, n = int(rng.integers(1, largest_k + 1)), int(rng.integers(1, largest_n + 1))
-    fields = {"k": k, "n": n, "shift": int(rng.integers(0, 25)), "region": int(rng.integers(0, 2))}
-    for copy in ("ff", "bp"):
-        log2 = int(rng.integers(0, 4))
-        fields |= {f"{copy}_log2_m_less_1": log2, f"{copy}_n_less_1": int(rng.integers(0, 2 << log2))}
-    fields |= {"use_bp": int(rng.random() < 0.8), "use_mask": int(rng.random() < 0.7)}
-    fields["g_step"] = -(-n // HALVES) + int(rng.choice([0, 0, 2]))
-    constants = {"lr": rng.uniform(0, 0.5), "mu": 0.9, "wd": 5e-4, "lam": 2e-4}
-    fields |= {name: float_bits(value) for name, value in constants.items()}
-    beats = UpdateShape.of(Instruction(Opcode.UPDATE, fields)).beats()
-    at = int(rng.integers(0, 20))
-    for name in rng.permutation(list(beats)):
-        fields[str(name)] = at
-        at += beats[name] + int(rng.integers(0, 10))
-    if at > REGION_BEATS:
-        raise ValueError(f"tensors of {k} x {n} take {at!r} beats; the regions of this bench hold {REGION_BEATS}")
-    return Instruction(Opcode.UPDATE, fields)
-
-
-def fill(memory: list[NDArray[np.uint8]], update: Instruction, rng: np.random.Generator) -> None:
-    """Put numbers that train into the tensors of an UPDATE; all other bytes, those of absent lanes too, are random."""
-    for region in memory:
-        region[:] = rng.integers(0, 256, region.shape, np.uint8)
-    region, beats = memory[update["region"]], UpdateShape.of(update).beats()
-    w = region[update["w_at"] * BEAT_BYTES :][: beats["w_at"] * BEAT_BYTES].view(np.float32)
-    w[:] = rng.normal(0, 0.05, w.shape)
-    if rng.random() < 0.5:
-        w[:] = np.round(w, 2)
-    g = region[update["g_at"] * BEAT_BYTES :][: beats["g_at"] * BEAT_BYTES].view(np.float16)
-    g[:] = rng.normal(0, 4, g.shape)
-    if rng.random() < 0.3:
-        g[rng.integers(0, len(g))] = rng.choice([np.inf, np.nan])
 
 
 def moved(update: Instruction, base: int) -> Instruction:

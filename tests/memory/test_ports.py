@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.hw.memory.read_port import ReadPort
 from nmsat.hw.memory.write_port import WritePort
 from nmsat.hw.parts.verilog import emit
-from nmsat.tb.memory.bench_ports import READERS, WRITERS
 from nmsat.tb.run.runner import build, run
 
 
 def check_rtl(runs: int, cycles: int, seed: int, *, write: bool) -> dict[str, int]:
     name = "sat_write_port" if write else "sat_read_port"
-    component = WritePort(WRITERS) if write else ReadPort(READERS)
+    component = WritePort(len(WRITERS)) if write else ReadPort(len(READERS))
     built = build(emit(component, name), name)
     job = {"runs": runs, "cycles": cycles, "write": write}
     return run(built, "nmsat.tb.memory.bench_ports", job=job, seed=seed).check().saved

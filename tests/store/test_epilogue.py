@@ -12,7 +12,7 @@ from nmsat.hw.store.epilogue import Epilogue as EpilogueRtl
 from nmsat.sim.parts.stream import play
 from nmsat.sim.store.epilogue import Epilogue, Sums, Switches, epilogue_cycles, finish, latency
 from nmsat.tb.run.runner import build, run
-from nmsat.tb.store.bench_epilogue import random_beat
+from nmsat.tb.store.operands import random_sums
 
 EDGES = np.array([0.0, -0.0, 1.0, -1.0, 2e-8, -2e-8, 65519.0, 65520.0, np.inf, -np.inf, np.nan], np.float32)
 
@@ -74,7 +74,7 @@ def test_flag(switches: Switches) -> None:
 
 def test_one_beat_per_cycle() -> None:
     rng = np.random.default_rng(5)
-    played = play(Epilogue(Switches(use_bias=True)), [random_beat(rng, 2, spread=False) for _ in range(100)])
+    played = play(Epilogue(Switches(use_bias=True)), [random_sums(rng, 2, spread=False) for _ in range(100)])
     assert played.enters == list(range(100))
     assert played.leaves[0] == latency()
     assert played.cycles == epilogue_cycles(100)

@@ -26,7 +26,7 @@ from nmsat.sim.update.pregen import (
 )
 from nmsat.sim.update.transpose import Row, Transposer
 from nmsat.tb.run.runner import build, run
-from nmsat.tb.update.bench_pregen import Matrix, random_matrix
+from nmsat.tb.update.operands import Matrix, random_matrix
 
 if TYPE_CHECKING:
     from nmsat.sim.update.sore import Pairs

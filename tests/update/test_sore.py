@@ -11,7 +11,7 @@ from nmsat.hw.update.sore import Sore as SoreRtl
 from nmsat.sim.parts.stream import play
 from nmsat.sim.update.sore import Elements, Sore, prune_cycles, prune_groups
 from nmsat.tb.run.runner import build, run
-from nmsat.tb.update.bench_sore import random_beats
+from nmsat.tb.update.operands import random_beats
 
 PATTERNS = [(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1)]
 

@@ -19,7 +19,7 @@ from nmsat.hw.update.update import Vector as VectorRtl
 from nmsat.sim.update.update import Vector
 from nmsat.sim.update.values import UpdateShape, apply_update
 from nmsat.tb.run.runner import Built, build, run
-from nmsat.tb.update.bench_update import REGION_BEATS, fill, random_update
+from nmsat.tb.update.operands import REGION_BEATS, fill, random_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable

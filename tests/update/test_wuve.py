@@ -14,7 +14,7 @@ from nmsat.hw.update.wuve import Wuve as WuveRtl
 from nmsat.sim.parts.stream import play
 from nmsat.sim.update.wuve import Update, Wuve, latency, update, update_cycles
 from nmsat.tb.run.runner import build, run
-from nmsat.tb.update.bench_wuve import random_beat
+from nmsat.tb.update.operands import random_weights
 
 CONSTANTS = SgdConstants(lr=0.1, momentum=0.9, weight_decay=5e-4, decay=2e-4, shift=8)
 
@@ -22,7 +22,7 @@ CONSTANTS = SgdConstants(lr=0.1, momentum=0.9, weight_decay=5e-4, decay=2e-4, sh
 def finite_beats(lanes: int, count: int) -> list[Update]:
     """Return beats with finite gradients in all lanes."""
     rng = np.random.default_rng(3)
-    beats = [random_beat(rng, lanes, spread=False) for _ in range(count)]
+    beats = [random_weights(rng, lanes, spread=False) for _ in range(count)]
     everywhere = np.ones(lanes, np.bool_)
     return [Update(b.w, b.v, np.where(np.isfinite(b.g), b.g, np.float16(1)), b.kept, everywhere) for b in beats]
 
