@@ -170,10 +170,15 @@ def _load_wgt(f: Instruction, state: State) -> None:
     b = INTERLEAVE >> f["log2_a"]
     wide = HALVES if f["dense"] else LANES
     used = min(wide, b * config.columns)
-    rows = f["outer"] * f["inner"]
-    o, i = np.divmod(np.arange(rows), f["inner"])
-    for q in range(f["blocks"]):
-        at = (f["at"] + q * f["block_step"] + o * f["outer_step"] + i * f["inner_step"]) & _OFFSETS
+    if f["dense"]:
+        rows, across, step = f["outer"], f["inner"], f["inner_step"]
+        path = np.arange(rows) * f["outer_step"]
+    else:
+        rows, across, step = f["outer"] * f["inner"], f["blocks"], f["block_step"]
+        o, i = np.divmod(np.arange(rows), f["inner"])
+        path = o * f["outer_step"] + i * f["inner_step"]
+    for q in range(across):
+        at = (f["at"] + q * step + path) & _OFFSETS
         lanes = slice(f["lane"], f["lane"] + used)
         if f["dense"]:
             value = state.halves(f["region"])[at][:, lanes]

@@ -121,20 +121,24 @@ def _load_act(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfi
 def _load_wgt(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfig) -> dict[str, Number]:
     log2_b = f["log2_a"] ^ 3  # 3 - log2_a
     tile = (config.columns * INTERLEAVE) >> f["log2_a"]  # b C
+    packed, dense = f["dense"] == 0, f["dense"] == 1
     sizes = []
-    for dense, lanes in ((0, LANES), (1, HALVES)):
+    for other, lanes, across in ((dense, LANES, f["blocks"]), (packed, HALVES, f["inner"])):
         wide = tile >= lanes
         aligned = (f["lane"] & (tile - 1) & (lanes - 1)) == 0
-        whole = (f["lane"] == 0) & (f["blocks"] * lanes <= tile)
-        part = aligned & (f["lane"] < lanes) & (f["blocks"] == 1)
-        sizes.append((f["dense"] != dense) | (wide & whole) | ((tile < lanes) & part))
-    rows = p["slots"] + f["pad"]
+        whole = (f["lane"] == 0) & (across * lanes <= tile)
+        part = aligned & (f["lane"] < lanes) & (across == 1)
+        sizes.append(other | (wide & whole) | ((tile < lanes) & part))
     return {
         "blocks >= 1": f["blocks"] >= 1,
+        "dense: blocks is 1": packed | (f["blocks"] == 1),
         "outer >= 1": f["outer"] >= 1,
         "inner >= 1": f["inner"] >= 1,
-        "lane and blocks within b C and the beat": sizes[0] & sizes[1],
-        "base and pairs within weight_depth": f["base"] + (rows << log2_b) <= config.weight_depth,
+        "lane and beats side by side within b C and the beat": sizes[0] & sizes[1],
+        "packed: base and pairs within weight_depth": dense
+        | (f["base"] + ((p["slots"] + f["pad"]) << log2_b) <= config.weight_depth),
+        "dense: base and pairs within weight_depth": packed
+        | (f["base"] + ((f["outer"] + f["pad"]) << log2_b) <= config.weight_depth),
     }
 
 

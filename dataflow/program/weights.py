@@ -109,12 +109,12 @@ class DenseSource:
             "log2_m_less_1": m.bit_length() - 2,
             "region": self.tensor.region,
             "at": self.tensor.at + first * self.tensor.step + column // HALVES,
-            "inner": rows,
-            "inner_step": self.tensor.step,
+            "outer": rows,
+            "outer_step": self.tensor.step,
             "pad": whole - rows,
-            "block_step": 1,
         }
-        return [{**_columns(config, mapping, column, columns, HALVES), **fields}]
+        across = _columns(config, mapping, column, columns, HALVES)
+        return [{**across, "inner": across["blocks"], "blocks": 1, **fields}]
 
 
 def _columns(config: SatConfig, mapping: Mapping, column: int, columns: int, wide: int) -> Fields:

@@ -30,7 +30,7 @@ class LoadWgt(wiring.Component):
     ended: the last write of the instruction is in this cycle.
     Timing: `begin` at cycle t, beats taken from t + 1 on; one taken at u is written from u + 1 on, in
     max(1, min(16, b C) / C) cycles (dense: 32 instead of 16), and the next one can be taken in the cycle of its last
-    write. A slot row of fillers takes the same cycles and no beat.
+    write. A beat of fillers takes the same cycles and none of memory.
     """
 
     word: Signal
@@ -62,19 +62,24 @@ class LoadWgt(wiring.Component):
         taking, playing, play_last, filler = (Signal(name=n) for n in ("taking", "playing", "play_last", "filler"))
         padding, pad_last = Signal(), Signal()  # slot rows of fillers are to come; the instruction ends with them
         pads, left = Signal(16), Signal(5)
+        across = Signal(3)  # dense: number of the next beat in its row
+        row_end = named(m, "row_end", across == (fields["inner"] - 1)[:3])
         ends = named(m, "ends", playing & ~left.any())
         free = named(m, "free", ~playing | ends)
         m.d.comb += self.beat.ready.eq(taking & ~padding & free)
         take = named(m, "take", self.beat.ready & self.beat.valid)
         starts = named(m, "starts", take | (padding & free))
-        pad_end = named(m, "pad_end", pads == fields["pad"] - 1)
-        turn = named(m, "turn", Mux(padding, pad_end, beat.turn & (fields["pad"] == 0)))
+        pads_next = named(m, "pads_next", ~fields["dense"] | row_end)
+        pad_end = named(m, "pad_end", pads_next & (pads == fields["pad"] - 1))
+        block_end = named(m, "block_end", Mux(padding, pad_end, beat.turn & (fields["pad"] == 0)))
+        turn = named(m, "turn", Mux(fields["dense"], row_end, block_end))
         m.d.comb += self.ended.eq(ends & play_last)
         with m.If(playing):
             m.d.sync += left.eq(left - 1)
         with m.If(starts):
             m.d.sync += [playing.eq(1), filler.eq(padding), left.eq(self._cycles(fields) - 1)]
-            m.d.sync += play_last.eq(turn & Mux(padding, pad_last, beat.last))
+            m.d.sync += play_last.eq(block_end & Mux(padding, pad_last, beat.last))
+            m.d.sync += across.eq(Mux(row_end, 0, across + 1))
         with m.Elif(ends):
             m.d.sync += playing.eq(0)
         with m.If(take):
@@ -82,9 +87,9 @@ class LoadWgt(wiring.Component):
             with m.If(beat.last):
                 m.d.sync += taking.eq(0)
         with m.Elif(starts):
-            m.d.sync += [pads.eq(pads + 1), padding.eq(~pad_end)]
+            m.d.sync += [pads.eq(pads + pads_next), padding.eq(~pad_end)]
         with m.If(self.begin):
-            m.d.sync += taking.eq(1)
+            m.d.sync += [taking.eq(1), across.eq(0)]
         half = Signal()  # where C is 32: the half of the columns that a packed block fills
         with m.If(starts & turn):
             m.d.sync += half.eq(~half)
@@ -105,20 +110,25 @@ class LoadWgt(wiring.Component):
     def _places(
         self, m: Module, fields: dict[str, Value], starts: Value, turn: Value, playing: Value, half: Value
     ) -> None:
-        """Address of the pair that is written: one on with every write, b on with every slot row."""
+        """Address of the pair that is written, one on with every write.
+
+        A slot row is b places. Packed: down the slot rows of a block, then to the next block; dense: across a row, then
+        to the next row. `turn`: the end of a block, of a row.
+        """
         bits = len(self.addr)
-        row_at, block_at = Signal(bits), Signal(bits)
+        next_at, first_at = Signal(bits), Signal(bits)  # of the next beat, of the first one of its block or row
+        slot_row = INTERLEAVE >> fields["log2_a"]
         packed = half if self._columns > LANES else LANES // self._columns
-        step = Mux(fields["dense"], HALVES // self._columns, packed)
-        next_block = named(m, "next_block", (block_at + step)[:bits])
+        near = Mux(fields["dense"], HALVES // self._columns, slot_row)
+        far = named(m, "far_at", (first_at + Mux(fields["dense"], slot_row, packed))[:bits])
         with m.If(playing):
             m.d.sync += self.addr.eq(self.addr + 1)
         with m.If(starts):
-            m.d.sync += [self.addr.eq(row_at), row_at.eq(row_at + (INTERLEAVE >> fields["log2_a"]))]
+            m.d.sync += [self.addr.eq(next_at), next_at.eq(next_at + near)]
             with m.If(turn):
-                m.d.sync += [row_at.eq(next_block), block_at.eq(next_block)]
+                m.d.sync += [next_at.eq(far), first_at.eq(far)]
         with m.If(self.begin):
-            m.d.sync += [row_at.eq(fields["base"]), block_at.eq(fields["base"])]
+            m.d.sync += [next_at.eq(fields["base"]), first_at.eq(fields["base"])]
 
     def _data(self, m: Module, fields: dict[str, Value], starts: Value, turn: Value, filler: Value) -> None:
         """Beats move by C lanes with every write, so that a column finds its pair in the same place."""
@@ -127,9 +137,9 @@ class LoadWgt(wiring.Component):
         index, played = Signal(4), Signal(4)  # dense: place in the group of the next beat, of the one in `now`
         last = named(m, "last_index", ((2 << fields["log2_m_less_1"]) - 1)[:4])
         with m.If(starts):
-            m.d.sync += [now.eq(self._aligned(m, fields)), played.eq(index), index.eq((index + 1) & last)]
+            m.d.sync += [now.eq(self._aligned(m, fields)), played.eq(index)]
             with m.If(turn):
-                m.d.sync += index.eq(0)
+                m.d.sync += index.eq((index + 1) & last)
         with m.Else():
             m.d.sync += now.eq(Mux(dense, now >> 16 * columns, now >> PACKED_BITS * columns))
         with m.If(self.begin):

@@ -141,12 +141,12 @@ class LoadStage:
 
 
 class LoadWgt:
-    """LOAD_WGT: every beat is written at once; fillers behind each block take no beat."""
+    """LOAD_WGT: every beat is written at once; fillers behind each block (dense: behind the last row) take no beat."""
 
     def __init__(self, config: SatConfig, instruction: Instruction) -> None:
         beat = max(1, PAIRS[instruction["dense"]] // config.columns)
         self._cycles = min(beat, INTERLEAVE >> instruction["log2_a"])
-        self._pad = instruction["pad"]
+        self._pad = instruction["pad"] * (instruction["inner"] if instruction["dense"] else 1)
         self._taking = True
         self._pads = 0
         self._pad_last = False

@@ -128,10 +128,13 @@ def _random_weights(rng: np.random.Generator, config: SatConfig) -> Instruction:
     dense, log2_a = int(rng.integers(2)), int(rng.integers(4))
     beat, tile = (LANES, HALVES)[dense], config.columns << 3 - log2_a
     base = int(rng.integers(config.weight_depth // 2))
-    blocks = _upto(rng, max(1, tile // beat))
-    rows = _upto(rng, min(120 // blocks, (config.weight_depth - base) >> 3 - log2_a))
+    across = _upto(rng, max(1, tile // beat))
+    rows = _upto(rng, min(120 // across, (config.weight_depth - base) >> 3 - log2_a))
     pad = int(rng.integers(rows)) if rng.random() < 0.4 else 0
     inner = _upto(rng, rows - pad)
+    shape = {"blocks": across, "inner": inner, "outer": (rows - pad) // inner}
+    if dense:
+        shape = {"blocks": 1, "inner": across, "outer": rows - pad}
     far = 1 << 20
     return Instruction(
         Opcode.LOAD_WGT,
@@ -140,10 +143,8 @@ def _random_weights(rng: np.random.Generator, config: SatConfig) -> Instruction:
             "log2_a": log2_a,
             "log2_m_less_1": int(rng.integers(4)),
             "base": base,
-            "blocks": blocks,
+            **shape,
             "lane": int(rng.integers(beat // tile)) * tile if tile < beat else 0,
-            "inner": inner,
-            "outer": (rows - pad) // inner,
             "pad": pad,
             "region": int(rng.integers(REGIONS)),
             "at": int(rng.integers(1 << 33)),
@@ -219,12 +220,13 @@ def _weights(config: SatConfig, fields: Instruction, memory: Memory) -> Writes:
     b, dense = 8 >> fields["log2_a"], fields["dense"]
     beat = (LANES, HALVES)[dense]
     used = min(beat, b * config.columns)
-    rows = fields["outer"] * fields["inner"]
+    rows = fields["outer"] * (1 if dense else fields["inner"])
     writes: Writes = {}
-    for q in range(fields["blocks"]):
+    for q in range(fields["inner"] if dense else fields["blocks"]):
         for s in range(rows + fields["pad"]):
-            run, i = divmod(s, fields["inner"])
-            offset = fields["at"] + q * fields["block_step"] + run * fields["outer_step"] + i * fields["inner_step"]
+            block, run, i = (0, s, q) if dense else (q, *divmod(s, fields["inner"]))
+            offset = fields["at"] + run * fields["outer_step"] + i * fields["inner_step"]
+            offset += block * fields["block_step"]
             for p in range(used):
                 j, c = divmod(beat * q + p, config.columns)
                 pair = FILLER
