@@ -15,6 +15,9 @@ INTERLEAVE: Final = 8
 GROUP_SIZES: Final = (2, 4, 8, 16)
 """Legal M of a pattern N:M."""
 
+UNDER_WAY: Final = 16
+"""Bursts of one direction that the master of the machine lets be under way; a channel of memory takes as many."""
+
 PRODUCT_STAGES: Final = 2
 """Registers between the operand memories of an element and its adder: operands, product."""
 
@@ -42,7 +45,7 @@ class MemoryConfig:
     efficiency: float = 0.68
     latency_ns: float = 120.0
     burst_bytes: int = 4096
-    outstanding: int = 8
+    outstanding: int = UNDER_WAY
 
     def __post_init__(self) -> None:
         for name in ("channels", "burst_bytes", "outstanding"):

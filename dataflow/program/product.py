@@ -169,6 +169,11 @@ class Cut:
         return max(HALVES, room // 2 // HALVES * HALVES)
 
     @property
+    def column_tiles(self) -> int:
+        """Tiles along the columns."""
+        return -(-self.code.n // self.width)
+
+    @cached_property
     def parts(self) -> list[Part]:
         """Commands along K."""
         return [Part(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
@@ -191,14 +196,13 @@ class Cut:
         """Results of a column."""
         return INTERLEAVE * (-(-tile.rows // self.mapping.a) if self.mapping.ws else self.config.rows)
 
-    @property
+    @cached_property
     def rows_outer(self) -> bool:
         """Whether the loop over row tiles is outside: W stays in its buffer, and A would not."""
-        columns = -(-self.code.n // self.width)
         parts = self.parts
         largest = max(self.act_words(tile, parts[0]) for tile in self.rows)
         acts = largest * len(self.rows) * len(parts) <= self.config.act_depth
-        return not acts and self.pairs(parts[0]) * columns * len(parts) <= self.config.weight_depth
+        return not acts and self.pairs(parts[0]) * self.column_tiles * len(parts) <= self.config.weight_depth
 
     def commands(self) -> Iterator[tuple[RowTile, int, Part]]:
         """Yield (row tile, first column, part of the reduction) in the order in which they run."""

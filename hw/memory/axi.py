@@ -21,9 +21,6 @@ LOG2_BEAT: Final = BEAT_BYTES.bit_length() - 1
 PAGE_BITS: Final = 12
 """Low bits of a region's base, which are 0."""
 
-UNDER_WAY: Final = 16
-"""Bursts of one direction that may be under way."""
-
 
 class ReadChannels(wiring.Signature):
     """AR and R of AXI4 as the master has them; what is constant for all bursts is left to the top."""

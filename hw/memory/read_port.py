@@ -8,8 +8,9 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.hw.memory.axi import DATA_BITS, UNDER_WAY, Gate, Queue, ReadChannels, error_layout, regions_layout
+from nmsat.hw.memory.axi import DATA_BITS, Gate, Queue, ReadChannels, error_layout, regions_layout
 from nmsat.hw.parts.clients import ReadClient, burst_layout
 
 if TYPE_CHECKING:

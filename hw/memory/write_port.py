@@ -8,8 +8,9 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.hw.memory.axi import UNDER_WAY, Gate, Queue, WriteChannels, error_layout, regions_layout
+from nmsat.hw.memory.axi import Gate, Queue, WriteChannels, error_layout, regions_layout
 from nmsat.hw.parts.clients import WriteClient, burst_layout
 
 if TYPE_CHECKING:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.dataflow.contract.registers import Region
-
-UNDER_WAY: Final = 16
-"""Bursts of one direction that may be under way (`hw.memory.axi.UNDER_WAY`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.sim.memory.read_port import UNDER_WAY, violates
+from nmsat.sim.memory.read_port import violates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
