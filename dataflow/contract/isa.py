@@ -247,19 +247,27 @@ class Instruction:
     opcode: Opcode
     fields: dict[str, int]
 
+    def patterns(self) -> dict[str, int]:
+        """Return all fields as the bits that stand in the word; ValueError names a field that does not fit."""
+        layout, limits = INSTRUCTIONS[self.opcode], _LIMITS[self.opcode]
+        values = {**_ZEROS[self.opcode], "opcode": int(self.opcode)}
+        for name, value in self.fields.items():
+            if name not in limits:
+                raise ValueError(f"{layout.name} has no field {name!r}; fields: {', '.join(limits)}")
+            low, high = limits[name]
+            if not low <= value <= high:
+                raise ValueError(f"field {name!r} of {layout.name} is {value!r}; it must be from {low} to {high}")
+            values[name] = value if value >= 0 else value + 2 * (high + 1)
+        return values
+
     def encode(self) -> int:
         """Return the 512 bits; ValueError names a field that does not fit."""
-        layout = INSTRUCTIONS[self.opcode]
-        values = {field.name: 0 for field in layout.fields}
-        for name, value in self.fields.items():
-            if name not in values:
-                raise ValueError(f"{layout.name} has no field {name!r}; fields: {', '.join(values)}")
-            bits = next(field.bits for field in layout.fields if field.name == name)
-            signed = is_signed(name)
-            if signed and not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
-                raise ValueError(f"field {name!r} of {layout.name} is {value!r}; it has {bits} bits with sign")
-            values[name] = value & ((1 << bits) - 1) if signed else value
-        return layout.pack(**{**values, "opcode": int(self.opcode)})
+        word = at = 0
+        values = self.patterns()
+        for field in INSTRUCTIONS[self.opcode].fields:
+            word |= values[field.name] << at
+            at += field.bits
+        return word
 
     @classmethod
     def decode(cls, word: int) -> Instruction:
@@ -289,3 +297,16 @@ _UNSIGNED: Final = ("ix_step", "iy_step")
 def is_signed(name: str) -> bool:
     """Whether a field of this name holds a signed number (steps and input places of a walk)."""
     return name in _SIGNED or (name.endswith(_SIGNED_ENDS) and name not in _UNSIGNED)
+
+
+def _limits(field: Field) -> tuple[int, int]:
+    """Return the least and the largest value of a field."""
+    if is_signed(field.name):
+        return -(1 << (field.bits - 1)), (1 << (field.bits - 1)) - 1
+    return 0, (1 << field.bits) - 1
+
+
+_LIMITS: Final = {
+    opcode: {field.name: _limits(field) for field in layout.fields} for opcode, layout in INSTRUCTIONS.items()
+}
+_ZEROS: Final = {opcode: dict.fromkeys(limits, 0) for opcode, limits in _LIMITS.items()}

@@ -83,8 +83,8 @@ def error_code(word: int, config: SatConfig) -> ErrorCode:
 
 
 def check(instruction: Instruction, config: SatConfig) -> None:
-    """Raise ValueError with the rules that an instruction breaks, and its fields."""
-    fields = INSTRUCTIONS[instruction.opcode].unpack(instruction.encode())
+    """Raise ValueError with the field that does not fit, or with the rules that an instruction breaks."""
+    fields = instruction.patterns()
     found = rules(instruction.opcode, fields, products(instruction.opcode, fields), config)
     broken = [name for name, holds in found.items() if not holds]
     if broken:
@@ -104,6 +104,12 @@ def _load_act(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfi
     ws = f["mode"] == int(ActMode.WS_ROWS)
     room = config.act_depth * config.act_lanes
     base = f["base"] << (config.act_lanes - 1)
+    end = base + p["os_elements"]
+    # Columns mode writes the tile rows of whole beats only: several loads, each from a base of its own, fill a tile.
+    m_bits = f["log2_m_less_1"] + 1
+    written = ((f["rows"] + (HALVES - 1)) >> 5) << ((HALVES // config.rows).bit_length() - 1)
+    whole_beats = (f["mode"] == int(ActMode.OS_COLUMNS)) & ((config.rows << f["log2_a"]) >= HALVES)
+    part = whole_beats & (end + (written << m_bits) <= room + (1 << (m_bits + f["log2_a"])))
     return {
         "mode <= 2": f["mode"] <= int(ActMode.WS_ROWS),
         "rows >= 1": f["rows"] >= 1,
@@ -111,7 +117,7 @@ def _load_act(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfi
         "OS: rows <= a R": ws | (f["rows"] <= (config.rows << f["log2_a"])),
         "a M <= 16 lanes": (2 << (f["log2_m_less_1"] + f["log2_a"])) <= config.act_bank,
         "WS: k <= R M": (f["mode"] != int(ActMode.WS_ROWS)) | (f["k"] <= ((2 * config.rows) << f["log2_m_less_1"])),
-        "OS: base and operands within act_depth": ws | (base + p["os_elements"] <= room),
+        "OS: base and operands within act_depth": ws | (end <= room) | part,
         "WS: base and operands within act_depth": (f["mode"] != int(ActMode.WS_ROWS))
         | (base + p["ws_elements"] <= room),
         **{f"windowed: {name}": (f["windowed"] == 0) | rule for name, rule in _walk(f).items()},

@@ -12,6 +12,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, QUEUE_OF, Instruction, Opcode, Queue
+from nmsat.dataflow.contract.legal import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +89,14 @@ class Assembler:
         reads: Iterable[Place] = (),
         writes: Iterable[Place] = (),
     ) -> Node:
-        """Append an instruction; it waits for `after`, for who wrote what it reads, and for who used what it writes."""
+        """Append an instruction; it waits for `after`, for who wrote what it reads, and for who used what it writes.
+
+        Raises ValueError if it is not legal (`dataflow.contract.legal.check`).
+        """
+        try:
+            check(Instruction(opcode, fields), self.config)
+        except ValueError as error:
+            raise ValueError(f"{label}, instruction {len(self.nodes)}: {error}") from None
         node = Node(opcode, fields, self._counts[QUEUE_OF[opcode]], label)
         self._counts[node.queue] += 1
         needs = [*after]

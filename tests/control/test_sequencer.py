@@ -135,6 +135,13 @@ def test_machines_have_sides_of_powers_of_two() -> None:
 def words_at_the_limit(config: SatConfig, rng: np.random.Generator) -> list[int]:
     """Return instructions of random jobs, and the same with one field changed."""
     found = {i.encode() for seed in range(12) for i in random_job(config, seed).code.instructions[:20]}
+    for a in (2, 3):  # columns mode at the end of the buffer: a round of array rows more or less
+        rows, words_of_k = config.rows << a, 8 * (2 << a) // config.act_lanes
+        for taken in (32, rows // 2, rows):
+            for ahead in range(4):
+                base = config.act_depth - words_of_k + ahead * (2 // config.act_lanes)
+                fields = {"mode": 1, "log2_a": a, "rows": max(1, taken), "k": 16, "base": base}
+                found.add(Instruction(Opcode.LOAD_ACT, fields).encode())
     words = sorted(found)
     for word in sorted(found):
         layout = INSTRUCTIONS[Opcode(word & 15)]
