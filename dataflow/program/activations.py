@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import HALVES, OFFSET_BITS, ActMode, Opcode
-from nmsat.dataflow.program.sources import Part, RowTile
+from nmsat.dataflow.program.load_cost import load_cost
+from nmsat.dataflow.program.sources import RowTile
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
-    from nmsat.dataflow.program.sources import Fields, Load
+    from nmsat.dataflow.program.sources import Fields, Load, Part
     from nmsat.dataflow.program.tensors import Place, Rows
     from nmsat.dataflow.program.windows import Tap, Window
 
 _OFFSETS = (1 << OFFSET_BITS) - 1
+
+DIRECT: Final = 0.9
+"""Windows are read from memory, once per tap, where that takes less than this share of the time by way of staging:
+the port, which stores and other loads use too, has more to carry."""
 
 
 def cut(total: int, each: int) -> list[RowTile]:
@@ -40,8 +45,8 @@ class RowsSource:
     k: int
 
     @property
-    def divisible(self) -> bool:
-        return True
+    def unit(self) -> int:
+        return HALVES
 
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
@@ -54,24 +59,11 @@ class RowsSource:
         return cut(self.m, ws_rows(config, mapping, self.m))
 
     def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
-        """Rows are staged as many beats of each at a time as the staging buffer takes, and read from there."""
-        k = part.size
+        """Each row is read once, so the staging buffer has nothing to save."""
         at = self.tensor.at + tile.first * self.tensor.step + part.first // HALVES
-        common = {
-            **_shape(mapping),
-            "mode": ActMode.WS_ROWS if mapping.ws else ActMode.OS_ROWS,
-            "rows": tile.rows,
-        }
-        if tile.rows > config.stage_depth or mapping.ws:
-            # in WS a beat is written in M cycles anyway
-            return [(Opcode.LOAD_ACT, {**common, **_place(self.tensor, at), "k": k, "base": 0})]
-        out: list[Load] = []
-        for q, beats in _pieces(-(-k // HALVES), config.stage_depth // tile.rows):
-            run = {"outer": tile.rows, "inner": beats, "outer_step": self.tensor.step, "base": 0}
-            out.append((Opcode.STAGE, {"region": self.tensor.region, "at": at + q, **run}))
-            own = {"k": min(k - q * HALVES, beats * HALVES), "base": q * HALVES * mapping.a // config.act_lanes}
-            out.append((Opcode.LOAD_ACT, {**common, "staged": 1, "x_step": beats, **own}))
-        return out
+        mode = ActMode.WS_ROWS if mapping.ws else ActMode.OS_ROWS
+        shape = {**_shape(mapping), "mode": mode, "rows": tile.rows, "k": part.size, "base": 0}
+        return [(Opcode.LOAD_ACT, {**shape, **_place(self.tensor, at)})]
 
 
 @dataclass(frozen=True)
@@ -83,8 +75,8 @@ class WindowSource:
     taps: tuple[Tap, ...]
 
     @property
-    def divisible(self) -> bool:
-        return False
+    def unit(self) -> int:
+        return HALVES if len(self.taps) == 1 else self.tensor.columns
 
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
@@ -98,35 +90,55 @@ class WindowSource:
         return cut(rows, mapping.a * config.rows)
 
     def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
-        """The lines that the windows touch are staged, as many beats of each pixel at a time as there is room for."""
-        if part != Part(0, len(self.taps) * self.tensor.columns):
-            raise ValueError(f"windows of {len(self.taps)} x {self.tensor.columns} numbers do not fit one command")
-        tensor, images = self.tensor, self.window.images
-        channels = tensor.columns
-        common = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows}
-        first, last = self.window.span(self.taps, tile.first, tile.rows)
-        pixels = (last - first) * images.width
-        if pixels > config.stage_depth:
-            return [
-                (Opcode.LOAD_ACT, {**common, **walk, "region": tensor.region, "k": channels, "base": base})
-                for p, tap in enumerate(self.taps)
-                for walk in (self.window.fields(tensor.at, tensor.step, tap, tile.first),)
-                for base in (p * channels * mapping.a // config.act_lanes,)
-            ]
+        """From the staging buffer, or from memory where that takes clearly less time (windows that hardly overlap)."""
+        channels, beat = self.tensor.columns, 0
+        taps = self.taps[part.first // channels : -(-(part.first + part.size) // channels)]
+        if len(self.taps) == 1:
+            taps, channels, beat = self.taps, part.size, part.first // HALVES
+        elif part.first % channels or part.size % channels:
+            raise ValueError(f"{part!r} of windows of {len(self.taps)} x {channels} numbers is not whole taps")
+        direct = self._direct(config, mapping, tile, taps, channels, beat)
+        staged = self._staged(config, mapping, tile, taps, channels, beat)
+        if not staged:
+            return direct
+        costs = [sum(load_cost(config, load) for load in loads) for loads in (direct, staged)]
+        return direct if costs[0] < DIRECT * costs[1] else staged
+
+    def _direct(
+        self, config: SatConfig, mapping: Mapping, tile: RowTile, taps: tuple[Tap, ...], channels: int, beat: int
+    ) -> list[Load]:
+        """Return the loads from memory: `channels` numbers of each pixel from `beat` on, once for every tap."""
+        tensor, shape = self.tensor, {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": channels}
         out: list[Load] = []
-        for q, beats in _pieces(tensor.step, config.stage_depth // pixels):
+        for p, tap in enumerate(taps):
+            walk = self.window.fields(tensor.at + beat, tensor.step, tap, tile.first)
+            base = p * channels * mapping.a // config.act_lanes
+            out.append((Opcode.LOAD_ACT, {**shape, **walk, "region": tensor.region, "base": base}))
+        return out
+
+    def _staged(
+        self, config: SatConfig, mapping: Mapping, tile: RowTile, taps: tuple[Tap, ...], channels: int, beat: int
+    ) -> list[Load]:
+        """The same by way of the staging buffer; none if it is too small.
+
+        The lines that the windows touch are staged, as many beats of each pixel at a time as there is room for.
+        """
+        tensor, width = self.tensor, self.window.images.width
+        first, last = self.window.span(taps, tile.first, tile.rows)
+        pixels = (last - first) * width
+        shape = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "staged": 1}
+        out: list[Load] = []
+        if pixels > config.stage_depth:
+            return out
+        for q, beats in _pieces(-(-channels // HALVES), config.stage_depth // pixels):
+            at = tensor.at + first * width * tensor.step + beat + q
             run = {"outer": pixels, "inner": beats, "outer_step": tensor.step, "base": 0}
-            out.append(
-                (
-                    Opcode.STAGE,
-                    {"region": tensor.region, "at": tensor.at + first * images.width * tensor.step + q, **run},
-                )
-            )
+            out.append((Opcode.STAGE, {"region": tensor.region, "at": at, **run}))
             k = min(channels - q * HALVES, beats * HALVES)
-            for p, tap in enumerate(self.taps):
-                walk = self.window.fields(-first * images.width * beats, beats, tap, tile.first)
+            for p, tap in enumerate(taps):
+                walk = self.window.fields(-first * width * beats, beats, tap, tile.first)
                 base = (p * channels + q * HALVES) * mapping.a // config.act_lanes
-                out.append((Opcode.LOAD_ACT, {**common, **walk, "staged": 1, "k": k, "base": base}))
+                out.append((Opcode.LOAD_ACT, {**shape, **walk, "k": k, "base": base}))
         return out
 
 
@@ -143,8 +155,8 @@ class ColumnsSource:
     taps: tuple[Tap, ...] = ()
 
     @property
-    def divisible(self) -> bool:
-        return True
+    def unit(self) -> int:
+        return HALVES
 
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)

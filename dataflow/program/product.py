@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import lcm
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import INTERLEAVE
@@ -155,18 +156,20 @@ class Cut:
 
     @cached_property
     def span(self) -> int:
-        """Elements along K of a command: an array load (WS); all of K, or what half of the buffers takes (OS)."""
+        """Elements along K of a command: an array load (WS); all of K, or even parts that half a buffer takes (OS)."""
         config, mapping, k = self.config, self.mapping, self.code.k
         if mapping.ws:
             return config.rows * mapping.m
         acts = config.act_depth * config.act_lanes // mapping.a
         pairs = config.weight_depth // (mapping.n * mapping.b) * mapping.m
-        padded, room = -(-k // mapping.m) * mapping.m, min(acts, pairs)
-        divisible = self.code.act.divisible and self.code.wgt.divisible
-        # More than half a buffer leaves no room to load the next tile beside it.
-        if padded <= room // 2 or (padded <= room and not divisible):
+        # More than half a buffer leaves no room to load the next tile beside it; parts are alike, so that the load of
+        # a long one need not hide behind a short one.
+        half, unit = min(acts, pairs) // 2, lcm(self.code.act.unit, self.code.wgt.unit)
+        if -(-k // mapping.m) * mapping.m <= half:
             return k
-        return max(HALVES, room // 2 // HALVES * HALVES)
+        units = -(-k // unit)
+        parts = -(-units // max(1, half // unit))
+        return -(-units // parts) * unit
 
     @property
     def column_tiles(self) -> int:

@@ -36,10 +36,10 @@ class Part:
 
 
 class ActSource(Protocol):
-    """Operand A of a product. divisible: one command may read part of the reduction."""
+    """Operand A of a product. unit: a command may read part of the reduction, from a multiple of it on."""
 
     @property
-    def divisible(self) -> bool: ...
+    def unit(self) -> int: ...
 
     def places(self) -> tuple[Place, ...]:
         """Return the tensors read."""
@@ -55,10 +55,10 @@ class ActSource(Protocol):
 
 
 class WgtSource(Protocol):
-    """Operand W of a product. divisible: as in `ActSource`."""
+    """Operand W of a product. unit: as in `ActSource`."""
 
     @property
-    def divisible(self) -> bool: ...
+    def unit(self) -> int: ...
 
     def places(self) -> tuple[Place, ...]:
         """Return the tensors read."""

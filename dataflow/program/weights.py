@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import HALVES, LANES
-from nmsat.dataflow.program.sources import Part
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
-    from nmsat.dataflow.program.sources import Fields
+    from nmsat.dataflow.program.sources import Fields, Part
     from nmsat.dataflow.program.tensors import Place, Rows, Weights
 
 
@@ -22,8 +21,8 @@ class ForwardWeights:
     weights: Weights
 
     @property
-    def divisible(self) -> bool:
-        return True
+    def unit(self) -> int:
+        return self.weights.ff.m
 
     def places(self) -> tuple[Place, ...]:
         return (self.weights.ff_place,)
@@ -45,6 +44,8 @@ class ForwardWeights:
 class BackwardWeights:
     """W_bp [taps x n, k]: for each tap its rows of W^T, packed along n; output stationary.
 
+    A part of the reduction is whole taps, or whole blocks of n of a single one.
+
     taps: kernel taps in the order of the reduction; channels: columns of Y (rows of W per tap).
     """
 
@@ -53,35 +54,39 @@ class BackwardWeights:
     channels: int
 
     @property
-    def divisible(self) -> bool:
-        return False
+    def unit(self) -> int:
+        return HALVES if len(self.taps) == 1 else self.weights.n
 
     def places(self) -> tuple[Place, ...]:
         return () if self.weights.bp_place is None else (self.weights.bp_place,)
 
     def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
         w = self.weights
-        if mapping.ws or part != Part(0, len(self.taps) * w.n):
-            raise ValueError("W_bp is read output stationary and whole")
+        if mapping.ws:
+            raise ValueError("W_bp is read output stationary")
         if w.bp_place is None:
             raise ValueError(f"weights {w.name!r} have no backward copy")
         if len(self.taps) > 1 and (self.channels % LANES or w.n % w.bp.m):
             raise ValueError(f"W_bp of {w.name!r} needs channels in blocks of {LANES} and n in groups of {w.bp.m}")
-        place, full, last = w.bp_place, w.n // LANES, w.n % LANES
-        across = _columns(config, mapping, column, columns, LANES)
+        taps, first, size = self.taps[part.first // w.n : -(-(part.first + part.size) // w.n)], 0, w.n
+        if len(self.taps) == 1:
+            taps, first, size = self.taps, part.first // LANES, part.size
+        elif part.first % w.n or part.size % w.n:
+            raise ValueError(f"{part!r} of W_bp of {w.name!r} is not whole taps of {w.n}")
+        full, last = size // LANES, size % LANES
+        place, run = w.bp_place, w.run(0)
+        common = {**_columns(config, mapping, column, columns, LANES), "region": place.region}
         out = []
-        for p, tap in enumerate(self.taps):
+        for p, tap in enumerate(taps):
             block = (tap * self.channels + column) // LANES
             slot = p * -(-w.n // w.bp.m) * w.bp.n * mapping.b
-            run = w.run(0) if full else 0
-            common = {**across, "region": place.region}
             if full:
-                at = place.at + block * run
+                at = place.at + first * w.row_blocks * run + block * run
                 shape = {"outer": full, "outer_step": w.row_blocks * run, "inner": run, "block_step": run}
                 out.append({**common, **shape, "at": at, "base": slot})
             if last:
-                rest = w.run(full)
-                at = place.at + full * w.row_blocks * run + block * rest
+                rest = w.run(first + full)
+                at = place.at + (first + full) * w.row_blocks * run + block * rest
                 shape = {"inner": rest, "block_step": rest}
                 out.append({**common, **shape, "at": at, "base": slot + full * run * mapping.b})
         return out
@@ -95,8 +100,8 @@ class DenseSource:
     k: int
 
     @property
-    def divisible(self) -> bool:
-        return True
+    def unit(self) -> int:
+        return 1
 
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)

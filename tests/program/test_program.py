@@ -19,7 +19,7 @@ from nmsat.dataflow.program.listing import disassemble, listing, read_listing
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
-from nmsat.dataflow.program.windows import Images, Tap, Window
+from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of
 from nmsat.sim.values import State, execute
 from nmsat.tb.machine.jobs import random_job
 
@@ -106,7 +106,48 @@ def test_a_long_reduction_takes_several_commands(config: SatConfig) -> None:
         assert np.array_equal(image.read_rows(dw), ordered_dot(np.ascontiguousarray(a.T), b)), cut.mapping
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+def test_parts_of_a_reduction_are_alike_and_leave_half_a_buffer() -> None:
+    """vcu1525: 25,088 rows of a weight gradient; 4608 = 9 taps of 512 of a convolution, which are cut between taps."""
+    config = preset("vcu1525")
+    layout = Layout()
+    x, dy, dw = layout.rows("x", 0, 25088, 64), layout.rows("dy", 0, 25088, 512), layout.rows("dw", 1, 64, 512)
+    wu = ProductCode("wu", 64, 25088, 512, ColumnsSource(x, 25088), DenseSource(dy, 25088), Sink(dw), dataflow="os")
+    for cut in cuts(config, wu):
+        sizes = [part.size for part in cut.parts]
+        assert max(sizes) - min(sizes) < 32 * len(sizes)
+    x, y = layout.rows("x", 0, 2 * 49, 512), layout.rows("y", 1, 2 * 49, 512)
+    w = layout.weights("w", 0, 4608, 512, DENSE, DENSE, backward=True)
+    conv = ConvShape(2, 7, 7, 512, 512, (3, 3), (1, 1), (1, 1))
+    act = WindowSource(x, window_of(conv), taps_of(conv))
+    ff = ProductCode("ff", 98, 4608, 512, act, ForwardWeights(w), Sink(y), DENSE)
+    for cut in [*cuts(config, wu), *cuts(config, ff)]:
+        assert max(cut.act_words(cut.rows[0], part) for part in cut.parts) <= config.act_depth // 2
+        assert max(cut.pairs(part) for part in cut.parts) <= config.weight_depth // 2
+    assert [part.size // 512 for part in cuts(config, dataclasses.replace(ff, dataflow="os"))[1].parts] == [5, 4]
+
+
+@pytest.mark.parametrize("pattern", [DENSE, Pattern(2, 8)], ids=str)
+def test_a_long_backward_copy_takes_several_commands(pattern: Pattern) -> None:
+    rng = np.random.default_rng(7)
+    config, m, k, n = TWO_LANES.replace(act_depth=128), 11, 40, 200
+    layout = Layout()
+    dy, dx = layout.rows("dy", 0, m, n), layout.rows("dx", 1, m, k)
+    w = layout.weights("w", 0, k, n, pattern, pattern, backward=True)
+    image = Image(layout.beats)
+    g, values = halves(rng, m, n), halves(rng, k, n)
+    packed = pack(values, pattern.n, pattern.m, axis=1)
+    image.write_rows(dy, g)
+    image.write_copies(w, pack(values, pattern.n, pattern.m), packed)
+    code = ProductCode("bp", m, n, k, RowsSource(dy, m, n), BackwardWeights(w, (0,), k), Sink(dx), pattern)
+    expected = to_half(ordered_dot_packed(g, packed))
+    found = cuts(config, code)
+    assert any(len(cut.parts) > 1 for cut in found)
+    for cut in found:
+        run(config, [dataclasses.replace(code, mapping=cut.mapping)], image)
+        assert np.array_equal(image.read_rows(dx), expected), cut.mapping
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, TWO_LANES.replace(name="short", act_depth=128)], ids=lambda c: c.name)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolution_forward_backward_update(config: SatConfig, stride: int) -> None:
     """The three products of a 3x3 convolution with padding, W_ff and W_bp 2:8, stride phases in BP."""

@@ -1,0 +1,63 @@
+"""About how many cycles a load takes by itself: its reads or its writes, whichever take longer (docs/machine.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode, Opcode
+from nmsat.dataflow.contract.timing import LOAD_BURST, LOAD_CHUNK
+from nmsat.dataflow.cycles.memory import memory_timing
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.cycles.memory import MemoryTiming
+    from nmsat.dataflow.program.sources import Fields, Load
+
+
+def load_cost(config: SatConfig, load: Load) -> float:
+    """Return the cycles of an instruction of the load queue."""
+    timing = memory_timing(config.memory, config.clock_mhz)
+    opcode, fields = load
+    if opcode is Opcode.STAGE:
+        return _reading(timing, fields["outer"] * fields["inner"], _run(fields["inner"], fields["outer_step"]))
+    if opcode is Opcode.LOAD_WGT:
+        return _wgt(config, timing, fields)
+    return _act(config, timing, fields)
+
+
+def _reading(timing: MemoryTiming, beats: int, run: int) -> float:
+    """Cycles of so many beats of memory, of which `run` at a time follow each other.
+
+    A burst holds a place of the memory's queue for the whole latency, however short it is.
+    """
+    burst = min(run, LOAD_BURST)
+    return beats * max(float(timing.beat_cycles), (timing.latency + burst) / (timing.outstanding * burst))
+
+
+def _run(beats: int, step: int, most: int = LOAD_BURST) -> int:
+    """Beats that follow each other where runs of `beats` are `step` apart, and at most `most` of each are read."""
+    return LOAD_BURST if step == beats <= most else min(beats, most)
+
+
+def _act(config: SatConfig, timing: MemoryTiming, f: Fields) -> float:
+    along_k = f["mode"] != ActMode.OS_COLUMNS
+    steps, width = (f["rows"], f["k"]) if along_k else (f["k"], f["rows"])
+    beats = -(-width // HALVES)
+    run = _run(beats, f["x_step"], LOAD_CHUNK if along_k else LOAD_BURST)
+    reads = steps * beats if f.get("staged") else _reading(timing, steps * beats, run)
+    a, m = 1 << f["log2_a"], 2 << f["log2_m_less_1"]
+    if f["mode"] == ActMode.OS_ROWS:
+        tile = a * config.rows  # rows that do not exist are zeros, which take their place too
+        return max(reads + (tile - f["rows"]) * beats, a * f["k"] / config.act_lanes)
+    if f["mode"] == ActMode.OS_COLUMNS:
+        return max(reads, steps * beats * min(HALVES, a * config.rows) / config.rows)
+    return max(reads, steps * beats * m / config.act_lanes)
+
+
+def _wgt(config: SatConfig, timing: MemoryTiming, f: Fields) -> float:
+    dense = f.get("dense", 0)
+    across, rows = (f["inner"], f["outer"]) if dense else (f["blocks"], f["outer"] * f["inner"])
+    run = _run(f["inner"], f["outer_step"] if dense else f["inner"])
+    wide = min(HALVES if dense else LANES, config.columns << 3 - f["log2_a"])
+    writes = across * (rows + f.get("pad", 0)) * max(1.0, wide / config.columns)
+    return max(_reading(timing, across * rows, run), writes)
