@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.isa import HALVES, ActMode
 from nmsat.dataflow.contract.limits import DRAIN_DELAY, SEED_GAP, SETTLE, TOKEN_TO_STEP
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
+
+
+class Fields(Protocol):
+    """Fields of an instruction by name: whole numbers, or signals of the circuit."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+
+def takes_pairs(config: SatConfig) -> bool:
+    """Whether the machine reads two beats of its staging buffer per cycle: one would not fill all array rows."""
+    return config.act_lanes == 2 and config.rows > 1
+
+
+def reads_pairs(config: SatConfig, f: Fields) -> Any:
+    """Return whether a LOAD_ACT is read in pairs of beats: staged rows of even numbers of beats at even places.
+
+    f: its fields; like the rules of `dataflow.contract.legal`, the same text works on numbers and on signals.
+    """
+    if not takes_pairs(config):
+        return 0
+    odd = f["at"] | f["line_at"] | f["image_at"] | f["x_step"] | f["y_step"] | f["image_step"]
+    beats = (f["k"] + (HALVES - 1)) >> (HALVES.bit_length() - 1)
+    return f["staged"] & (f["mode"] == int(ActMode.OS_ROWS)) & (((odd | beats) & 1) == 0)
 
 
 def window_cycles(config: SatConfig, n: int, m: int, a: int) -> int:

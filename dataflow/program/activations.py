@@ -130,7 +130,8 @@ class WindowSource:
         out: list[Load] = []
         if pixels > config.stage_depth:
             return out
-        for q, beats in _pieces(-(-channels // HALVES), config.stage_depth // pixels):
+        most = config.stage_depth // pixels
+        for q, beats in _pieces(-(-channels // HALVES), most & ~1 or most):  # even, so that they are read in pairs
             at = tensor.at + first * width * tensor.step + beat + q
             run = {"outer": pixels, "inner": beats, "outer_step": tensor.step, "base": 0}
             out.append((Opcode.STAGE, {"region": tensor.region, "at": at, **run}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode, Opcode
-from nmsat.dataflow.contract.timing import LOAD_BURST, LOAD_CHUNK
+from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode, Instruction, Opcode
+from nmsat.dataflow.contract.timing import LOAD_BURST, LOAD_CHUNK, reads_pairs
 from nmsat.dataflow.cycles.memory import memory_timing
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ def _act(config: SatConfig, timing: MemoryTiming, f: Fields) -> float:
     steps, width = (f["rows"], f["k"]) if along_k else (f["k"], f["rows"])
     beats = -(-width // HALVES)
     run = _run(beats, f["x_step"], LOAD_CHUNK if along_k else LOAD_BURST)
-    reads = steps * beats if f.get("staged") else _reading(timing, steps * beats, run)
+    at_once = 2 if reads_pairs(config, Instruction(Opcode.LOAD_ACT, f)) else 1
+    reads = steps * beats / at_once if f.get("staged") else _reading(timing, steps * beats, run)
     a, m = 1 << f["log2_a"], 2 << f["log2_m_less_1"]
     if f["mode"] == ActMode.OS_ROWS:
         tile = a * config.rows  # rows that do not exist are zeros, which take their place too
-        return max(reads + (tile - f["rows"]) * beats, a * f["k"] / config.act_lanes)
+        return max(reads + (tile - f["rows"]) * beats / at_once, a * f["k"] / config.act_lanes)
     if f["mode"] == ActMode.OS_COLUMNS:
         return max(reads, steps * beats * min(HALVES, a * config.rows) / config.rows)
     return max(reads, steps * beats * m / config.act_lanes)

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, OFFSET_BITS, ActMode, Opcode
 from nmsat.dataflow.contract.limits import LOAD_BURST, LOAD_CHUNK
+from nmsat.dataflow.contract.timing import reads_pairs
 from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
@@ -28,17 +29,22 @@ CHUNK_BITS: Final = LOAD_CHUNK.bit_length() - 1
 def place_layout(stage_depth: int) -> data.StructLayout:
     """One beat on its way to the buffers. zero: it is not read but all zeros.
 
-    staged: it comes from place `at` of the staging buffer; turn: the last of its step (rows modes: of the chunk of a
-    tile row; columns mode: of the step; weights: of the block); chunk: rows modes: the last of its chunk, that is of
-    all tile rows; last: of its instruction.
+    staged: it comes from place `at` of the staging buffer; pair: so does its neighbour, in the same cycle; turn: the
+    last of its step (rows modes: of the chunk of a tile row; columns mode: of the step; weights: of the block); chunk:
+    rows modes: the last of its chunk, that is of all tile rows; last: of its instruction.
     """
     at = (stage_depth - 1).bit_length()
-    return data.StructLayout({"zero": 1, "staged": 1, "turn": 1, "chunk": 1, "last": 1, "at": at})
+    return data.StructLayout({"zero": 1, "staged": 1, "pair": 1, "turn": 1, "chunk": 1, "last": 1, "at": at})
 
 
 def beat_layout() -> data.StructLayout:
     """One beat for a writer, with what its place says of it."""
     return data.StructLayout({"data": 8 * BEAT_BYTES, "turn": 1, "chunk": 1, "last": 1})
+
+
+def rows_layout() -> data.StructLayout:
+    """The same for rows mode; pair: `next` is the beat behind it, which comes with it."""
+    return data.StructLayout({"pair": 1, "next": 8 * BEAT_BYTES, **beat_layout().members})
 
 
 class LoadAsk(wiring.Component):
@@ -60,7 +66,7 @@ class LoadAsk(wiring.Component):
     place: Any
 
     def __init__(self, config: SatConfig) -> None:
-        self._rows = config.rows
+        self._config = config
         self._place = place_layout(config.stage_depth)
         super().__init__(
             {
@@ -104,14 +110,17 @@ class LoadAsk(wiring.Component):
         rows = named(m, "rows", ~weights & ~columns)
         last_step, last_real, last_beat = self._limits(m, prepare, weights, act, wgt)
         step, beat = Signal(16), Signal(11)
+        pairs = named(m, "pairs", rows & reads_pairs(self._config, act))
+        upto = named(m, "upto", beat | pairs)  # the beat, or the second one of its pair
         at_end = named(m, "at_end", step == last_step)
         step_end = named(m, "step_end", Mux(weights, walk.image_end, at_end))
-        chunk_end = rows & beat[:CHUNK_BITS].all()
-        beat_end = named(m, "beat_end", (beat == last_beat) | chunk_end)
+        chunk_end = rows & (pairs | beat[:CHUNK_BITS].all())
+        beats_end = named(m, "beats_end", upto == last_beat)
+        beat_end = named(m, "beat_end", beats_end | chunk_end)
         go = named(m, "go", active & free)
         turn = named(m, "turn", Mux(weights, step_end, beat_end))
         m.d.comb += [
-            ends.eq(step_end & Mux(weights, at_end, beat == last_beat)),
+            ends.eq(step_end & Mux(weights, at_end, beats_end)),
             walk.start.eq(prepare | (go & rows & turn & step_end)),
             walk.advance.eq(go & (weights | beat_end)),
         ]
@@ -120,9 +129,9 @@ class LoadAsk(wiring.Component):
         with m.Elif(go & turn):
             m.d.sync += [step.eq(step + 1), beat.eq(0)]
             with m.If(rows):
-                m.d.sync += beat.eq(Cat(Const(0, CHUNK_BITS), beat[CHUNK_BITS:]))
+                m.d.sync += beat.eq(Mux(pairs, beat, Cat(Const(0, CHUNK_BITS), beat[CHUNK_BITS:])))
                 with m.If(step_end):
-                    m.d.sync += [step.eq(0), beat.eq(beat + 1)]
+                    m.d.sync += [step.eq(0), beat.eq(upto + 1)]
         with m.Elif(go & ~weights):
             m.d.sync += beat.eq(beat + 1)
         slot = Signal(data.StructLayout({"place": self._place, "region": 2, "offset": OFFSET_BITS, "valid": 1}))
@@ -133,6 +142,7 @@ class LoadAsk(wiring.Component):
                 slot.valid.eq(active),
                 slot.place.zero.eq(~inside),
                 slot.place.staged.eq(inside & ~weights & act["staged"]),
+                slot.place.pair.eq(pairs),
                 slot.place.at.eq(offset),
                 slot.place.turn.eq(turn),
                 slot.place.chunk.eq(turn & step_end),
@@ -186,7 +196,7 @@ class LoadAsk(wiring.Component):
             with m.Elif(act["mode"] == ActMode.OS_COLUMNS):
                 m.d.sync += [last_step.eq(k | group), last_real.eq(k), last_beat.eq(rows >> 5)]
             with m.Elif(act["mode"] == ActMode.OS_ROWS):
-                m.d.sync += last_step.eq((self._rows << act["log2_a"]) - 1)
+                m.d.sync += last_step.eq((self._config.rows << act["log2_a"]) - 1)
             with m.Else():
                 m.d.sync += last_step.eq(rows)
         return last_step, last_real, last_beat

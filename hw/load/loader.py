@@ -78,8 +78,16 @@ class Loader(wiring.Component):
         wiring.connect(m, ask.request, wiring.flipped(self.read.request))
         word = Signal(INSTRUCTION_BITS)
         busy, begin, ended = Signal(), Signal(), Signal()
-        self._queue(m, ask, stage, writers, begin)
         ahead = m.submodules.ahead = SyncFIFO(width=INSTRUCTION_BITS, depth=LOAD_AHEAD)
+        early = Signal()  # the beats of the instruction behind `word` are taken already
+        hold, valid = Signal(init=1), Signal()  # beats of another instruction come next; one waits for its writer
+        rows = [named(m, name, _rows_mode(w)) for name, w in (("rows_now", word), ("rows_next", ahead.r_data))]
+        waits = named(m, "waits", hold & ~valid & busy & ~begin & ~early)
+        release = named(m, "release", waits & ahead.r_rdy & rows[0] & rows[1])
+        opens = named(m, "opens", release | (begin & ~early))
+        with m.If(release | begin):
+            m.d.sync += early.eq(release)
+        self._queue(m, ask, stage, writers, (valid, hold, opens))
         next_ = named(m, "next", ahead.r_rdy & ~busy)
         m.d.comb += [
             ask.handed.eq(ask.waiting & ahead.w_rdy),
@@ -93,31 +101,33 @@ class Loader(wiring.Component):
             m.d.sync += [word.eq(ahead.r_data), busy.eq(1)]
         with m.Elif(ended):
             m.d.sync += busy.eq(0)
-        rows_mode = named(m, "rows_mode", fields_of(Opcode.LOAD_ACT, word)["mode"] == ActMode.OS_ROWS)
         weights = named(m, "weights", word[:4] == Opcode.LOAD_WGT)
         stages = named(m, "stages", word[:4] == Opcode.STAGE)
         m.d.comb += [
             *(writer.word.eq(word) for writer in writers),
-            sets.begin.eq(begin & ~weights & ~stages & rows_mode),
-            beats.begin.eq(begin & ~weights & ~stages & ~rows_mode),
+            sets.begin.eq(begin & rows[0]),
+            sets.collect.eq(opens & rows[0]),
+            beats.begin.eq(begin & ~weights & ~stages & ~rows[0]),
             wgt.begin.eq(begin & weights),
             stage.begin.eq(begin & stages),
         ]
         self._ports(m, sets, beats, wgt, ended)
         return m
 
-    def _queue(self, m: Module, ask: LoadAsk, stage: LoadStage, writers: Sequence[Any], begin: Signal) -> None:
+    def _queue(
+        self, m: Module, ask: LoadAsk, stage: LoadStage, writers: Sequence[Any], gate: tuple[Signal, Signal, Value]
+    ) -> None:
         """Beats that have come, or stand in the staging buffer, meet the places they were asked for.
 
         They wait in a register for their writer, one instruction at a time: what an instruction stages is in place
-        before the next one reads it.
+        before the next one reads it. gate: a beat is in the register; the next one is held; it is let through.
         """
+        valid, hold, opens = gate
         layout = place_layout(self._config.stage_depth)
         places = m.submodules.places = SyncFIFO(width=layout.size, depth=LOAD_PLACES)
         queue = m.submodules.queue = SyncFIFO(width=8 * BEAT_BYTES, depth=LOAD_PLACES)
         place: data.View[data.StructLayout] = layout(places.r_data)
         now = Signal(layout)
-        valid, hold = Signal(), Signal(init=1)
         come = Signal(8 * BEAT_BYTES, reset_less=True)
         ready = Value.cast(0)
         for writer in writers:
@@ -127,6 +137,7 @@ class Loader(wiring.Component):
         some = named(m, "beat_some", places.r_rdy & (local | queue.r_rdy))
         pops = named(m, "beat_pops", some & ~hold & (~valid | taken))
         value = named(m, "beat_data", Mux(now.zero, 0, Mux(now.staged, stage.read_data, come)))
+        behind = named(m, "beat_next", Mux(now.zero, 0, stage.read_next))
         m.d.comb += [
             places.w_data.eq(ask.place.payload),
             places.w_en.eq(ask.place.valid),
@@ -142,10 +153,12 @@ class Loader(wiring.Component):
             m.d.sync += [now.eq(place), valid.eq(1), come.eq(queue.r_data), hold.eq(place.last)]
         with m.Elif(taken):
             m.d.sync += valid.eq(0)
-        with m.If(begin):
+        with m.If(opens):
             m.d.sync += hold.eq(0)
         for writer in writers:
             payload: data.View[data.StructLayout] = writer.beat.payload
+            if isinstance(writer, LoadSets):
+                m.d.comb += [payload.pair.eq(now.pair), payload.next.eq(behind)]
             m.d.comb += [
                 writer.beat.valid.eq(valid),
                 payload.data.eq(value),
@@ -167,3 +180,8 @@ class Loader(wiring.Component):
             written.eq(ended),
             self.work.done.eq(written),
         ]
+
+
+def _rows_mode(word: Value) -> Value:
+    """Return whether an instruction is a LOAD_ACT of output stationary rows."""
+    return (word[:4] == Opcode.LOAD_ACT) & (fields_of(Opcode.LOAD_ACT, word)["mode"] == ActMode.OS_ROWS)

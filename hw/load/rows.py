@@ -4,34 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, Opcode
 from nmsat.dataflow.contract.limits import LOAD_CHUNK
-from nmsat.hw.load.ask import CHUNK_BITS, beat_layout
+from nmsat.dataflow.contract.timing import takes_pairs
+from nmsat.hw.load.ask import CHUNK_BITS, rows_layout
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nmsat.dataflow.contract.config import SatConfig
 
 
 class LoadSets(wiring.Component):
     """Write one word of every array row per cycle.
 
-    Members: word: the instruction, held from `begin` to `ended`; begin: it starts; beat: its beats (`beat_layout`),
-    taken only while it runs; en, addr, data: write port of the activation buffers, all rows at once; ended: the last
-    write of the instruction is in this cycle.
-    Timing: `begin` at cycle t, beats taken from t + 1 on, one per cycle, until the chunks of R tile rows are there.
-    They are written from two cycles after the last beat on, in (elements in use) / lanes cycles per beat of a tile row,
-    and the next R collected meanwhile.
+    Members:
+
+    word : In(512), the instruction, held from `begin` to `ended`.
+    begin : In(1), its sets may be written from the next cycle on.
+    collect : In(1), its beats may be taken from the next cycle on: with `begin`, or while the one before is written.
+    beat : In(stream of `rows_layout`), its beats, or pairs of them.
+    en : Out(1), a word of every row is written.
+    addr : Out(range(act_depth)), where.
+    data : Out(16 * act_lanes * R), words, row 0 at bit 0.
+    ended : Out(1), the last write of the instruction is in this cycle.
+
+    Timing: a beat, or a pair, is taken per cycle until the chunks of R tile rows are there. They are written from two
+    cycles after the last one on, in (elements in use) / lanes cycles per beat of a tile row, and the next R collected
+    meanwhile.
     """
 
     word: Signal
     begin: Signal
+    collect: Signal
     beat: stream.Interface
     en: Signal
     addr: Signal
@@ -44,7 +56,8 @@ class LoadSets(wiring.Component):
             {
                 "word": In(INSTRUCTION_BITS),
                 "begin": In(1),
-                "beat": In(stream.Signature(beat_layout())),
+                "collect": In(1),
+                "beat": In(stream.Signature(rows_layout())),
                 "en": Out(1),
                 "addr": Out(range(config.act_depth)),
                 "data": Out(16 * config.act_lanes * config.rows),
@@ -61,9 +74,10 @@ class LoadSets(wiring.Component):
         halves = [Signal(layout, name=f"half_{half}") for half in range(2)]
         fill, play, number = Signal(), Signal(), Signal(CHUNK_BITS)
         playing, play_last, ends = Signal(), Signal(), Signal()
+        open_ = Signal()  # sets of `word` are to be written; those that are there may belong to the next instruction
         leaving = named(m, "leaving", Mux(play, Value.cast(halves[1]), Value.cast(halves[0])))
         out = layout(leaving)
-        moves = named(m, "moves", out.full & (~playing | ends))
+        moves = named(m, "moves", out.full & open_ & (~playing | ends))
         final = named(m, "final", number == out.count)
         m.d.comb += [self.en.eq(playing), self.ended.eq(ends & play_last)]
         with m.If(moves):
@@ -71,11 +85,13 @@ class LoadSets(wiring.Component):
         with m.Elif(ends):
             m.d.sync += playing.eq(0)
         with m.If(moves & final):
-            m.d.sync += [play.eq(~play), number.eq(0)]
+            m.d.sync += [play.eq(~play), number.eq(0), open_.eq(~out.last)]
             for half in range(2):
                 with m.If(play == half):
                     m.d.sync += halves[half].full.eq(0)
-        take, at, place = self._collect(m, halves, fill)
+        with m.If(self.begin):
+            m.d.sync += open_.eq(1)
+        enters, address, entering = self._collect(m, halves, fill)
         for r in range(rows):
             memory = m.submodules[f"row_{r}"] = Memory(
                 shape=16 * HALVES, depth=2 * LOAD_CHUNK, init=[], attrs={"ram_style": "distributed"}
@@ -83,9 +99,9 @@ class LoadSets(wiring.Component):
             write, read = memory.write_port(), memory.read_port(domain="comb")
             played = Signal(16 * HALVES, name=f"played_{r}", reset_less=True)
             m.d.comb += [
-                write.en.eq(take & (at == r)),
-                write.addr.eq(Cat(place, fill)),
-                write.data.eq(self.beat.payload.data),
+                write.en.eq(enters[r]),
+                write.addr.eq(address),
+                write.data.eq(entering[r % 2]),
                 read.addr.eq(Cat(number, play)),
                 self.data.word_select(r, width).eq(played[:width]),
             ]
@@ -95,8 +111,8 @@ class LoadSets(wiring.Component):
 
     def _collect(
         self, m: Module, halves: list[data.View[data.StructLayout]], fill: Signal
-    ) -> tuple[Signal, Signal, Signal]:
-        """Return whether a beat is taken, by which row, and its place in the chunk."""
+    ) -> tuple[Sequence[Value], Value, tuple[Value, Value]]:
+        """Return which rows take a beat, its place in their memories, and the beats for even and for odd rows."""
         rows = self._config.rows
         taking, at, place = Signal(), Signal(range(max(2, rows))), Signal(CHUNK_BITS)
         beat = self.beat.payload
@@ -115,11 +131,42 @@ class LoadSets(wiring.Component):
             for half in range(2):
                 found = halves[half]
                 with m.If(fill == half):
-                    m.d.sync += [found.full.eq(1), found.count.eq(place)]
+                    m.d.sync += [found.full.eq(1), found.count.eq(place | beat.pair)]
                     m.d.sync += [found.chunk.eq(beat.chunk), found.last.eq(beat.last)]
-        with m.If(self.begin):
+        with m.If(self.collect):
             m.d.sync += taking.eq(1)
-        return take, at, place
+        if not takes_pairs(self._config):
+            return [take & (at == r) for r in range(rows)], Cat(place, fill), (beat.data, beat.data)
+        return self._couples(m, take, at, place, fill)
+
+    def _couples(
+        self, m: Module, take: Value, at: Signal, place: Signal, fill: Signal
+    ) -> tuple[Sequence[Value], Value, tuple[Value, Value]]:
+        """The same with pairs of beats: the pair of an even row waits for that of the odd row behind it.
+
+        Then the first beats of both rows are written side by side, and the second ones one cycle later, so that every
+        row takes one beat per cycle.
+        """
+        beat, width = self.beat.payload, 16 * HALVES
+        ahead = [Signal(width, name=f"ahead_{i}", reset_less=True) for i in range(2)]  # the pair of the even row
+        behind = Signal(width, reset_less=True)  # the second beat of the odd row
+        second, couple, second_fill = Signal(), Signal(max(1, len(at) - 1)), Signal()
+        first = named(m, "first", take & beat.pair & at[0])
+        m.d.sync += second.eq(first)
+        with m.If(take & ~at[0]):
+            m.d.sync += [ahead[0].eq(beat.data), ahead[1].eq(beat.next)]
+        with m.If(first):
+            m.d.sync += [behind.eq(beat.next), couple.eq(at >> 1), second_fill.eq(fill)]
+        alone = named(m, "alone", take & ~beat.pair)
+        enters: list[Value] = []
+        for r in range(self._config.rows):
+            now = named(m, f"now_{r}", (at >> 1) == r >> 1)
+            before = named(m, f"before_{r}", couple == r >> 1)
+            enters.append(named(m, f"enters_{r}", (alone & (at == r)) | (first & now) | (second & before)))
+        address = Mux(second, Cat(Const(1, CHUNK_BITS), second_fill), Cat(place, fill))
+        even = Mux(second, ahead[1], Mux(beat.pair, ahead[0], beat.data))
+        odd = Mux(second, behind, beat.data)
+        return enters, named(m, "address", address), (named(m, "even", even), named(m, "odd", odd))
 
     def _places(
         self, m: Module, moves: Value, number: Signal, final: Value, chunk_end: Value, playing: Signal, ends: Signal

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import HALVES, ActMode, Instruction, Opcode
 from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES, PAGE_BEATS
+from nmsat.dataflow.contract.timing import reads_pairs
 from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt, Place
 from nmsat.sim.memory.read_port import Burst
 from nmsat.sim.parts.walk import MASK, Walk
@@ -34,7 +35,7 @@ def slots(config: SatConfig, instruction: Instruction) -> Iterator[Slot]:
     steps = instruction["rows"]
     if instruction["mode"] == ActMode.OS_ROWS:
         steps = config.rows << instruction["log2_a"]
-    return _row_slots(instruction, steps)
+    return _row_slots(instruction, steps, bool(reads_pairs(config, instruction)))
 
 
 def _walk(instruction: Instruction) -> Walk:
@@ -42,19 +43,21 @@ def _walk(instruction: Instruction) -> Walk:
     return Walk(fields if instruction["windowed"] else {**fields, "width": 0})
 
 
-def _row_slots(instruction: Instruction, steps: int) -> Iterator[Slot]:
+def _row_slots(instruction: Instruction, steps: int, pairs: bool) -> Iterator[Slot]:
     walk, region, rows = _walk(instruction), instruction["region"], instruction["rows"]
     staged = bool(instruction["staged"])
     beats = -(-instruction["k"] // HALVES)
-    for first in range(0, beats, LOAD_CHUNK):
-        behind = min(first + LOAD_CHUNK, beats)
+    at_once = 2 if pairs else 1
+    chunk = at_once if pairs else LOAD_CHUNK
+    for first in range(0, beats, chunk):
+        behind = min(first + chunk, beats)
         walk.start()
         for step in range(steps):
             local = staged or not (step < rows and walk.inside)
-            for q in range(first, behind):
-                turn = q == behind - 1
-                chunk = turn and step == steps - 1
-                yield Place(local, turn, chunk, chunk and behind == beats), region, (walk.offset + q) & MASK
+            for q in range(first, behind, at_once):
+                turn = q + at_once == behind
+                end = turn and step == steps - 1
+                yield Place(local, turn, end, end and behind == beats, pairs), region, (walk.offset + q) & MASK
             walk.advance()
 
 
@@ -87,12 +90,17 @@ def _weight_slots(instruction: Instruction) -> Iterator[Slot]:
         walk.advance()
 
 
+def _rows_mode(instruction: Instruction) -> bool:
+    """Whether an instruction is a LOAD_ACT of output stationary rows."""
+    return instruction.opcode == Opcode.LOAD_ACT and instruction["mode"] == ActMode.OS_ROWS
+
+
 class Loader:
     """The loader between two clock edges; properties describe the present cycle, `tick` ends it."""
 
     def __init__(self, config: SatConfig) -> None:
         self._config = config
-        self._writers = dict.fromkeys(ActMode, LoadBeats) | {ActMode.OS_ROWS: LoadSets}
+        self._sets = LoadSets(config)
         # requests: the instruction looked at, its present beat, the burst that grows, the one that stands
         self._asking: Instruction | None = None
         self._prepare = self._waiting = False
@@ -105,7 +113,8 @@ class Loader:
         self._places: deque[Place] = deque()
         self._queued = 0
         self._now: Place | None = None  # the one that waits for its writer
-        self._hold = True  # the last beat of an instruction has left the places, the next has not begun
+        self._hold = True  # the last beat of an instruction has left the places, the next may not follow yet
+        self._early = False  # the beats of the instruction behind the one that is written are taken already
         # writes: instructions that wait for it, the one that is written
         self._ahead: deque[Instruction] = deque()
         self._writing: Instruction | None = None
@@ -142,18 +151,23 @@ class Loader:
         asking = self._asking
         handed = self._waiting and len(self._ahead) < LOAD_AHEAD
         begin = self._writing is None and bool(self._ahead)
+        release = self._releases()
         ended = self._write()
         self._queued += arrives
         self._ask(room, granted, handed)
         self._done, self._written = self._written, ended
-        if self._begin:
+        if release:
+            self._early, self._hold = True, False
+            self._sets.collect()
+        elif self._begin:
             self._start_writer()
-            self._hold = False
         self._begin = begin
         if begin:
             self._writing = self._ahead.popleft()
         elif ended:
-            self._writing = self._writer = None
+            self._writing = None
+            if not self._early:
+                self._writer = None
         if handed:
             assert asking is not None
             self._ahead.append(asking)
@@ -182,15 +196,28 @@ class Loader:
         self._hold = place.last
         return place
 
+    def _releases(self) -> bool:
+        """Whether the beats of the next instruction may follow while the present one is written: both in rows mode."""
+        if not self._hold or self._now is not None or self._early or self._begin or self._writing is None:
+            return False
+        return bool(self._ahead) and _rows_mode(self._writing) and _rows_mode(self._ahead[0])
+
     def _start_writer(self) -> None:
         writing = self._writing
         assert writing is not None
-        if writing.opcode == Opcode.LOAD_WGT:
+        if _rows_mode(writing):
+            self._writer = self._sets
+            self._sets.begin(writing)
+            if not self._early:
+                self._sets.collect()
+        elif writing.opcode == Opcode.LOAD_WGT:
             self._writer = LoadWgt(self._config, writing)
         elif writing.opcode == Opcode.STAGE:
             self._writer = LoadStage()
         else:
-            self._writer = self._writers[ActMode(writing["mode"])](self._config, writing)
+            self._writer = LoadBeats(self._config, writing)
+        self._hold = self._hold and self._early
+        self._early = False
 
     def _ask(self, room: bool, granted: bool, handed: bool) -> None:
         """Look at one more beat, let bursts grow."""

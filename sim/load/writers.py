@@ -20,32 +20,45 @@ SETS: Final = 2
 
 
 class Place(NamedTuple):
-    """A beat on its way. local: it is zeros or staged, not read; turn, chunk, last: as `hw.load.ask.place_layout`."""
+    """A beat on its way. local: it is zeros or staged, not read; the others: as `hw.load.ask.place_layout`."""
 
     local: bool
     turn: bool
     chunk: bool
     last: bool
+    pair: bool = False
 
 
 class LoadSets:
-    """Mode 0: chunks of R tile rows are collected, then written word by word."""
+    """Mode 0: chunks of R tile rows are collected, then written word by word.
 
-    def __init__(self, config: SatConfig, instruction: Instruction) -> None:
-        m = 2 << instruction["log2_m_less_1"]
-        self._rows = config.rows
-        self._words = m // config.act_lanes
-        self._beat_groups = HALVES // m
-        self._groups = -(-instruction["k"] // m)
-        self._taking = True
+    The sets of an instruction may be collected (`collect`) before those of the one in front have been written; they
+    are written from its `begin` on.
+    """
+
+    def __init__(self, config: SatConfig) -> None:
+        self._rows, self._lanes = config.rows, config.act_lanes
+        self._taking = False
         # the set that comes: tile rows there, beats of the present one; sets that are there: beats of a row, last beat
         self._at = self._place = 0
         self._sets: deque[tuple[int, Place]] = deque()
         # the set that leaves: beat of its tile rows, groups behind it and behind its chunk; the beat that leaves
-        self._number = 0
-        self._set_groups = self._groups
-        self._left = 0
+        self._open = False
+        self._words = self._beat_groups = self._groups = self._set_groups = 0
+        self._number = self._left = 0
         self._play_last = False
+
+    def collect(self) -> None:
+        """Take the beats of an instruction from the next cycle on."""
+        self._taking = True
+
+    def begin(self, instruction: Instruction) -> None:
+        """Write the sets of an instruction from the next cycle on."""
+        m = 2 << instruction["log2_m_less_1"]
+        self._words = m // self._lanes
+        self._beat_groups = HALVES // m
+        self._groups = self._set_groups = -(-instruction["k"] // m)
+        self._open = True
 
     @property
     def ready(self) -> bool:
@@ -55,13 +68,13 @@ class LoadSets:
     def tick(self, place: Place | None) -> bool:
         """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
         ended = self._left == 1 and self._play_last
-        moves = self._sets and self._left <= 1
+        moves = self._sets and self._open and self._left <= 1
         if self._left:
             self._left -= 1
         if moves:
             self._move()
         if place is not None:
-            self._place += 1
+            self._place += 1 + place.pair
             if place.turn:
                 self._at += 1
                 if self._at == self._rows:
@@ -82,6 +95,7 @@ class LoadSets:
         if final:
             self._sets.popleft()
             self._number = 0
+            self._open = not end.last
             if end.chunk:
                 self._groups = self._set_groups
             self._set_groups = self._groups

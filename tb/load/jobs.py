@@ -44,8 +44,12 @@ def random_loads(rng: np.random.Generator, config: SatConfig, count: int) -> lis
     """Return legal loads of a few hundred beats at most; the first fills the staging buffer."""
     inner = 1 << int(rng.integers(1, 6))
     found = [_random_stage(rng, config.stage_depth // inner, inner, 0)]
-    kinds = (_random_weights, _random_weights, _random_act, _random_act, _random_act, _random_part)
-    found += [kinds[int(rng.integers(len(kinds)))](rng, config) for _ in range(count - 1)]
+    kinds = (_random_weights, _random_weights, _random_act, _random_act, _random_act, _random_part, _random_rows)
+    while len(found) < count:
+        kind = kinds[int(rng.integers(len(kinds)))]
+        times = _upto(rng, 5) if kind is _random_rows else 1  # rows that follow each other overlap
+        found += [kind(rng, config) for _ in range(times)]
+    found = found[:count]
     for instruction in found:
         check(instruction, config)
     return found
@@ -74,7 +78,22 @@ def _upto(rng: np.random.Generator, most: int) -> int:
 
 
 def _random_act(rng: np.random.Generator, config: SatConfig) -> Instruction:
-    lanes, mode = config.act_lanes, int(rng.integers(3))
+    return _act(rng, config, int(rng.integers(3)), 0.4)
+
+
+def _random_rows(rng: np.random.Generator, config: SatConfig) -> Instruction:
+    """Return a load of rows, mostly staged and of an even number of beats, so that they are read in pairs."""
+    found = _act(rng, config, int(ActMode.OS_ROWS), 0.9)
+    fields, group = found.fields, 2 << found["log2_m_less_1"]
+    most = ((config.act_depth - fields["base"]) * config.act_lanes >> fields["log2_a"]) // group * group
+    pairs = min(most, 256) // (2 * HALVES)
+    if pairs:
+        fields["k"] = _upto(rng, pairs) * 2 * HALVES - int(rng.integers(HALVES))
+    return Instruction(found.opcode, fields)
+
+
+def _act(rng: np.random.Generator, config: SatConfig, mode: int, share: float) -> Instruction:
+    lanes = config.act_lanes
     log2_m = int(rng.integers(4))
     log2_a = _one_of(rng, *(a for a in range(4) if (2 << log2_m << a) <= config.act_bank))
     group = 2 << log2_m
@@ -86,19 +105,14 @@ def _random_act(rng: np.random.Generator, config: SatConfig) -> Instruction:
         k = _upto(rng, min(400, (room >> log2_a) // group * group))
         rows = _upto(rng, config.rows << log2_a)
     beats = -(-(rows if mode == ActMode.OS_COLUMNS else k) // HALVES)
-    return Instruction(
-        Opcode.LOAD_ACT,
-        {
-            "mode": mode,
-            "staged": int(rng.random() < 0.4),
-            "log2_m_less_1": log2_m,
-            "log2_a": log2_a,
-            "base": base,
-            "rows": rows,
-            "k": k,
-            **_random_walk(rng, beats),
-        },
-    )
+    walk = _random_walk(rng, beats)
+    staged = int(rng.random() < share)
+    if staged and rng.random() < 0.8:  # so that rows of an even number of beats are read in pairs
+        walk |= {name: value & ~1 for name, value in walk.items() if name.endswith(("at", "x_step", "y_step"))}
+        walk["image_step"] &= ~1
+        walk |= {"ix_step": _one_of(rng, 1, 2), "in_width": 12, "in_height": 12}
+    shape = {"mode": mode, "log2_m_less_1": log2_m, "log2_a": log2_a, "base": base, "rows": rows, "k": k}
+    return Instruction(Opcode.LOAD_ACT, {**shape, "staged": staged, **walk})
 
 
 def _random_walk(rng: np.random.Generator, beats: int) -> dict[str, int]:
