@@ -121,7 +121,8 @@ class WindowSource:
     ) -> list[Load]:
         """The same by way of the staging buffer; none if it is too small.
 
-        The lines that the windows touch are staged, as many beats of each pixel at a time as there is room for.
+        The lines that the windows touch are staged, as many beats of each pixel at a time as there is room for, each
+        pixel at the place that its number in the tensor gives it, so that the next tile finds it (`Staging`).
         """
         tensor, width = self.tensor, self.window.images.width
         first, last = self.window.span(taps, tile.first, tile.rows)
@@ -133,11 +134,12 @@ class WindowSource:
         most = config.stage_depth // pixels
         for q, beats in _pieces(-(-channels // HALVES), most & ~1 or most):  # even, so that they are read in pairs
             at = tensor.at + first * width * tensor.step + beat + q
-            run = {"outer": pixels, "inner": beats, "outer_step": tensor.step, "base": 0}
+            base = first * width * beats % config.stage_depth
+            run = {"outer": pixels, "inner": beats, "outer_step": tensor.step, "base": base}
             out.append((Opcode.STAGE, {"region": tensor.region, "at": at, **run}))
             k = min(channels - q * HALVES, beats * HALVES)
             for p, tap in enumerate(taps):
-                walk = self.window.fields(-first * width * beats, beats, tap, tile.first)
+                walk = self.window.fields(0, beats, tap, tile.first)
                 base = (p * channels + q * HALVES) * mapping.a // config.act_lanes
                 out.append((Opcode.LOAD_ACT, {**shape, **walk, "k": k, "base": base}))
         return out

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, QUEUE_OF, Instruction, Opcode, Queue
 from nmsat.dataflow.contract.legal import check
+from nmsat.dataflow.program.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,6 +79,7 @@ class Assembler:
         self.act = Ring(config.act_depth)
         self.weight = Ring(config.weight_depth)
         self.capture = Ring(config.sum_depth)
+        self.staging = Staging(config.stage_depth)
 
     def emit(
         self,

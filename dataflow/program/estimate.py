@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from nmsat.dataflow.contract.isa import Opcode
 from nmsat.dataflow.contract.timing import drain_cycles, flush_cycles_ws, window_cycles
 from nmsat.dataflow.program.load_cost import load_cost
+from nmsat.dataflow.program.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.dataflow.program.product import Cut
+    from nmsat.dataflow.program.sources import Load, Part
 
 SAMPLES: Final = 8
 """Tiles, and parts of a reduction, whose loads are looked at; the others are taken to be like them."""
@@ -32,18 +34,14 @@ def estimate_cycles(cut: Cut) -> float:
 def _loads(cut: Cut) -> float:
     """Cycles of the load queue."""
     config, mapping, code = cut.config, cut.mapping, cut.code
-    parts, tiles, columns = _sample(cut.parts), _sample(cut.rows), _sample(range(0, code.n, cut.width))
+    parts, columns = _sample(cut.parts), _sample(range(0, code.n, cut.width))
     weights = [
         sum(load_cost(config, (Opcode.LOAD_WGT, fields)) for fields in loads)
         for part in parts
         for column in columns
         for loads in (code.wgt.loads(config, mapping, column, min(cut.width, code.n - column), part),)
     ]
-    acts = [
-        sum(load_cost(config, load) for load in code.act.loads(config, mapping, tile, part))
-        for part in parts
-        for tile in tiles
-    ]
+    acts = [_tile(cut, tile, part) for part in parts for tile in _sample(range(len(cut.rows)))]
     wgt = _mean(weights) * len(cut.parts) * cut.column_tiles
     act = _mean(acts) * len(cut.parts) * len(cut.rows)
     if not cut.rows_outer:
@@ -52,6 +50,15 @@ def _loads(cut: Cut) -> float:
         kept = cut.pairs(parts[0]) * len(cut.parts) <= config.weight_depth
         wgt *= 1 if kept else len(cut.rows)
     return act + wgt
+
+
+def _tile(cut: Cut, number: int, part: Part) -> float:
+    """Cycles of the loads of a row tile behind those of the one before it."""
+    config, staging = cut.config, Staging(cut.config.stage_depth)
+    loads: list[Load] = []
+    for tile in cut.rows[max(0, number - 1) : number + 1]:
+        loads = list(staging.loads(cut.code.act.loads(config, cut.mapping, tile, part)))
+    return sum(load_cost(config, load) for load in loads)
 
 
 def _compute(cut: Cut) -> float:

@@ -260,6 +260,7 @@ def choose(config: SatConfig, code: ProductCode) -> Cut:
 def assemble(out: Assembler, code: ProductCode) -> Cut:
     """Append the instructions of a product; return how it was cut."""
     cut = choose(out.config, code)
+    out.staging.clear()
     for tile, column, part in cut.commands():
         _command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
     return cut
@@ -323,7 +324,7 @@ def _activations(out: Assembler, cut: Cut, tile: RowTile, part: Part) -> Block:
     if block is not None:
         return block
     block, after = out.act.take(key, cut.act_words(tile, part))
-    for opcode, fields in code.act.loads(out.config, cut.mapping, tile, part):
+    for opcode, fields in out.staging.loads(code.act.loads(out.config, cut.mapping, tile, part)):
         loads = opcode is Opcode.LOAD_ACT
         placed = {**fields, "base": fields["base"] + block.first} if loads else fields
         reads = () if fields.get("staged") else code.act.places()

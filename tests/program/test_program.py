@@ -207,6 +207,33 @@ def test_convolution_forward_backward_update(config: SatConfig, stride: int) -> 
     assert np.array_equal(image.read_rows(dx), expected)
 
 
+@pytest.mark.parametrize("config", [preset("tiny").replace(stage_depth=64), TWO_LANES], ids=lambda c: c.name)
+def test_every_line_is_staged_once(config: SatConfig) -> None:
+    """Tiles that follow each other share lines; they come round in the staging buffer, also where that is small."""
+    rng = np.random.default_rng(8)
+    conv = ConvShape(2, 18, 8, 64, 8, (3, 3), (1, 1), (1, 1))
+    pixels, k, pattern = 2 * 18 * 8, 9 * 64, Pattern(2, 8)
+    layout = Layout()
+    x, y = layout.rows("x", 0, pixels, 64), layout.rows("y", 1, pixels, 8)
+    w = layout.weights("w", 0, k, 8, pattern, pattern, backward=False)
+    image = Image(layout.beats)
+    xs, ws = halves(rng, 2, 18, 8, 64), halves(rng, k, 8)
+    image.write_rows(x, xs.reshape(pixels, 64))
+    image.write_copies(w, pack(ws, 2, 8), None)
+    act = WindowSource(x, window_of(conv), taps_of(conv))
+    code = ProductCode("ff", pixels, k, 8, act, ForwardWeights(w), Sink(y), pattern, dataflow="os")
+    expected = to_half(ordered_dot_packed(forward_windows(xs, conv), pack(ws, 2, 8)))
+    once = 0
+    for cut in cuts(config, code):
+        out = Assembler(config)
+        assemble(out, dataclasses.replace(code, mapping=cut.mapping))
+        stages = [node.fields for node in out.nodes if node.opcode is Opcode.STAGE]
+        once += sum(fields["outer"] * fields["inner"] for fields in stages) == 2 * pixels
+        run(config, [dataclasses.replace(code, mapping=cut.mapping)], image)
+        assert np.array_equal(image.read_rows(y), expected), cut.mapping
+    assert once or config.stage_depth == 64
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
 def test_bias_and_residual(config: SatConfig) -> None:
     rng = np.random.default_rng(4)

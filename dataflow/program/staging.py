@@ -1,0 +1,61 @@
+"""What stands in the staging buffer, so that rows which the next tile needs again are not staged again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nmsat.dataflow.contract.isa import Opcode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from nmsat.dataflow.program.sources import Fields, Load
+
+
+class Staging:
+    """The runs of the last STAGE that are still in place; `depth`: beats of the buffer.
+
+    Sources place runs by where they lie in memory (modulo the depth), so those of neighbouring tiles follow each other.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._held: Fields | None = None
+
+    def clear(self) -> None:
+        """Forget what is there: memory may change."""
+        self._held = None
+
+    def loads(self, wanted: Iterable[Load]) -> Iterator[Load]:
+        """Yield the loads of a tile, a STAGE only of the runs that are missing."""
+        for opcode, fields in wanted:
+            if opcode is not Opcode.STAGE:
+                yield opcode, fields
+                continue
+            missing = self._missing(fields)
+            if missing is not None:
+                yield opcode, missing
+
+    def _missing(self, wanted: Fields) -> Fields | None:
+        """Return the STAGE of the runs that are not there, None if all are; they are there from now on."""
+        ahead = self._ahead(wanted)
+        held = self._held
+        self._held = wanted
+        if ahead is None or held is None:
+            return wanted
+        common = held["outer"] - ahead
+        if common >= wanted["outer"]:
+            self._held = {**wanted, "outer": common}
+            return None
+        at = wanted["at"] + common * wanted["outer_step"]
+        base = (wanted["base"] + common * wanted["inner"]) % self._depth
+        return {**wanted, "at": at, "base": base, "outer": wanted["outer"] - common}
+
+    def _ahead(self, wanted: Fields) -> int | None:
+        """Return by how many runs `wanted` begins behind what is held; None if they have no run in common."""
+        held = self._held
+        if held is None or any(held[name] != wanted[name] for name in ("region", "inner", "outer_step")):
+            return None
+        runs, odd = divmod(wanted["at"] - held["at"], wanted["outer_step"])
+        moved = (wanted["base"] - held["base"] - runs * wanted["inner"]) % self._depth
+        return runs if not odd and not moved and 0 <= runs < held["outer"] else None
