@@ -50,8 +50,15 @@ def rows_layout() -> data.StructLayout:
 class LoadAsk(wiring.Component):
     """Walk through the beats of one load instruction after the other.
 
-    Members: start: instructions; word: the one in work; waiting: nobody has copied it yet; handed: it is copied in this
-    cycle; request: bursts; place: one record per beat, in the order in which data will come.
+    Members:
+
+    start : In(stream of 512), instructions of the load queue.
+    word : Out(512), the one in work.
+    waiting : Out(1), nobody has copied it yet.
+    handed : In(1), it is copied in this cycle.
+    request : Out(stream of `hw.parts.clients.burst_layout`), bursts.
+    place : Out(stream of `place_layout`), one record per beat or pair, in the order in which data will come.
+
     Timing: an instruction started at cycle t has its first beat looked at in t + 2, then one per cycle, as long as
     `place` takes them; its place is taken two cycles later at the earliest. A burst ends with beat number `LOAD_BURST`,
     at 4 KiB, with a beat that does not follow or is zeros, and at the end of the instruction; it is asked for one cycle

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
-from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, ActMode, Opcode
+from nmsat.dataflow.contract.isa import HALVES, ActMode, Opcode
 from nmsat.hw.load.ask import beat_layout
+from nmsat.hw.load.writer import LoadWriter
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
 
@@ -21,35 +21,33 @@ BEAT = 16 * HALVES
 """Bits of a beat."""
 
 
-class LoadBeats(wiring.Component):
+class LoadBeats(LoadWriter):
     """Write the elements of one beat after the other, one word per array row and cycle.
 
-    Members: as `hw.load.rows.LoadSets`, but en has one bit per row.
+    Members, beside those of `LoadWriter` (beats: `beat_layout`):
+
+    en : Out(R), a word of this row is written.
+    addr : Out(range(act_depth)), where, the same for all rows.
+    data : Out(16 * act_lanes * R), words, row 0 at bit 0.
+
     Timing: `begin` at cycle t, beats taken from t + 1 on; one taken at u is written from u + 1 on, and the next one can
     be taken in the cycle of its last write. Columns mode: min(a, 32 / R) cycles per beat; two lanes: the beats of an
     even step wait for those of the odd one, and one can be taken in any cycle. WS rows: M / lanes cycles.
     """
 
-    word: Signal
-    begin: Signal
-    beat: stream.Interface
     en: Signal
     addr: Signal
     data: Signal
-    ended: Signal
 
     def __init__(self, config: SatConfig) -> None:
         self._config = config
         super().__init__(
+            beat_layout(),
             {
-                "word": In(INSTRUCTION_BITS),
-                "begin": In(1),
-                "beat": In(stream.Signature(beat_layout())),
                 "en": Out(config.rows),
                 "addr": Out(range(config.act_depth)),
                 "data": Out(16 * config.act_lanes * config.rows),
-                "ended": Out(1),
-            }
+            },
         )
 
     def elaborate(self, platform: object) -> Module:

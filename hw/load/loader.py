@@ -33,8 +33,17 @@ if TYPE_CHECKING:
 class Loader(wiring.Component):
     """Carry out the instructions of the load queue in order.
 
-    Members: work: instructions; read: memory; act_load_en, act_load_addr, act_load_data, wgt_load_en, wgt_load_addr,
-    wgt_load_data: write ports of the array's buffers, as the inputs of `hw.array.stce.Stce`.
+    Members:
+
+    work : In(`WorkPort`), instructions, and when they are done.
+    read : Out(`ReadClient`), memory.
+    act_load_en : Out(R), a word of this row's activation buffer is written.
+    act_load_addr : Out(range(act_depth)), where, the same for all rows.
+    act_load_data : Out(16 * act_lanes * R), words, row 0 at bit 0.
+    wgt_load_en : Out(C), a pair of this column's weight buffer is written.
+    wgt_load_addr : Out(range(weight_depth)), where, the same for all columns.
+    wgt_load_data : Out(21 * C), pairs, column 0 at bit 0.
+
     Timing: requests of an instruction may leave while the previous one is being written; `start.ready` is high when all
     requests of the last one are gathered and its writes have begun. Beats wait in a queue of `LOAD_PLACES` places,
     reserved when they are asked for. `sim.load.loader` predicts every cycle. `done` is one cycle after the last write

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, Opcode
+from nmsat.dataflow.contract.isa import HALVES, Opcode
 from nmsat.dataflow.contract.limits import LOAD_CHUNK
 from nmsat.dataflow.contract.timing import takes_pairs
 from nmsat.hw.load.ask import CHUNK_BITS, rows_layout
+from nmsat.hw.load.writer import LoadWriter
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
 
@@ -22,47 +23,36 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
 
-class LoadSets(wiring.Component):
+class LoadSets(LoadWriter):
     """Write one word of every array row per cycle.
 
-    Members:
+    Members, beside those of `LoadWriter` (beats: `rows_layout`, single ones or pairs; sets are written after `begin`):
 
-    word : In(512), the instruction, held from `begin` to `ended`.
-    begin : In(1), its sets may be written from the next cycle on.
-    collect : In(1), its beats may be taken from the next cycle on: with `begin`, or while the one before is written.
-    beat : In(stream of `rows_layout`), its beats, or pairs of them.
+    collect : In(1), beats may be taken from the next cycle on: with `begin`, or while the load before is written.
     en : Out(1), a word of every row is written.
     addr : Out(range(act_depth)), where.
     data : Out(16 * act_lanes * R), words, row 0 at bit 0.
-    ended : Out(1), the last write of the instruction is in this cycle.
 
     Timing: a beat, or a pair, is taken per cycle until the chunks of R tile rows are there. They are written from two
     cycles after the last one on, in (elements in use) / lanes cycles per beat of a tile row, and the next R collected
     meanwhile.
     """
 
-    word: Signal
-    begin: Signal
     collect: Signal
-    beat: stream.Interface
     en: Signal
     addr: Signal
     data: Signal
-    ended: Signal
 
     def __init__(self, config: SatConfig) -> None:
         self._config = config
         super().__init__(
+            rows_layout(),
             {
-                "word": In(INSTRUCTION_BITS),
-                "begin": In(1),
                 "collect": In(1),
-                "beat": In(stream.Signature(rows_layout())),
                 "en": Out(1),
                 "addr": Out(range(config.act_depth)),
                 "data": Out(16 * config.act_lanes * config.rows),
-                "ended": Out(1),
-            }
+            },
         )
 
     def elaborate(self, platform: object) -> Module:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, Opcode
+from nmsat.dataflow.contract.isa import BEAT_BYTES, Opcode
 from nmsat.hw.load.ask import beat_layout
+from nmsat.hw.load.writer import LoadWriter
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
 
-class LoadStage(wiring.Component):
+class LoadStage(LoadWriter):
     """The staging buffer and its writer.
 
-    Members: word, begin, beat, ended: as in `hw.load.rows.LoadSets`.
+    Members, beside those of `LoadWriter` (beats: `beat_layout`):
 
     read_en : In(1), a place is read.
     read_addr : In(range(stage_depth)), which.
@@ -32,10 +32,6 @@ class LoadStage(wiring.Component):
     from t + 1 on until the next read. Even and odd places are memories of their own.
     """
 
-    word: Signal
-    begin: Signal
-    beat: stream.Interface
-    ended: Signal
     read_en: Signal
     read_addr: Signal
     read_data: Signal
@@ -44,16 +40,13 @@ class LoadStage(wiring.Component):
     def __init__(self, config: SatConfig) -> None:
         self._depth = config.stage_depth
         super().__init__(
+            beat_layout(),
             {
-                "word": In(INSTRUCTION_BITS),
-                "begin": In(1),
-                "beat": In(stream.Signature(beat_layout())),
-                "ended": Out(1),
                 "read_en": In(1),
                 "read_addr": In(range(config.stage_depth)),
                 "read_data": Out(8 * BEAT_BYTES),
                 "read_next": Out(8 * BEAT_BYTES),
-            }
+            },
         )
 
     def elaborate(self, platform: object) -> Module:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, LANES, Opcode
+from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
 from nmsat.hw.load.ask import beat_layout
+from nmsat.hw.load.writer import LoadWriter
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.steps import named
@@ -22,37 +22,33 @@ PACKED_BITS = 32
 """Bits of a pair in memory."""
 
 
-class LoadWgt(wiring.Component):
+class LoadWgt(LoadWriter):
     """Write one pair per array column and cycle.
 
-    Members: word: the instruction, held from `begin` to `ended`; begin: it starts; beat: its beats (`beat_layout`),
-    taken only while it runs; en (a bit per column), addr, data (a pair per column): write port of the weight buffers;
-    ended: the last write of the instruction is in this cycle.
+    Members, beside those of `LoadWriter` (beats: `beat_layout`):
+
+    en : Out(C), a pair of this column is written.
+    addr : Out(range(weight_depth)), where, the same for all columns.
+    data : Out(21 * C), pairs (`hw.parts.links.pair_layout`), column 0 at bit 0.
+
     Timing: `begin` at cycle t, beats taken from t + 1 on; one taken at u is written from u + 1 on, in
     max(1, min(16, b C) / C) cycles (dense: 32 instead of 16), and the next one can be taken in the cycle of its last
     write. A beat of fillers takes the same cycles and none of memory.
     """
 
-    word: Signal
-    begin: Signal
-    beat: stream.Interface
     en: Signal
     addr: Signal
     data: Signal
-    ended: Signal
 
     def __init__(self, config: SatConfig) -> None:
         self._columns = config.columns
         super().__init__(
+            beat_layout(),
             {
-                "word": In(INSTRUCTION_BITS),
-                "begin": In(1),
-                "beat": In(stream.Signature(beat_layout())),
                 "en": Out(config.columns),
                 "addr": Out(range(config.weight_depth)),
                 "data": Out(pair_layout().size * config.columns),
-                "ended": Out(1),
-            }
+            },
         )
 
     def elaborate(self, platform: object) -> Module:

@@ -21,8 +21,17 @@ class ReadPort(wiring.Component):
     """Let the clients read, the first one first.
 
     Parameters: clients: how many.
-    Members: clients: as an engine's `ReadClient` meets it; regions: stable during a run; halt: no burst is accepted;
-    idle: nothing is under way; error: for one cycle; bursts, beats: one was accepted, one arrived; axi: the channels.
+    Members:
+
+    clients : In(`ReadClient`) each, the engines, the first one first.
+    regions : In(`regions_layout`), stable during a run.
+    halt : In(1), no burst is accepted.
+    idle : Out(1), nothing is under way.
+    error : Out(`error_layout`), an error, for one cycle.
+    bursts : Out(1), one was accepted.
+    beats : Out(1), one arrived.
+    axi : Out(`ReadChannels`), AR and R.
+
     Timing: a burst accepted in cycle t stands on AR from t + 1 on, one burst per cycle; a beat on R in cycle u stands
     at its client in u + 1. After an error no burst is accepted until reset.
     """
