@@ -18,7 +18,6 @@ class Fields(Protocol):
     def __getitem__(self, name: str, /) -> Any: ...
 
 
-
 def takes_pairs(config: SatConfig) -> bool:
     """Whether the machine reads two beats of its staging buffer per cycle: one would not fill all array rows."""
     return config.act_lanes == 2 and config.rows > 1
