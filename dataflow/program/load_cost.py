@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode, Instruction, Opcode
-from nmsat.dataflow.contract.timing import LOAD_BURST, LOAD_CHUNK, reads_pairs
+from nmsat.dataflow.contract.limits import LOAD_BURST, LOAD_CHUNK
+from nmsat.dataflow.contract.timing import reads_pairs
 from nmsat.dataflow.cycles.memory import memory_timing
 
 if TYPE_CHECKING:

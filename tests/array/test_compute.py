@@ -17,7 +17,8 @@ from nmsat.dataflow.mapping.tiling import legal_mappings
 from nmsat.hw.array.compute import Compute as ComputeRtl
 from nmsat.hw.parts.verilog import emit
 from nmsat.sim.array.stepped import place_operands
-from nmsat.tb.array.instructions import compute_instruction, operand_words
+from nmsat.tb.array.instructions import compute_instruction
+from nmsat.tb.array.products import operand_words
 from nmsat.tb.run.runner import build, run
 from tests.cases import product
 
