@@ -1,4 +1,4 @@
-"""SAT: engines, sequencer, memory ports, control; one AXI4 master, one AXI4-Lite slave (docs/machine.md)."""
+"""SAT: engines, sequencer, memory ports, control; one AXI4 master, one AXI4-Lite slave (docs/machine/index.md)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Sat(wiring.Component):
     Parameters: config; ValueError unless it can be a machine (`dataflow.contract.legal.check_machine`).
     Members: m_axi_*: AXI4 master, 512 bits, bursts of at most 16 beats within 4 KiB, one ID; s_axi_control_*: registers
     (dataflow/contract/registers.py); interrupt: high while `done` stands and is enabled. Ports `clk` and `rst`
-    (synchronous). Timing: docs/machine.md; `sim.sat` predicts every cycle. All but the registers is held in reset
+    (synchronous). Timing: docs/machine/index.md; `sim.sat` predicts every cycle. All but the registers is held in reset
     between runs.
     """
 

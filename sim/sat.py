@@ -130,7 +130,7 @@ class Sat:
 class MemoryPort:
     """The memory behind the master: one channel, reads and writes in the order in which they were asked for.
 
-    Timing: docs/memory.md; reads go first in a cycle with two requests; a write is answered one cycle after its last
+    Timing: docs/timing.md; reads go first in a cycle with two requests; a write is answered one cycle after its last
     beat.
     """
 

@@ -1,4 +1,4 @@
-"""What instructions of SAT do to memory and buffers: the values behind `sim.sat`, without time (docs/machine.md)."""
+"""What instructions of SAT do to memory and buffers: the values behind `sim.sat`, without time (docs/machine/)."""
 
 from __future__ import annotations
 

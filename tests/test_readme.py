@@ -22,6 +22,7 @@ NMSAT: Final = Path(sys.executable).with_name("nmsat")
 ROOT: Final = Path(__file__).resolve().parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS: Final = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+DOCUMENTS: Final = sorted(str(p.relative_to(ROOT)) for folder in ("*.md", "docs/**/*.md") for p in ROOT.glob(folder))
 TWO_COMMANDS: Final = BLOCKS[0].splitlines()
 NMSAT_CALLS: Final = re.findall(r"^\.venv/bin/nmsat (.*)$", README, re.MULTILINE)
 DOCUMENTS: Final = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("reports/tables/*.md"))]
@@ -60,26 +61,23 @@ def test_nmsat_calls_can_be_parsed(call: Callable[[str], Outcome], line: str) ->
     assert line.startswith(("--", *nmsat.COMMANDS))
 
 
-@pytest.mark.parametrize("line", SHOWN)
-def test_shown_commands_can_be_parsed(line: str) -> None:
-    if line != "--help":
-        nmsat.parse(shlex.split(line))
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("line", MENTIONED)
-def test_mentioned_commands_have_these_options(line: str) -> None:
-    words = shlex.split(line)
-    name = max((name for name in nmsat.COMMANDS if words[: len(name.split())] == name.split()), key=len)
-    known = subprocess.run([NMSAT, *name.split(), "--help"], capture_output=True, text=True, check=True).stdout
-    for flag in (word for word in words if word.startswith("--")):
-        assert f" {flag}" in known
-
-
-@pytest.mark.parametrize("document", ["README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))])
-def test_links_lead_to_files(document: str) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files_and_headings(document: str) -> None:
     path = ROOT / document
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
-    missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    text = path.read_text(encoding="utf-8")
+    missing = []
+    for link, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", re.sub(r"`[^`\n]*`", "", text)):
+        if "://" in link:
+            continue
+        target = path.parent / link if link else path
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            missing.append(f"{link}#{anchor}")
     assert missing == []
 
 

@@ -129,7 +129,7 @@ class SatConfig:
 
 
 ONE_CHANNEL: Final = MemoryConfig(channels=1)
-"""Memory behind the single AXI4 master of the machine (docs/machine.md)."""
+"""Memory behind the single AXI4 master of the machine (docs/machine/memory.md)."""
 
 PRESETS: Final[dict[str, SatConfig]] = {
     config.name: config

@@ -1,4 +1,4 @@
-"""Instructions of SAT: one layout for the assembler, the simulator and the circuit (docs/machine.md).
+"""Instructions of SAT: one layout for the assembler, the simulator and the circuit (docs/machine/index.md).
 
 An instruction is four configuration words of 128 bits, one beat of memory. Offsets are counted in beats of 64 bytes
 from the start of a region; differences of offsets are signed and wrap (two's complement).
@@ -70,7 +70,7 @@ QUEUE_OF: Final[dict[Opcode, Queue]] = {
 
 
 class ActMode(IntEnum):
-    """How a beat of an activation tensor meets the array (docs/machine.md, loader)."""
+    """How a beat of an activation tensor meets the array (docs/machine/load.md)."""
 
     OS_ROWS = 0  # a beat holds 32 k of one tile row, output stationary
     OS_COLUMNS = 1  # a beat holds 32 tile rows at one k (transposed operand), output stationary

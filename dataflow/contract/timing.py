@@ -1,4 +1,4 @@
-"""Cycle counts that schedule, simulator and circuit share (docs/array.md)."""
+"""Cycle counts that schedule, simulator and circuit share (docs/machine/array.md)."""
 
 from __future__ import annotations
 

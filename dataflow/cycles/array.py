@@ -1,4 +1,4 @@
-"""How long a product takes on the array when its operands are on chip: closed form, exact (docs/array.md)."""
+"""How long a product takes on the array when its operands are on chip: closed form, exact (docs/machine/array.md)."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def chain_cycles(config: SatConfig, shapes: tuple[Shape, ...], pattern: Pattern 
 def os_chain_cycles(config: SatConfig, mapping: Mapping, shapes: tuple[Shape, ...]) -> int:
     """Return the cycles of products that follow each other without a break in one output-stationary mapping.
 
-    Between commands only the drain of the one before is waited for (docs/array.md): starts of last windows are at least
-    8 R apart, whichever products they belong to.
+    Between commands only the drain of the one before is waited for (docs/machine/array.md): starts of last windows are
+    at least 8 R apart, whichever products they belong to.
     """
     tilings = [Tiling(config, mapping, m, k, n, count) for m, k, n, count in shapes]
     total = 0

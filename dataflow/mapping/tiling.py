@@ -1,4 +1,4 @@
-"""One product on the array: mapping, tiles, commands (docs/array.md)."""
+"""One product on the array: mapping, tiles, commands (docs/machine/array.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operand A of a product: STAGE and LOAD_ACT of a tile (docs/machine.md, loader)."""
+"""Operand A of a product: STAGE and LOAD_ACT of a tile (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machine programs as text and as plain values, and back (docs/machine.md).
+"""Machine programs as text and as plain values, and back (docs/machine/control.md).
 
 A line of a listing is an opcode and its fields that are not 0, by their names in `dataflow.contract.isa`; `;` starts a
 comment:

@@ -1,4 +1,4 @@
-"""Where tensors lie in the regions of SAT's memory, and how the host reads and writes them (docs/machine.md)."""
+"""Where tensors lie in the regions of SAT's memory, and how the host reads and writes them (docs/machine/memory.md)."""
 
 from __future__ import annotations
 

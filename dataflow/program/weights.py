@@ -1,4 +1,4 @@
-"""Operand W of a product: LOAD_WGT of a tile (docs/machine.md, loader)."""
+"""Operand W of a product: LOAD_WGT of a tile (docs/machine/load.md)."""
 
 from __future__ import annotations
 

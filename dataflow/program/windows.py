@@ -1,4 +1,4 @@
-"""Windows of images: which pixels a convolution reads, as the walk of a LOAD_ACT (docs/machine.md, loader)."""
+"""Windows of images: which pixels a convolution reads, as the walk of a LOAD_ACT (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One product with its memory traffic: pieces that load, compute and store side by side, in closed form.
 
 A product runs in `slots` pieces. While piece i computes, memory loads piece i + 1 into the other halves of the buffers
-and stores the results of piece i - 1 (docs/memory.md). The last window of a piece fetches the first window of the next
+and stores the results of piece i - 1 (docs/timing.md). The last window of a piece fetches the first window of the next
 one, so it starts only when that has been loaded: a slot lasts max(array, memory + window). Work and bursts are dealt to
 the slots evenly, earlier slots take what is left over, so a product has only a few kinds of slots.
 """

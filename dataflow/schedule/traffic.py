@@ -1,4 +1,4 @@
-"""Bytes that a product moves between external memory and the array's buffers, by operand (docs/memory.md).
+"""Bytes that a product moves between external memory and the array's buffers, by operand (docs/timing.md).
 
 The operand buffers are double banked: half of `act_depth` and of `weight_depth` holds what runs, the other half fills.
 What fits a half stays there while the inner loop runs over it; what does not is read again, in pieces.

@@ -1,4 +1,4 @@
-"""The compute engine: tile commands into the array, results into the capture buffers (docs/machine.md, "Compute")."""
+"""The compute engine: tile commands into the array, results captured (docs/machine/array.md, "Compute")."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class Compute(wiring.Component):
     why no window starts (`hw.array.head.Wait`); token_valid, token_compute: a window starts, it computes; steps:
     multiply-adds that each element does in the window that starts in this cycle.
     Timing: an instruction stands before the array one cycle after its start; commands follow one another as in
-    docs/array.md. A result at the output of a column is in its buffer in the next cycle; `done` rises one cycle after
-    the last result of the last column stood at its output, kept ones alike. Read data come one cycle after the address.
-    Numerics: docs/arithmetic.md; results are captured as they leave.
+    docs/machine/array.md. A result at the output of a column is in its buffer in the next cycle; `done` rises one cycle
+    after the last result of the last column stood at its output, kept ones alike. Read data come one cycle after the
+    address. Numerics: docs/arithmetic.md; results are captured as they leave.
     """
 
     work: Any

@@ -41,8 +41,8 @@ class Head(wiring.Component):
     Members: commands: stream of tile commands (layout `dataflow.contract.fields.TILE`); token: window for row 0;
     weight, seed: requests to column 0; begins, begin_count, begin_keep: a command starts, for the tail; tail_ready: the
     tail can take one; cause: why no window started in this cycle; idle: no command in progress.
-    Timing: a window starts at most once every W cycles (docs/array.md). All outputs but `commands.ready`, `cause` and
-    `idle` are registered.
+    Timing: a window starts at most once every W cycles (docs/machine/array.md). All outputs but `commands.ready`,
+    `cause` and `idle` are registered.
     """
 
     commands: stream.Interface

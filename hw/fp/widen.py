@@ -1,4 +1,4 @@
-"""binary16 to the widened operands of the elements: subnormals normalised, one bit more of exponent (docs/array.md).
+"""binary16 to the widened operands of elements: subnormals normalised, an exponent bit more (docs/machine/array.md).
 
 They stand at the array's edge, once per row and once per column, so that elements see normal numbers only.
 """

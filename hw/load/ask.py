@@ -1,4 +1,4 @@
-"""The loader's requests: which beats an instruction needs, in order, gathered into bursts (docs/machine.md, loader)."""
+"""The loader's requests: which beats an instruction needs, in order, gathered into bursts (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LOAD_ACT, modes 1 and 2: every beat is written at once, spread over the array rows (docs/machine.md, loader)."""
+"""LOAD_ACT, modes 1 and 2: every beat is written at once, spread over the array rows (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader: STAGE, LOAD_ACT and LOAD_WGT, from memory to the buffers of the array (docs/machine.md, loader)."""
+"""The loader: STAGE, LOAD_ACT and LOAD_WGT, from memory to the buffers of the array (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LOAD_ACT, mode 0: chunks of R tile rows are collected, then written side by side (docs/machine.md, loader)."""
+"""LOAD_ACT, mode 0: chunks of R tile rows are collected, then written side by side (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""STAGE: beats into the staging buffer, from which LOAD_ACT reads them as often as it needs (docs/machine.md)."""
+"""STAGE: beats into the staging buffer, from which LOAD_ACT reads them as often as it needs (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LOAD_WGT: beats of packed or dense weights into the weight buffers (docs/machine.md, loader)."""
+"""LOAD_WGT: beats of packed or dense weights into the weight buffers (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How engines meet the memory ports and the sequencer (docs/machine.md)."""
+"""How engines meet the memory ports and the sequencer (docs/machine/memory.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts of the links between elements and ports of the array; fields stand from bit 0 upwards (docs/array.md)."""
+"""Layouts of the links between elements and ports of the array; fields from bit 0 upwards (docs/machine/array.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sum_layout() -> data.StructLayout:
 
 
 def control_layout(config: SatConfig) -> data.StructLayout:
-    """Control of one row for one cycle; the meaning of each field stands in docs/array.md."""
+    """Control of one row for one cycle; the meaning of each field stands in docs/machine/array.md."""
     return data.StructLayout(
         {
             "t4": 4,
@@ -52,7 +52,7 @@ def pair_layout() -> data.StructLayout:
 
 
 def token_layout() -> data.StructLayout:
-    """One window, as the head hands it to row 0 and each row hands it on (docs/array.md, head)."""
+    """One window, as the head hands it to row 0 and each row hands it on (docs/machine/array.md, head)."""
     return data.StructLayout(
         {
             "valid": 1,

@@ -1,4 +1,4 @@
-"""A walk over pixels: one offset per step, line by line and image by image (docs/machine.md, LOAD_ACT)."""
+"""A walk over pixels: one offset per step, line by line and image by image (docs/machine/load.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The epilogue: what happens to a sum on its way out of the array. Order of the steps: docs/vector_engines.md."""
+"""The epilogue: what happens to a sum on its way out of the array. Order of the steps: docs/machine/store.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store engine: captured results through the epilogue into memory (docs/machine.md, "Store").
+"""The store engine: captured results through the epilogue into memory (docs/machine/store.md).
 
 A legal instruction has rows >= 1, 1 <= columns <= b C, lane 0 or a multiple of C, OS: rows <= a R, and results within
 the capture buffers.

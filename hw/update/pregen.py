@@ -7,7 +7,7 @@
 
 A beat holds one row k of a block of `lanes` columns n; rows follow one another, block by block. So a lane of the first
 SORE sees consecutive k of its column, and behind the transposer a lane of the second sees consecutive n of its row.
-Layout of the packed results: docs/vector_engines.md.
+Layout of the packed results: docs/machine/update.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Every lane ranks the elements of a group as they arrive: an element is compared with all earlier ones of its group at
 once; its rank starts with the number of those that beat it, and every one it beats gets one rank more. Whoever ends
 with a rank below N stays. No element moves: values wait in a memory of two banks, and the kept ones are read in
-ascending index while the next group is ranked. Timing and formats: docs/vector_engines.md; which elements stay:
+ascending index while the next group is ranked. Timing and formats: docs/machine/update.md; which elements stay:
 docs/arithmetic.md, "Pruning".
 """
 

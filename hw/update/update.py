@@ -1,4 +1,4 @@
-"""The update engine: streams of memory around one pass of pre-generation (docs/machine.md, "Update").
+"""The update engine: streams of memory around one pass of pre-generation (docs/machine/update.md).
 
 A legal instruction has k and n of at least 1, `shift` of at most 24 and N of at most M in both patterns; its tensors do
 not overlap.

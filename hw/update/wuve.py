@@ -1,6 +1,6 @@
 """The weight-update engine (WUVE): momentum SGD on binary32 master weights, one weight per lane and cycle.
 
-Order of operations and numerics: docs/arithmetic.md, "Weight update"; timing: docs/vector_engines.md.
+Order of operations and numerics: docs/arithmetic.md, "Weight update"; timing: docs/machine/update.md.
 """
 
 from __future__ import annotations

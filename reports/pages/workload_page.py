@@ -27,7 +27,7 @@ INTRODUCTION: Final = """\
 Written by `nmsat workload table`; docs/workloads.md says what the columns mean. Full, and with it "dense", is the same
 work with nothing left out: for experts all tokens through all experts, for attention all pairs (also those that a
 causal mask hides), for Sparse-IFT the enlarged layer. Cycles are those of the array with its operands on chip; the
-columns "with memory" and the speed-up behind it add external memory and the update of the weights (docs/memory.md)."""
+columns "with memory" and the speed-up behind it add external memory and the update of the weights (docs/timing.md)."""
 
 CYCLES_PAGE: Final = "workloads.md"
 """Densities, cycles, shares: written in seconds."""

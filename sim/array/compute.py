@@ -1,4 +1,4 @@
-"""The compute engine, cycle by cycle: the control of `hw.array.compute` (docs/machine.md, "Compute"), without data."""
+"""The compute engine, cycle by cycle: control of `hw.array.compute` without data (docs/machine/array.md, "Compute")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store engine, cycle by cycle: the control of `hw.store.store` (docs/machine.md, "Store"), without data."""
+"""The store engine, cycle by cycle: the control of `hw.store.store` (docs/machine/store.md), without data."""
 
 from __future__ import annotations
 

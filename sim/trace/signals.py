@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nmsat.sim.array.stce import Stce
 
 WEIGHT_OFFSET: Final = 77
-"""Weight code less activation code of the same finite, nonzero number (docs/array.md, widened operands)."""
+"""Weight code less activation code of the same finite, nonzero number (docs/machine/array.md, widened operands)."""
 
 FILLER: Final = 1 << 10
 """A filler: exponent code 1, fraction and sign 0."""

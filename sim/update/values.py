@@ -1,4 +1,4 @@
-"""What an UPDATE instruction does to memory (docs/machine.md, "Update"); its timing is that of `sim.update.update`."""
+"""What an UPDATE instruction does to memory (docs/machine/update.md); its timing is that of `sim.update.update`."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def update(
     """Return the new weights and momenta, element by element; all arrays have one shape.
 
     With `hold`, and where the gradient is infinite or NaN, both stay (a NaN weight becomes canonical). Source:
-    docs/arithmetic.md, "Weight update"; docs/vector_engines.md for the suppression.
+    docs/arithmetic.md, "Weight update"; docs/machine/update.md for the suppression.
     """
     new_w, new_v = sgd_update(w, v, g, constants, kept)
     stay = hold | ~np.isfinite(g)

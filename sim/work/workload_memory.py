@@ -1,4 +1,4 @@
-"""A recorded workload on SAT with its memory traffic (docs/memory.md): products, and updates beside them."""
+"""A recorded workload on SAT with its memory traffic (docs/timing.md): products, and updates beside them."""
 
 from __future__ import annotations
 

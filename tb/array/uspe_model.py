@@ -1,4 +1,4 @@
-"""Plain model of one element, cycle by cycle, written from docs/array.md alone; words are whole numbers."""
+"""Plain model of one element, cycle by cycle, written from docs/machine/array.md alone; words are whole numbers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Bench of the loader: RTL against sim.load.loader cycle by cycle, what it writes against the tables of
-docs/machine.md.
+docs/machine/load.md.
 
 Job: config (sizes), count (instructions).
 """

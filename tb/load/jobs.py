@@ -1,4 +1,4 @@
-"""Random load instructions, and what they write, computed from the tables of docs/machine.md alone."""
+"""Random load instructions, and what they write, computed from the tables of docs/machine/load.md alone."""
 
 from __future__ import annotations
 

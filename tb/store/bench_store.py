@@ -1,4 +1,4 @@
-"""Bench of the store engine: RTL against sim.store.store cycle by cycle, what it writes against docs/machine.md.
+"""Bench of the store engine: RTL against sim.store.store cycle by cycle, what it writes against docs/machine/store.md.
 
 Job: rows, columns (of the array), sum_depth, count (instructions), resets (of them cut short by a reset).
 """
@@ -98,7 +98,7 @@ class Memory:
 def apply_store(work: Instruction, config: SatConfig, captured: np.ndarray, memory: Memory) -> bool:
     """Write what an instruction writes; return whether it raises the flag.
 
-    captured: float32[C, sum_depth]. Source: docs/machine.md, "Store"; docs/vector_engines.md, "Epilogue".
+    captured: float32[C, sum_depth]. Source: docs/machine/store.md; "Epilogue".
     """
     a, n, lane, side = 1 << work["log2_a"], work["columns"], work["lane"], Side(work["side"])
     result, operand = Walk(work.fields), Walk(work.fields, "side_")

@@ -1,4 +1,4 @@
-"""hw.array.uspe: the element against a plain model of docs/array.md, cycle by cycle, and against ordered sums."""
+"""hw.array.uspe: the element against a plain model of docs/machine/array.md, by cycle, and against ordered sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader: its RTL against its model and the tables of docs/machine.md."""
+"""The loader: its RTL against its model and the tables of docs/machine/load.md."""
 
 from __future__ import annotations
 

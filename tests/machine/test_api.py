@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import cProfile
 import pstats
-import re
 import tracemalloc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from nmsat.sim.array.stce import Trace
     from nmsat.sim.results.result import Result
     from nmsat.sim.results.rows import Row
-
-DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs" / "simulator.md"
 
 
 def check_sums(result: Result) -> None:
@@ -261,20 +257,3 @@ def test_refusals() -> None:
         simulate(gemm(1, 1, 1), machine).special()
     with pytest.raises(ValueError, match="key is 'tile'"):
         simulate(gemm(1, 1, 1), machine).by("tile")
-
-
-def test_the_example_of_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All Python of docs/simulator.md in one go; a line with '# ->' must give what stands behind it."""
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks
-    checked = 0
-    for line in "".join(blocks).splitlines():
-        code, arrow, wanted = line.partition("  # -> ")
-        if arrow:
-            assert repr(eval(code, names)) == wanted, line
-            checked += 1
-        else:
-            exec(line, names)
-    assert checked >= 5

@@ -31,7 +31,7 @@ BLOCKS = ("sat_wuve_lane_4_4_2", "sat_sore_lane_1")
 
 
 class Reader:
-    """Numbers of a region, found one by one as docs/machine.md describes them."""
+    """Numbers of a region, found one by one as docs/machine/update.md describes them."""
 
     def __init__(self, region: NDArray[np.uint8], update: Instruction) -> None:
         self._words = region.copy()
