@@ -53,6 +53,18 @@ def test_every_room_has_a_page_with_a_worked_example() -> None:
         assert "## A worked example" in (ROOT / "docs" / "machine" / f"{room}.md").read_text(encoding="utf-8")
 
 
+def test_every_file_with_long_tests_is_in_the_contributors_page() -> None:
+    text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    table = text.partition("## Long tests")[2].partition("\n## ")[0]
+    files = [
+        path
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if re.search(r"^@pytest\.mark\.long", path.read_text(), re.M)
+    ]
+    assert files
+    assert [str(path.relative_to(ROOT)) for path in files if f"`{path.relative_to(ROOT)}`" not in table] == []
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
     seen, pending = set(), [ROOT / "README.md"]
     while pending:
