@@ -1,4 +1,4 @@
-"""About how many cycles a load takes by itself: its reads or its writes, whichever take longer (docs/machine/load.md)."""
+"""About how many cycles a load takes by itself: its reads or its writes, whichever take longer (machine/load.md)."""
 
 from __future__ import annotations
 
