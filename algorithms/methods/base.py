@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.core.tape import Pattern, Stage
     from nmsat.algorithms.layers.parameter import Weight
+    from nmsat.algorithms.core.tape import Pattern, Stage
 
 
 @dataclass(frozen=True, eq=False)

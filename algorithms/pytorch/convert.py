@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
-from nmsat.algorithms.core.tape import Pattern, Stage
-from nmsat.algorithms.core.tape_file import write_tape
 from nmsat.algorithms.pytorch.layers import NmConv2d, NmLinear, as_matrix, from_matrix
 from nmsat.algorithms.pytorch.record import recording
 from nmsat.algorithms.pytorch.rules import Rule
+from nmsat.algorithms.core.tape import Pattern, Stage
+from nmsat.algorithms.core.tape_file import write_tape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nmsat.algorithms.core.tape import ConvShape, Stage
 from nmsat.algorithms.pytorch.record import record_conv, record_linear
+from nmsat.algorithms.core.tape import ConvShape, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

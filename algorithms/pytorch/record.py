@@ -14,9 +14,9 @@ from nmsat.algorithms.core.windows import backward_shape, backward_taps, output_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nmsat.algorithms.core.tape import ConvShape, Pattern
     from nmsat.algorithms.pytorch.layers import NmConv2d, NmLinear
     from nmsat.algorithms.pytorch.rules import Rule
+    from nmsat.algorithms.core.tape import ConvShape, Pattern
 
 _tapes: list[Tape] = []
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.core.tape import Pattern, Stage
     from nmsat.algorithms.methods import Method
+    from nmsat.algorithms.core.tape import Pattern, Stage
 
 Masks = tuple["torch.Tensor | None", "torch.Tensor | None"]
 

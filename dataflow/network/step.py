@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.tape import Pattern, Product, Stage
+from nmsat.algorithms.core.tape import LeftOut, Pattern, Product, Stage
 from nmsat.dataflow.network import products as of
-from nmsat.dataflow.network.gradient import gradient_parts
 from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, LinearLayer, MatMulLayer
+from nmsat.dataflow.network.gradient import gradient_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +92,8 @@ class Prune:
 class Step:
     """One training step, in the order of execution: FF first to last layer, then BP and WU last to first.
 
-    macs_dense: multiply-adds of the same step under the method 'dense'.
+    macs_dense: multiply-adds of the same step under the method 'dense'; left_out: work that the source of the step is
+    known to be missing.
     """
 
     method: str
@@ -101,6 +102,7 @@ class Step:
     updates: tuple[Update, ...]
     prunes: tuple[Prune, ...]
     macs_dense: int
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def macs_kept(self) -> int:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.tape import Product, Stage
-from nmsat.dataflow.contract.timing import drain_cycles, window_cycles
-from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
+from nmsat.algorithms.core.tape import AGAIN, Product, Stage
 from nmsat.dataflow.schedule.pipeline import Piped, piped_cycles
+from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
+from nmsat.dataflow.contract.timing import drain_cycles, window_cycles
 from nmsat.dataflow.schedule.traffic import Operands, Order
 
 if TYPE_CHECKING:
@@ -152,16 +152,21 @@ def forget() -> None:
 
 
 def layer_of(name: str) -> str:
-    """Return the layer behind the name of a product (phases of a strided convolution, gradients of a product)."""
+    """Return the layer behind the name of a product, without its run: what one update belongs to."""
+    return run_of(name).split(AGAIN, maxsplit=1)[0]
+
+
+def run_of(name: str) -> str:
+    """Return the run of a layer behind a product (phases of a strided convolution, gradients of a product)."""
     return name.split("/phase", maxsplit=1)[0].removesuffix(".da").removesuffix(".db")
 
 
 def depends(product: Product, previous: Product | None) -> bool:
     """Whether a product needs results of the one right before it: the next layer forward, or the next one back.
 
-    Products of one layer are independent of each other, and so is everything after a weight gradient.
+    Products of one run of a layer are independent of each other, and so is everything after a weight gradient.
     """
     if previous is None or previous.stage is Stage.WU:
         return False
-    other_layer = layer_of(product.name) != layer_of(previous.name)
-    return other_layer or (previous.stage is Stage.FF and product.stage is not Stage.FF)
+    other = run_of(product.name) != run_of(previous.name)
+    return other or (previous.stage is Stage.FF and product.stage is not Stage.FF)

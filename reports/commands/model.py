@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.readers.masks import LayerMask
     from nmsat.dataflow.network.step import Step
-    from nmsat.sim.schedule.step import StepResult
     from nmsat.sim.work.ablation import Ablation
+    from nmsat.sim.schedule.step import StepResult
 
 METHODS: Final = ("dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue")
 
@@ -31,8 +31,8 @@ NOTHING_PRUNED: Final = (
 )
 
 TAPE_NOTE: Final = (
-    "The figure holds the recorded matrix products, the update of their weights and pruning with their memory stalls. "
-    "A tape holds no biases, no normalisation and no host operators."
+    "The figure holds the recorded matrix products, weight update and pruning with their memory stalls. A tape holds "
+    "no host operators (normalisation, activation, softmax, pooling, loss)."
 )
 
 
@@ -83,11 +83,11 @@ def batch(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the step and the dense step."""
-    from nmsat.dataflow.network.readers.tape import SUFFIX
     from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
+    from nmsat.dataflow.network.readers.tape import SUFFIX
+    from nmsat.sim.work.ablation import ablations
     from nmsat.sim.api import simulate
     from nmsat.sim.results.energy import step_energy
-    from nmsat.sim.work.ablation import ablations
 
     taped = Path(options.model).suffix == SUFFIX
     step, dense, masks = _tape_steps(options) if taped else _steps(options)
@@ -118,6 +118,7 @@ def run(options: argparse.Namespace) -> Answer:
         "layers": result.table(),
         "layer_stages": _layer_stages(result),
         "host_kinds": _host_kinds(step),
+        "left_out": [{"name": x.name, "kind": x.kind, "calls": x.calls} for x in step.left_out],
         "ablation": [_ablation_row(row) for row in rows],
     }
     _write(options, result)
@@ -302,8 +303,15 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
             *_host_lines(values["host_kinds"]),
             f"energy        {energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J (modelled, not measured)",
             TAPE_NOTE if values["method"] == "tape" else HOST_NOTE,
+            *(f"left out      {_left_out(item)}" for item in values["left_out"]),
         ]
     )
+
+
+def _left_out(item: dict[str, Any]) -> str:
+    """Return what a recording left out, for a line of text."""
+    calls = f", {item['calls']} calls" if item["calls"] else ""
+    return f"{item['name']} ({item['kind']}{calls}): in neither of the two steps"
 
 
 def _host_lines(kinds: dict[str, dict[str, int]]) -> list[str]:

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from nmsat.algorithms.core.arithmetic import FloatArithmetic
-from nmsat.algorithms.core.nm import mask
-from nmsat.algorithms.core.tape import Pattern, Stage, Tape
-from nmsat.algorithms.core.tape_file import read_tape
 from nmsat.algorithms.layers.attention import Attention
 from nmsat.algorithms.layers.base import Context, Layer, prepare
 from nmsat.algorithms.layers.loss import softmax_cross_entropy
+from nmsat.algorithms.methods import METHODS, make_method
+from nmsat.algorithms.methods import gradients as reference
+from nmsat.algorithms.core.nm import mask
 from nmsat.algorithms.layers.norm import BatchNorm, LayerNorm
+from nmsat.algorithms.training.optim import Adam, Sgd
 from nmsat.algorithms.layers.parameter import Parameter
 from nmsat.algorithms.layers.pointwise import Gelu
 from nmsat.algorithms.layers.pooling import GlobalAveragePool, MaxPool2d
 from nmsat.algorithms.layers.products import Conv2d, Linear
-from nmsat.algorithms.methods import METHODS, make_method
-from nmsat.algorithms.methods import gradients as reference
-from nmsat.algorithms.training.optim import Adam, Sgd
+from nmsat.algorithms.core.tape import Pattern, Stage, Tape
+from nmsat.algorithms.core.tape_file import read_tape
 
 torch = pytest.importorskip("torch")
 

@@ -1,1 +1,0 @@
-"""Training runs: data, recipes, optimizers, results."""

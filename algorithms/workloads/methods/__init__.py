@@ -1,1 +1,0 @@
-"""The published methods, a module each."""

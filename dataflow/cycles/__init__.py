@@ -1,1 +1,0 @@
-"""Closed forms of time: how long the array and the memory take."""

@@ -1,1 +1,0 @@
-"""How one product meets the array: tiles, mapping, cover of a mask, places of its operands."""

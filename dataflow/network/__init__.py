@@ -1,1 +1,0 @@
-"""What a network multiplies in a training step; no machine in it."""

@@ -1,1 +1,0 @@
-"""The array engine: elements, edges, head and tail, capture of results."""

@@ -1,1 +1,0 @@
-"""Registers of the host, fetch and check of instructions, queues and semaphores."""

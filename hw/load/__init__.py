@@ -1,1 +1,0 @@
-"""The loader: STAGE, LOAD_ACT and LOAD_WGT, from memory to the buffers of the array."""

@@ -1,1 +1,0 @@
-"""The AXI4 master: channels, read and write port."""

@@ -1,1 +1,0 @@
-"""All Verilog of a configuration, and what it costs."""

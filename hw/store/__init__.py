@@ -1,1 +1,0 @@
-"""The store engine: captured results through the epilogue into memory."""

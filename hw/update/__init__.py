@@ -1,1 +1,0 @@
-"""The update engine: momentum SGD and both pruned copies in one pass."""

@@ -1,1 +1,0 @@
-"""The array, register by register, and its fast gear."""

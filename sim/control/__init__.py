@@ -1,1 +1,0 @@
-"""Fetch, queues and semaphores, cycle by cycle."""

@@ -1,1 +1,0 @@
-"""External memory and the memory ports, cycle by cycle."""

@@ -1,1 +1,0 @@
-"""Results that open, and modelled energy."""

@@ -1,1 +1,0 @@
-"""The store engine, cycle by cycle."""

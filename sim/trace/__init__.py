@@ -1,1 +1,0 @@
-"""Register traces of the array."""

@@ -1,1 +1,0 @@
-"""The update engine: exact values and exact cycles."""

@@ -1,1 +1,0 @@
-"""Whole pieces of work on the simulator: workloads, training, ablations, timelines."""

@@ -1,1 +1,0 @@
-"""What drives a design under test: lock step, memory, registers, a host."""

@@ -1,1 +1,0 @@
-"""Building and running benches; knows nothing of SAT."""

@@ -1,1 +1,0 @@
-"""Benches of the update engine."""
