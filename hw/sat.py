@@ -10,17 +10,17 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.registers import QUEUE_NAMES, WAIT_CAUSES
-from nmsat.hw.memory.axi import LOG2_BEAT, ReadChannels, WriteChannels
-from nmsat.hw.control.axi_lite import LiteChannels
 from nmsat.hw.array.compute import Compute
+from nmsat.hw.control.axi_lite import LiteChannels
 from nmsat.hw.control.host import Control
-from nmsat.hw.load.loader import Loader
-from nmsat.hw.memory.read_port import ReadPort
 from nmsat.hw.control.sequencer import READERS, WRITERS, Sequencer
+from nmsat.hw.load.loader import Loader
+from nmsat.hw.memory.axi import LOG2_BEAT, ReadChannels, WriteChannels
+from nmsat.hw.memory.read_port import ReadPort
+from nmsat.hw.memory.write_port import WritePort
+from nmsat.hw.parts.verilog import place
 from nmsat.hw.store.store import Store
 from nmsat.hw.update.update import Vector
-from nmsat.hw.parts.verilog import place
-from nmsat.hw.memory.write_port import WritePort
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,8 +45,9 @@ class Sat(wiring.Component):
 
     Parameters: config; ValueError unless it can be a machine (`dataflow.contract.legal.check_machine`).
     Members: m_axi_*: AXI4 master, 512 bits, bursts of at most 16 beats within 4 KiB, one ID; s_axi_control_*: registers
-    (dataflow/contract/registers.py); interrupt: high while `done` stands and is enabled. Ports `clk` and `rst` (synchronous).
-    Timing: docs/machine.md; `sim.sat` predicts every cycle. All but the registers is held in reset between runs.
+    (dataflow/contract/registers.py); interrupt: high while `done` stands and is enabled. Ports `clk` and `rst`
+    (synchronous). Timing: docs/machine.md; `sim.sat` predicts every cycle. All but the registers is held in reset
+    between runs.
     """
 
     m_axi_rready: Signal

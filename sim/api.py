@@ -21,9 +21,9 @@ from nmsat.algorithms.core.numeric import to_half
 from nmsat.algorithms.core.tape import Pattern, Product, Stage, Tape
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.models import load_model
+from nmsat.dataflow.network.step import HostOp, Step, training_products
 from nmsat.dataflow.schedule.plan import ALL_ON, Switches
 from nmsat.dataflow.schedule.program import Program
-from nmsat.dataflow.network.step import HostOp, Step, training_products
 from nmsat.sim.results.result import HostTotals, Result
 from nmsat.sim.schedule.step import StepResult, simulate_program, simulate_step
 from nmsat.sim.work.tape import product_values, run_lowered, run_products, run_tape
@@ -136,7 +136,8 @@ def training_step(
     batch: int | None = None,
     first_and_last_dense: bool = True,
 ) -> Step:
-    """Return one training step of a network: a name, an ONNX file or a SCALE-Sim table (`dataflow.network.models.load_model`).
+    """Return one training step of a network: a name, an ONNX file or a SCALE-Sim table
+    (`dataflow.network.models.load_model`).
 
     method: dense, srste, sdgp, sdwp, bdwp or bdwp+mvue; pattern: N:M of what it prunes; batch: None for 512 or that of
     the file. Raises ValueError for what is unknown or does not fit, FileNotFoundError for a missing file.

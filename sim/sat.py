@@ -13,15 +13,15 @@ from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.registers import COUNTERS, PAGE_BYTES, QUEUE_NAMES, WAIT_CAUSES, Launch, Region
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim.array.compute import Compute
-from nmsat.sim.values import State, execute
+from nmsat.sim.control.sequencer import Sequencer
 from nmsat.sim.load.loader import Loader
 from nmsat.sim.memory.channel import Channel
 from nmsat.sim.memory.read_port import ReadPort
-from nmsat.sim.control.sequencer import Sequencer
-from nmsat.sim.store.store import Store
-from nmsat.sim.work.training import ProgramRun
-from nmsat.sim.update.update import Vector
 from nmsat.sim.memory.write_port import WritePort
+from nmsat.sim.store.store import Store
+from nmsat.sim.update.update import Vector
+from nmsat.sim.values import State, execute
+from nmsat.sim.work.training import ProgramRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
-    from nmsat.dataflow.program.tensors import Image, Place
     from nmsat.dataflow.cycles.memory import MemoryTiming
+    from nmsat.dataflow.program.tensors import Image, Place
 
 LIMIT: Final = 1 << 32
 """Cycles after which a run of the model is given up."""
@@ -40,7 +40,8 @@ LIMIT: Final = 1 << 32
 
 @dataclass(frozen=True)
 class Report:
-    """How a run ended. counters: by the names of `dataflow.contract.registers.COUNTERS`; error_index: instruction at fault."""
+    """How a run ended. counters: by the names of `dataflow.contract.registers.COUNTERS`; error_index: instruction at
+    fault."""
 
     counters: dict[str, int]
     error: ErrorCode

@@ -15,20 +15,20 @@ from nmsat.algorithms.core.numeric import canonical, to_half
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.mapping.tiling import Tiling, legal_mappings
-from nmsat.hw.store.epilogue import Epilogue
 from nmsat.hw.fp.convert import F16ToF32, F32ToF16
 from nmsat.hw.fp.f32 import F32Add, F32Multiply
+from nmsat.hw.parts.verilog import emit
+from nmsat.hw.store.epilogue import Epilogue
 from nmsat.hw.update.pregen import Pregen
 from nmsat.hw.update.sore import Sore
-from nmsat.hw.parts.verilog import emit
 from nmsat.hw.update.wuve import Wuve
-from nmsat.tb.fp import mac_vectors
+from nmsat.tb.array.products import Job, bench_config, verify_products
 from nmsat.tb.drive.bank import check
-from nmsat.tb.run.errors import SimulationError
+from nmsat.tb.fp import mac_vectors
 from nmsat.tb.fp.f32_vectors import SPECIAL, add_pairs, half_boundaries, multiply_pairs, numpy_add, numpy_multiply
 from nmsat.tb.fp.mac_lanes import Mac
+from nmsat.tb.run.errors import SimulationError
 from nmsat.tb.run.runner import build, run
-from nmsat.tb.array.products import Job, bench_config, verify_products
 
 if TYPE_CHECKING:
     from collections.abc import Callable

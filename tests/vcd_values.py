@@ -1,7 +1,7 @@
 """Reads a VCD file back: the value of every signal in every clock cycle.
 
-The reader of pyvcd refuses what Verilator writes (`$rootio`, `$1`), hence this one; `tests/trace/test_trace.py` holds the
-two against each other.
+The reader of pyvcd refuses what Verilator writes (`$rootio`, `$1`), hence this one; `tests/trace/test_trace.py` holds
+the two against each other.
 """
 
 from __future__ import annotations

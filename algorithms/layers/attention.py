@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.layers.base import Layer, add
 from nmsat.algorithms.layers.parameter import Parameter
 from nmsat.algorithms.layers.products import Linear
-from nmsat.algorithms.core.tape import Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

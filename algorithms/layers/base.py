@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.arithmetic import CONTRACT, Arithmetic, Operand
-from nmsat.algorithms.methods import Method
 from nmsat.algorithms.core.tape import ConvShape, HostWork, Product, Stage, Tape
+from nmsat.algorithms.methods import Method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

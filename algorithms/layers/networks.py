@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.layers.attention import Attention, Embedding, Positions
-from nmsat.algorithms.training.data import PLACES
 from nmsat.algorithms.layers.base import Layer, Residual, Sequential
 from nmsat.algorithms.layers.norm import BatchNorm, LayerNorm
 from nmsat.algorithms.layers.pointwise import Gelu, ReLU
 from nmsat.algorithms.layers.pooling import Flatten, GlobalAveragePool, MaxPool2d
 from nmsat.algorithms.layers.products import Conv2d, Linear
+from nmsat.algorithms.training.data import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.layers.base import Layer
 from nmsat.algorithms.layers.parameter import Parameter
-from nmsat.algorithms.core.tape import Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

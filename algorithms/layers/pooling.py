@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.layers.base import Layer
 from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.layers.base import Layer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

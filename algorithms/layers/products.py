@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.layers.base import Layer
-from nmsat.algorithms.layers.parameter import Parameter, Weight
 from nmsat.algorithms.core.tape import ConvShape, Stage
 from nmsat.algorithms.core.windows import (
     backward_matrix,
@@ -18,6 +16,8 @@ from nmsat.algorithms.core.windows import (
     output_size,
     windows,
 )
+from nmsat.algorithms.layers.base import Layer
+from nmsat.algorithms.layers.parameter import Parameter, Weight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.layers.parameter import Weight
     from nmsat.algorithms.core.tape import Pattern, Stage
+    from nmsat.algorithms.layers.parameter import Weight
 
 
 @dataclass(frozen=True, eq=False)

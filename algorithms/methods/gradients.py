@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.methods.base import Masks, Method
 from nmsat.algorithms.core.nm import mask
 from nmsat.algorithms.core.numeric import compared
 from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.methods.base import Masks, Method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.layers.parameter import Weight
     from nmsat.algorithms.core.tape import Pattern
+    from nmsat.algorithms.layers.parameter import Weight
 
 
 class Sdgp(Method):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nmsat.algorithms.methods.base import Masks, Method
 from nmsat.algorithms.core.nm import mask, mask_master
 from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.methods.base import Masks, Method
 
 if TYPE_CHECKING:
-    from nmsat.algorithms.layers.parameter import Weight
     from nmsat.algorithms.core.tape import Pattern
+    from nmsat.algorithms.layers.parameter import Weight
 
 
 class WeightMagnitude(Method):

@@ -116,8 +116,8 @@ def training_products(samples: int = 1024, seed: int = 0) -> list[ChainError]:
     For each convolution, 64 elements of dW are drawn; operands are the binary32 tensors of the step, scaled by 2^10 and
     rounded to binary16 as the contract would.
     """
-    from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.core.tape import Stage, Tape
+    from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.training.train import Trainer
 
     config = TrainConfig(network="resnet9", arithmetic="fast", method="dense", batch=samples, epochs=1, seed=seed)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.arithmetic import arithmetic
-from nmsat.algorithms.methods import make_method
-from nmsat.algorithms.layers.networks import NETWORKS
-from nmsat.algorithms.training.optim import MAX_SHIFT
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.layers.networks import NETWORKS
+from nmsat.algorithms.methods import make_method
+from nmsat.algorithms.training.optim import MAX_SHIFT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nmsat.algorithms.training.config import DEMO, TrainConfig, field_kind, parse_fields
-from nmsat.algorithms.methods import METHODS
 from nmsat.algorithms.layers.networks import NETWORKS
+from nmsat.algorithms.methods import METHODS
+from nmsat.algorithms.training.config import DEMO, TrainConfig, field_kind, parse_fields
 
 RECIPES: Final[dict[str, TrainConfig]] = {
     "resnet9": TrainConfig(network="resnet9", arithmetic="fast", epochs=6),

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.methods import METHODS
+from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.recipes import PAPER_NETWORKS, RATES, recipe, run_name, variant
 from nmsat.algorithms.training.results import read_lines, run_logged
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from nmsat.algorithms.core.arithmetic import arithmetic
 from nmsat.algorithms.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from nmsat.algorithms.training.config import DEMO, TrainConfig
-from nmsat.algorithms.training.data import Dataset, load_dataset
+from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.layers.base import Context, Layer, prepare
 from nmsat.algorithms.layers.loss import softmax_cross_entropy
-from nmsat.algorithms.methods import Method
 from nmsat.algorithms.layers.networks import NETWORKS, make_network
+from nmsat.algorithms.methods import Method
+from nmsat.algorithms.training.config import DEMO, TrainConfig
+from nmsat.algorithms.training.data import Dataset, load_dataset
 from nmsat.algorithms.training.optim import Adam, LossScale, Optimizer, Sgd
 from nmsat.algorithms.training.stability import MaskWatch
-from nmsat.algorithms.core.tape import Tape
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.timing import drain_cycles, last_column, last_result_os, last_result_ws, load_cycles, seed_cycles
+from nmsat.dataflow.contract.timing import (
+    drain_cycles,
+    last_column,
+    last_result_os,
+    last_result_ws,
+    load_cycles,
+    seed_cycles,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +96,8 @@ def _ws_duration(tiling: Tiling) -> Duration:
 def result_cycles(tiling: Tiling) -> np.ndarray:
     """Return int[results]: when each result leaves column 0, counted from the start of the first window (cycle 0).
 
-    Results stand in the order in which they leave (`dataflow.mapping.place.place_results`). Column c is later by c and its
-    slices. The last result of the last column leaves at `product_duration(tiling).total - 1`.
+    Results stand in the order in which they leave (`dataflow.mapping.place.place_results`). Column c is later by c and
+    its slices. The last result of the last column leaves at `product_duration(tiling).total - 1`.
     """
     config, slots = tiling.config, tiling.mapping.slots
     burst = np.arange(INTERLEAVE) - (INTERLEAVE - 1) - last_column(config)

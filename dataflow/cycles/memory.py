@@ -1,4 +1,5 @@
-"""How long external memory takes for a list of bursts: the closed form of the model in `sim.memory.channel` (docs/memory.md).
+"""How long external memory takes for a list of bursts: the closed form of the model in `sim.memory.channel`
+(docs/memory.md).
 
 A channel holds up to `outstanding` bursts. The first data of a burst come `latency` cycles after its request, bursts
 are served in order, and a burst of b beats holds its channel for max(b, b beats / bandwidth) cycles, rounded up:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
+from nmsat.dataflow.contract.timing import drain_cycles
 from nmsat.dataflow.cycles.array import product_duration
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
-from nmsat.dataflow.contract.timing import drain_cycles
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern

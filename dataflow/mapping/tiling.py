@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.config import GROUP_SIZES, INTERLEAVE
-from nmsat.dataflow.cycles.array import product_duration
-from nmsat.dataflow.contract.timing import window_cycles
 from nmsat.dataflow.contract.fields import TileCommand
+from nmsat.dataflow.contract.timing import window_cycles
+from nmsat.dataflow.cycles.array import product_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

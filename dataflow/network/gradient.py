@@ -3,8 +3,8 @@
 Forward, per axis: y[o] takes x[o s + t d - p] w[t] for every tap t. Hence x[i] receives dY[o] w[t] for the taps with
 o = (i + p - t d) / s whole and inside dY. The usual im2col over a dY spread out by s multiplies mostly zeros when
 s > 1. Instead all positions i of one phase (i mod s) go together: they use the same taps and read dY with step 1
-(`algorithms.core.windows.backward_taps`). A stride of s x s gives up to s * s products, each dense, and together they make
-as many multiply-adds as the forward pass. Phases without taps have gradient zero and no product.
+(`algorithms.core.windows.backward_taps`). A stride of s x s gives up to s * s products, each dense, and together they
+make as many multiply-adds as the forward pass. Phases without taps have gradient zero and no product.
 
 A convolution with little padding has positions at the border that few taps reach; the dense product would meet mostly
 padding there. Where that adds more than 1/8 to the work of an axis, the border is split off by the taps that reach it,

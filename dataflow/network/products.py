@@ -7,7 +7,8 @@ Per weight layer, with K = taps * C_in (C_in innermost) and R = B * Ho * Wo (pap
         dX^T[C_in, P]  = W'^T window(dY)^T                                 dY pruned along C_out  (sdgp)
     WU  dW[K, C_out]   = im2col(X)^T[K, R] dY[R, C_out]                    dY pruned along R      (+mvue)
 
-BP of a convolution is split into dense parts of P positions each (`dataflow.network.gradient`), so that strides waste nothing.
+BP of a convolution is split into dense parts of P positions each (`dataflow.network.gradient`), so that strides waste
+nothing.
 
 Tails. A pattern N:M is used where the reduction has at least one full group (K >= M, C_out >= M, R >= M), else the
 product is dense. Groups run through K in FF and through R in WU; a last group of t < M elements keeps min(N, t). In BP
@@ -20,13 +21,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Product, Stage
-from nmsat.dataflow.network.layers import ConvLayer
 from nmsat.dataflow.network.gradient import gradient_parts
+from nmsat.dataflow.network.layers import ConvLayer
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
-    from nmsat.dataflow.network.layers import MatMulLayer, WeightLayer
     from nmsat.dataflow.network.gradient import GradientPart
+    from nmsat.dataflow.network.layers import MatMulLayer, WeightLayer
     from nmsat.dataflow.network.readers.masks import LayerMask
 
 

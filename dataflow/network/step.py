@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import LeftOut, Pattern, Product, Stage
 from nmsat.dataflow.network import products as of
-from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.gradient import gradient_parts
+from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, LinearLayer, MatMulLayer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,10 +10,10 @@ from nmsat.dataflow.program.sources import Part, RowTile
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.mapping.tiling import Mapping
     from nmsat.dataflow.program.sources import Fields, Load
     from nmsat.dataflow.program.tensors import Place, Rows
     from nmsat.dataflow.program.windows import Tap, Window
-    from nmsat.dataflow.mapping.tiling import Mapping
 
 _OFFSETS = (1 << OFFSET_BITS) - 1
 

@@ -1,6 +1,7 @@
 """Machine programs as text and as plain values, and back (docs/machine.md).
 
-A line of a listing is an opcode and its fields that are not 0, by their names in `dataflow.contract.isa`; `;` starts a comment:
+A line of a listing is an opcode and its fields that are not 0, by their names in `dataflow.contract.isa`; `;` starts a
+comment:
 
     load_wgt wait=[3] signal=[0] log2_a=1 base=0 blocks=2 ...  ; conv2.ff
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Opcode, Side
+from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
 from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.sources import Part
-from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from nmsat.dataflow.contract.isa import Opcode
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.program.tensors import Place
     from nmsat.dataflow.mapping.tiling import Mapping
+    from nmsat.dataflow.program.tensors import Place
 
 Fields = dict[str, int]
 """Fields of an instruction; `base` of a load counts from the start of the block that is loaded."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage, Tape
+from nmsat.algorithms.core.windows import backward_taps, output_size
 from nmsat.algorithms.layers.base import Sequential
-from nmsat.algorithms.methods import WeightMagnitude
 from nmsat.algorithms.layers.pointwise import ReLU
 from nmsat.algorithms.layers.pooling import Flatten
 from nmsat.algorithms.layers.products import Conv2d, Linear
-from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage, Tape
-from nmsat.algorithms.core.windows import backward_taps, output_size
+from nmsat.algorithms.methods import WeightMagnitude
 from nmsat.dataflow.contract.isa import HALVES, Opcode, Side
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code

@@ -2,8 +2,8 @@
 
 A product is cut into parts, each a dense or N:M matrix product of its own. Every result of the product that is wanted
 comes from exactly one part, which walks its whole chain, so cutting changes no bit (docs/arithmetic.md). Cycles are
-those of the array with operands on chip; parts with one pattern follow each other in one chain (`dataflow.mapping.chain`), a
-product begins and ends with an empty array. A sparse product may run as a dense
+those of the array with operands on chip; parts with one pattern follow each other in one chain
+(`dataflow.mapping.chain`), a product begins and ends with an empty array. A sparse product may run as a dense
 one with fillers in place of what is absent: a wide group allows fewer mappings, which can cost more than it saves.
 """
 

@@ -10,9 +10,9 @@ from nmsat.dataflow.program.sources import Part
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.mapping.tiling import Mapping
     from nmsat.dataflow.program.sources import Fields
     from nmsat.dataflow.program.tensors import Place, Rows, Weights
-    from nmsat.dataflow.mapping.tiling import Mapping
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The program of a recorded workload: its lowered parts with their memory traffic, as `dataflow.schedule.program` runs them.
+"""The program of a recorded workload: its lowered parts with their memory traffic, as `dataflow.schedule.program` runs
+them.
 
 Every part is a product of its own and reads its operands itself: levels of a cover read the activations again, blocks
 and experts read only what they use. Where that takes longer than the whole product, the whole product runs. Learnt

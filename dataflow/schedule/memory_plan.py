@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Stage
+from nmsat.dataflow.cycles.memory import BEAT_BYTES
 from nmsat.dataflow.schedule.plan import layer_of
 from nmsat.dataflow.schedule.traffic import PAIR_BITS, STAGING_BYTES, WORD, packed_bytes
-from nmsat.dataflow.cycles.memory import BEAT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

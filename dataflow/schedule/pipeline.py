@@ -12,15 +12,22 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from nmsat.dataflow.cycles.memory import Bursts, burst_shape, busy_cycles, memory_timing, transfer_bound, transfer_cycles
+from nmsat.dataflow.cycles.memory import (
+    Bursts,
+    burst_shape,
+    busy_cycles,
+    memory_timing,
+    transfer_bound,
+    transfer_cycles,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nmsat.dataflow.cycles.array import Duration
+    from nmsat.dataflow.cycles.memory import MemoryTiming, Stream
     from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.dataflow.schedule.traffic import Order, Traffic
-    from nmsat.dataflow.cycles.memory import MemoryTiming, Stream
 
 
 class Share(NamedTuple):

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import AGAIN, Product, Stage
-from nmsat.dataflow.schedule.pipeline import Piped, piped_cycles
-from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
 from nmsat.dataflow.contract.timing import drain_cycles, window_cycles
+from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
+from nmsat.dataflow.schedule.pipeline import Piped, piped_cycles
 from nmsat.dataflow.schedule.traffic import Operands, Order
 
 if TYPE_CHECKING:

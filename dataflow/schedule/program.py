@@ -1,7 +1,7 @@
 """The program of a training step: what the scheduler decided, as instructions, as 128-bit words, as text and as JSON.
 
-One instruction per product; the loops over tiles are part of it. Layouts stand in `dataflow.contract.fields`. The simulator runs
-`Program` and needs nothing else, so a program that was written out and read back takes the same cycles.
+One instruction per product; the loops over tiles are part of it. Layouts stand in `dataflow.contract.fields`. The
+simulator runs `Program` and needs nothing else, so a program that was written out and read back takes the same cycles.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from nmsat.algorithms.core.tape import Stage
-from nmsat.dataflow.schedule.pipeline import Piped
-from nmsat.dataflow.mapping.tiling import Mapping, Tiling
-from nmsat.dataflow.schedule.traffic import Order, Traffic
-from nmsat.dataflow.cycles.memory import Stream
 from nmsat.dataflow.contract.fields import INSTRUCTION_BITS, INSTRUCTIONS, OPCODES
+from nmsat.dataflow.cycles.memory import Stream
+from nmsat.dataflow.mapping.tiling import Mapping, Tiling
+from nmsat.dataflow.schedule.pipeline import Piped
+from nmsat.dataflow.schedule.traffic import Order, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.network.step import Prune, Step, Update
     from nmsat.dataflow.schedule.plan import Switches
     from nmsat.dataflow.schedule.program import Instruction
-    from nmsat.dataflow.network.step import Prune, Step, Update
 
 STATE_BYTES = 18
 """Bytes that the update moves per weight beside the copies: weight and momentum, binary32, in and out; gradient in."""

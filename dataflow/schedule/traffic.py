@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.core.windows import output_size
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.network.gradient import GradientPart
 from nmsat.dataflow.cycles.memory import BEAT_BYTES, Stream
+from nmsat.dataflow.network.gradient import GradientPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,13 +9,13 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.fields import TILE
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, Opcode
 from nmsat.dataflow.contract.timing import COMMANDS_IN_FLIGHT, last_column
-from nmsat.dataflow.contract.fields import TILE
 from nmsat.hw.array.head import command_layout
-from nmsat.hw.parts.links import pair_layout
-from nmsat.hw.parts.clients import WorkPort
 from nmsat.hw.array.stce import Stce
+from nmsat.hw.parts.clients import WorkPort
+from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ class CaptureBuffer(wiring.Component):
 class Compute(wiring.Component):
     """The array with its commands and capture buffers.
 
-    Members: work: instructions COMPUTE; act_load_*, wgt_load_*: write ports of the operand buffers (`hw.array.stce.Stce`);
-    read_en, read_addr, read_data: one place of all capture buffers, column 0 at bit 0; cause: why no window starts
-    (`hw.array.head.Wait`); token_valid, token_compute: a window starts, it computes; steps: multiply-adds that each element
-    does in the window that starts in this cycle.
+    Members: work: instructions COMPUTE; act_load_*, wgt_load_*: write ports of the operand buffers
+    (`hw.array.stce.Stce`); read_en, read_addr, read_data: one place of all capture buffers, column 0 at bit 0; cause:
+    why no window starts (`hw.array.head.Wait`); token_valid, token_compute: a window starts, it computes; steps:
+    multiply-adds that each element does in the window that starts in this cycle.
     Timing: an instruction stands before the array one cycle after its start; commands follow one another as in
     docs/array.md. A result at the output of a column is in its buffer in the next cycle; `done` rises one cycle after
     the last result of the last column stood at its output, kept ones alike. Read data come one cycle after the address.

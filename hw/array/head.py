@@ -9,8 +9,8 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.timing import SEED_DELAY, SEED_GAP, flush_cycles_os, flush_cycles_ws
 from nmsat.dataflow.contract.fields import TILE
+from nmsat.dataflow.contract.timing import SEED_DELAY, SEED_GAP, flush_cycles_os, flush_cycles_ws
 from nmsat.hw.parts.links import seed_layout, token_layout, weight_control_layout
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def command_layout() -> data.StructLayout:
 class Head(wiring.Component):
     """Sequence tile commands.
 
-    Members: commands: stream of tile commands (layout `dataflow.contract.fields.TILE`); token: window for row 0; weight, seed:
-    requests to column 0; begins, begin_count, begin_keep: a command starts, for the tail; tail_ready: the tail can take
-    one; cause: why no window started in this cycle; idle: no command in progress.
+    Members: commands: stream of tile commands (layout `dataflow.contract.fields.TILE`); token: window for row 0;
+    weight, seed: requests to column 0; begins, begin_count, begin_keep: a command starts, for the tail; tail_ready: the
+    tail can take one; cause: why no window started in this cycle; idle: no command in progress.
     Timing: a window starts at most once every W cycles (docs/array.md). All outputs but `commands.ready`, `cause` and
     `idle` are registered.
     """

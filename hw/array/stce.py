@@ -11,10 +11,10 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.array.column_port import ColumnPort
 from nmsat.hw.array.head import Head, command_layout
-from nmsat.hw.parts.links import pair_layout, sum_layout, token_layout, weight_layout
 from nmsat.hw.array.row_port import RowPort
 from nmsat.hw.array.tail import Tail
 from nmsat.hw.array.uspe import Uspe
+from nmsat.hw.parts.links import pair_layout, sum_layout, token_layout, weight_layout
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ class Uspe(wiring.Component):
     """One multiply-accumulate per cycle for 8 interleaved outputs, output or weight stationary, dense or N:M.
 
     Members: act_i/o: widened activations, one per lane, rightwards; ctl_i/o: control of the row, rightwards; wgt_i/o:
-    widened weights, downwards; sum_i/o: seeds and results, downwards. Layouts: `hw.parts.links`; inputs are the registers of
-    the neighbours, outputs are registers.
+    widened weights, downwards; sum_i/o: seeds and results, downwards. Layouts: `hw.parts.links`; inputs are the
+    registers of the neighbours, outputs are registers.
     Timing: docs/array.md, section "Element"; one step per cycle. Reset clears valid bits only; memories keep what they
     hold, and reading in the cycle of a write to the same address gives the old value.
     Numerics: docs/arithmetic.md, `hw.fp.product`, `hw.fp.accumulate`.

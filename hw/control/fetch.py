@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, OFFSET_BITS, ErrorCode, Opcode
 from nmsat.dataflow.contract.legal import products, rules
 from nmsat.hw.memory.axi import Queue
-from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.clients import INDEX_BITS, ReadClient
+from nmsat.hw.parts.fields import fields_of
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

@@ -1,4 +1,5 @@
-"""Control: registers of the host, start and safe stop of a run, counters, interrupt (dataflow/contract/registers.py)."""
+"""Control: registers of the host, start and safe stop of a run, counters, interrupt
+(dataflow/contract/registers.py)."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, ErrorCode
 from nmsat.dataflow.contract.registers import COUNTER_BITS, COUNTERS, REGISTERS, Access, configuration
-from nmsat.hw.memory.axi import regions_layout
 from nmsat.hw.control.axi_lite import LiteChannels, LiteSlave
-from nmsat.hw.parts.clients import INDEX_BITS
 from nmsat.hw.control.sequencer import failure_layout
+from nmsat.hw.memory.axi import regions_layout
+from nmsat.hw.parts.clients import INDEX_BITS
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

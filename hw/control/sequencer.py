@@ -9,11 +9,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, OFFSET_BITS, QUEUE_OF, SEMAPHORES, ErrorCode, Opcode, Queue
-from nmsat.hw.memory import axi
 from nmsat.hw.control.fetch import Fetch
-from nmsat.hw.parts.fields import fields_of
-from nmsat.hw.parts.clients import INDEX_BITS, ReadClient, WorkPort
 from nmsat.hw.control.semaphores import Semaphores
+from nmsat.hw.memory import axi
+from nmsat.hw.parts.clients import INDEX_BITS, ReadClient, WorkPort
+from nmsat.hw.parts.fields import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,8 +137,8 @@ class Sequencer(wiring.Component):
     """Fetch, checks, queues, semaphores, and the errors of a run.
 
     Members: run: a run is on (reset in front of each run); region, at, count: the program; read: fetch; work: engines
-    in order of `dataflow.contract.isa.Queue`; read_error, write_error: of the ports; finished: END has been reached and all
-    engines are done; failure: the run fails in this cycle; instructions, busy, blocked: for the counters.
+    in order of `dataflow.contract.isa.Queue`; read_error, write_error: of the ports; finished: END has been reached and
+    all engines are done; failure: the run fails in this cycle; instructions, busy, blocked: for the counters.
     Timing: an instruction needs 3 cycles of check; one instruction starts per cycle, the first queue first.
     """
 

@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.links import activation_layout, weight_layout
+from nmsat.hw.parts.steps import named
 
 
 def product_layout() -> data.StructLayout:

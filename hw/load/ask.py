@@ -10,9 +10,9 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, OFFSET_BITS, ActMode, Opcode
 from nmsat.dataflow.contract.timing import LOAD_BURST, LOAD_CHUNK
+from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
-from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.walk import Walk, walk_fields
 
 if TYPE_CHECKING:

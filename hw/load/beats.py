@@ -10,9 +10,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, ActMode, Opcode
+from nmsat.hw.load.ask import beat_layout
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
-from nmsat.hw.load.ask import beat_layout
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

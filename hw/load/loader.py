@@ -12,15 +12,15 @@ from amaranth.lib.wiring import In, Out
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, ActMode, Opcode
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.timing import LOAD_AHEAD, LOAD_PLACES
-from nmsat.hw.parts.fields import fields_of
-from nmsat.hw.parts.steps import named
-from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.load.ask import LoadAsk, place_layout
 from nmsat.hw.load.beats import LoadBeats
 from nmsat.hw.load.rows import LoadSets
 from nmsat.hw.load.stage import LoadStage
 from nmsat.hw.load.weights import LoadWgt
 from nmsat.hw.parts.clients import ReadClient, WorkPort
+from nmsat.hw.parts.fields import fields_of
+from nmsat.hw.parts.links import pair_layout
+from nmsat.hw.parts.steps import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,8 @@ class Loader(wiring.Component):
     wgt_load_data: write ports of the array's buffers, as the inputs of `hw.array.stce.Stce`.
     Timing: requests of an instruction may leave while the previous one is being written; `start.ready` is high when all
     requests of the last one are gathered and its writes have begun. Beats wait in a queue of `LOAD_PLACES` places,
-    reserved when they are asked for. `sim.load.loader` predicts every cycle. `done` is one cycle after the last write on the
-    ports. Raises ValueError for an array that cannot be part of a machine.
+    reserved when they are asked for. `sim.load.loader` predicts every cycle. `done` is one cycle after the last write
+    on the ports. Raises ValueError for an array that cannot be part of a machine.
     """
 
     work: Any

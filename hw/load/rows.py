@@ -11,9 +11,9 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, Opcode
 from nmsat.dataflow.contract.timing import LOAD_CHUNK
+from nmsat.hw.load.ask import CHUNK_BITS, beat_layout
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
-from nmsat.hw.load.ask import CHUNK_BITS, beat_layout
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

@@ -10,10 +10,10 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, LANES, Opcode
-from nmsat.hw.parts.fields import fields_of
-from nmsat.hw.parts.steps import named
-from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.load.ask import beat_layout
+from nmsat.hw.parts.fields import fields_of
+from nmsat.hw.parts.links import pair_layout
+from nmsat.hw.parts.steps import named
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

@@ -162,4 +162,4 @@ def _resources(source: dict[str, int], mapped: dict[str, int]) -> Resources:
 
 def _build_root() -> Path:
     chosen = os.environ.get(BUILD_DIR_VARIABLE)
-    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parent.parent / "build"
+    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parent.parent.parent / "build"

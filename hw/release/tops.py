@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.hw.array.column_port import ColumnPort
-from nmsat.hw.store.epilogue import Epilogue, EpilogueLane
-from nmsat.hw.fp.f32 import F32Add, F32Multiply
 from nmsat.hw.array.head import Head
-from nmsat.hw.update.pregen import Pregen
 from nmsat.hw.array.row_port import RowPort
-from nmsat.hw.sat import Sat
-from nmsat.hw.update.sore import Sore, SoreLane
 from nmsat.hw.array.stce import Stce
 from nmsat.hw.array.tail import Tail
 from nmsat.hw.array.uspe import Uspe
+from nmsat.hw.fp.f32 import F32Add, F32Multiply
 from nmsat.hw.parts.verilog import emit
+from nmsat.hw.sat import Sat
+from nmsat.hw.store.epilogue import Epilogue, EpilogueLane
+from nmsat.hw.update.pregen import Pregen
+from nmsat.hw.update.sore import Sore, SoreLane
 from nmsat.hw.update.wuve import WuveLane
 
 if TYPE_CHECKING:

@@ -1,4 +1,5 @@
-"""What each feature of the element costs, against the element without it (`python -m nmsat.hw.release.uspe_costs` prints a table).
+"""What each feature of the element costs, against the element without it (`python -m nmsat.hw.release.uspe_costs`
+prints a table).
 
 Mapping is heuristic: differences below some ten tables say "next to nothing", whatever their sign.
 """
@@ -12,9 +13,9 @@ from amaranth.hdl import Const, Module
 from amaranth.lib import data, wiring
 
 from nmsat.dataflow.contract.config import MAX_ADDER_STAGES, preset
-from nmsat.hw.release.synth import Resources, synthesise
 from nmsat.hw.array.uspe import Uspe
 from nmsat.hw.parts.verilog import emit
+from nmsat.hw.release.synth import Resources, synthesise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES
-from nmsat.hw.store.epilogue import results_layout
 from nmsat.hw.parts.steps import named
+from nmsat.hw.store.epilogue import results_layout
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike

@@ -9,8 +9,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS
-from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.clients import MAX_BURST, burst_layout
+from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.walk import Walk, walk_layout
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class RowBursts(wiring.Component):
 def row_walk(bursts: RowBursts, values: Mapping[str, Value], prefix: str) -> list[Any]:
     """Return the assignments that give bursts their walk.
 
-    values: the fields of an instruction (`hw.parts.fields.fields_of`); prefix: of the names of offsets and steps ("side_").
+    values: the fields of an instruction (`hw.parts.fields.fields_of`); prefix: of the names of offsets and steps
+    ("side_").
     """
     offsets = [bursts.fields[name].eq(values[prefix + name]) for name in OFFSETS]
     return offsets + [bursts.fields[name].eq(values[name]) for name in ("width", "height", "x0", "y0")]

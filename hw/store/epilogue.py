@@ -10,8 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.convert import F32ToF16
 from nmsat.hw.fp.f32 import F32Add
-from nmsat.hw.parts.steps import Cuts, delayed, named
 from nmsat.hw.parts.result_queue import ResultQueue
+from nmsat.hw.parts.steps import Cuts, delayed, named
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:

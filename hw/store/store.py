@@ -13,15 +13,15 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, Opcode, Side
-from nmsat.hw.store.epilogue import Epilogue
-from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.fp.convert import F16ToF32
-from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
+from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.result_queue import queue_depth
+from nmsat.hw.parts.steps import named
+from nmsat.hw.parts.verilog import place
 from nmsat.hw.store.beats import UNITS, RowGatherer, RowPacker, beat_layout
 from nmsat.hw.store.bursts import RowBursts, row_walk
-from nmsat.hw.parts.verilog import place
+from nmsat.hw.store.epilogue import Epilogue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -34,10 +34,10 @@ class Pregen(wiring.Component):
     """WUVE, two SOREs and the transposer between them.
 
     Parameters: lanes: a power of two, 2 or more; stages: see `hw.update.wuve.WuveLane`.
-    Members: settings of the update (see `hw.update.wuve.Wuve`) and ff_, bp_ n_less_1, log2_m_less_1, use (whether this copy is
-    made), which may change while `idle`. M of W_bp must not exceed `lanes`. i: stream of `update_layout`, whose `last`
-    marks the last row of a block of columns and `end` the last row of the pass. state: stream of `updated_layout`; ff,
-    bp: streams of `pairs_layout(lanes, 1)`. overflow, clear, idle: as in `Wuve`.
+    Members: settings of the update (see `hw.update.wuve.Wuve`) and ff_, bp_ n_less_1, log2_m_less_1, use (whether this
+    copy is made), which may change while `idle`. M of W_bp must not exceed `lanes`. i: stream of `update_layout`, whose
+    `last` marks the last row of a block of columns and `end` the last row of the pass. state: stream of
+    `updated_layout`; ff, bp: streams of `pairs_layout(lanes, 1)`. overflow, clear, idle: as in `Wuve`.
     Timing: one weight per lane and cycle; after a block whose rows `lanes` does not divide, W_bp takes the cycles of
     the missing rows too.
     """

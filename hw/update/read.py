@@ -13,8 +13,8 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, LANES, OFFSET_BITS
-from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.clients import ReadClient
+from nmsat.hw.parts.steps import named
 
 DEPTH: Final = 32
 """Beats that the queue of a stream holds."""

@@ -13,8 +13,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, LANES, Opcode
-from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
+from nmsat.hw.parts.steps import named
 from nmsat.hw.update.pregen import Pregen
 from nmsat.hw.update.read import COUNT_BITS, VectorRead
 from nmsat.hw.update.write import VectorWrite

@@ -13,11 +13,11 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, LANES, OFFSET_BITS
-from nmsat.hw.parts.steps import named
-from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.clients import WriteClient
-from nmsat.hw.update.sore import pairs_layout
+from nmsat.hw.parts.links import pair_layout
+from nmsat.hw.parts.steps import named
 from nmsat.hw.update.read import BURST, DEPTH
+from nmsat.hw.update.sore import pairs_layout
 from nmsat.hw.update.wuve import updated_layout
 
 STREAMS: Final = ("mask", "bp", "ff", "momenta", "weights")
@@ -47,8 +47,8 @@ def targets_layout() -> data.StructLayout:
 class VectorWrite(wiring.Component):
     """Write what leaves pre-generation.
 
-    Members: start: a pass begins at `settings`. state, ff, bp: streams of `hw.update.pregen.Pregen`. flush: nothing more
-    comes, all that is left goes out. empty: nothing is held, everything is acknowledged. write: the port.
+    Members: start: a pass begins at `settings`. state, ff, bp: streams of `hw.update.pregen.Pregen`. flush: nothing
+    more comes, all that is left goes out. empty: nothing is held, everything is acknowledged. write: the port.
     Timing: a request stands at the earliest in the 2nd cycle after the last beat of its burst came, one per cycle.
     """
 

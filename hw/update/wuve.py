@@ -13,8 +13,8 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.convert import F16ToF32, F32ToF16
 from nmsat.hw.fp.f32 import F32Add, F32Normalise, F32Product, normal_layout
-from nmsat.hw.parts.steps import delayed, named
 from nmsat.hw.parts.result_queue import ResultQueue
+from nmsat.hw.parts.steps import delayed, named
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:

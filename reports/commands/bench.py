@@ -169,8 +169,8 @@ def _verilator(array: SatConfig) -> dict[str, Any]:
     from nmsat.dataflow.mapping.choose import best_tiling
     from nmsat.sim.array.fast import simulate_product
     from nmsat.sim.array.stepped import place_operands
-    from nmsat.tb.run.runner import check_tools
     from nmsat.tb.array.products import Job, bench_config, build_stce, run_products
+    from nmsat.tb.run.runner import check_tools
 
     check_tools()
     pattern = Pattern.parse(RTL_PATTERN)

@@ -37,8 +37,8 @@ def run(options: argparse.Namespace) -> Answer:
 
     check_tools()
     with output_folder(options.out) as folder:
-        from nmsat.reports.work.demo import run_demo
         from nmsat.reports.pages.demo_page import write
+        from nmsat.reports.work.demo import run_demo
         from nmsat.reports.work.records import summary
 
         record = run_demo(options.config, options.pattern, options.seed)

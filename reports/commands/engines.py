@@ -86,9 +86,9 @@ def _utilization(config: SatConfig) -> list[dict[str, Any]]:
 
 
 def _resources(config: SatConfig) -> list[dict[str, Any]]:
-    from nmsat.hw.release.tops import synthesis_tops
-    from nmsat.hw.release.synth import synthesise
     from nmsat.hw.parts.verilog import emit
+    from nmsat.hw.release.synth import synthesise
+    from nmsat.hw.release.tops import synthesis_tops
 
     rows = []
     for name, make in synthesis_tops(config).items():

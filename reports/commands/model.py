@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.readers.masks import LayerMask
     from nmsat.dataflow.network.step import Step
-    from nmsat.sim.work.ablation import Ablation
     from nmsat.sim.schedule.step import StepResult
+    from nmsat.sim.work.ablation import Ablation
 
 METHODS: Final = ("dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue")
 
@@ -83,11 +83,11 @@ def batch(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the step and the dense step."""
-    from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
     from nmsat.dataflow.network.readers.tape import SUFFIX
-    from nmsat.sim.work.ablation import ablations
+    from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
     from nmsat.sim.api import simulate
     from nmsat.sim.results.energy import step_energy
+    from nmsat.sim.work.ablation import ablations
 
     taped = Path(options.model).suffix == SUFFIX
     step, dense, masks = _tape_steps(options) if taped else _steps(options)

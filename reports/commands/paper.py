@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.network.models import load_model
     from nmsat.dataflow.network.step import training_products
-    from nmsat.sim.work.ablation import ablations
     from nmsat.sim.api import simulate
+    from nmsat.sim.work.ablation import ablations
 
     rows, ablation = [], {}
     for name in NETWORKS:

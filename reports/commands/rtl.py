@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Generate all tops and write them with a file list and a summary of ports and parameters."""
-    from nmsat.hw.release.tops import TOPS, rtl_files
     from nmsat.hw.parts.verilog import read_ports
+    from nmsat.hw.release.tops import TOPS, rtl_files
 
     with output_folder(options.out) as folder:
         files = rtl_files(options.config)

@@ -25,8 +25,8 @@ def run(options: argparse.Namespace) -> Answer:
     """Run random operands through RTL, simulator and reference."""
     from nmsat.dataflow.cycles.array import product_duration
     from nmsat.reports.work.operands import choose_tiling, random_operands
-    from nmsat.tb.run.runner import check_tools
     from nmsat.tb.array.products import verify_products
+    from nmsat.tb.run.runner import check_tools
 
     check_tools()
     tiling = choose_tiling(options.config, options, options.pattern)

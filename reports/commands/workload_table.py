@@ -35,7 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Write workloads.md and, if asked, workload_studies.md and workload_rtl.md."""
-    from nmsat.reports.pages.workload_page import CYCLES_PAGE, RTL_PAGE, STUDIES_PAGE, cycles_page, rtl_page, studies_page
+    from nmsat.reports.pages.workload_page import (
+        CYCLES_PAGE,
+        RTL_PAGE,
+        STUDIES_PAGE,
+        cycles_page,
+        rtl_page,
+        studies_page,
+    )
     from nmsat.tb.run.runner import check_tools
 
     if options.rtl:

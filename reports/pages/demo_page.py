@@ -26,7 +26,7 @@ def draw(record: DemoRecord) -> dict[str, str]:
 
 def render(record: DemoRecord, plots: dict[str, str]) -> str:
     """Return the page as HTML; pictures and style are inside, nothing is loaded from elsewhere."""
-    environment = Environment(loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("nmsat.reports.pages"), autoescape=True, undefined=StrictUndefined)
     kept, _, group = record.pattern.partition(":")
     dense, sparse = record.runs
     return environment.get_template("demo.html.j2").render(

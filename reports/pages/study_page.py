@@ -142,7 +142,7 @@ def _rates(found: Sequence[dict[str, Any]]) -> list[str]:
         for rate in item["rates"]
     ]
     other = [item["network"] for item in found if item["best"] != item["recipe"]]
-    text = "Mean accuracy on the validation split over the seeds of `algorithms.training.study.RATE_SEEDS`. The rate with the "
+    text = "Mean accuracy on the validation split over the seeds of `training.study.RATE_SEEDS`. The rate with the "
     text += "highest mean of both columns is the recipe's, of equals the lowest."
     if other:
         text += f" These choices would differ from the recipes: {', '.join(other)}."

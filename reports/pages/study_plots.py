@@ -39,7 +39,8 @@ _PANELS: Final = 4  # to a row
 def pareto_chart(rows: Sequence[dict[str, Any]]) -> str:
     """Return accuracy against SAT cycles per step as a standalone SVG: a panel per network, a mark per row.
 
-    rows: as in `reports.work.study.gather`. Bars are the spread over seeds; the line joins what no other row beats in both.
+    rows: as in `reports.work.study.gather`. Bars are the spread over seeds; the line joins what no other row beats in
+    both.
     """
     networks = list(dict.fromkeys(row["network"] for row in rows))
     lines = -(-(len(networks) + 1) // _PANELS)

@@ -51,9 +51,9 @@ RTL_PRODUCTS: Final = 24
 
 def granet_progress(config: SatConfig) -> list[dict[str, Any]]:
     """Return cycles and speed-up of a GraNet step at the densities of its schedule (s_i = 0.5, 90 %)."""
+    from nmsat.algorithms.workloads.engine.program import Program
     from nmsat.algorithms.workloads.methods.dropgrow import cubic_density
     from nmsat.algorithms.workloads.methods.granet import run
-    from nmsat.algorithms.workloads.engine.program import Program
 
     rows, size = [], workload("granet").sizes["paper"]
     for quarter in range(5):
@@ -67,8 +67,8 @@ def granet_progress(config: SatConfig) -> list[dict[str, Any]]:
 
 def causal_attention(config: SatConfig) -> dict[str, int]:
     """Return the cycles of MoA's attention products: all pairs, causal blocks only, and MoA's plan."""
-    from nmsat.algorithms.workloads.methods.moa import FULL, run
     from nmsat.algorithms.workloads.engine.program import Program
+    from nmsat.algorithms.workloads.methods.moa import FULL, run
 
     size = workload("moa").sizes["paper"]
     found = {}
@@ -207,7 +207,8 @@ def studies_page(say: Callable[[str], None]) -> str:
 def rtl_page(say: Callable[[str], None]) -> str:
     """Return the page of products that ran on the RTL. say: is told of each workload.
 
-    Raises SimulationError if one of them differs, and what `tb.array.products` raises when tools are missing or a build fails.
+    Raises SimulationError if one of them differs, and what `tb.array.products` raises when tools are missing or a build
+    fails.
     """
     config = preset(CONFIGS["small"])
     rows, total = [], dict.fromkeys(RTL_COLUMNS, 0)

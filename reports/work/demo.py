@@ -25,8 +25,8 @@ from nmsat.reports.work.records import Check, DemoRecord, ProductRun, TrainingRu
 from nmsat.reports.work.timeline import busy_elements, step_timeline
 from nmsat.sim.array.fast import ProductResult, simulate_product
 from nmsat.sim.array.stepped import place_operands, run_stepped
-from nmsat.tb.run.errors import SimulationError
 from nmsat.tb.array.products import Job, Verdict, bench_config, build_stce, verify_products
+from nmsat.tb.run.errors import SimulationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

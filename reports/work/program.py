@@ -15,8 +15,8 @@ from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, Window
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.listing import listing, records
 from nmsat.dataflow.program.product import ProductCode, Sink, assemble
-from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 from nmsat.dataflow.program.step import write_code
+from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 from nmsat.dataflow.program.weights import DenseSource, ForwardWeights
 from nmsat.dataflow.program.windows import taps_of, window_of
 from nmsat.sim.sat import Sat, launch

@@ -38,8 +38,8 @@ def step_timeline(label: str, products: Sequence[Product], results: Sequence[Pro
 def busy_elements(starts: Sequence[tuple[int, bool]], tiling: Tiling, cycles: int) -> np.ndarray:
     """Return int[cycles]: elements that issue a multiply-add in each cycle, counted from the first window's start.
 
-    starts: (cycle, whether it computes) of each window at the head, as in `sim.array.stce.Trace`. A window keeps element
-    (r, c) busy for 8 N cycles, later by the way of the token down the rows and of the row link to the right.
+    starts: (cycle, whether it computes) of each window at the head, as in `sim.array.stce.Trace`. A window keeps
+    element (r, c) busy for 8 N cycles, later by the way of the token down the rows and of the row link to the right.
     """
     config, steps = tiling.config, INTERLEAVE * tiling.mapping.slots
     rows = positions(config.rows, config.row_slices)

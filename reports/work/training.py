@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.training.recipes import run_name
 from nmsat.algorithms.training.results import read_lines, run_logged
 from nmsat.algorithms.training.study import Cell, finished
-from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.training.train import Trainer, train
 from nmsat.dataflow.network.readers.tape import tape_step
 from nmsat.reports.work.backends import check, rtl_run, sim_run
@@ -47,7 +47,8 @@ class Backend(Protocol):
     """What computes the matrix products of a run. It must leave the bits that `algorithms.training.train` defines."""
 
     def __call__(self, job: Job, progress: Callable[[Progress], None]) -> TrainResult:
-        """Do the run, calling progress after every step; files in job.folder as `algorithms.training.results` writes them."""
+        """Do the run, calling progress after every step; files in job.folder as `algorithms.training.results` writes
+        them."""
         ...
 
 

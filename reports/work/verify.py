@@ -62,8 +62,8 @@ class FuzzVerdict:
 
 def build_machine(config: SatConfig) -> Built:
     """Return the Verilated machine of a configuration; the first build takes minutes."""
-    from nmsat.hw.sat import Sat
     from nmsat.hw.parts.verilog import emit
+    from nmsat.hw.sat import Sat
     from nmsat.tb.run.runner import build, check_tools
 
     check_tools()

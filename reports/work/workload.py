@@ -134,8 +134,8 @@ def workload_verify(
 ) -> dict[str, Any]:
     """Run a sample of a workload's products on the RTL; hold it against simulator, reference and the program itself.
 
-    count: how many products. Raises ValueError for an unknown name or variant, and what `tb.array.products` raises when tools are
-    missing or a build fails.
+    count: how many products. Raises ValueError for an unknown name or variant, and what `tb.array.products` raises when
+    tools are missing or a build fails.
     """
     from nmsat.sim.work.sample import sample_products
     from nmsat.tb.array.products import Job, bench_config, build_stce, verify_products

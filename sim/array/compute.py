@@ -6,8 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.timing import COMMANDS_IN_FLIGHT, last_column, last_result_os, last_result_ws
 from nmsat.dataflow.contract.fields import TileCommand
+from nmsat.dataflow.contract.timing import COMMANDS_IN_FLIGHT, last_column, last_result_os, last_result_ws
 from nmsat.sim.array.head import Head, Wait
 
 if TYPE_CHECKING:

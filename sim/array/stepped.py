@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.algorithms.core.nm import Packed
-    from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.dataflow.contract.fields import TileCommand
+    from nmsat.dataflow.mapping.tiling import Tiling
 
 
 @dataclass(frozen=True)

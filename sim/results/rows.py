@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.dataflow.cycles.array import tile_times
-from nmsat.dataflow.schedule.traffic import OperandBytes, buffer_bytes
 from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.dataflow.schedule.traffic import OperandBytes, buffer_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,10 +55,10 @@ class TileRow:
 class Row:
     """One product of a run, or one wait for the vector engine.
 
-    start: its first cycle; causes: cycles by cause (`sim.schedule.machine.CAUSES`), which add up to `cycles`; shape: m, k, n and
-    count of a product; macs: multiply-adds of kept elements; macs_full: with nothing left out; schedule: how it ran;
-    memory: bytes between external memory and chip; memory_busy: cycles in which the memory bus moves data; tiling: its
-    tiles, None if it ran as several parts.
+    start: its first cycle; causes: cycles by cause (`sim.schedule.machine.CAUSES`), which add up to `cycles`; shape: m,
+    k, n and count of a product; macs: multiply-adds of kept elements; macs_full: with nothing left out; schedule: how
+    it ran; memory: bytes between external memory and chip; memory_busy: cycles in which the memory bus moves data;
+    tiling: its tiles, None if it ran as several parts.
     """
 
     config: SatConfig

@@ -11,15 +11,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.schedule.pipeline import Edge
-from nmsat.dataflow.schedule.program import ProductRun, PruneRun
 from nmsat.dataflow.contract.timing import flush_cycles_os, flush_cycles_ws, last_result_os, last_result_ws
 from nmsat.dataflow.cycles.memory import Stream, burst_shape, busy_cycles, memory_timing, transfer_cycles
+from nmsat.dataflow.schedule.pipeline import Edge
+from nmsat.dataflow.schedule.program import ProductRun, PruneRun
 
 if TYPE_CHECKING:
+    from nmsat.dataflow.cycles.memory import Bursts
     from nmsat.dataflow.schedule.pipeline import Piped
     from nmsat.dataflow.schedule.program import Program, UpdateRun
-    from nmsat.dataflow.cycles.memory import Bursts
 
 CAUSES: Final[tuple[str, ...]] = (
     "steps",

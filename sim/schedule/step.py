@@ -14,16 +14,16 @@ from nmsat.dataflow.schedule.plan import ALL_ON
 from nmsat.dataflow.schedule.program import ProductRun
 from nmsat.dataflow.schedule.step_program import step_program
 from nmsat.dataflow.schedule.traffic import OperandBytes
-from nmsat.sim.schedule.machine import run_program
 from nmsat.sim.array.fast import kept_macs
 from nmsat.sim.results.result import HostTotals, Result
 from nmsat.sim.results.rows import Row, tiling_schedule
+from nmsat.sim.schedule.machine import run_program
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.network.step import Step
     from nmsat.dataflow.schedule.plan import Switches
     from nmsat.dataflow.schedule.program import Program
-    from nmsat.dataflow.network.step import Step
     from nmsat.sim.schedule.machine import MachineRun, Span
 
 

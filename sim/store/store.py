@@ -6,8 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import Side
-from nmsat.sim.store.epilogue import latency
 from nmsat.sim.store.bursts import RowBursts
+from nmsat.sim.store.epilogue import latency
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

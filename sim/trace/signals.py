@@ -1,7 +1,7 @@
 """What a register trace shows: scopes, names and widths as in the Verilog, and how the stepped gear's registers read.
 
-A signal is one variable per place. Vectors have the bits of `hw.parts.links`, first field at bit 0; of a window only what a
-valid one carries is shown, else 0.
+A signal is one variable per place. Vectors have the bits of `hw.parts.links`, first field at bit 0; of a window only
+what a valid one carries is shown, else 0.
 """
 
 from __future__ import annotations

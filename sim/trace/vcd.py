@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.nm import Packed
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.dataflow.contract.fields import TileCommand
+    from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.sim.array.head import Wait
     from nmsat.sim.array.stce import Trace
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.training.optim import SgdConstants
     from nmsat.algorithms.core.tape import Pattern
+    from nmsat.algorithms.training.optim import SgdConstants
 
 BRANCHES = ("state", "ff", "bp")
 """The output streams: new weights and momenta, W_ff, W_bp."""

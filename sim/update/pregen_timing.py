@@ -1,4 +1,5 @@
-"""When beats move through pre-generation (hw/update/pregen.py), without their values: `sim.update.pregen` for long runs."""
+"""When beats move through pre-generation (hw/update/pregen.py), without their values: `sim.update.pregen` for long
+runs."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _DEPTH: Final = 1 << (_PATH + 1).bit_length()
 
 
 class SoreTiming:
-    """One pruning engine of one element per cycle (hw/update/sore.py). valid, last: what stands on the output stream."""
+    """One pruning engine of one element per cycle (hw/update/sore.py). valid, last: what stands on the output
+    stream."""
 
     __slots__ = ("_active", "_at", "_last2", "_m", "_n", "_seen", "_slot", "_stage1", "_valid2", "last", "valid")
 

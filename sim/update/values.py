@@ -9,8 +9,8 @@ import numpy as np
 
 from nmsat.algorithms.core import nm
 from nmsat.algorithms.core.numeric import to_half
-from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, LANES
 from nmsat.sim.update.wuve import update
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.nm import Packed
     from nmsat.algorithms.core.tape import Product
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.program.ways import Cut, Lowered
     from nmsat.dataflow.mapping.tiling import Tiling
+    from nmsat.dataflow.program.ways import Cut, Lowered
     from nmsat.sim.work.workload import WorkloadResult
 
 SIDE: Final = 24

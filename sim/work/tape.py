@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.mapping.chain import chain_cycles, os_chain_cycles
+from nmsat.dataflow.contract.timing import drain_cycles
 from nmsat.dataflow.cycles.array import Duration, product_duration
-from nmsat.dataflow.schedule.lowered_program import Weights, lowered_program
-from nmsat.dataflow.program.ways import lower
+from nmsat.dataflow.mapping.chain import chain_cycles, os_chain_cycles
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
-from nmsat.dataflow.contract.timing import drain_cycles
-from nmsat.sim.schedule.machine import CAUSES
+from nmsat.dataflow.program.ways import lower
+from nmsat.dataflow.schedule.lowered_program import Weights, lowered_program
 from nmsat.sim.array.fast import kept_macs
 from nmsat.sim.results.result import Result
 from nmsat.sim.results.rows import Row, tiling_schedule
+from nmsat.sim.schedule.machine import CAUSES
 from nmsat.sim.schedule.step import simulate_program
 from nmsat.sim.work.workload import WorkloadResult, simulate_tape, simulated
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nmsat.algorithms.core.tape import Pattern, Product, Tape
-    from nmsat.dataflow.mapping.chain import Shape
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.program.ways import Lowered
+    from nmsat.dataflow.mapping.chain import Shape
     from nmsat.dataflow.mapping.tiling import Mapping
+    from nmsat.dataflow.program.ways import Lowered
     from nmsat.sim.results.result import HostTotals
 
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from nmsat.algorithms.layers.loss import softmax_cross_entropy
 from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.numeric import to_half
-from nmsat.algorithms.training.optim import Sgd, SgdConstants
-from nmsat.algorithms.layers.products import Conv2d, Linear
-from nmsat.algorithms.training.train import Trainer, learning_rate
 from nmsat.algorithms.core.windows import forward_windows
+from nmsat.algorithms.layers.loss import softmax_cross_entropy
+from nmsat.algorithms.layers.products import Conv2d, Linear
+from nmsat.algorithms.training.optim import Sgd, SgdConstants
+from nmsat.algorithms.training.train import Trainer, learning_rate
 from nmsat.dataflow.program.step import StepPlan, plan_step
 
 if TYPE_CHECKING:
+    from nmsat.algorithms.core.tape import Tape
+    from nmsat.algorithms.layers.parameter import Weight
     from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.training.data import Dataset
-    from nmsat.algorithms.layers.parameter import Weight
-    from nmsat.algorithms.core.tape import Tape
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.tensors import Image, Place
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import mask, pack_kept
 from nmsat.algorithms.core.sparsity import Blocks, Unstructured
-from nmsat.dataflow.program.ways import Lowered, lower
 from nmsat.dataflow.mapping.choose import best_tiling
+from nmsat.dataflow.program.ways import Lowered, lower
 from nmsat.sim.array.fast import simulate_product
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.nm import Packed
     from nmsat.algorithms.core.tape import Product, Tape
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.program.ways import Cut, Options, Part
     from nmsat.dataflow.mapping.tiling import Tiling
+    from nmsat.dataflow.program.ways import Cut, Options, Part
 
 
 @dataclass(frozen=True)

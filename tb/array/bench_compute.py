@@ -1,4 +1,5 @@
-"""Bench of the compute engine: RTL against sim.array.compute in every cycle, captured results for the caller to compare.
+"""Bench of the compute engine: RTL against sim.array.compute in every cycle, captured results for the caller to
+compare.
 
 Job: config (fields of `SatConfig`); reset_after: cycles after which a reset cuts each of the first commands short;
 timing: instructions without operands, and the idle cycles before each; count, and for each product i: act_i, wgt_i

@@ -11,11 +11,11 @@ import numpy as np
 from nmsat.algorithms.core.numeric import ordered_dot_packed
 from nmsat.dataflow.cycles.array import product_duration, result_cycles
 from nmsat.dataflow.mapping.place import place_results, results_per_column
-from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.array.stce import Stce
+from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.verilog import emit
-from nmsat.sim.array.links import positions
 from nmsat.sim.array.fast import simulate_product
+from nmsat.sim.array.links import positions
 from nmsat.sim.array.stepped import Placed, place_operands, run_stepped
 from nmsat.tb.run.runner import Built, build, run
 
@@ -179,7 +179,8 @@ def _command_gaps(job: Job) -> list[int]:
 
 
 def _pair_words(placed: Placed) -> np.ndarray:
-    """Return uint8[pairs, bytes]: the pairs of all columns side by side, 21 bits each (`hw.parts.links.pair_layout`)."""
+    """Return uint8[pairs, bytes]: the pairs of all columns side by side, 21 bits each
+    (`hw.parts.links.pair_layout`)."""
     pair = placed.value.view(np.uint16).astype(np.uint32)
     pair |= placed.index.astype(np.uint32) << 16
     pair |= placed.filler.astype(np.uint32) << 20

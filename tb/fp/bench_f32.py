@@ -1,7 +1,7 @@
 """Bench of the always-advancing floating-point units: one set of operands per cycle, results after the stated latency.
 
-Started by tests/fp/test_f32.py and tests/fp/test_convert.py through tb/run/runner.py. The job holds `latency`, `inputs` and
-`outputs` (port names), and an array uint32[cycles, copies] for each of them (for the outputs: what is expected).
+Started by tests/fp/test_f32.py and tests/fp/test_convert.py through tb/run/runner.py. The job holds `latency`, `inputs`
+and `outputs` (port names), and an array uint32[cycles, copies] for each of them (for the outputs: what is expected).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Bench of the loader: RTL against sim.load.loader cycle by cycle, what it writes against the tables of docs/machine.md.
+"""Bench of the loader: RTL against sim.load.loader cycle by cycle, what it writes against the tables of
+docs/machine.md.
 
 Job: config (sizes), count (instructions).
 """
@@ -15,8 +16,8 @@ from cocotb.triggers import ReadOnly, RisingEdge
 
 from nmsat.dataflow.contract.config import SatConfig
 from nmsat.sim.load.loader import Loader
-from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.load.jobs import Memory, Writes, as_act_writes, as_weight_writes, compare, expected, random_loads
+from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction

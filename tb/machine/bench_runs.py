@@ -20,10 +20,10 @@ from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.program.tensors import Place
 from nmsat.sim.sat import Report, Sat, launch
 from nmsat.sim.work.training import MachineTrainer, ProgramRun
-from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.drive.host import Machine
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import MachineJob, random_job
+from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
     from nmsat.algorithms.training.data import Dataset

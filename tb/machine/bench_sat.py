@@ -16,10 +16,10 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode
 from nmsat.dataflow.contract.registers import REGISTERS, Access, Command, Status, configuration
 from nmsat.sim.sat import Sat, launch, program_words
-from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.drive.host import Machine
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import random_job
+from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

@@ -14,8 +14,8 @@ from nmsat.dataflow.contract.isa import Opcode, Side
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
-from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place, Rows, Weights
 from nmsat.dataflow.program.step import write_code
+from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place, Rows, Weights
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
 from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of
 

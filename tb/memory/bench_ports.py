@@ -1,4 +1,5 @@
-"""Bench of the memory ports: RTL against sim.memory.read_port and sim.memory.write_port in every cycle. Job: kind, cycles, resets."""
+"""Bench of the memory ports: RTL against sim.memory.read_port and sim.memory.write_port in every cycle. Job: kind,
+cycles, resets."""
 
 from __future__ import annotations
 

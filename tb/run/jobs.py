@@ -38,7 +38,9 @@ def save_result(**values: Any) -> None:
     """
     path = os.environ.get(RESULT_VARIABLE)
     if not path:
-        raise RuntimeError(f"{RESULT_VARIABLE} is not set; save_result works inside a test started by tb.run.runner.run")
+        raise RuntimeError(
+            f"{RESULT_VARIABLE} is not set; save_result works inside a test started by tb.run.runner.run"
+        )
     target = Path(path)
     write(target, {**(read(target) if target.exists() else {}), **values})
 

@@ -124,8 +124,8 @@ def build(
     simulations several times faster. blocks: modules that are compiled once, however many instances there are: large
     arrays take very long without. waves: let `run` record signal traces (also when WAVES=1 is set).
 
-    Warnings of Verilator stop the build except those in `tb/run/waivers.vlt`. Two processes that want the same model build
-    it once. Raises MissingToolError, BuildError, and ValueError when `top` is not among the sources.
+    Warnings of Verilator stop the build except those in `tb/run/waivers.vlt`. Two processes that want the same model
+    build it once. Raises MissingToolError, BuildError, and ValueError when `top` is not among the sources.
     """
     waves = waves or os.environ.get("WAVES", "0") not in ("", "0")
     tools = find_tools()
@@ -370,7 +370,7 @@ def _digest(parts: object) -> str:
 
 def _build_root() -> Path:
     chosen = os.environ.get(BUILD_DIR_VARIABLE)
-    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parent.parent / "build"
+    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parent.parent.parent / "build"
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import cocotb
 import numpy as np
 
 from nmsat.sim.store.epilogue import Epilogue, Results, Sums, Switches, latency
-from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.drive.lockstep import Job, pack, run_jobs
+from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.update.bench_wuve import random_floats
 
 if TYPE_CHECKING:

@@ -1,4 +1,5 @@
-"""Bench of pre-generation: RTL against sim.update.pregen, bit by bit and cycle by cycle. Job: lanes, jobs, largest k and n."""
+"""Bench of pre-generation: RTL against sim.update.pregen, bit by bit and cycle by cycle. Job: lanes, jobs, largest k
+and n."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
-from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.sim.update.pregen import Pregen, PregenSettings, matrix_beats
-from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.drive.lockstep import Job, run_jobs
+from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.update.bench_sore import pairs_word
 from nmsat.tb.update.bench_wuve import update_word, updated_word
 

@@ -1,4 +1,5 @@
-"""Bench of the pruning engine: RTL against sim.update.sore, bit by bit and cycle by cycle. Job: lanes, width, scenarios."""
+"""Bench of the pruning engine: RTL against sim.update.sore, bit by bit and cycle by cycle. Job: lanes, width,
+scenarios."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ import cocotb
 import numpy as np
 
 from nmsat.sim.update.sore import Elements, Pairs, Sore
-from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.drive.lockstep import Job, pack, run_jobs
+from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

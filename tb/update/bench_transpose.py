@@ -8,8 +8,8 @@ import cocotb
 import numpy as np
 
 from nmsat.sim.update.transpose import Row, Transposer
-from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.drive.lockstep import Job, pack, run_jobs
+from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,9 +12,9 @@ import numpy as np
 
 from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.sim.update.wuve import Update, Updated, Wuve, latency
+from nmsat.tb.drive.lockstep import Job, pack, run_jobs
 from nmsat.tb.fp.f32_vectors import SIGN, SPECIAL, compose, significands
 from nmsat.tb.run.jobs import load_job, save_result
-from nmsat.tb.drive.lockstep import Job, pack, run_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

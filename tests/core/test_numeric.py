@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmsat.algorithms.core.nm import mask, pack, pack_kept
-from nmsat.algorithms.core.numeric import NAN16, NAN32, canonical, ordered_dot, ordered_dot_batched, ordered_dot_packed, to_half
+from nmsat.algorithms.core.numeric import (
+    NAN16,
+    NAN32,
+    canonical,
+    ordered_dot,
+    ordered_dot_batched,
+    ordered_dot_packed,
+    to_half,
+)
 
 
 def half(bits: list[int] | list[list[int]]) -> np.ndarray:

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from nmsat.algorithms.core.arithmetic import CONTRACT, FAST, FloatArithmetic
+from nmsat.algorithms.core.nm import mask, prune
+from nmsat.algorithms.core.numeric import ordered_dot, to_half
+from nmsat.algorithms.core.tape import Pattern, Stage, Tape
 from nmsat.algorithms.layers.attention import Attention, Embedding, Positions
 from nmsat.algorithms.layers.base import Context, Layer, Residual, Sequential, prepare
 from nmsat.algorithms.layers.loss import softmax_cross_entropy
-from nmsat.algorithms.methods import make_method
-from nmsat.algorithms.core.nm import mask, prune
 from nmsat.algorithms.layers.norm import BatchNorm, LayerNorm
-from nmsat.algorithms.core.numeric import ordered_dot, to_half
 from nmsat.algorithms.layers.pointwise import Gelu, ReLU
 from nmsat.algorithms.layers.pooling import Flatten, GlobalAveragePool, MaxPool2d
 from nmsat.algorithms.layers.products import Conv2d, Linear
-from nmsat.algorithms.core.tape import Pattern, Stage, Tape
+from nmsat.algorithms.methods import make_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable

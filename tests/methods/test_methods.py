@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmsat.algorithms.core.arithmetic import CONTRACT, FAST
+from nmsat.algorithms.core.nm import mask, pack, prune
+from nmsat.algorithms.core.numeric import ordered_dot_packed, to_half
+from nmsat.algorithms.core.tape import Pattern, Product, Stage, Tape
 from nmsat.algorithms.layers.base import Context, prepare
+from nmsat.algorithms.layers.products import Conv2d, Linear
 from nmsat.algorithms.methods import METHODS, BiMask, Sdgp, Transposable, make_method
 from nmsat.algorithms.methods.gradients import inclusion, mvue, sample
 from nmsat.algorithms.methods.masks import transposable_mask
-from nmsat.algorithms.core.nm import mask, pack, prune
-from nmsat.algorithms.core.numeric import ordered_dot_packed, to_half
-from nmsat.algorithms.layers.products import Conv2d, Linear
-from nmsat.algorithms.core.tape import Pattern, Product, Stage, Tape
 
 FF, BP, WU = Stage.FF, Stage.BP, Stage.WU
 SPARSE_STAGES = {

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from nmsat.algorithms.training.accumulation import CASES, HALF_ROUNDING, chain, measure, survey, synthetic
 from nmsat.algorithms.core.numeric import ordered_dot
+from nmsat.algorithms.training.accumulation import CASES, HALF_ROUNDING, chain, measure, survey, synthetic
 
 
 @pytest.mark.parametrize("case", CASES)

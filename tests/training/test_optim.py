@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.layers.base import Context, prepare
+from nmsat.algorithms.layers.products import Linear
 from nmsat.algorithms.methods import make_method
 from nmsat.algorithms.training.optim import Sgd, SgdConstants, sgd_update
-from nmsat.algorithms.layers.products import Linear
-from nmsat.algorithms.core.tape import Pattern
 
 
 def round32(x: Fraction) -> Fraction:

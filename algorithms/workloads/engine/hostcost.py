@@ -1,4 +1,5 @@
-"""What an operation of the host costs: scalar operations and words moved per element, as in `dataflow.network.layers`."""
+"""What an operation of the host costs: scalar operations and words moved per element, as in
+`dataflow.network.layers`."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def register(workload: Workload) -> Workload:
 
 def workloads() -> dict[str, Workload]:
     """Return all workloads by name, in the order of their names."""
-    package = import_module("nmsat.algorithms.workloads")
+    package = import_module("nmsat.algorithms.workloads.methods")
     for module in pkgutil.iter_modules(package.__path__):
         import_module(f"{package.__name__}.{module.name}")
     return dict(sorted(_KNOWN.items()))

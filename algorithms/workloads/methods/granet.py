@@ -25,9 +25,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.workloads.engine import ops
+from nmsat.algorithms.workloads.engine.networks import MlpSize, ResNetSize, convolutions, mlp, normalised, resnet
+from nmsat.algorithms.workloads.engine.planted import sparse_teacher
+from nmsat.algorithms.workloads.engine.products import conv2d
+from nmsat.algorithms.workloads.engine.program import Program
+from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
+from nmsat.algorithms.workloads.engine.training import sgd
 from nmsat.algorithms.workloads.methods.dropgrow import (
     cosine,
     cubic_density,
@@ -37,12 +43,6 @@ from nmsat.algorithms.workloads.methods.dropgrow import (
     regenerate,
     regenerate_nm,
 )
-from nmsat.algorithms.workloads.engine.networks import MlpSize, ResNetSize, convolutions, mlp, normalised, resnet
-from nmsat.algorithms.workloads.engine.planted import sparse_teacher
-from nmsat.algorithms.workloads.engine.products import conv2d
-from nmsat.algorithms.workloads.engine.program import Program
-from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
-from nmsat.algorithms.workloads.engine.training import sgd
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,11 +10,11 @@ Source: T. Fu et al., "MoA: Mixture of Sparse Attention for Automatic Large Lang
                                      at every length: a mixed-integer program; Pareto set over the lengths by the
                                      epsilon constraint; the plan with the least loss at a length not profiled
 
-Loss: cross entropy against the dense model's own answers (`algorithms.workloads.methods.moa_plan`). Faithful: rule grid,
-influence, program, masks; a window of w blocks includes the sink, as at the run time of the authors (their optimizer
-counts one block more). The plan at the scale of the paper is assumed: half of the heads 1024 + 0 L, half 0 + 0.875 L,
-the extremes of the published plan, which give its densities (0.5 of the cache, about 0.61 of the prefill blocks).
-Ours (`nm`): the projections are 2:4 along k besides.
+Loss: cross entropy against the dense model's own answers (`algorithms.workloads.methods.moa_plan`). Faithful: rule
+grid, influence, program, masks; a window of w blocks includes the sink, as at the run time of the authors (their
+optimizer counts one block more). The plan at the scale of the paper is assumed: half of the heads 1024 + 0 L, half 0 +
+0.875 L, the extremes of the published plan, which give its densities (0.5 of the cache, about 0.61 of the prefill
+blocks). Ours (`nm`): the projections are 2:4 along k besides.
 """
 
 from __future__ import annotations

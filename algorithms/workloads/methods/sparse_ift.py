@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
-from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.workloads.engine import ops
-from nmsat.algorithms.workloads.methods.dropgrow import cosine, narrow_nm, regenerate, regenerate_nm
 from nmsat.algorithms.workloads.engine.networks import ResNetSize, normalised, resnet
 from nmsat.algorithms.workloads.engine.planted import Regression, sparse_network
 from nmsat.algorithms.workloads.engine.products import conv2d, linear
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
 from nmsat.algorithms.workloads.engine.training import sgd
+from nmsat.algorithms.workloads.methods.dropgrow import cosine, narrow_nm, regenerate, regenerate_nm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.core.sparsity import Unstructured
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.hostcost import sort_operations
 from nmsat.algorithms.workloads.engine.products import experts, linear, matmul

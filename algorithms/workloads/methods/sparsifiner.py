@@ -33,7 +33,16 @@ from nmsat.algorithms.workloads.engine.products import linear, matmul
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
 from nmsat.algorithms.workloads.engine.training import adam, clear
-from nmsat.algorithms.workloads.engine.transformer import dense, feed_forward, merge, norm, split, top_groups, top_k, turn
+from nmsat.algorithms.workloads.engine.transformer import (
+    dense,
+    feed_forward,
+    merge,
+    norm,
+    split,
+    top_groups,
+    top_k,
+    turn,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,8 +6,8 @@ and the code of its authors.
     L  = cross entropy + SH
     SH = sum over blocks of mean((s - t)^2) / (mean(t^2) + eps)        s, t: outputs of student and teacher, eps = 2^-7
 
-The student is pruned once (`algorithms.workloads.methods.sparsegpt`), the mask then stays: w <- w * mask after every step,
-while gradients are not masked. Faithful: loss, masks, and a step of MPT-7B as it is run: forward of the teacher,
+The student is pruned once (`algorithms.workloads.methods.sparsegpt`), the mask then stays: w <- w * mask after every
+step, while gradients are not masked. Faithful: loss, masks, and a step of MPT-7B as it is run: forward of the teacher,
 forward of the student for the checkpoints, again with its graph, input and weight gradients; ALiBi, no biases;
 embedding and head dense. 70 % unstructured sparsity, covered along k and, for the input gradient, along n.
 Ours (`nm`): 2:4 along k, which is one of the paper's own patterns, with a backward copy pruned along n.
@@ -25,10 +25,10 @@ from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.products import matmul
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
-from nmsat.algorithms.workloads.methods.sparsegpt import sparsegpt
 from nmsat.algorithms.workloads.engine.text import library_text
 from nmsat.algorithms.workloads.engine.training import adam, clear
 from nmsat.algorithms.workloads.engine.transformer import causal, dense, embedding, merge, split, turn
+from nmsat.algorithms.workloads.methods.sparsegpt import sparsegpt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.core.sparsity import Unstructured
 from nmsat.algorithms.core.tape import Pattern, Stage
+from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.hostcost import sort_operations
 from nmsat.algorithms.workloads.engine.products import linear, matmul
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
-from nmsat.algorithms.workloads.methods.tetrolets import GROUP, SIDE, join_low_pass, split_blocks, tables
 from nmsat.algorithms.workloads.engine.transformer import top_groups
+from nmsat.algorithms.workloads.methods.tetrolets import GROUP, SIDE, join_low_pass, split_blocks, tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -3,8 +3,8 @@
 A weight tensor stands for the mask of its non-zeros. Names are those of the layers (for ONNX: of nodes or of their
 weights), optionally followed by `.weight`, `.mask` or `.weight_mask`. Shapes with layout "oi" (PyTorch): convolution
 [C_out, C_in / groups, kh, kw], linear [features_out, features_in]; with layout "kn": the matrix [K, N] of
-`dataflow.network.products`, K = taps * C_in with C_in innermost, N = C_out of all groups. Linear layers with a count carry it
-as a leading axis.
+`dataflow.network.products`, K = taps * C_in with C_in innermost, N = C_out of all groups. Linear layers with a count
+carry it as a leading axis.
 """
 
 from __future__ import annotations

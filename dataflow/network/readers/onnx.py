@@ -1,8 +1,8 @@
 """Reader of ONNX models: a list of layers from a graph, weights by shape only.
 
-Products: Conv (1-D and 2-D), Gemm, MatMul. Host operators: the keys of `dataflow.network.layers.HOST_COSTS`, listed under the
-names of their nodes. Nodes that depend on shapes and constants only are evaluated while reading and not listed.
-Anything else is refused by operator and node. External weight files are not needed.
+Products: Conv (1-D and 2-D), Gemm, MatMul. Host operators: the keys of `dataflow.network.layers.HOST_COSTS`, listed
+under the names of their nodes. Nodes that depend on shapes and constants only are evaluated while reading and not
+listed. Anything else is refused by operator and node. External weight files are not needed.
 """
 
 from __future__ import annotations

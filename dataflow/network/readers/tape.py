@@ -1,9 +1,11 @@
-"""Reader of tapes: what a run recorded (`algorithms.training.train`, `algorithms.pytorch.record_step`) as a step on SAT.
+"""Reader of tapes: what a run recorded (`algorithms.training.train`, `algorithms.pytorch.record_step`) as a step on
+SAT.
 
-Each product of a layer is made anew by `dataflow.network.products` with the pattern that the run had, so that input gradients
-of convolutions are split as the scheduler wants it; bits do not depend on the split. As there, a reduction shorter than
-M runs dense, and the input gradient of a layer comes before its weight gradient. A tape holds products of layers and of
-activations and the tensors that learn beside them: no host operators. What it leaves out is passed on with the step.
+Each product of a layer is made anew by `dataflow.network.products` with the pattern that the run had, so that input
+gradients of convolutions are split as the scheduler wants it; bits do not depend on the split. As there, a reduction
+shorter than M runs dense, and the input gradient of a layer comes before its weight gradient. A tape holds products of
+layers and of activations and the tensors that learn beside them: no host operators. What it leaves out is passed on
+with the step.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.core.tape_file import read_tape
 from nmsat.dataflow.network import products as of
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
-from nmsat.dataflow.schedule.plan import layer_of, run_of
 from nmsat.dataflow.network.step import Prune, Step, Update
+from nmsat.dataflow.schedule.plan import layer_of, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

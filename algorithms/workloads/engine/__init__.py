@@ -1,0 +1,1 @@
+"""How a published method is written as a program, and what such programs share."""

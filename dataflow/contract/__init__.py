@@ -1,0 +1,1 @@
+"""What circuit and simulator share: configuration, instructions, registers, limits; the only part that `hw` sees."""

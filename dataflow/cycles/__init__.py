@@ -1,0 +1,1 @@
+"""Closed forms of time: how long the array and the memory take."""

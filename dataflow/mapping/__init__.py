@@ -1,0 +1,1 @@
+"""How one product meets the array: tiles, mapping, cover of a mask, places of its operands."""

@@ -1,0 +1,1 @@
+"""What a network multiplies in a training step; no machine in it."""

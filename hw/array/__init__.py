@@ -1,0 +1,1 @@
+"""The array engine: elements, edges, head and tail, capture of results."""

@@ -1,0 +1,1 @@
+"""Registers of the host, fetch and check of instructions, queues and semaphores."""

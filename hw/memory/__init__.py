@@ -1,0 +1,1 @@
+"""The AXI4 master: channels, read and write port."""

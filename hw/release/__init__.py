@@ -1,0 +1,1 @@
+"""All Verilog of a configuration, and what it costs."""

@@ -1,0 +1,1 @@
+"""The store engine: captured results through the epilogue into memory."""

@@ -1,0 +1,1 @@
+"""The update engine: momentum SGD and both pruned copies in one pass."""

@@ -1,0 +1,1 @@
+"""The array, register by register, and its fast gear."""

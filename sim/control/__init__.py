@@ -1,0 +1,1 @@
+"""Fetch, queues and semaphores, cycle by cycle."""

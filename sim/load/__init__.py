@@ -1,0 +1,1 @@
+"""The loader, cycle by cycle."""

@@ -1,0 +1,1 @@
+"""External memory and the memory ports, cycle by cycle."""

@@ -1,0 +1,1 @@
+"""Results that open, and modelled energy."""

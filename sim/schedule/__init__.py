@@ -1,0 +1,1 @@
+"""Steps of large networks run by the schedule model."""

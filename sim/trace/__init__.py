@@ -1,0 +1,1 @@
+"""Register traces of the array."""

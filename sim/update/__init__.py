@@ -1,0 +1,1 @@
+"""The update engine: exact values and exact cycles."""

@@ -1,0 +1,1 @@
+"""Whole pieces of work on the simulator: workloads, training, ablations, timelines."""

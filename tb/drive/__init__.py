@@ -1,0 +1,1 @@
+"""What drives a design under test: lock step, memory, registers, a host."""

@@ -1,0 +1,1 @@
+"""Building and running benches; knows nothing of SAT."""

@@ -1,0 +1,127 @@
+"""`nmsat study`: runs once, gathers, writes page, data and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nmsat.algorithms.training.recipes import RATES, RECIPES, parse_name
+from nmsat.algorithms.training.results import write_lines
+from nmsat.algorithms.training.study import Cell, ablation_cells, cells, default_cells, rate_cells
+from nmsat.algorithms.training.train import Epoch, TrainResult, train
+from nmsat.dataflow.contract.config import preset
+from nmsat.reports.commands.study import write
+from nmsat.reports.pages.study_plots import METHOD_COLORS, PATTERN_MARKERS, front
+from nmsat.reports.work.study import gather
+from nmsat.reports.work.training import sat_step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Outcome
+
+ACCURACY = {"dense": 0.98, "bdwp": 0.97, "sr-ste": 0.975}
+
+
+def finish(folder: Path, wanted: list[Cell]) -> list[dict[str, object]]:
+    """Leave the files of runs with made-up outcomes, a point better with every seed, and return their summaries."""
+    out = []
+    for cell in wanted:
+        config = cell.config
+        accuracy = ACCURACY[config.method] + 0.01 * config.seed - 0.05 * (config.decay == 0.0)
+        sad = 0.0 if config.method == "dense" else 0.01
+        epochs = [Epoch(e, e, 1 / e, 1 / e, accuracy, sad / e, sad / e / 2, 0, 10) for e in (1, 2)]
+        result = TrainResult(config.replace(epochs=2), epochs=epochs, macs_dense=100, macs_kept=50, bound=2.0)
+        result.config = config
+        write_lines(folder / f"{cell.name}.jsonl", result, done=True)
+        out.append({**result.summary()})
+    return out
+
+
+def test_a_small_study_from_the_command_line(
+    call: Callable[[str], Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "mlp", RECIPES["mlp"].replace(epochs=1, batch=700))
+    line = f"study --networks mlp --methods dense,bdwp --patterns 2:8 --seeds 0,1 --out {tmp_path} --config tiny"
+    outcome = call(f"{line} --json")
+    data = json.loads(outcome.out)
+    assert outcome.code == 0
+    dense, bdwp = data["rows"]
+    assert (dense["method"], bdwp["method"], bdwp["run_seeds"]) == ("dense", "bdwp", [0, 1])
+    runs = {run["name"]: run for run in data["runs"]}
+    name = "mlp-bdwp-2of8-seed1"
+    assert runs[name]["command"] == f"nmsat train --cell {name}"
+    assert runs[name]["accuracy"] == train(parse_name(name)).accuracy
+    assert bdwp["sat"] == sat_step(RECIPES["mlp"].replace(method="bdwp"), preset("tiny"))
+    assert json.loads((tmp_path / "accuracy.json").read_text()) == {k: v for k, v in data.items() if k != "files"}
+    assert "`mlp-bdwp-2of8` | 0-1 |" in (tmp_path / "accuracy.md").read_text()
+    again = call(line)
+    assert "4/4" not in again.err  # every run is there
+    assert "mlp bdwp 2:8" in again.out
+
+
+def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:
+    compared = ("vit", "vgg", "mlp")
+    wanted = [*cells(compared, ["dense", "bdwp"], ["2:8"], [0, 1]), *ablation_cells("vgg", seeds=[0])]
+    wanted = list({cell.name: cell for cell in wanted}.values())
+    data = gather(finish(tmp_path, wanted), tmp_path, preset("tiny"))
+    assert [row["network"] for row in data["paper"]] == ["vit", "vgg"]  # the generated set is not the paper's
+    assert all(row["loss"] == pytest.approx(1.0) for row in data["paper"])
+    assert all(row["error"] == pytest.approx(0.0) for row in data["paper"])
+    assert len(data["rows"]) == 2 * len(compared)
+    labels = {row["label"]: row for row in data["ablations"]}
+    assert labels["as it is"]["loss_points"] == pytest.approx(1.0)
+    assert labels["no SR-STE term"]["loss_points"] == pytest.approx(6.0)
+    sparse_ends, plain = labels["first layer and classifier sparse"], labels["as it is"]
+    assert sparse_ends["sat"]["bound"] > plain["sat"]["bound"]
+    assert labels["dense for the first quarter"]["sat"] == plain["sat"]
+    masks = next(m for m in data["masks"] if (m["network"], m["variant"]) == ("vit", ""))
+    assert masks["sad_ff"] == [0.01, 0.005]
+    assert data["rates"] == []
+    assert sum(run["name"].startswith("vgg") for run in data["runs"]) == 4 + 4
+
+
+def test_the_page_shows_what_was_gathered(tmp_path: Path) -> None:
+    rates = rate_cells("vgg")
+    table = cells(["vgg"], ["dense", "sr-ste", "bdwp"], ["2:8", "1:8"], seeds=[0])
+    wanted = [*table, *ablation_cells("vgg", seeds=[0])]
+    finish(tmp_path, rates)
+    data = gather(finish(tmp_path, wanted), tmp_path, preset("tiny"))
+    assert [item["network"] for item in data["rates"]] == ["vgg"]
+    assert data["rates"][0]["best"] == RATES["sgd"][0]  # all equal: the lowest
+    files = {file.name: file.read_text() for file in write(data, tmp_path / "page")}
+    page = files["accuracy.md"]
+    assert "loss of BDWP 2:8 is 1.00 points on average over 1 networks" in page
+    assert re.search(r"`vgg-sr-ste-1of8` \| 0 \| 97.50% \+- 0.00 \| 0.50 \|", page)
+    assert "These choices would differ from the recipes: vgg." in page
+    assert "| no SR-STE term | 0 | 92.00%" in page
+    for name in re.findall(r"\]\((accuracy\w+\.svg)\)", page):
+        assert files[name].startswith("<svg")
+    assert "2:8, no SR-STE term" in files["accuracy_masks.svg"]
+    assert "vgg" in files["accuracy_pareto.svg"]
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    points = [(10.0, 0.9), (5.0, 0.8), (5.0, 0.7), (7.0, 0.75), (20.0, 0.9), (12.0, 0.95)]
+    assert front(points) == [(5.0, 0.8), (10.0, 0.9), (12.0, 0.95)]
+
+
+def test_every_method_and_pattern_of_the_table_has_a_mark() -> None:
+    for cell in default_cells():
+        assert cell.config.method in METHOD_COLORS
+        assert cell.config.method == "dense" or cell.config.pattern in PATTERN_MARKERS
+    assert len({cell.name for cell in default_cells()}) == len(default_cells())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("--networks lenet", "'lenet'"), ("--methods best", "'best'"), ("--seeds a", "'a'"), ("--processes 0", "'0'")],
+)
+def test_refusals_are_one_line(call: Callable[[str], Outcome], line: str, words: str) -> None:
+    outcome = call(f"study {line}")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words in outcome.err.splitlines()[-1]

@@ -1,0 +1,167 @@
+"""Sequencer: RTL against the model; the rules of legal instructions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.contract.isa import INSTRUCTIONS, ErrorCode, Instruction, Opcode
+from nmsat.dataflow.contract.legal import check, check_machine, error_code
+from nmsat.hw.control.fetch import Check
+from nmsat.hw.control.sequencer import Sequencer
+from nmsat.hw.parts.verilog import emit
+from nmsat.tb.machine.jobs import random_job
+from nmsat.tb.run.runner import build, run
+
+TINY = preset("tiny")
+TWO_LANES = TINY.replace(name="two lanes", act_lanes=2)
+
+
+def check_rtl(runs: int, seed: int) -> dict[str, int]:
+    built = build(emit(Sequencer(TINY), "sat_sequencer"), "sat_sequencer")
+    config = {"name": "x", "rows": 4, "columns": 4, "act_depth": 2048, "weight_depth": 2048, "sum_depth": 1024}
+    return (
+        run(built, "nmsat.tb.control.bench_sequencer", job={"config": config, "runs": runs}, seed=seed)
+        .check()
+        .saved["ends"]
+    )
+
+
+@pytest.mark.rtl
+def test_rtl_against_model() -> None:
+    ends = check_rtl(60, seed=1)
+    assert ends["NONE"] >= 10
+    assert {"FIELD", "DEADLOCK", "NO_END", "SEMAPHORE", "READ", "REGION"} <= set(ends)
+
+
+@pytest.mark.rtl
+@pytest.mark.long
+def test_rtl_against_model_long() -> None:
+    assert set(check_rtl(1_000, seed=2)) == {code.name for code in ErrorCode} - {"WRITE"}
+
+
+LEGAL = {
+    Opcode.LOAD_ACT: {"rows": 32, "k": 64, "log2_a": 3, "log2_m_less_1": 0, "base": 2048 - 512},
+    Opcode.LOAD_WGT: {"blocks": 1, "outer": 4, "inner": 8, "log2_a": 1, "pad": 3, "base": 2048 - 140},
+    Opcode.STAGE: {"outer": 8, "inner": 64, "base": 511},
+    Opcode.COMPUTE: {"windows": 8, "n_less_1": 1, "log2_m_less_1": 2, "log2_a": 1, "capture": 1024 - 32},
+    Opcode.STORE: {"rows": 8, "columns": 16, "log2_a": 1, "capture": 1024 - 32, "lane": 12},
+    Opcode.UPDATE: {"k": 1, "n": 1, "shift": 24},
+    Opcode.END: {},
+}
+
+ILLEGAL = [
+    (Opcode.LOAD_ACT, {"rows": 33}, "rows <= a R"),
+    (Opcode.LOAD_ACT, {"rows": 0}, "rows >= 1"),
+    (Opcode.LOAD_ACT, {"k": 0}, "k >= 1"),
+    (Opcode.LOAD_ACT, {"mode": 3}, "mode <= 2"),
+    (Opcode.LOAD_ACT, {"log2_m_less_1": 1}, "a M <= 16"),
+    (Opcode.LOAD_ACT, {"base": 2048 - 511}, "act_depth"),
+    (Opcode.LOAD_ACT, {"k": 65}, "act_depth"),
+    (Opcode.LOAD_ACT, {"mode": 2, "k": 9}, "k <= R M"),
+    (Opcode.LOAD_ACT, {"windowed": 1, "width": 3, "x0": 3, "height": 1}, "x0 < width"),
+    (Opcode.LOAD_ACT, {"windowed": 1, "width": 3, "height": 0}, "y0 < height"),
+    (Opcode.LOAD_WGT, {"inner": 0}, "inner >= 1"),
+    (Opcode.LOAD_WGT, {"outer": 0}, "outer >= 1"),
+    (Opcode.LOAD_WGT, {"blocks": 0}, "blocks >= 1"),
+    (Opcode.LOAD_WGT, {"blocks": 2}, "lane and blocks"),
+    (Opcode.LOAD_WGT, {"log2_a": 2, "lane": 4}, "lane and blocks"),
+    (Opcode.LOAD_WGT, {"dense": 1, "lane": 8}, "lane and blocks"),
+    (Opcode.LOAD_WGT, {"pad": 4}, "weight_depth"),
+    (Opcode.STAGE, {"inner": 0}, "inner >= 1"),
+    (Opcode.STAGE, {"outer": 0}, "outer >= 1"),
+    (Opcode.STAGE, {"inner": 65}, "stage_depth"),
+    (Opcode.STAGE, {"base": 512}, "base < stage_depth"),
+    (Opcode.COMPUTE, {"n_less_1": 8}, "N <= M"),
+    (Opcode.COMPUTE, {"windows": 0}, "windows >= 1"),
+    (Opcode.COMPUTE, {"log2_a": 2}, "a M <= 16"),
+    (Opcode.COMPUTE, {"ws": 1, "n_less_1": 4}, "N b <= 16"),
+    (Opcode.COMPUTE, {"act_base": 2048 - 127}, "act_depth"),
+    (Opcode.COMPUTE, {"wgt_base": 2048 - 63}, "weight_depth"),
+    (Opcode.COMPUTE, {"ws": 1, "capture": 1024 - 63}, "sum_depth"),
+    (Opcode.COMPUTE, {"capture": 1024 - 31}, "sum_depth"),
+    (Opcode.STORE, {"rows": 9}, "rows <= a R"),
+    (Opcode.STORE, {"rows": 0}, "rows >= 1"),
+    (Opcode.STORE, {"columns": 0}, "columns >= 1"),
+    (Opcode.STORE, {"columns": 17}, "columns <= b C"),
+    (Opcode.STORE, {"lane": 6}, "multiple of C"),
+    (Opcode.STORE, {"lane": 16}, "lane < 16"),
+    (Opcode.STORE, {"capture": 1024 - 31}, "sum_depth"),
+    (Opcode.STORE, {"ws": 1, "rows": 9}, "sum_depth"),
+    (Opcode.STORE, {"width": 2, "height": 2, "y0": 2}, "y0 < height"),
+    (Opcode.UPDATE, {"k": 0}, "k >= 1"),
+    (Opcode.UPDATE, {"n": 0}, "n >= 1"),
+    (Opcode.UPDATE, {"shift": 25}, "shift <= 24"),
+    (Opcode.UPDATE, {"ff_n_less_1": 2}, "W_ff: N <= M"),
+    (Opcode.UPDATE, {"bp_n_less_1": 2}, "W_bp: N <= M"),
+    (Opcode.END, {"signal": 1}, "wait and signal"),
+    (Opcode.END, {"zero": 1}, "spare bits"),
+]
+
+
+@pytest.mark.parametrize("opcode", list(LEGAL))
+def test_instructions_at_the_limit_are_legal(opcode: Opcode) -> None:
+    instruction = Instruction(opcode, LEGAL[opcode])
+    check(instruction, TINY)
+    assert error_code(instruction.encode(), TINY) is ErrorCode.NONE
+
+
+@pytest.mark.parametrize(("opcode", "changes", "rule"), ILLEGAL)
+def test_each_rule_is_found(opcode: Opcode, changes: dict[str, int], rule: str) -> None:
+    instruction = Instruction(opcode, {**LEGAL[opcode], **changes})
+    with pytest.raises(ValueError, match=rule):
+        check(instruction, TINY)
+    assert error_code(instruction.encode(), TINY) is ErrorCode.FIELD
+
+
+def test_unknown_opcodes() -> None:
+    assert [error_code(code, TINY) for code in (0, 7, 14)] == [ErrorCode.OPCODE] * 3
+
+
+def test_machines_have_sides_of_powers_of_two() -> None:
+    with pytest.raises(ValueError, match="rows is 6"):
+        check_machine(TINY.replace(rows=6))
+    with pytest.raises(ValueError, match="columns is 64"):
+        check_machine(TINY.replace(columns=64))
+    with pytest.raises(ValueError, match="sum_depth is 64"):
+        check_machine(preset("small").replace(rows=16, sum_depth=64))
+
+
+def words_at_the_limit(config: SatConfig, rng: np.random.Generator) -> list[int]:
+    """Return instructions of random jobs, and the same with one field changed."""
+    found = {i.encode() for seed in range(12) for i in random_job(config, seed).code.instructions[:20]}
+    words = sorted(found)
+    for word in sorted(found):
+        layout = INSTRUCTIONS[Opcode(word & 15)]
+        fields = layout.unpack(word)
+        for _ in range(3):
+            name = str(rng.choice(list(fields)[1:]))
+            top = (1 << layout.widths()[name]) - 1
+            choices = (0, 1, top, fields[name] ^ 1, min(fields[name] + 1, top), int(rng.integers(1 << 62)) & top)
+            words.append(layout.pack(**{**fields, name: choices[int(rng.integers(len(choices)))]}))
+    return words
+
+
+@pytest.mark.parametrize("config", [TINY, TWO_LANES, preset("vcu1525")], ids=lambda config: config.name)
+def test_circuit_checks_as_the_model(config: SatConfig) -> None:
+    dut = Check(config)
+    words = words_at_the_limit(config, np.random.default_rng(5))
+    wrong = []
+
+    async def play(ctx: Any) -> None:
+        for word in words:
+            ctx.set(dut.word, word)
+            await ctx.tick().repeat(2)
+            if ctx.get(dut.code) != error_code(word, config):
+                wrong.append(Instruction.decode(word))
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(play)
+    simulator.run()
+    assert not wrong
+    assert sum(error_code(word, config) is ErrorCode.FIELD for word in words) > 40

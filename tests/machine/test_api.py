@@ -1,0 +1,279 @@
+"""The simulator from a notebook: products, tapes, steps and programs through one function."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import re
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from nmsat.algorithms.core.numeric import ordered_dot
+from nmsat.algorithms.core.tape import HostWork, Pattern, Product, Stage, Tape
+from nmsat.algorithms.workloads.engine.registry import record
+from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.mapping.choose import best_tiling
+from nmsat.dataflow.mapping.tiling import legal_mappings
+from nmsat.dataflow.schedule.lowered_program import Weights, lowered_program
+from nmsat.dataflow.schedule.plan import Switches
+from nmsat.dataflow.schedule.program import disassemble
+from nmsat.dataflow.schedule.traffic import buffer_bytes
+from nmsat.sim.api import gemm, matmul, simulate, training_step
+from nmsat.sim.array.fast import simulate_product
+from nmsat.sim.array.stce import Stce
+from nmsat.sim.array.stepped import run_stepped
+from nmsat.sim.parts.stream import play
+from nmsat.sim.schedule.machine import CAUSES, run_program
+from nmsat.sim.schedule.step import StepResult, simulate_step
+from nmsat.sim.store.epilogue import Epilogue, Sums
+from nmsat.sim.store.epilogue import Switches as EpilogueSwitches
+from nmsat.sim.work.tape import TapeResult
+from nmsat.sim.work.workload import simulate_tape
+from tests.cases import patterns, product
+
+if TYPE_CHECKING:
+    from nmsat.sim.array.stce import Trace
+    from nmsat.sim.results.result import Result
+    from nmsat.sim.results.rows import Row
+
+DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs" / "simulator.md"
+
+
+def check_sums(result: Result) -> None:
+    """Every total is the sum over rows, every row the sum over its causes, and no wait is negative."""
+    table: list[dict[str, Any]] = result.table()
+    assert result.cycles == sum(row["cycles"] for row in table) == sum(result.causes.values())
+    for key in ("stage", "layer", "name", "cause"):
+        assert sum(result.by(key).values()) == result.cycles
+    at = 0
+    for row, line in zip(result.rows, table, strict=True):
+        assert row.start == at
+        assert min(row.causes.values()) >= 0
+        assert set(row.causes) == set(CAUSES)
+        assert line["cycles"] == sum(line[cause] for cause in CAUSES)
+        at += row.cycles
+    assert result.macs == sum(row.macs for row in result.rows)
+    assert result.macs_skipped == sum(row.macs_skipped for row in result.rows) >= 0
+    assert result.stalls == {cause: n for cause, n in result.causes.items() if cause != "steps"}
+    assert result.buffer_bytes == {
+        name: sum(line.get(f"buffer_{name}", 0) for line in table) for name in ("a", "w", "y")
+    }
+
+
+def check_tiles(row: Row) -> None:
+    """The tiles of a row add up to it: cycles of each cause, multiply-adds done and skipped."""
+    tiles = list(row.tiles())
+    assert sum(tile.cycles for tile in tiles) == row.cycles
+    for cause in CAUSES:
+        assert sum(tile.causes.get(cause, 0) for tile in tiles) == row.causes[cause]
+    assert min(min(tile.causes.values()) for tile in tiles) >= 0
+    if row.shape is None:
+        return
+    assert sum(tile.macs for tile in tiles) == row.macs
+    assert sum(tile.macs_skipped for tile in tiles) == row.macs_skipped
+    assert min(min(tile.macs, tile.macs_skipped) for tile in tiles) >= 0
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("dataflow", ["os", "ws"])
+def test_a_product_opens_down_to_its_tiles(dataflow: str, memory: bool) -> None:
+    for pattern in patterns():
+        result = simulate(gemm(45, 77, 33, pattern), "tiny", memory=memory, switches=Switches(dataflow=dataflow))
+        check_sums(result)
+        for row in result.rows:
+            check_tiles(row)
+        assert result.rows[0].schedule["dataflow"] == dataflow
+
+
+def test_a_product_takes_what_the_fast_gear_says() -> None:
+    result = simulate(gemm(50, 60, 30, "2:8"), "small")
+    tiling = best_tiling(preset("small"), 50, 60, 30, Pattern(2, 8))
+    assert result.cycles == simulate_product(tiling).cycles
+    assert result.seconds == result.cycles / 200e6
+    assert result.rows[0].tiling == tiling
+
+
+def test_values_are_those_of_the_arithmetic() -> None:
+    rng = np.random.default_rng(3)
+    a, w = rng.standard_normal((9, 40)).astype(np.float32), rng.standard_normal((40, 7)).astype(np.float32)
+    one = matmul(a, w, "2:8")
+    assert one.a is not None
+    assert one.w is not None
+    assert np.count_nonzero(one.w) <= 40 * 7 // 4
+    (y,) = simulate(one, "tiny", values=True).values
+    assert np.array_equal(y.view(np.uint32), ordered_dot(one.a, one.w).view(np.uint32))
+    (stalled,) = simulate(one, "tiny", values=True, memory=True).values
+    assert np.array_equal(y.view(np.uint32), stalled.view(np.uint32))
+
+
+def test_the_flag_of_special_results_is_that_of_the_epilogue() -> None:
+    """Held against the model of the epilogue, which is that of its RTL; 300 x 300 overflows binary16 only."""
+    for big, flags in ((1.0, (False, False)), (300.0, (False, True)), (np.inf, (True, True)), (np.nan, (True, True))):
+        a, w = np.full((1, 4), 1, np.float32), np.full((4, 3), 1, np.float32)
+        a[0, 0], w[0, 1] = big, 300 if np.isfinite(big) else 1
+        result = simulate(matmul(a, w), "tiny", values=True)
+        assert (result.special(), result.special(half=True)) == flags
+        x = result.values[0].ravel()
+        beat = Sums(x=x, bias=np.zeros(3, np.float32), tile=x, mask=np.ones(3, bool), present=np.ones(3, bool))
+        for half, flag in zip((False, True), flags, strict=True):
+            engine = Epilogue(EpilogueSwitches(to_half=half))
+            play(engine, [beat])
+            assert engine.special is flag
+
+
+def test_a_step_is_the_one_of_the_commands_and_its_program_takes_the_same() -> None:
+    step = training_step("resnet9", "bdwp", "2:8", batch=8)
+    result = simulate(step, "vcu1525")
+    assert isinstance(result, StepResult)
+    check_sums(result)
+    assert result.record() == simulate_step(step, preset("vcu1525")).record()
+    assert result.bound == step.bound
+    program = result.program
+    again = simulate(disassemble(program.config, program.assemble(), program.names), "vcu1525")
+    assert again.table() == result.table()
+    on_chip = simulate(step, "vcu1525", memory=False)
+    check_sums(on_chip)
+    assert on_chip.cycles <= result.cycles
+    assert sum(on_chip.bytes.values()) == 0 < sum(result.bytes.values())
+
+
+@pytest.mark.parametrize("method", ["bdwp", "sdgp"])
+def test_a_step_opens_down_to_its_tiles(method: str) -> None:
+    result = simulate(training_step("resnet9", method, "2:8", batch=1), "small")
+    check_sums(result)
+    for row in result.rows:
+        check_tiles(row)
+
+
+def test_a_tape_holds_masks_and_host_work() -> None:
+    rng = np.random.default_rng(4)
+    tape = Tape(values=True)
+    a, w = rng.standard_normal((12, 24)).astype(np.float16), rng.standard_normal((24, 10)).astype(np.float16)
+    tape.record(matmul(a, w, "2:8", name="first"))
+    tape.record(matmul(a, w, name="second"))
+    tape.record_host(HostWork("softmax", "Softmax", Stage.FF, 100, 40))
+    result = simulate(tape, "tiny", values=True)
+    assert isinstance(result, TapeResult)
+    check_sums(result)
+    assert result.cycles == result.workload.cycles
+    assert [row.schedule["how"] for row in result.rows] == ["native", "dense"]
+    assert (result.host.operators, result.host.operations, result.host.bytes) == (1, 100, 40)
+    for one, y in zip(tape.products, result.values, strict=True):
+        assert one.a is not None
+        assert one.w is not None
+        assert np.array_equal(y.view(np.uint32), ordered_dot(one.a, one.w).view(np.uint32))
+    stalled = simulate(tape, "tiny", memory=True)
+    check_sums(stalled)
+    assert stalled.cycles > result.cycles
+    assert stalled.host == result.host
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("name", ["granet", "moa", "sparsifiner"])
+def test_workloads_run_as_tapes(name: str, memory: bool) -> None:
+    """Covers, gathers and skipped tiles open too; with memory the sums are those of `nmsat workload`."""
+    tape = record(name, "small", "faithful", values=False).tape
+    result = simulate(tape, "tiny", memory=memory)
+    check_sums(result)
+    workload = simulate_tape(tape, preset("tiny"))
+    if memory:
+        assert result.cycles == run_program(lowered_program(workload.lowered, Weights())).cycles
+    else:
+        assert result.cycles == workload.cycles
+        assert result.macs == workload.macs_true
+
+
+class Counting(Stce):
+    """Counts the beats that the rows write into their elements and the pairs that the columns are asked for."""
+
+    beats = 0
+    requests = 0
+
+    def _observe(self, trace: Trace) -> None:
+        super()._observe(trace)
+        self.beats += sum(row.ctl.awe for row in self.rows)
+        self.requests += int(self.columns.requests[0][0].sum())
+
+
+def test_bytes_between_buffers_and_array_are_those_that_the_stepped_gear_reads() -> None:
+    config = SatConfig(name="t", rows=3, columns=2, act_depth=1 << 14, weight_depth=1 << 14, sum_depth=64)
+    rng = np.random.default_rng(5)
+    for pattern in (None, Pattern(2, 8), Pattern(3, 16)):
+        for mapping in legal_mappings(config, pattern)[::4]:
+            a, packed, tiling = product(rng, config, mapping, (11, 35, 5))
+            engine = Counting(config)
+            _, trace = run_stepped(a, packed, tiling, engine=engine)
+            size = buffer_bytes(tiling)
+            left = sum(len(column) for column in trace.out_value)
+            assert size.y == 4 * (left + 2 * left * (tiling.depth_tiles - 1))
+            assert size.a == 2 * config.act_lanes * engine.beats
+            assert size.w == -(-21 * engine.requests // (8 * mapping.a))  # each pair is asked for a times
+
+
+def test_time_and_memory_grow_with_the_products_not_with_their_cycles() -> None:
+    """65,536 times the cycles take about as many calls and as much memory; twice the products take twice as many."""
+    calls, peak, cycles = _cost([gemm(1 << 10, 1 << 10, 1 << 10, "2:8")], "small side")
+    more_calls, more_peak, more_cycles = _cost([gemm(1 << 18, 1 << 10, 1 << 18, "2:8")], "large side")
+    assert more_cycles > 60_000 * cycles
+    assert more_calls < 3 * calls
+    assert more_peak < 3 * peak
+    many = [gemm(1 << 10, 1 << 10, 1 << 10 + i, "2:8") for i in range(8)]
+    assert _cost(many, "many")[0] < 8 * 2 * calls
+
+
+def _cost(products: list[Product], name: str) -> tuple[int, int, int]:
+    """Return calls of functions, peak of memory in bytes, and cycles of a run on a machine not seen before."""
+    calls = cProfile.Profile()
+    result = calls.runcall(simulate, products, preset("vcu1525").replace(name=name), memory=True)
+    tracemalloc.start()
+    simulate(products, preset("vcu1525").replace(name=f"{name} again"), memory=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return int(vars(pstats.Stats(calls))["total_calls"]), peak, result.cycles
+
+
+def test_refusals() -> None:
+    step, machine = training_step("resnet9", batch=1), preset("tiny")
+    with pytest.raises(ValueError, match="config is 'huge'"):
+        simulate(gemm(1, 1, 1), "huge")
+    with pytest.raises(ValueError, match="no products"):
+        simulate([], "tiny")
+    with pytest.raises(TypeError, match="program holds 5"):
+        simulate([5], "tiny")  # pyright: ignore[reportCallIssue, reportArgumentType]  the refusal is the test
+    with pytest.raises(ValueError, match="holds no operands"):
+        simulate(gemm(1, 1, 1), "tiny", values=True)
+    with pytest.raises(ValueError, match="holds no operands"):
+        simulate(step, "tiny", values=True)
+    with pytest.raises(ValueError, match="only dataflow applies"):
+        simulate(gemm(1, 1, 1), "tiny", switches=Switches(rectangle=8))
+    with pytest.raises(ValueError, match="for configuration 'tiny'"):
+        simulate(simulate_step(step, machine).program, "small")
+    with pytest.raises(ValueError, match="program of words"):
+        simulate(simulate_step(step, machine).program, machine, values=True)
+    with pytest.raises(ValueError, match="a has shape"):
+        matmul(np.zeros((2, 3), np.float16), np.zeros((2, 3), np.float16))
+    with pytest.raises(ValueError, match="has no values"):
+        simulate(gemm(1, 1, 1), machine).special()
+    with pytest.raises(ValueError, match="key is 'tile'"):
+        simulate(gemm(1, 1, 1), machine).by("tile")
+
+
+def test_the_example_of_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All Python of docs/simulator.md in one go; a line with '# ->' must give what stands behind it."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    checked = 0
+    for line in "".join(blocks).splitlines():
+        code, arrow, wanted = line.partition("  # -> ")
+        if arrow:
+            assert repr(eval(code, names)) == wanted, line
+            checked += 1
+        else:
+            exec(line, names)
+    assert checked >= 5

@@ -1,0 +1,36 @@
+"""Memory ports: RTL against the models."""
+
+from __future__ import annotations
+
+import pytest
+
+from nmsat.hw.memory.read_port import ReadPort
+from nmsat.hw.memory.write_port import WritePort
+from nmsat.hw.parts.verilog import emit
+from nmsat.tb.memory.bench_ports import READERS, WRITERS
+from nmsat.tb.run.runner import build, run
+
+
+def check_rtl(runs: int, cycles: int, seed: int, *, write: bool) -> dict[str, int]:
+    name = "sat_write_port" if write else "sat_read_port"
+    component = WritePort(WRITERS) if write else ReadPort(READERS)
+    built = build(emit(component, name), name)
+    job = {"runs": runs, "cycles": cycles, "write": write}
+    return run(built, "nmsat.tb.memory.bench_ports", job=job, seed=seed).check().saved
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("write", [False, True])
+def test_rtl_against_model(write: bool) -> None:
+    counts = check_rtl(40, 200, seed=1, write=write)
+    assert counts["cycles"] > 2_000
+    assert counts["errors"] >= 3
+    assert counts["bursts"] > 200
+    assert counts["beats"] > 1_000
+
+
+@pytest.mark.rtl
+@pytest.mark.long
+@pytest.mark.parametrize("write", [False, True])
+def test_rtl_against_model_long(write: bool) -> None:
+    assert check_rtl(200, 1_000, seed=2, write=write)["errors"] > 30

