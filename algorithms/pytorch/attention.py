@@ -93,10 +93,10 @@ class AttentionForward(NmModule):
         size = own.embed_dim
         if key is value:
             rest = None if own.in_proj_bias is None else own.in_proj_bias[size:]
-            both = tuple(w[size:] for w in pair)
-            first = self._project(query, "in_proj_weight", "q", (pair[0][:size], pair[1][:size]), biases[0])
-            return [first, *self._project(key, "in_proj_weight", "kv", (both[0], both[1]), rest).chunk(2, dim=-1)]
-        parts = zip(pair[0].chunk(3), pair[1].chunk(3), strict=True)
+            first = self._project(query, "in_proj_weight", "q", _both(pair, lambda w: w[:size]), biases[0])
+            second = self._project(key, "in_proj_weight", "kv", _both(pair, lambda w: w[size:]), rest)
+            return [first, *second.chunk(2, dim=-1)]
+        parts = [_both(pair, lambda w, i=i: w.chunk(3)[i]) for i in range(3)]
         return [
             self._project(x, "in_proj_weight", name, part, bias)
             for x, name, part, bias in zip(inputs, "qkv", parts, biases, strict=True)
@@ -160,6 +160,12 @@ def _additive(name: str, mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor
     if not mask.is_floating_point():
         raise TypeError(f"{name} has dtype {mask.dtype}; it must be bool or floating point")
     return mask.to(like.dtype)
+
+
+def _both(pair: tuple[torch.Tensor, torch.Tensor], change: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Change both weights of a pair; one that is both stays one."""
+    first = change(pair[0])
+    return first, first if pair[1] is pair[0] else change(pair[1])
 
 
 def _all(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, change: Any) -> tuple[torch.Tensor, ...]:

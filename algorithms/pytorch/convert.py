@@ -111,7 +111,8 @@ def strip(model: nn.Module) -> nn.Module:
 
 def _put(layer: nn.Module, param: str, value: torch.Tensor) -> None:
     if param not in layer._parameters:  # a parametrization would undo the pruning
-        nn.utils.parametrize.remove_parametrizations(layer, param, leave_parametrized=True)
+        with torch.enable_grad():  # without gradients PyTorch makes a buffer of it
+            nn.utils.parametrize.remove_parametrizations(layer, param, leave_parametrized=True)
     parameter = layer._parameters[param]
     assert parameter is not None
     parameter.data.copy_(value)

@@ -40,9 +40,8 @@ def export_masks(model: nn.Module, path: Path) -> None:
 def export_onnx(model: nn.Module, args: tuple[Any, ...], path: Path, **options: Any) -> None:
     """Write the model with its pruned weights as ONNX, by `torch.onnx.export` with the given options.
 
-    The weights keep the names of the parameters, which are those of `export_masks`: with the TorchScript exporter
-    constants are therefore not folded unless do_constant_folding=True is given.
+    The weights keep the names of the parameters, which are those of `export_masks`. Folding of constants would rename
+    those that are transposed: it is off unless asked for (`optimize` with dynamo, else `do_constant_folding`).
     """
-    if not options.get("dynamo", True):
-        options.setdefault("do_constant_folding", False)
+    options.setdefault("optimize" if options.get("dynamo", True) else "do_constant_folding", False)
     torch.onnx.export(bake(model), args, str(path), **options)

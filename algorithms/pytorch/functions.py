@@ -49,7 +49,7 @@ class Prune(torch.autograd.Function):
 
 
 class Linear(torch.autograd.Function):
-    """y = x w^T + bias with dx = dy w_bp; x[..., in], w[out, in]."""
+    """y = x w^T + bias with dx = dy w_bp (None: w); x[..., in], w[out, in]."""
 
     generate_vmap_rule = True
 
@@ -57,7 +57,7 @@ class Linear(torch.autograd.Function):
     def forward(
         x: torch.Tensor,
         w: torch.Tensor,
-        w_bp: torch.Tensor,
+        w_bp: torch.Tensor | None,
         bias: torch.Tensor | None,
         gradients: tuple[tuple[int, int], tuple[int, int]],
         tag: int,
@@ -71,8 +71,8 @@ class Linear(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
         del output
-        x, _, w_bp, _, ctx.gradients, ctx.tag = inputs
-        ctx.save_for_backward(x, w_bp)
+        x, w, w_bp, _, ctx.gradients, ctx.tag = inputs
+        ctx.save_for_backward(x, w if w_bp is None else w_bp)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple:
@@ -84,7 +84,7 @@ class Linear(torch.autograd.Function):
 
 
 class Convolution(torch.autograd.Function):
-    """A convolution or transposed convolution with w, whose input gradient uses w_bp; channels first.
+    """A convolution or transposed convolution with w, whose input gradient uses w_bp (None: w); channels first.
 
     options: stride, padding, dilation, transposed, output padding, groups, as `torch.convolution` takes them.
     """
@@ -95,7 +95,7 @@ class Convolution(torch.autograd.Function):
     def forward(
         x: torch.Tensor,
         w: torch.Tensor,
-        w_bp: torch.Tensor,
+        w_bp: torch.Tensor | None,
         bias: torch.Tensor | None,
         options: tuple,
         gradients: tuple[tuple[int, int], tuple[int, int]],
@@ -110,8 +110,8 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
         del output
-        x, _, w_bp, _, ctx.options, ctx.gradients, ctx.tag = inputs
-        ctx.save_for_backward(x, w_bp)
+        x, w, w_bp, _, ctx.options, ctx.gradients, ctx.tag = inputs
+        ctx.save_for_backward(x, w if w_bp is None else w_bp)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple:
@@ -130,7 +130,7 @@ def linear(
     tag: int,
 ) -> torch.Tensor:
     """Return x w^T + bias; pair: the weights [out, in] of FF and BP."""
-    x, w, w_bp, bias = autocasted(x, *pair, bias)
+    x, w, w_bp, bias = autocasted(x, *_different(pair), bias)
     return Linear.apply(x, w, w_bp, bias, (gradients.bp, gradients.wu), tag)
 
 
@@ -143,8 +143,13 @@ def convolution(
     tag: int,
 ) -> torch.Tensor:
     """Return the convolution of x[B, C, ...]; pair: the weights of FF and BP."""
-    x, w, w_bp, bias = autocasted(x, *pair, bias)
+    x, w, w_bp, bias = autocasted(x, *_different(pair), bias)
     return Convolution.apply(x, w, w_bp, bias, options, (gradients.bp, gradients.wu), tag)
+
+
+def _different(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the pair without the second where it is the first: compilers take a tensor once."""
+    return pair[0], None if pair[1] is pair[0] else pair[1]
 
 
 def autocasted(*tensors: torch.Tensor | None) -> tuple[Any, ...]:

@@ -64,8 +64,10 @@ class ColumnsForward(OneWeight):
         if slot.rule.dense:
             return super().forward(x)
         forward, backward = self.nm_pair("weight")
-        tag = record.linear(self, slot, forward.t(), x)
-        return functions.linear(x, (forward.t(), backward.t()), self.bias, slot.rule.gradients(), tag)
+        turned = forward.t()
+        pair = turned, turned if backward is forward else backward.t()
+        tag = record.linear(self, slot, turned, x)
+        return functions.linear(x, pair, self.bias, slot.rule.gradients(), tag)
 
 
 class _Convolving(OneWeight):

@@ -55,7 +55,8 @@ class SeenWeight(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if name in ("__get__", "__set__", "__delete__"):
                 return _attribute(func, args)
-            target = kwargs.get("out", args[0] if args else None)
+            # The functions of torch.nn.init hand everything on by name.
+            target = kwargs.get("out", args[0] if args else kwargs.get("tensor"))
             in_place = name.endswith("_") and not name.endswith("__")
             if isinstance(target, SeenWeight) and ("out" in kwargs or in_place or name == "__setitem__"):
                 return _write(func, target, args, kwargs)

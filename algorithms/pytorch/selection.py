@@ -18,7 +18,9 @@ def nm_mask(w: torch.Tensor, n: int, m: int, dim: int) -> torch.Tensor:
     # Bit patterns without sign order like magnitudes; -1 stands for places past the end.
     size = rows.to(torch.float16).view(torch.int16) & 0x7FFF
     groups = torch.nn.functional.pad(size, (0, -rows.shape[-1] % m), value=-1).unflatten(-1, (-1, m))
-    keep = _by_pairs(groups, n) if m <= 8 else _by_rank(groups, n)
+    # Compilers trace every comparison of a pair, which takes long.
+    pairs = m <= 8 and not torch.compiler.is_compiling()
+    keep = _by_pairs(groups, n) if pairs else _by_rank(groups, n)
     return keep.flatten(-2)[..., : rows.shape[-1]].movedim(-1, dim)
 
 
