@@ -76,11 +76,12 @@ class Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple:
+        x, w_bp = ctx.saved_tensors  # checkpointing runs the forward pass again here: never quietly
         if ctx.tag == record.NO_TAG:
-            return _linear_gradients(ctx, dy)
+            return _linear_gradients(ctx, dy, x, w_bp)
         _record(ctx)
         with record.quiet():
-            return _linear_gradients(ctx, dy)
+            return _linear_gradients(ctx, dy, x, w_bp)
 
 
 class Convolution(torch.autograd.Function):
@@ -115,11 +116,12 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple:
+        x, w_bp = ctx.saved_tensors
         if ctx.tag == record.NO_TAG:
-            return _convolution_gradients(ctx, dy)
+            return _convolution_gradients(ctx, dy, x, w_bp)
         _record(ctx)
         with record.quiet():
-            return _convolution_gradients(ctx, dy)
+            return _convolution_gradients(ctx, dy, x, w_bp)
 
 
 def linear(
@@ -170,8 +172,7 @@ def _record(ctx: Any) -> None:
         record.emit(ctx.tag, Stage.BP)
 
 
-def _linear_gradients(ctx: Any, dy: torch.Tensor) -> tuple:
-    x, w_bp = ctx.saved_tensors
+def _linear_gradients(ctx: Any, dy: torch.Tensor, x: torch.Tensor, w_bp: torch.Tensor) -> tuple:
     (n_bp, m_bp), (n_wu, m_wu) = ctx.gradients
     rows = dy.reshape(-1, dy.shape[-1])
     dx = dw = db = None
@@ -185,8 +186,7 @@ def _linear_gradients(ctx: Any, dy: torch.Tensor) -> tuple:
     return dx, dw, None, db, None, None
 
 
-def _convolution_gradients(ctx: Any, dy: torch.Tensor) -> tuple:
-    x, w_bp = ctx.saved_tensors
+def _convolution_gradients(ctx: Any, dy: torch.Tensor, x: torch.Tensor, w_bp: torch.Tensor) -> tuple:
     (n_bp, m_bp), (n_wu, m_wu) = ctx.gradients
     need_x, need_w, need_b = (ctx.needs_input_grad[i] for i in (0, 1, 3))
     groups = ctx.options[-1]

@@ -34,6 +34,7 @@ class Names:
         self._stack: list[nn.Module] = []
         self._learnt: set[int] = set()
         self._products: set[int] = set()
+        self._busy: set[int] = set()
         self._handles: list[Any] = []
 
     @contextmanager
@@ -56,8 +57,10 @@ class Names:
 
     def here(self, what: str) -> str:
         """Return the name of a thing within the module that runs now."""
-        own = self._modules.get(id(self._stack[-1]), "") if self._stack else ""
-        return ".".join(part for part in (own, what) if part) or "step"
+        return ".".join(part for part in (self._running(), what) if part) or "step"
+
+    def _running(self) -> str:
+        return self._modules.get(id(self._stack[-1]), "") if self._stack else ""
 
     def module(self, layer: nn.Module) -> str | None:
         """Return the name of a module, None if it is not part of a model that ran."""
@@ -65,6 +68,7 @@ class Names:
 
     def weight(self, layer: nn.Module, param: str) -> str | None:
         """Return the name of the tensor behind a parameter and count it as the weight of a product."""
+        self._busy.add(id(layer))
         own = layer._parameters.get(param)
         if own is None:
             own = _largest_original(layer, param)
@@ -84,21 +88,22 @@ class Names:
         running = self._stack[-1] if self._stack else None
         for name, value in running._parameters.items() if running is not None else ():
             if id(value) == parameter:
-                return _label(self.here(""), name), key
+                self._busy.add(id(running))
+                return _label(self._running(), name), key
         owner, name = self._owners[parameter]
+        self._busy.add(id(owner))
         return _label(self._modules[id(owner)], name), key
 
     def learnt(self) -> list[Learnt]:
         """Return what got a gradient and is the weight of no product: by layer, biases of products by themselves."""
         found: dict[str, int] = {}
-        busy = {id(self._owners[key][0]) for key in self._products if key in self._owners}
         for tensor in self._kept:
             key = id(tensor)
             if key not in self._learnt or key in self._products:
                 continue
             owner, name = self._owners[key]
             layer = self._modules[id(owner)]
-            label = f"{layer}.{name}".lstrip(".") if id(owner) in busy else layer or name
+            label = f"{layer}.{name}".lstrip(".") if id(owner) in self._busy else layer or name
             found[label] = found.get(label, 0) + tensor.numel()
         return [Learnt(name, elements) for name, elements in found.items()]
 

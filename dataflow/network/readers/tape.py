@@ -102,12 +102,17 @@ def _has_weights(group: list[Product]) -> bool:
 
 
 def _ordered(products: list[Product], layers: dict[str, _TapeLayer]) -> list[Product]:
-    """Return the products with the weight gradient of a layer behind its input gradient."""
-    last = {run_of(p.name): i for i, p in enumerate(products) if p.stage is Stage.BP}
+    """Return the products with the gradient of W behind that of A: of a layer, and of two activations ('.db')."""
+
+    def second(product: Product) -> bool:
+        named = product.name.endswith(".db") or run_of(product.name) in layers
+        return named and (product.stage is Stage.WU or product.name.endswith(".db"))
+
+    last = {run_of(p.name): i for i, p in enumerate(products) if p.stage is Stage.BP and not second(p)}
     places = []
     for i, product in enumerate(products):
         name = run_of(product.name)
-        moved = product.stage is Stage.WU and name in layers and last.get(name, i) > i
+        moved = second(product) and last.get(name, i) > i
         places.append((last[name] + 0.5 if moved else i, product))
     return [product for _, product in sorted(places, key=lambda place: place[0])]
 
