@@ -13,6 +13,7 @@ import pytest
 from nmsat.algorithms.core.nm import mask
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # small products; threads of many workers wait for each other
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -197,21 +197,6 @@ def test_a_dense_conversion_changes_nothing() -> None:
         assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_masks_are_made_once_per_update_and_follow_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = sparsify(small(), "bdwp", "2:8")
-    calls = []
-    layer = nm_layers(model)["2"]
-    choose = layer.rule._choose
-    monkeypatch.setattr(layer.rule, "_choose", lambda matrix: calls.append(1) or choose(matrix))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    x = torch.randn(4, 1, 8, 8)
-    for updates in range(3):
-        for _ in range(2):
-            model(x).square().sum().backward()
-        assert len(calls) == updates + 1
-        optimizer.step()
-
-
 def test_training_learns() -> None:
     model = sparsify(small(), "bdwp+mvue", "2:8")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -260,37 +245,25 @@ def refuse_unknown_layer() -> None:
     sparsify(small(), dense=["7"])
 
 
-def refuse_backward_groups() -> None:
-    sparsify(torch.nn.Sequential(torch.nn.Conv2d(8, 12, 3)), dense=[])
-
-
 def refuse_pattern() -> None:
     sparsify(small(), "bdwp", "9:8")
 
 
 def refuse_empty_step() -> None:
-    record_step(lambda: small()(torch.ones(1, 1, 8, 8)))
+    record_step(lambda: torch.ones(3).sum())
 
 
 @pytest.mark.parametrize(
     ("action", "match"),
     [
         (refuse_unknown_layer, "'7'"),
-        (refuse_backward_groups, "12 output channels"),
         (refuse_pattern, "9:8"),
-        (refuse_empty_step, "no converted layer"),
+        (refuse_empty_step, "no matrix product"),
     ],
 )
 def test_bad_requests_are_named(action: Callable[[], None], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         action()
-
-
-def test_grouped_convolutions_are_left_with_a_warning() -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.Conv2d(8, 8, 1), torch.nn.Conv2d(8, 8, 1))
-    with pytest.warns(UserWarning, match="left as they are.*: 0"):
-        sparsify(model, dense=[])
-    assert list(nm_layers(model)) == ["1", "2"]
 
 
 def test_sparse_stages_of_the_tape() -> None:
