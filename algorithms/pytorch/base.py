@@ -9,7 +9,7 @@ identity; the attribute of a pruned one is a property of the subclass, which ret
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 import torch
 from torch import nn
@@ -121,7 +121,7 @@ class NmModule(nn.Module):
         super().__setstate__(state)
         self.nm_attach()
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple:
         del protocol
         return _blank, (self.nm_base,), self.__dict__.copy()
 

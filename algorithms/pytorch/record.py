@@ -136,7 +136,7 @@ def shaped_work(
         sizes = (x[0] * pixels, taps * weight[1], weight[0] // groups)
         return matrix_work(name, key, sizes, rule, groups)
     flat = len(x) == 3
-    height, width = (1, x[2]) if flat else x[2:]
+    *_, height, width = (1, *x[2:])
     stride, padding, dilation = _wide(len(x) - 2, stride, padding, dilation)
 
     def both(values: Any, missing: int) -> tuple[int, int]:
@@ -148,7 +148,7 @@ def shaped_work(
         width=width,
         channels_in=x[1],
         channels_out=weight[0],
-        kernel=both(weight[2:], 1),
+        kernel=both(list(weight[2:]), 1),
         stride=both(stride, 1),
         padding=both(padding, 0),
         dilation=both(dilation, 1),

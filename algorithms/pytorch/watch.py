@@ -97,11 +97,11 @@ class Watch(TorchDispatchMode):
     def _forward(self, space: str, name: str, args: tuple) -> None:
         if space == "aten" and name in OPERANDS:
             a, b = (args[place] for place in OPERANDS[name])
-            self._product(a, b, torch.autograd._get_sequence_nr() - 1)
+            self._product(a, b, torch._C._autograd._get_sequence_nr() - 1)
         elif space == "aten" and name == "linear":
-            self._product(args[0].flatten(0, -2), args[1].t(), torch.autograd._get_sequence_nr() - 1)
+            self._product(args[0].flatten(0, -2), args[1].t(), torch._C._autograd._get_sequence_nr() - 1)
         elif space == "aten" and name in ("convolution", "_convolution"):
-            self._convolution(args, torch.autograd._get_sequence_nr() - 1)
+            self._convolution(args, torch._C._autograd._get_sequence_nr() - 1)
         else:
             self._suspect(space, name)
 
@@ -121,11 +121,13 @@ class Watch(TorchDispatchMode):
             )
             return
         # A weight on the left is the transposed product: Y^T = B^T W^T.
+        owner = right if left is None else left
+        assert owner is not None
         rows, features_out = (m, n) if left is None else (n, m)
         weight = b if left is None else a
         if weight.dim() == 3 and weight.stride(0) == 0:
             rows, count = rows * count, 1
-        label, key = self._names.of_weight(right if left is None else left)
+        label, key = self._names.of_weight(owner)
         work = matrix_work(self._recorder.run(label), key, (rows, k, features_out), None, count)
         stages = (Stage.BP, Stage.WU) if left is None else (Stage.WU, Stage.BP)
         self._wait(sequence, _Forward((m, k, n), _key(a), _key(b), stages, self._recorder.start(work)))

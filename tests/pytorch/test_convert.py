@@ -84,7 +84,8 @@ def test_an_error_midway_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPa
 
 def test_a_refused_request_changes_nothing() -> None:
     model = quiet(mlp(), "bdwp", "2:4", dense=[])
-    for options in ({"pattern": "9:8"}, {"dense": ["9"]}, {"method": "magic"}):
+    requests: list[dict[str, Any]] = [{"pattern": "9:8"}, {"dense": ["9"]}, {"method": "magic"}]
+    for options in requests:
         with pytest.raises(ValueError):
             quiet(model, **options)
     assert np.array_equal(forward_mask(model[2]), kept(model[2]._parameters["weight"], 2, 4))

@@ -214,7 +214,7 @@ def test_a_penalty_on_the_weight_reaches_the_master() -> None:
 def test_products_that_cannot_be_steered_warn() -> None:
     layer = quiet(mlp(), dense=[])[2]
     with pytest.warns(UserWarning, match="layer '2' goes through T outside"):
-        torch.randn(4, 32) @ layer.weight.T
+        _ = torch.randn(4, 32) @ layer.weight.T
     with pytest.warns(UserWarning, match="layer '2' goes through matmul outside"):
         torch.matmul(layer.weight, torch.randn(32, 4))
     with warnings.catch_warnings():

@@ -271,7 +271,7 @@ def test_an_encoder_in_evaluation_is_recorded_as_it_trains() -> None:
 
 def test_what_cannot_be_taken_apart_is_left_out_by_name(tmp_path: Path, call: Callable[[str], Outcome]) -> None:
     @torch.library.custom_op("nmsat_test::fused", mutates_args=())
-    def fused(x: torch.Tensor) -> torch.Tensor:
+    def fused(x: torch.Tensor) -> torch.Tensor:  # type: ignore[valid-type] # PyTorch reads it
         return x @ x.t()
 
     class Odd(torch.nn.Module):

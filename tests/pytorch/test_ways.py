@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ torch = pytest.importorskip("torch")
 from torch.func import functional_call, grad, vmap  # noqa: E402 # after importorskip
 
 from nmsat.algorithms.pytorch import nm_layers, sparsify  # noqa: E402
+
+INDUCTOR = [pytest.mark.long, pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++")]
+"""Takes about half a minute each; make test-torch runs it."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(TF32|cpp_wrapper).*")
 
@@ -51,7 +55,7 @@ def fresh() -> Any:
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=INDUCTOR)])
 @pytest.mark.parametrize("method", ["bdwp", "sdgp"])
 def test_compiled_models_compute_the_same(backend: str, method: str) -> None:
     model = quiet(image_model(), method, dense=["0"], decay=0.5 if method == "bdwp" else None)
