@@ -44,5 +44,29 @@ lock:
 		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --extra test -o requirements.lock pyproject.toml
 	rm -rf .venv-lock
 
+# The PyTorch tests, in an environment of their own, from wheels. Hashes cover everything but PyTorch itself: one version
+# of it is another file on another index (CPU or CUDA build), and on Linux it may bring CUDA packages along.
+TORCH := .venv-torch
+
+.PHONY: test-torch lock-torch
+test-torch: $(TORCH)/.installed
+	$(TORCH)/bin/pytest -n auto -m "" tests/test_algorithms_pytorch*.py
+
+$(TORCH)/.installed: requirements-torch.lock requirements-torch.in pyproject.toml
+	$(PYTHON) -m venv --clear $(TORCH)
+	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements-torch.lock
+	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements-torch.in)"
+	$(TORCH)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# pip-compile ends the file with a warning that torch is not in it.
+lock-torch:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet pip-tools
+	.venv-lock/bin/pip-compile --quiet --generate-hashes --unsafe-package torch --strip-extras --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --no-emit-options --no-header --no-annotate \
+		--pip-args "--only-binary :all:" -o requirements-torch.lock requirements-torch.in
+	rm -rf .venv-lock
+
 clean:
-	rm -rf .venv build out .pytest_cache .ruff_cache
+	rm -rf .venv .venv-torch build out .pytest_cache .ruff_cache

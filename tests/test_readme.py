@@ -49,7 +49,12 @@ def test_make_knows_the_command_and_sets_up_first(command: str) -> None:
 
 def test_ci_runs_the_readme_commands_and_lint() -> None:
     lines = (ROOT / ".ci/run").read_text().splitlines()
-    assert [line for line in lines if line.startswith("make ")] == ["make test", "make lint", "make demo"]
+    assert [line for line in lines if line.startswith("make ")] == [
+        "make test",
+        "make test-torch",
+        "make lint",
+        "make demo",
+    ]
     assert "set -euo pipefail" in lines
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nmsat.algorithms.core.sparsity import Sparsity
+
+
+AGAIN: Final = "/run#"
+"""Between the name of a layer and the number of its run, for products of its second run and later."""
 
 
 class Stage(StrEnum):
@@ -77,7 +81,8 @@ class Product:
     pattern: N:M of W along k, None when dense; count: how many identical products (heads, groups);
     conv: the convolution it came from; a: float16[m, k], w: float16[k, n] (already pruned) and y: float32[m, n] when
     values were recorded, with a leading axis when count > 1; sparsity: what is absent beside the pattern; online: W is
-    an output gradient pruned within the step, not a weight pruned after the last update.
+    an output gradient pruned within the step, not a weight pruned after the last update; weight: name of the learnt
+    tensor behind the three products of a layer, '' where the tape does not say. Layers of one weight share its update.
     """
 
     name: str
@@ -93,6 +98,7 @@ class Product:
     y: np.ndarray | None = None
     sparsity: Sparsity | None = None
     online: bool = False
+    weight: str = ""
 
     def __post_init__(self) -> None:
         for name in ("m", "k", "n", "count"):
@@ -160,17 +166,46 @@ class HostWork:
     macs: int = 0
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """A tensor that the step's update changes and that is the weight of no product (bias, normalisation).
+
+    elements: its size; several tensors of one layer may stand together.
+    """
+
+    name: str
+    elements: int
+
+    def __post_init__(self) -> None:
+        if self.elements < 1:
+            raise ValueError(f"elements of {self.name!r} is {self.elements!r}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Work that a recording saw and could not put on the tape as products, or knows to be missing.
+
+    name: where in the program; kind: the operator; calls: how often it ran (0: unknown).
+    """
+
+    name: str
+    kind: str
+    calls: int = 0
+
+
 @dataclass
 class Tape:
     """Collects the products of a program in the order of their execution.
 
     values: whether operands and results are kept (references, not copies); products: what was recorded; host: the
-    work beside them.
+    work beside them; learnt: what the update changes beside the weights of products; left_out: what is missing.
     """
 
     values: bool = False
     products: list[Product] = field(default_factory=list)
     host: list[HostWork] = field(default_factory=list)
+    learnt: list[Learnt] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def record(self, product: Product) -> None:
         """Append a product; without `values` its operands and result are dropped."""

@@ -6,7 +6,22 @@
 Importing this package needs PyTorch; nothing else in the project imports it.
 """
 
-from nmsat.algorithms.pytorch.convert import export_masks, nm_layers, record_step, sparsify
+from nmsat.algorithms.pytorch.base import NmModule
+from nmsat.algorithms.pytorch.convert import bake, nm_layers, sparsify, strip, table_of
+from nmsat.algorithms.pytorch.export import export_masks, export_onnx
 from nmsat.algorithms.pytorch.layers import NmConv2d, NmLinear
+from nmsat.algorithms.pytorch.taping import record_step
 
-__all__ = ["NmConv2d", "NmLinear", "export_masks", "nm_layers", "record_step", "sparsify"]
+__all__ = [
+    "NmConv2d",
+    "NmLinear",
+    "NmModule",
+    "bake",
+    "export_masks",
+    "export_onnx",
+    "nm_layers",
+    "record_step",
+    "sparsify",
+    "strip",
+    "table_of",
+]

@@ -1,162 +1,144 @@
-"""Linear and Conv2d with N:M sparse products, as autograd functions."""
+"""Linear layers and convolutions whose products follow a rule."""
 
 # pyright: reportMissingImports=false
 # PyTorch is an optional extra: the type checker runs without it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from nmsat.algorithms.core.tape import ConvShape, Stage
-from nmsat.algorithms.pytorch.record import record_conv, record_linear
+from nmsat.algorithms.pytorch import functions, record
+from nmsat.algorithms.pytorch.base import NmModule, behaves, class_of
+from nmsat.algorithms.pytorch.layout import Layout
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch.autograd.function import FunctionCtx
-
-    from nmsat.algorithms.pytorch.rules import Rule
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def as_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """Return a weight [out, in] or [out, in, kh, kw] as W[k, n] with the input channel innermost in k."""
-    if weight.dim() == 2:
-        return weight.t()
-    return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
+def _runs_as(base: Any, kind: Any) -> bool:
+    return base.forward is kind.forward and base._conv_forward is kind._conv_forward
 
 
-def from_matrix(matrix: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Undo `as_matrix`."""
-    if like.dim() == 2:
-        return matrix.t()
-    out, inner, height, width = like.shape
-    return matrix.reshape(height, width, inner, out).permute(3, 2, 0, 1)
+class OneWeight(NmModule):
+    """A layer whose one product is with its `weight`."""
+
+    PARAMETERS: ClassVar[tuple[str, ...]] = ("weight",)
+    bias: torch.Tensor | None
 
 
-def _kept(weight: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-    return weight if keep is None else torch.where(from_matrix(keep, weight), weight, 0)
-
-
-class _Common(torch.autograd.Function):
-    """Shared by both functions: masks, the SR-STE term, the bias gradient."""
+@behaves(lambda base: base.forward is nn.Linear.forward)
+class LinearForward(OneWeight):
+    """y = x W_ff^T + b over the last axis."""
 
     @staticmethod
-    def start(
-        ctx: torch.autograd.function.FunctionCtx, layer: _NmLayer, x: torch.Tensor, w: torch.Tensor
-    ) -> torch.Tensor:
-        """Save what backward needs; return the forward copy of the weight."""
-        keep_ff, keep_bp = layer.rule.masks(w, as_matrix(w))
-        ctx.save_for_backward(x, w, *(mask for mask in (keep_ff, keep_bp) if mask is not None))
-        ctx.layer, ctx.present = layer, (keep_ff is not None, keep_bp is not None)
-        return _kept(w, keep_ff)
-
-    @staticmethod
-    def saved(ctx: FunctionCtx) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Return x, W, keep_ff, keep_bp."""
-        x, w, *rest = ctx.saved_tensors
-        masks = iter(rest)
-        keep_ff, keep_bp = (next(masks) if there else None for there in ctx.present)
-        return x, w, keep_ff, keep_bp
-
-    @staticmethod
-    def decayed(layer: _NmLayer, grad: torch.Tensor, w: torch.Tensor, keep_ff: torch.Tensor | None) -> torch.Tensor:
-        """Add lambda (1 - mask_ff) W, in the scale of the gradient."""
-        if keep_ff is None or layer.rule.decay == 0:
-            return grad
-        pruned = torch.where(from_matrix(keep_ff, w), 0, w)
-        return grad + (layer.rule.decay * layer.scale()) * pruned
-
-
-class _Linear(_Common):
-    """y = x W_ff^T + b over rows."""
-
-    @staticmethod
-    def forward(ctx, layer, x, w, bias):  # signature of autograd
-        y = functional.linear(x, _Common.start(ctx, layer, x, w), bias)
-        record_linear(layer, Stage.FF, x.shape[0])
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, w, keep_ff, keep_bp = _Common.saved(ctx)
-        layer, dx = ctx.layer, None
-        record_linear(layer, Stage.WU, x.shape[0])
-        dw = layer.rule.update_gradient(dy).t() @ x.to(dy.dtype)
-        if ctx.needs_input_grad[1]:
-            record_linear(layer, Stage.BP, x.shape[0])
-            dx = (layer.rule.backward_gradient(dy) @ _kept(w, keep_bp).to(dy.dtype)).to(x.dtype)
-        db = dy.sum(dim=0) if ctx.needs_input_grad[3] else None
-        return None, dx, _Common.decayed(layer, dw.to(w.dtype), w, keep_ff), db
-
-
-class _Conv2d(_Common):
-    """Convolution with W_ff; NCHW."""
-
-    @staticmethod
-    def forward(ctx, layer, x, w, bias):
-        y = functional.conv2d(x, _Common.start(ctx, layer, x, w), bias, *layer.geometry())
-        record_conv(layer, Stage.FF, layer.shape_of(x))
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, w, keep_ff, keep_bp = _Common.saved(ctx)
-        layer, dx = ctx.layer, None
-        shape, geometry = layer.shape_of(x), layer.geometry()
-        record_conv(layer, Stage.WU, shape)
-        dw = nn.grad.conv2d_weight(x.to(dy.dtype), w.shape, layer.rule.update_gradient(dy), *geometry)
-        if ctx.needs_input_grad[1]:
-            record_conv(layer, Stage.BP, shape)
-            side, kept = layer.rule.backward_gradient(dy), _kept(w, keep_bp).to(dy.dtype)
-            dx = nn.grad.conv2d_input(x.shape, kept, side, *geometry).to(x.dtype)
-        db = dy.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[3] else None
-        return None, dx, _Common.decayed(layer, dw.to(w.dtype), w, keep_ff), db
-
-
-class _NmLayer:
-    """What both layers have beside PyTorch's own: the rule, and the loss scale of the gradients that reach them."""
-
-    rule: Rule
-    scaler: Callable[[], float] | None
-
-    def scale(self) -> float:
-        """Return the factor by which gradients are scaled."""
-        return 1.0 if self.scaler is None else float(self.scaler())
-
-
-class NmLinear(_NmLayer, nn.Linear):
-    """nn.Linear whose products follow a `Rule`; made by `algorithms.pytorch.sparsify` from an nn.Linear."""
+    def layouts(layer: nn.Module) -> dict[str, Layout]:
+        """Return the layout of every weight."""
+        del layer
+        return {"weight": Layout("linear")}
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 # PyTorch's name
-        rows = input.reshape(-1, input.shape[-1])
-        return _Linear.apply(self, rows, self.weight, self.bias).reshape(*input.shape[:-1], -1)
+        slot = self.nm["weight"]
+        if slot.rule.dense:
+            return super().forward(input)
+        pair = self.nm_pair("weight")
+        tag = record.linear(self, slot, pair[0], input)
+        return functions.linear(input, pair, self.bias, slot.rule.gradients(), tag)
 
 
-class NmConv2d(_NmLayer, nn.Conv2d):
-    """nn.Conv2d whose products follow a `Rule`; made by `algorithms.pytorch.sparsify` from an nn.Conv2d."""
+@behaves(lambda base: (base.__module__, base.__name__) == ("transformers.pytorch_utils", "Conv1D"))
+class ColumnsForward(OneWeight):
+    """Hugging Face's Conv1D: y = x W_ff + b with W[in, out]."""
+
+    @staticmethod
+    def layouts(layer: nn.Module) -> dict[str, Layout]:
+        """Return the layout of every weight."""
+        del layer
+        return {"weight": Layout("columns")}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        slot = self.nm["weight"]
+        if slot.rule.dense:
+            return super().forward(x)
+        forward, backward = self.nm_pair("weight")
+        turned = forward.t()
+        pair = turned, turned if backward is forward else backward.t()
+        tag = record.linear(self, slot, turned, x)
+        return functions.linear(x, pair, self.bias, slot.rule.gradients(), tag)
+
+
+class _Convolving(OneWeight):
+    """What convolutions share: batches of one, options, the tag."""
+
+    groups: int
+
+    def _run(self, x: torch.Tensor, options: tuple) -> torch.Tensor:
+        slot = self.nm["weight"]
+        single = x.dim() == len(options[0]) + 1
+        x = x.unsqueeze(0) if single else x
+        pair = self.nm_pair("weight")
+        tag = record.convolution(self, slot, pair[0], x, options)
+        y = functions.convolution(x, pair, self.bias, options, slot.rule.gradients(self.groups), tag)
+        return y.squeeze(0) if single else y
+
+
+@behaves(lambda base: any(_runs_as(base, kind) for kind in CONVOLUTIONS))
+class ConvolutionForward(_Convolving):
+    """A convolution with W_ff; any padding mode, padding by name, groups."""
+
+    @staticmethod
+    def layouts(layer: nn.Module) -> dict[str, Layout]:
+        """Return the layout of every weight."""
+        return {"weight": Layout("conv", groups=layer.groups)}  # type: ignore[arg-type]
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 # PyTorch's name
-        return _Conv2d.apply(self, input, self.weight, self.bias)
+        if self.nm["weight"].rule.dense:
+            return super().forward(input)
+        layer: Any = self
+        padding, x = list(layer.padding) if not isinstance(layer.padding, str) else [], input
+        if layer.padding_mode != "zeros":
+            mode = layer.padding_mode
+            x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+            padding = [0] * len(layer.kernel_size)
+        elif isinstance(layer.padding, str):
+            x, padding = _by_name(x, layer)
+        options = (list(layer.stride), padding, list(layer.dilation), False, [0] * len(padding), layer.groups)
+        return self._run(x, options)
 
-    def geometry(self) -> tuple:
-        """Return stride, padding, dilation, groups."""
-        return self.stride, self.padding, self.dilation, self.groups
 
-    def shape_of(self, x: torch.Tensor) -> ConvShape:
-        """Return the convolution of an input."""
-        batch, channels, height, width = x.shape
-        return ConvShape(
-            batch,
-            height,
-            width,
-            channels,
-            self.out_channels,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
+@behaves(lambda base: any(base.forward is kind.forward for kind in TRANSPOSED))
+class TransposedForward(_Convolving):
+    """A transposed convolution with W_ff."""
+
+    @staticmethod
+    def layouts(layer: nn.Module) -> dict[str, Layout]:
+        """Return the layout of every weight."""
+        return {"weight": Layout("transposed", groups=layer.groups)}  # type: ignore[arg-type]
+
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:  # noqa: A002
+        if self.nm["weight"].rule.dense:
+            return super().forward(input, output_size)  # type: ignore[call-arg] # PyTorch's own
+        layer: Any = self
+        extra = layer._output_padding(
+            input, output_size, layer.stride, layer.padding, layer.kernel_size, len(layer.kernel_size), layer.dilation
         )
+        stride, padding, dilation = (list(value) for value in (layer.stride, layer.padding, layer.dilation))
+        return self._run(input, (stride, padding, dilation, True, list(extra), layer.groups))
+
+
+NmLinear = class_of(nn.Linear)
+NmConv2d = class_of(nn.Conv2d)
+
+
+def _by_name(x: torch.Tensor, layer: Any) -> tuple[torch.Tensor, list[int]]:
+    """Resolve padding 'same' and 'valid'; what one side has more is padded here, as PyTorch does."""
+    if layer.padding == "valid":
+        return x, [0] * len(layer.kernel_size)
+    total = [dilation * (taps - 1) for dilation, taps in zip(layer.dilation, layer.kernel_size, strict=True)]
+    odd = [value % 2 for value in total]
+    if any(odd):
+        x = functional.pad(x, [side for extra in reversed(odd) for side in (0, extra)])
+    return x, [value // 2 for value in total]

@@ -1,7 +1,7 @@
-"""What a method does to one PyTorch layer: masks of its weight, and its output gradient as two products read it.
+"""What a method does to one weight: its masks, and the output gradient as two products read it.
 
-Weights are matrices W[k, n] as in the NumPy reference: k is the input channel (innermost), then the taps; n the output
-channel. The rule caches its masks until the weight changes, so they are made once per update.
+Weights are stacks of matrices [b, k, n] (`algorithms.pytorch.layout`). Masks follow from the values alone, for the
+magnitude methods here, for those with a memory (Bi-Mask, transposable masks) in `algorithms.pytorch.memory`.
 """
 
 # pyright: reportMissingImports=false
@@ -9,94 +9,107 @@ channel. The rule caches its masks until the weight changes, so they are made on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-
-from nmsat.algorithms.methods import BiMask, Sdgp, Transposable, WeightMagnitude, make_method
-from nmsat.algorithms.methods.gradients import Mvue
-from nmsat.algorithms.pytorch.selection import mvue, nm_mask, rescaled
+from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.methods import BiMask, Method, Mvue, Sdgp, Transposable, WeightMagnitude, make_method
+from nmsat.algorithms.pytorch.selection import nm_mask
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    import torch
 
-    from nmsat.algorithms.core.tape import Pattern, Stage
-    from nmsat.algorithms.methods import Method
+    from nmsat.algorithms.core.tape import Pattern
 
-Masks = tuple["torch.Tensor | None", "torch.Tensor | None"]
+Masks: TypeAlias = "tuple[torch.Tensor | None, torch.Tensor | None]"
+"""What FF and BP keep of [b, k, n]; None is dense."""
 
 
-class _View:
-    """The side of a weight that NumPy methods read."""
+@dataclass(frozen=True)
+class Gradients:
+    """How a layer's two gradient products read dY: (n, m) of the pruned one, (0, 0) where it is dense.
 
-    def __init__(self, name: str, half: NDArray[np.float16]) -> None:
-        self.name = name
-        self.half = half
+    bp: kept along C_out (SDGP); wu: sampled along the batch (MVUE); groups: of the convolution.
+    """
+
+    bp: tuple[int, int] = (0, 0)
+    wu: tuple[int, int] = (0, 0)
+    groups: int = 1
 
 
 class Rule:
-    """One layer's share of a method.
+    """One weight's share of a method.
 
-    name: of the layer; method: 'dense' for a layer that stays dense; pattern, decay: of the method.
+    name: of the layer; method: a name of `algorithms.methods.METHODS`, 'dense' for a layer that stays dense; pattern,
+    decay: of the method; sizes: k and n of one matrix (a direction with fewer than M elements is dense, as on SAT).
+    Raises ValueError for a method that the PyTorch side does not know.
     """
 
-    def __init__(self, name: str, method: str, pattern: Pattern | None, decay: float | None) -> None:
+    def __init__(
+        self, name: str, method: str, pattern: Pattern | None, decay: float | None, sizes: tuple[int, int]
+    ) -> None:
         self.name = name
         self.method: Method = make_method(method, pattern, decay)
         self.pattern = self.method.pattern
-        self.decay = self.method.decay
-        self._weights: Method = self.method.weights if isinstance(self.method, Mvue) else self.method
-        self._seen: tuple[int, int] | None = None
-        self._masks: Masks = (None, None)
+        self.weights: Method = self.method.weights if isinstance(self.method, Mvue) else self.method
+        _check_known(self.method, self.weights)
+        self.sizes = sizes
+        self.decay = self.method.decay if self.prunes(Stage.FF) else 0.0
+
+    def prunes(self, stage: Stage) -> bool:
+        """Tell whether the weight is pruned in a stage."""
+        # One mask for both directions needs room for a group in both.
+        both = isinstance(self.weights, (BiMask, Transposable))
+        length = min(self.sizes) if both else self.sizes[0 if stage is Stage.FF else 1]
+        wanted = stage in (Stage.FF, Stage.BP) and self.weights.group(stage) > 1 and not self.gradient_side
+        return wanted and self.pattern is not None and self.pattern.n < self.pattern.m <= length
 
     def sparse(self, stage: Stage) -> bool:
         """Tell whether a product of the layer has a sparse operand."""
-        return self.method.group(stage) > 1
+        if stage is Stage.BP and self.gradient_side:
+            return self.gradients().bp != (0, 0)
+        return self.gradients().wu != (0, 0) if stage is Stage.WU else self.prunes(stage)
 
     @property
     def gradient_side(self) -> bool:
         """Whether dY is the sparse operand of the backward product."""
         return isinstance(self.method, Sdgp)
 
-    def masks(self, weight: torch.Tensor, matrix: torch.Tensor) -> Masks:
-        """Return (keep_ff, keep_bp) for matrix = W[k, n] of the parameter `weight`; None is dense."""
-        seen = (weight.data_ptr(), weight._version)
-        if seen != self._seen:
-            self._masks = self._choose(matrix.detach())
-            self._seen = seen
-        return self._masks
+    @property
+    def dense(self) -> bool:
+        """Whether no product of the layer is sparse."""
+        return not any(self.sparse(stage) for stage in (Stage.FF, Stage.BP, Stage.WU))
 
-    def backward_gradient(self, dy: torch.Tensor) -> torch.Tensor:
-        """Return dy[rows, C] or [B, C, H, W] as the backward product reads it."""
-        if not isinstance(self.method, Sdgp) or self.pattern is None:
-            return dy
-        return rescaled(dy, nm_mask(dy, self.pattern.n, self.pattern.m, 1))
+    @property
+    def remembers(self) -> bool:
+        """Whether masks depend on more than the present values."""
+        return isinstance(self.weights, (BiMask, Transposable)) and (self.prunes(Stage.FF) or self.prunes(Stage.BP))
 
-    def update_gradient(self, dy: torch.Tensor) -> torch.Tensor:
-        """Return dy[rows, C] or [B, C, H, W] as the update product reads it; groups run along batch and pixels."""
-        if not isinstance(self.method, Mvue) or self.pattern is None:
-            return dy
-        rows = dy.movedim(1, -1).reshape(-1, dy.shape[1])
-        return mvue(rows, self.pattern.n, self.pattern.m).reshape(dy.movedim(1, -1).shape).movedim(-1, 1)
+    def gradients(self, groups: int = 1) -> Gradients:
+        """Return how the gradient products read dY."""
+        if self.pattern is None or self.pattern.n >= self.pattern.m:
+            return Gradients()
+        pair = (self.pattern.n, self.pattern.m)
+        along_n = self.gradient_side and self.sizes[1] >= self.pattern.m
+        return Gradients(pair if along_n else (0, 0), pair if isinstance(self.method, Mvue) else (0, 0), groups)
 
-    def _choose(self, matrix: torch.Tensor) -> Masks:
-        if self.pattern is None:
+    def masks(self, matrices: torch.Tensor) -> Masks:
+        """Return what the magnitude methods keep of [b, k, n]; a function of the values alone."""
+        if self.pattern is None or not isinstance(self.weights, WeightMagnitude):
             return None, None
         n, m = self.pattern.n, self.pattern.m
-        if isinstance(self._weights, WeightMagnitude):
-            ff = nm_mask(matrix, n, m, 0) if self._weights.forward else None
-            return ff, nm_mask(matrix, n, m, 1) if self._weights.backward else None
-        if isinstance(self._weights, (BiMask, Transposable)):
-            return self._through_numpy(self._weights, matrix)
-        return None, None
+        return (
+            nm_mask(matrices, n, m, 1) if self.prunes(Stage.FF) else None,
+            nm_mask(matrices, n, m, 2) if self.prunes(Stage.BP) else None,
+        )
 
-    def _through_numpy(self, method: BiMask | Transposable, matrix: torch.Tensor) -> Masks:
-        """Masks with a state of their own come from the reference itself."""
-        view = _View(f"{self.name}.weight", matrix.to(torch.float16).cpu().numpy())
-        masks = method.masks(view)  # type: ignore[arg-type] # reads name and half only
-        return self._tensor(masks.ff, matrix), self._tensor(masks.bp, matrix)
 
-    @staticmethod
-    def _tensor(keep: NDArray[np.bool_] | None, like: torch.Tensor) -> torch.Tensor | None:
-        return None if keep is None else torch.from_numpy(keep).to(like.device)
+def _check_known(method: Method, weights: Method) -> None:
+    """Refuse what would silently train dense: methods of NumPy that have no counterpart here."""
+    plain = type(method) is Method and method.name == "dense"
+    known = plain or type(method) in (WeightMagnitude, Sdgp, BiMask, Transposable)
+    if type(method) is Mvue:
+        known = type(weights) is WeightMagnitude or (type(weights) is Method and weights.name == "dense")
+    options = not getattr(method, "from_master", False) and getattr(method, "rescale", True)
+    if not (known and options):
+        raise ValueError(f"method {method.name!r} ({type(method).__name__}) is not known to algorithms.pytorch")

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nmsat.algorithms.core.tape import Pattern, Product, Stage
+from nmsat.algorithms.core.tape import AGAIN, LeftOut, Pattern, Product, Stage
 from nmsat.algorithms.core.vocabulary import MethodFacts, method_facts
 from nmsat.dataflow.network import products as of
 from nmsat.dataflow.network.gradient import gradient_parts
@@ -72,7 +72,8 @@ class Prune:
 class Step:
     """One training step, in the order of execution: FF first to last layer, then BP and WU last to first.
 
-    macs_dense: multiply-adds of the same step under the method 'dense'.
+    macs_dense: multiply-adds of the same step under the method 'dense'; left_out: work that the source of the step is
+    known to be missing.
     """
 
     method: str
@@ -81,6 +82,7 @@ class Step:
     updates: tuple[Update, ...]
     prunes: tuple[Prune, ...]
     macs_dense: int
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def macs_kept(self) -> int:
@@ -281,16 +283,21 @@ def _check_request(
 
 
 def layer_of(name: str) -> str:
-    """Return the layer behind the name of a product (phases of a strided convolution, gradients of a product)."""
+    """Return the layer behind the name of a product, without its run: what one update belongs to."""
+    return run_of(name).split(AGAIN, maxsplit=1)[0]
+
+
+def run_of(name: str) -> str:
+    """Return the run of a layer behind a product (phases of a strided convolution, gradients of a product)."""
     return name.split("/phase", maxsplit=1)[0].removesuffix(".da").removesuffix(".db")
 
 
 def depends(product: Product, previous: Product | None) -> bool:
     """Whether a product needs results of the one right before it: the next layer forward, or the next one back.
 
-    Products of one layer are independent of each other, and so is everything after a weight gradient.
+    Products of one run of a layer are independent of each other, and so is everything after a weight gradient.
     """
     if previous is None or previous.stage is Stage.WU:
         return False
-    other_layer = layer_of(product.name) != layer_of(previous.name)
-    return other_layer or (previous.stage is Stage.FF and product.stage is not Stage.FF)
+    other = run_of(product.name) != run_of(previous.name)
+    return other or (previous.stage is Stage.FF and product.stage is not Stage.FF)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.tape import Product
 from nmsat.dataflow.contract.timing import drain_cycles, window_cycles
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
 from nmsat.dataflow.schedule.pipeline import Piped, piped_cycles

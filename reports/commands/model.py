@@ -32,8 +32,8 @@ NOTHING_PRUNED: Final = (
 )
 
 TAPE_NOTE: Final = (
-    "The figure holds the recorded matrix products, the update of their weights and pruning with their memory stalls. "
-    "A tape holds no biases, no normalisation and no host operators."
+    "The figure holds the recorded matrix products, weight update and pruning with their memory stalls. A tape holds "
+    "no host operators (normalisation, activation, softmax, pooling, loss)."
 )
 
 
@@ -126,6 +126,7 @@ def run(options: argparse.Namespace) -> Answer:
         "layers": result.table(),
         "layer_stages": _layer_stages(result),
         "host_kinds": _host_kinds(step),
+        "left_out": [{"name": x.name, "kind": x.kind, "calls": x.calls} for x in step.left_out],
         "ablation": [_ablation_row(row) for row in rows],
     }
     _write(options, result)
@@ -281,8 +282,15 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
             *_host_lines(values["host_kinds"]),
             f"energy        {energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J (modelled, not measured)",
             TAPE_NOTE if values["method"] == "tape" or values["model"] in TRAINED_NETWORKS else HOST_NOTE,
+            *(f"left out      {_left_out(item)}" for item in values["left_out"]),
         ]
     )
+
+
+def _left_out(item: dict[str, Any]) -> str:
+    """Return what a recording left out, for a line of text."""
+    calls = f", {item['calls']} calls" if item["calls"] else ""
+    return f"{item['name']} ({item['kind']}{calls}): in neither of the two steps"
 
 
 def _host_lines(kinds: dict[str, dict[str, int]]) -> list[str]:

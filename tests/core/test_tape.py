@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path  # noqa: TC003 # pytest reads the annotation of tmp_path
 
 import numpy as np
 import pytest
 
 from nmsat.algorithms.core.sparsity import Unstructured
-from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage, Tape
-from nmsat.algorithms.core.tape_file import read_tape, write_tape
+from nmsat.algorithms.core.tape import ConvShape, Learnt, LeftOut, Pattern, Product, Stage, Tape
+from nmsat.algorithms.core.tape_file import UNSAID, read_tape, write_tape
 
 
 @pytest.mark.parametrize("text", ["1:2", "4:4", "2:8", "16:16"])
@@ -57,8 +58,10 @@ def test_empty_products_are_refused(field: str) -> None:
 def some_tape() -> Tape:
     tape = Tape()
     conv = ConvShape(2, 7, 8, 3, 16, (3, 2), (2, 1), (1, 0), (1, 2))
-    tape.record(Product("c", Stage.FF, 56, 18, 16, Pattern(2, 8), conv=conv))
+    tape.record(Product("c", Stage.FF, 56, 18, 16, Pattern(2, 8), conv=conv, weight="c.weight"))
     tape.record(Product("l", Stage.WU, 5, 6, 7, count=4))
+    tape.learnt.append(Learnt("c.bias", 16))
+    tape.left_out.append(LeftOut("attn", "mylib::fused", 3))
     return tape
 
 
@@ -68,25 +71,45 @@ def test_files_round_trip(tmp_path: Path) -> None:
     back = read_tape(file)
     assert [p.facts() for p in back.products] == [p.facts() for p in tape.products]
     assert back.macs_kept == tape.macs_kept
+    assert [p.weight for p in back.products] == ["c.weight", ""]
+    assert (back.learnt, back.left_out) == (tape.learnt, tape.left_out)
+
+
+def test_a_file_of_the_first_form_does_not_say_what_it_leaves_out(tmp_path: Path) -> None:
+    tape, file = some_tape(), tmp_path / "step.tape"
+    tape.left_out.clear()
+    write_tape(file, tape)
+    assert read_tape(file).left_out == []
+    lines = file.read_text().splitlines()[1:3]
+    file.write_text(re.sub(', "weight": "[^"]*"', "", "\n".join(lines)))
+    assert [p.name for p in read_tape(file).products] == ["c", "l"]
+    assert read_tape(file).left_out == [UNSAID]
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("line", "old", "new"),
     [
-        ('"m": 56', '"m": 0'),
-        ('"m": 56', '"m": 5.5'),
-        ('"stage": "ff"', '"stage": "up"'),
-        ('"2:8"', '"9:8"'),
-        ('"k": 18, ', ""),
-        ('"batch": 2', '"batches": 2'),
-        ("{", "["),
+        (3, '"m": 56', '"m": 0'),
+        (3, '"m": 56', '"m": 5.5'),
+        (3, '"stage": "ff"', '"stage": "up"'),
+        (3, '"2:8"', '"9:8"'),
+        (3, '"2:8"', "2"),
+        (3, '"k": 18, ', ""),
+        (3, '"batch": 2', '"batches": 2'),
+        (3, '"height": 7', '"height": [7]'),
+        (3, '"kernel": [3, 2]', '"kernel": 3'),
+        (3, '"conv": {', '"conv": "x", "was": {'),
+        (2, '"calls": 3', '"calls": "often"'),
+        (5, '"elements": 16', '"elements": 0'),
+        (1, "2", "3"),
+        (1, "{", "["),
     ],
 )
-def test_broken_files_name_the_line(old: str, new: str, tmp_path: Path) -> None:
+def test_broken_files_name_the_line(line: int, old: str, new: str, tmp_path: Path) -> None:
     file = tmp_path / "step.tape"
     write_tape(file, some_tape())
     file.write_text(file.read_text().replace(old, new, 1))
-    with pytest.raises(ValueError, match=r"step\.tape' line 1 is not a product"):
+    with pytest.raises(ValueError, match=rf"step\.tape' line {line} is not a product"):
         read_tape(file)
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from nmsat.algorithms.core.arithmetic import FAST
 from nmsat.algorithms.core.sparsity import Unstructured
-from nmsat.algorithms.core.tape import Pattern, Product, Stage, Tape
-from nmsat.algorithms.core.tape_file import read_tape
+from nmsat.algorithms.core.tape import Learnt, LeftOut, Pattern, Product, Stage, Tape
+from nmsat.algorithms.core.tape_file import read_tape, write_tape
 from nmsat.algorithms.layers.base import Context, prepare
 from nmsat.algorithms.layers.products import Conv2d, Linear
 from nmsat.algorithms.methods import make_method
@@ -140,7 +140,7 @@ def test_what_is_no_step_is_refused() -> None:
         tape_step(Tape())
     twice = products("hidden")
     twice.products *= 2
-    with pytest.raises(ValueError, match="'hidden' runs 2 times"):
+    with pytest.raises(ValueError, match="'hidden' runs 2 times on the tape"):
         tape_step(twice)
     wrong = products("hidden")
     wrong.products[1] = replace(wrong.products[1], k=33)
@@ -159,7 +159,9 @@ def test_model_reads_a_tape(call: Callable[[str], Outcome]) -> None:
     assert 1.5 < values["speedup"] < values["bound"]
     text = call(f"model {PYTORCH} --config small").out
     assert "batch as recorded, tape 2:8" in text
-    assert "A tape holds no biases" in text
+    assert "A tape holds no host operators" in text
+    assert [item["kind"] for item in values["left_out"]] == ["unknown, the tape is an older one"]
+    assert "left out      layers that were not converted, attention, recurrent layers (unknown" in text
 
 
 @pytest.mark.parametrize(
@@ -198,3 +200,63 @@ def test_what_was_pruned_within_the_step_is_marked() -> None:
             layer.backward(rng.standard_normal(y.shape).astype(np.float16), ctx)
             assert ctx.tape is not None
             assert {p.stage for p in ctx.tape.products if p.online} == marked
+
+
+def layer(name: str, *, weight: str, pattern: Pattern | None = P28) -> list[Product]:
+    """Return the products of a linear layer 32 -> 16 on 8 rows."""
+    return [
+        Product(name, Stage.FF, 8, 32, 16, pattern, weight=weight),
+        Product(name, Stage.WU, 32, 8, 16, weight=weight),
+        Product(name, Stage.BP, 8, 16, 32, pattern, weight=weight),
+    ]
+
+
+def test_a_weight_is_updated_once_however_often_it_is_used() -> None:
+    tape = Tape()
+    tape.products = [*layer("a", weight="w"), *layer("a/run#2", weight="w"), *layer("b", weight="w", pattern=None)]
+    step = tape_step(tape)
+    assert step.updates == (Update("a", 32, 16, 1, 1, P28, P28),)
+    assert [p.name for p in step.products if p.stage is Stage.FF] == ["a", "a/run#2", "b"]
+    assert step.macs_dense == 3 * 3 * 8 * 32 * 16
+    assert simulate_step(step, preset("tiny")).cycles > simulate_step(tape_step(single()), preset("tiny")).cycles
+
+
+def single() -> Tape:
+    tape = Tape()
+    tape.products = layer("a", weight="w")
+    return tape
+
+
+def test_a_run_repeated_for_checkpointing_has_a_forward_product_alone() -> None:
+    tape = single()
+    tape.products.append(Product("a/run#2", Stage.FF, 8, 32, 16, P28, weight="w"))
+    step, dense = tape_step(tape), tape_step(tape, dense=True)
+    assert len(step.updates) == 1
+    assert [p.pattern for p in step.products if p.name == "a/run#2"] == [P28]
+    assert not any(p.pattern for p in dense.products)
+    assert step.macs_dense == dense.macs_kept == 4 * 8 * 32 * 16
+
+
+def test_what_learns_beside_weights_is_updated_and_what_is_missing_is_passed_on() -> None:
+    tape = single()
+    tape.learnt.append(Learnt("a.bias", 16))
+    tape.left_out.append(LeftOut("attn", "mylib::fused", 3))
+    step = tape_step(tape)
+    assert step.updates[1:] == (Update("a.bias", 16, 1),)
+    assert step.left_out == (LeftOut("attn", "mylib::fused", 3),)
+
+
+def test_model_says_what_a_recording_left_out(call: Callable[[str], Outcome], tmp_path: Path) -> None:
+    tape = single()
+    tape.left_out.append(LeftOut("attn", "mylib::fused", 3))
+    write_tape(tmp_path / "x.tape", tape)
+    assert "left out      attn (mylib::fused, 3 calls)" in call(f"model {tmp_path / 'x.tape'} --config tiny").out
+    values = json.loads(call(f"model {tmp_path / 'x.tape'} --config tiny --json").out)
+    assert values["left_out"] == [{"name": "attn", "kind": "mylib::fused", "calls": 3}]
+    tape.left_out.clear()
+    write_tape(tmp_path / "y.tape", tape)
+    assert "left out" not in call(f"model {tmp_path / 'y.tape'} --config tiny").out
+
+
+def test_input_gradients_come_before_weight_gradients() -> None:
+    assert [p.stage for p in tape_step(single()).products] == [Stage.FF, Stage.BP, Stage.WU]

@@ -3,13 +3,15 @@ SAT.
 
 Each product of a layer is made anew by `dataflow.network.products` with the pattern that the run had, so that input
 gradients of convolutions are split as the scheduler wants it; bits do not depend on the split. As there, a reduction
-shorter than M runs dense. A tape holds products of layers and of activations: no bias, no normalisation, no host
-operators.
+shorter than M runs dense, and the input gradient of a layer comes before its weight gradient. A tape holds products of
+layers and of activations and the tensors that learn beside them: no host operators. What it leaves out is passed on
+with the step.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +19,10 @@ from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.core.tape_file import read_tape
 from nmsat.dataflow.network import products as of
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
-from nmsat.dataflow.network.step import Prune, Step, Update, layer_of
+from nmsat.dataflow.network.step import Prune, Step, Update, layer_of, run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from nmsat.algorithms.core.tape import Pattern, Product, Tape
     from nmsat.dataflow.network.layers import WeightLayer
@@ -43,8 +45,9 @@ def read_step(path: str | Path, *, dense: bool = False) -> Step:
 def tape_step(tape: Tape, *, dense: bool = False) -> Step:
     """Return the step that a tape recorded.
 
-    dense: the same step with all patterns left out. Raises ValueError for an empty tape, for a layer that runs more
-    than once, for products that do not fit the layer of their name, and for sparsity beside N:M.
+    dense: the same step with all patterns left out. A weight is updated once, however many runs and layers it has.
+    Raises ValueError for an empty tape, for a run of a layer that is there twice, for products that do not fit the
+    layer of their name, and for sparsity beside N:M.
     """
     if not tape.products:
         raise ValueError("the tape holds no products; record a step first")
@@ -52,42 +55,86 @@ def tape_step(tape: Tape, *, dense: bool = False) -> Step:
         if product.sparsity is not None:
             raise ValueError(f"product {product.name!r} has sparsity beside its pattern; a step knows N:M only")
     layers = {name: _TapeLayer(products) for name, products in _by_layer(tape).items()}
-    made = [p for product in tape.products for p in _products(product, layers, dense=dense)]
-    full = [p for product in tape.products for p in _products(product, layers, dense=True)]
+    ordered = _ordered(tape.products, layers)
+    made = [p for product in ordered for p in _products(product, layers, dense=dense)]
+    full = [p for product in ordered for p in _products(product, layers, dense=True)]
     return Step(
         method="dense" if dense else "tape",
         products=tuple(made),
         host_ops=(),
-        updates=tuple(layer.update(dense=dense) for layer in layers.values() if Stage.WU in layer.of),
+        updates=(*_updates(layers.values(), dense=dense), *(Update(x.name, x.elements, 1) for x in tape.learnt)),
         prunes=() if dense else tuple(prune for layer in reversed(layers.values()) for prune in layer.prunes()),
         macs_dense=sum(product.macs_dense for product in full),
+        left_out=tuple(tape.left_out),
     )
 
 
 def _by_layer(tape: Tape) -> dict[str, list[Product]]:
-    """Return the products of each layer with weights: those that share a name with a forward product."""
+    """Return the products of each run of a layer with weights: those that share a name with a forward product."""
     forward = Counter(p.name for p in tape.products if p.stage is Stage.FF)
     found: dict[str, list[Product]] = {name: [] for name in forward}
     for product in tape.products:
-        if (name := layer_of(product.name)) in found:
+        if (name := run_of(product.name)) in found:
             found[name].append(product)
-    # A forward product alone, of no convolution, may be one of two activations: it stays as it is.
-    found = {name: group for name, group in found.items() if len(group) > 1 or group[0].conv is not None}
+    found = {name: group for name, group in found.items() if _has_weights(group)}
     twice = [name for name in found if forward[name] > 1]
     if twice:
         raise ValueError(
-            f"layer {twice[0]!r} runs {forward[twice[0]]} times on the tape; record one step of a model whose layers "
-            f"run once"
+            f"layer {twice[0]!r} runs {forward[twice[0]]} times on the tape; record one step, with a version that "
+            f"tells the runs of a layer apart"
         )
     return found
 
 
+def _has_weights(group: list[Product]) -> bool:
+    """Tell a layer from a product of two activations.
+
+    Tapes that do not name weights show it by a weight gradient or a convolution. A forward product alone may be one of
+    two activations.
+    """
+    first = group[0]
+    if any(p.weight for p in group):
+        return True
+    named = {p.name for p in group}
+    gradients = {f"{first.name}.da", f"{first.name}.db"} & named
+    return not gradients and (len(group) > 1 or first.conv is not None)
+
+
+def _ordered(products: list[Product], layers: dict[str, _TapeLayer]) -> list[Product]:
+    """Return the products with the gradient of W behind that of A: of a layer, and of two activations ('.db')."""
+
+    def second(product: Product) -> bool:
+        named = product.name.endswith(".db") or run_of(product.name) in layers
+        return named and (product.stage is Stage.WU or product.name.endswith(".db"))
+
+    last = {run_of(p.name): i for i, p in enumerate(products) if p.stage is Stage.BP and not second(p)}
+    places = []
+    for i, product in enumerate(products):
+        name = run_of(product.name)
+        moved = second(product) and last.get(name, i) > i
+        places.append((last[name] + 0.5 if moved else i, product))
+    return [product for _, product in sorted(places, key=lambda place: place[0])]
+
+
 def _products(product: Product, layers: dict[str, _TapeLayer], *, dense: bool) -> tuple[Product, ...]:
     """Return what SAT runs for a product; all phases of an input gradient come with the first."""
-    layer = layers.get(layer_of(product.name))
+    layer = layers.get(run_of(product.name))
     if layer is None:
-        return (product,)
+        return (replace(product, pattern=None, online=False) if dense else product,)
     return layer.products(product, dense=dense)
+
+
+def _updates(layers: Iterable[_TapeLayer], *, dense: bool) -> Iterator[Update]:
+    """Yield one update for every weight that learns, with the packed copies that any of its runs reads."""
+    found: dict[str, list[_TapeLayer]] = {}
+    for layer in layers:
+        found.setdefault(layer.weight, []).append(layer)
+    for runs in found.values():
+        if any(Stage.WU in run.of for run in runs):
+            update, *others = (run.update(dense=dense) for run in runs)
+            ff = next((u.ff for u in (update, *others) if u.ff), None)
+            bp = next((u.bp for u in (update, *others) if u.bp), None)
+            yield replace(update, ff=ff, bp=bp)
 
 
 class _TapeLayer:
@@ -99,6 +146,7 @@ class _TapeLayer:
             self.of.setdefault(product.stage, product)
         forward = self.of[Stage.FF]
         self.layer = _layer(forward, input_gradient=Stage.BP in self.of)
+        self.weight = forward.weight or layer_of(forward.name)
         self._check([p for p in products if p.stage is not Stage.BP])
 
     def _check(self, products: list[Product]) -> None:
@@ -137,7 +185,7 @@ class _TapeLayer:
         k, n = layer.taps * layer.features_in, layer.features_out
         ff = None if dense else of.usable(self._pattern(Stage.FF, online=False), k)
         bp = None if dense else of.usable(self._pattern(Stage.BP, online=False), n)
-        return Update(layer.name, k, n, layer.count, layer.taps, ff, bp)
+        return Update(layer_of(layer.name), k, n, layer.count, layer.taps, ff, bp)
 
     def prunes(self) -> Iterator[Prune]:
         """Yield the pruning of dY within the step."""
