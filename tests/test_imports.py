@@ -20,6 +20,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "dataflow.config",
         "dataflow.isa",
         "dataflow.legal",
+        "dataflow.ranges",
         "dataflow.registers",
         "dataflow.timing",
         "dataflow.words",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.legal import check_machine
 from nmsat.hw.array.column_port import ColumnPort
 from nmsat.hw.array.head import Head
 from nmsat.hw.array.row_port import RowPort
@@ -44,8 +45,11 @@ TOPS: Final[dict[str, Callable[[SatConfig], Component]]] = {**ENGINES, "sat": Sa
 def rtl_files(config: SatConfig, tops_wanted: Sequence[str] = tuple(TOPS)) -> dict[str, str]:
     """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
 
-    Leaves come before the tops that hold them. ValueError when two tops need different modules of one name.
+    Leaves come before the tops that hold them. ValueError when the whole machine is asked for and planned only, and
+    when two tops need different modules of one name.
     """
+    if "sat" in tops_wanted:
+        check_machine(config)
     leaves: dict[str, str] = {}
     tops: dict[str, str] = {}
     for name in tops_wanted:
