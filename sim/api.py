@@ -194,9 +194,8 @@ def _parts(
         case _ if isinstance(program, Iterable) and not isinstance(program, str | bytes):
             products = tuple(program)
         case _:
-            raise TypeError(
-                f"program is {program!r}; it must be a product, products in order, a tape, a step or a program"
-            )
+            what = "a product, products in order, a tape, a step or a program"
+            raise TypeError(f"program is {program!r}; it must be {what}")
     for product in products:
         if not isinstance(product, Product):
             raise TypeError(f"program holds {product!r}; it must hold products (gemm, matmul, or those of a tape)")

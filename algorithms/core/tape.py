@@ -63,8 +63,8 @@ class Pattern:
 class ConvShape:
     """The convolution behind a product (NHWC), for readers that fetch windows straight from the tensor.
 
-    kernel, stride, padding, dilation: height and width. All from 1 on, padding from 0 on. Raises TypeError or
-    ValueError otherwise; whether the kernel fits the image is for `algorithms.core.windows.output_size` to say.
+    kernel, stride, padding, dilation: height and width. All sizes start at 1, padding at 0: TypeError or ValueError
+    otherwise. Whether the kernel fits the image is for `algorithms.core.windows.output_size` to say.
     """
 
     batch: int

@@ -45,7 +45,7 @@ TOPS: Final[dict[str, Callable[[SatConfig], Component]]] = {**ENGINES, "sat": Sa
 def rtl_files(config: SatConfig, tops_wanted: Sequence[str] = tuple(TOPS)) -> dict[str, str]:
     """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
 
-    Leaves come before the tops that hold them. ValueError when the whole machine is asked for and planned only, and
+    Leaves come before the tops that hold them. ValueError when the whole machine is asked for and only planned, and
     when two tops need different modules of one name.
     """
     if "sat" in tops_wanted:

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, config, table
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> Answer:
     layers = _layer_times()
     many, ran = _configurations(options.configs)
     values: dict[str, Any] = {
+        "source": {"resnet50_step": Source.MODEL, "scale_sim": Source.MODEL, "rtl_cycles": Source.ARRAY_RTL},
         "resnet50_step_seconds": one,
         "configs_1000_seconds": many * CONFIGURATIONS / ran,
         "configs_run": ran,
@@ -233,6 +235,8 @@ def _text(values: dict[str, Any]) -> str:
     return (
         table(("what", "measured", "goal"), rows)
         + "\nseconds of processor time of one process; against the RTL: of the clock"
+        + f"\nsteps, configurations and layers run on the {told(Source.MODEL)}"
+        + f"\nvalues run on the {told(Source.ARRAY)}"
     )
 
 

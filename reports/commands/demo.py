@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed, table
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     from nmsat.reports.work.records import DemoRecord
@@ -58,14 +59,15 @@ def _text(record: DemoRecord, folder: Path) -> str:
         (item.stage, f"{item.cycles_dense}", f"{item.cycles}", f"{item.speedup:.2f}x", f"{item.bound:.2f}x")
         for item in (*record.stages, record.total)
     ]
-    matches = sum(check.match for check in record.checks)
+    equal = "equal" if record.match else "NOT equal"
     return "\n".join(
         [
             f"test accuracy: dense {dense.accuracy:.1%}, {sparse.label} {sparse.accuracy:.1%}",
             "",
             table(("cycles", "dense", sparse.label, "speed-up", "bound"), rows),
             "",
-            f"RTL and simulator: {matches} of {len(record.checks)} products equal, in every bit and cycle",
+            *told_lines(Source.ARRAY, record.config.planned),
+            f"RTL and simulator {equal} in every bit and cycle; products compared: {record.covered.text}",
             f"report: {folder / 'report.html'}",
         ]
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.reports.commands.base import Answer, Command, seed, table
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     import argparse
@@ -55,7 +56,12 @@ def run(options: argparse.Namespace) -> Answer:
     element = resources[0]
     over = [name for name, limit in ELEMENT_LIMITS.items() if element[name] > limit]
     wrong = [row for row in verification if row["mismatch"]]
-    values = {"utilization": utilization, "resources": resources, "verification": verification}
+    values = {
+        "source": Source.ARRAY,
+        "utilization": utilization,
+        "resources": resources,
+        "verification": verification,
+    }
     return Answer(values, _text(values, over), ok=not (short or over or wrong))
 
 
@@ -130,7 +136,8 @@ def _text(values: dict[str, Any], over: list[str]) -> str:
     verdict = f"over the limit in {', '.join(over)}" if over else "kept"
     return "\n".join(
         [
-            f"Utilization of 32 x 32 elements on {m} x {k} x {n}, operands on chip (multiply-adds / cycles x elements)",
+            f"Utilization of 32 x 32 elements on {m} x {k} x {n} (multiply-adds / cycles x elements)",
+            told(Source.ARRAY),
             table(("pattern", "OS", "WS", "at least"), use),
             "",
             f"Resources (Yosys, UltraScale+; LUT with distributed RAM and SRL; buffers of {REPORTED_DEPTH} entries)",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, config, table
 from nmsat.reports.commands.model import HOST_NOTE, batch
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace) -> Answer:
     values = {
         "config": options.config.name,
         "batch": options.batch,
+        "source": dense.source,
+        "planned": list(dense.planned),
         "rows": rows,
         "speedup": _mean([row["2:8"]["speedup"] for row in rows]),
         "bound": _mean([row["2:8"]["bound"] for row in rows]),
@@ -106,6 +109,7 @@ def _text(values: dict[str, Any]) -> str:
             f"BDWP over dense training, whole step with update, pruning and memory stalls, batch {values['batch']}, "
             f"configuration {values['config']} (paper: 1.75 on average at 2:8)"
         ),
+        "\n".join(told_lines(Source(values["source"]), values["planned"])),
         table(header, rows),
         "\n".join(f"{'reached' if done else 'MISSED '}  {goal}" for goal, done in values["goals"].items()),
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.reports.commands.base import Answer, Command, InputError, config, seed, table, whole
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -123,7 +124,8 @@ def _text(data: dict[str, Any], files: list[Path]) -> str:
         )
         for row in data["rows"]
     ]
-    return "\n".join([table(header, rows), "", f"page: {files[0]}"])
+    origin = [f"SAT cycles: {line}" for line in told_lines(Source(data["source"]), data["planned"])]
+    return "\n".join([table(header, rows), "", *origin, f"page: {files[0]}"])
 
 
 COMMAND = Command(

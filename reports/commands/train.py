@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, seed, table, whole
+from nmsat.sim.results.provenance import Source, told, told_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -131,8 +132,10 @@ def _text(values: dict[str, Any]) -> str:
         f"SAT           {sat['cycles']} cycles per step on {sat['config']}, dense {sat['dense_cycles']}: "
         f"{sat['speedup']:.2f}x, bound {sat['bound']:.2f}x"
     )
+    parts += [f"{'':14}{line}" for line in told_lines(Source(sat["source"]), sat["planned"])]
     if "cycles_per_step" in values:
-        parts.append(f"measured      {values['cycles_per_step']} cycles per step, backend {values['backend']}")
+        source = told(Source(values["cycles_per_step_source"]))
+        parts.append(f"measured      {values['cycles_per_step']} cycles per step, {source}")
     parts += [f"{name:<13} {values[key]}" for name, key in _DIGESTS if key in values]
     parts.append(f"again         {values['command']}")
     if values["files"]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nmsat.reports.pages.demo_plots import cycles_chart, loss_curves, standalone, timeline_chart, zoom_chart
+from nmsat.reports.work.records import LEAST_VALUES
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +39,9 @@ def render(record: DemoRecord, plots: dict[str, str]) -> str:
         step=record.total,
         kept=kept,
         group=group,
-        matches=sum(check.match for check in record.checks),
+        covered=record.covered,
+        least=LEAST_VALUES,
+        origin=told_lines(Source.ARRAY, record.config.planned),
         plots=plots,
         percent=lambda share: f"{100 * share:.1f} %",
         number=lambda value: f"{value:,}".replace(",", "\N{THIN SPACE}"),
