@@ -22,7 +22,7 @@ class Source(StrEnum):
 MEANING: Final[dict[Source, str]] = {
     Source.MODEL: "loader, memory and update modelled around exact array cycles; not the machine's (docs/predicted.md)",
     Source.ARRAY: "operands on chip; equal to the array's RTL, without the machine's instructions, loads and stores",
-    Source.MACHINE: "instructions, loads and stores included; equal to the machine's RTL in every cycle and counter",
+    Source.MACHINE: "with instructions, loads and stores; equal to the machine's RTL in every cycle and counter",
     Source.RTL: "counted on the Verilog of the machine",
     Source.ARRAY_RTL: "counted on the Verilog of the array, operands on chip",
 }

@@ -282,7 +282,7 @@ def test_short_demo_agrees_with_the_rtl(tmp_path: Path) -> None:
     assert 1.5 < record.total.speedup < record.total.bound
     page.write(record, tmp_path)
     words = record.covered.text
-    assert words == "3 whole, 11 in part, 8,128 values"
+    assert words == "5 whole, 9 in part, 14,000 values"
     assert words in (tmp_path / "report.html").read_text()
     assert summary(record)["rtl"]["text"] == words
     assert all(check.whole or check.values >= LEAST_VALUES for check in record.checks)
