@@ -146,4 +146,4 @@ def test_verify_fails_on_a_difference(call: Call, monkeypatch: pytest.MonkeyPatc
     outcome = call("verify workload granet --products 2")
     assert outcome.code == 1
     assert "products compared (* in part): 1 DIFFERENT; equal: 0 whole, 1 in part" in outcome.out
-    assert "values differ from the simulator; first at row 0, column 0" in outcome.out
+    assert "values of the RTL differ from the simulator; first at row 0, column 0" in outcome.out
