@@ -6,7 +6,7 @@ A wrong kind is a TypeError, a value out of range a ValueError; both name the va
 from __future__ import annotations
 
 import operator
-from typing import Final
+from typing import Final, SupportsIndex
 
 MAX_SIDE: Final = (1 << 40) - 1
 """Largest side of a matrix product: what the words of a program hold."""
@@ -18,7 +18,8 @@ MAX_COUNT: Final = (1 << 32) - 1
 def check_whole(name: str, value: object, low: int, high: int) -> None:
     """Raise unless value is an int from low to high; numbers of NumPy and bool are no int."""
     if isinstance(value, bool) or not isinstance(value, int):
-        remedy = f" (write int({name}))" if hasattr(value, "__index__") and not isinstance(value, bool) else ""
+        whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+        remedy = f" (write int({name}))" if whole else ""
         raise TypeError(f"{name} is {value!r}; it must be an int from {low} to {high}{remedy}")
     if not low <= value <= high:
         raise ValueError(f"{name} is {_short(value)}; it must be a whole number from {low} to {high}")
@@ -44,7 +45,7 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
 
     For sizes that programs compute: an int of NumPy would wrap around in products of sizes.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
     found = operator.index(value)
     check_whole(name, found, low, high)

@@ -57,8 +57,22 @@ def listed(values: tuple[int, ...]) -> str:
 
 
 SAT_RANGES: Final = (
-    Range(name="rows", low=1, high=256, unit="elements of a column", built=_SIDES, why="a store takes whole lanes"),
-    Range(name="columns", low=1, high=256, unit="elements of a row", built=_SIDES, why="a beat holds whole tile rows"),
+    Range(
+        name="rows",
+        low=1,
+        high=256,
+        unit="elements of a column",
+        built=_SIDES,
+        why="a beat of 32 numbers is dealt to whole sets of rows",
+    ),
+    Range(
+        name="columns",
+        low=1,
+        high=256,
+        unit="elements of a row",
+        built=_SIDES,
+        why="a beat of 32 numbers holds whole chunks of C",
+    ),
     Range(name="clock_mhz", low=1, high=1000, unit="MHz", whole=False, why="of the whole machine"),
     Range(name="act_lanes", low=1, high=2, unit="activations per cycle", why="operand banks of 16 or 32"),
     Range(name="adder_stages", low=1, high=MAX_ADDER_STAGES, unit="registers", why="8 outputs cover the adder's loop"),

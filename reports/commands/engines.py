@@ -33,6 +33,10 @@ VECTORS: Final = 20_000
 """Vectors per unit otherwise."""
 
 
+MAX_SCALE: Final = 1000
+"""Most times the vectors of one call."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
@@ -68,7 +72,7 @@ def run(options: argparse.Namespace) -> Answer:
 def _scale(text: str) -> int:
     from nmsat.reports.commands.base import whole
 
-    return whole(text, 1, 1000)
+    return whole(text, 1, MAX_SCALE)
 
 
 def _utilization(config: SatConfig) -> list[dict[str, Any]]:

@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> Answer:
     values = {
         "config": options.config.name,
         "batch": options.batch,
-        "source": dense.source,
-        "planned": list(dense.planned),
+        "source": Source.MODEL,
+        "planned": [*options.config.planned, *options.config.memory.planned],
         "rows": rows,
         "speedup": _mean([row["2:8"]["speedup"] for row in rows]),
         "bound": _mean([row["2:8"]["bound"] for row in rows]),

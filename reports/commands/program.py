@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, InputError, add_shape, output_folder, table, whole
 from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     from nmsat.reports.work.program import ProductProgram
+
+
+MAX_CONV: Final = 4095
+"""Largest number of --conv."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +40,7 @@ def convolution(text: str) -> tuple[int, ...]:
     if len(parts) != 7:
         raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be B,H,W,C,KERNEL,STRIDE,PADDING")
     low = (1, 1, 1, 1, 1, 1, 0)
-    return tuple(whole(part, least, 4095) for part, least in zip(parts, low, strict=True))
+    return tuple(whole(part, least, MAX_CONV) for part, least in zip(parts, low, strict=True))
 
 
 def run(options: argparse.Namespace) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, InputError, config, seed, table, whole
 from nmsat.sim.results.provenance import Source, told_lines
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import argparse
 
     from nmsat.algorithms.training.study import Cell
+
+
+MAX_PROCESSES: Final = 64
+"""Most runs at a time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +59,7 @@ def seeds(text: str) -> list[int]:
 
 def processes(text: str) -> int:
     """Read a number of processes."""
-    return whole(text, 1, 64)
+    return whole(text, 1, MAX_PROCESSES)
 
 
 def run(options: argparse.Namespace) -> Answer:

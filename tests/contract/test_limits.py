@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +20,17 @@ from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, Range
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.sim.api import Switches, gemm, matmul, simulate, training_step
+from nmsat.sim.results.energy import EnergyTable
 from nmsat.sim.sat import Sat, launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.conftest import Outcome
+
 TINY = preset("tiny")
 FIELDS = [*SAT_RANGES, *MEMORY_RANGES]
 WRONG_KINDS = [True, None, "4", [4], math.nan, np.float32(4), np.bool_(True), 4 + 0j]
-SLOW = {"efficiency": 0.01, "latency_ns": 1e4, "bytes_per_second": 1e8}
-"""Edges at which the memory is slow."""
 
 
 def changed(field: Range, value: Any) -> SatConfig:
@@ -217,7 +219,7 @@ def test_sides_of_products(value: Any, place: int) -> None:
 
 def test_sides_of_numpy_become_ints() -> None:
     """An int32 of NumPy would wrap around in the number of multiply-adds."""
-    side = np.int32(1 << 20)
+    side: Any = np.int32(1 << 20)
     product = gemm(side, side, side)
     assert product.macs_dense == 1 << 60
     assert all(type(size) is int for size in (product.m, product.k, product.n))
@@ -228,6 +230,9 @@ def test_the_largest_sides_simulate() -> None:
     for sides in ((MAX_SIDE, 1, 1), (1, MAX_SIDE, 1), (1, 1, MAX_SIDE)):
         for memory in (False, True):
             assert simulate(gemm(*sides), "vcu1525", memory=memory).cycles > MAX_SIDE // 1024
+
+
+BAD_BATCHES: list[Any] = [0, -1, (1 << 24) + 1, 1.5, True, "4"]
 
 
 @pytest.mark.parametrize(
@@ -253,11 +258,9 @@ def test_the_largest_sides_simulate() -> None:
         (lambda: matmul([[1.0]], [[1.0]]), "a is list"),  # type: ignore[arg-type]
         (lambda: matmul(np.zeros((0, 4), np.float16), np.zeros((4, 4), np.float16)), "m of product 'matmul' is 0"),
         (lambda: Switches(rectangle=True), "rectangle is True"),
+        (lambda: EnergyTable(mac=math.nan), "mac is nan; it must be from 0 to 1e\\+06"),
         (lambda: Switches(prefetch=1), "prefetch is 1"),  # type: ignore[arg-type]
-        *(
-            (lambda batch=batch: training_step("resnet9", batch=batch), f"batch is {batch!r}")
-            for batch in (0, -1, (1 << 24) + 1, 1.5, True, "4")
-        ),
+        *((lambda batch=batch: training_step("resnet9", batch=batch), f"batch is {batch!r}") for batch in BAD_BATCHES),
     ],
 )
 def test_other_inputs(make: Callable[[], object], text: str) -> None:
@@ -277,3 +280,54 @@ def test_training_runs_are_checked_field_by_field() -> None:
     for name in ("dynamic_shift", "sparse_ends"):
         with pytest.raises(TypeError, match=f"{name} is 1"):
             TrainConfig(**{name: 1})  # type: ignore[arg-type]
+
+
+LINES = [
+    ("gemm 0 1 1", "argument M: the value is '0'; it must be a whole number from 1 to 16777216"),
+    ("gemm 1 -1 1 --memory", "argument K: the value is '-1'"),
+    ("gemm 1 1 16777217", "argument N: the value is '16777217'"),
+    ("program 0 1 1", "argument M: the value is '0'"),
+    ("program 1 1 -3", "argument N: the value is '-3'"),
+    ("program 4096 4096 4096", "M x K x N is 68719476736; the limit is 1073741824"),
+    ("program 1 1 16777216", "the tensors of the program take 8388672 beats of 64 bytes; the limit is 1048576"),
+    ("program 16777216 1 1 --transposed", "beats of 64 bytes; the limit is 1048576"),
+    ("program 900000 1 1", "the tensors of the program take"),
+    ("program 2048 512 1000", "the program takes about 6.6e+07 cycles; the limit is 16777216"),
+    ("program 128 128 128 --conv 4095,4095,4095,4095,3,1,1", "M x K x N is 323942629767120000; the limit is"),
+    ("program 1 9 9 --conv 1,1,1,0,3,1,1", "the value is '0'; it must be a whole number from 1 to 4095"),
+    ("model resnet9 --batch 0", "argument --batch: the value is '0'"),
+    ("model resnet9 --batch 16777217", "it must be a whole number from 1 to 16777216"),
+    ("model resnet9 --batch 16777216", "memory plan does not fit"),
+    ("verify gemm 1 1 0", "argument N: the value is '0'"),
+    ("verify gemm 16777216 16777216 16777216", "cycles; the RTL runs at most 2000000 here"),
+    ("verify gemm 1 1 1 --operands odd", "argument --operands: invalid choice: 'odd'"),
+    ("train --epochs 0", "argument --epochs: the value is '0'"),
+    ("train --steps -1", "argument --steps: the value is '-1'"),
+    ("train --seed 9223372036854775808", "it must be a whole number from 0 to 9223372036854775807"),
+    ("train --cell mlp-bdwp-2of8-seed0,lr=inf", "lr is inf; it must be above 0 and at most 1000"),
+    ("train --cell mlp-bdwp-2of8-seed0,dense_epochs=nan", "dense_epochs is nan; it must be from 0 to"),
+    ("train --cell mlp-bdwp-2of8-seed0,batch=0", "batch is 0; it must be a whole number from 1 to"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), LINES, ids=[line for line, _ in LINES])
+def test_the_command_line_refuses_in_one_line_before_it_works(
+    call: Callable[[str], Outcome], line: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmsat.tb.run.runner.check_tools", lambda: None)
+    outcome = call(line)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    assert words in outcome.err
+
+
+def test_the_page_of_limits_is_that_of_the_code() -> None:
+    """python -m nmsat.reports.work.limits > docs/limits.md"""
+    from nmsat.reports.work.limits import page, rows
+
+    assert (Path(__file__).resolve().parent.parent.parent / "docs/limits.md").read_text(encoding="utf-8") == page()
+    names = [row[0] for row in rows()]
+    for field in FIELDS:
+        assert sum(f"`{field.name}`" in name for name in names) >= 1
+    for name, *_ in (*WHOLE_RANGES, *NUMBER_RANGES):
+        assert f"training run: `{name}`" in names
