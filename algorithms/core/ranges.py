@@ -6,6 +6,7 @@ A wrong kind is a TypeError, a value out of range a ValueError; both name the va
 from __future__ import annotations
 
 import operator
+from contextlib import suppress
 from typing import Final, SupportsIndex
 
 MAX_SIDE: Final = (1 << 40) - 1
@@ -45,15 +46,18 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
 
     For sizes that programs compute: an int of NumPy would wrap around in products of sizes.
     """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
-    found = operator.index(value)
+    found = None
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        with suppress(TypeError):  # an array of several numbers
+            found = operator.index(value)
+    if found is None:
+        raise TypeError(f"{name} is {_short(value)}; it must be a whole number from {low} to {high}")
     check_whole(name, found, low, high)
     return found
 
 
-def _short(value: float) -> str:
-    """Return a number as repr writes it; a number of very many digits by its length."""
+def _short(value: object) -> str:
+    """Return a value as repr writes it; a number of very many digits by its length."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"a number of {value.bit_length()} bits"
     return repr(value)

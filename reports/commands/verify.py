@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, InputError, add_config, seed, whole
+from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     import argparse
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> Answer:
         "mismatches": verdict.mismatches,
         "random_memory_jobs": verdict.random_jobs,
         "cycles": verdict.cycles,
+        "source": Source.RTL,
         "config": options.config.name,
         "seed": options.seed,
         "differences": list(verdict.wrong),

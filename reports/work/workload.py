@@ -83,8 +83,6 @@ def workload_run(
         "variant": variant,
         "meaning": found.variants[variant],
         "config": config.name,
-        "cycles_source": Source.ARRAY,
-        "planned": list(config.planned),
         **result.record(),
         "with_memory": simulate_memory(program, result).record(),
         "host_kinds": result.host_kinds(),

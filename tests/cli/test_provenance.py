@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.reports.commands.train import _text as train_text
 from nmsat.reports.commands.workload_run import COMMAND as WORKLOAD_RUN
 from nmsat.reports.pages.workload_page import INTRODUCTION, _planned
 from nmsat.sim.api import gemm, simulate
+from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.results.provenance import MEANING, Source, planned_text, told
 
 if TYPE_CHECKING:
@@ -180,4 +182,5 @@ def test_results_of_the_library_say_it_too() -> None:
         result = simulate(product, odd, memory=memory)
         assert result.record()["source"] == source
         assert len(result.planned) == 3
+        assert simulate_product(best_tiling(odd, 40, 80, 40, None)).record()["planned"] == list(odd.planned)
         assert result.planned[0] == "rows is 12; the machine in RTL is built for 1, 2, 4, 8, 16 or 32"
