@@ -11,6 +11,7 @@ step.by("stage"), pandas.DataFrame(step.table())
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, overload
 
@@ -18,9 +19,10 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import prune
 from nmsat.algorithms.core.numeric import to_half
+from nmsat.algorithms.core.ranges import check_flag
 from nmsat.algorithms.core.tape import Pattern, Product, Stage, Tape
 from nmsat.algorithms.core.vocabulary import TRAINED_NETWORKS
-from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.step import HostOp, Step, training_products
 from nmsat.dataflow.schedule.plan import ALL_ON, Switches
@@ -30,13 +32,12 @@ from nmsat.sim.schedule.step import StepResult, simulate_program, simulate_step
 from nmsat.sim.work.tape import product_values, run_lowered, run_products, run_tape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.tape import HostWork
-    from nmsat.dataflow.contract.config import SatConfig
 
 __all__ = ["Result", "StepResult", "Switches", "gemm", "matmul", "simulate", "training_step"]
 
@@ -78,9 +79,11 @@ def simulate(
     memory takes none.
 
     Raises ValueError for an unknown preset, an empty program, values of products without operands, switches that do not
-    apply, a product that no mapping can take; TypeError for something that is no program.
+    apply, a product that no mapping can take; TypeError for something that is no program, configuration, flag or
+    switches.
     """
     machine = preset(config) if isinstance(config, str) else config
+    _check_call(machine, values, memory, switches)
     if isinstance(program, Program):
         return _run_program(program, machine, values, memory, switches)
     products, host = _parts(program)
@@ -104,13 +107,16 @@ def simulate(
 
 
 def gemm(
-    m: int, k: int, n: int, pattern: Pattern | str | None = None, *, name: str = "gemm", stage: Stage = Stage.FF
+    m: int, k: int, n: int, pattern: Pattern | str | None = None, *, name: str = "gemm", stage: Stage | str = Stage.FF
 ) -> Product:
     """Return the product Y[m, n] = A[m, k] @ W[k, n] by its shape; pattern: N:M of W along k ("2:8"), None for dense.
 
-    Raises ValueError for a size below 1 or an illegal pattern.
+    stage: a `Stage` or its value ("ff"). Raises ValueError for a size out of range (docs/limits.md), an illegal pattern
+    or an unknown stage, TypeError for a size that is no whole number.
     """
-    return Product(name, stage, m, k, n, _pattern(pattern))
+    if stage not in tuple(Stage):
+        raise ValueError(f"stage is {stage!r}; it must be one of {', '.join(Stage)}")
+    return Product(name, Stage(stage), m, k, n, _pattern(pattern))
 
 
 def matmul(
@@ -120,6 +126,9 @@ def matmul(
 
     w is pruned to the pattern along k. Raises ValueError for shapes that do not match, TypeError for another dtype.
     """
+    for which, operand in (("a", a), ("w", w)):
+        if not isinstance(operand, np.ndarray):
+            raise TypeError(f"{which} is {type(operand).__name__}; it must be an array of float16 or float32")
     if a.ndim != 2 or w.ndim != 2 or a.shape[1] != w.shape[0]:
         raise ValueError(f"a has shape {a.shape!r} and w {w.shape!r}; they must be (m, k) and (k, n)")
     kept = _pattern(pattern)
@@ -151,6 +160,16 @@ def training_step(
     return training_products(load_model(model, batch), method, _pattern(pattern), first_and_last_dense)
 
 
+def _check_call(config: object, values: object, memory: object, switches: object) -> None:
+    if not isinstance(config, SatConfig):
+        raise TypeError(f"config is {config!r}; it must be a SatConfig or the name of a preset")
+    if not isinstance(switches, Switches):
+        raise TypeError(f"switches is {switches!r}; it must be Switches")
+    check_flag("values", values)
+    if memory is not None:
+        check_flag("memory", memory)
+
+
 def _pattern(pattern: Pattern | str | None) -> Pattern | None:
     return Pattern.parse(pattern) if isinstance(pattern, str) else pattern
 
@@ -178,8 +197,11 @@ def _parts(
             products, host = program.products, program.host
         case Step():
             products, host = program.products, program.host_ops
-        case _:
+        case _ if isinstance(program, Iterable) and not isinstance(program, str | bytes):
             products = tuple(program)
+        case _:
+            what = "a product, products in order, a tape, a step or a program"
+            raise TypeError(f"program is {program!r}; it must be {what}")
     for product in products:
         if not isinstance(product, Product):
             raise TypeError(f"program holds {product!r}; it must hold products (gemm, matmul, or those of a tape)")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.ranges import MAX_COUNT, MAX_SIDE, whole_number
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -38,6 +40,10 @@ class Pattern:
     m: int
 
     def __post_init__(self) -> None:
+        for name in ("n", "m"):
+            value = getattr(self, name)
+            if type(value) is not int:
+                object.__setattr__(self, name, whole_number(f"{name.upper()} of a pattern N:M", value, 1, 16))
         if self.m not in (2, 4, 8, 16):
             raise ValueError(f"pattern is '{self.n}:{self.m}'; M must be 2, 4, 8 or 16")
         if not 1 <= self.n <= self.m:
@@ -59,7 +65,11 @@ class Pattern:
 
 @dataclass(frozen=True)
 class ConvShape:
-    """The convolution behind a product (NHWC), for readers that fetch windows straight from the tensor."""
+    """The convolution behind a product (NHWC), for readers that fetch windows straight from the tensor.
+
+    kernel, stride, padding, dilation: height and width. All sizes start at 1, padding at 0: TypeError or ValueError
+    otherwise. Whether the kernel fits the image is for `algorithms.core.windows.output_size` to say.
+    """
 
     batch: int
     height: int
@@ -72,6 +82,18 @@ class ConvShape:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("batch", "height", "width", "channels_in", "channels_out", "groups"):
+            found = whole_number(f"{name} of a convolution", getattr(self, name), 1, MAX_SIDE)
+            object.__setattr__(self, name, found)
+        for name in ("kernel", "stride", "padding", "dilation"):
+            pair = getattr(self, name)
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise TypeError(f"{name} of a convolution is {pair!r}; it must be a tuple (height, width)")
+            low = 0 if name == "padding" else 1
+            found = tuple(whole_number(f"{name} of a convolution", size, low, MAX_SIDE) for size in pair)
+            object.__setattr__(self, name, found)
+
 
 @dataclass(frozen=True, eq=False)
 class Product:
@@ -83,6 +105,7 @@ class Product:
     values were recorded, with a leading axis when count > 1; sparsity: what is absent beside the pattern; online: W is
     an output gradient pruned within the step, not a weight pruned after the last update; weight: name of the learnt
     tensor behind the three products of a layer, '' where the tape does not say. Layers of one weight share its update.
+    Raises TypeError or ValueError for sizes that are no whole numbers within docs/limits.md.
     """
 
     name: str
@@ -101,10 +124,14 @@ class Product:
     weight: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("m", "k", "n", "count"):
+        for name, high in (("m", MAX_SIDE), ("k", MAX_SIDE), ("n", MAX_SIDE), ("count", MAX_COUNT)):
             value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{name} of product {self.name!r} is {value!r}; it must be at least 1")
+            if type(value) is not int or not 1 <= value <= high:
+                object.__setattr__(self, name, whole_number(f"{name} of product {self.name!r}", value, 1, high))
+        if self.pattern is not None and not isinstance(self.pattern, Pattern):
+            raise TypeError(f"pattern of product {self.name!r} is {self.pattern!r}; it must be a Pattern or None")
+        if not isinstance(self.stage, Stage):
+            raise TypeError(f"stage of product {self.name!r} is {self.stage!r}; it must be a Stage such as Stage.FF")
 
     @property
     def macs_dense(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.arithmetic import arithmetic
+from nmsat.algorithms.core.ranges import check_flag, check_number, check_whole
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import trained_network
 from nmsat.algorithms.methods import make_method
@@ -17,6 +18,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nmsat.algorithms.methods import Method
+
+
+WHOLE_RANGES: Final = (
+    ("seed", 0, (1 << 63) - 1),
+    ("epochs", 1, 1 << 24),
+    ("batch", 1, 1 << 24),
+    ("shift", 0, MAX_SHIFT),
+)
+"""Name, least and largest value of each whole number of a run."""
+
+NUMBER_RANGES: Final = (
+    ("lr", 0, 1000),
+    ("warmup", 0, 1 << 24),
+    ("momentum", 0, 1),
+    ("weight_decay", 0, 1000),
+    ("decay", 0, 1000),
+    ("dense_epochs", 0, 1 << 24),
+)
+"""The same of the other numbers; `lr` is above its least value, and `decay` may be None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +53,7 @@ class TrainConfig:
     dense_epochs: epochs (from the start) trained dense before the method takes over; prune_from: 'copy' compares the
     binary16 copies of the weights, 'master' the binary32 masters (outside SAT's contract); sparse_ends: prune the first
     layer and the classifier too.
+    Raises TypeError or ValueError for a value of the wrong kind or out of range (docs/limits.md).
     """
 
     network: str = "digits-cnn"
@@ -56,16 +77,13 @@ class TrainConfig:
     split: str = "test"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 1")
-        for name in ("seed", "warmup", "dense_epochs", "weight_decay", "momentum"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 0")
-        if not 0 <= self.shift <= MAX_SHIFT:
-            raise ValueError(f"shift is {self.shift!r}; it must be from 0 to {MAX_SHIFT}")
-        if not self.lr > 0:
-            raise ValueError(f"lr is {self.lr!r}; it must be above 0")
+        for name, low, high in WHOLE_RANGES:
+            check_whole(name, getattr(self, name), low, high)
+        for name, low, high in NUMBER_RANGES:
+            if name != "decay" or self.decay is not None:
+                check_number(name, getattr(self, name), low, high, above=name == "lr")
+        for name in ("dynamic_shift", "sparse_ends"):
+            check_flag(name, getattr(self, name))
         choices = {"optimizer": ("sgd", "adam"), "prune_from": ("copy", "master"), "split": ("test", "validation")}
         trained_network(self.network)
         for name, known in choices.items():

@@ -9,6 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
+from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, Range
+
 INTERLEAVE: Final = 8
 """Independent outputs per element. It covers the adder loop and the operand bandwidth of N:M (design, section 4)."""
 
@@ -21,23 +23,17 @@ UNDER_WAY: Final = 16
 PRODUCT_STAGES: Final = 2
 """Registers between the operand memories of an element and its adder: operands, product."""
 
-MAX_ADDER_STAGES: Final = 7
-"""Adder registers that fit into the accumulator loop: 8 interleaved outputs less the accumulator memory's write."""
-
-
-def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; it must be from {low} to {high}")
+MAX_NAME: Final = 100
+"""Longest name of a configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
     """External memory as the simulator and the test benches model it.
 
-    channels: independent channels; bytes_per_second: peak of one channel; efficiency: attained share of the peak
-    (0, 1]; latency_ns: first word of a burst; burst_bytes: longest burst; outstanding: bursts in flight per channel.
+    channels: independent channels; bytes_per_second: peak of one channel; efficiency: attained share of the peak;
+    latency_ns: first word of a burst; burst_bytes: longest burst; outstanding: bursts in flight per channel.
+    Raises TypeError or ValueError for what docs/limits.md does not allow.
     """
 
     channels: int = 4
@@ -48,13 +44,13 @@ class MemoryConfig:
     outstanding: int = UNDER_WAY
 
     def __post_init__(self) -> None:
-        for name in ("channels", "burst_bytes", "outstanding"):
-            _check_range(name, getattr(self, name), 1, 1 << 20)
-        for name in ("bytes_per_second", "latency_ns"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be above 0")
-        if not 0 < self.efficiency <= 1:
-            raise ValueError(f"efficiency is {self.efficiency!r}; it must be above 0 and at most 1")
+        for field in MEMORY_RANGES:
+            field.check(getattr(self, field.name))
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """In words, what of this memory the machine in RTL does not use."""
+        return _planned(self, MEMORY_RANGES, "memory.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +66,7 @@ class SatConfig:
     buffer, both halves; sum_depth: binary32 sums of one column's result buffer; stage_depth: beats of 64 bytes of the
     staging buffer, from which activations are read as often as windows overlap.
     sore_lanes, wuve_lanes: lanes of the pruning and of the weight-update engine, one element per lane and cycle.
+    Raises TypeError or ValueError for what docs/limits.md does not allow. What is allowed and not built is `planned`.
     """
 
     name: str
@@ -89,24 +86,24 @@ class SatConfig:
     memory: MemoryConfig = MemoryConfig()
 
     def __post_init__(self) -> None:
-        _check_range("rows", self.rows, 1, 256)
-        _check_range("columns", self.columns, 1, 256)
-        _check_range("adder_stages", self.adder_stages, 1, MAX_ADDER_STAGES)
-        if self.act_lanes not in (1, 2):
-            raise ValueError(f"act_lanes is {self.act_lanes!r}; it must be 1 or 2")
-        if not self.clock_mhz > 0:
-            raise ValueError(f"clock_mhz is {self.clock_mhz!r}; it must be above 0")
-        for name in ("act_depth", "weight_depth", "sum_depth", "stage_depth"):
-            value = getattr(self, name)
-            _check_range(name, value, 64, 1 << 16)
-            if value & (value - 1):
-                raise ValueError(f"{name} is {value!r}; it must be a power of two")
-        for name in ("sore_lanes", "wuve_lanes"):
-            _check_range(name, getattr(self, name), 1, 256)
+        if not isinstance(self.name, str):
+            raise TypeError(f"name is {self.name!r}; it must be a text")
+        if not self.name.isprintable() or not 1 <= len(self.name) <= MAX_NAME:
+            raise ValueError(f"name is {self.name!r}; it must be one line of 1 to {MAX_NAME} characters")
+        for field in SAT_RANGES:
+            field.check(getattr(self, field.name))
+        if self.sum_depth < INTERLEAVE * self.rows:
+            least = INTERLEAVE * self.rows
+            raise ValueError(f"sum_depth is {self.sum_depth!r}; a tile of {self.rows} rows needs 8 rows = {least}")
         for name, limit in (("row_slices", self.rows), ("column_slices", self.columns)):
-            values = getattr(self, name)
-            if list(values) != sorted(set(values)) or any(not 0 < v < limit for v in values):
-                raise ValueError(f"{name} is {values!r}; it must be ascending indices from 1 to {limit - 1}")
+            _check_slices(name, getattr(self, name), limit)
+        if not isinstance(self.memory, MemoryConfig):
+            raise TypeError(f"memory is {self.memory!r}; it must be a MemoryConfig")
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """In words, what of this machine is not built in RTL: `hw` refuses it, and results that use it say so."""
+        return _planned(self, SAT_RANGES, "")
 
     @property
     def elements(self) -> int:
@@ -126,6 +123,20 @@ class SatConfig:
     def replace(self, **changes: object) -> SatConfig:
         """Return a copy with the given fields changed, checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+def _check_slices(name: str, slices: object, limit: int) -> None:
+    what = f"ascending ints from 1 to {limit - 1}" if limit > 1 else "empty: there is nothing between slices"
+    places = slices if isinstance(slices, tuple) else None
+    if places is None or any(isinstance(at, bool) or not isinstance(at, int) for at in places):
+        raise TypeError(f"{name} is {slices!r}; it must be a tuple, {what}")
+    if list(places) != sorted(set(places)) or any(not 0 < at < limit for at in places):
+        raise ValueError(f"{name} is {slices!r}; it must be a tuple, {what}")
+
+
+def _planned(config: object, ranges: tuple[Range, ...], prefix: str) -> tuple[str, ...]:
+    found = (field.unbuilt(getattr(config, field.name)) for field in ranges)
+    return tuple(f"{prefix}{text}" for text in found if text)
 
 
 ONE_CHANNEL: Final = MemoryConfig(channels=1)

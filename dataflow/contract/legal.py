@@ -23,18 +23,11 @@ Number = Any
 MAX_SHIFT: Final = 24
 """Largest exponent of the loss scale."""
 
-MAX_SIDE: Final = 32
-"""Most rows, most columns of an array that can be a machine; both are powers of two."""
-
 
 def check_machine(config: SatConfig) -> None:
-    """Raise ValueError unless a machine can be built around an array of this configuration."""
-    for name in ("rows", "columns"):
-        value = getattr(config, name)
-        if value > MAX_SIDE or value & (value - 1):
-            raise ValueError(f"{name} is {value!r}; a machine needs a power of two up to {MAX_SIDE}")
-    if config.sum_depth < INTERLEAVE * config.rows:
-        raise ValueError(f"sum_depth is {config.sum_depth!r}; a tile needs 8 rows = {INTERLEAVE * config.rows}")
+    """Raise ValueError unless a machine can be built around an array of this configuration (`SatConfig.planned`)."""
+    if config.planned:
+        raise ValueError(f"configuration {config.name!r} is planned and not built: {'; '.join(config.planned)}")
 
 
 def products(opcode: Opcode, f: Mapping[str, Number]) -> dict[str, Number]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from nmsat.algorithms.core.ranges import MAX_COUNT, MAX_SIDE, check_whole
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ def best_tiling(
     pattern: N:M of W along k, None when dense; dataflow: 'os', 'ws' or None for the better of both; count: as many
     independent products of this shape run one after the other. All legal
     mappings are tried; of equal ones the first in the order of `legal_mappings` wins. Raises ValueError when a
-    dimension is below 1, the dataflow is unknown, or no mapping can take the product.
+    dimension is out of range, the dataflow is unknown, or no mapping can take the product, TypeError when a dimension
+    is no int.
     """
     if dataflow not in (None, "os", "ws"):
         raise ValueError(f"dataflow is {dataflow!r}; it must be 'os', 'ws' or None")
-    for name, value in (("m", m), ("k", k), ("n", n), ("count", count)):
-        if value < 1:
-            raise ValueError(f"{name} is {value!r}; a product has at least 1 of each")
+    for name, value, high in (("m", m, MAX_SIDE), ("k", k, MAX_SIDE), ("n", n, MAX_SIDE), ("count", count, MAX_COUNT)):
+        check_whole(name, value, 1, high)
     candidates = [
         Tiling(config, mapping, m, k, n, count)
         for mapping in legal_mappings(config, pattern)

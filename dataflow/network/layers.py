@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from nmsat.algorithms.core.ranges import MAX_SIDE, whole_number
 from nmsat.algorithms.core.windows import output_size
 
 if TYPE_CHECKING:
@@ -291,18 +292,10 @@ def _cost(kind: str, name: str) -> HostCost:
 
 def _check_sizes(layer: str, **sizes: int) -> None:
     for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} of layer {layer!r} is {value!r}; it must be at least 1")
+        whole_number(f"{name} of layer {layer!r}", value, 1, MAX_SIDE)
 
 
 def _check_conv(name: str, shape: ConvShape) -> None:
-    _check_sizes(name, batch=shape.batch, height=shape.height, width=shape.width, groups=shape.groups)
-    _check_sizes(name, channels_in=shape.channels_in, channels_out=shape.channels_out)
-    for axis, word in enumerate(("vertical", "horizontal")):
-        for field in ("kernel", "stride", "dilation"):
-            _check_sizes(name, **{f"{word} {field}": getattr(shape, field)[axis]})
-        if shape.padding[axis] < 0:
-            raise ValueError(f"{word} padding of layer {name!r} is {shape.padding[axis]!r}; it must not be negative")
     for field in ("channels_in", "channels_out"):
         if getattr(shape, field) % shape.groups:
             raise ValueError(

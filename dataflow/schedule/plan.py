@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.ranges import check_flag
 from nmsat.algorithms.core.tape import Product
 from nmsat.dataflow.contract.timing import drain_cycles, window_cycles
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
@@ -36,8 +37,10 @@ class Switches:
     def __post_init__(self) -> None:
         if self.dataflow not in (None, "os", "ws"):
             raise ValueError(f"dataflow is {self.dataflow!r}; it must be 'os', 'ws' or None")
-        if self.rectangle not in (None, 1, 2, 4, 8):
+        if self.rectangle not in (None, 1, 2, 4, 8) or isinstance(self.rectangle, bool | float):
             raise ValueError(f"rectangle is {self.rectangle!r}; it must be 1, 2, 4, 8 or None")
+        check_flag("pregenerate", self.pregenerate)
+        check_flag("prefetch", self.prefetch)
 
     @property
     def search(self) -> Switches:

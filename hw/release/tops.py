@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.legal import check_machine
 from nmsat.hw.array.column_port import ColumnPort
 from nmsat.hw.array.head import Head
 from nmsat.hw.array.row_port import RowPort
@@ -47,8 +48,11 @@ def rtl_files(
     """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
 
     Leaves come before the tops that hold them. told: called with the name of each top before it is written (the whole
-    machine takes minutes). ValueError when two tops need different modules of one name.
+    machine takes minutes). ValueError when the whole machine is asked for and only planned, and when two tops need
+    different modules of one name.
     """
+    if "sat" in tops_wanted:
+        check_machine(config)
     leaves: dict[str, str] = {}
     tops: dict[str, str] = {}
     for name in tops_wanted:

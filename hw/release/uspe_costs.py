@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from amaranth.hdl import Const, Module
 from amaranth.lib import data, wiring
 
-from nmsat.dataflow.contract.config import MAX_ADDER_STAGES, preset
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.ranges import MAX_ADDER_STAGES
 from nmsat.hw.array.uspe import Uspe
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.release.synth import Resources, synthesise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.reports.commands.base import Answer, Command, add_config, whole
 from nmsat.reports.work.progress import Task, task
 from nmsat.reports.work.text import table
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     import argparse
@@ -70,6 +71,7 @@ def _measure(options: argparse.Namespace, running: Task) -> dict[str, Any]:
     many, ran = _configurations(options.configs)
     running.advance()
     values: dict[str, Any] = {
+        "source": {"resnet50_step": Source.MODEL, "scale_sim": Source.MODEL, "rtl_cycles": Source.ARRAY_RTL},
         "resnet50_step_seconds": one,
         "configs_1000_seconds": many * CONFIGURATIONS / ran,
         "configs_run": ran,
@@ -238,6 +240,8 @@ def _text(values: dict[str, Any]) -> str:
     return (
         table(("what", "measured", "goal"), rows)
         + "\nseconds of processor time of one process; against the RTL: of the clock"
+        + f"\nsteps, configurations and layers run on the {told(Source.MODEL)}"
+        + f"\nvalues run on the {told(Source.ARRAY)}"
     )
 
 

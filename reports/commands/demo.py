@@ -12,6 +12,7 @@ from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, ou
 from nmsat.reports.commands.parser import again
 from nmsat.reports.work.progress import LOG
 from nmsat.reports.work.text import table
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     from nmsat.reports.work.records import DemoRecord
@@ -60,14 +61,15 @@ def _text(record: DemoRecord, folder: Path) -> str:
         (item.stage, f"{item.cycles_dense}", f"{item.cycles}", f"{item.speedup:.2f}x", f"{item.bound:.2f}x")
         for item in (*record.stages, record.total)
     ]
-    matches = sum(check.match for check in record.checks)
+    equal = "equal" if record.match else "NOT equal"
     return "\n".join(
         [
             f"test accuracy: dense {dense.accuracy:.1%}, {sparse.label} {sparse.accuracy:.1%}",
             "",
             table(("cycles", "dense", sparse.label, "speed-up", "bound"), rows),
             "",
-            f"RTL and simulator: {matches} of {len(record.checks)} products equal, in every bit and cycle",
+            *told_lines(Source.ARRAY, record.config.planned),
+            f"RTL and simulator {equal} in every bit and cycle; products compared: {record.covered.text}",
             f"report: {folder / 'report.html'}",
         ]
     )

@@ -9,6 +9,7 @@ from nmsat.algorithms.core.tape import Pattern
 from nmsat.reports.commands.base import Answer, Command, seed, whole
 from nmsat.reports.work.progress import each
 from nmsat.reports.work.text import table
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +32,10 @@ FEW: Final = {"STCE (array)": 30, "SORE (pruning)": 20, "update with pruning": 1
 
 VECTORS: Final = 20_000
 """Vectors per unit otherwise."""
+
+
+MAX_SCALE: Final = 1000
+"""Most times the vectors of one call."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,12 +61,17 @@ def run(options: argparse.Namespace) -> Answer:
     element = resources[0]
     over = [name for name, limit in ELEMENT_LIMITS.items() if element[name] > limit]
     wrong = [row for row in verification if row["mismatch"]]
-    values = {"utilization": utilization, "resources": resources, "verification": verification}
+    values = {
+        "source": Source.ARRAY,
+        "utilization": utilization,
+        "resources": resources,
+        "verification": verification,
+    }
     return Answer(values, _text(values, over), ok=not (short or over or wrong))
 
 
 def _scale(text: str) -> int:
-    return whole(text, 1, 1000)
+    return whole(text, 1, MAX_SCALE)
 
 
 def _utilization(config: SatConfig) -> list[dict[str, Any]]:
@@ -127,7 +137,8 @@ def _text(values: dict[str, Any], over: list[str]) -> str:
     verdict = f"over the limit in {', '.join(over)}" if over else "kept"
     return "\n".join(
         [
-            f"Utilization of 32 x 32 elements on {m} x {k} x {n}, operands on chip (multiply-adds / cycles x elements)",
+            f"Utilization of 32 x 32 elements on {m} x {k} x {n} (multiply-adds / cycles x elements)",
+            told(Source.ARRAY),
             table(("pattern", "OS", "WS", "at least"), use),
             "",
             f"Resources (Yosys, UltraScale+; LUT with distributed RAM and SRL; buffers of {REPORTED_DEPTH} entries)",

@@ -10,6 +10,7 @@ from nmsat.algorithms.core.tape import Stage
 from nmsat.reports.commands.base import Answer, Command, add_shape
 from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.text import InputError
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -84,6 +85,9 @@ def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result
         "pattern": str(pattern or "dense"),
         "seed": options.seed,
         "memory": options.memory,
+        "source": result.source,
+        "planned": list(result.planned),
+        "machine_command": _machine_command(options, pattern),
         **{name: row[name] for name in shape},
         "cycles": result.cycles,
         "ideal_cycles": -(-result.macs // options.config.elements),
@@ -100,6 +104,26 @@ def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result
         "limit": row.get("limit"),
         "microseconds": result.seconds * 1e6,
     }
+
+
+def _machine_command(options: argparse.Namespace, pattern: Pattern | None) -> str | None:
+    """Return the command that runs the product on the machine's exact simulator; None if there is none.
+
+    A dataflow that the machine does not have for this product is left out of the command.
+    """
+    from nmsat.reports.work.program import check_program
+
+    shape, transposed = (options.m, options.k, options.n), options.stage == Stage.WU
+    for dataflow in dict.fromkeys((options.dataflow, None)):
+        try:
+            check_program(options.config, shape, pattern, dataflow, transposed=transposed)
+        except ValueError:
+            continue
+        words = ["nmsat program", *map(str, shape), *(["--transposed"] if transposed else [])]
+        words += [f"--pattern {pattern}"] if pattern else []
+        words += [f"--config {options.config.name}", *([f"--dataflow {dataflow}"] if dataflow else [])]
+        return " ".join(words)
+    return None
 
 
 def _digest(product: Product, config: SatConfig, seed: int) -> str | None:
@@ -142,8 +166,10 @@ def _text(values: dict[str, Any]) -> str:
         f"{values['dataflow'].upper()}, {values['rectangle']} outputs per element, {values['commands']} tiles of "
         f"{values['tile_rows']} x {values['tile_columns']}"
     )
+    machine = values["machine_command"] or "nmsat program takes smaller products; this one it cannot run"
+    origin = [*told_lines(Source(values["source"]), values["planned"]), f"the machine's cycles: {machine}"]
     lines = [
-        ("cycles", f"{cycles}", ""),
+        ("cycles", f"{cycles}", values["source"]),
         ("ideal cycles", f"{values['ideal_cycles']}", ""),
         ("utilization", f"{values['utilization']:.1%}", ""),
         ("time", f"{values['microseconds']:.2f}", "us"),
@@ -158,7 +184,8 @@ def _text(values: dict[str, Any]) -> str:
         lines.append(
             ("roofline", f"{values['roofline']:.1%}", f"{values['macs_per_byte']:.1f} MAC/B: {values['limit']}")
         )
-    return "\n".join([head, mapping, "", *(f"{name:<20}{number:>12}  {note}".rstrip() for name, number, note in lines)])
+    rows = [f"{name:<20}{number:>12}  {note}".rstrip() for name, number, note in lines]
+    return "\n".join([head, mapping, "", *rows, "", *origin])
 
 
 COMMAND = Command(

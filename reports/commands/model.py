@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, TRAINED_NETWORKS
-from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, Named, add_config, method, sparse, whole
+from nmsat.reports.commands.base import (
+    MAX_SIZE,
+    Answer,
+    Command,
+    Named,
+    add_config,
+    method,
+    sparse,
+    whole,
+)
 from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps
 from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.text import InputError, table
+from nmsat.sim.results.provenance import Source, told, told_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -21,9 +31,8 @@ if TYPE_CHECKING:
 
 HOST_NOTE: Final = (
     "The figure holds all matrix products, weight update and pruning with their memory stalls. Host operators "
-    "(normalisation, activation, softmax, pooling, loss) are counted here and not in it. Cycles of the array are those "
-    "of the RTL; loader and external memory are a model, which the machine in RTL does not reach on narrow layers "
-    "(docs/predicted.md)."
+    "(normalisation, activation, softmax, pooling, loss) are counted here and not in it. "
+    "nmsat program gives the machine's cycles of one product."
 )
 
 NOTHING_PRUNED: Final = (
@@ -154,10 +163,12 @@ def _write(options: argparse.Namespace, result: StepResult) -> None:
         if options.timeline:
             write_trace(result, options.timeline)
         if options.listing:
-            options.listing.write_text(result.program.listing() + "\n", encoding="utf-8")
+            text = f"# program of the {told(result.source)}\n{result.program.listing()}\n"
+            options.listing.write_text(text, encoding="utf-8")
         if options.program:
-            options.program.write_text(json.dumps(result.program.record(), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
+            record = {"source": result.source, **result.program.record()}
+            options.program.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: a number that the words of a program do not hold
         raise InputError(f"output cannot be written: {error}") from None
     if options.tiles:
         write_tiles(options.tiles, result.rows)
@@ -270,6 +281,7 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
     energy, dense = values["energy"], values["dense_energy"]
     return "\n".join(
         [
+            *told_lines(Source(values["source"]), values["planned"]),
             f"step          {values['cycles']} cycles, {values['seconds']:.4f} s at {machine.clock_mhz:g} MHz",
             f"dense step    {values['dense_cycles']} cycles, utilization {values['dense_utilization']:.1%}",
             f"speed-up      {values['speedup']:.4f}, bound {values['bound']:.4f}, {values['share_of_bound']:.1%} of it",

@@ -9,6 +9,7 @@ from nmsat.reports.commands.base import Answer, Command, add_config
 from nmsat.reports.commands.model import HOST_NOTE, batch
 from nmsat.reports.work.progress import Task, task
 from nmsat.reports.work.text import table
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -36,6 +37,8 @@ def run(options: argparse.Namespace) -> Answer:
     values = {
         "config": options.config.name,
         "batch": options.batch,
+        "source": Source.MODEL,
+        "planned": [*options.config.planned, *options.config.memory.planned],
         "rows": rows,
         "speedup": _mean([row["2:8"]["speedup"] for row in rows]),
         "bound": _mean([row["2:8"]["bound"] for row in rows]),
@@ -125,6 +128,7 @@ def _text(values: dict[str, Any]) -> str:
             f"BDWP over dense training, whole step with update, pruning and memory stalls, batch {values['batch']}, "
             f"configuration {values['config']} (paper: 1.75 on average at 2:8)"
         ),
+        "\n".join(told_lines(Source(values["source"]), values["planned"])),
         table(header, rows),
         "\n".join(f"{'reached' if done else 'MISSED '}  {goal}" for goal, done in values["goals"].items()),
     ]

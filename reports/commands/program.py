@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.reports.commands.base import Answer, Command, add_shape, output_folder, whole
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.text import InputError, table
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     from nmsat.reports.work.program import ProductProgram
 
-MAX_MACS: Final = 1 << 30
-"""Largest M x K x N: the simulator goes through every cycle of the machine."""
+
+MAX_CONV: Final = 4095
+"""Largest number of --conv."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,16 +41,13 @@ def convolution(text: str) -> tuple[int, ...]:
     if len(parts) != 7:
         raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be B,H,W,C,KERNEL,STRIDE,PADDING")
     low = (1, 1, 1, 1, 1, 1, 0)
-    return tuple(whole(part, least, 4095) for part, least in zip(parts, low, strict=True))
+    return tuple(whole(part, least, MAX_CONV) for part, least in zip(parts, low, strict=True))
 
 
 def run(options: argparse.Namespace) -> Answer:
     """Assemble, run, compare."""
     from nmsat.reports.work.program import run_on_simulator, write_program
 
-    macs = options.m * options.k * options.n
-    if macs > MAX_MACS:
-        raise InputError(f"M x K x N is {macs}; the limit is {MAX_MACS}; choose a smaller product")
     try:
         program = _program(options)
     except ValueError as error:
@@ -99,6 +98,8 @@ def _values(options: argparse.Namespace, program: ProductProgram, counters: dict
         "rectangle": f"{mapping.a}x{mapping.b}",
         "group": f"{mapping.n}:{mapping.m}",
         "instructions": len(program.code.instructions),
+        "source": Source.MACHINE,
+        "memory_channels": 1,
         "cycles": cycles,
         "macs": program.macs,
         "utilization": program.macs / (cycles * options.config.elements),
@@ -116,6 +117,7 @@ def _on_rtl(options: argparse.Namespace, program: ProductProgram, before: list[A
     return {
         "match": bool(same) and not wrong,
         "cycles_rtl": found["cycles"],
+        "source_rtl": Source.RTL,
         "memory_equal": bool(same),
         "differs": wrong,
     }
@@ -128,7 +130,8 @@ def _text(values: dict[str, Any], out: Path | None) -> str:
             f"{shape}, configuration {values['config']}: {values['dataflow'].upper()} {values['rectangle']}, groups "
             f"{values['group']}, {values['instructions']} instructions"
         ),
-        f"cycles {values['cycles']}, utilization {values['utilization']:.1%}, memory and start included",
+        f"cycles {values['cycles']}, utilization {values['utilization']:.1%}, memory (one channel) and start included",
+        told(Source(values["source"])),
         "",
         table(("counter", "value"), [(name, str(value)) for name, value in values["counters"].items()]),
     ]

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS
-from nmsat.reports.commands.base import Answer, Command, Listed, add_config, method, network, seed, sparse, whole
+from nmsat.reports.commands.base import (
+    Answer,
+    Command,
+    Listed,
+    add_config,
+    method,
+    network,
+    seed,
+    sparse,
+    whole,
+)
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.text import InputError, table
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     import argparse
 
     from nmsat.algorithms.training.study import Cell
+
+
+MAX_PROCESSES: Final = 64
+"""Most runs at a time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def processes(text: str) -> int:
     """Read a number of processes."""
-    return whole(text, 1, 64)
+    return whole(text, 1, MAX_PROCESSES)
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -139,7 +154,8 @@ def _text(data: dict[str, Any], files: list[Path]) -> str:
         )
         for row in data["rows"]
     ]
-    return "\n".join([table(header, rows), "", f"page: {files[0]}"])
+    origin = [f"SAT cycles: {line}" for line in told_lines(Source(data["source"]), data["planned"])]
+    return "\n".join([table(header, rows), "", *origin, f"page: {files[0]}"])
 
 
 COMMAND = Command(

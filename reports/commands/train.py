@@ -12,6 +12,7 @@ from nmsat.reports.commands.parser import again
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.progress import LOG
 from nmsat.reports.work.text import InputError, table
+from nmsat.sim.results.provenance import Source, told, told_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -133,8 +134,10 @@ def _text(values: dict[str, Any]) -> str:
     )
     if METHODS[chosen["method"]].host_note:
         parts.append(f"              {METHODS[chosen['method']].host_note}")
+    parts += [f"{'':14}{line}" for line in told_lines(Source(sat["source"]), sat["planned"])]
     if "cycles_per_step" in values:
-        parts.append(f"measured      {values['cycles_per_step']} cycles per step, backend {values['backend']}")
+        source = told(Source(values["cycles_per_step_source"]))
+        parts.append(f"measured      {values['cycles_per_step']} cycles per step, {source}")
     parts += [f"{name:<13} {values[key]}" for name, key in _DIGESTS if key in values]
     parts.append(f"again         {values['command']}")
     if values["files"]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, add_config, seed, whole
 from nmsat.reports.work.text import InputError
+from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     import argparse
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace) -> Answer:
         "mismatches": verdict.mismatches,
         "random_memory_jobs": verdict.random_jobs,
         "cycles": verdict.cycles,
+        "source": Source.RTL,
         "config": options.config.name,
         "seed": options.seed,
         "differences": list(verdict.wrong),

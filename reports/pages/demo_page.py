@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nmsat.reports.pages.demo_plots import accuracy_curves, cycles_chart, loss_curves, timeline_chart, zoom_chart
+from nmsat.reports.pages.demo_plots import (
+    accuracy_curves,
+    cycles_chart,
+    loss_curves,
+    timeline_chart,
+    zoom_chart,
+)
 from nmsat.reports.pages.page_tables import checks_table, numbers, percent, products_table, stages_table, training_table
 from nmsat.reports.pages.style import PAGE_MARGIN, WIDTH, standalone
+from nmsat.reports.work.records import LEAST_VALUES
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,8 +74,10 @@ def render(record: DemoRecord, plots: dict[str, str]) -> str:
         step=record.total,
         kept=kept,
         group=group,
-        matches=sum(check.match for check in record.checks),
         sources=SOURCES,
+        covered=record.covered,
+        least=LEAST_VALUES,
+        origin=told_lines(Source.ARRAY, record.config.planned),
         plots=plots,
         tables={
             "training": training_table(record),

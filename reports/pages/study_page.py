@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.sim.results.provenance import Source, told_lines
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -20,7 +22,8 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
   digits' test split is 0.22 points.
 - *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
   configuration {machine} from the step's own tape, products, weight update and pruning with their memory, without host
-  operators; *bound* is the speed-up that the multiply-adds alone allow.
+  operators; *bound* is the speed-up that the multiply-adds alone allow. Cycles and speed-ups are those of the
+  {origin}.
 - *masks FF, BP* are the shares of mask elements that change per update (SAD), mean over the run.
 - In the pictures every error bar is a 95 % confidence interval of the mean loss: Student's t, each run paired with
   the dense run of its seed. Few seeds make it wide: one that holds 0 shows neither a loss nor that there is none."""
@@ -29,7 +32,7 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
 def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     """Return the page of what `reports.work.study.gather` found; pictures: as `reports.pages.study_plots.draw` returns
     them."""
-    parts = ["# Accuracy of the training methods", INTRODUCTION.format(machine=data["machine"])]
+    parts = ["# Accuracy of the training methods", INTRODUCTION.format(machine=data["machine"], origin=_origin(data))]
     parts += ["## Against the paper", *_shown(pictures, "networks"), _paper(data)]
     if "speed" in pictures:
         parts += ["## Loss against speed-up", *_shown(pictures, "speed")]
@@ -44,6 +47,11 @@ def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     if data["rates"]:
         parts += ["## Learning rates, chosen on the validation split", *_rates(data["rates"])]
     return "\n\n".join(parts) + "\n"
+
+
+def _origin(data: dict[str, Any]) -> str:
+    """Return where the cycles come from; data gathered before that was noted hold the schedule model's."""
+    return "; ".join(told_lines(Source(data.get("source", Source.MODEL)), data.get("planned", ())))
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

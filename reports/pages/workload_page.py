@@ -11,6 +11,7 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.program.ways import Options
 from nmsat.reports.work.commandline import spell
 from nmsat.reports.work.workload import CONFIGS, number_text, workload_verify
+from nmsat.sim.results.provenance import Source, planned_text, told
 from nmsat.sim.work.workload import simulate_tape
 from nmsat.sim.work.workload_memory import simulate_memory
 from nmsat.tb.run.errors import SimulationError
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 INTRODUCTION: Final = """\
 Written by `nmsat workload table`; docs/workloads.md says what the columns mean. Full, and with it "dense", is the same
 work with nothing left out: for experts all tokens through all experts, for attention all pairs (also those that a
-causal mask hides), for Sparse-IFT the enlarged layer. Cycles are those of the array with its operands on chip; the
-columns "with memory" and the speed-up behind it add external memory and the update of the weights (docs/timing.md)."""
+causal mask hides), for Sparse-IFT the enlarged layer. Cycles are those of the {array}.
+The columns "with memory" and the speed-up behind it add external memory and the update of the weights (docs/timing.md);
+they are those of the {model}."""
 
 CYCLES_PAGE: Final = "workloads.md"
 """Densities, cycles, shares: written in seconds."""
@@ -41,8 +43,8 @@ RTL_PAGE: Final = "workload_rtl.md"
 RTL_INTRODUCTION: Final = """\
 Written by `nmsat workload table --rtl`: up to {count} products of each workload at small scale, configuration {config},
 of each kind (way, pattern, stage) one before a second of any. Every result is equal in its bits and leaves in the cycle
-of the simulator. Products are cut to 24 rows and columns; where the reduction is whole, the results are also those of
-the NumPy program."""
+of the simulator of the array, operands on chip. Products are cut to 24 rows and columns; where the reduction is whole,
+the results are also those of the NumPy program."""
 
 RTL_COLUMNS: Final = ("products", "results", "results_of_program", "cycles_rtl", "cycles_sim")
 
@@ -175,9 +177,11 @@ def cycles_page(say: Callable[[str], None]) -> str:
     attention = causal_attention(big)
     say("Sparse-IFT")
     iso = iso_flop_cycles(big)
+    planned = _planned(big, tiny)
     parts = [
         "# Sparse methods as workloads",
-        INTRODUCTION,
+        INTRODUCTION.format(array=told(Source.ARRAY), model=told(Source.MODEL)),
+        *([planned] if planned else []),
         f"## At the scale of the papers, shapes only, {big.name}",
         table("paper", big, say),
         f"## At small scale, with values, {tiny.name}",
@@ -196,6 +200,12 @@ def cycles_page(say: Callable[[str], None]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _planned(*configs: SatConfig) -> str:
+    """Return a paragraph on what of the configurations is planned and not built; '' if all is built."""
+    found = {config.name: (*config.planned, *config.memory.planned) for config in configs}
+    return " ".join(f"{name}: {planned_text(texts)}." for name, texts in found.items() if texts)
+
+
 def studies_page(say: Callable[[str], None]) -> str:
     """Return the page of studies, and of what a layout of trained masks buys. say: is told of each study."""
     tiny = preset(CONFIGS["small"])
@@ -208,6 +218,7 @@ def studies_page(say: Callable[[str], None]) -> str:
         "Written by `nmsat workload table --studies`. Figures of the papers are quoted, not ours.",
         found,
         f"## Cycles of trained masks by layout of the weights, {tiny.name}",
+        f"Cycles of the {told(Source.ARRAY)}.",
         markdown(("workload", *labels), [(g["name"], *(_spaced(g[label]) for label in labels)) for g in gains]),
     ]
     return "\n\n".join(parts) + "\n"

@@ -19,7 +19,7 @@ from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.mapping.tiling import Tiling
 from nmsat.reports.version import VERSION
 from nmsat.reports.work.progress import each, task
-from nmsat.reports.work.records import Check, DemoRecord, ProductRun, TrainingRun, Zoom
+from nmsat.reports.work.records import LEAST_VALUES, Check, DemoRecord, ProductRun, TrainingRun, Zoom
 from nmsat.reports.work.timeline import busy_elements, step_timeline
 from nmsat.reports.work.training import training
 from nmsat.sim.array.fast import ProductResult, simulate_product
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
 CUT_CYCLES: Final = 4000
-"""Products are cut to about so many cycles for the RTL."""
+"""Products are cut to so many cycles for the RTL, if `LEAST_VALUES` allow."""
 
 ZOOM_CYCLES: Final = 1000
 """The product that is drawn cycle by cycle is cut to about so many."""
@@ -105,7 +105,7 @@ def _packed(product: Product, tiling: Tiling) -> Packed:
 
 def _check(config: SatConfig, products: Sequence[Product]) -> tuple[Check, ...]:
     """Run every product of the step, cut where it is long, on the RTL."""
-    jobs = _fit([_cut(config, product, CUT_CYCLES) for product in products])
+    jobs = _fit([cut(config, product, CUT_CYCLES) for product in products])
     bench = jobs[0].tiling.config
     with task("RTL", 2, "part") as running:
         running.now("compiling, if this array has not been compiled before")
@@ -129,8 +129,8 @@ def _fit(jobs: Sequence[Job]) -> list[Job]:
     return [replace(job, tiling=replace(job.tiling, config=config)) for job in jobs]
 
 
-def _cut(config: SatConfig, product: Product, cycles: int) -> Job:
-    """Return the upper left part of a product that takes at most `cycles`, or one tile if that takes longer.
+def cut(config: SatConfig, product: Product, cycles: int) -> Job:
+    """Return the upper left part of a product that takes at most `cycles`, or of `LEAST_VALUES` if that takes longer.
 
     The part has the whole reduction and the mapping of the whole product.
     """
@@ -139,11 +139,28 @@ def _cut(config: SatConfig, product: Product, cycles: int) -> Job:
     m, n = product.m, product.n
     mapping = best_tiling(config, m, product.k, n, product.pattern).mapping
     tiling = Tiling(config, mapping, m, product.k, n)
-    while product_duration(tiling).total > cycles and max(m, n) > 1:
-        m, n = ((m + 1) // 2, n) if m >= n else (m, (n + 1) // 2)
+    rows, columns = _least(tiling)
+    while product_duration(tiling).total > cycles and (m > rows or n > columns):
+        halve_rows = m > rows and (m >= n or n <= columns)
+        m, n = (max(rows, (m + 1) // 2), n) if halve_rows else (m, max(columns, (n + 1) // 2))
         tiling = Tiling(config, mapping, m, product.k, n)
     packed = pack(product.w[:, :n], mapping.n, mapping.m, axis=0)
     return Job(product.a[:m], packed, tiling)
+
+
+def _least(tiling: Tiling) -> tuple[int, int]:
+    """Return rows and columns of the smallest part with `LEAST_VALUES` results; a product with fewer is taken whole.
+
+    Results of one tile leave together: its columns, and output stationary its rows, cost no cycles.
+    """
+    mapping, config = tiling.mapping, tiling.config
+    columns = min(tiling.n, mapping.b * config.columns)
+    rows = min(tiling.m, -(-LEAST_VALUES // columns) if mapping.ws else mapping.a * config.rows)
+    if rows * columns < LEAST_VALUES:
+        columns = min(tiling.n, -(-LEAST_VALUES // rows))
+    if rows * columns < LEAST_VALUES:
+        rows = min(tiling.m, -(-LEAST_VALUES // columns))
+    return rows, columns
 
 
 def _check_record(product: Product, job: Job, verdict: Verdict) -> Check:
@@ -184,7 +201,7 @@ def _product_run(product: Product, result: ProductResult, dense: ProductResult) 
 
 def _zoom(config: SatConfig, product: Product) -> Zoom:
     """Step through the beginning of a product register by register; it must agree with the fast simulator."""
-    (job,) = _fit([_cut(config, product, ZOOM_CYCLES)])
+    (job,) = _fit([cut(config, product, ZOOM_CYCLES)])
     y, trace = run_stepped(job.a, job.packed, job.tiling)
     fast = simulate_product(job.tiling, job.a, job.packed)
     if fast.y is None or y.tobytes() != fast.y.tobytes() or trace.cycles != fast.cycles:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling
+
+KINDS: Final = ("finite", "all")
+"""Kinds of random operands: finite numbers; infinities, NaN, zeros, overflow and cancellation as well."""
 
 
 def choose_tiling(config: SatConfig, options: argparse.Namespace, pattern: Pattern | None) -> Tiling:
@@ -44,9 +47,94 @@ def with_operands(product: Product, seed: int) -> Product:
 
 def random_operands(tiling: Tiling, pattern: Pattern | None, seed: int) -> tuple[np.ndarray, Packed]:
     """Return A float16[m, k] and W pruned to `pattern` along k and packed as the tiling's mapping takes it."""
+    a, w = random_pair(tiling, "finite", seed)
+    return a, packed_for(w, tiling, pattern)
+
+
+def random_pair(tiling: Tiling, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return A float16[m, k] and W float16[k, n] of one of `KINDS`, W not pruned."""
     rng = np.random.default_rng(seed)
-    a = random_half(rng, (tiling.m, tiling.k))
-    w = random_half(rng, (tiling.k, tiling.n))
+    if kind == "finite":
+        a = random_half(rng, (tiling.m, tiling.k))
+        return a, random_half(rng, (tiling.k, tiling.n))
+    if kind == "all":
+        a = mixed_lines(rng, tiling.m, tiling.k, sign=1)
+        return a, np.ascontiguousarray(mixed_lines(rng, tiling.n, tiling.k, sign=-1).T)
+    raise ValueError(f"operands is {kind!r}; it must be one of {', '.join(KINDS)}")
+
+
+def packed_for(w: np.ndarray, tiling: Tiling, pattern: Pattern | None) -> Packed:
+    """Return W pruned to `pattern` along k and packed as the tiling's mapping takes it."""
     if pattern is not None:
         w = prune(w, pattern.n, pattern.m, axis=0)
-    return a, pack(w, tiling.mapping.n, tiling.mapping.m, axis=0)
+    return pack(w, tiling.mapping.n, tiling.mapping.m, axis=0)
+
+
+def mixed_lines(rng: np.random.Generator, lines: int, length: int, *, sign: int) -> np.ndarray:
+    """Return float16[lines, length], the lines of the kinds of `LINES` in turn, from a random one on.
+
+    sign: -1 makes every second number of a cancelling line the negative of the one before, +1 the same, so that a row
+    of A and a column of W take away what they have just added.
+    """
+    first = int(rng.integers(len(LINES)))
+    return np.stack([LINES[(first + i) % len(LINES)](rng, length, sign) for i in range(lines)])
+
+
+def _any(rng: np.random.Generator, length: int, sign: int) -> np.ndarray:
+    del sign
+    return random_half(rng, (length,))
+
+
+def _ordinary(rng: np.random.Generator, length: int, sign: int) -> np.ndarray:
+    del sign
+    return rng.standard_normal(length).astype(np.float16)
+
+
+def _subnormal(rng: np.random.Generator, length: int, sign: int) -> np.ndarray:
+    del sign
+    return _signed(rng, rng.integers(0, 0x0400, length, dtype=np.uint16))
+
+
+def _zeros(rng: np.random.Generator, length: int, sign: int) -> np.ndarray:
+    """Zeros of both signs, every fourth number another one."""
+    zeros = _signed(rng, np.zeros(length, np.uint16))
+    return np.where(rng.random(length) < 0.25, _ordinary(rng, length, sign), zeros).astype(np.float16)
+
+
+def _large(rng: np.random.Generator, length: int, sign: int) -> np.ndarray:
+    """Numbers from 32,768 up: their sums are beyond binary16."""
+    del sign
+    return _signed(rng, rng.integers(0x7800, 0x7C00, length, dtype=np.uint16))
+
+
+def _cancelling(rng: np.random.Generator, length: int, sign: int) -> np.ndarray:
+    """Pairs of equal magnitude, now and then one unit apart."""
+    bits = random_half(rng, (length,)).view(np.uint16) & np.uint16(0x3FFF)
+    bits[1::2] = bits[0 : length - length % 2 : 2] ^ (rng.random(length // 2) < 0.2)
+    line = bits.view(np.float16)
+    line[1::2] *= np.float16(sign)
+    return line
+
+
+def _infinite(rng: np.random.Generator, length: int, sign: int) -> np.ndarray:
+    line = _ordinary(rng, length, sign)
+    line[rng.integers(length, size=2)] = _signed(rng, np.full(2, 0x7C00, np.uint16))
+    return line
+
+
+def _nan(rng: np.random.Generator, length: int, sign: int) -> np.ndarray:
+    """One NaN of any sign and payload, quiet or signalling."""
+    line = _ordinary(rng, length, sign)
+    place = int(rng.integers(length))
+    line[place : place + 1] = _signed(rng, rng.integers(0x7C01, 0x8000, 1, dtype=np.uint16))
+    return line
+
+
+def _signed(rng: np.random.Generator, magnitude: np.ndarray) -> np.ndarray:
+    """Return binary16 numbers of these magnitudes (bit patterns) with random signs."""
+    sign = rng.integers(0, 2, magnitude.shape, dtype=np.uint16) << np.uint16(15)
+    return (magnitude | sign).view(np.float16)
+
+
+LINES: Final = (_any, _infinite, _large, _cancelling, _subnormal, _ordinary, _nan, _zeros)
+"""Kinds of rows of A and of columns of W."""

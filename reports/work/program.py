@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from nmsat.algorithms.core.windows import output_size
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.listing import listing, records
-from nmsat.dataflow.program.product import ProductCode, Sink, assemble
+from nmsat.dataflow.program.product import ProductCode, Sink, assemble, choose, cuts
 from nmsat.dataflow.program.step import write_code
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 from nmsat.dataflow.program.weights import DenseSource, ForwardWeights
@@ -29,8 +30,18 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.assembler import Code
     from nmsat.dataflow.program.product import Cut
-    from nmsat.dataflow.program.tensors import Rows
+    from nmsat.dataflow.program.tensors import Rows, Weights
     from nmsat.sim.sat import Report
+
+
+MAX_MACS: Final = 1 << 30
+"""Largest M x K x N of a program: the simulator goes through every cycle of the machine."""
+
+MAX_BEATS: Final = 1 << 20
+"""Most beats of 64 bytes that the tensors of a program may take: 64 MiB."""
+
+MAX_CYCLES: Final = 1 << 24
+"""Longest program, in cycles of the scheduler's estimate: minutes of the simulator."""
 
 
 @dataclass(frozen=True)
@@ -50,57 +61,76 @@ class ProductProgram:
         return code.m * code.n * -(-code.k * mapping.n // mapping.m)
 
 
+def check_macs(shape: tuple[int, int, int]) -> None:
+    """Raise ValueError if the product m, k, n is too large for a program that is simulated cycle by cycle."""
+    m, k, n = shape
+    if m * k * n > MAX_MACS:
+        raise ValueError(f"M x K x N is {m * k * n}; the limit is {MAX_MACS}; choose a smaller product")
+
+
 def matrix_program(
     config: SatConfig, shape: tuple[int, int, int], pattern: Pattern | None, dataflow: str | None, seed: int
 ) -> ProductProgram:
-    """Return Y[m, n] = A[m, k] W[k, n] with W packed along k, random operands."""
+    """Return Y[m, n] = A[m, k] W[k, n] with W packed along k, random operands; ValueError if it is too large."""
+    layout, code, x, w = _matrix(shape, pattern, dataflow)
     (m, k, n), packed = shape, pattern or DENSE
-    rng, layout = np.random.default_rng(seed), Layout()
-    x, y = layout.rows("x", 1, m, k), layout.rows("y", 2, m, n)
-    w = layout.weights("w", 1, k, n, packed, packed, backward=False)
-    code = ProductCode("product", m, k, n, RowsSource(x, m, k), ForwardWeights(w), Sink(y), packed, dataflow)
+    rng = np.random.default_rng(seed)
     values = _halves(rng, k, n)
 
     def fill(image: Image) -> None:
         image.write_rows(x, _halves(rng, m, k))
         image.write_copies(w, pack(values, packed.n, packed.m), None)
 
-    return _finish(config, layout, code, y, fill)
+    return _finish(config, layout, code, fill)
 
 
 def gradient_program(config: SatConfig, shape: tuple[int, int, int], dataflow: str | None, seed: int) -> ProductProgram:
-    """Return dW[m, n] = X^T dY with X[k, m], dY[k, n], both dense and as they lie, random operands."""
+    """Return dW[m, n] = X^T dY with X[k, m], dY[k, n], both dense and as they lie; ValueError if it is too large."""
+    layout, code, x, dy = _gradient(shape, dataflow)
     m, k, n = shape
-    rng, layout = np.random.default_rng(seed), Layout()
-    x, dy, dw = layout.rows("x", 1, k, m), layout.rows("dy", 1, k, n), layout.rows("dw", 2, m, n)
-    code = ProductCode("product", m, k, n, ColumnsSource(x, k), DenseSource(dy, k), Sink(dw), None, dataflow)
+    rng = np.random.default_rng(seed)
 
     def fill(image: Image) -> None:
         image.write_rows(x, _halves(rng, k, m))
         image.write_rows(dy, _halves(rng, k, n))
 
-    return _finish(config, layout, code, dw, fill)
+    return _finish(config, layout, code, fill)
+
+
+def check_program(
+    config: SatConfig,
+    shape: tuple[int, int, int],
+    pattern: Pattern | None,
+    dataflow: str | None,
+    *,
+    transposed: bool,
+) -> None:
+    """Raise ValueError if there is no program of this product on this machine; quick, nothing is assembled."""
+    code = _gradient(shape, dataflow)[1] if transposed else _matrix(shape, pattern, dataflow)[1]
+    cuts(config, code)
 
 
 def convolution_program(config: SatConfig, conv: ConvShape, pattern: Pattern | None, seed: int) -> ProductProgram:
-    """Return a convolution of NHWC tensors by implicit GEMM, W packed along k, random operands."""
+    """Return a convolution of NHWC tensors by implicit GEMM, W packed along k; ValueError if it is too large."""
     packed = pattern or DENSE
     height, width = output_size(conv)
     inputs, outputs = conv.batch * conv.height * conv.width, conv.batch * height * width
     taps = taps_of(conv)
     k = len(taps) * conv.channels_in
+    check_macs((outputs, k, conv.channels_out))
     rng, layout = np.random.default_rng(seed), Layout()
     x, y = layout.rows("x", 1, inputs, conv.channels_in), layout.rows("y", 2, outputs, conv.channels_out)
     w = layout.weights("w", 1, k, conv.channels_out, packed, packed, backward=False)
     act = WindowSource(x, window_of(conv), taps)
     code = ProductCode("product", outputs, k, conv.channels_out, act, ForwardWeights(w), Sink(y), packed)
+    _check_room(layout)
     values = _halves(rng, k, conv.channels_out)
 
     def fill(image: Image) -> None:
         image.write_rows(x, _halves(rng, inputs, conv.channels_in))
         image.write_copies(w, pack(values, packed.n, packed.m), None)
 
-    return _finish(config, layout, code, y, fill)
+    return _finish(config, layout, code, fill)
 
 
 def run_on_simulator(config: SatConfig, program: ProductProgram) -> Report:
@@ -122,11 +152,36 @@ def write_program(folder: Path, program: ProductProgram, values: dict[str, Any])
     (folder / "summary.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
-def _finish(
-    config: SatConfig, layout: Layout, product: ProductCode, result: Rows, fill: Callable[[Image], None]
-) -> ProductProgram:
+def _matrix(
+    shape: tuple[int, int, int], pattern: Pattern | None, dataflow: str | None
+) -> tuple[Layout, ProductCode, Rows, Weights]:
+    check_macs(shape)
+    (m, k, n), packed, layout = shape, pattern or DENSE, Layout()
+    x, y = layout.rows("x", 1, m, k), layout.rows("y", 2, m, n)
+    w = layout.weights("w", 1, k, n, packed, packed, backward=False)
+    _check_room(layout)
+    code = ProductCode("product", m, k, n, RowsSource(x, m, k), ForwardWeights(w), Sink(y), packed, dataflow)
+    return layout, code, x, w
+
+
+def _gradient(shape: tuple[int, int, int], dataflow: str | None) -> tuple[Layout, ProductCode, Rows, Rows]:
+    check_macs(shape)
+    (m, k, n), layout = shape, Layout()
+    x, dy, dw = layout.rows("x", 1, k, m), layout.rows("dy", 1, k, n), layout.rows("dw", 2, m, n)
+    _check_room(layout)
+    code = ProductCode("product", m, k, n, ColumnsSource(x, k), DenseSource(dy, k), Sink(dw), None, dataflow)
+    return layout, code, x, dy
+
+
+def _finish(config: SatConfig, layout: Layout, product: ProductCode, fill: Callable[[Image], None]) -> ProductProgram:
+    cut = choose(config, product)
+    cycles = estimate_cycles(cut)
+    if cycles > MAX_CYCLES:
+        raise ValueError(
+            f"the program takes about {cycles:.2g} cycles; the limit is {MAX_CYCLES}; choose a smaller product"
+        )
     out = Assembler(config)
-    cut = assemble(out, product)
+    cut = assemble(out, replace(product, mapping=cut.mapping))
     code = out.finish()
     place = Place("program", 0, 0, len(code.instructions))
     beats = list(layout.beats)
@@ -134,7 +189,14 @@ def _finish(
     image = Image(beats)
     fill(image)
     write_code(image, place, code)
-    return ProductProgram(cut, code, image, place, result)
+    return ProductProgram(cut, code, image, place, product.sink.tensor)
+
+
+def _check_room(layout: Layout) -> None:
+    beats = sum(layout.beats)
+    if beats > MAX_BEATS:
+        what = f"the tensors of the program take {beats} beats of 64 bytes"
+        raise ValueError(f"{what}; the limit is {MAX_BEATS}; choose a smaller product")
 
 
 def _halves(rng: np.random.Generator, *shape: int) -> np.ndarray:

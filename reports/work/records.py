@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.reports.work.proof import Covered
+from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
 
 STAGES = ("ff", "bp", "wu")
 """Stages of a training step in their order."""
+
+LEAST_VALUES: Final = 64
+"""Every part of a product that is compared has at least so many results; a smaller product is compared whole."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,11 @@ class DemoRecord:
         return bool(self.checks) and all(check.match for check in self.checks)
 
     @property
+    def covered(self) -> Covered:
+        """What of the step was compared with the RTL."""
+        return Covered.of((check.match, check.whole, check.values) for check in self.checks)
+
+    @property
     def by_layer(self) -> tuple[ProductRun, ...]:
         """The products layer by layer in the order of the forward pass, each FF, BP, WU."""
         layers = list(dict.fromkeys(product.layer for product in self.products))
@@ -215,6 +226,9 @@ def summary(record: DemoRecord) -> dict[str, Any]:
         "config": record.config.name,
         "seed": record.seed,
         "match": record.match,
+        "source": Source.ARRAY,
+        "planned": list(record.config.planned),
+        "rtl": {"source": Source.ARRAY_RTL, **record.covered.record()},
         "cycles_dense": step.cycles_dense,
         "cycles": step.cycles,
         "speedup": step.speedup,

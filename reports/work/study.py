@@ -24,6 +24,7 @@ from nmsat.algorithms.training.study import (
 )
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.training import sat_step, train_command
+from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,6 +62,8 @@ def gather(summaries: Sequence[dict[str, Any]], folder: Path, machine: SatConfig
     main = [row for row in rows if not row["variant"]]
     return {
         "machine": machine.name,
+        "source": Source.MODEL,
+        "planned": [*machine.planned, *machine.memory.planned],
         "paper_loss": PAPER_LOSS,
         "paper": _paper(summaries, main),
         "rows": main,

@@ -19,6 +19,7 @@ from nmsat.dataflow.network.readers.tape import tape_step
 from nmsat.reports.work.backends import check, rtl_run, sim_run
 from nmsat.reports.work.commandline import TRAIN_MACHINE, spell
 from nmsat.reports.work.progress import LOG, task
+from nmsat.sim.results.provenance import Source
 from nmsat.sim.schedule.step import simulate_step
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ def rtl_backend(job: Job, progress: Callable[[Progress], None]) -> TrainResult:
 BACKENDS: Final[dict[str, Backend]] = {"numpy": numpy_backend, "sim": sim_backend, "rtl": rtl_backend}
 """Backends by name."""
 
+MEASURED: Final = {"sim": Source.MACHINE, "rtl": Source.RTL}
+"""Where the cycles of a step come from on backends that count them."""
+
 ON_SAT: Final = ("sim", "rtl")
 """Backends that cannot carry out every run; what they cannot is refused before it starts."""
 
@@ -96,6 +100,7 @@ _KEPT: Final = (
     "weights_sha256",
     "losses_sha256",
     "cycles_per_step",
+    "cycles_per_step_source",
 )
 """What of a run's summary is told."""
 
@@ -124,6 +129,7 @@ def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
         summary |= {"weights_sha256": result.weights_sha256, "losses_sha256": result.losses_sha256}
         if result.cycles:
             summary["cycles_per_step"] = statistics.median(result.cycles)
+            summary["cycles_per_step_source"] = MEASURED[backend]
     return {
         "name": name,
         "backend": backend,
@@ -145,10 +151,13 @@ def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
     """
     tape = recorded_tape(config)
     step = tape_step(tape)
-    cycles = simulate_step(step, machine).cycles
+    result = simulate_step(step, machine)
+    cycles = result.cycles
     dense = simulate_step(tape_step(tape, dense=True), machine).cycles
     return {
         "config": machine.name,
+        "source": result.source,
+        "planned": list(result.planned),
         "cycles": cycles,
         "dense_cycles": dense,
         "speedup": dense / cycles,

@@ -9,8 +9,10 @@ import numpy as np
 
 from nmsat.algorithms.workloads.engine.registry import check_request, record, workload, workloads
 from nmsat.dataflow.contract.config import preset
+from nmsat.reports.work.proof import Covered
 from nmsat.reports.work.text import table
 from nmsat.sim.array.fast import simulate_product
+from nmsat.sim.results.provenance import Source, told, told_lines
 from nmsat.sim.work.workload import check_values, simulate_tape
 from nmsat.sim.work.workload_memory import simulate_memory
 
@@ -105,9 +107,12 @@ def workload_text(values: dict[str, Any]) -> str:
         f"{values['scale']}, {values['variant']}: {values['meaning']}; configuration {values['config']}",
         "",
         f"multiply-adds   {values['macs_full']:.4g} full, {needed}, {spent}",
-        f"cycles          {values['cycles_dense']} dense, {values['cycles']} on SAT",
+        f"cycles          {values['cycles_dense']} dense, {values['cycles']} on SAT ({values['cycles_source']})",
         f"speed-up        {values['speedup']:.2f} of {values['speedup_ideal']:.2f} ideal",
-        f"with memory     {memory['cycles_dense']} dense, {memory['cycles']} on SAT, speed-up {memory['speedup']:.2f}",
+        (
+            f"with memory     {memory['cycles_dense']} dense, {memory['cycles']} on SAT, speed-up "
+            f"{memory['speedup']:.2f} ({memory['source']})"
+        ),
         f"ways            {ways} (of the needed multiply-adds)",
         f"on SAT          {values['sat_mac_share']:.1%} of all multiply-adds",
         f"host            {values['host_share']:.1%} of all operations: {kinds}",
@@ -120,7 +125,9 @@ def workload_text(values: dict[str, Any]) -> str:
         claim, holds = study.pop("claim"), study.pop("holds")
         lines += ["", f"study           {claim}: {'yes' if holds else 'NO'}"]
         lines += [f"  {key:<32}{number_text(value)}" for key, value in study.items()]
-    lines += ["", f"the paper says (reference, not ours): {values['quoted']}"]
+    lines += ["", f"the paper says (reference, not ours): {values['quoted']}", ""]
+    lines += [told(Source(values["cycles_source"]))]
+    lines += told_lines(Source(memory["source"]), memory["planned"])
     return "\n".join(lines)
 
 
@@ -154,8 +161,11 @@ def workload_verify(
         "variant": variant,
         "config": config.name,
         "products": len(checks),
+        "covered": Covered.of((check["match"], check["whole"], check["results"]) for check in checks).record(),
         "results": sum(check["results"] for check in checks),
         "results_of_program": sum(check["results_of_program"] for check in checks),
+        "source": Source.ARRAY,
+        "source_rtl": Source.ARRAY_RTL,
         "cycles_rtl": sum(check["cycles_rtl"] for check in checks),
         "cycles_sim": sum(check["cycles_sim"] for check in checks),
         "checks": checks,
@@ -173,14 +183,14 @@ def verify_text(values: dict[str, Any]) -> str:
         numbers = (str(check["results"]), str(check["cycles_rtl"]), str(check["cycles_sim"]))
         rows.append((check["product"], *cells, *numbers, "yes" if check["match"] else "NO"))
     different = [f"{check['product']}: {text}" for check in values["checks"] for text in check["differences"]]
-    good = sum(check["match"] for check in values["checks"])
+    equal = "equal" if values["match"] else "NOT equal"
     lines = [
         f"{values['name']}, {values['variant']}, configuration {values['config']}",
         "",
         table(header, rows),
         "",
-        f"{good} of {values['products']} products equal, in every bit and cycle (* cut to fit)",
-        f"{values['results']} results, {values['results_of_program']} of them held against the program as well",
+        f"RTL and simulator {equal} in every bit and cycle; products compared (* in part): {values['covered']['text']}",
+        f"{values['results_of_program']} of {values['results']} results held against the program as well",
     ]
     return "\n".join([*lines, *different])
 

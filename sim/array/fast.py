@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.numeric import ordered_dot_packed
 from nmsat.dataflow.cycles.array import Duration, product_duration
+from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +61,8 @@ class ProductResult:
             "dataflow": mapping.name,
             "rectangle": f"{mapping.a}x{mapping.b}",
             "commands": self.tiling.commands,
+            "source": Source.ARRAY,
+            "planned": list(self.tiling.config.planned),
             "cycles": self.cycles,
             "ideal_cycles": self.ideal_cycles,
             "utilization": self.utilization,

@@ -7,11 +7,18 @@ IEEE TCAD 2007. The factor from 45 nm to 16 nm and the power at rest are estimat
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.ranges import check_number
+
 if TYPE_CHECKING:
     from nmsat.sim.results.result import Result
+
+
+MAX_ENERGY: Final = 1e6
+"""Largest number of an `EnergyTable`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,10 @@ class EnergyTable:
     fpga: float = 9.0
     shrink: float = 0.35
     rest_watts: float = 15.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_number(field.name, getattr(self, field.name), 0, MAX_ENERGY)
 
 
 SOURCES: Final = (

@@ -12,6 +12,7 @@ import numpy as np
 from nmsat.algorithms.core.numeric import to_half
 from nmsat.dataflow.network.step import layer_of
 from nmsat.sim.results.causes import CAUSES
+from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -48,6 +49,16 @@ class Result:
     def cycles(self) -> int:
         """Cycles of the whole run."""
         return sum(row.cycles for row in self.rows)
+
+    @property
+    def source(self) -> Source:
+        """What gave the cycles: the array alone, with its operands on chip."""
+        return Source.ARRAY
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """In words, what of the machine is planned and not built in RTL; empty if all is built."""
+        return self.config.planned
 
     @property
     def seconds(self) -> float:
@@ -133,6 +144,8 @@ class Result:
         """Return the totals as plain values, for JSON."""
         return {
             "config": self.config.name,
+            "source": self.source,
+            "planned": list(self.planned),
             "cycles": self.cycles,
             "seconds": self.seconds,
             "macs": self.macs,

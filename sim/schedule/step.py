@@ -15,6 +15,7 @@ from nmsat.dataflow.schedule.program import ProductRun
 from nmsat.dataflow.schedule.step_program import step_program
 from nmsat.dataflow.schedule.traffic import OperandBytes
 from nmsat.sim.array.fast import kept_macs
+from nmsat.sim.results.provenance import Source
 from nmsat.sim.results.result import HostTotals, Result
 from nmsat.sim.results.rows import Row, tiling_schedule
 from nmsat.sim.schedule.machine import run_program
@@ -33,6 +34,16 @@ class StepResult(Result):
 
     program: Program
     run: MachineRun
+
+    @property
+    def source(self) -> Source:
+        """What gave the cycles: the schedule model."""
+        return Source.MODEL
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """In words, what of machine and memory is planned and not built in RTL."""
+        return (*self.config.planned, *self.config.memory.planned)
 
     @cached_property
     def bytes(self) -> dict[str, int]:

@@ -34,7 +34,9 @@ def trace_events(result: StepResult) -> list[dict[str, Any]]:
 
 def write_trace(result: StepResult, path: Path) -> None:
     """Write the timeline of a step as JSON."""
-    path.write_text(json.dumps({"traceEvents": trace_events(result), "displayTimeUnit": "ns"}), encoding="utf-8")
+    origin = {"source": result.source, "planned": list(result.planned), "configuration": result.config.name}
+    trace = {"traceEvents": trace_events(result), "displayTimeUnit": "ns", "otherData": origin}
+    path.write_text(json.dumps(trace), encoding="utf-8")
 
 
 def _span_events(span: Span, scale: float) -> list[dict[str, Any]]:

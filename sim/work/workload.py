@@ -13,6 +13,7 @@ from nmsat.algorithms.core.sparsity import Blocks, Unstructured
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.program.ways import Lowered, lower
 from nmsat.sim.array.fast import simulate_product
+from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +116,8 @@ class WorkloadResult:
     def record(self) -> dict[str, object]:
         """Return the totals as plain values for JSON."""
         return {
+            "cycles_source": Source.ARRAY,
+            "planned": list(self.config.planned),
             "products": sum(item.product.count for item in self.lowered),
             "macs_full": self.macs_full,
             "macs_true": self.macs_true,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.tape import Stage
 from nmsat.dataflow.schedule.lowered_program import Weights, base_name, lowered_program
 from nmsat.sim.results.causes import CAUSES
+from nmsat.sim.results.provenance import Source
 from nmsat.sim.schedule.machine import run_program
 
 if TYPE_CHECKING:
@@ -23,10 +24,14 @@ HOST_UPDATE: Final = "update"
 
 @dataclass(frozen=True, eq=False)
 class MemoryResult:
-    """A workload with external memory. run, dense: what ran, and the same work with nothing left out."""
+    """A workload with external memory.
+
+    run, dense: what ran, and the same work with nothing left out; planned: what of machine and memory is not built.
+    """
 
     run: MachineRun
     dense: MachineRun
+    planned: tuple[str, ...] = ()
 
     @cached_property
     def cycles(self) -> int:
@@ -54,6 +59,8 @@ class MemoryResult:
     def record(self) -> dict[str, object]:
         """Return the totals as plain values for JSON."""
         return {
+            "source": Source.MODEL,
+            "planned": list(self.planned),
             "cycles_dense": self.cycles_dense,
             "cycles": self.cycles,
             "speedup": self.speedup,
@@ -65,7 +72,7 @@ def simulate_memory(program: Program, result: WorkloadResult) -> MemoryResult:
     """Run the lowered products of a program with memory stalls; result: of `simulate_tape` for the program's tape."""
     weights = stored_weights(program)
     run, dense = (run_program(lowered_program(result.lowered, weights, dense=dense)) for dense in (False, True))
-    return MemoryResult(run, dense)
+    return MemoryResult(run, dense, (*result.config.planned, *result.config.memory.planned))
 
 
 def stored_weights(program: Program) -> Weights:

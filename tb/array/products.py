@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from nmsat.algorithms.core.numeric import ordered_dot_packed
+from nmsat.algorithms.core.numeric import to_half
 from nmsat.dataflow.cycles.array import product_duration, result_cycles
 from nmsat.dataflow.mapping.place import place_results, results_per_column
 from nmsat.hw.array.stce import Stce
@@ -17,12 +17,14 @@ from nmsat.hw.parts.verilog import emit
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.array.links import positions
 from nmsat.sim.array.stepped import Placed, place_operands, run_stepped
+from nmsat.tb.array import reference
 from nmsat.tb.run.runner import Built, build, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling
 
@@ -34,6 +36,7 @@ BENCH_DEPTHS: Final = (1 << 12, 1 << 16)
 class Job:
     """One product for the bench.
 
+    w: float16[k, n] before it was pruned to `pattern` and packed, if it is known: the reference then prunes by itself.
     gap: most idle cycles in front of each operand write, and 64th part of those before each command, drawn from `seed`;
     abort: reset the engine after so many cycles instead of finishing (0: finish).
     """
@@ -44,6 +47,8 @@ class Job:
     gap: int = 0
     seed: int = 0
     abort: int = 0
+    w: np.ndarray | None = None
+    pattern: Pattern | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,20 +111,21 @@ def run_products(config: SatConfig, jobs: Sequence[Job]) -> list[RtlRun]:
 
 
 def compare(job: Job, got: RtlRun) -> Verdict:
-    """Hold one run against the simulator (bits and the cycle of every result) and the reference (bits)."""
+    """Hold one run against the simulator (bits and the cycle of every result), and both against the reference (bits).
+
+    The reference is `tb.array.reference`, which shares nothing with the simulator. Results are compared in all bits,
+    those of a NaN included; the simulator's sums also rounded to binary16.
+    """
     expected = simulate_product(job.tiling, job.a, job.packed)
-    reference = ordered_dot_packed(job.a, job.packed)
-    differences = []
-    for name, y in (("simulator", expected.y), ("reference", reference)):
-        assert y is not None
-        wrong = np.argwhere(y.view(np.uint32) != got.y.view(np.uint32))
-        if len(wrong):
-            r, c = wrong[0]
-            differences.append(
-                f"{len(wrong)} of {y.size} values differ from the {name}; first at row {r}, column {c}: "
-                f"RTL {got.y[r, c]!r} (0x{got.y.view(np.uint32)[r, c]:08x}), "
-                f"{name} {y[r, c]!r} (0x{y.view(np.uint32)[r, c]:08x})"
-            )
+    assert expected.y is not None
+    rtl, simulator, judge = got.y.view(np.uint32), expected.y.view(np.uint32), reference_bits(job)
+    halves = to_half(expected.y).view(np.uint16), reference.half(judge)
+    differences = [
+        *_different(("RTL", rtl), ("simulator", simulator)),
+        *_different(("RTL", rtl), ("reference", judge)),
+        *_different(("simulator", simulator), ("reference", judge)),
+        *_different(("simulator in binary16", halves[0]), ("reference", halves[1])),
+    ]
     cycle = _expected_cycles(job)
     wrong = np.argwhere(cycle != got.cycle)
     if len(wrong):
@@ -129,6 +135,29 @@ def compare(job: Job, got: RtlRun) -> Verdict:
             f"column {c}, RTL cycle {got.cycle[c, i]}, simulator {cycle[c, i]}"
         )
     return Verdict(got.cycles, int(cycle.max()) + 1, got.y.size, tuple(differences))
+
+
+def reference_bits(job: Job) -> np.ndarray:
+    """Return the results of a product by the reference, as bit patterns uint32[m, n]."""
+    a, packed = job.a.view(np.uint16), job.packed
+    if job.w is not None:
+        pattern = None if job.pattern is None else (job.pattern.n, job.pattern.m)
+        return reference.product(a, job.w.view(np.uint16), pattern)
+    return reference.product_of_pairs(a, packed.values.view(np.uint16), packed.index, packed.filler, packed.m)
+
+
+def _different(one: tuple[str, np.ndarray], other: tuple[str, np.ndarray]) -> list[str]:
+    """Return in words where two arrays of bit patterns differ first; empty if nowhere."""
+    (name, mine), (other_name, theirs) = one, other
+    wrong = np.argwhere(mine != theirs)
+    if not len(wrong):
+        return []
+    r, c = wrong[0]
+    kind = np.float32 if mine.dtype == np.uint32 else np.float16
+    digits = 2 * mine.itemsize
+    first, second = (f"{kind(b.view(kind)[r, c])!s} (0x{b[r, c]:0{digits}x})" for b in (mine, theirs))
+    where = f"first at row {r}, column {c}: {name} {first}, {other_name} {second}"
+    return [f"{len(wrong)} of {mine.size} values of the {name} differ from the {other_name}; {where}"]
 
 
 def _expected_cycles(job: Job) -> np.ndarray:

@@ -283,7 +283,7 @@ def test_verify_gemm_fails_on_a_difference(call: Call, monkeypatch: pytest.Monke
     monkeypatch.setattr(stce, "run_products", off_by_a_bit)
     outcome = call("verify gemm 5 8 3 --seed 1")
     assert outcome.code == 1
-    assert "MISMATCH: 1 of 15 values differ from the simulator; first at row 2, column 1" in outcome.out
+    assert "MISMATCH: 1 of 15 values of the RTL differ from the simulator; first at row 2, column 1" in outcome.out
 
 
 def test_closed_pipe_is_silent() -> None:

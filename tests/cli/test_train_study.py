@@ -16,6 +16,7 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.reports.commands.study import write
 from nmsat.reports.work.study import gather
 from nmsat.reports.work.training import sat_step
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,9 +59,12 @@ def test_a_small_study_from_the_command_line(
     assert bdwp["sat"] == sat_step(RECIPES["mlp"].replace(method="bdwp"), preset("tiny"))
     assert json.loads((tmp_path / "accuracy.json").read_text()) == {k: v for k, v in data.items() if k != "files"}
     assert "`mlp-bdwp-2of8` | 0-1 |" in (tmp_path / "accuracy.md").read_text()
+    assert (data["source"], data["planned"], bdwp["sat"]["source"]) == (Source.MODEL, [], Source.MODEL)
+    assert f"{told(Source.MODEL)}.\n" in (tmp_path / "accuracy.md").read_text()
     again = call(line)
     assert "4/4" not in again.err  # every run is there
     assert "mlp bdwp 2:8" in again.out
+    assert f"SAT cycles: {told(Source.MODEL)}" in again.out
 
 
 def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:

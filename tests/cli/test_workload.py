@@ -140,5 +140,5 @@ def test_verify_fails_on_a_difference(call: Call, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(stce, "run_products", off_by_a_bit)
     outcome = call("verify workload granet --products 2")
     assert outcome.code == 1
-    assert "1 of 2 products equal" in outcome.out
-    assert "values differ from the simulator; first at row 0, column 0" in outcome.out
+    assert "products compared (* in part): 1 DIFFERENT; equal: 0 whole, 1 in part" in outcome.out
+    assert "values of the RTL differ from the simulator; first at row 0, column 0" in outcome.out

@@ -123,13 +123,13 @@ def test_unknown_opcodes() -> None:
     assert [error_code(code, TINY) for code in (0, 7, 14)] == [ErrorCode.OPCODE] * 3
 
 
-def test_machines_have_sides_of_powers_of_two() -> None:
+def test_machines_have_sides_of_powers_of_two_and_lanes_of_a_beat() -> None:
     with pytest.raises(ValueError, match="rows is 6"):
         check_machine(TINY.replace(rows=6))
     with pytest.raises(ValueError, match="columns is 64"):
         check_machine(TINY.replace(columns=64))
-    with pytest.raises(ValueError, match="sum_depth is 64"):
-        check_machine(preset("small").replace(rows=16, sum_depth=64))
+    with pytest.raises(ValueError, match="wuve_lanes is 8; the machine in RTL is built for 16"):
+        check_machine(TINY.replace(wuve_lanes=8))
 
 
 def words_at_the_limit(config: SatConfig, rng: np.random.Generator) -> list[int]:

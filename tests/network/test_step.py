@@ -229,17 +229,16 @@ def test_refused_requests() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("batch", 0, "batch of layer 'c' is 0"),
+        ("batch", 0, "batch of a convolution is 0"),
         ("groups", 3, "channels_in of layer 'c' is 16; it must be a multiple of groups, 3"),
-        ("stride", (0, 1), "vertical stride of layer 'c' is 0"),
-        ("padding", (0, -1), "horizontal padding of layer 'c' is -1"),
+        ("stride", (0, 1), "stride of a convolution is 0"),
+        ("padding", (0, -1), "padding of a convolution is -1"),
         ("kernel", (11, 3), "layer 'c' has no output"),
     ],
 )
 def test_illegal_convolutions(field: str, value: object, message: str) -> None:
-    shape = replace(conv("c", 16, 32).shape, **{field: value})
     with pytest.raises(ValueError, match=message):
-        ConvLayer(name="c", shape=shape)
+        ConvLayer(name="c", shape=replace(conv("c", 16, 32).shape, **{field: value}))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -15,11 +15,24 @@ from nmsat.algorithms.core.nm import pack, prune
 from nmsat.algorithms.core.tape import Pattern, Product, Stage
 from nmsat.algorithms.training.train import DEMO
 from nmsat.dataflow.contract.config import PRODUCT_STAGES, preset
+from nmsat.dataflow.cycles.array import product_duration
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.mapping.tiling import Mapping, Tiling
 from nmsat.reports.pages import demo_page as page
 from nmsat.reports.pages.style import STAGE_COLORS
-from nmsat.reports.work.records import Check, DemoRecord, ProductRun, Span, Timeline, TrainingRun, Zoom, summary, total
+from nmsat.reports.work.demo import CUT_CYCLES, cut
+from nmsat.reports.work.records import (
+    LEAST_VALUES,
+    Check,
+    DemoRecord,
+    ProductRun,
+    Span,
+    Timeline,
+    TrainingRun,
+    Zoom,
+    summary,
+    total,
+)
 from nmsat.reports.work.timeline import busy_elements, step_timeline
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.array.stce import Stce
@@ -107,6 +120,15 @@ def test_summary_is_json_with_the_numbers_of_the_record() -> None:
     assert (values["accuracy_dense"], values["accuracy_sparse"]) == (0.9, 0.875)
     assert values["match"] is True
     assert values["cycles"] == 45600
+    assert values["source"] == "array alone"
+    assert values["rtl"] == {
+        "source": "array's RTL",
+        "whole": 0,
+        "part": 2,
+        "values": 128,
+        "different": 0,
+        "text": "0 whole, 2 in part, 128 values",
+    }
     assert len(values["products"]) == 5
     assert values["products"][0]["utilization"] == pytest.approx(64**3 / 4 / 4200 / 16)
 
@@ -120,7 +142,15 @@ def test_page_stands_alone_and_says_what_was_found() -> None:
     assert "conv&lt;1&gt;" in text
     assert "row 1, &lt;column&gt; 2" in text
     assert "conv<1>" not in text
-    for number in ("87.5 %", "90.0 %", "1 of 2", "1.81×", "1.82×", "45\N{NARROW NO-BREAK SPACE}600"):
+    for number in (
+        "87.5 %",
+        "90.0 %",
+        "NOT equal",
+        "1 DIFFERENT; equal: 0 whole, 1 in part, 64 values",
+        "1.81×",
+        "1.82×",
+        "45\N{NARROW NO-BREAK SPACE}600",
+    ):
         assert number in text
     assert text.count("<svg") == 5
 
@@ -151,6 +181,35 @@ def test_pictures_follow_the_theme_in_a_page_and_are_on_white_in_a_file(tmp_path
     assert "currentColor" not in alone
     assert ElementTree.fromstring(alone)[2].get("fill") == "#ffffff"
     assert "currentColor" in (tmp_path / "report.html").read_text()
+
+
+DEMO_SHAPES = {
+    "conv1 ff": (2048, 9, 16, None),
+    "conv2 ff": (2048, 144, 32, "2:8"),
+    "fc2 ff": (32, 64, 10, None),
+    "conv3 wu": (288, 512, 32, None),
+    "conv2 wu": (144, 2048, 32, None),
+    "conv1 wu": (9, 2048, 16, None),
+    "a row": (1, 4096, 300, None),
+    "a column": (300, 4096, 1, "2:4"),
+    "few": (7, 8192, 9, None),
+    "one": (1, 20000, 1, None),
+}
+"""Products of the demo's step (weight gradients were once cut to one value, at the same cycles), and narrow shapes."""
+
+
+@pytest.mark.parametrize("config", ["tiny", "small", "vcu1525"])
+@pytest.mark.parametrize("name", DEMO_SHAPES)
+def test_a_part_of_a_product_has_at_least_64_values(name: str, config: str) -> None:
+    m, k, n, pattern = DEMO_SHAPES[name]
+    zeros = np.zeros((m, k), np.float16), np.zeros((k, n), np.float16)
+    product = Product(name, Stage.WU, m, k, n, Pattern.parse(pattern or "dense"), a=zeros[0], w=zeros[1])
+    tiling = cut(preset(config), product, CUT_CYCLES).tiling
+    values = tiling.m * tiling.n
+    assert tiling.k == k
+    assert values >= min(LEAST_VALUES, m * n)
+    if (config, product.name[-2:]) == ("tiny", "wu"):
+        assert product_duration(tiling).total == product_duration(dataclasses.replace(tiling, m=1, n=1)).total
 
 
 def test_pictures_are_the_same_every_time() -> None:
@@ -234,7 +293,11 @@ def test_short_demo_agrees_with_the_rtl(tmp_path: Path) -> None:
     assert len(record.checks) == len(record.products) == 14
     assert 1.5 < record.total.speedup < record.total.bound
     page.write(record, tmp_path)
-    assert "14 of 14" in (tmp_path / "report.html").read_text()
+    words = record.covered.text
+    assert words == "5 whole, 9 in part, 14,000 values"
+    assert words in (tmp_path / "report.html").read_text()
+    assert summary(record)["rtl"]["text"] == words
+    assert all(check.whole or check.values >= LEAST_VALUES for check in record.checks)
 
 
 @pytest.mark.long

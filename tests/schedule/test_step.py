@@ -59,13 +59,13 @@ def stepped(piped: Piped, edge: Edge) -> tuple[int, int]:
     st.tuples(*(st.integers(1, 90) for _ in range(3))),
     st.sampled_from([None, Pattern(2, 8), Pattern(2, 4), Pattern(1, 2)]),
     st.integers(0, 1 << 30),
-    st.integers(1, 8),
+    st.integers(2, 8),
     st.integers(1, 60),
 )
 def test_kinds_of_slots_are_the_slots_one_by_one(
     shape: tuple[int, int, int], pattern: Pattern | None, choice: int, outstanding: int, latency: int
 ) -> None:
-    memory = MemoryConfig(channels=1, outstanding=outstanding, latency_ns=latency * 5.0, burst_bytes=256)
+    memory = MemoryConfig(channels=1, outstanding=outstanding, latency_ns=latency * 5.0, burst_bytes=1024)
     machine = SMALL.replace(memory=memory)
     mappings = legal_mappings(machine, pattern)
     product = Product("layer", Stage.FF, *shape, pattern)

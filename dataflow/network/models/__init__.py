@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.ranges import check_whole
 from nmsat.algorithms.core.vocabulary import RENAMED, TRAINED_NETWORKS
 from nmsat.dataflow.network.models.cnn import resnet9, resnet18, resnet50, vgg19
 from nmsat.dataflow.network.models.vit import vit
@@ -27,17 +28,21 @@ MODELS: Final[dict[str, Callable[[int], list[Layer]]]] = {
 
 DEFAULT_BATCH: Final = 512
 
+MAX_BATCH: Final = 1 << 24
+"""Most images per step."""
+
 
 def load_model(name_or_path: str | Path, batch: int | None = None) -> list[Layer]:
     """Return the layers of a network called by name (a key of MODELS) or read from a file (.onnx, .csv).
 
     batch: images per step. None means 512 for named networks and for an ONNX file whose batch dimension is open, the
-    batch of the file for other ONNX files, and 1 for SCALE-Sim tables. Raises ValueError for an unknown name or suffix
-    and for what the readers refuse, FileNotFoundError for a missing file.
+    batch of the file for other ONNX files, and 1 for SCALE-Sim tables. Raises ValueError for an unknown name or suffix,
+    a batch out of range and for what the readers refuse, TypeError for a batch that is no int, FileNotFoundError for a
+    missing file.
     """
     name = str(name_or_path)
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch is {batch!r}; it must be at least 1")
+    if batch is not None:
+        check_whole("batch", batch, 1, MAX_BATCH)
     if name in MODELS:
         return MODELS[name](DEFAULT_BATCH if batch is None else batch)
     if name in RENAMED:

@@ -38,6 +38,9 @@ CONV_COLUMNS: Final = (
     "Strides",
 )
 
+MAX_NUMBER: Final = 1 << 24
+"""Largest number of a table."""
+
 
 @dataclass(frozen=True)
 class _Header:
@@ -57,14 +60,16 @@ class _Row:
     cells: list[str]
 
     def number(self, column: int, name: str) -> int:
-        """Return a whole number of at least 1."""
+        """Return a whole number from 1 to `MAX_NUMBER`."""
         text = self.cells[column] if column < len(self.cells) else ""
         if not text:
             raise ValueError(f"{self.where}: column {column + 1} ({name}) is missing")
-        if not re.fullmatch(r"[+-]?\d+", text):
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text):
             raise ValueError(f"{self.where}: {name} is {text!r}; it must be a whole number")
         if int(text) < 1:
             raise ValueError(f"{self.where}: {name} is {text}; it must be at least 1")
+        if int(text) > MAX_NUMBER:
+            raise ValueError(f"{self.where}: {name} is {text}; it must be at most {MAX_NUMBER}")
         return int(text)
 
 

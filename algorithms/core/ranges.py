@@ -1,0 +1,63 @@
+"""What a number handed in by a caller may be: one check of kind and range, one wording of its refusal.
+
+A wrong kind is a TypeError, a value out of range a ValueError; both name the value and the limits in one line.
+"""
+
+from __future__ import annotations
+
+import operator
+from contextlib import suppress
+from typing import Final, SupportsIndex
+
+MAX_SIDE: Final = (1 << 40) - 1
+"""Largest side of a matrix product: what the words of a program hold."""
+
+MAX_COUNT: Final = (1 << 32) - 1
+"""Most equal products in one."""
+
+
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """Raise unless value is an int from low to high; numbers of NumPy and bool are no int."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+        remedy = f" (write int({name}))" if whole else ""
+        raise TypeError(f"{name} is {value!r}; it must be an int from {low} to {high}{remedy}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {_short(value)}; it must be a whole number from {low} to {high}")
+
+
+def check_number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
+    """Raise unless value is an int or a float from low (above: beyond it) to high; NaN and bool are neither."""
+    words = f"{'above' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}; it must be a number {words}")
+    if not (low < value or (value == low and not above)) or value > high:
+        raise ValueError(f"{name} is {_short(value)}; it must be {words}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it must be True or False")
+
+
+def whole_number(name: str, value: object, low: int, high: int) -> int:
+    """Return value as an int if it is a whole number of any kind (those of NumPy too, not bool) from low to high.
+
+    For sizes that programs compute: an int of NumPy would wrap around in products of sizes.
+    """
+    found = None
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        with suppress(TypeError):  # an array of several numbers
+            found = operator.index(value)
+    if found is None:
+        raise TypeError(f"{name} is {_short(value)}; it must be a whole number from {low} to {high}")
+    check_whole(name, found, low, high)
+    return found
+
+
+def _short(value: object) -> str:
+    """Return a value as repr writes it; a number of very many digits by its length."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)
