@@ -1,7 +1,7 @@
 """The front door: `nmsat COMMAND ...`.
 
-Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used, said in one line; 130 interrupted;
-141 the reader of stdout went away.
+Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used or the answer not be written, said
+in one line; 130 interrupted; 143 terminated; 141 the reader of stdout went away.
 With --json stdout carries one JSON object (a list of them for lists); everything else goes to stderr.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import textwrap
 from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NoReturn
+
+from nmsat.reports.work.entry import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 OK: Final = 0
 FAILED: Final = 1
 BAD_INPUT: Final = 2
-INTERRUPTED: Final = 130
-CLOSED_PIPE: Final = 141
 
 COMMANDS: Final[dict[str, str]] = {
     "bench": "nmsat.reports.commands.bench",
@@ -53,24 +52,22 @@ COMMANDS: Final[dict[str, str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: _answer(words))
+
+
+def _answer(words: list[str]) -> int:
+    """Run one command; an error that has an exit code of its own is one line on stderr."""
+    from nmsat.hw.release.cache import CacheError
+    from nmsat.hw.release.synth import SynthesisError
     from nmsat.reports.commands.base import InputError
     from nmsat.tb.run.errors import BuildError, MissingToolError, SimulationError
 
     try:
-        code = _dispatch(words)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # The reader has seen enough (nmsat ... | head); Python must not try to flush again on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
-    except (InputError, MissingToolError) as error:
+        return _dispatch(words)
+    except (InputError, MissingToolError, CacheError) as error:
         return _fail(error, BAD_INPUT)
-    except (BuildError, SimulationError) as error:
+    except (BuildError, SimulationError, SynthesisError) as error:
         return _fail(error, FAILED)
-    except KeyboardInterrupt:
-        print("nmsat: interrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
 class _Parser(argparse.ArgumentParser):
@@ -152,4 +149,6 @@ def _fail(error: Exception, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from nmsat_start import main as start
+
+    sys.exit(start())
