@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from nmsat.algorithms.core.files import write_text
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage, Tape
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def write_tape(path: Path, tape: Tape) -> None:
         line |= {"pattern": None if p.pattern is None else str(p.pattern), "count": p.count, "online": p.online}
         line["conv"] = None if p.conv is None else asdict(p.conv)
         lines.append(json.dumps(line) + "\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    write_text(path, "".join(lines))
 
 
 def read_tape(path: Path) -> Tape:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
+from nmsat.algorithms.core.files import replaced
 from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.algorithms.core.tape_file import write_tape
 from nmsat.algorithms.pytorch.layers import NmConv2d, NmLinear, as_matrix, from_matrix
@@ -75,7 +76,7 @@ def export_masks(model: nn.Module, path: Path) -> None:
             masks[f"{name}.weight"] = from_matrix(keep, layer.weight).cpu().numpy()
     if not masks:
         raise ValueError("the model has no layer with a sparse forward weight; nothing to export")
-    with path.open("wb") as file:
+    with replaced(path) as file:
         np.savez(file, **masks)
 
 
