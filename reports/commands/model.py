@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, pattern, table
+from nmsat.reports.work.output import add_force
+from nmsat.reports.work.output_files import output_files
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.readers.masks import LayerMask
     from nmsat.dataflow.network.step import Step
+    from nmsat.reports.work.output_files import OutputFiles
     from nmsat.sim.schedule.step import StepResult
     from nmsat.sim.work.ablation import Ablation
 
 METHODS: Final = ("dense", "srste", "sdgp", "sdwp", "bdwp", "bdwp+mvue")
+
+OUTPUTS: Final = ("tiles", "timeline", "listing", "program")
+"""Options that name a file to write."""
 
 HOST_NOTE: Final = (
     "The figure holds all matrix products, weight update and pruning with their memory stalls. Host operators "
@@ -72,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listing", type=Path, default=None, metavar="FILE", help="write the program that ran, as text"
     )
     parser.add_argument("--program", type=Path, default=None, metavar="FILE", help="write that program as JSON")
+    add_force(parser)
 
 
 def batch(text: str) -> int:
@@ -83,6 +92,15 @@ def batch(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the step and the dense step."""
+    paths = {f"--{name}": getattr(options, name) for name in OUTPUTS}
+    with output_files(paths, "model", force=options.force) as files:
+        values, result, rows = _simulate(options)
+        _write(files, options, result)
+    return Answer(values, _text(values, result, rows))
+
+
+def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, list[Ablation]]:
+    """Return what --json prints, the step as it ran, and the rows of the ablation."""
     from nmsat.dataflow.network.readers.tape import SUFFIX
     from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
     from nmsat.sim.api import simulate
@@ -120,28 +138,26 @@ def run(options: argparse.Namespace) -> Answer:
         "host_kinds": _host_kinds(step),
         "ablation": [_ablation_row(row) for row in rows],
     }
-    _write(options, result)
-    return Answer(values, _text(values, result, rows))
+    return values, result, rows
 
 
-def _write(options: argparse.Namespace, result: StepResult) -> None:
+def _write(files: OutputFiles, options: argparse.Namespace, result: StepResult) -> None:
     """Write the files that were asked for."""
     import json
 
     from nmsat.reports.pages.tiles import write_tiles
     from nmsat.sim.work.timeline import write_trace
 
-    try:
-        if options.timeline:
-            write_trace(result, options.timeline)
-        if options.listing:
-            options.listing.write_text(result.program.listing() + "\n", encoding="utf-8")
-        if options.program:
-            options.program.write_text(json.dumps(result.program.record(), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"output cannot be written: {error}") from None
-    if options.tiles:
-        write_tiles(options.tiles, result.rows)
+    writers: dict[str, Callable[[Path], object]] = {
+        "timeline": lambda path: write_trace(result, path),
+        "listing": lambda path: path.write_text(result.program.listing() + "\n", encoding="utf-8"),
+        "program": lambda path: path.write_text(json.dumps(result.program.record(), indent=1) + "\n", encoding="utf-8"),
+        "tiles": lambda path: write_tiles(path, result.rows),
+    }
+    for name in OUTPUTS:
+        if getattr(options, name):
+            with files.writing(f"--{name}") as path:
+                writers[name](path)
 
 
 def step_pattern(options: argparse.Namespace) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, InputError, add_shape, output_folder, table, whole
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, InputError, add_shape, table, whole
+from nmsat.reports.work.output import add_force, output_folder
 
 if TYPE_CHECKING:
     from nmsat.reports.work.program import ProductProgram
@@ -29,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="A stands for the windows of an image; M and K must be those of the convolution",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write program (binary, text, JSON) and memory here")
+    add_force(parser)
     parser.add_argument("--rtl", action="store_true", help="run the program on the Verilated RTL too and compare")
 
 
@@ -43,24 +47,33 @@ def convolution(text: str) -> tuple[int, ...]:
 
 def run(options: argparse.Namespace) -> Answer:
     """Assemble, run, compare."""
-    from nmsat.reports.work.program import run_on_simulator, write_program
+    from nmsat.reports.work.program import PROGRAM_FILES, program_files
 
     macs = options.m * options.k * options.n
     if macs > MAX_MACS:
         raise InputError(f"M x K x N is {macs}; the limit is {MAX_MACS}; choose a smaller product")
-    try:
-        program = _program(options)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    names = [*PROGRAM_FILES, SUMMARY]
+    with output_folder(options.out, "program", names, force=options.force) if options.out else nullcontext() as out:
+        try:
+            program = _program(options)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        values = _run(options, program)
+        if out is not None:
+            for name, content in program_files(program).items():
+                out.write(name, content)
+            out.write(SUMMARY, json.dumps(values, indent=2))
+    return Answer(values, _text(values, options.out), ok=values.get("match", True))
+
+
+def _run(options: argparse.Namespace, program: ProductProgram) -> dict[str, Any]:
+    """Run the program on the simulator, which changes its image, and on the RTL if asked."""
+    from nmsat.reports.work.program import run_on_simulator
+
     before = [region.copy() for region in program.image.regions]
     report = run_on_simulator(options.config, program)
     values = _values(options, program, report.counters)
-    if options.rtl:
-        values |= _on_rtl(options, program, before, report)
-    if options.out is not None:
-        with output_folder(options.out) as folder:
-            write_program(folder, program, values)
-    return Answer(values, _text(values, options.out), ok=values.get("match", True))
+    return values | (_on_rtl(options, program, before, report) if options.rtl else {})
 
 
 def _program(options: argparse.Namespace) -> ProductProgram:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, InputError, config, seed, table, whole
+from nmsat.reports.work.output import add_force, output_folder
 
 if TYPE_CHECKING:
     import argparse
 
     from nmsat.algorithms.training.study import Cell
+
+PAGE_FILES: Final = ("accuracy.md", "accuracy.json", "accuracy_pareto.svg", "accuracy_masks.svg")
+"""Files of the page that the command may write."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="SAT whose cycles per step are told: tiny, small or vcu1525 (default: small)",
     )
+    add_force(parser)
 
 
 def listed(text: str) -> list[str]:
@@ -60,18 +65,27 @@ def processes(text: str) -> int:
 def run(options: argparse.Namespace) -> Answer:
     """Do the runs that are missing and write page, data and pictures."""
     from nmsat.algorithms.training.study import rate_cells
+    from nmsat.reports.work.run_files import run_files
     from nmsat.reports.work.study import gather, run_study
 
     folder: Path = options.out / "runs"
+    pages: Path = options.tables or options.out
     try:
         wanted = chosen(options)
-        if options.rates:
-            networks = dict.fromkeys(cell.config.network for cell in wanted)
-            run_study([cell for network in networks for cell in rate_cells(network)], folder, options.processes)
-        data = gather(run_study(wanted, folder, options.processes), folder, options.config)
-        files = write(data, options.tables or options.out)
+        networks = dict.fromkeys(cell.config.network for cell in wanted) if options.rates else ()
+        rates = [cell for network in networks for cell in rate_cells(network)]
+        with (
+            output_folder(pages, "study", PAGE_FILES, force=options.force) as out,
+            run_files(folder, [*wanted, *rates], force=options.force),
+        ):
+            run_study(rates, folder, options.processes)
+            data = gather(run_study(wanted, folder, options.processes), folder, options.config)
+            texts = page_files(data)
+            for name, text in texts.items():
+                out.write(name, text)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
+    files = [pages / name for name in texts]
     return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
 
 
@@ -90,8 +104,8 @@ def chosen(options: argparse.Namespace) -> list[Cell]:
     )
 
 
-def write(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Write accuracy.md, accuracy.json and the pictures into folder and return their paths."""
+def page_files(data: dict[str, Any]) -> dict[str, str]:
+    """Return file name -> text of the page, its data and its pictures; the names are among `PAGE_FILES`."""
     from nmsat.reports.pages.study_page import study_page
     from nmsat.reports.pages.study_plots import mask_chart, pareto_chart
 
@@ -103,10 +117,7 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
     networks = list(dict.fromkeys(row["network"] for row in data["ablations"]))
     if networks:
         texts["accuracy_masks.svg"] = mask_chart(data["masks"], networks)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    return texts
 
 
 def _text(data: dict[str, Any], files: list[Path]) -> str:

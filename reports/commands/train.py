@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, InputError, config, seed, table, whole
+from nmsat.reports.work.output import add_force
 
 if TYPE_CHECKING:
     import argparse
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate on the test split (default), or on a fifth of the training split, kept out of it",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of checkpoint and results (JSON lines)")
+    add_force(parser)
     parser.add_argument(
         "--backend", choices=BACKENDS, default="numpy", help="what computes the products (default: numpy)"
     )
@@ -72,7 +74,7 @@ def run(options: argparse.Namespace) -> Answer:
 
     chosen = configuration(options)
     try:
-        values = train_run(Job(chosen, options.config, options.out, options.steps), options.backend)
+        values = train_run(Job(chosen, options.config, options.out, options.steps, options.force), options.backend)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
     values["command"] = command_line(chosen)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nmsat.reports.pages.demo_plots import cycles_chart, loss_curves, standalone, timeline_chart, zoom_chart
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nmsat.reports.work.records import DemoRecord, ProductRun
+
+PAGE: Final = "report.html"
+
+PAGE_FILES: Final = (PAGE, "loss.svg", "cycles.svg", "timeline.svg", "zoom.svg")
+"""All files of a page."""
 
 
 def draw(record: DemoRecord) -> dict[str, str]:
@@ -45,12 +48,10 @@ def render(record: DemoRecord, plots: dict[str, str]) -> str:
     )
 
 
-def write(record: DemoRecord, folder: Path) -> None:
-    """Write report.html and the pictures into `folder`."""
+def page_files(record: DemoRecord) -> dict[str, str]:
+    """Return file name -> text of the page and its pictures, which are those of `PAGE_FILES`."""
     plots = draw(record)
-    (folder / "report.html").write_text(render(record, plots), encoding="utf-8")
-    for name, svg in plots.items():
-        (folder / f"{name}.svg").write_text(standalone(svg), encoding="utf-8")
+    return {PAGE: render(record, plots), **{f"{name}.svg": standalone(svg) for name, svg in plots.items()}}
 
 
 def _largest_stall(product: ProductRun) -> str:
