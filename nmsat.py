@@ -1,7 +1,7 @@
 """The front door: `nmsat COMMAND ...`.
 
-Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used, said in one line; 130 interrupted;
-141 the reader of stdout went away.
+Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used or the answer not be written, said
+in one line; 130 interrupted; 143 terminated; 141 the reader of stdout went away.
 With --json stdout carries one JSON object; everything else goes to stderr.
 """
 
@@ -20,6 +20,7 @@ if __spec__ is not None:
     __spec__.submodule_search_locations = __path__
 
 from nmsat.reports.version import VERSION
+from nmsat.reports.work.entry import guarded
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -33,8 +34,6 @@ __version__ = VERSION
 OK: Final = 0
 FAILED: Final = 1
 BAD_INPUT: Final = 2
-INTERRUPTED: Final = 130
-CLOSED_PIPE: Final = 141
 
 COMMANDS: Final[dict[str, str]] = {
     "bench": "nmsat.reports.commands.bench",
@@ -67,24 +66,22 @@ _HELP: Final = ("-h", "--help")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: _answer(words))
+
+
+def _answer(words: list[str]) -> int:
+    """Run one command; an error that has an exit code of its own is one line on stderr."""
+    from nmsat.hw.parts.cache import CacheError
+    from nmsat.hw.release.synth import SynthesisError
     from nmsat.reports.work.text import InputError
     from nmsat.tb.run.errors import BuildError, MissingToolError, SimulationError
 
     try:
-        code = _dispatch(words)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # The reader has seen enough (nmsat ... | head); Python must not try to flush again on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
-    except (InputError, MissingToolError) as error:
+        return _dispatch(words)
+    except (InputError, MissingToolError, CacheError) as error:
         return _fail(error, BAD_INPUT)
-    except (BuildError, SimulationError) as error:
+    except (BuildError, SimulationError, SynthesisError) as error:
         return _fail(error, FAILED)
-    except KeyboardInterrupt:
-        print("nmsat: interrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
 def command_line(*, described: bool = True) -> Parser:
@@ -146,4 +143,6 @@ def _fail(error: Exception, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from nmsat.reports.start import main as start
+
+    sys.exit(start())

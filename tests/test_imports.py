@@ -78,7 +78,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     ),
     "sim.api": ("algorithms", "dataflow", "sim"),
     # The proof.
-    "tb.run": (),
+    "tb.run": (CORE, "hw.parts"),
     "tb.drive": ("dataflow", "hw", "sim", "tb.run"),
     **{
         f"tb.{room}": ("algorithms", "dataflow", "hw", "sim", "tb.run", "tb.drive", "tb.fp")
@@ -100,7 +100,8 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
         "reports.work",
         "reports.pages",
     ),
-    "nmsat": ("tb", "reports"),
+    "nmsat": ("hw", "tb", "reports"),
+    "reports.start": ("nmsat", "reports"),
 }
 """Room -> what it may import of this project beside itself."""
 

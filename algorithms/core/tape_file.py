@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.algorithms.core.files import write_text
 from nmsat.algorithms.core.tape import ConvShape, Learnt, LeftOut, Pattern, Product, Stage, Tape
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def write_tape(path: Path, tape: Tape) -> None:
         line |= {"conv": None if p.conv is None else asdict(p.conv), "weight": p.weight}
         lines.append(line)
     lines += [{"learnt": x.name, "elements": x.elements} for x in tape.learnt]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_tape(path: Path) -> Tape:

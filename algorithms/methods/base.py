@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -73,7 +75,15 @@ class Method:
         """Return what a checkpoint must hold beside the weights; `load` and then `masks` repeat the last update."""
         return {}
 
-    def load(self, state: dict[str, NDArray]) -> None:
-        """Take back what `state` returned."""
+    def check_state(self, state: Mapping[str, NDArray], weights: Sequence[Weight], updates: int | None) -> None:
+        """Raise ValueError, which names the tensor, for what `state` cannot have returned.
+
+        weights: those that the method prunes; updates: done since the start of the run, None while the method has not
+        taken over.
+        """
+        del weights, updates
         if state:
-            raise ValueError(f"method {self.name!r} keeps no state; got {', '.join(state)}")
+            raise ValueError(f"has tensor {next(iter(state))!r}, and method {self.name!r} keeps none")
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
+        """Take back what `state` returned and `check_state` has seen."""

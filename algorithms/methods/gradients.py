@@ -12,6 +12,8 @@ from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.methods.base import Masks, Method
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.tape import Pattern
@@ -122,5 +124,8 @@ class Mvue(Method):
     def state(self) -> dict[str, NDArray]:
         return self.weights.state()
 
-    def load(self, state: dict[str, NDArray]) -> None:
+    def check_state(self, state: Mapping[str, NDArray], weights: Sequence[Weight], updates: int | None) -> None:
+        self.weights.check_state(state, weights, updates)
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
         self.weights.load(state)

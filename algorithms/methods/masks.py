@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.checkpoint import check_names
 from nmsat.algorithms.core.nm import magnitude, mask
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.methods.base import Masks, Method
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.tape import Pattern
@@ -51,7 +54,21 @@ class _Scheduled(Method, ABC):
         calls = {f"calls/{name}": np.array(count - 1) for name, count in self._calls.items()}
         return {**calls, **{f"kept/{name}": value for name, value in self._kept.items()}}
 
-    def load(self, state: dict[str, NDArray]) -> None:
+    @abstractmethod
+    def fits(self, kept: NDArray, weight: Weight) -> bool:
+        """Tell whether an array can be that of a weight."""
+
+    def check_state(self, state: Mapping[str, NDArray], weights: Sequence[Weight], updates: int | None) -> None:
+        names = [] if updates is None else [weight.name for weight in weights]
+        check_names(state, [f"{kind}/{name}" for kind in ("calls", "kept") for name in names])
+        for weight in weights if names else ():
+            calls, kept = state[f"calls/{weight.name}"], state[f"kept/{weight.name}"]
+            if calls.shape != () or calls.dtype.kind not in "iu" or not 0 <= int(calls) <= (updates or 0):
+                raise ValueError(f"has tensor 'calls/{weight.name}', which is no number of updates from 0 to {updates}")
+            if not self.fits(kept, weight):
+                raise ValueError(f"has tensor 'kept/{weight.name}', which {self.name!r} cannot have for this weight")
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
         for key, value in state.items():
             kind, _, name = key.partition("/")
             if kind == "calls":
@@ -89,6 +106,10 @@ class BiMask(_Scheduled):
         survivors = [np.count_nonzero(self._backward(weight, ff, order)) for order in orders]
         return orders[int(np.argmax(survivors))]
 
+    def fits(self, kept: NDArray, weight: Weight) -> bool:
+        """Tell whether an array is a permutation of the columns."""
+        return kept.dtype == np.intp and np.array_equal(np.sort(kept, axis=None), np.arange(weight.master.shape[1]))
+
     def _backward(self, weight: Weight, ff: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.bool_]:
         kept = np.where(ff, weight.half, np.float16(0))[:, order]
         return mask(kept, self._nm.n, self._nm.m, axis=1) & ff[:, order]
@@ -107,6 +128,10 @@ class Transposable(_Scheduled):
     def masks(self, weight: Weight) -> Masks:
         keep = self.current(weight)
         return Masks(keep, keep)
+
+    def fits(self, kept: NDArray, weight: Weight) -> bool:
+        """Tell whether an array is a mask."""
+        return kept.dtype == np.bool_ and kept.shape == weight.master.shape
 
     def renew(self, weight: Weight, calls: int) -> NDArray[np.bool_]:
         del calls

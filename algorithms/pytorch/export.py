@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from nmsat.algorithms.core.files import replaced
 from nmsat.algorithms.pytorch.convert import bake, nm_layers
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def export_masks(model: nn.Module, path: Path) -> None:
                 masks[f"{name}.{param}".lstrip(".")] = turned.cpu().numpy()
     if not masks:
         raise ValueError("the model has no layer with a sparse forward weight; nothing to export")
-    with path.open("wb") as file:
+    with replaced(path) as file:
         np.savez(file, **masks)
 
 

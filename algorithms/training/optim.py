@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.checkpoint import check_tensors
 from nmsat.algorithms.core.numeric import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -101,8 +102,12 @@ class Optimizer(ABC):
         """Return what a checkpoint must hold."""
 
     @abstractmethod
-    def load(self, state: dict[str, NDArray]) -> None:
-        """Take back what `state` returned."""
+    def check_state(self, state: Mapping[str, NDArray], parameters: Sequence[Parameter], updates: int) -> None:
+        """Raise ValueError, which names the tensor, for what `state` cannot have returned after `updates` updates."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, NDArray]) -> None:
+        """Take back what `state` returned and `check_state` has seen."""
 
     @abstractmethod
     def _update(self, p: Parameter, constants: SgdConstants) -> None: ...
@@ -119,7 +124,11 @@ class Sgd(Optimizer):
     def state(self) -> dict[str, NDArray]:
         return dict(self.velocity)
 
-    def load(self, state: dict[str, NDArray]) -> None:
+    def check_state(self, state: Mapping[str, NDArray], parameters: Sequence[Parameter], updates: int) -> None:
+        if state or updates:  # before the first update there may be none
+            check_tensors(state, {p.name: p.master for p in parameters})
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
         self.velocity = dict(state)
 
     def _update(self, p: Parameter, constants: SgdConstants) -> None:
@@ -148,7 +157,19 @@ class Adam(Optimizer):
             out |= {f"count/{name}": np.array(count), f"first/{name}": first, f"second/{name}": second}
         return out
 
-    def load(self, state: dict[str, NDArray]) -> None:
+    def check_state(self, state: Mapping[str, NDArray], parameters: Sequence[Parameter], updates: int) -> None:
+        count = np.array(updates)
+        wanted: dict[str, NDArray] = {}
+        for p in parameters if updates else ():
+            wanted |= {f"count/{p.name}": count, f"first/{p.name}": p.master, f"second/{p.name}": p.master}
+        check_tensors(state, wanted)
+        for p in parameters if updates else ():
+            if int(state[f"count/{p.name}"]) != updates:
+                raise ValueError(
+                    f"has {int(state[f'count/{p.name}'])} in tensor 'count/{p.name}', and {updates} updates were done"
+                )
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
         names = [key.partition("/")[2] for key in state if key.startswith("count/")]
         self._moments = {
             name: (int(state[f"count/{name}"]), state[f"first/{name}"], state[f"second/{name}"]) for name in names

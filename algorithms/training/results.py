@@ -6,15 +6,17 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from nmsat.algorithms.core.files import write_text
+from nmsat.algorithms.core.locks import locked
 from nmsat.algorithms.training.train import Trainer, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.training.data import Dataset
-    from nmsat.algorithms.training.train import Progress, TrainResult
+    from nmsat.algorithms.training.outcome import Epoch, Progress, TrainResult
 
 
 def write_lines(path: Path, result: TrainResult, *, done: bool) -> None:
@@ -22,23 +24,34 @@ def write_lines(path: Path, result: TrainResult, *, done: bool) -> None:
 
     The file is replaced as a whole, so a resumed run leaves the same lines as one that was never stopped.
     """
-    lines: list[dict[str, object]] = [{"event": "run", "config": result.config.as_dict()}]
-    lines += [{"event": "epoch", **asdict(epoch)} for epoch in result.epochs]
+    text = epoch_lines(result.config, result.epochs)
     if done:
-        lines.append({"event": "end", **result.summary()})
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    temporary.replace(path)
+        text += json.dumps({"event": "end", **result.summary()}) + "\n"
+    write_text(path, text)
+
+
+def epoch_lines(config: TrainConfig, epochs: Iterable[Epoch]) -> str:
+    """Return the text of a results file without the 'end' line."""
+    lines: list[dict[str, object]] = [{"event": "run", "config": config.as_dict()}]
+    lines += [{"event": "epoch", **asdict(epoch)} for epoch in epochs]
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
-    """Return the lines of a results file; ValueError names the line that is not JSON."""
+    """Return the lines of a results file; ValueError names the line that is no JSON object with an event."""
     out = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is no text ({error})") from None
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            out.append(json.loads(line))
+            fields = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{str(path)!r} line {number} is not JSON ({error})") from None
+        if not isinstance(fields, dict) or "event" not in fields:
+            raise ValueError(f"{str(path)!r} line {number} is no line of results (a JSON object with an event)")
+        out.append(fields)
     return out
 
 
@@ -55,13 +68,20 @@ def run_logged(
 ) -> TrainResult:
     """Train with a checkpoint in folder/<name>.npz and results in folder/<name>.jsonl; the rest as in `train`.
 
-    An interrupted run continues where its checkpoint stands; the checkpoint goes when the run is complete.
+    An interrupted run continues where its checkpoint stands; the checkpoint goes when the run is complete. BusyError if
+    another process does a run of this name in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.npz"
-    result = train(config, progress=progress, data=data, checkpoint=checkpoint, stop=stop, every=every, make=make)
-    done = len(result.epochs) == config.epochs
-    write_lines(folder / f"{name}.jsonl", result, done=done)
-    if done:
-        checkpoint.unlink(missing_ok=True)
+    with locked(lock_file(folder, name)):
+        result = train(config, progress=progress, data=data, checkpoint=checkpoint, stop=stop, every=every, make=make)
+        done = len(result.epochs) == config.epochs
+        write_lines(folder / f"{name}.jsonl", result, done=done)
+        if done:
+            checkpoint.unlink(missing_ok=True)
     return result
+
+
+def lock_file(folder: Path, name: str) -> Path:
+    """Return the lock file of a run: there while the run is under way."""
+    return folder / f".{name}.lock"

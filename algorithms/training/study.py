@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS
 from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.recipes import RATES, recipe, run_name, variant
 from nmsat.algorithms.training.results import read_lines, run_logged
+from nmsat.algorithms.training.workers import interruptible, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -158,7 +157,8 @@ def finished(cell: Cell, folder: Path) -> dict[str, object] | None:
     path = folder / f"{cell.name}.jsonl"
     if not path.exists():
         return None
-    last = read_lines(path)[-1]
+    lines = read_lines(path)
+    last = lines[-1] if lines else {}
     return last if last.get("event") == "end" and last.get("config") == cell.config.as_dict() else None
 
 
@@ -179,9 +179,7 @@ def run_cells(
     wanted = list(wanted)
     missing = [cell for cell in wanted if finished(cell, folder) is None]
     folder.mkdir(parents=True, exist_ok=True)
-    for cell in missing:
-        _drop_other(cell, folder)
-    with _one_thread(), ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with _one_thread(), workers(processes) as pool:
         jobs = {pool.submit(_run, cell, folder): cell for cell in missing}
         for done, job in enumerate(as_completed(jobs), 1):
             job.result()
@@ -231,20 +229,8 @@ def _mean(runs: list[dict[str, object]], key: str) -> float:
 
 
 def _run(cell: Cell, folder: Path) -> None:
-    run_logged(cell.config, folder, cell.name)
-
-
-def _drop_other(cell: Cell, folder: Path) -> None:
-    """Remove what an older configuration of this cell left; a checkpoint of the same one stays."""
-    lines = folder / f"{cell.name}.jsonl"
-    checkpoint = folder / f"{cell.name}.npz"
-    if not checkpoint.exists():
-        return
-    from nmsat.algorithms.core.checkpoint import load_checkpoint
-
-    if load_checkpoint(checkpoint).meta["config"] != json.loads(json.dumps(cell.config.as_dict())):
-        checkpoint.unlink()
-        lines.unlink(missing_ok=True)
+    with interruptible():
+        run_logged(cell.config, folder, cell.name)
 
 
 @contextmanager

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,8 @@ from nmsat.algorithms.methods import Method
 from nmsat.algorithms.training.config import DEMO, TrainConfig
 from nmsat.algorithms.training.data import Dataset, load_dataset
 from nmsat.algorithms.training.optim import Adam, LossScale, Optimizer, Sgd
+from nmsat.algorithms.training.outcome import Epoch, Progress, TrainResult
+from nmsat.algorithms.training.resume import checked
 from nmsat.algorithms.training.stability import MaskWatch
 
 if TYPE_CHECKING:
@@ -30,86 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DEMO", "Progress", "TrainConfig", "TrainResult", "Trainer", "evaluate", "learning_rate", "train"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a run reports after every step; accuracy is that of the last evaluation (NaN before the first)."""
-
-    step: int
-    steps: int
-    epoch: int
-    loss: float
-    accuracy: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Outcome of one epoch.
-
-    step: steps done; loss: mean training loss, nats; test_loss, accuracy (0..1): on the configured split; sad_ff,
-    sad_bp: mean share of mask elements that changed per update; skipped: updates suppressed so far; shift: exponent of
-    the loss scale.
-    """
-
-    epoch: int
-    step: int
-    loss: float
-    test_loss: float
-    accuracy: float
-    sad_ff: float
-    sad_bp: float
-    skipped: int
-    shift: int
-
-
-@dataclass
-class TrainResult:
-    """Outcome of a run.
-
-    losses: mean cross entropy of every step; epochs: one record each; skipped: steps whose update was suppressed; tape:
-    products of the recorded step; macs_dense, macs_kept: multiply-adds of the whole run without and with its sparsity;
-    bound: dense over kept multiply-adds of a step of the method; seconds: wall time; weights_sha256: of the masters as
-    they stand, so that two runs can be compared to the bit; cycles: of each step done now, where a machine did it.
-    """
-
-    config: TrainConfig
-    losses: list[float] = field(default_factory=list)
-    epochs: list[Epoch] = field(default_factory=list)
-    skipped: int = 0
-    tape: Tape | None = None
-    macs_dense: int = 0
-    macs_kept: int = 0
-    bound: float = 1.0
-    seconds: float = 0.0
-    weights_sha256: str = ""
-    cycles: list[int] = field(default_factory=list)
-
-    @property
-    def losses_sha256(self) -> str:
-        """SHA-256 of the losses of all steps, as binary64."""
-        return hashlib.sha256(np.array(self.losses, np.float64).tobytes()).hexdigest()
-
-    @property
-    def accuracies(self) -> list[float]:
-        """Accuracy on the configuration's split after every epoch, 0..1."""
-        return [epoch.accuracy for epoch in self.epochs]
-
-    @property
-    def accuracy(self) -> float:
-        """Accuracy on the configuration's split after the last epoch, 0..1."""
-        return self.epochs[-1].accuracy
-
-    def summary(self) -> dict[str, object]:
-        """Return what one line of results holds: the last epoch, with mask changes as means over the run."""
-        last = asdict(self.epochs[-1])
-        for key in ("sad_ff", "sad_bp"):
-            last[key] = float(np.mean([getattr(epoch, key) for epoch in self.epochs]))
-        digests = {"weights_sha256": self.weights_sha256, "losses_sha256": self.losses_sha256}
-        run = {"macs_dense": self.macs_dense, "macs_kept": self.macs_kept, "bound": self.bound, "seconds": self.seconds}
-        return {"config": self.config.as_dict(), **last, **run, **digests}
+__all__ = ["DEMO", "Epoch", "Progress", "TrainConfig", "TrainResult", "Trainer", "evaluate", "learning_rate", "train"]
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
@@ -221,33 +143,33 @@ class Trainer:
         return Checkpoint(meta, arrays)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Continue from a checkpoint of the same configuration; ValueError if it is of another one."""
-        meta = json.loads(json.dumps(saved.meta))  # a plain copy
-        if meta["config"] != self.config.as_dict():
-            other = {k: v for k, v in meta["config"].items() if v != self.config.as_dict().get(k)}
-            raise ValueError(f"checkpoint is of another run ({other}); delete it to start again")
-        masters = saved.part("master")
+        """Continue from a checkpoint of the same configuration.
+
+        Everything is checked before anything is taken over: ValueError says what does not fit this run.
+        """
+        state = checked(saved, self)
         for p in self.model.parameters():
-            p.master = masters[p.name]
+            p.master = saved.part("master")[p.name]
         for name, buffer in self.model.buffers().items():
             buffer[...] = saved.part("buffer")[name]
         self.optimizer.load(saved.part("optimizer"))
         self.method.load(saved.part("method"))
         r = self.result
-        r.losses, r.skipped, r.seconds = meta["losses"], meta["skipped"], meta["seconds"]
-        r.epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
-        r.macs_dense, r.macs_kept, r.bound, *macs = meta["macs"]
-        self._macs = (macs[0], macs[1])
-        self.scale.shift, self.scale.good = meta["scale"]
-        self._sad = [(a, b) for a, b in meta["sad"]]
-        self.step = meta["step"]
+        r.losses, r.skipped, r.seconds, r.epochs = state.losses, state.skipped, state.seconds, state.epochs
+        r.macs_dense, r.macs_kept, r.bound = state.macs
+        self._macs = state.step_macs
+        self.scale.shift, self.scale.good = state.scale
+        self._sad = state.sad
+        self.step = state.step
 
-    def _dense_steps(self) -> int:
+    @property
+    def dense_steps(self) -> int:
+        """Steps, from the first, that are trained dense before the method takes over."""
         return round(self.config.dense_epochs * self.per_epoch)
 
     def _take_over(self) -> None:
         """Before the first step after a start, and when the dense steps are over, make the copies of the method."""
-        active = Method("dense") if self.step < self._dense_steps() else self.method
+        active = Method("dense") if self.step < self.dense_steps else self.method
         if self._prepared and active.name == self.ctx.method.name:
             return
         # A restored run whose last step was dense must not repeat an update that the method has not seen.
@@ -317,8 +239,8 @@ def train(
     early with a checkpoint (if one is wanted); make: another trainer, which computes elsewhere.
     """
     trainer = make(config, data)
-    if checkpoint is not None and checkpoint.exists():
-        trainer.restore(load_checkpoint(checkpoint))
+    if checkpoint is not None:
+        _continue(trainer, checkpoint)
     recorded = _recorded_step(record_step, trainer.steps)
     result, before, start = trainer.result, trainer.result.seconds, time.perf_counter()
     period = every or trainer.per_epoch
@@ -338,6 +260,18 @@ def train(
             break
     result.weights_sha256 = trainer.weights_sha256()
     return result
+
+
+def _continue(trainer: Trainer, checkpoint: Path) -> None:
+    """Restore a checkpoint if there is one; ValueError names the file and what is wrong with it."""
+    try:
+        saved = load_checkpoint(checkpoint)
+    except FileNotFoundError:
+        return
+    try:
+        trainer.restore(saved)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {str(checkpoint)!r} {error}; delete it to start again") from None
 
 
 def _recorded_step(record_step: int | None, steps: int) -> int | None:

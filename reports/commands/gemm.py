@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.reports.commands.base import Answer, Command, add_shape
+from nmsat.reports.work.output import add_force
+from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.text import InputError
 from nmsat.sim.results.provenance import Source, told_lines
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.schedule.plan import Switches
+    from nmsat.reports.work.output_files import OutputFiles
     from nmsat.sim.results.result import Result
 
 MAX_MACS: Final = 1 << 30
@@ -48,31 +52,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vcd", type=Path, default=None, metavar="FILE", help="write all registers in every cycle (small products)"
     )
+    add_force(parser)
 
 
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the product."""
     from nmsat.dataflow.schedule.plan import Switches
-    from nmsat.reports.pages.tiles import write_tiles
-    from nmsat.sim.api import gemm, simulate
+    from nmsat.sim.api import gemm
 
     pattern: Pattern | None = None if options.stage == Stage.WU else options.pattern
     if pattern != options.pattern:
         LOG.warning("stage wu is dense in BDWP; pattern %s is not used", options.pattern)
     product = gemm(options.m, options.k, options.n, pattern, stage=Stage(options.stage))
     switches = Switches(dataflow=options.dataflow)
-    try:
-        with task("simulating the product"):
-            result = simulate(product, options.config, memory=options.memory, switches=switches)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    y_sha256 = _digest(product, options.config, options.seed)
-    if options.tiles:
-        write_tiles(options.tiles, result.rows)
-    if options.vcd:
-        _write_vcd(options.vcd, result, product, options.seed)
+    paths = {"--tiles": options.tiles, "--vcd": options.vcd}
+    with output_files(paths, "gemm", force=options.force) as files:
+        result = _simulate(product, options, switches)
+        y_sha256 = _digest(product, options.config, options.seed)
+        _write(files, options, product, result)
     values = _values(options, pattern, result) | {"y_sha256": y_sha256}
     return Answer(values, _text(values))
+
+
+def _simulate(product: Product, options: argparse.Namespace, switches: Switches) -> Result:
+    from nmsat.sim.api import simulate
+
+    try:
+        return simulate(product, options.config, memory=options.memory, switches=switches)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _write(files: OutputFiles, options: argparse.Namespace, product: Product, result: Result) -> None:
+    """Write the files that were asked for."""
+    from nmsat.reports.pages.tiles import write_tiles
+
+    if options.tiles:
+        with files.writing("--tiles") as path:
+            write_tiles(path, result.rows)
+    if options.vcd:
+        with files.writing("--vcd") as path:
+            _write_vcd(path, result, product, options.seed)
 
 
 def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result) -> dict[str, Any]:
@@ -152,8 +172,6 @@ def _write_vcd(path: Path, result: Result, product: Product, seed: int) -> None:
         write_vcd(path, *random_operands(tiling, product.pattern, seed), tiling)
     except ValueError as error:
         raise InputError(str(error)) from None
-    except OSError as error:
-        raise InputError(f"the trace cannot be written to {str(path)!r}: {error.strerror or error}") from None
 
 
 def _text(values: dict[str, Any]) -> str:

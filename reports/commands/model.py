@@ -17,17 +17,24 @@ from nmsat.reports.commands.base import (
     whole,
 )
 from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps
+from nmsat.reports.work.output import add_force
+from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told, told_lines
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
+    from nmsat.reports.work.output_files import OutputFiles
     from nmsat.sim.schedule.step import StepResult
     from nmsat.sim.work.ablation import Ablation
+
+OUTPUTS: Final = ("tiles", "timeline", "listing", "program")
+"""Options that name a file to write."""
 
 HOST_NOTE: Final = (
     "The figure holds all matrix products, weight update and pruning with their memory stalls. Host operators "
@@ -81,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listing", type=Path, default=None, metavar="FILE", help="write the program that ran, as text"
     )
     parser.add_argument("--program", type=Path, default=None, metavar="FILE", help="write that program as JSON")
+    add_force(parser)
 
 
 def batch(text: str) -> int:
@@ -90,6 +98,15 @@ def batch(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Answer:
     """Schedule and simulate the step and the dense step."""
+    paths = {f"--{name}": getattr(options, name) for name in OUTPUTS}
+    with output_files(paths, "model", force=options.force) as files:
+        values, result, rows = _simulate(options)
+        _write(files, options, result)
+    return Answer(values, _text(values, result, rows))
+
+
+def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, list[Ablation]]:
+    """Return what --json prints, the step as it ran, and the rows of the ablation."""
     from nmsat.dataflow.network.readers.tape import SUFFIX
     from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
     from nmsat.sim.api import simulate
@@ -138,8 +155,7 @@ def run(options: argparse.Namespace) -> Answer:
         "left_out": [{"name": x.name, "kind": x.kind, "calls": x.calls} for x in step.left_out],
         "ablation": [_ablation_row(row) for row in rows],
     }
-    _write(options, result)
-    return Answer(values, _text(values, result, rows))
+    return values, result, rows
 
 
 def _warn(options: argparse.Namespace, step: Step, *, taped: bool) -> None:
@@ -152,26 +168,30 @@ def _warn(options: argparse.Namespace, step: Step, *, taped: bool) -> None:
         LOG.warning("%s: %s", step.method, METHODS[step.method].host_note)
 
 
-def _write(options: argparse.Namespace, result: StepResult) -> None:
+def _write(files: OutputFiles, options: argparse.Namespace, result: StepResult) -> None:
     """Write the files that were asked for."""
     import json
 
     from nmsat.reports.pages.tiles import write_tiles
     from nmsat.sim.work.timeline import write_trace
 
-    try:
-        if options.timeline:
-            write_trace(result, options.timeline)
-        if options.listing:
-            text = f"# program of the {told(result.source)}\n{result.program.listing()}\n"
-            options.listing.write_text(text, encoding="utf-8")
-        if options.program:
-            record = {"source": result.source, **result.program.record()}
-            options.program.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: a number that the words of a program do not hold
-        raise InputError(f"output cannot be written: {error}") from None
-    if options.tiles:
-        write_tiles(options.tiles, result.rows)
+    def record() -> dict[str, Any]:
+        return {"source": result.source, **result.program.record()}
+
+    writers: dict[str, Callable[[Path], object]] = {
+        "timeline": lambda path: write_trace(result, path),
+        "listing": lambda path: path.write_text(
+            f"# program of the {told(result.source)}\n{result.program.listing()}\n", encoding="utf-8"
+        ),
+        "program": lambda path: path.write_text(
+            json.dumps({"source": result.source, **result.program.record()}, indent=1) + "\n", encoding="utf-8"
+        ),
+        "tiles": lambda path: write_tiles(path, result.rows),
+    }
+    for name in OUTPUTS:
+        if getattr(options, name):
+            with files.writing(f"--{name}") as path:
+                writers[name](path)
 
 
 def _patterns(step: Step) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, add_shape, output_folder, whole
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_shape, whole
+from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told
@@ -32,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="A stands for the windows of an image; M and K must be those of the convolution",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write program (binary, text, JSON) and memory here")
+    add_force(parser)
     parser.add_argument("--rtl", action="store_true", help="run the program on the Verilated RTL too and compare")
 
 
@@ -46,22 +50,31 @@ def convolution(text: str) -> tuple[int, ...]:
 
 def run(options: argparse.Namespace) -> Answer:
     """Assemble, run, compare."""
-    from nmsat.reports.work.program import run_on_simulator, write_program
+    from nmsat.reports.work.program import PROGRAM_FILES, program_files
 
-    try:
-        program = _program(options)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    names = [*PROGRAM_FILES, SUMMARY]
+    with output_folder(options.out, "program", names, force=options.force) if options.out else nullcontext() as out:
+        try:
+            program = _program(options)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        values = _run(options, program)
+        if out is not None:
+            for name, content in program_files(program).items():
+                out.write(name, content)
+            out.write(SUMMARY, json.dumps(values, indent=2))
+    return Answer(values, _text(values, options.out), ok=values.get("match", True))
+
+
+def _run(options: argparse.Namespace, program: ProductProgram) -> dict[str, Any]:
+    """Run the program on the simulator, which changes its image, and on the RTL if asked."""
+    from nmsat.reports.work.program import run_on_simulator
+
     before = [region.copy() for region in program.image.regions]
     with task("running the program on the simulator"):
         report = run_on_simulator(options.config, program)
     values = _values(options, program, report.counters)
-    if options.rtl:
-        values |= _on_rtl(options, program, before, report)
-    if options.out is not None:
-        with output_folder(options.out) as folder:
-            write_program(folder, program, values)
-    return Answer(values, _text(values, options.out), ok=values.get("match", True))
+    return values | (_on_rtl(options, program, before, report) if options.rtl else {})
 
 
 def _program(options: argparse.Namespace) -> ProductProgram:

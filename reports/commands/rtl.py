@@ -7,9 +7,10 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, output_folder
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config
+from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.text import table
 
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 FILE_LIST = "files.f"
 """List of the Verilog files in the order in which tools read them."""
 
+OUTPUTS: Final = ("sat*.v", FILE_LIST, SUMMARY)
+"""Names that the command may write; which leaves there are is known once the circuit has been elaborated."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_config(parser)
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="folder to write; replaced if nmsat wrote it"
-    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write the Verilog to")
+    add_force(parser)
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -33,7 +36,7 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.hw.parts.verilog import read_ports
     from nmsat.hw.release.tops import TOPS, rtl_files
 
-    with output_folder(options.out) as folder:
+    with output_folder(options.out, "rtl", OUTPUTS, force=options.force) as out:
         with task("writing Verilog", len(TOPS), "top") as running:
 
             def writing(top: str) -> None:
@@ -42,14 +45,14 @@ def run(options: argparse.Namespace) -> Answer:
 
             files = rtl_files(options.config, told=writing)
         for name, text in files.items():
-            (folder / name).write_text(text)
-        (folder / FILE_LIST).write_text("".join(f"{name}\n" for name in files))
+            out.write(name, text)
+        out.write(FILE_LIST, "".join(f"{name}\n" for name in files))
         values: dict[str, Any] = {
             "config": dataclasses.asdict(options.config),
             "tops": {top: [dataclasses.asdict(port) for port in read_ports(files[f"{top}.v"], top)] for top in TOPS},
             "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()},
         }
-        (folder / SUMMARY).write_text(json.dumps(values, indent=1) + "\n")
+        out.write(SUMMARY, json.dumps(values, indent=1) + "\n")
     return Answer({**values, "out": str(options.out)}, _text(options, files))
 
 

@@ -19,6 +19,7 @@ from nmsat.reports.commands.base import (
     whole,
 )
 from nmsat.reports.work.commandline import TRAIN_MACHINE
+from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told_lines
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     import argparse
 
     from nmsat.algorithms.training.study import Cell
+
+PAGE_FILES: Final = (
+    "accuracy.md",
+    "accuracy.json",
+    *(f"accuracy_{name}.svg" for name in ("networks", "methods", "patterns", "speed", "masks")),
+)
+"""Files of the page that the command may write."""
 
 
 MAX_PROCESSES: Final = 64
@@ -60,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=processes, default=1, metavar="P", help="runs at a time, one thread each (default: 1)"
     )
     add_config(parser, TRAIN_MACHINE, what="SAT whose cycles per step are told")
+    add_force(parser)
 
 
 def processes(text: str) -> int:
@@ -72,18 +81,27 @@ def run(options: argparse.Namespace) -> Answer:
     if options.redraw:
         return _redraw(options)
     from nmsat.algorithms.training.study import rate_cells
+    from nmsat.reports.work.run_files import run_files
     from nmsat.reports.work.study import gather, run_study
 
     folder: Path = options.out / "runs"
+    pages: Path = options.tables or options.out
     try:
         wanted = chosen(options)
-        if options.rates:
-            networks = dict.fromkeys(cell.config.network for cell in wanted)
-            run_study([cell for network in networks for cell in rate_cells(network)], folder, options.processes)
-        data = gather(run_study(wanted, folder, options.processes), folder, options.config)
-        files = write(data, options.tables or options.out)
+        networks = dict.fromkeys(cell.config.network for cell in wanted) if options.rates else ()
+        rates = [cell for network in networks for cell in rate_cells(network)]
+        with (
+            output_folder(pages, "study", PAGE_FILES, force=options.force) as out,
+            run_files(folder, [*wanted, *rates], force=options.force),
+        ):
+            run_study(rates, folder, options.processes)
+            data = gather(run_study(wanted, folder, options.processes), folder, options.config)
+            texts = page_files(data)
+            for name, text in texts.items():
+                out.write(name, text)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
+    files = [pages / name for name in texts]
     return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
 
 
@@ -101,8 +119,8 @@ def chosen(options: argparse.Namespace) -> list[Cell]:
     )
 
 
-def texts(data: dict[str, Any]) -> dict[str, str]:
-    """Return the files of a page, name -> text: accuracy.md, accuracy.json and the pictures."""
+def page_files(data: dict[str, Any]) -> dict[str, str]:
+    """Return file name -> text of the page, its data and its pictures; the names are among `PAGE_FILES`."""
     from nmsat.reports.pages.study_page import study_page
     from nmsat.reports.pages.study_plots import draw
 
@@ -116,7 +134,7 @@ def texts(data: dict[str, Any]) -> dict[str, str]:
 
 def write(data: dict[str, Any], folder: Path) -> list[Path]:
     """Write the files of a page into folder and return their paths."""
-    files = texts(data)
+    files = page_files(data)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from nmsat.algorithms.core.vocabulary import BACKENDS, METHODS
 from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, add_config, method, network, seed, whole
 from nmsat.reports.commands.parser import again
 from nmsat.reports.work.commandline import TRAIN_MACHINE
+from nmsat.reports.work.output import add_force
 from nmsat.reports.work.progress import LOG
 from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told, told_lines
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate on the test split (default), or on a fifth of the training split, kept out of it",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of checkpoint and results (JSON lines)")
+    add_force(parser)
     parser.add_argument(
         "--backend", choices=BACKENDS, default="numpy", help="what computes the products (default: numpy)"
     )
@@ -68,7 +70,7 @@ def run(options: argparse.Namespace) -> Answer:
 
     chosen = configuration(options)
     try:
-        values = train_run(Job(chosen, options.config, options.out, options.steps), options.backend)
+        values = train_run(Job(chosen, options.config, options.out, options.steps, options.force), options.backend)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
     values["command"] = command_line(options, chosen)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmsat.reports.commands.base import Answer, Command
+from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
-from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the page of RTL runs as well: products of every method on the RTL, about two minutes",
     )
+    add_force(parser)
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -48,28 +49,20 @@ def run(options: argparse.Namespace) -> Answer:
 
     if options.rtl:
         check_tools()
-    _check_folder(options.out)
-    with task("scheduling all workloads at both scales") as running:
-        pages = {CYCLES_PAGE: cycles_page(running.now)}
-    if options.studies:
-        with task("solving small problems") as running:
-            pages[STUDIES_PAGE] = studies_page(running.now)
-    if options.rtl:
-        with task("running products on the RTL") as running:
-            pages[RTL_PAGE] = rtl_page(running.now)
-    for name, text in pages.items():
-        (options.out / name).write_text(text, encoding="utf-8")
-    files = [str(options.out / name) for name in pages]
+    wanted = {CYCLES_PAGE: True, STUDIES_PAGE: options.studies, RTL_PAGE: options.rtl}
+    names = [name for name, asked in wanted.items() if asked]
+    # Pages that were not asked for now took minutes when they were: they stay.
+    with output_folder(options.out, "workload table", names, force=options.force, keep=True) as out:
+        with task("scheduling all workloads at both scales") as running:
+            out.write(CYCLES_PAGE, cycles_page(running.now))
+        if options.studies:
+            with task("solving small problems") as running:
+                out.write(STUDIES_PAGE, studies_page(running.now))
+        if options.rtl:
+            with task("running products on the RTL") as running:
+                out.write(RTL_PAGE, rtl_page(running.now))
+    files = [str(options.out / name) for name in names]
     return Answer({"files": files}, "\n".join(f"wrote {file}" for file in files))
-
-
-def _check_folder(folder: Path) -> None:
-    """Make the folder before the work begins; InputError if that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"output folder is {str(folder)!r}; it cannot be written: {reason}; choose another") from None
 
 
 COMMAND = Command(

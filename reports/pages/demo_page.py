@@ -19,8 +19,6 @@ from nmsat.reports.work.records import LEAST_VALUES
 from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nmsat.reports.work.records import DemoRecord
 
 PAGE: Final = "report.html"
@@ -42,6 +40,11 @@ SOURCES: Final = (
     ("Not measured here", "clock rate, seconds on a board, resources and energy."),
 )
 """Where the figures of the page come from: source, what of the page is from it."""
+
+PAGE: Final = "report.html"
+
+PAGE_FILES: Final = (PAGE, "loss.svg", "cycles.svg", "timeline.svg", "zoom.svg")
+"""All files of a page."""
 
 
 def draw(record: DemoRecord) -> dict[str, str]:
@@ -96,9 +99,3 @@ def page_files(record: DemoRecord) -> dict[str, str]:
     """Return file name -> text of the page and its pictures, which are those of `PAGE_FILES`."""
     plots = draw(record)
     return {PAGE: render(record, plots), **{f"{name}.svg": standalone(svg) for name, svg in plots.items()}}
-
-
-def write(record: DemoRecord, folder: Path) -> None:
-    """Write the page and its pictures into `folder`."""
-    for name, text in page_files(record).items():
-        (folder / name).write_text(text, encoding="utf-8")

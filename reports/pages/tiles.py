@@ -24,7 +24,10 @@ COLUMNS: Final = (
 
 
 def write_tiles(path: Path, rows: Iterable[Row]) -> None:
-    """Write one line per tile, and one per product for waits around its tiles; InputError above `MAX_TILES`."""
+    """Write one line per tile, and one per product for waits around its tiles; InputError above `MAX_TILES`.
+
+    OSError when the file cannot be written.
+    """
     rows = list(rows)
     tiles = sum(row.tiling.commands for row in rows if row.tiling)
     if tiles > MAX_TILES:
@@ -33,11 +36,8 @@ def write_tiles(path: Path, rows: Iterable[Row]) -> None:
             f"--tiles would write {tiles} tiles, most of them of {largest.stage} {largest.name}; the limit is "
             f"{MAX_TILES}; choose a smaller batch or product, or a larger configuration"
         )
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            for row in rows:
-                writer.writerows(tile.record() for tile in row.tiles())
-    except OSError as error:
-        raise InputError(f"tiles cannot be written to {str(path)!r}: {error.strerror or error}") from None
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        for row in rows:
+            writer.writerows(tile.record() for tile in row.tiles())

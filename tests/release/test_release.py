@@ -129,9 +129,14 @@ def test_command_writes_all_or_nothing(
     assert sorted(listed) == sorted(path.name for path in target.glob("*.v"))
     for name, digest in answer["files"].items():
         assert hashlib.sha256((target / name).read_bytes()).hexdigest() == digest
-    foreign = tmp_path / "mine"
-    foreign.mkdir()
-    (foreign / "notes.txt").write_text("keep me")
-    assert main(["rtl", "--config", "tiny", "--out", str(foreign)]) == 2
-    assert "mine" in capsys.readouterr().err
-    assert [path.name for path in foreign.iterdir()] == ["notes.txt"]
+    (target / "pins.xdc").write_text("keep me")
+    assert main(["rtl", "--config", "tiny", "--out", str(target)]) == 0
+    (target / "sat.v").write_text("edited")
+    capsys.readouterr()
+    assert main(["rtl", "--config", "tiny", "--out", str(target)]) == 2
+    assert "'sat.v' in it: not written by nmsat, or changed since" in capsys.readouterr().err
+    assert (target / "sat.v").read_text() == "edited"
+    assert (target / "pins.xdc").read_text() == "keep me"
+    assert main(["rtl", "--config", "tiny", "--out", str(target), "--force"]) == 0
+    assert (target / "sat.v").read_text() == tiny["sat.v"]
+    assert (target / "pins.xdc").read_text() == "keep me"

@@ -1,0 +1,71 @@
+"""Worker processes that end when their parent does, and leave nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
+from typing import TYPE_CHECKING, Final
+
+from nmsat.algorithms.core.signals import held, must_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_SECONDS: Final = 5.0
+"""Time that a worker has to clean up before it is killed."""
+
+_TERMINATED: Final = 128 + signal.SIGTERM
+
+_busy = False
+
+
+@contextmanager
+def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of processes; whatever cuts the block off ends them, with the work that they have in hand."""
+    before = set(active_children())
+    # Ctrl-C on a terminal reaches the workers as well: they leave it to their parent.
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_obey)
+    try:
+        yield pool
+        pool.shutdown()
+    except BaseException:
+        with held():
+            pool.shutdown(wait=False, cancel_futures=True)
+            mine = [child for child in active_children() if child not in before]
+            for child in mine:
+                child.terminate()
+            for child in mine:
+                child.join(PATIENCE_SECONDS)
+                if child.is_alive():
+                    child.kill()
+                    child.join()
+        raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the end of this worker wait until the block has cleaned up."""
+    global _busy  # noqa: PLW0603 # a worker does one thing at a time
+    _busy = True
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(_TERMINATED)
+    finally:
+        _busy = False
+
+
+def _obey() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, _: object) -> None:
+    if must_wait(number):
+        return
+    if _busy:
+        raise KeyboardInterrupt
+    os._exit(_TERMINATED)

@@ -1,0 +1,249 @@
+"""Output folders: whole or not at all, and nothing in them is lost that nmsat did not write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nmsat.reports.work.manifest import MANIFEST
+from nmsat.reports.work.output import LOCK, STAGING, output_folder
+from nmsat.reports.work.text import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAMES = ("summary.json", "sat*.v", "deep/*.txt")
+
+
+def write(target: Path, files: Mapping[str, str], command: str = "rtl", **options: bool) -> None:
+    with output_folder(target, command, NAMES, **options) as out:
+        for name, text in files.items():
+            out.write(name, text)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the files of a folder by path, the list of nmsat left out."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def test_files_appear_together_with_what_says_who_wrote_them(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b"
+    with output_folder(target, "rtl", NAMES) as out:
+        out.write("summary.json", "1")
+        out.write("deep/x.txt", b"2")
+        assert contents(target).keys() - {f"{out.staging.name}/summary.json", f"{out.staging.name}/deep/x.txt"} == {
+            LOCK
+        }
+    assert contents(tmp_path) == {"a/b/summary.json": "1", "a/b/deep/x.txt": "2"}
+    entry = json.loads((target / MANIFEST).read_text())["files"]["summary.json"]
+    assert entry == {
+        "command": "rtl",
+        "version": "0.1.0",
+        "sha256": "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b",
+    }
+    assert (target / "summary.json").stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def test_a_rerun_replaces_what_is_as_written_and_leaves_the_rest(tmp_path: Path) -> None:
+    write(tmp_path, {"summary.json": "1", "sat.v": "old", "sat_a.v": "leaf", "deep/a.txt": "a", "deep/b.txt": "b"})
+    (tmp_path / "pins.xdc").write_text("constraints")
+    (tmp_path / "deep" / "notes").write_text("mine")
+    write(tmp_path, {"summary.json": "2", "sat.v": "new", "deep/b.txt": "b"})
+    mine = {"pins.xdc": "constraints", "deep/notes": "mine"}
+    assert contents(tmp_path) == {"summary.json": "2", "sat.v": "new", "deep/b.txt": "b", **mine}
+    write(tmp_path, {"summary.json": "3"})
+    assert contents(tmp_path) == {"summary.json": "3", **mine}
+
+
+def test_folders_that_become_empty_go(tmp_path: Path) -> None:
+    write(tmp_path, {"deep/a.txt": "a"})
+    write(tmp_path, {"summary.json": "1"})
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize("there", ["foreign", "edited", "link", "list"])
+def test_what_is_in_the_way_stops_the_command_before_it_works(tmp_path: Path, there: str) -> None:
+    target = tmp_path / "out"
+    write(target, {"summary.json": "1", "sat.v": "old"})
+    (target / "thesis.tex").write_text("x")
+    (tmp_path / "elsewhere").write_text("1")
+    name = MANIFEST if there == "list" else "sat_a.v" if there == "foreign" else "summary.json"
+    if there == "link":
+        (target / name).unlink()
+        (target / name).symlink_to(tmp_path / "elsewhere")
+    else:
+        (target / name).write_text("{}")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=rf"output folder is .*{name}.*--force would") as error:
+        write(target, {"summary.json": "2", "sat_a.v": "2"})
+    assert "\n" not in str(error.value)
+    assert contents(tmp_path) == before
+    write(target, {"summary.json": "2", "sat_a.v": "2", "sat.v": "2"}, force=True)
+    after = contents(tmp_path)
+    assert after["out/summary.json"] == after["out/sat_a.v"] == "2"
+    assert (after["out/thesis.tex"], after["elsewhere"]) == ("x", "1")
+    assert not (target / "summary.json").is_symlink()
+    write(target, {"summary.json": "3"})
+
+
+def test_an_edited_file_that_is_not_written_now_stays_with_force(tmp_path: Path) -> None:
+    write(tmp_path, {"sat.v": "1", "sat_a.v": "1"})
+    (tmp_path / "sat_a.v").write_text("better")
+    write(tmp_path, {"sat.v": "2"}, force=True)
+    assert contents(tmp_path) == {"sat.v": "2", "sat_a.v": "better"}
+
+
+def test_a_folder_in_the_place_of_a_file_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").mkdir()
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"'summary.json' in it is a folder"):
+            write(tmp_path, {"summary.json": "1"}, force=force)
+    (tmp_path / "summary.json").rmdir()
+    (tmp_path / "deep").write_text("a file in the place of a folder")
+    with pytest.raises(InputError, match="cannot be written"):
+        write(tmp_path, {"summary.json": "1", "deep/a.txt": "1"}, force=True)
+    assert contents(tmp_path) == {"deep": "a file in the place of a folder"}
+
+
+def test_a_list_cannot_point_out_of_the_folder(tmp_path: Path) -> None:
+    target, victim = tmp_path / "out", tmp_path / "victim"
+    victim.write_text("1")
+    write(target, {"sat.v": "1"})
+    record = json.loads((target / MANIFEST).read_text())
+    for name in ("../victim", str(victim)):
+        record["files"] = {name: record["files"].get("sat.v") or next(iter(record["files"].values()))}
+        (target / MANIFEST).write_text(json.dumps(record))
+        with pytest.raises(InputError, match="does not lie in the folder"):
+            write(target, {"summary.json": "1"})
+    write(target, {"summary.json": "1"}, force=True)
+    assert victim.read_text() == "1"
+
+
+def test_commands_share_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, {"sat.v": "1"}, "rtl")
+    write(tmp_path, {"summary.json": "1"}, "study")
+    write(tmp_path, {"summary.json": "2"}, "study")
+    assert contents(tmp_path) == {"sat.v": "1", "summary.json": "2"}
+    write(tmp_path, {"deep/a.txt": "3"}, "study", keep=True)
+    assert contents(tmp_path) == {"sat.v": "1", "summary.json": "2", "deep/a.txt": "3"}
+
+
+def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "old", {"summary.json": "1"})
+    for target in (tmp_path / "old", tmp_path / "new" / "deep"):
+        with pytest.raises(RuntimeError, match="halfway"), output_folder(target, "rtl", NAMES) as out:
+            out.write("summary.json", "{")
+            raise RuntimeError("halfway")
+    assert contents(tmp_path) == {"old/summary.json": "1"}
+    assert {path.name for path in tmp_path.rglob("*")} == {"old", "summary.json", MANIFEST}
+
+
+@pytest.mark.parametrize("moves", range(8))
+def test_an_error_in_the_last_step_puts_everything_back(
+    tmp_path: Path, moves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"summary.json": "1", "sat.v": "1", "deep/a.txt": "1"})
+    before, listed = contents(tmp_path), (tmp_path / MANIFEST).read_text()
+    honest, left = Path.rename, [moves]
+
+    def fails_once(self: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError(28, "No space left on device")
+        return honest(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(InputError, match="No space left on device"):
+        write(tmp_path, {"summary.json": "2", "sat.v": "2", "sat_b.v": "2"})
+    assert contents(tmp_path) == before
+    assert (tmp_path / MANIFEST).read_text() == listed
+
+
+def test_what_comes_into_the_way_during_the_work_is_not_lost(tmp_path: Path) -> None:
+    write(tmp_path, {"summary.json": "1"})
+    with pytest.raises(InputError, match="changed since"), output_folder(tmp_path, "rtl", NAMES) as out:
+        out.write("summary.json", "2")
+        (tmp_path / "summary.json").write_text("mine")
+    assert contents(tmp_path) == {"summary.json": "mine"}
+
+
+def test_every_way_to_name_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "there", "there/", "a/b/c/", "link", "link/below", "dangling", "./there/../there"):
+        Path("there").mkdir(exist_ok=True)
+        for link, goal in (("link", "there"), ("dangling", "not/yet")):
+            if not Path(link).is_symlink():
+                Path(link).symlink_to(goal)
+        write(Path(name), {"summary.json": name})
+        assert Path(name, "summary.json").read_text() == name
+    assert Path("link").is_symlink()
+    assert Path("dangling").is_symlink()
+    assert Path("not/yet/summary.json").read_text() == "dangling"
+    assert Path.cwd() == tmp_path
+    assert list(tmp_path.rglob(f"{STAGING}*")) == list(tmp_path.rglob(LOCK)) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "/dev/null/x", "/proc/x", "loop"])
+def test_places_that_cannot_be_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"output folder is .*(it is a file|cannot be written)"):
+            write(tmp_path / name, {"summary.json": "1"}, force=force)
+    assert contents(tmp_path) == {"file": "mine"}
+
+
+def test_an_unannounced_file_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'other.txt' was not announced"):
+        write(tmp_path, {"other.txt": "1"})
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from nmsat.reports.work.output import output_folder
+with output_folder(Path(sys.argv[1]), "rtl", ["summary.json"]) as out:
+    out.write("summary.json", sys.argv[2])
+    print("working", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(target: Path, text: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLD, str(target), text]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+def test_a_second_run_is_refused_while_the_first_works(tmp_path: Path) -> None:
+    with hold(tmp_path / "out", "1") as first:
+        for _ in range(2):
+            with pytest.raises(InputError, match="another nmsat is writing there"):
+                write(tmp_path / "out", {"summary.json": "2"})
+    assert first.returncode == 0
+    assert contents(tmp_path) == {"out/summary.json": "1"}
+    write(tmp_path / "out", {"summary.json": "2"})
+
+
+def test_what_a_killed_run_leaves_is_taken_over(tmp_path: Path) -> None:
+    with hold(tmp_path, "1") as first:
+        first.kill()
+    assert len(list(tmp_path.glob(f"{STAGING}*"))) == 1
+    write(tmp_path, {"sat.v": "2"})
+    assert contents(tmp_path) == {"sat.v": "2"}
+    assert {path.name for path in tmp_path.iterdir()} == {"sat.v", MANIFEST}
