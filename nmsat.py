@@ -68,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, BAD_INPUT)
     except (BuildError, SimulationError) as error:
         return _fail(error, FAILED)
+    except ImportError as error:
+        from nmsat.reports.work.extras import explain
+
+        if (text := explain(error)) is None:
+            raise
+        return _fail(InputError(text), BAD_INPUT)
     except KeyboardInterrupt:
         print("nmsat: interrupted", file=sys.stderr)
         return INTERRUPTED
