@@ -149,13 +149,27 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Installer:
-    """The installer on a small project, with the calls of pip counted and the project itself not installed."""
+    """The installer on a small project: calls of pip are counted, the project itself is not installed.
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Parameters: empty: an environment that is copied in the place of making a new one, which takes seconds.
+    """
+
+    def __init__(self, root: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.install = script("install", monkeypatch)
         self.root = root
         self.calls: list[tuple[str, ...]] = []
         real = self.install.Environment._pip
+
+        def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+            if command[1:3] != ["-m", "venv"]:
+                return real_run(command, **options)
+            assert command == [sys.executable, "-m", "venv", "--clear", str(root / ".venv")]
+            shutil.rmtree(root / ".venv", ignore_errors=True)
+            shutil.copytree(empty, root / ".venv", symlinks=True)
+            return subprocess.CompletedProcess(command, 0, "", "")
+
+        real_run = self.install.subprocess.run
+        monkeypatch.setattr(self.install.subprocess, "run", run)
 
         def pip(environment: Any, *arguments: str) -> None:
             self.calls.append(arguments)
@@ -176,9 +190,17 @@ class Installer:
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an environment with nothing but pip."""
+    folder = tmp_path_factory.mktemp("venv") / "empty"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    return folder
+
+
 @pytest.fixture
-def installer(project: Path, monkeypatch: pytest.MonkeyPatch) -> Installer:
-    return Installer(project, monkeypatch)
+def installer(project: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> Installer:
+    return Installer(project, empty, monkeypatch)
 
 
 def test_each_level_brings_what_it_needs_and_a_second_call_nothing(installer: Installer) -> None:
