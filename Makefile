@@ -1,24 +1,39 @@
-# Two commands matter to a newcomer: make demo, make test. Both set up .venv from requirements.lock first.
+# Two commands matter to a newcomer: make demo, make test. Both set up .venv first (docs/install.md).
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+# Nothing is built from source at set-up. A Python named by the caller replaces that of an older .venv.
+INSTALL = $(PYTHON) .ci/install.py $(1) $(if $(filter file,$(origin PYTHON)),,--chosen) --only-binary :all:
 
-.PHONY: demo test regression engines lint types lock clean
+# One test by name, with waveforms: make test TEST=test_add WAVES=1
+TEST ?=
+WAVES ?= 0
+export WAVES
 
-demo: $(STAMP)
+# What make fresh runs, and on which Debian: make fresh FRESH_STEPS=demo SUITE=trixie
+FRESH_STEPS ?= demo test
+SUITE ?= bookworm
+
+.PHONY: demo test regression engines lint lock fresh smoke types setup-run setup-test setup-lint clean
+
+demo: setup-run
 	$(BIN)/nmsat demo
 
-test: $(STAMP)
+ifeq ($(strip $(TEST)),)
+test: setup-test
 	$(BIN)/pytest -n auto -m "not long"
+else
+test: setup-test
+	$(BIN)/pytest -v -m "" -k "$(TEST)"
+endif
 
 # Utilization, resources and verification of every compute engine, measured now.
-engines: $(STAMP)
+engines: setup-run
 	$(BIN)/nmsat engines
 
-regression: $(STAMP)
+regression: setup-test
 	$(BIN)/pytest -m "long"
 
-lint: $(STAMP) types
+lint: setup-lint types
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 
@@ -28,45 +43,36 @@ types:
 	ln -sfn ../../../nmsat.py build/types/nmsat/__init__.py
 	for folder in algorithms dataflow sim hw tb reports; do ln -sfn ../../../$$folder build/types/nmsat/$$folder; done
 
-# The editable install comes last and without build isolation: setuptools is pinned in the lock like everything else.
-$(STAMP): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nmsat needs Python 3.11 or newer")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	touch $@
+# The demo and some tests of each kind, to try another Python: make smoke PYTHON=python3.13
+smoke: setup-test
+	$(BIN)/nmsat demo
+	$(BIN)/pytest -n auto -m "not long" -k "imports or extras or oracle or onnx or runner"
 
-# Writes versions and hashes only: no registry address, no path.
+setup-run setup-test setup-lint: setup-%:
+	@$(call INSTALL,$*)
+
+# All three locks: versions and hashes, no address. Wants the oldest Python that nmsat runs on.
 lock:
-	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet pip-tools
-	.venv-lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
-		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --extra test -o requirements.lock pyproject.toml
-	rm -rf .venv-lock
+	$(PYTHON) .ci/lock.py
 
-# The PyTorch tests, in an environment of their own, from wheels. Hashes cover everything but PyTorch itself: one version
-# of it is another file on another index (CPU or CUDA build), and on Linux it may bring CUDA packages along.
+# Both commands of the README in a new Debian with what the README asks for. Needs root and debootstrap.
+fresh:
+	python3 .ci/fresh.py --suite $(SUITE) --steps "$(FRESH_STEPS)"
+
+# The PyTorch tests, in an environment of their own, from wheels. Hashes cover all but PyTorch itself: one version of it
+# is another file on another index (CPU or CUDA build).
 TORCH := .venv-torch
 
-.PHONY: test-torch lock-torch
+.PHONY: test-torch
 test-torch: $(TORCH)/.installed
-	$(TORCH)/bin/pytest -n auto -m "" tests/test_algorithms_pytorch*.py
+	$(TORCH)/bin/pytest -n auto -m "" tests/pytorch
 
-$(TORCH)/.installed: requirements-torch.lock requirements-torch.in pyproject.toml
+$(TORCH)/.installed: requirements/test.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(TORCH)
-	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements-torch.lock
-	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements-torch.in)"
+	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/test.lock
+	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: torch==2.13.0
 	$(TORCH)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
-
-# pip-compile ends the file with a warning that torch is not in it.
-lock-torch:
-	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet pip-tools
-	.venv-lock/bin/pip-compile --quiet --generate-hashes --unsafe-package torch --strip-extras --no-emit-index-url \
-		--no-emit-trusted-host --no-emit-find-links --no-emit-options --no-header --no-annotate \
-		--pip-args "--only-binary :all:" -o requirements-torch.lock requirements-torch.in
-	rm -rf .venv-lock
 
 clean:
 	rm -rf .venv .venv-torch build out .pytest_cache .ruff_cache

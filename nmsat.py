@@ -82,6 +82,12 @@ def _answer(words: list[str]) -> int:
         return _fail(error, BAD_INPUT)
     except (BuildError, SimulationError, SynthesisError) as error:
         return _fail(error, FAILED)
+    except ImportError as error:
+        from nmsat.reports.work.extras import explain
+
+        if (text := explain(error)) is None:
+            raise
+        return _fail(InputError(text), BAD_INPUT)
 
 
 def command_line(*, described: bool = True) -> Parser:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import nmsat
+from nmsat.reports.work.extras import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,12 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+def pytest_configure() -> None:
+    """Stop before anything runs if packages of the tests are not installed."""
+    if lacking := missing("", "rtl", "report", "onnx", "test"):
+        pytest.exit(f"not installed: {', '.join(lacking)}; pip install nmsat[rtl,report,onnx,test]", returncode=2)
 
 
 @pytest.fixture

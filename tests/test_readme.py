@@ -43,7 +43,7 @@ def test_make_knows_the_command_and_sets_up_first(command: str) -> None:
     target = command.split()[1]
     rule = re.search(rf"^{target}:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert rule is not None
-    assert "$(STAMP)" in rule[1]
+    assert rule[1].strip().startswith("setup-")
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
@@ -51,7 +51,6 @@ def test_ci_runs_the_readme_commands_and_lint() -> None:
     lines = (ROOT / ".ci/run").read_text().splitlines()
     assert [line for line in lines if line.startswith("make ")] == [
         "make test",
-        "make test-torch",
         "make lint",
         "make demo",
     ]

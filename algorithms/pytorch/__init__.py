@@ -6,11 +6,16 @@
 Importing this package needs PyTorch; nothing else in the project imports it.
 """
 
-from nmsat.algorithms.pytorch.base import NmModule
-from nmsat.algorithms.pytorch.convert import bake, nm_layers, sparsify, strip, table_of
-from nmsat.algorithms.pytorch.export import export_masks, export_onnx
-from nmsat.algorithms.pytorch.layers import NmConv2d, NmLinear
-from nmsat.algorithms.pytorch.taping import record_step
+try:
+    from nmsat.algorithms.pytorch.base import NmModule
+    from nmsat.algorithms.pytorch.convert import bake, nm_layers, sparsify, strip, table_of
+    from nmsat.algorithms.pytorch.export import export_masks, export_onnx
+    from nmsat.algorithms.pytorch.layers import NmConv2d, NmLinear
+    from nmsat.algorithms.pytorch.taping import record_step
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError("PyTorch is not installed; pip install nmsat[torch]", name="torch") from None
 
 __all__ = [
     "NmConv2d",

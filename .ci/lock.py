@@ -1,0 +1,100 @@
+"""Writes requirements/*.lock anew: `make lock`, with the oldest Python that nmsat runs on.
+
+Each lock holds exact versions and hashes, no address. It is kept only if every package has a wheel for each Python in
+`PYTHONS` on this platform; the sizes that docs/install.md gives are printed at the end.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "requirements"
+PYTHONS = ("3.11", "3.12", "3.13")
+RUN_EXTRAS = ("rtl", "report", "onnx")
+
+
+def main() -> int:
+    """Write all locks or none."""
+    found = ".".join(map(str, sys.version_info[:2]))
+    if found != PYTHONS[0]:
+        print(
+            f"make lock needs Python {PYTHONS[0]}, the oldest that nmsat runs on, this is {found}: newer ones would"
+            f" choose packages that it cannot install; make lock PYTHON=python{PYTHONS[0]}",
+            file=sys.stderr,
+        )
+        return 2
+    with tempfile.TemporaryDirectory(prefix="nmsat-lock-") as name:
+        place = Path(name)
+        subprocess.run([sys.executable, "-m", "venv", place / "tools"], check=True)
+        subprocess.run([place / "tools/bin/pip", "install", "--quiet", "pip-tools"], check=True)
+        locks = {level: place / f"{level}.lock" for level in ("run", "test", "lint")}
+        before: list[str] = []
+        for level, requirements in inputs().items():
+            source = place / f"{level}.in"
+            source.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+            print(f"choosing versions for {level}", flush=True)
+            compile_lock(place, locks[level], [*before, str(source)])
+            before = ["--constraint", str(locks[level])]
+        pins = {level: names(lock) for level, lock in locks.items()}
+        for python in PYTHONS:
+            sizes = wheels(place, locks["lint"], python)
+            for level, wanted in pins.items():
+                size = sum(sizes[name] for name in wanted) / 1e6
+                print(f"Python {python}: {level:4} {len(wanted):3} packages, {size:6.1f} MB", flush=True)
+        FOLDER.mkdir(exist_ok=True)
+        for lock in locks.values():
+            (FOLDER / lock.name).write_text(plain(lock.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+def inputs() -> dict[str, list[str]]:
+    """Return level -> what it requires, from pyproject.toml. Each level has all of the one before, in those versions.
+
+    setuptools is in all of them, as nmsat itself is installed without build isolation.
+    """
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, extras = pyproject["project"], pyproject["project"]["optional-dependencies"]
+    run = [*pyproject["build-system"]["requires"], *project["dependencies"]]
+    for extra in RUN_EXTRAS:
+        run += extras[extra]
+    test = [*run, *extras["test"]]
+    return {"run": run, "test": test, "lint": [*test, *pyproject["dependency-groups"]["lint"]]}
+
+
+def compile_lock(place: Path, lock: Path, arguments: list[str]) -> None:
+    """Choose the newest versions that fit and have wheels, and write them with the hashes of all their files."""
+    options = ["--quiet", "--generate-hashes", "--allow-unsafe", "--strip-extras", "--no-header", "--no-annotate"]
+    silent = ["--no-emit-index-url", "--no-emit-trusted-host", "--no-emit-find-links", "--no-emit-options"]
+    binary = ["--pip-args", "--only-binary :all:"]
+    command = [place / "tools/bin/pip-compile", *options, *silent, *binary, "--output-file", lock, *arguments]
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+def plain(lock: str) -> str:
+    """Return a lock without comments and empty lines."""
+    return "".join(f"{line}\n" for line in lock.splitlines() if line and not line.startswith("#"))
+
+
+def names(lock: Path) -> list[str]:
+    """Return the packages of a lock, spelled as files of wheels are."""
+    found = re.findall(r"^([\w.-]+)==", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[-_.]+", "_", name).lower() for name in found]
+
+
+def wheels(place: Path, lock: Path, python: str) -> dict[str, int]:
+    """Download the wheels of a lock for a Python: package -> bytes. Fails if one has no wheel, or another hash."""
+    folder = place / f"wheels-{python}"
+    pip = [place / "tools/bin/pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    print(f"looking for wheels for Python {python}", flush=True)
+    subprocess.run([*pip, "--python-version", python, "--dest", folder, "--requirement", lock], check=True)
+    return {re.sub(r"[-_.]+", "_", f.name.split("-")[0]).lower(): f.stat().st_size for f in folder.iterdir()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
