@@ -35,8 +35,8 @@ INTRODUCTION: Final = """\
 What a configuration, a product, a run and a command may hold. Whatever lies outside is refused at once, in one line
 with name, value and limit: a wrong kind of value (text, bool, NaN, an int of NumPy in a configuration) like a value
 out of range. Where the column *in RTL* holds less than what is allowed, closed forms of the array and schedule model
-still take the value; `hw` and the machine's exact simulator refuse it, and every result that uses it says *planned, not
-built*. Only `memory.channels` is different: the machine runs behind one channel, whatever the number.
+still take the value; `hw` and the machine's exact simulator refuse it, and every result that uses it says *planned,
+not built*. Only `memory.channels` is different: the machine runs behind one channel, whatever the number.
 
 Written by `python -m nmsat.reports.commands.limits_page` from the values that the code checks by.
 """

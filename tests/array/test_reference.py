@@ -17,10 +17,10 @@ from nmsat.algorithms.core import nm, numeric
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.mapping.choose import best_tiling
-from nmsat.tb.array.products import Job, RtlRun, bench_config, compare
 from nmsat.reports.work.operands import LINES, mixed_lines, packed_for, random_pair
 from nmsat.sim.array.fast import simulate_product
 from nmsat.tb.array import products, reference
+from nmsat.tb.array.products import Job, RtlRun, bench_config, compare
 from tests.cases import SPECIAL, patterns, product
 
 if TYPE_CHECKING:

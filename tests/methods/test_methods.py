@@ -250,7 +250,7 @@ def test_the_state_of_a_method_continues_it(name: str) -> None:
 
 def test_methods_without_state_refuse_one() -> None:
     with pytest.raises(ValueError, match="bdwp"):
-        make_method("bdwp", Pattern(2, 8)).load({"kept/x": np.zeros(1)})
+        make_method("bdwp", Pattern(2, 8)).check_state({"kept/x": np.zeros(1)}, [], None)
 
 
 def test_the_sr_ste_coefficient_can_be_chosen() -> None:

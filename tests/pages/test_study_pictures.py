@@ -13,7 +13,7 @@ import pytest
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.methods import METHODS
-from nmsat.reports.commands.study import texts as page_files
+from nmsat.reports.commands.study import page_files
 from nmsat.reports.pages.study_parts import INTERVAL
 from nmsat.reports.pages.study_plots import draw
 from nmsat.reports.work.losses import Loss, ladder, paired_losses, products_pruned
