@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, add_shape
 from nmsat.reports.work.progress import task
-from nmsat.reports.work.text import InputError
+from nmsat.reports.work.text import OPERAND_KINDS, InputError
 from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
@@ -33,12 +33,10 @@ COMPARED: Final = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from nmsat.reports.work.operands import KINDS
-
     add_shape(parser)
     parser.add_argument(
         "--operands",
-        choices=KINDS,
+        choices=OPERAND_KINDS,
         default="finite",
         help="random operands: finite, or all: infinities, NaN, zeros of both signs, subnormals, sums beyond binary16 "
         "and cancellation as well (default: finite)",

@@ -8,7 +8,7 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import pack, prune
 from nmsat.dataflow.mapping.choose import best_tiling
-from nmsat.reports.work.text import InputError
+from nmsat.reports.work.text import OPERAND_KINDS, InputError
 from nmsat.sim.api import matmul
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling
-
-KINDS: Final = ("finite", "all")
-"""Kinds of random operands: finite numbers; infinities, NaN, zeros, overflow and cancellation as well."""
 
 
 def choose_tiling(config: SatConfig, options: argparse.Namespace, pattern: Pattern | None) -> Tiling:
@@ -52,7 +49,7 @@ def random_operands(tiling: Tiling, pattern: Pattern | None, seed: int) -> tuple
 
 
 def random_pair(tiling: Tiling, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return A float16[m, k] and W float16[k, n] of one of `KINDS`, W not pruned."""
+    """Return A float16[m, k] and W float16[k, n] of one of `OPERAND_KINDS`, W not pruned."""
     rng = np.random.default_rng(seed)
     if kind == "finite":
         a = random_half(rng, (tiling.m, tiling.k))
@@ -60,7 +57,7 @@ def random_pair(tiling: Tiling, kind: str, seed: int) -> tuple[np.ndarray, np.nd
     if kind == "all":
         a = mixed_lines(rng, tiling.m, tiling.k, sign=1)
         return a, np.ascontiguousarray(mixed_lines(rng, tiling.n, tiling.k, sign=-1).T)
-    raise ValueError(f"operands is {kind!r}; it must be one of {', '.join(KINDS)}")
+    raise ValueError(f"operands is {kind!r}; it must be one of {', '.join(OPERAND_KINDS)}")
 
 
 def packed_for(w: np.ndarray, tiling: Tiling, pattern: Pattern | None) -> Packed:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+OPERAND_KINDS: Final = ("finite", "all")
+"""Random operands: finite numbers; infinities, NaN, zeros, overflow and cancellation as well."""
 
 
 class InputError(Exception):

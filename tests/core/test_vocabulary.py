@@ -29,6 +29,7 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.models import MODELS, load_model
 from nmsat.dataflow.network.step import training_products
 from nmsat.reports.pages.study_page import study_page
+from nmsat.reports.pages.study_plots import draw
 from nmsat.reports.work.training import BACKENDS as RUNNERS
 from nmsat.reports.work.training import sat_step
 from nmsat.sim.api import simulate, training_step
@@ -157,7 +158,7 @@ def test_train_says_what_is_left_to_the_host(call: Callable[[str], Outcome]) -> 
 
 def test_the_committed_table_speaks_this_vocabulary() -> None:
     data = json.loads((TABLES / "accuracy.json").read_text(encoding="utf-8"))
-    assert (TABLES / "accuracy.md").read_text(encoding="utf-8") == study_page(data)
+    assert (TABLES / "accuracy.md").read_text(encoding="utf-8") == study_page(data, draw(data))
     for run in data["runs"]:
         assert parse_name(run["name"]).network in TRAINED_NETWORKS
         assert run["command"] == f"nmsat train --cell {run['name']}"
