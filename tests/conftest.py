@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,23 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make test TEST=name` name a test."""
+    parser.addoption("--name", metavar="NAME", help="run the tests of this name only, with all their parameters")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests of the name that was asked for."""
+    name = config.getoption("--name")
+    if name is None:
+        return
+    names = {item: (item.name, item.name.partition("[")[0]) for item in items}
+    items[:] = [item for item in items if name in names[item]]
+    if not items:
+        close = difflib.get_close_matches(name, {short for _, short in names.values()}, 5, 0.5)
+        raise pytest.UsageError(f"no test is called {name!r}; close to it: {', '.join(close) or 'none'}")
 
 
 def pytest_configure() -> None:

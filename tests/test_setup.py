@@ -109,9 +109,41 @@ def test_a_python_that_was_asked_for_replaces_that_of_an_older_environment() -> 
 
 
 def test_one_test_runs_by_name() -> None:
-    assert make("test", "TEST=test_add", "WAVES=1").splitlines()[1] == '.venv/bin/pytest -v -m "" -k "test_add"'
+    assert make("test", "TEST=test_add", "WAVES=1").splitlines()[1] == '.venv/bin/pytest -v -m "" --name "test_add"'
     assert make("test").splitlines()[1] == '.venv/bin/pytest -n auto -m "not long"'
     assert re.search(r"^export WAVES$", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("test_metadata_has_ranges", 0, "1 passed"),
+        ("test_what_needs[b]", 0, "1 passed"),
+        ("test_what_needs", 0, "2 passed"),
+        ("test_metadata_has_rangs", 4, "close to it: test_metadata_has_ranges"),
+    ],
+)
+def test_name_selects_just_that_test(name: str, code: int, says: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_x.py").write_text(
+        "import pytest\ndef test_metadata_has_ranges(): pass\ndef test_metadata_has_ranges_too(): pass\n"
+        "@pytest.mark.parametrize('x', ['a', 'b'])\ndef test_what_needs(x): pass\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        tmp_path,
+        "--name",
+        name,
+        tmp_path,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert says in done.stdout + done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------ installer
