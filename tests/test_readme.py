@@ -24,8 +24,8 @@ BLOCKS: Final = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTAL
 DOCUMENTS: Final = sorted(str(p.relative_to(ROOT)) for folder in ("*.md", "docs/**/*.md") for p in ROOT.glob(folder))
 TWO_COMMANDS: Final = BLOCKS[0].splitlines()
 NMSAT_CALLS: Final = re.findall(r"^\.venv/bin/nmsat (.*)$", README, re.MULTILINE)
-DOCUMENTS: Final = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("reports/tables/*.md"))]
-TEXTS: Final = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+PAGES: Final = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("reports/tables/*.md"))]
+TEXTS: Final = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
 SHOWN: Final = sorted(set(re.findall(r"^(?:    |\.venv/bin/)nmsat (.*)$", TEXTS, re.MULTILINE)))
 """Commands in blocks: they can be pasted."""
 

@@ -41,11 +41,6 @@ SOURCES: Final = (
 )
 """Where the figures of the page come from: source, what of the page is from it."""
 
-PAGE: Final = "report.html"
-
-PAGE_FILES: Final = (PAGE, "loss.svg", "cycles.svg", "timeline.svg", "zoom.svg")
-"""All files of a page."""
-
 
 def draw(record: DemoRecord) -> dict[str, str]:
     """Return the pictures of the record, name -> SVG text for a page."""

@@ -32,8 +32,8 @@ class StreamEngine(Protocol[In_contra, Out_co]):
         """Return the ready signal of the input; taken: that of the output."""
         ...
 
-    def clock(self, beat: In_contra | None, taken: bool, *pulses: bool) -> None:
-        """Pass one clock edge; beat: what the input transfers in this cycle, if anything; pulses: inputs of one bit."""
+    def clock(self, beat: In_contra | None, taken: bool) -> None:
+        """Pass one clock edge; beat: what the input transfers in this cycle, if anything."""
         ...
 
 

@@ -13,7 +13,6 @@ from cocotb.triggers import ReadOnly, RisingEdge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from nmsat.sim.parts.stream import StreamEngine
 
 Beat = TypeVar("Beat")
 Beat_contra = TypeVar("Beat_contra", contravariant=True)
@@ -47,8 +46,20 @@ class Model(Protocol[Beat_contra]):
         ...
 
 
+class PulsedEngine(Protocol):
+    """An engine as `sim.parts.stream.StreamEngine`, whose `clock` may take inputs of one bit behind beat and taken."""
+
+    @property
+    def output(self) -> Any: ...
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def clock(self) -> Callable[..., None]: ...
+    def ready(self, taken: bool) -> bool: ...
+
+
 class OneStream(Generic[Beat]):
-    """An engine of `sim.parts.stream` with output stream `o` behind the interface of the driver.
+    """An engine with output stream `o` behind the interface of the driver.
 
     word: payload of what stands on the output (a pair: with the mask of its bits that mean something); flags: output
     ports that the model has under the same name. Pulses go to the model's `clock` in the order of the job.
@@ -56,7 +67,7 @@ class OneStream(Generic[Beat]):
 
     def __init__(
         self,
-        engine: StreamEngine[Beat, Any],
+        engine: PulsedEngine,
         word: Callable[[Any], int | tuple[int, int]],
         flags: Sequence[str] = ("idle",),
     ) -> None:

@@ -104,8 +104,8 @@ def test_an_unknown_method_is_refused_not_trained_dense(monkeypatch: pytest.Monk
     class Novel(Method):
         pass
 
-    monkeypatch.setattr(methods, "METHODS", (*methods.METHODS, "novel"))
-    monkeypatch.setitem(methods._OTHERS, "novel", (0.0, lambda p, _: Novel("novel", p)))
+    monkeypatch.setitem(methods.METHODS, "novel", methods.METHODS["ste"])
+    monkeypatch.setattr(methods, "_make", lambda name, _facts, pattern, *_, **__: Novel(name, pattern))
     assert isinstance(methods.make_method("novel", Pattern(2, 8)), Novel)
     with pytest.raises(ValueError, match=r"'novel' \(Novel\) is not known to algorithms.pytorch"):
         quiet(mlp(), "novel")
