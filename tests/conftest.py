@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure() -> None:
-    """Stop before anything runs if packages of the tests are not installed."""
+    """Stop before anything runs if packages of the tests are not installed; let Ctrl-C reach what tests start."""
+    # A shell starts background jobs with SIGINT ignored, and what we start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if lacking := missing("", "rtl", "report", "onnx", "test"):
         pytest.exit(f"not installed: {', '.join(lacking)}; pip install nmsat[rtl,report,onnx,test]", returncode=2)
 

@@ -78,7 +78,8 @@ def _simulate(product: Product, options: argparse.Namespace, switches: Switches)
     from nmsat.sim.api import simulate
 
     try:
-        return simulate(product, options.config, memory=options.memory, switches=switches)
+        with task("simulating the product"):
+            return simulate(product, options.config, memory=options.memory, switches=switches)
     except ValueError as error:
         raise InputError(str(error)) from None
 

@@ -101,7 +101,10 @@ def run(options: argparse.Namespace) -> Answer:
     paths = {f"--{name}": getattr(options, name) for name in OUTPUTS}
     with output_files(paths, "model", force=options.force) as files:
         values, result, rows = _simulate(options)
-        _write(files, options, result)
+        try:
+            _write(files, options, result)
+        except ValueError as error:  # a number that the words of a program do not hold
+            raise InputError(f"output cannot be written: {error}") from None
     return Answer(values, _text(values, result, rows))
 
 

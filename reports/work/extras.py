@@ -9,6 +9,7 @@ BROUGHT_BY: Final[dict[str, str]] = {
     "numpy": "",
     "platformdirs": "",
     "scipy": "",
+    "shtab": "",
     "sklearn": "",
     "threadpoolctl": "",
     "tqdm": "",

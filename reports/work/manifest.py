@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.reports.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ class Entry:
 
 def new_entry(command: str, digest: str) -> Entry:
     """Return the entry of a file that is written now."""
-    return Entry(command, version("nmsat"), digest)
+    return Entry(command, VERSION, digest)
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:

@@ -48,7 +48,7 @@ EVERYTHING: Final = {
     " --arithmetic fast --epochs 2 --steps 3 --seed 4 --split validation --out d --backend sim --config tiny",
     "verify": "--jobs 4 --seed 2 --config small",
     "verify fuzz": "--programs 4 --seed 2 --config small",
-    "verify gemm": "9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4",
+    "verify gemm": "9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4 --operands all",
     "verify workload": "moa --variant nm --config small --products 3",
     "workload list": "",
     "workload run": "moa --scale paper --variant nm --config small",

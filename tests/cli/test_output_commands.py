@@ -285,7 +285,7 @@ def test_a_signal_during_a_build_leaves_nothing(number: int, code: int, text: st
 
 
 def test_a_signal_during_a_study_ends_its_workers(tmp_path: Path) -> None:
-    words = ("study", "--networks", "vgg", "--methods", "dense,bdwp", "--seeds", "0", "--processes", "2")
+    words = ("study", "--networks", "vgg19-small", "--methods", "dense,bdwp", "--seeds", "0", "--processes", "2")
     with running(*words, "--out", str(tmp_path / "study")) as process:
         wait_for(lambda: len(list(tmp_path.glob("study/runs/.*.lock"))) == 2, process)
         check_end(process, signal.SIGTERM, 143, "nmsat: terminated")

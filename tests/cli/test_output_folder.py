@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nmsat.reports.version import VERSION
 from nmsat.reports.work.manifest import MANIFEST
 from nmsat.reports.work.output import LOCK, STAGING, output_folder
 from nmsat.reports.work.text import InputError
@@ -45,7 +46,7 @@ def test_files_appear_together_with_what_says_who_wrote_them(tmp_path: Path) -> 
     entry = json.loads((target / MANIFEST).read_text())["files"]["summary.json"]
     assert entry == {
         "command": "rtl",
-        "version": "0.1.0",
+        "version": VERSION,
         "sha256": "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b",
     }
     assert (target / "summary.json").stat().st_mode & 0o777 == 0o666 & ~current_umask()

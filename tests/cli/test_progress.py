@@ -87,7 +87,7 @@ def test_quiet_shows_no_bar_but_warnings() -> None:
 
 
 def without_a_terminal(*words: str, interval: float) -> list[str]:
-    code = f"{SLOW}\nfrom reports import progress\nprogress.INTERVAL = {interval}\nnmsat.main({list(words)})"
+    code = f"{SLOW}\nfrom nmsat.reports.work import progress\nprogress.INTERVAL = {interval}\nnmsat.main({list(words)})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return run.stderr.splitlines()
 
