@@ -21,7 +21,7 @@ from nmsat.hw.memory.read_port import ReadPort
 from nmsat.hw.memory.write_port import WritePort
 from nmsat.hw.parts.verilog import place
 from nmsat.hw.store.store import Store
-from nmsat.hw.update.update import Vector
+from nmsat.hw.update.update import Updater
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,32 +73,32 @@ class Sat(wiring.Component):
         control = Control(config)
         sequencer = Sequencer(config)
         read, write = ReadPort(len(READERS)), WritePort(len(WRITERS))
-        loader, compute, store, vector = engines = (Loader(config), Compute(config), Store(config), Vector(config))
+        loader, compute, store, update = engines = (Loader(config), Compute(config), Store(config), Updater(config))
         m.submodules.control = place(control, "sat_control", platform, parameters=config)
         inner = DomainRenamer("engine")
         m.submodules.sequencer = inner(place(sequencer, "sat_sequencer", platform, parameters=config))
         m.submodules.read_port = inner(place(read, "sat_read_port", platform))
         m.submodules.write_port = inner(place(write, "sat_write_port", platform))
-        for name, engine in zip(("loader", "compute", "store", "vector"), engines, strict=True):
+        for name, engine in zip(("loader", "compute", "store", "update"), engines, strict=True):
             m.submodules[name] = inner(place(engine, f"sat_{name}", platform, parameters=config))
         m.d.comb += [ClockSignal("engine").eq(ClockSignal()), ResetSignal("engine").eq(ResetSignal() | control.clear)]
         self._outside(m, control, read, write)
         for port, engine in zip(sequencer.work, engines, strict=True):
             wiring.connect(m, port, engine.work)
-        for port, client in zip(read.clients, (store.side, sequencer.read, loader.read, vector.read), strict=True):
+        for port, client in zip(read.clients, (store.side, sequencer.read, loader.read, update.read), strict=True):
             wiring.connect(m, port, client)
-        for port, client in zip(write.clients, (store.write, vector.write), strict=True):
+        for port, client in zip(write.clients, (store.write, update.write), strict=True):
             wiring.connect(m, port, client)
         m.d.comb += [getattr(compute, name).eq(getattr(loader, name)) for name in _LOAD]
         m.d.comb += [
             compute.read_en.eq(store.read_en),
             compute.read_addr.eq(store.read_addr),
             store.read_data.eq(compute.read_data),
-            vector.hold.eq(store.special),
+            update.hold.eq(store.special),
         ]
         self._run(m, control, sequencer, read, write)
         self._events(m, control, sequencer, compute, {"read": read, "write": write})
-        m.d.comb += [control.special.eq(store.special), control.overflow.eq(vector.overflow)]
+        m.d.comb += [control.special.eq(store.special), control.overflow.eq(update.overflow)]
         return m
 
     def _outside(self, m: Module, control: Control, read: ReadPort, write: WritePort) -> None:

@@ -20,7 +20,7 @@ from nmsat.sim.memory.read_port import ReadPort
 from nmsat.sim.memory.write_port import WritePort
 from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.store.store import Store
-from nmsat.sim.update.update import Vector
+from nmsat.sim.update.update import Updater
 from nmsat.sim.values import State, execute
 
 if TYPE_CHECKING:
@@ -187,13 +187,13 @@ class Run:
         self.read, self.write = ReadPort(settings.regions), WritePort(settings.regions)
         self.sequencer = Sequencer(config, settings, words)
         self.loader, self.compute = Loader(config), Compute(config)
-        self.store, self.vector = Store(config), Vector(config)
+        self.store, self.update = Store(config), Updater(config)
         self.memory = MemoryPort(settings, sat.timing, sat.faults)
         self.cycles = 0
         self.over = False
         self._running = True
         self._error: tuple[ErrorCode, int] = (ErrorCode.NONE, 0)
-        self._engines = (self.loader, self.compute, self.store, self.vector)
+        self._engines = (self.loader, self.compute, self.store, self.update)
         self._masks = [0] * 256  # cycles by (blocked, busy) queues
         self._causes = [0] * 8
         self._moved = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
@@ -201,13 +201,13 @@ class Run:
 
     def cycle(self) -> list[Instruction]:
         """Pass one cycle; return the instructions that are done in it."""
-        sequencer, loader, store, vector = self.sequencer, self.loader, self.store, self.vector
+        sequencer, loader, store, update = self.sequencer, self.loader, self.store, self.update
         read, write, memory = self.read, self.write, self.memory
         halt = not self._running
         arready, awready = memory.ready()
-        requests = (store.request, sequencer.fetch.request, loader.request, vector.request)
+        requests = (store.request, sequencer.fetch.request, loader.request, update.request)
         reader = read.choose(requests, arready, halt)
-        writer = write.choose((store.write_request, vector.write_request), awready, halt)
+        writer = write.choose((store.write_request, update.write_request), awready, halt)
         memory.tick(read.address if arready else None, write.address if awready else None)
         self._count(reader >= 0, writer >= 0)
         queue, instruction = self._offer()
@@ -218,7 +218,7 @@ class Run:
         loader.tick(instruction if queue == 0 else None, reader == 2, client == 2)
         self.compute.tick(instruction if queue == 1 else None)
         store.tick(instruction if queue == 2 else None, reader == 0, client == 0, writer == 0, pulled == 0, told == 0)
-        vector.tick(instruction if queue == 3 else None, reader == 3, client == 3, writer == 1, pulled == 1, told == 1)
+        update.tick(instruction if queue == 3 else None, reader == 3, client == 3, writer == 1, pulled == 1, told == 1)
         last, fault = memory.reads or (False, False)
         read.tick(arready, memory.reads is not None, last, fault)
         write.tick(awready, memory.writes, memory.answer is not None, bool(memory.answer))

@@ -102,7 +102,7 @@ INSTRUCTIONS: Final[dict[str, WordLayout]] = {
         Field("parts_less_1", 4, "rows of the array that share a group, less 1"),
         Field("rows_outer", 1, "0: the loop over column tiles is outside, 1: that over row tiles"),
         Field("depends", 1, "needs results of the product before it"),
-        Field("prune_first", 1, "needs the operand that the vector engine prunes"),
+        Field("prune_first", 1, "needs the operand that the update engine prunes"),
         Field("weights", 1, "W holds learnt weights: it may be loaded before the product before it has ended"),
         Field("slots", 40, "pieces in which operands are loaded while the array works"),
         Field("count", 32, "equal products one after the other"),
@@ -122,7 +122,7 @@ INSTRUCTIONS: Final[dict[str, WordLayout]] = {
     "update": _instruction(
         "update",
         Field("label", 16, "place of its name in the table of names"),
-        Field("beats", 48, "cycles of the vector engine"),
+        Field("beats", 48, "cycles of the update engine"),
         Field("bytes", 56, "bytes read and written"),
     ),
     "prune": _instruction(

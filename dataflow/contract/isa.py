@@ -56,7 +56,7 @@ class Queue(IntEnum):
     LOAD = 0
     COMPUTE = 1
     STORE = 2
-    VECTOR = 3
+    UPDATE = 3
 
 
 QUEUE_OF: Final[dict[Opcode, Queue]] = {
@@ -65,7 +65,7 @@ QUEUE_OF: Final[dict[Opcode, Queue]] = {
     Opcode.STAGE: Queue.LOAD,
     Opcode.COMPUTE: Queue.COMPUTE,
     Opcode.STORE: Queue.STORE,
-    Opcode.UPDATE: Queue.VECTOR,
+    Opcode.UPDATE: Queue.UPDATE,
 }
 
 

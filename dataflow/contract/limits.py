@@ -68,10 +68,10 @@ QUEUE_DEPTH: Final = 4
 STARTED_DEPTH: Final = 16
 """Instructions that an engine may have started and not finished."""
 
-READERS: Final = (Queue.STORE, None, Queue.LOAD, Queue.VECTOR)
+READERS: Final = (Queue.STORE, None, Queue.LOAD, Queue.UPDATE)
 """Queue of each client of the read port, highest priority first; None is the fetch."""
 
-WRITERS: Final = (Queue.STORE, Queue.VECTOR)
+WRITERS: Final = (Queue.STORE, Queue.UPDATE)
 """Queue of each client of the write port, highest priority first."""
 
 # Store engine: beats.

@@ -36,7 +36,7 @@ Copy: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True)
 class Weights:
-    """Which layers multiply by weights, and which of them the vector engine updates.
+    """Which layers multiply by weights, and which of them the update engine updates.
 
     stored: names of layers whose W is no activation; updated: elements of those that learn by momentum SGD.
     """

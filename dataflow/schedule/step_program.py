@@ -51,7 +51,7 @@ def _copy_bytes(update: Update, pattern: Pattern, *, along_k: bool) -> int:
     return update.count * packed_bytes(update.n, update.k, pattern.n, pattern.m)
 
 
-def _vector_beats(rows: int, columns: int, lanes: int) -> int:
+def _update_beats(rows: int, columns: int, lanes: int) -> int:
     """Cycles of a pass over rows x columns, `lanes` columns at a time; a narrow tensor is laid out flat."""
     if columns < lanes:
         return -(-rows * columns // lanes)
@@ -128,7 +128,7 @@ class _Builder:
 
     def _update(self, update: Update) -> UpdateRun:
         lanes = min(self._config.wuve_lanes, self._config.sore_lanes)
-        beats = update.count * _vector_beats(update.k, update.n, lanes)
+        beats = update.count * _update_beats(update.k, update.n, lanes)
         size = update_bytes(update, pregenerate=self._switches.pregenerate)
         return UpdateRun(name=update.name, beats=beats, bytes=size)
 
@@ -143,7 +143,7 @@ class _Builder:
         pattern = self._online_pattern(product)
         if pattern is None:
             return
-        beats = product.count * _vector_beats(product.k, product.n, self._config.sore_lanes)
+        beats = product.count * _update_beats(product.k, product.n, self._config.sore_lanes)
         dense = product.k * product.n * product.count * WORD
         packed = product.count * packed_bytes(product.k, product.n, pattern.n, pattern.m)
         yield PruneRun(name=product.name, beats=beats, bytes=dense + packed)

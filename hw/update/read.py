@@ -41,7 +41,7 @@ def pass_layout() -> data.StructLayout:
     return data.StructLayout({"region": 2, **offsets, **sizes, "g_step": 10, "use_mask": 1})
 
 
-class VectorRead(wiring.Component):
+class UpdateRead(wiring.Component):
     """Ask for what a pass reads and put it together row by row.
 
     Members: start: a pass begins with `settings`, which then stay; the queues are empty. o: stream of rows. next_mask:

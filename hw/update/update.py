@@ -16,8 +16,8 @@ from nmsat.dataflow.contract.isa import INSTRUCTIONS, LANES, Opcode
 from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
 from nmsat.hw.parts.steps import named
 from nmsat.hw.update.pregen import Pregen
-from nmsat.hw.update.read import COUNT_BITS, VectorRead
-from nmsat.hw.update.write import VectorWrite
+from nmsat.hw.update.read import COUNT_BITS, UpdateRead
+from nmsat.hw.update.write import UpdateWrite
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SETTINGS = ("lr", "mu", "wd", "lam", "shift", "ff_n_less_1", "ff_log2_m_less_1", "bp_n_less_1", "bp_log2_m_less_1")
 
 
-class Vector(wiring.Component):
+class Updater(wiring.Component):
     """Carry out UPDATE instructions, one at a time.
 
     Parameters: config: its `wuve_lanes` and `sore_lanes` must be the 16 weights of a beat.
@@ -62,8 +62,8 @@ class Vector(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.pregen = pregen = Pregen(LANES)
-        m.submodules.reader = reader = VectorRead()
-        m.submodules.writer = writer = VectorWrite()
+        m.submodules.reader = reader = UpdateRead()
+        m.submodules.writer = writer = UpdateWrite()
         wiring.connect(m, reader.read, wiring.flipped(self.read))
         wiring.connect(m, writer.write, wiring.flipped(self.write))
         for name in ("state", "ff", "bp"):
@@ -82,7 +82,7 @@ class Vector(wiring.Component):
             m.d.sync += pregen.hold.eq(self.hold)
         return m
 
-    def _control(self, m: Module, fields: Any, start: Signal, drained: Value, writer: VectorWrite) -> None:
+    def _control(self, m: Module, fields: Any, start: Signal, drained: Value, writer: UpdateWrite) -> None:
         """Take an instruction, let its sizes settle, start the pass, see its end."""
         busy, active, flush, setup = Signal(), Signal(), Signal(), Signal(3)
         ends = named(m, "ends", flush & writer.empty)
@@ -97,7 +97,7 @@ class Vector(wiring.Component):
         with m.If(~busy):
             m.d.sync += Value.cast(fields).eq(self.work.start.payload)
 
-    def _measure(self, m: Module, fields: Any, blocks: Signal, reader: VectorRead, writer: VectorWrite) -> None:
+    def _measure(self, m: Module, fields: Any, blocks: Signal, reader: UpdateRead, writer: UpdateWrite) -> None:
         """Work out sizes and offsets of the streams: blocks and groups first, their products one cycle later."""
         groups, rows, all_groups = Signal(16), Signal(COUNT_BITS), Signal(COUNT_BITS)
         up = named(m, "up", fields.k + _group_mask(fields))
@@ -115,7 +115,7 @@ class Vector(wiring.Component):
         m.d.comb += [reader.settings[name].eq(value) for name, value in (shared | read).items()]
         m.d.comb += [writer.settings[name].eq(value) for name, value in (shared | write).items()]
 
-    def _feed(self, m: Module, fields: Any, blocks: Signal, reader: VectorRead, pregen: Pregen) -> Signal:
+    def _feed(self, m: Module, fields: Any, blocks: Signal, reader: UpdateRead, pregen: Pregen) -> Signal:
         """Give rows to pre-generation, numbered; return whether the last one is taken."""
         row, block, place = Signal(16), Signal(13), Signal(4)
         last = named(m, "last", row == fields.k - 1)

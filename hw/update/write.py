@@ -39,7 +39,7 @@ def targets_layout() -> data.StructLayout:
     return data.StructLayout({"region": 2, **dict.fromkeys((f"{name}_at" for name in UPDATE_WRITES), OFFSET_BITS)})
 
 
-class VectorWrite(wiring.Component):
+class UpdateWrite(wiring.Component):
     """Write what leaves pre-generation.
 
     Members: start: a pass begins at `settings`. state, ff, bp: streams of `hw.update.pregen.Pregen`. flush: nothing

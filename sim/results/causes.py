@@ -16,8 +16,8 @@ CAUSES: Final[tuple[str, ...]] = (
     "latency",
     "order",
     "flush",
-    "vector",
+    "update",
 )
 """What a cycle of a step is spent on. steps: multiply-adds issue; link ... finish: `dataflow.cycles.array.Duration`;
 bandwidth, latency: waiting for memory; order: results of the product before have to be stored and read; flush: the
-array empties before another mapping; vector: waiting for update or pruning."""
+array empties before another mapping; update: waiting for update or pruning."""

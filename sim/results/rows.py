@@ -53,7 +53,7 @@ class TileRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One product of a run, or one wait for the vector engine.
+    """One product of a run, or one wait for the update engine.
 
     start: its first cycle; causes: cycles by cause (`sim.results.causes.CAUSES`), which add up to `cycles`; shape: m,
     k, n and count of a product; macs: multiply-adds of kept elements; macs_full: with nothing left out; schedule: how

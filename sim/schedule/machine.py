@@ -1,7 +1,7 @@
-"""SAT running the program of a step: array, memory and vector engine side by side, every cycle with its cause.
+"""SAT running the program of a step: array, memory and update engine side by side, every cycle with its cause.
 
 The array runs the products in order. Memory prefetches the next product's first operands in the last slot of the one
-before, unless they are its results. The vector engine takes updates and pruning in order and uses the memory cycles
+before, unless they are its results. The update engine takes updates and pruning in order and uses the memory cycles
 that the products leave; what is left at the end of the step, or is needed before a product, is waited for.
 """
 
@@ -42,8 +42,8 @@ class Span:
 
 
 @dataclass(frozen=True)
-class VectorSpan:
-    """An update or a pruning on the vector engine, beside the array."""
+class UpdateSpan:
+    """An update or a pruning on the update engine, beside the array."""
 
     name: str
     stage: str
@@ -55,10 +55,10 @@ class VectorSpan:
 
 @dataclass(frozen=True)
 class MachineRun:
-    """A program that has run: the spans follow each other without gap; vector spans lie beside them."""
+    """A program that has run: the spans follow each other without gap; update spans lie beside them."""
 
     spans: tuple[Span, ...]
-    vectors: tuple[VectorSpan, ...]
+    updates: tuple[UpdateSpan, ...]
 
     @property
     def cycles(self) -> int:
@@ -68,7 +68,7 @@ class MachineRun:
 
 @dataclass
 class _Work:
-    """A task of the vector engine with what is left of it."""
+    """A task of the update engine with what is left of it."""
 
     task: UpdateRun | PruneRun
     engine: int
@@ -91,7 +91,7 @@ class _Machine:
     prefetch: bool
     now: int = 0
     spans: list[Span] = field(default_factory=list)
-    done: list[VectorSpan] = field(default_factory=list)
+    done: list[UpdateSpan] = field(default_factory=list)
     queue: deque[_Work] = field(default_factory=deque)
 
     def run(self) -> MachineRun:
@@ -194,12 +194,12 @@ class _Machine:
         self._advance(Span(run.name, run.stage.value, self.now, causes, causes["bandwidth"]))
 
     def _advance(self, span: Span) -> None:
-        """Append a span of the array; the vector engine works beside it."""
+        """Append a span of the array; the update engine works beside it."""
         self.spans.append(span)
         self._work_beside(span.cycles, span.cycles - span.memory_busy)
 
     def _work_beside(self, length: int, idle: int) -> None:
-        """Let the vector engine work for `length` cycles, in `idle` of which, evenly spread, memory is free."""
+        """Let the update engine work for `length` cycles, in `idle` of which, evenly spread, memory is free."""
         at, end = self.now, self.now + length
         while self.queue and at < end:
             work = self.queue[0]
@@ -217,7 +217,7 @@ class _Machine:
         self.now = end
 
     def _finish(self, work: _Work, end: int) -> None:
-        self.done.append(VectorSpan(work.task.name, work.stage, work.start, end, work.task.beats, work.task.bytes))
+        self.done.append(UpdateSpan(work.task.name, work.stage, work.start, end, work.task.beats, work.task.bytes))
 
     def _wait_for_prunes(self) -> None:
         """Hold the array until no pruning is left in the queue."""
@@ -225,13 +225,13 @@ class _Machine:
             self._wait(self.queue[0])
 
     def _wait(self, work: _Work) -> None:
-        """Hold the array until the first task of the vector engine is done; memory is all its own."""
+        """Hold the array until the first task of the update engine is done; memory is all its own."""
         timing = memory_timing(self.program.config.memory, self.program.config.clock_mhz)
         causes = _no_cycles()
         memory = work.memory + (timing.latency if work.memory else 0)
         causes["bandwidth"] = max(0, work.memory - work.engine)
-        causes["vector"] = min(work.memory, work.engine) + max(0, work.engine - memory)
-        causes["latency"] = max(work.engine, memory) - causes["bandwidth"] - causes["vector"]
+        causes["update"] = min(work.memory, work.engine) + max(0, work.engine - memory)
+        causes["latency"] = max(work.engine, memory) - causes["bandwidth"] - causes["update"]
         work.start = self.now if work.start < 0 else work.start
         span = Span(work.task.name, work.stage, self.now, causes, work.memory)
         self.spans.append(span)

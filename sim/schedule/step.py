@@ -49,8 +49,8 @@ class StepResult(Result):
     def bytes(self) -> dict[str, int]:
         """Bytes between memory and chip by operand: a, w, y of the products, update, prune."""
         total = {**super().bytes, "update": 0, "prune": 0}
-        for vector in self.run.vectors:
-            total[vector.stage] += vector.bytes
+        for update in self.run.updates:
+            total[update.stage] += update.bytes
         return total
 
 

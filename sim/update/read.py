@@ -16,7 +16,7 @@ WEIGHTS, MOMENTA, GRADIENT, MASK = range(4)
 _OFFSETS: Final = (1 << 34) - 1
 
 
-class VectorRead:
+class UpdateRead:
     """The read streams of one pass between two clock edges. request: burst that stands on the port."""
 
     def __init__(self, instruction: Instruction, blocks: int, groups: int) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.sim.update.pregen_timing import LANES, PregenTiming
-from nmsat.sim.update.read import VectorRead
-from nmsat.sim.update.write import VectorWrite
+from nmsat.sim.update.read import UpdateRead
+from nmsat.sim.update.write import UpdateWrite
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -34,8 +34,8 @@ class _Pass:
         self._row = self._block = self._place = 0
         self._fed = self._flush = False
         self._pregen = PregenTiming(self._k, instruction["n"], ff, bp if instruction["use_bp"] else None)
-        self.read = VectorRead(instruction, self._blocks, -(-self._k // ff.m))
-        self.write = VectorWrite(instruction, self._blocks)
+        self.read = UpdateRead(instruction, self._blocks, -(-self._k // ff.m))
+        self.write = UpdateWrite(instruction, self._blocks)
 
     def tick(self, granted: bool, arrives: bool, write_granted: bool, pulled: bool, acknowledged: bool) -> bool:
         """End the cycle; return whether the instruction ends with it."""
@@ -61,7 +61,7 @@ class _Pass:
         return group and self._masked
 
 
-class Vector:
+class Updater:
     """The update engine between two clock edges. done: an instruction has ended, for one cycle."""
 
     def __init__(self, config: SatConfig) -> None:

@@ -17,7 +17,7 @@ MASK, BP, FF, MOMENTA, WEIGHTS = range(5)
 _OFFSETS: Final = (1 << 34) - 1
 
 
-class VectorWrite:
+class UpdateWrite:
     """The write streams of one pass between two clock edges. request: burst that stands on the port."""
 
     def __init__(self, instruction: Instruction, blocks: int) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nmsat.sim.schedule.machine import Span
     from nmsat.sim.schedule.step import StepResult
 
-ROWS = {"array": 1, "waits": 2, "memory": 3, "vector engine": 4}
+ROWS = {"array": 1, "waits": 2, "memory": 3, "update engine": 4}
 
 
 def trace_events(result: StepResult) -> list[dict[str, Any]]:
@@ -25,10 +25,10 @@ def trace_events(result: StepResult) -> list[dict[str, Any]]:
     ]
     for span in result.run.spans:
         events += _span_events(span, scale)
-    for vector in result.run.vectors:
-        args = {"beats": vector.beats, "bytes": vector.bytes}
-        name = f"{vector.stage} {vector.name}"
-        events.append(_event("vector engine", name, vector.start, vector.end - vector.start, scale, args))
+    for update in result.run.updates:
+        args = {"beats": update.beats, "bytes": update.bytes}
+        name = f"{update.stage} {update.name}"
+        events.append(_event("update engine", name, update.start, update.end - update.start, scale, args))
     return events
 
 

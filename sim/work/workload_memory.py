@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nmsat.sim.work.workload import WorkloadResult
 
 HOST_UPDATE: Final = "update"
-"""Name of the host work by which a program says that its optimizer is not the vector engine's."""
+"""Name of the host work by which a program says that its optimizer is not the update engine's."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction
 from nmsat.sim.memory.read_port import Burst
-from nmsat.sim.update.update import Vector
+from nmsat.sim.update.update import Updater
 from nmsat.sim.update.values import UpdateShape, apply_update
 from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.update.operands import REGION_BEATS, fill, random_update
@@ -105,7 +105,7 @@ class Bench:
     def __init__(self, dut: Any, rng: np.random.Generator) -> None:
         self.dut = dut
         self.rng = rng
-        self.model = Vector(preset("tiny"))
+        self.model = Updater(preset("tiny"))
         self.cycles = 0
         self.overflow = False  # the sticky flag, as seen in the last cycle
 
@@ -118,7 +118,7 @@ class Bench:
         self.dut.rst.value = 1
         await RisingEdge(self.dut.clk)
         self.dut.rst.value = 0
-        self.model = Vector(preset("tiny"))
+        self.model = Updater(preset("tiny"))
 
     def compare(self) -> None:
         """Compare all that the engine shows with the model."""

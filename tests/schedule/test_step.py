@@ -99,10 +99,10 @@ def test_every_total_is_a_sum_that_opens(name: str, method: str) -> None:
         at += span.cycles
     moved = sum(result.bytes.values())
     products = sum(run.a.bytes + run.w.bytes + run.y.bytes for run in (s.run for s in result.run.spans) if run)
-    assert moved == products + sum(vector.bytes for vector in result.run.vectors)
+    assert moved == products + sum(update.bytes for update in result.run.updates)
     assert result.macs == step_of(name, method).macs_kept
     assert 0 < result.utilization <= 1
-    assert all(0 <= v.start < v.end <= result.cycles for v in result.run.vectors if v.beats)
+    assert all(0 <= v.start < v.end <= result.cycles for v in result.run.updates if v.beats)
 
 
 def test_a_step_is_never_quicker_than_its_products_on_chip_or_its_bytes() -> None:
@@ -144,7 +144,7 @@ def test_every_network_disassembles_to_the_listing_that_ran(name: str) -> None:
     ran = [(span.name, span.stage, span.run) for span in result.run.spans if span.run is not None]
     assert ran == [(run.name, run.stage.value, run) for run in again.instructions if isinstance(run, ProductRun)]
     beside = [run for run in again.instructions if not isinstance(run, ProductRun)]
-    assert sorted(v.name for v in result.run.vectors) == sorted(run.name for run in beside)
+    assert sorted(v.name for v in result.run.updates) == sorted(run.name for run in beside)
 
 
 def test_broken_programs_are_refused_with_the_place() -> None:

@@ -1,4 +1,4 @@
-"""Resources of the leaves of the vector engines: no product or sum is written twice, DSP counts, upper limits."""
+"""Resources of the leaves of the update engines: no product or sum is written twice, DSP counts, upper limits."""
 
 from __future__ import annotations
 

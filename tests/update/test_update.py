@@ -15,8 +15,8 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction, Opcode
 from nmsat.dataflow.contract.limits import UPDATE_WAITING
 from nmsat.hw.parts.verilog import emit
-from nmsat.hw.update.update import Vector as VectorRtl
-from nmsat.sim.update.update import Vector
+from nmsat.hw.update.update import Updater as UpdaterRtl
+from nmsat.sim.update.update import Updater
 from nmsat.sim.update.values import UpdateShape, apply_update
 from nmsat.tb.run.runner import Built, build, run
 from nmsat.tb.update.operands import REGION_BEATS, fill, random_update
@@ -143,7 +143,7 @@ def test_absent_lanes_become_zero_and_nothing_else_changes() -> None:
 
 def steps(update: Instruction, latency: int) -> int:
     """Return the cycles of an instruction from its start to `done` with a memory of so many cycles, never busy."""
-    engine = Vector(preset("tiny"))
+    engine = Updater(preset("tiny"))
     reads: deque[int] = deque()
     writes: deque[int] = deque()
     answers: deque[int] = deque()
@@ -194,13 +194,13 @@ def test_instructions_out_of_range() -> None:
     with pytest.raises(ValueError, match="shift"):
         apply_update(Instruction(Opcode.UPDATE, fields | {"w_at": 0, "shift": 25}), memory)
     narrow = preset("tiny").replace(wuve_lanes=8)
-    for engine in (Vector, VectorRtl):
+    for engine in (Updater, UpdaterRtl):
         with pytest.raises(ValueError, match="wuve_lanes is 8"):
             engine(narrow)
 
 
 def built() -> Built:
-    return build(emit(VectorRtl(preset("tiny")), "sat_vector"), "sat_vector", blocks=BLOCKS)
+    return build(emit(UpdaterRtl(preset("tiny")), "sat_update"), "sat_update", blocks=BLOCKS)
 
 
 def test_shape_of_an_instruction() -> None:
