@@ -38,11 +38,13 @@ _LEGAL: Final[dict[Opcode, dict[str, int]]] = {
 """Fields that make a legal instruction on any machine; all others are 0."""
 
 
-def random_program(rng: np.random.Generator) -> list[int]:
-    """Return the words of a program: semaphores now and then as in real programs, now and then at random."""
+def random_program(rng: np.random.Generator, *, hoard: bool) -> list[int]:
+    """Return the words of a program: semaphores now and then as in real programs, now and then at random.
+
+    hoard: raise one semaphore until it overflows.
+    """
     count = int(rng.integers(1, 60))
     wild, wrong = float(rng.choice([0, 0, 0.1, 0.5])), float(rng.choice([0, 0, 0.05]))
-    hoard = rng.random() < 0.1  # raises one semaphore until it overflows
     waits: list[int] = []
     words = []
     for _ in range(600 if hoard else count):
@@ -92,6 +94,7 @@ class Bench:
         self.config = config
         self.rng = rng
         self.cycles = 0
+        self.count = 0
         self.ends: dict[str, int] = {}
 
     async def reset(self, words: Sequence[int]) -> None:
@@ -104,7 +107,8 @@ class Bench:
         self.engines = [Engine(holds, rng) for holds in HOLDS]
         self.beats: deque[int] = deque()
         self.speed = float(rng.choice([0.1, 0.6, 1.0]))
-        self.errors = float(rng.choice([0, 0, 0.01]))
+        self.errors = [(0.0, 0.0), (0.0, 0.02), (0.02, 0.0), (0.0, 0.0)][self.count % 4]
+        self.count += 1
         self.arrives = False
         self.read_error: Any = None
         self.write_error: Any = None
@@ -172,14 +176,14 @@ class Bench:
             self.beats.popleft()
         for q, engine in enumerate(self.engines):
             engine.tick(start == q)
-        self.read_error = self._draw(ErrorCode.READ, READERS)
-        self.write_error = self._draw(ErrorCode.REGION, WRITERS)
+        self.read_error = self._draw(ErrorCode.READ, READERS, self.errors[0])
+        self.write_error = self._draw(ErrorCode.REGION, WRITERS, self.errors[1])
 
-    def _draw(self, code: ErrorCode, clients: Sequence[Queue | None]) -> tuple[ErrorCode, int] | None:
+    def _draw(self, code: ErrorCode, clients: Sequence[Queue | None], chance: float) -> tuple[ErrorCode, int] | None:
         """Return now and then an error of a client that has an instruction."""
         client = int(self.rng.integers(len(clients)))
         queue = clients[client]
-        wrong = self.rng.random() < self.errors and (queue is None or self.model.busy >> queue & 1)
+        wrong = self.rng.random() < chance and (queue is None or self.model.busy >> queue & 1)
         return (code, client) if wrong else None
 
     def compare(self, start: tuple[int, Instruction] | None, failure: tuple[ErrorCode, int] | None) -> bool:
@@ -225,6 +229,6 @@ async def against_model(dut: Any) -> None:
     config = SatConfig(**job["config"])
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     bench = Bench(dut, config, rng)
-    for _ in range(job["runs"]):
-        await bench.run(random_program(rng))
+    for number in range(job["runs"]):
+        await bench.run(random_program(rng, hoard=number % 12 == 0))
     save_result(cycles=bench.cycles, ends=bench.ends)

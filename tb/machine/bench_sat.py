@@ -127,13 +127,28 @@ async def faults(dut: Any) -> None:
         drawn = random_job(config, seed)
         regions = drawn.image.regions
         words = program_words(regions, launch(regions, drawn.place))
-        for _ in range(4):
+        for turn in range(4):
             settings, bad = _spoil(rng, launch(regions, drawn.place))
+            if turn == 0:
+                settings, bad = launch(regions, drawn.place), _result_beat(config, seed, rng)
             report = Sat(config, faults=bad).time(settings, words)
             found = await host.run(settings, [region.copy() for region in regions], bad)
             compare(found, report, f"seed {seed}, {len(bad)} faulty beats, {settings}")
             ends[found.error.name] = ends.get(found.error.name, 0) + 1
     save_result(ends=ends)
+
+
+def _result_beat(config: SatConfig, seed: int, rng: np.random.Generator) -> frozenset[int]:
+    """Return the address of a beat that a job writes: what fails first there is the write."""
+    before, after = random_job(config, seed).image.regions, random_job(config, seed)
+    settings = launch(after.image.regions, after.place)
+    Sat(config).run(settings, after.image.regions)
+    changed = []
+    for old, new, region in zip(before, after.image.regions, settings.regions, strict=True):
+        assert region is not None
+        beats = np.flatnonzero((old != new).reshape(-1, BEAT_BYTES).any(axis=1))
+        changed += [int(beat) + region.base // BEAT_BYTES for beat in beats]
+    return frozenset(rng.choice(changed, 1).tolist()) if changed else frozenset()
 
 
 def _spoil(rng: np.random.Generator, settings: Launch) -> tuple[Launch, frozenset[int]]:
