@@ -7,6 +7,7 @@ R, C and the names of its module: a number of bits, a shape, a signature, or `st
 
 from __future__ import annotations
 
+import gc
 import inspect
 import pkgutil
 import re
@@ -15,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from amaranth._unused import MustUse
 from amaranth.hdl import Shape
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -25,7 +27,7 @@ from nmsat.hw.load.ask import beat_layout
 from nmsat.hw.parts.clients import burst_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 CONFIGS: Final = ("tiny", "vcu1525")
 """Unlike in rows, columns, lanes and all depths, so that no width is right by accident."""
@@ -150,7 +152,15 @@ def problems(kind: type, config: SatConfig) -> list[str]:
     return found + [f"{name} is {members[name]!r}, not {lines[name].flow}({lines[name].width})" for name in wrong]
 
 
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+@pytest.fixture(autouse=True, scope="module")
+def unused() -> Iterator[None]:
+    """Let components be made and not elaborated; Amaranth tells of them when they are removed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MustUse, "_MustUse__silence", True)
+        yield
+        gc.collect()
+
+
 @pytest.mark.parametrize("kind", components())
 def test_every_port_has_its_line(kind: type) -> None:
     assert [problems(kind, preset(config)) for config in CONFIGS] == [[], []]
@@ -174,7 +184,6 @@ class Right(wiring.Component):
         super().__init__({"a": In(1), "b": Out(2 * lanes), "c": In(stream.Signature(burst_layout()))})
 
 
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 @pytest.mark.parametrize(
     ("before", "after", "wrong"),
     [
