@@ -119,6 +119,11 @@ def test_each_rule_is_found(opcode: Opcode, changes: dict[str, int], rule: str) 
     assert error_code(instruction.encode(), TINY) is ErrorCode.FIELD
 
 
+def test_every_instruction_has_examples() -> None:
+    assert set(LEGAL) == set(Opcode)
+    assert {opcode for opcode, _, _ in ILLEGAL} == set(Opcode)
+
+
 def test_unknown_opcodes() -> None:
     assert [error_code(code, TINY) for code in (0, 7, 14)] == [ErrorCode.OPCODE] * 3
 
