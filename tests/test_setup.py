@@ -109,7 +109,10 @@ def test_a_python_that_was_asked_for_replaces_that_of_an_older_environment() -> 
 
 
 def test_one_test_runs_by_name() -> None:
-    assert make("test", "TEST=test_add", "WAVES=1").splitlines()[1] == '.venv/bin/pytest -v -m "" --name "test_add"'
+    assert make("test", "TEST=test_add").splitlines()[1] == '.venv/bin/pytest -v -m "" --name "test_add"'
+    # What says where the waves lie is shown: pytest keeps what a test prints that passes.
+    with_waves = make("test", "TEST=test_add", "WAVES=1").splitlines()[1]
+    assert with_waves == '.venv/bin/pytest -v -s -m "" --name "test_add"'
     assert make("test").splitlines()[1] == '.venv/bin/pytest -n auto -m "not long"'
     assert re.search(r"^export WAVES$", MAKEFILE, re.MULTILINE)
 
