@@ -13,7 +13,9 @@ from tests.examples import PAGES, ROOT, rerun
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROOMS: Final = ("array", "load", "store", "update", "memory", "control")
+ROOMS: Final = sorted({path.parent.name for path in ROOT.glob("hw/*/__init__.py")} - {"parts", "fp", "release"})
+"""Rooms of the machine's parts: each has a page."""
+
 DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 WIDTH: Final = 119

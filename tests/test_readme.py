@@ -69,6 +69,11 @@ def test_commands_that_are_mentioned_have_these_options(call: Callable[[str], Ou
     assert [word for word in words if word.startswith("--") and f" {word}" not in known] == []
 
 
+@pytest.mark.parametrize("name", nmsat.COMMANDS)
+def test_every_command_stands_in_a_page(name: str) -> None:
+    assert f"nmsat {name}" in TEXTS
+
+
 def anchors(text: str) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
