@@ -132,7 +132,7 @@ def fits(member: wiring.Member, line: Line) -> bool:
     return member.is_port and _bits(member.shape) == _bits(line.value)
 
 
-def _seen_from_out(member: wiring.Member) -> wiring.Signature:
+def _seen_from_out(member: wiring.Member) -> Any:
     """Return the signature as it was written: that of an In is kept the other way round."""
     return member.signature if member.flow is Out else member.signature.flip()
 
