@@ -23,7 +23,7 @@ test: setup-test
 	$(BIN)/pytest -n auto -m "not long"
 else
 test: setup-test
-	$(BIN)/pytest -v -m "" --name "$(TEST)"
+	$(BIN)/pytest -v $(if $(filter-out 0,$(WAVES)),-s )-m "" --name "$(TEST)"
 endif
 
 # Utilization, resources and verification of every compute engine, measured now.

@@ -109,7 +109,10 @@ def test_a_python_that_was_asked_for_replaces_that_of_an_older_environment() -> 
 
 
 def test_one_test_runs_by_name() -> None:
-    assert make("test", "TEST=test_add", "WAVES=1").splitlines()[1] == '.venv/bin/pytest -v -m "" --name "test_add"'
+    assert make("test", "TEST=test_add").splitlines()[1] == '.venv/bin/pytest -v -m "" --name "test_add"'
+    # What says where the waves lie is shown: pytest keeps what a test prints that passes.
+    with_waves = make("test", "TEST=test_add", "WAVES=1").splitlines()[1]
+    assert with_waves == '.venv/bin/pytest -v -s -m "" --name "test_add"'
     assert make("test").splitlines()[1] == '.venv/bin/pytest -n auto -m "not long"'
     assert re.search(r"^export WAVES$", MAKEFILE, re.MULTILINE)
 
@@ -121,6 +124,7 @@ def test_one_test_runs_by_name() -> None:
         ("test_what_needs[b]", 0, "1 passed"),
         ("test_what_needs", 0, "2 passed"),
         ("test_metadata_has_rangs", 4, "close to it: test_metadata_has_ranges"),
+        ("test_what_needs[c]", 4, "close to it: test_what_needs[b], test_what_needs[a], test_what_needs"),
     ],
 )
 def test_name_selects_just_that_test(name: str, code: int, says: str, tmp_path: Path) -> None:
@@ -129,6 +133,7 @@ def test_name_selects_just_that_test(name: str, code: int, says: str, tmp_path: 
         "import pytest\ndef test_metadata_has_ranges(): pass\ndef test_metadata_has_ranges_too(): pass\n"
         "@pytest.mark.parametrize('x', ['a', 'b'])\ndef test_what_needs(x): pass\n"
     )
+    (tmp_path / "test_y.py").write_text("raise RuntimeError('a file without the test is not read')\n")
     command = [
         sys.executable,
         "-m",

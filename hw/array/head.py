@@ -38,9 +38,19 @@ def command_layout() -> data.StructLayout:
 class Head(wiring.Component):
     """Sequence tile commands.
 
-    Members: commands: stream of tile commands (layout `dataflow.contract.fields.TILE`); token: window for row 0;
-    weight, seed: requests to column 0; begins, begin_count, begin_keep: a command starts, for the tail; tail_ready: the
-    tail can take one; cause: why no window started in this cycle; idle: no command in progress.
+    Members:
+
+    commands : In(stream of `command_layout`), tile commands (`dataflow.contract.fields.TILE`).
+    token : Out(`token_layout`), window for row 0.
+    weight : Out(`weight_control_layout(config)`), request for a pair, to column 0.
+    seed : Out(`seed_layout(config)`), request for a seed (WS), to column 0.
+    begins : Out(1), the first computing window of a command starts, for the tail.
+    begin_count : Out(20), beside `begins`: results of the command per column.
+    begin_keep : Out(1), beside `begins`: they stay as seeds.
+    tail_ready : In(1), the tail can take another command.
+    cause : Out(3), why no window starts in this cycle (`Wait`).
+    idle : Out(1), no command is in progress.
+
     Timing: a window starts at most once every W cycles (docs/machine/array.md). All outputs but `commands.ready`,
     `cause` and `idle` are registered.
     """

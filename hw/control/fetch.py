@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class Check(wiring.Component):
-    """Apply `dataflow.contract.legal` to a word that stands still: the answer is right from the third cycle on.
+    """Apply `dataflow.contract.legal` to a word that stands still.
 
-    Members: word; code: `ErrorCode` of the word for itself.
-    Timing: products are registered, then the answer.
+    Members:
+
+    word : In(512), an instruction.
+    code : Out(4), `ErrorCode` of the word for itself.
+
+    Timing: products are registered, then the answer: it is right from the third cycle on.
     """
 
     word: Signal
@@ -55,9 +59,21 @@ class Check(wiring.Component):
 class Fetch(wiring.Component):
     """Read the program in order and hand out its instructions with the verdict of the check.
 
-    Members: run; at, count, region: where the program stands, stable during a run; read; valid, take: handshake of the
-    instruction handed out; word, index, code: of this instruction; asked: instructions asked for; received: those that
-    have arrived.
+    Members:
+
+    run : In(1), a run is on: ask for instructions.
+    region : In(2), region of the program, stable during a run.
+    at : In(34), its first beat in the region, stable during a run.
+    count : In(32), its instructions, stable during a run.
+    read : Out(`ReadClient`), memory.
+    valid : Out(1), an instruction is handed out.
+    take : In(1), it is taken.
+    word : Out(512), the instruction.
+    index : Out(32), its place in the program.
+    code : Out(4), verdict: `ErrorCode`.
+    asked : Out(32), instructions asked for.
+    received : Out(32), those that have arrived.
+
     Timing: one instruction per 3 cycles; a request every second cycle at most.
     """
 

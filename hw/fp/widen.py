@@ -26,7 +26,12 @@ FILLER_CODE: Final = 1
 class WidenActivation(wiring.Component):
     """One binary16 activation, widened.
 
-    Members: half: binary16; wide: the widened activation. Timing: combinational.
+    Members:
+
+    half : In(16), activation, binary16.
+    wide : Out(`activation_layout`), the same, widened.
+
+    Timing: combinational.
     Numerics: exact. Code 0: zero; e + 25 (1..40): 1.f * 2^e; 63: infinity (fraction 0) or NaN (fraction 0x200, whatever
     the payload was).
     """
@@ -51,8 +56,14 @@ class WidenActivation(wiring.Component):
 class WidenWeight(wiring.Component):
     """One binary16 weight, widened, with its index; or a filler.
 
-    Members: half: binary16; index: place in the group of M; filler: the pair contributes nothing; wide: the widened
-    weight. Timing: combinational.
+    Members:
+
+    half : In(16), weight, binary16.
+    index : In(4), its place in the group of M.
+    filler : In(1), the pair contributes nothing.
+    wide : Out(`weight_layout`), the weight, widened, with its index.
+
+    Timing: combinational.
     Numerics: exact. Code 0: zero; 1 (all else 0 but the index): filler; e + 102 (78..117): 1.f * 2^e; 127: infinity
     (fraction 0) or NaN (fraction 0x200, whatever the payload was).
     """

@@ -56,8 +56,8 @@ class LoadAsk(wiring.Component):
     word : Out(512), the one in work.
     waiting : Out(1), nobody has copied it yet.
     handed : In(1), it is copied in this cycle.
-    request : Out(stream of `hw.parts.clients.burst_layout`), bursts.
-    place : Out(stream of `place_layout`), one record per beat or pair, in the order in which data will come.
+    request : Out(stream of `burst_layout`), bursts.
+    place : Out(stream of `place_layout(stage_depth)`), a record per beat or pair, in the order in which data will come.
 
     Timing: an instruction started at cycle t has its first beat looked at in t + 2, then one per cycle, as long as
     `place` takes them; its place is taken two cycles later at the earliest. A burst ends with beat number `LOAD_BURST`,

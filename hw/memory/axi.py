@@ -23,7 +23,20 @@ PAGE_BITS: Final = 12
 
 
 class ReadChannels(wiring.Signature):
-    """AR and R of AXI4 as the master has them; what is constant for all bursts is left to the top."""
+    """AR and R of AXI4; what is constant for all bursts is left to the top.
+
+    Members, as the master has them:
+
+    arvalid : Out(1), a burst is asked for.
+    arready : In(1), memory takes the request.
+    araddr : Out(64), address of its first byte, a multiple of 64.
+    arlen : Out(8), its beats less 1, at most 15.
+    rvalid : In(1), a beat is there.
+    rready : Out(1), it is taken.
+    rdata : In(512), the beat, byte 0 at bit 0.
+    rresp : In(2), 0 or 1: good; 2 or 3: an error of memory.
+    rlast : In(1), it is the last of its burst.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -42,7 +55,23 @@ class ReadChannels(wiring.Signature):
 
 
 class WriteChannels(wiring.Signature):
-    """AW, W and B of AXI4 as the master has them."""
+    """AW, W and B of AXI4.
+
+    Members, as the master has them:
+
+    awvalid : Out(1), a burst is asked for.
+    awready : In(1), memory takes the request.
+    awaddr : Out(64), address of its first byte, a multiple of 64.
+    awlen : Out(8), its beats less 1, at most 15.
+    wvalid : Out(1), a beat is there.
+    wready : In(1), memory takes it.
+    wdata : Out(512), the beat, byte 0 at bit 0.
+    wstrb : Out(64), its bytes that are written.
+    wlast : Out(1), it is the last of its burst.
+    bvalid : In(1), a burst has been written.
+    bready : Out(1), the answer is taken.
+    bresp : In(2), 0 or 1: good; 2 or 3: an error of memory.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -83,7 +112,15 @@ class Queue(wiring.Component):
 
     Parameters: shape: of an entry; depth: a power of two. The user never pushes into a full queue (`level` tells) and
     never pops an empty one.
-    Members: push, i: an entry enters; pop: the oldest leaves; o: the oldest; some: there is one; level: how many.
+    Members:
+
+    push : In(1), an entry enters.
+    i : In(shape), this entry.
+    pop : In(1), the oldest one leaves.
+    o : Out(shape), the oldest one.
+    some : Out(1), there is one.
+    level : Out(range(depth + 1)), how many there are.
+
     Timing: an entry pushed in cycle t stands at `o` from t + 1 on.
     """
 
@@ -130,10 +167,21 @@ class Queue(wiring.Component):
 class Gate(wiring.Component):
     """Choose the first client that asks, and check its burst against its region.
 
-    Parameters: clients; write: the region must allow writing.
-    Members: requests: bursts with `valid`, client 0 first; may: a burst may leave in this cycle; regions; accept: for
-    each client, its burst leaves; violation: a client's burst may leave but lies outside its region, and stays; client,
-    address, beats_less_1: of the burst chosen. Combinational.
+    Parameters: clients: how many; burst: layout of a request; write: the region must allow writing.
+    Members:
+
+    valid : In(clients), this client asks.
+    requests : In(clients * burst.size), bursts asked for, client 0 first.
+    may : In(1), a burst may leave in this cycle.
+    regions : In(`regions_layout`), the regions of the run.
+    accept : Out(clients), the burst of this client leaves.
+    leaves : Out(1), a burst leaves.
+    violation : Out(1), a burst may leave but lies outside its region, and stays.
+    client : Out(range(max(2, clients))), the client chosen.
+    address : Out(64), byte address of its burst.
+    beats_less_1 : Out(4), beats of its burst less 1.
+
+    Timing: combinational.
     """
 
     valid: Signal

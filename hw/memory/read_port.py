@@ -27,7 +27,7 @@ class ReadPort(wiring.Component):
     regions : In(`regions_layout`), stable during a run.
     halt : In(1), no burst is accepted.
     idle : Out(1), nothing is under way.
-    error : Out(`error_layout`), an error, for one cycle.
+    error : Out(`error_layout(clients)`), an error, for one cycle.
     bursts : Out(1), one was accepted.
     beats : Out(1), one arrived.
     axi : Out(`ReadChannels`), AR and R.

@@ -21,10 +21,20 @@ class WritePort(wiring.Component):
     """Let the clients write, the first one first.
 
     Parameters: clients: how many.
-    Members: clients: as an engine's `WriteClient` meets it; regions, halt, idle, error, bursts, beats, axi: as in
-    `hw.memory.read_port.ReadPort`.
+    Members:
+
+    clients : In(`WriteClient`) each, the engines, the first one first.
+    regions : In(`regions_layout`), stable during a run.
+    halt : In(1), no burst is accepted.
+    idle : Out(1), nothing is under way.
+    error : Out(`error_layout(clients)`), an error, for one cycle.
+    bursts : Out(1), one was accepted.
+    beats : Out(1), one was taken by memory.
+    axi : Out(`WriteChannels`), AW, W and B.
+
     Timing: a burst accepted in cycle t stands on AW from t + 1 on; its beats stand on W from then on, after those of
-    earlier bursts; a response on B in cycle u is told to the client in u + 1.
+    earlier bursts; a response on B in cycle u is told to the client in u + 1. After an error no burst is accepted until
+    reset.
     """
 
     clients: Sequence[Any]

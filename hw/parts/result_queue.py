@@ -28,8 +28,16 @@ class ResultQueue(wiring.Component):
     """Accept beats for a data path and hand out its results in order.
 
     Parameters: shape: of a result; latency: cycles from the beat to its result, 1 or more.
-    Members: valid, ready: handshake of the beat; enter: a beat enters the data path in this cycle; data: result of the
-    beat that entered `latency` cycles ago; arrives: there is such a beat; o: stream of results; idle: no beat inside.
+    Members:
+
+    valid : In(1), a beat is offered.
+    ready : Out(1), it is taken, as its result will find a place; from registers.
+    enter : Out(1), it enters the data path in this cycle.
+    data : In(shape), result of the beat that entered `latency` cycles ago.
+    arrives : Out(1), there is such a beat.
+    o : Out(stream of shape), results.
+    idle : Out(1), no beat is inside.
+
     Timing: a result stands on `o` latency + 1 cycles after its beat entered; one beat per cycle.
     """
 

@@ -59,9 +59,23 @@ class EpilogueLane(wiring.Component):
     """Data path of one lane, always advancing.
 
     Parameters: add_stages: registers of a sum, 1 to 6; round_stages: of the rounding to binary16, 1 or 2.
-    Members: x, bias, tile, mask: operands; use_bias, use_tile, to_half, use_relu, use_mask: switches, constant while
-    operands are inside; y, y_mask: results; special: y is infinite or NaN.
+    Members; switches are constant while operands are inside:
+
+    x : In(32), sum of the array, binary32.
+    bias : In(32), first value to add, binary32.
+    tile : In(32), second value to add, binary32.
+    mask : In(1), the result may pass if `use_mask`.
+    use_bias : In(1), switch: add `bias`.
+    use_tile : In(1), switch: add `tile`.
+    to_half : In(1), switch: round to binary16.
+    use_relu : In(1), switch: a result that is not above 0, nor NaN, becomes +0.
+    use_mask : In(1), switch: a result without `mask` becomes +0.
+    y : Out(32), result: binary32, or binary16 in the low half with zeros above.
+    y_mask : Out(1), the value before ReLU was above 0 or NaN.
+    special : Out(1), y is infinite or NaN.
+
     Timing: latency 2 add_stages + round_stages + 1, II = 1.
+    Numerics: docs/arithmetic.md, "Results"; a sum that is switched off changes NaNs only, which become canonical.
     """
 
     x: Signal
@@ -118,10 +132,22 @@ class Epilogue(wiring.Component):
     """Lanes behind a queue that keeps them from ever stalling.
 
     Parameters: lanes: 1 or more; stages: see `EpilogueLane`.
-    Members: the switches, which may change while `idle`; i: stream of `sums_layout`; o: stream of `results_layout`;
-    special: sticky, a result of a present lane was infinite or NaN; clear: lowers it; idle.
+    Members; switches may change while `idle`:
+
+    use_bias : In(1), switch: add `bias`.
+    use_tile : In(1), switch: add `tile`.
+    to_half : In(1), switch: round to binary16.
+    use_relu : In(1), switch: a result that is not above 0, nor NaN, becomes +0.
+    use_mask : In(1), switch: a result without `mask` becomes +0.
+    i : In(stream of `sums_layout(lanes)`), sums with what is added to them.
+    o : Out(stream of `results_layout(lanes)`), results.
+    special : Out(1), sticky: a result of a present lane was infinite or NaN.
+    clear : In(1), lower `special`.
+    idle : Out(1), no beat is inside.
+
     Timing: latency `latency` cycles, one result per lane and cycle. `special` rises in the cycle in which its result
     stands on `o` at the earliest.
+    Numerics: `EpilogueLane`.
     """
 
     use_bias: Signal

@@ -44,8 +44,14 @@ def pass_layout() -> data.StructLayout:
 class UpdateRead(wiring.Component):
     """Ask for what a pass reads and put it together row by row.
 
-    Members: start: a pass begins with `settings`, which then stay; the queues are empty. o: stream of rows. next_mask:
-    the row taken in this cycle is the last of its group. read: the port.
+    Members:
+
+    start : In(1), a pass begins; the queues are empty.
+    settings : In(`pass_layout`), what it reads; held still from `start` on.
+    o : Out(stream of `row_layout`), rows.
+    next_mask : In(1), the row taken in this cycle is the last of its group.
+    read : Out(`ReadClient`), memory.
+
     Timing: a request stands from the 2nd cycle after `start` on, one per cycle; a beat is on `o` a cycle after it came.
     """
 

@@ -42,8 +42,17 @@ def targets_layout() -> data.StructLayout:
 class UpdateWrite(wiring.Component):
     """Write what leaves pre-generation.
 
-    Members: start: a pass begins at `settings`. state, ff, bp: streams of `hw.update.pregen.Pregen`. flush: nothing
-    more comes, all that is left goes out. empty: nothing is held, everything is acknowledged. write: the port.
+    Members:
+
+    start : In(1), a pass begins.
+    settings : In(`targets_layout`), where its results go; held still from `start` on.
+    state : In(stream of `updated_layout(LANES)`), new weights and momenta.
+    ff : In(stream of `pairs_layout(LANES, 1)`), W_ff, and the mask it keeps.
+    bp : In(stream of `pairs_layout(LANES, 1)`), W_bp.
+    flush : In(1), nothing more comes: all that is left goes out.
+    empty : Out(1), nothing is held, everything is acknowledged.
+    write : Out(`WriteClient`), memory.
+
     Timing: a request stands at the earliest in the 2nd cycle after the last beat of its burst came, one per cycle.
     """
 

@@ -65,11 +65,26 @@ class WuveLane(wiring.Component):
 
     Parameters: multiply_stages: registers of a product behind its normalised operands, 1 to 5; add_stages: of a sum, 1
     to 6; round_stages: of the rounding to binary16, 1 or 2.
-    Members: w, v, g, kept: operands; lr, mu, wd, lam: normalised constants; down: s of the loss scale 2^s; hold: the
-    weight stays as it is; new_w, new_v, half: results; special: the gradient of one cycle ago is infinite or NaN.
+    Members:
+
+    w : In(32), master weight, binary32.
+    v : In(32), momentum, binary32.
+    g : In(16), gradient, binary16, scaled by 2^s.
+    kept : In(1), the forward copy keeps the weight.
+    down : In(5), s of the loss scale 2^s, 0 to 24.
+    hold : In(1), weight and momentum stay as they are.
+    lr : In(`normal_layout`), learning rate.
+    mu : In(`normal_layout`), momentum factor.
+    wd : In(`normal_layout`), weight decay.
+    lam : In(`normal_layout`), decay of pruned weights (SR-STE).
+    new_w : Out(32), new master weight.
+    new_v : Out(32), new momentum.
+    half : Out(16), the new weight in binary16.
+    special : Out(1), the gradient of one cycle ago is infinite or NaN.
+
     Timing: latency 2 + 2 multiply_stages + 4 add_stages + round_stages, II = 1.
-    Numerics: with `hold`, or a gradient that is infinite or NaN, v stays bit for bit, w too except that a NaN becomes
-    the canonical one.
+    Numerics: docs/arithmetic.md, "Weight update". With `hold`, or a gradient that is infinite or NaN, v stays bit for
+    bit, w too except that a NaN becomes the canonical one.
     """
 
     w: Signal
@@ -180,10 +195,22 @@ class Wuve(wiring.Component):
     """Lanes that update weights, in order, behind a queue that keeps them from ever stalling.
 
     Parameters: lanes: 1 or more; stages: see `WuveLane`.
-    Members: run-time settings, which may change while `idle`: lr, mu, wd, lam (binary32), shift (s of the loss scale
-    2^s, 0 to 24), hold (suppress the update: weights and momenta stay). i: stream of `update_layout`; o: stream of
-    `updated_layout`. overflow: sticky, a gradient of a present lane was infinite or NaN; clear: lowers it. idle.
+    Members; settings may change while `idle`:
+
+    lr : In(32), setting: learning rate, binary32.
+    mu : In(32), setting: momentum factor, binary32.
+    wd : In(32), setting: weight decay, binary32.
+    lam : In(32), setting: decay of pruned weights (SR-STE), binary32.
+    shift : In(5), setting: s of the loss scale 2^s, 0 to 24.
+    hold : In(1), setting: weights and momenta stay.
+    i : In(stream of `update_layout(lanes)`), weights, momenta, gradients.
+    o : Out(stream of `updated_layout(lanes)`), new weights and momenta.
+    overflow : Out(1), sticky: a gradient of a present lane was infinite or NaN.
+    clear : In(1), lower `overflow`.
+    idle : Out(1), no beat is inside.
+
     Timing: latency `latency` cycles, one weight per lane and cycle. `overflow` rises 2 cycles after its beat entered.
+    Numerics: `WuveLane`.
     """
 
     lr: Signal

@@ -133,7 +133,7 @@ def test_help_shows_an_example_that_can_be_parsed(call: Call, line: str) -> None
     assert outcome.code == 0
     example = outcome.out.rstrip().rpartition("example:")[2].split()
     assert example[0] == "nmsat"
-    assert call(f"{' '.join(example[1:])} --help").code == 0
+    assert nmsat.parse(example[1:]).parser is not None  # with --help behind it, nothing would be refused
 
 
 @pytest.mark.parametrize("group", ["", "verify", "workload"])
