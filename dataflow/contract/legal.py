@@ -51,7 +51,7 @@ def products(opcode: Opcode, f: Mapping[str, Number]) -> dict[str, Number]:
 
 
 def rules(opcode: Opcode, f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfig) -> dict[str, Number]:
-    """Return rule -> whether it holds. f: fields, signed ones as bit patterns; p: what `products` gave for them."""
+    """Return rule -> whether it holds. f: all fields; p: what `products` gave for them."""
     of = {
         Opcode.LOAD_ACT: _load_act,
         Opcode.LOAD_WGT: _load_wgt,
@@ -77,7 +77,7 @@ def error_code(word: int, config: SatConfig) -> ErrorCode:
 
 def check(instruction: Instruction, config: SatConfig) -> None:
     """Raise ValueError with the field that does not fit, or with the rules that an instruction breaks."""
-    fields = instruction.patterns()
+    fields = instruction.values()
     found = rules(instruction.opcode, fields, products(instruction.opcode, fields), config)
     broken = [name for name, holds in found.items() if not holds]
     if broken:
