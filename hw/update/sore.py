@@ -195,7 +195,7 @@ class Sore(wiring.Component):
     """Lanes that prune in step: all lanes take a beat, and end a group, in the same cycle.
 
     Parameters: lanes: 1 or more; width: elements per lane and cycle, 1 or 2.
-    Members: n_less_1 (4), log2_m_less_1 (2): the pattern N:M, coded as in dataflow.contract.fields; it may change while
+    Members: n_less_1 (4), log2_m_less_1 (2): the pattern N:M, coded as in `dataflow.contract.isa`; it may change while
     `idle`. i: stream of `elements_layout`; o: stream of `pairs_layout`. idle: no beat and no part of a group is inside.
     A group has M elements per lane, fewer if `last` ends it early. It leaves as ceil(N / width) beats: the kept pairs
     in ascending index, then fillers (value 0, index 0). A group without a present element in any lane leaves nothing.
