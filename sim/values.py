@@ -10,7 +10,7 @@ import numpy as np
 from nmsat.algorithms.core.nm import Packed
 from nmsat.algorithms.core.numeric import canonical, ordered_dot_packed, to_half
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, ActMode, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, ActMode, Compute, Opcode, Side
 from nmsat.sim.update.values import apply_update
 
 if TYPE_CHECKING:
@@ -198,40 +198,40 @@ def _load_wgt(f: Instruction, state: State) -> None:
             state.filler[c, slot + j] = filler[:, lane]
 
 
-def _compute(f: Instruction, state: State) -> None:
-    config = state.config
-    n, m, a = f["n_less_1"] + 1, 2 << f["log2_m_less_1"], 1 << f["log2_a"]
-    b = INTERLEAVE // a
-    groups = config.rows if f["ws"] else f["windows"]
-    packed = _packed(f, state, groups, n, m, b)
-    words = f["windows"] * a * m
-    start = f["act_base"] * config.act_lanes
+def _compute(instruction: Instruction, state: State) -> None:
+    config, f = state.config, Compute.of(instruction)
+    m, a, b = f.m, f.a, f.b
+    packed = _packed(f, state)
+    words = f.windows * a * m
+    start = f.act_base * config.act_lanes
     held = state.act[:, start : start + words].view(np.float16)
     order: tuple[int, ...]
-    if f["ws"]:  # r, block, i, e -> block, i, r, e; results: block, j, i
-        matrix = held.reshape(config.rows, f["windows"], a, m).transpose(1, 2, 0, 3).reshape(-1, config.rows * m)
-        shape, order = (f["windows"], a, b, config.columns), (3, 0, 2, 1)
+    if f.ws:  # r, block, i, e -> block, i, r, e; results: block, j, i
+        matrix = held.reshape(config.rows, f.windows, a, m).transpose(1, 2, 0, 3).reshape(-1, config.rows * m)
+        shape, order = (f.windows, a, b, config.columns), (3, 0, 2, 1)
     else:  # r, g, i, e -> i, r, g, e; results: r, j, i
-        matrix = held.reshape(config.rows, f["windows"], a, m).transpose(2, 0, 1, 3).reshape(a * config.rows, -1)
+        matrix = held.reshape(config.rows, f.windows, a, m).transpose(2, 0, 1, 3).reshape(a * config.rows, -1)
         shape, order = (a, config.rows, b, config.columns), (3, 1, 2, 0)
     count = shape[0] * shape[1] * b
     seed = None
-    if f["seed"]:
+    if f.seed:
         back = state.sums[:, :count].reshape(tuple(shape[axis] for axis in order))
         seed = np.ascontiguousarray(back.transpose(np.argsort(order))).reshape(matrix.shape[0], -1)
     y = ordered_dot_packed(np.ascontiguousarray(matrix), packed, seed).reshape(shape)
     results = np.ascontiguousarray(y.transpose(order)).reshape(config.columns, count)
-    if f["keep"]:
+    if f.keep:
         state.sums[:, :count] = results
     else:
-        state.capture[:, f["capture"] : f["capture"] + count] = results
+        state.capture[:, f.capture : f.capture + count] = results
 
 
-def _packed(f: Instruction, state: State, groups: int, n: int, m: int, b: int) -> Packed:
+def _packed(f: Compute, state: State) -> Packed:
     """Return the pairs of a command as packed weights over columns j C + c."""
+    n, m, b = f.n, f.m, f.b
+    groups = state.config.rows if f.ws else f.windows
     parts = []
     for source in (state.value, state.index, state.filler):
-        part = source[:, f["wgt_base"] : f["wgt_base"] + groups * n * b]
+        part = source[:, f.wgt_base : f.wgt_base + groups * n * b]
         # c, g, s, j -> g, s, j, c
         parts.append(np.ascontiguousarray(part.reshape(-1, groups, n, b).transpose(1, 2, 3, 0)).reshape(groups, n, -1))
     return Packed(parts[0].view(np.float16), parts[1], parts[2], groups * m, n, m)

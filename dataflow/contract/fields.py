@@ -1,10 +1,10 @@
-"""Layout of the configuration words: written here once; assembler, simulator and circuit take it from here."""
+"""What a word is made of: fields by name, packed and unpacked (`dataflow.contract.isa` has the words)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,74 +91,3 @@ class WordLayout:
             values[field.name] = field.value(word & ((1 << field.bits) - 1))
             word >>= field.bits
         return values
-
-
-TILE: Final = WordLayout(
-    "tile command",
-    (
-        Field("ws", 1, "0 output stationary, 1 weight stationary"),
-        Field("n_less_1", 4, "kept elements of a group, N - 1"),
-        Field("log2_m_less_1", 2, "log2 of the group size M, less 1: M in 2, 4, 8, 16"),
-        Field("log2_a", 2, "log2 of the rows a of the interleave rectangle; b = 8 / a"),
-        Field("windows", 16, "OS: groups along K; WS: row blocks. At least 1"),
-        Field("act_base", 16, "first beat of the tile in the activation buffers"),
-        Field("wgt_base", 16, "first pair of the tile in the weight buffers"),
-        Field("seed", 1, "chains continue from the sums of the previous command, which has kept them"),
-        Field("keep", 1, "sums stay, for the next command, instead of leaving"),
-    ),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TileCommand:
-    """One command to the array, in the units a reader expects (N, M, a instead of their codes)."""
-
-    ws: bool
-    n: int
-    m: int
-    a: int
-    windows: int
-    act_base: int = 0
-    wgt_base: int = 0
-    seed: bool = False
-    keep: bool = False
-
-    @property
-    def b(self) -> int:
-        """Columns of the interleave rectangle."""
-        return 8 // self.a
-
-    @property
-    def shape(self) -> tuple[bool, int, int, int]:
-        """What must be equal for two commands to follow each other without draining the array."""
-        return (self.ws, self.n, self.m, self.a)
-
-    def encode(self) -> int:
-        """Return the word of this command (layout `TILE`)."""
-        return TILE.pack(
-            ws=self.ws,
-            n_less_1=self.n - 1,
-            log2_m_less_1=self.m.bit_length() - 2,
-            log2_a=self.a.bit_length() - 1,
-            windows=self.windows,
-            act_base=self.act_base,
-            wgt_base=self.wgt_base,
-            seed=self.seed,
-            keep=self.keep,
-        )
-
-    @classmethod
-    def decode(cls, word: int) -> TileCommand:
-        """Return the command of a word."""
-        f = TILE.unpack(word)
-        return cls(
-            ws=bool(f["ws"]),
-            n=f["n_less_1"] + 1,
-            m=2 << f["log2_m_less_1"],
-            a=1 << f["log2_a"],
-            windows=f["windows"],
-            act_base=f["act_base"],
-            wgt_base=f["wgt_base"],
-            seed=bool(f["seed"]),
-            keep=bool(f["keep"]),
-        )

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.fields import Field, WordLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 INSTRUCTION_BITS: Final = 512
 """Bits of an instruction: four configuration words of 128 bits."""
@@ -135,6 +139,22 @@ def _instruction(opcode: Opcode, *fields: Field) -> WordLayout:
     return WordLayout(f"{opcode.name} instruction", (*head, *fields, Field("zero", spare, "always 0")))
 
 
+COMMAND: Final = WordLayout(
+    "command of the array",
+    (
+        Field("ws", 1, "0 output stationary, 1 weight stationary"),
+        Field("n_less_1", 4, "kept elements of a group, N - 1"),
+        Field("log2_m_less_1", 2, "log2 of the group size M, less 1: M in 2, 4, 8, 16"),
+        Field("log2_a", 2, "log2 of the rows a of the interleave rectangle; b = 8 / a"),
+        Field("windows", 16, "OS: groups along K; WS: row blocks. At least 1"),
+        Field("act_base", 16, "first beat of the tile in the activation buffers"),
+        Field("wgt_base", 16, "first pair of the tile in the weight buffers"),
+        Field("seed", 1, "chains continue from the sums of the previous command, which has kept them"),
+        Field("keep", 1, "sums stay, for the next command, instead of leaving"),
+    ),
+)
+"""What the array takes of a COMPUTE: its fields up to `keep`."""
+
 INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
     Opcode.LOAD_ACT: _instruction(
         Opcode.LOAD_ACT,
@@ -185,15 +205,7 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
     ),
     Opcode.COMPUTE: _instruction(
         Opcode.COMPUTE,
-        Field("ws", 1, "0 output stationary, 1 weight stationary"),
-        Field("n_less_1", 4, "kept elements of a group, N - 1"),
-        Field("log2_m_less_1", 2, "log2 of the group size M, less 1"),
-        Field("log2_a", 2, "log2 of the rows a of the interleave rectangle"),
-        Field("windows", 16, "OS: groups along K; WS: row blocks. At least 1"),
-        Field("act_base", 16, "first beat of the tile in the activation buffers"),
-        Field("wgt_base", 16, "first pair of the tile in the weight buffers"),
-        Field("seed", 1, "chains continue from the sums of the previous command, which has kept them"),
-        Field("keep", 1, "sums stay, for the next command, instead of leaving"),
+        *COMMAND.fields,
         Field("capture", 16, "first place of the results in the capture buffers"),
     ),
     Opcode.STORE: _instruction(
@@ -269,3 +281,69 @@ class Instruction:
 
     def __getitem__(self, name: str) -> int:
         return self.fields.get(name, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A COMPUTE in the units a reader expects (N, M, a instead of their codes); fields as in `INSTRUCTIONS`."""
+
+    ws: bool
+    n: int
+    m: int
+    a: int
+    windows: int
+    act_base: int = 0
+    wgt_base: int = 0
+    seed: bool = False
+    keep: bool = False
+    capture: int = 0
+
+    @property
+    def b(self) -> int:
+        """Columns of the interleave rectangle."""
+        return INTERLEAVE // self.a
+
+    @property
+    def shape(self) -> tuple[bool, int, int, int]:
+        """What must be equal for two commands to follow each other without draining the array."""
+        return (self.ws, self.n, self.m, self.a)
+
+    @classmethod
+    def of(cls, f: Mapping[str, int] | Instruction) -> Compute:
+        """Return what the fields of a COMPUTE say."""
+        return cls(
+            ws=bool(f["ws"]),
+            n=f["n_less_1"] + 1,
+            m=2 << f["log2_m_less_1"],
+            a=1 << f["log2_a"],
+            windows=f["windows"],
+            act_base=f["act_base"],
+            wgt_base=f["wgt_base"],
+            seed=bool(f["seed"]),
+            keep=bool(f["keep"]),
+            capture=f["capture"],
+        )
+
+    def fields(self) -> dict[str, int]:
+        """Return its fields as an instruction has them."""
+        return {
+            "ws": int(self.ws),
+            "n_less_1": self.n - 1,
+            "log2_m_less_1": self.m.bit_length() - 2,
+            "log2_a": self.a.bit_length() - 1,
+            "windows": self.windows,
+            "act_base": self.act_base,
+            "wgt_base": self.wgt_base,
+            "seed": int(self.seed),
+            "keep": int(self.keep),
+            "capture": self.capture,
+        }
+
+    def instruction(self) -> Instruction:
+        """Return the instruction, waiting for nothing and signalling nobody."""
+        return Instruction(Opcode.COMPUTE, self.fields())
+
+    def command(self) -> int:
+        """Return the word that the array takes (layout `COMMAND`)."""
+        fields = self.fields()
+        return COMMAND.pack(**{field.name: fields[field.name] for field in COMMAND.fields})

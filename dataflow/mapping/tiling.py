@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.config import GROUP_SIZES, INTERLEAVE
-from nmsat.dataflow.contract.fields import TileCommand
+from nmsat.dataflow.contract.isa import Compute
 from nmsat.dataflow.contract.timing import window_cycles
 from nmsat.dataflow.cycles.array import product_duration
 
@@ -175,10 +175,10 @@ class Tile:
         """Whether its results leave the array."""
         return self.depth == self.tiling.depth_tiles - 1
 
-    def command(self, act_base: int, wgt_base: int) -> TileCommand:
+    def command(self, act_base: int, wgt_base: int) -> Compute:
         """Return the command with its operands at the given places of the buffers."""
         tiling, mapping = self.tiling, self.tiling.mapping
-        return TileCommand(
+        return Compute(
             ws=mapping.ws,
             n=mapping.slots,
             m=mapping.m,

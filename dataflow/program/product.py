@@ -8,7 +8,7 @@ from math import lcm
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Compute, Opcode, Side
 from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
 from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.sources import Part
@@ -276,19 +276,19 @@ def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], 
     if leaves:
         capture, free = out.capture.take(object(), cut.results(tile))
         after += free
-    fields = {
-        "ws": int(mapping.ws),
-        "n_less_1": mapping.n - 1,
-        "log2_m_less_1": mapping.m.bit_length() - 2,
-        "log2_a": mapping.a.bit_length() - 1,
-        "windows": cut.windows(tile, part),
-        "act_base": acts.first,
-        "wgt_base": weights.first,
-        "seed": int(part.first > 0),
-        "keep": int(not leaves),
-        "capture": capture.first if capture else 0,
-    }
-    node = out.emit(Opcode.COMPUTE, fields, code.name, after=after)
+    compute = Compute(
+        ws=mapping.ws,
+        n=mapping.n,
+        m=mapping.m,
+        a=mapping.a,
+        windows=cut.windows(tile, part),
+        act_base=acts.first,
+        wgt_base=weights.first,
+        seed=part.first > 0,
+        keep=not leaves,
+        capture=capture.first if capture else 0,
+    )
+    node = out.emit(Opcode.COMPUTE, compute.fields(), code.name, after=after)
     weights.users.append(node)
     acts.users.append(node)
     if capture is None:

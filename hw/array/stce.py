@@ -99,11 +99,11 @@ class Row(wiring.Component):
 class Stce(wiring.Component):
     """R x C elements, OS and WS, dense and N:M (docs/machine/array.md).
 
-    Members: commands: tile commands; act_load_en (one bit per row), act_load_addr, act_load_data (one beat per row):
-    write ports of the activation buffers; wgt_load_en (one bit per column), wgt_load_addr, wgt_load_data (one pair per
-    column): write ports of the weight buffers; out_value, out_valid (one per column, column c skewed by c): results;
-    ended: the last result of a command passes the output of column 0, be it kept or not; token_valid, token_compute,
-    token_n_less_1, cause, idle: what the head does, for counters.
+    Members: commands: as `hw.array.head` takes them; act_load_en (one bit per row), act_load_addr, act_load_data (one
+    beat per row): write ports of the activation buffers; wgt_load_en (one bit per column), wgt_load_addr, wgt_load_data
+    (one pair per column): write ports of the weight buffers; out_value, out_valid (one per column, column c skewed by
+    c): results; ended: the last result of a command passes the output of column 0, be it kept or not; token_valid,
+    token_compute, token_n_less_1, cause, idle: what the head does, for counters.
     Timing: docs/machine/array.md; `sim.array.stce` predicts every output cycle. Numerics: docs/arithmetic.md.
     """
 

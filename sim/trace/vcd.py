@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.nm import Packed
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.fields import TileCommand
+    from nmsat.dataflow.contract.isa import Compute
     from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.sim.array.head import Wait
     from nmsat.sim.array.stce import Trace
@@ -71,7 +71,7 @@ class _Recorded(Stce):
         super().__init__(config)
         self._writer = writer
 
-    def tick(self, command: TileCommand | None) -> tuple[bool, Wait]:
+    def tick(self, command: Compute | None) -> tuple[bool, Wait]:
         self._show()
         taken, wait = super().tick(command)
         self._writer.end(cause=int(wait), offered=int(command is not None), taken=int(taken))

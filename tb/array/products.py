@@ -183,7 +183,7 @@ def _pack_job(job: Job) -> dict[str, Any]:
         "wgt": words,
         "act_gaps": _gaps(job, "act", len(act)),
         "wgt_gaps": _gaps(job, "wgt", len(words)),
-        "commands": np.array([command.encode() for command in placed.commands], np.uint64),
+        "commands": np.array([command.command() for command in placed.commands], np.uint64),
         "gaps": np.array(_command_gaps(job)),
         "expected": results_per_column(job.tiling),
         "limit": product_duration(job.tiling).total + 1000 + sum(_command_gaps(job)) + _FLUSH * len(placed.commands),

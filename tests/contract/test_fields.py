@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from amaranth.hdl import Signal, Value
 
+from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.fields import Field, WordLayout
-from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, INSTRUCTIONS, Instruction, Opcode
+from nmsat.dataflow.contract.isa import COMMAND, INSTRUCTION_BITS, INSTRUCTIONS, Compute, Instruction, Opcode
 from nmsat.dataflow.program.listing import listing, read_listing
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.walk import walk_layout
@@ -61,3 +62,19 @@ def test_walk_holds_the_fields_of_a_load_with_their_signs() -> None:
         shape = Value.cast(Signal(member.shape)).shape()
         assert (name, shape.signed) == (name, field.signed)
         assert shape.width >= field.bits
+
+
+@pytest.mark.parametrize("ws", [False, True])
+@pytest.mark.parametrize(("n", "m", "a"), [(1, 2, 1), (2, 2, 8), (3, 4, 2), (2, 8, 2), (16, 16, 4)])
+def test_a_compute_is_decoded_and_coded_once(ws: bool, n: int, m: int, a: int) -> None:
+    compute = Compute(ws=ws, n=n, m=m, a=a, windows=7, act_base=5, wgt_base=65535, seed=ws, keep=not ws, capture=9)
+    instruction = compute.instruction()
+    assert Compute.of(Instruction.decode(instruction.encode())) == compute
+    assert compute.b * a == INTERLEAVE
+    coded = {"ws": int(ws), "n_less_1": n - 1, "log2_m_less_1": [2, 4, 8, 16].index(m), "log2_a": [1, 2, 4, 8].index(a)}
+    assert {name: instruction[name] for name in coded} == coded
+    # the command is the part of the instruction between its head and the place of the results
+    layout = INSTRUCTIONS[Opcode.COMPUTE]
+    low = sum(layout.by_name[name].bits for name in ("opcode", "wait", "signal"))
+    assert compute.command() == instruction.encode() >> low & (1 << COMMAND.bits) - 1
+    assert COMMAND.unpack(compute.command()) == {name: compute.fields()[name] for name in COMMAND.widths()}
