@@ -9,6 +9,7 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import Packed
 from nmsat.algorithms.core.numeric import canonical, ordered_dot_packed, to_half
+from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, ActMode, Compute, Opcode, Side
 from nmsat.sim.update.values import apply_update
@@ -113,7 +114,7 @@ def _pixels(f: Instruction, s: NDArray[np.int64]) -> tuple[NDArray, NDArray, NDA
 
 def _load_act(f: Instruction, state: State) -> None:
     config = state.config
-    m, a = 2 << f["log2_m_less_1"], 1 << f["log2_a"]
+    m, a = group_size(f), rectangle_rows(f)
     base = f["base"] * config.act_lanes
     if f["mode"] == ActMode.OS_COLUMNS:
         _load_columns(f, state, m, a, base)
@@ -167,7 +168,7 @@ def _load_columns(f: Instruction, state: State, m: int, a: int, base: int) -> No
 
 def _load_wgt(f: Instruction, state: State) -> None:
     config = state.config
-    b = INTERLEAVE >> f["log2_a"]
+    b = INTERLEAVE // rectangle_rows(f)
     wide = HALVES if f["dense"] else LANES
     used = min(wide, b * config.columns)
     if f["dense"]:
@@ -182,7 +183,7 @@ def _load_wgt(f: Instruction, state: State) -> None:
         lanes = slice(f["lane"], f["lane"] + used)
         if f["dense"]:
             value = state.halves(f["region"])[at][:, lanes]
-            index = np.broadcast_to((np.arange(rows) % (2 << f["log2_m_less_1"]))[:, None], value.shape)
+            index = np.broadcast_to((np.arange(rows) % group_size(f))[:, None], value.shape)
             filler = np.zeros(value.shape, np.bool_)
         else:
             word = state.words(f["region"])[at][:, lanes]
@@ -265,7 +266,7 @@ def _store(f: Instruction, state: State) -> None:
 def _results(f: Instruction, state: State) -> NDArray[np.float32]:
     """Return the results of a tile, float32[rows, columns], as they lie in the capture buffers."""
     config = state.config
-    a = 1 << f["log2_a"]
+    a = rectangle_rows(f)
     t = np.arange(f["rows"])
     first = (t // a) * INTERLEAVE + t % a if f["ws"] else (t % config.rows) * INTERLEAVE + t // config.rows
     j, c = np.divmod(np.arange(f["columns"]), config.columns)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.codes import codes, group_size, kept, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.fields import Field, WordLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from nmsat.dataflow.contract.codes import Fields
 
 INSTRUCTION_BITS: Final = 512
 """Bits of an instruction: four configuration words of 128 bits."""
@@ -309,13 +310,13 @@ class Compute:
         return (self.ws, self.n, self.m, self.a)
 
     @classmethod
-    def of(cls, f: Mapping[str, int] | Instruction) -> Compute:
+    def of(cls, f: Fields) -> Compute:
         """Return what the fields of a COMPUTE say."""
         return cls(
             ws=bool(f["ws"]),
-            n=f["n_less_1"] + 1,
-            m=2 << f["log2_m_less_1"],
-            a=1 << f["log2_a"],
+            n=kept(f),
+            m=group_size(f),
+            a=rectangle_rows(f),
             windows=f["windows"],
             act_base=f["act_base"],
             wgt_base=f["wgt_base"],
@@ -328,9 +329,7 @@ class Compute:
         """Return its fields as an instruction has them."""
         return {
             "ws": int(self.ws),
-            "n_less_1": self.n - 1,
-            "log2_m_less_1": self.m.bit_length() - 2,
-            "log2_a": self.a.bit_length() - 1,
+            **codes(n=self.n, m=self.m, a=self.a),
             "windows": self.windows,
             "act_base": self.act_base,
             "wgt_base": self.wgt_base,

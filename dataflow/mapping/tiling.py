@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.codes import RECTANGLE_ROWS
 from nmsat.dataflow.contract.config import GROUP_SIZES, INTERLEAVE
 from nmsat.dataflow.contract.isa import Compute
 from nmsat.dataflow.contract.timing import window_cycles
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.cycles.array import Duration
-
-RECTANGLES: Final = (1, 2, 4, 8)
-"""Legal a of an interleave rectangle a x b = 8."""
 
 MAX_WINDOWS: Final = (1 << 16) - 1
 """Largest window count of a command."""
@@ -64,7 +62,7 @@ def legal_mappings(config: SatConfig, pattern: Pattern | None) -> list[Mapping]:
     groups = [(pattern.n, pattern.m)] if pattern and pattern.n < pattern.m else [(g, g) for g in GROUP_SIZES]
     found = []
     for n, m in groups:
-        for a in RECTANGLES:
+        for a in RECTANGLE_ROWS:
             if a * m > config.act_bank:
                 continue
             found.append(Mapping(False, a, n, m))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, OFFSET_BITS, ActMode, Opcode
 from nmsat.dataflow.program.load_cost import load_cost
 from nmsat.dataflow.program.sources import RowTile
@@ -210,4 +211,4 @@ def _place(tensor: Rows, at: int) -> Fields:
 
 
 def _shape(mapping: Mapping) -> Fields:
-    return {"log2_m_less_1": mapping.m.bit_length() - 2, "log2_a": mapping.a.bit_length() - 1}
+    return codes(m=mapping.m, a=mapping.a)

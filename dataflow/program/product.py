@@ -7,6 +7,7 @@ from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Compute, Opcode, Side
 from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
@@ -74,7 +75,7 @@ class Sink:
         e, per_beat = self.epilogue, HALVES if self.epilogue.to_half else LANES
         out = {
             "ws": int(mapping.ws),
-            "log2_a": mapping.a.bit_length() - 1,
+            **codes(a=mapping.a),
             "rows": tile.rows,
             "columns": columns,
             "lane": column % per_beat,

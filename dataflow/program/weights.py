@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, LANES
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class DenseSource:
         whole = config.rows * m if mapping.ws else -(-rows // m) * m
         fields = {
             "dense": 1,
-            "log2_m_less_1": m.bit_length() - 2,
+            **codes(m=m),
             "region": self.tensor.region,
             "at": self.tensor.at + first * self.tensor.step + column // HALVES,
             "outer": rows,
@@ -128,7 +129,7 @@ def _columns(config: SatConfig, mapping: Mapping, column: int, columns: int, wid
     blocks = -(-columns // wide) if tile >= wide else 1
     lane = 0 if tile >= wide else column % wide
     return {
-        "log2_a": mapping.a.bit_length() - 1,
+        **codes(a=mapping.a),
         "base": 0,
         "lane": lane,
         "blocks": blocks,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from nmsat.algorithms.core.tape import Stage
+from nmsat.dataflow.contract.codes import codes, group_size, kept, rectangle_rows
 from nmsat.dataflow.cycles.memory import Stream
 from nmsat.dataflow.mapping.tiling import Mapping, Tiling
 from nmsat.dataflow.schedule.pipeline import Piped
@@ -180,9 +181,7 @@ class _Reader:
         return ProductRun(
             name=self.label(f),
             stage=STAGES[f["stage"]],
-            mapping=Mapping(
-                bool(f["ws"]), 1 << f["log2_a"], f["n_less_1"] + 1, 2 << f["log2_m_less_1"], f["parts_less_1"] + 1
-            ),
+            mapping=Mapping(bool(f["ws"]), rectangle_rows(f), kept(f), group_size(f), f["parts_less_1"] + 1),
             m=shape["m"],
             k=shape["k"],
             n=shape["n"],
@@ -218,9 +217,7 @@ def _encode_product(run: ProductRun, label: int) -> Iterator[int]:
         label=label,
         stage=STAGES.index(run.stage),
         ws=mapping.ws,
-        n_less_1=mapping.n - 1,
-        log2_m_less_1=mapping.m.bit_length() - 2,
-        log2_a=mapping.a.bit_length() - 1,
+        **codes(n=mapping.n, m=mapping.m, a=mapping.a),
         parts_less_1=mapping.parts - 1,
         rows_outer=run.order is Order.ROWS,
         depends=run.depends,

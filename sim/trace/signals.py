@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.dataflow.contract.codes import codes
 from nmsat.sim.array.row_port import Control
 
 if TYPE_CHECKING:
@@ -97,9 +98,7 @@ def _token(token: Token | None) -> int:
         return 0
     special = {
         "valid": 1,
-        "n_less_1": token.n - 1,
-        "log2_m_less_1": token.m.bit_length() - 2,
-        "log2_a": token.a.bit_length() - 1,
+        **codes(n=token.n, m=token.m, a=token.a),
     }
     word, at = 0, 0
     for name, width in TOKEN.items():

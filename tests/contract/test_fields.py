@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from amaranth.hdl import Signal, Value
 
+from nmsat.dataflow.contract.codes import codes, group_size, kept, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.fields import Field, WordLayout
 from nmsat.dataflow.contract.isa import COMMAND, INSTRUCTION_BITS, INSTRUCTIONS, Compute, Instruction, Opcode
@@ -62,6 +63,24 @@ def test_walk_holds_the_fields_of_a_load_with_their_signs() -> None:
         shape = Value.cast(Signal(member.shape)).shape()
         assert (name, shape.signed) == (name, field.signed)
         assert shape.width >= field.bits
+
+
+@pytest.mark.parametrize("prefix", ["", "ff_"])
+def test_numbers_n_m_and_a_are_coded_and_decoded_the_same_way(prefix: str) -> None:
+    for log2, m in enumerate((2, 4, 8, 16)):
+        for n in range(1, m + 1):
+            fields = codes(n=n, m=m, prefix=prefix)
+            assert fields == {f"{prefix}n_less_1": n - 1, f"{prefix}log2_m_less_1": log2}
+            assert (kept(fields, prefix), group_size(fields, prefix)) == (n, m)
+    for log2, a in enumerate((1, 2, 4, 8)):
+        assert codes(a=a) == {"log2_a": log2}
+        assert rectangle_rows(codes(a=a)) == a
+
+
+@pytest.mark.parametrize(("name", "value"), [("n", 0), ("n", 17), ("m", 1), ("m", 6), ("m", 32), ("a", 0), ("a", 3)])
+def test_numbers_that_no_code_stands_for_are_refused(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is {value}; it must be "):
+        codes(**{name: value})
 
 
 @pytest.mark.parametrize("ws", [False, True])
