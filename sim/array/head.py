@@ -37,7 +37,7 @@ class Wait(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One window on its way down the row ports; fields as in `hw.parts.links.token_layout`."""
+    """One window on its way down the row ports; fields as in `dataflow.contract.links.TOKEN`."""
 
     ws: bool
     n: int

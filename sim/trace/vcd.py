@@ -1,8 +1,8 @@
 """Register traces: the stepped gear in every cycle as a VCD file, under the signal names of `hw.array.stce`.
 
 Scopes and names follow the Verilog (`row_0.element_1.sum_o`, `column_1.sum_bottom`, `row_0.port.ctl.t4`); a link with
-fields is one vector with the bits of `hw.parts.links`. Operands stand as the widened codes that travel between elements
-(docs/machine/array.md). Values are those after the rising edge of a cycle.
+fields is one vector with the bits of `dataflow.contract.links`. Operands stand as the widened codes that travel between
+elements (docs/machine/array.md). Values are those after the rising edge of a cycle.
 """
 
 from __future__ import annotations

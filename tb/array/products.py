@@ -209,7 +209,7 @@ def _command_gaps(job: Job) -> list[int]:
 
 def _pair_words(placed: Placed) -> np.ndarray:
     """Return uint8[pairs, bytes]: the pairs of all columns side by side, 21 bits each
-    (`hw.parts.links.pair_layout`)."""
+    (`dataflow.contract.links.PAIR`)."""
     pair = placed.value.view(np.uint16).astype(np.uint32)
     pair |= placed.index.astype(np.uint32) << 16
     pair |= placed.filler.astype(np.uint32) << 20
