@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NEGATIVE_ZERO: Final = 1 << 31
 """x + (-0) is x, bit for bit, for every x but a NaN: what a sum that is switched off adds."""
 
-SWITCHES: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
+OPTIONS: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
 """The steps that can be switched on, in their order."""
 
 
@@ -59,7 +59,7 @@ class EpilogueLane(wiring.Component):
     """Data path of one lane, always advancing.
 
     Parameters: add_stages: registers of a sum, 1 to 6; round_stages: of the rounding to binary16, 1 or 2.
-    Members: x, bias, tile, mask: operands; use_bias, use_tile, to_half, use_relu, use_mask: switches, constant while
+    Members: x, bias, tile, mask: operands; use_bias, use_tile, to_half, use_relu, use_mask: options, constant while
     operands are inside; y, y_mask: results; special: y is infinite or NaN.
     Timing: latency 2 add_stages + round_stages + 1, II = 1.
     """
@@ -82,7 +82,7 @@ class EpilogueLane(wiring.Component):
         self.latency = 2 * add_stages + round_stages + 1
         super().__init__(
             {"x": In(32), "bias": In(32), "tile": In(32), "mask": In(1)}
-            | {name: In(1) for name in SWITCHES}
+            | {name: In(1) for name in OPTIONS}
             | {"y": Out(32), "y_mask": Out(1), "special": Out(1)}
         )
 
@@ -118,7 +118,7 @@ class Epilogue(wiring.Component):
     """Lanes behind a queue that keeps them from ever stalling.
 
     Parameters: lanes: 1 or more; stages: see `EpilogueLane`.
-    Members: the switches, which may change while `idle`; i: stream of `sums_layout`; o: stream of `results_layout`;
+    Members: the options, which may change while `idle`; i: stream of `sums_layout`; o: stream of `results_layout`;
     special: sticky, a result of a present lane was infinite or NaN; clear: lowers it; idle.
     Timing: latency `latency` cycles, one result per lane and cycle. `special` rises in the cycle in which its result
     stands on `o` at the earliest.
@@ -144,7 +144,7 @@ class Epilogue(wiring.Component):
         self._path = self._lanes[0].latency
         self.latency = self._path + 1
         super().__init__(
-            {name: In(1) for name in SWITCHES}
+            {name: In(1) for name in OPTIONS}
             | {
                 "i": In(stream.Signature(sums_layout(lanes))),
                 "o": Out(stream.Signature(results_layout(lanes))),
@@ -170,7 +170,7 @@ class Epilogue(wiring.Component):
         for number, lane in enumerate(self._lanes):
             m.submodules[f"lane_{number}"] = place(lane, name, platform, parameters=self._stages)
             m.d.comb += [getattr(lane, key).eq(getattr(beat, key)[number]) for key in ("x", "bias", "tile", "mask")]
-            m.d.comb += [getattr(lane, key).eq(getattr(self, key)) for key in SWITCHES]
+            m.d.comb += [getattr(lane, key).eq(getattr(self, key)) for key in OPTIONS]
             m.d.comb += [queue.data.y[number].eq(lane.y), queue.data.mask[number].eq(lane.y_mask)]
         present = delayed(m, "present_late", Value.cast(beat.present), self._path)
         m.d.comb += Value.cast(queue.data.present).eq(present)
