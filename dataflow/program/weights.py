@@ -11,7 +11,7 @@ from nmsat.dataflow.contract.isa import HALVES, LANES
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
-    from nmsat.dataflow.program.sources import Fields, Part
+    from nmsat.dataflow.program.sources import DepthRange, Fields
     from nmsat.dataflow.program.tensors import Place, Rows, Weights
 
 
@@ -28,7 +28,7 @@ class ForwardWeights:
     def places(self) -> tuple[Place, ...]:
         return (self.weights.ff_place,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
         w, slots = self.weights, self.weights.ff.n
         first, groups = part.first // w.ff.m, -(-part.size // w.ff.m)
         fields = {
@@ -61,7 +61,7 @@ class BackwardWeights:
     def places(self) -> tuple[Place, ...]:
         return () if self.weights.bp_place is None else (self.weights.bp_place,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
         w = self.weights
         if mapping.ws:
             raise ValueError("W_bp is read output stationary")
@@ -107,7 +107,7 @@ class DenseSource:
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
         m, first, rows = mapping.m, part.first, part.size
         whole = config.rows * m if mapping.ws else -(-rows // m) * m
         fields = {
