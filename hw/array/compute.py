@@ -1,4 +1,4 @@
-"""The compute engine: tile commands into the array, results captured (docs/machine/array.md, "Compute")."""
+"""The compute engine: commands into the array, results captured (docs/machine/array.md, "Compute")."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.fields import TILE
-from nmsat.dataflow.contract.isa import INSTRUCTIONS, Opcode
+from nmsat.dataflow.contract.isa import COMMAND, INSTRUCTIONS, Opcode
 from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
 from nmsat.dataflow.contract.timing import last_column
 from nmsat.hw.array.head import command_layout
@@ -173,7 +172,7 @@ class Compute(wiring.Component):
         ]
         with m.If(self.work.start.valid & ~held):
             m.d.sync += [held.eq(1), capture.eq(fields.capture)]
-            m.d.sync += [command[name].eq(fields[name]) for name in TILE.widths()]
+            m.d.sync += [command[name].eq(fields[name]) for name in COMMAND.widths()]
         with m.Elif(taken):
             m.d.sync += held.eq(0)
         return under_way.r_data

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NEGATIVE_ZERO: Final = 1 << 31
 """x + (-0) is x, bit for bit, for every x but a NaN: what a sum that is switched off adds."""
 
-SWITCHES: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
+OPTIONS: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
 """The steps that can be switched on, in their order."""
 
 
@@ -59,17 +59,17 @@ class EpilogueLane(wiring.Component):
     """Data path of one lane, always advancing.
 
     Parameters: add_stages: registers of a sum, 1 to 6; round_stages: of the rounding to binary16, 1 or 2.
-    Members; switches are constant while operands are inside:
+    Members; options are constant while operands are inside:
 
     x : In(32), sum of the array, binary32.
     bias : In(32), first value to add, binary32.
     tile : In(32), second value to add, binary32.
     mask : In(1), the result may pass if `use_mask`.
-    use_bias : In(1), switch: add `bias`.
-    use_tile : In(1), switch: add `tile`.
-    to_half : In(1), switch: round to binary16.
-    use_relu : In(1), switch: a result that is not above 0, nor NaN, becomes +0.
-    use_mask : In(1), switch: a result without `mask` becomes +0.
+    use_bias : In(1), option: add `bias`.
+    use_tile : In(1), option: add `tile`.
+    to_half : In(1), option: round to binary16.
+    use_relu : In(1), option: a result that is not above 0, nor NaN, becomes +0.
+    use_mask : In(1), option: a result without `mask` becomes +0.
     y : Out(32), result: binary32, or binary16 in the low half with zeros above.
     y_mask : Out(1), the value before ReLU was above 0 or NaN.
     special : Out(1), y is infinite or NaN.
@@ -96,7 +96,7 @@ class EpilogueLane(wiring.Component):
         self.latency = 2 * add_stages + round_stages + 1
         super().__init__(
             {"x": In(32), "bias": In(32), "tile": In(32), "mask": In(1)}
-            | {name: In(1) for name in SWITCHES}
+            | {name: In(1) for name in OPTIONS}
             | {"y": Out(32), "y_mask": Out(1), "special": Out(1)}
         )
 
@@ -132,13 +132,13 @@ class Epilogue(wiring.Component):
     """Lanes behind a queue that keeps them from ever stalling.
 
     Parameters: lanes: 1 or more; stages: see `EpilogueLane`.
-    Members; switches may change while `idle`:
+    Members; options may change while `idle`:
 
-    use_bias : In(1), switch: add `bias`.
-    use_tile : In(1), switch: add `tile`.
-    to_half : In(1), switch: round to binary16.
-    use_relu : In(1), switch: a result that is not above 0, nor NaN, becomes +0.
-    use_mask : In(1), switch: a result without `mask` becomes +0.
+    use_bias : In(1), option: add `bias`.
+    use_tile : In(1), option: add `tile`.
+    to_half : In(1), option: round to binary16.
+    use_relu : In(1), option: a result that is not above 0, nor NaN, becomes +0.
+    use_mask : In(1), option: a result without `mask` becomes +0.
     i : In(stream of `sums_layout(lanes)`), sums with what is added to them.
     o : Out(stream of `results_layout(lanes)`), results.
     special : Out(1), sticky: a result of a present lane was infinite or NaN.
@@ -170,7 +170,7 @@ class Epilogue(wiring.Component):
         self._path = self._lanes[0].latency
         self.latency = self._path + 1
         super().__init__(
-            {name: In(1) for name in SWITCHES}
+            {name: In(1) for name in OPTIONS}
             | {
                 "i": In(stream.Signature(sums_layout(lanes))),
                 "o": Out(stream.Signature(results_layout(lanes))),
@@ -196,7 +196,7 @@ class Epilogue(wiring.Component):
         for number, lane in enumerate(self._lanes):
             m.submodules[f"lane_{number}"] = place(lane, name, platform, parameters=self._stages)
             m.d.comb += [getattr(lane, key).eq(getattr(beat, key)[number]) for key in ("x", "bias", "tile", "mask")]
-            m.d.comb += [getattr(lane, key).eq(getattr(self, key)) for key in SWITCHES]
+            m.d.comb += [getattr(lane, key).eq(getattr(self, key)) for key in OPTIONS]
             m.d.comb += [queue.data.y[number].eq(lane.y), queue.data.mask[number].eq(lane.y_mask)]
         present = delayed(m, "present_late", Value.cast(beat.present), self._path)
         m.d.comb += Value.cast(queue.data.present).eq(present)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Switches:
+class Options:
     """The steps that are on; see `hw.store.epilogue`."""
 
     use_bias: bool = False
@@ -55,21 +55,21 @@ def epilogue_cycles(beats: int, cycles: int | None = None) -> int:
     return beats + (latency() if cycles is None else cycles)
 
 
-def finish(sums: Sums, switches: Switches) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+def finish(sums: Sums, options: Options) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Return y (float16 if `to_half`, else float32) and the mask of ReLU, element by element.
 
     Order: bias, tile, rounding to binary16, ReLU, mask. Source: docs/arithmetic.md, "Results".
     """
     with np.errstate(all="ignore"):
-        y = sums.x + sums.bias if switches.use_bias else sums.x.copy()
-        if switches.use_tile:
+        y = sums.x + sums.bias if options.use_bias else sums.x.copy()
+        if options.use_tile:
             y = y + sums.tile
-    y = to_half(y) if switches.to_half else canonical(y)
+    y = to_half(y) if options.to_half else canonical(y)
     above = np.isnan(y) | (y > 0)
     passes = np.full(y.shape, True)
-    if switches.use_relu:
+    if options.use_relu:
         passes &= above
-    if switches.use_mask:
+    if options.use_mask:
         passes &= sums.mask
     return np.where(passes, y, y.dtype.type(0)), above
 
@@ -77,12 +77,12 @@ def finish(sums: Sums, switches: Switches) -> tuple[NDArray[np.floating], NDArra
 class Epilogue:
     """The engine between two clock edges; see `sim.parts.stream.StreamEngine`.
 
-    switches: run-time settings; cycles: latency. special: the sticky flag.
+    options: run-time settings; cycles: latency. special: the sticky flag.
     """
 
-    def __init__(self, switches: Switches, cycles: int | None = None) -> None:
+    def __init__(self, options: Options, cycles: int | None = None) -> None:
         self.special = False
-        self._switches = switches
+        self._options = options
         self._queue: ResultQueue[Results] = ResultQueue((latency() if cycles is None else cycles) - 1)
 
     @property
@@ -104,7 +104,7 @@ class Epilogue:
         """Pass one clock edge; clear: lower the flag, unless it rises in this cycle."""
         result = None
         if beat is not None:
-            y, mask = finish(beat, self._switches)
+            y, mask = finish(beat, self._options)
             result = Results(y, mask, beat.present)
         arrived = self._queue.clock(result, taken)
         rises = arrived is not None and bool((~np.isfinite(arrived.y) & arrived.present).any())

@@ -1,8 +1,8 @@
 """Register traces: the stepped gear in every cycle as a VCD file, under the signal names of `hw.array.stce`.
 
 Scopes and names follow the Verilog (`row_0.element_1.sum_o`, `column_1.sum_bottom`, `row_0.port.ctl.t4`); a link with
-fields is one vector with the bits of `hw.parts.links`. Operands stand as the widened codes that travel between elements
-(docs/machine/array.md). Values are those after the rising edge of a cycle.
+fields is one vector with the bits of `dataflow.contract.links`. Operands stand as the widened codes that travel between
+elements (docs/machine/array.md). Values are those after the rising edge of a cycle.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.nm import Packed
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.fields import TileCommand
+    from nmsat.dataflow.contract.isa import Compute
     from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.sim.array.head import Wait
     from nmsat.sim.array.stce import Trace
@@ -71,7 +71,7 @@ class _Recorded(Stce):
         super().__init__(config)
         self._writer = writer
 
-    def tick(self, command: TileCommand | None) -> tuple[bool, Wait]:
+    def tick(self, command: Compute | None) -> tuple[bool, Wait]:
         self._show()
         taken, wait = super().tick(command)
         self._writer.end(cause=int(wait), offered=int(command is not None), taken=int(taken))

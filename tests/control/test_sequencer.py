@@ -167,8 +167,9 @@ def words_at_the_limit(config: SatConfig, rng: np.random.Generator) -> list[int]
         fields = layout.unpack(word)
         for _ in range(3):
             name = str(rng.choice(list(fields)[1:]))
-            top = (1 << layout.widths()[name]) - 1
-            choices = (0, 1, top, fields[name] ^ 1, min(fields[name] + 1, top), int(rng.integers(1 << 62)) & top)
+            field, value = layout.by_name[name], fields[name]
+            anything = field.value(int(rng.integers(1 << 62)) & ((1 << field.bits) - 1))
+            choices = (0, 1, field.low, field.high, value ^ 1, min(value + 1, field.high), anything)
             words.append(layout.pack(**{**fields, name: choices[int(rng.integers(len(choices)))]}))
     return words
 
