@@ -50,11 +50,6 @@ def latency(add_stages: int = 4, round_stages: int = 2) -> int:
     return 2 * add_stages + round_stages + 2
 
 
-def epilogue_cycles(beats: int, cycles: int | None = None) -> int:
-    """Return the cycles from the first beat in to the last result out, without gaps; cycles: latency of the engine."""
-    return beats + (latency() if cycles is None else cycles)
-
-
 def finish(sums: Sums, switches: Switches) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Return y (float16 if `to_half`, else float32) and the mask of ReLU, element by element.
 

@@ -24,7 +24,8 @@ from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.schedule.memory_plan import buffer_counts, check_buffers, memory_plan
 from nmsat.dataflow.schedule.traffic import Order, packed_bytes, passes, product_traffic
-from nmsat.sim.memory.channel import Channel, busiest, run_transfer
+from nmsat.sim.memory.channel import Channel
+from tests.memory.transfers import busiest, run_transfer
 
 timings = st.builds(
     MemoryTiming,

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 PATTERN: Final = Pattern(2, 4)
 LOSS_SCALE: Final = 1024.0
 ALPHA: Final = 16.0
-MODULES: Final = 6
 """Adapted matrices of a layer."""
 
 
