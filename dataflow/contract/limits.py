@@ -9,6 +9,11 @@ from typing import Final
 
 from nmsat.dataflow.contract.isa import Queue
 
+# Array: operands.
+
+WEIGHT_OFFSET: Final = 77
+"""Weight code less activation code of the same finite, nonzero number (docs/machine/array.md, widened operands)."""
+
 # Array: cycles.
 
 SEED_GAP: Final = 3

@@ -11,13 +11,11 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.limits import WEIGHT_OFFSET
 from nmsat.hw.parts.links import activation_layout, weight_layout
 
 if TYPE_CHECKING:
     from amaranth.lib import data
-
-WEIGHT_OFFSET: Final = 77
-"""Weight code less activation code of the same finite, nonzero number."""
 
 FILLER_CODE: Final = 1
 """Exponent code of a weight that contributes nothing, whatever it meets."""

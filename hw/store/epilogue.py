@@ -9,16 +9,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.convert import F32ToF16
-from nmsat.hw.fp.f32 import F32Add
+from nmsat.hw.fp.f32 import NEGATIVE_ZERO, F32Add
 from nmsat.hw.parts.result_queue import queue_behind
 from nmsat.hw.parts.steps import Cuts, delayed, named, sticky
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
-
-NEGATIVE_ZERO: Final = 1 << 31
-"""x + (-0) is x, bit for bit, for every x but a NaN: what a sum that is switched off adds."""
 
 SWITCHES: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
 """The steps that can be switched on, in their order."""

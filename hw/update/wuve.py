@@ -12,16 +12,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.convert import F16ToF32, F32ToF16
-from nmsat.hw.fp.f32 import F32Add, F32Normalise, F32Product, normal_layout
+from nmsat.hw.fp.f32 import NEGATIVE_ZERO, F32Add, F32Normalise, F32Product, normal_layout
 from nmsat.hw.parts.result_queue import queue_behind
 from nmsat.hw.parts.steps import delayed, named, sticky
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
-
-NEGATIVE_ZERO: Final = 1 << 31
-"""x + (-0) is x, bit for bit, for every x but a NaN."""
 
 COEFFICIENTS: Final = ("lr", "mu", "wd", "lam")
 """The binary32 constants of a step."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.dataflow.contract.limits import WEIGHT_OFFSET
 from nmsat.sim.array.row_port import Control
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.array.head import Token
     from nmsat.sim.array.stce import Stce
-
-WEIGHT_OFFSET: Final = 77
-"""Weight code less activation code of the same finite, nonzero number (docs/machine/array.md, widened operands)."""
 
 FILLER: Final = 1 << 10
 """A filler: exponent code 1, fraction and sign 0."""

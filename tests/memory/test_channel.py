@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.dataflow.contract.config import MemoryConfig, preset
+from nmsat.dataflow.contract.isa import BEAT_BYTES
 from nmsat.dataflow.cycles.memory import (
-    BEAT_BYTES,
     MemoryTiming,
     Stream,
     burst_shape,
