@@ -212,7 +212,7 @@ class Run:
         self._count(reader >= 0, writer >= 0)
         queue, instruction = self._offer()
         ends = self._ending()
-        client, told, pulled = read.client, write.told, write.client if memory.writes else -1
+        client, told, pulled = read.told, write.told, write.client if memory.writes else -1
         done = [q for q, engine in enumerate(self._engines) if engine.done]
         finished = sequencer.tick(self._running, reader == 1, client == 1, queue, done)
         loader.tick(instruction if queue == 0 else None, reader == 2, client == 2)

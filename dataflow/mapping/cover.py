@@ -152,15 +152,6 @@ def cover_mask(
     return best
 
 
-def native_pattern(mask: NDArray[np.bool_], run: int | None = None) -> Pattern | None:
-    """Return the N:M with the lowest N/M (then the lowest M) that the whole mask[k, columns] obeys; None if dense."""
-    run = _check(mask, mask.shape[1] if mask.ndim == 2 else 1, None, run, COVER_SIZES)
-    counts = _group_counts(mask, run)
-    needs = [Pattern(max(int(counts[m].max()), 1), m) for m in GROUP_SIZES]
-    best = min(needs, key=lambda p: (p.n / p.m, p.m))
-    return best if best.n < best.m else None
-
-
 def _tiled(
     mask: NDArray[np.bool_],
     counts: NDArray[np.uint8],

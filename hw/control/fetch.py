@@ -11,9 +11,9 @@ from amaranth.lib.wiring import In, Out
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, OFFSET_BITS, ErrorCode, Opcode
 from nmsat.dataflow.contract.legal import products, rules
 from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
-from nmsat.hw.memory.axi import Queue
 from nmsat.hw.parts.clients import INDEX_BITS, ReadClient
 from nmsat.hw.parts.fields import fields_of
+from nmsat.hw.parts.small_queue import SmallQueue
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -111,7 +111,7 @@ class Fetch(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = Queue(INSTRUCTION_BITS, FETCH_BEATS)
+        m.submodules.queue = queue = SmallQueue(INSTRUCTION_BITS, FETCH_BEATS)
         m.submodules.check = check = Check(self._config)
         loads = Signal()
         self._ask(m, loads)

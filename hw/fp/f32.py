@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CANONICAL_NAN: Final = 0x7FC00000
 """The only binary32 NaN that leaves a unit."""
 
+NEGATIVE_ZERO: Final = 1 << 31
+"""x + (-0) is x, bit for bit, for every x but a NaN: what a sum that is switched off adds."""
+
 _INFINITY: Final = 0xFF << 23
 
 ADD_CUTS: Final[dict[int, tuple[str, ...]]] = {

@@ -24,6 +24,23 @@ def queue_depth(latency: int) -> int:
     return 1 << (latency + 1).bit_length()
 
 
+def queue_behind(m: Module, engine: Any, latency: int) -> ResultQueue:
+    """Put a queue behind the data path of an engine (streams `i` and `o`, port `idle`) and return it.
+
+    The engine gives it `data`: the result of the beat that entered `latency` cycles ago.
+    """
+    m.submodules.queue = queue = ResultQueue(engine.o.payload.shape(), latency)
+    m.d.comb += [
+        queue.valid.eq(engine.i.valid),
+        engine.i.ready.eq(queue.ready),
+        engine.o.valid.eq(queue.o.valid),
+        engine.o.payload.eq(queue.o.payload),
+        queue.o.ready.eq(engine.o.ready),
+        engine.idle.eq(queue.idle),
+    ]
+    return queue
+
+
 class ResultQueue(wiring.Component):
     """Accept beats for a data path and hand out its results in order.
 

@@ -9,16 +9,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.convert import F32ToF16
-from nmsat.hw.fp.f32 import F32Add
-from nmsat.hw.parts.result_queue import ResultQueue
-from nmsat.hw.parts.steps import Cuts, delayed, named
+from nmsat.hw.fp.f32 import NEGATIVE_ZERO, F32Add
+from nmsat.hw.parts.result_queue import queue_behind
+from nmsat.hw.parts.steps import Cuts, delayed, named, sticky
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
-
-NEGATIVE_ZERO: Final = 1 << 31
-"""x + (-0) is x, bit for bit, for every x but a NaN: what a sum that is switched off adds."""
 
 OPTIONS: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
 """The steps that can be switched on, in their order."""
@@ -182,16 +179,8 @@ class Epilogue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = ResultQueue(results_layout(self.lanes), self._path)
+        queue = queue_behind(m, self, self._path)
         beat = self.i.payload
-        m.d.comb += [
-            queue.valid.eq(self.i.valid),
-            self.i.ready.eq(queue.ready),
-            self.o.valid.eq(queue.o.valid),
-            self.o.payload.eq(queue.o.payload),
-            queue.o.ready.eq(self.o.ready),
-            self.idle.eq(queue.idle),
-        ]
         name = f"sat_epilogue_lane_{self._stages[0]}_{self._stages[1]}"
         for number, lane in enumerate(self._lanes):
             m.submodules[f"lane_{number}"] = place(lane, name, platform, parameters=self._stages)
@@ -200,8 +189,6 @@ class Epilogue(wiring.Component):
             m.d.comb += [queue.data.y[number].eq(lane.y), queue.data.mask[number].eq(lane.y_mask)]
         present = delayed(m, "present_late", Value.cast(beat.present), self._path)
         m.d.comb += Value.cast(queue.data.present).eq(present)
-        with m.If(queue.arrives & (present & Cat(lane.special for lane in self._lanes)).any()):
-            m.d.sync += self.special.eq(1)
-        with m.Elif(self.clear):
-            m.d.sync += self.special.eq(0)
+        special = (present & Cat(lane.special for lane in self._lanes)).any()
+        sticky(m, self.special, queue.arrives & special, self.clear)
         return m

@@ -17,7 +17,7 @@ from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
 from nmsat.hw.parts.clients import ReadClient
 from nmsat.hw.parts.steps import named
 
-BURSTS: Final = 64
+_BURSTS: Final = 64
 """Most bursts under way: 32 single beats of gradient, 5 bursts of each other stream at most."""
 
 COUNT_BITS: Final = 28
@@ -89,7 +89,7 @@ class UpdateRead(wiring.Component):
 
     def _ask(self, m: Module, popped: dict[str, Signal]) -> SyncFIFO:
         """Choose bursts and put them on the port; return the queue of what is under way (`_burst_layout`)."""
-        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=BURSTS)
+        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=_BURSTS)
         taken = {name: Signal(name=f"{name}_taken") for name in STREAMS}
         half = Signal()
         places = {

@@ -20,7 +20,7 @@ from nmsat.hw.parts.steps import named
 from nmsat.hw.update.sore import pairs_layout
 from nmsat.hw.update.wuve import updated_layout
 
-BURSTS: Final = 32
+_BURSTS: Final = 32
 """Most bursts whose beats wait: 5 of each stream, as they lie between multiples of `UPDATE_BURST`, the last apart."""
 
 _PAIR: Final = pair_layout().size
@@ -114,7 +114,7 @@ class UpdateWrite(wiring.Component):
 
     def _ask(self, m: Module, queues: dict[str, SyncFIFO]) -> SyncFIFO:
         """Choose bursts and put them on the port; return the queue of those whose beats wait (`_burst_layout`)."""
-        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=BURSTS)
+        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=_BURSTS)
         request = self.write.request
         waiting = Signal(range(UPDATE_WAITING + 1))
         free = named(m, "free", (~request.valid | request.ready) & (waiting != UPDATE_WAITING))

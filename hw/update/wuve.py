@@ -12,16 +12,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.convert import F16ToF32, F32ToF16
-from nmsat.hw.fp.f32 import F32Add, F32Normalise, F32Product, normal_layout
-from nmsat.hw.parts.result_queue import ResultQueue
-from nmsat.hw.parts.steps import delayed, named
+from nmsat.hw.fp.f32 import NEGATIVE_ZERO, F32Add, F32Normalise, F32Product, normal_layout
+from nmsat.hw.parts.result_queue import queue_behind
+from nmsat.hw.parts.steps import delayed, named, sticky
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
-
-NEGATIVE_ZERO: Final = 1 << 31
-"""x + (-0) is x, bit for bit, for every x but a NaN."""
 
 COEFFICIENTS: Final = ("lr", "mu", "wd", "lam")
 """The binary32 constants of a step."""
@@ -248,16 +245,8 @@ class Wuve(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = ResultQueue(updated_layout(self.lanes), self._path)
+        queue = queue_behind(m, self, self._path)
         beat = self.i.payload
-        m.d.comb += [
-            queue.valid.eq(self.i.valid),
-            self.i.ready.eq(queue.ready),
-            self.o.valid.eq(queue.o.valid),
-            self.o.payload.eq(queue.o.payload),
-            queue.o.ready.eq(self.o.ready),
-            self.idle.eq(queue.idle),
-        ]
         constants = self._constants(m, platform)
         name = "sat_wuve_lane_" + "_".join(str(stages) for stages in self._stages)
         for number, lane in enumerate(self._lanes):
@@ -277,10 +266,7 @@ class Wuve(wiring.Component):
         entered = Signal()
         m.d.sync += entered.eq(queue.enter)
         special = Cat(lane.special for lane in self._lanes) & early[: self.lanes]
-        with m.If(entered & special.any()):
-            m.d.sync += self.overflow.eq(1)
-        with m.Elif(self.clear):
-            m.d.sync += self.overflow.eq(0)
+        sticky(m, self.overflow, entered & special.any(), self.clear)
         return m
 
     def _constants(self, m: Module, platform: object) -> dict[str, data.View[data.StructLayout]]:

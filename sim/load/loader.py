@@ -13,7 +13,7 @@ from nmsat.dataflow.contract.isa import HALVES, ActMode, Instruction, Opcode
 from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES, PAGE_BEATS
 from nmsat.dataflow.contract.timing import reads_pairs
 from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt, Place
-from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import MASK, Walk
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.numeric import canonical, to_half
-from nmsat.sim.parts.result_queue import ResultQueue
+from nmsat.sim.parts.result_queue import QueuedEngine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,11 +50,6 @@ def latency(add_stages: int = 4, round_stages: int = 2) -> int:
     return 2 * add_stages + round_stages + 2
 
 
-def epilogue_cycles(beats: int, cycles: int | None = None) -> int:
-    """Return the cycles from the first beat in to the last result out, without gaps; cycles: latency of the engine."""
-    return beats + (latency() if cycles is None else cycles)
-
-
 def finish(sums: Sums, options: Options) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Return y (float16 if `to_half`, else float32) and the mask of ReLU, element by element.
 
@@ -74,31 +69,16 @@ def finish(sums: Sums, options: Options) -> tuple[NDArray[np.floating], NDArray[
     return np.where(passes, y, y.dtype.type(0)), above
 
 
-class Epilogue:
-    """The engine between two clock edges; see `sim.parts.stream.StreamEngine`.
+class Epilogue(QueuedEngine[Results]):
+    """The engine, cycle by cycle.
 
     options: run-time settings; cycles: latency. special: the sticky flag.
     """
 
     def __init__(self, options: Options, cycles: int | None = None) -> None:
+        super().__init__(latency() if cycles is None else cycles)
         self.special = False
         self._options = options
-        self._queue: ResultQueue[Results] = ResultQueue((latency() if cycles is None else cycles) - 1)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no beat is inside."""
-        return self._queue.idle
-
-    @property
-    def output(self) -> Results | None:
-        """What stands on the output stream."""
-        return self._queue.output
-
-    def ready(self, taken: bool) -> bool:
-        """Return the ready signal of the input."""
-        del taken  # the queue answers from its own state
-        return self._queue.ready
 
     def clock(self, beat: Sums | None, taken: bool, clear: bool = False) -> None:
         """Pass one clock edge; clear: lower the flag, unless it rises in this cycle."""

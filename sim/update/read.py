@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
-from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.memory.port import Burst
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction

@@ -16,7 +16,7 @@ from nmsat.sim.update.write import UpdateWrite
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
-    from nmsat.sim.memory.read_port import Burst
+    from nmsat.sim.memory.port import Burst
 
 
 SETUP: Final = 3

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.isa import Instruction
 
-_SLOT = 4  # bytes of a packed pair
 _FILLER = 1 << 20
 
 

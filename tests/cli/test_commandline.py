@@ -19,7 +19,7 @@ from nmsat.algorithms.training.train import DEMO
 from nmsat.dataflow.contract.config import preset
 from nmsat.reports.commands.parser import GLOBAL, Subcommands, again
 from nmsat.reports.work.commandline import spell, word
-from tests.pages.test_demo import made_up
+from tests.pages.records import made_up
 
 if TYPE_CHECKING:
     from argparse import Namespace

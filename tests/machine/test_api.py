@@ -24,7 +24,6 @@ from nmsat.sim.api import gemm, matmul, simulate, training_step
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.array.stce import Stce
 from nmsat.sim.array.stepped import run_stepped
-from nmsat.sim.parts.stream import play
 from nmsat.sim.results.causes import CAUSES
 from nmsat.sim.schedule.machine import run_program
 from nmsat.sim.schedule.step import StepResult, simulate_step
@@ -33,6 +32,7 @@ from nmsat.sim.store.epilogue import Options as EpilogueOptions
 from nmsat.sim.work.tape import TapeResult
 from nmsat.sim.work.workload import simulate_tape
 from tests.cases import patterns, product
+from tests.streams import play
 
 if TYPE_CHECKING:
     from nmsat.sim.array.stce import Trace
