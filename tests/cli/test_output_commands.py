@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import nmsat as nmsat_module
 from nmsat.algorithms.core.files import PART
 from nmsat.hw.parts.cache import cache_folder
 from nmsat.reports.work.manifest import MANIFEST
@@ -248,7 +249,11 @@ def check_end(process: subprocess.Popen[str], number: int, code: int, text: str)
 
 @pytest.mark.parametrize(("number", "code", "text"), SIGNALS)
 @pytest.mark.parametrize(
-    "module", ["argparse", "numpy", "nmsat.reports.commands.base", "nmsat.dataflow.contract.isa", "nmsat.sim.sat"]
+    "module",
+    [
+        *("signal", "nmsat.reports.work.entry", "argparse", "numpy"),
+        *("nmsat.reports.commands.base", "nmsat.dataflow.contract.isa", "nmsat.sim.sat"),
+    ],
 )
 def test_a_signal_while_the_command_starts(module: str, number: int, code: int, text: str) -> None:
     """Python tells on stderr what it imports; the signal comes when it has imported `module`."""
@@ -258,6 +263,16 @@ def test_a_signal_while_the_command_starts(module: str, number: int, code: int, 
             if line.split("|")[-1].strip() == module:
                 break
         check_end(process, number, code, text)
+
+
+def test_next_to_nothing_is_imported_before_the_handlers_are_set() -> None:
+    """Until then Python answers Ctrl-C with a traceback."""
+    code = "import os, sys; before = set(sys.modules); import nmsat.reports.start; print(*set(sys.modules) - before)"
+    command = [sys.executable, "-S", "-c", code]
+    env = {"PYTHONPATH": str(Path(nmsat_module.__file__).parent)}
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+    ours = {"nmsat", "nmsat.reports", "nmsat.reports.version", "nmsat.reports.start"}
+    assert set(found) == {*ours, "__future__"}
 
 
 @pytest.mark.parametrize(("number", "code", "text"), SIGNALS)
