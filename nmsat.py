@@ -13,8 +13,6 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # type checkers take the name for true; `typing` is left out as it takes its time
-
 # The folders beside this file are parts of this package: `nmsat.sim` is `sim/` (docs/architecture.md).
 # Imports look at __path__, importlib.resources at the spec. An installation may hold a link to this file.
 __path__ = [os.path.dirname(os.path.realpath(__file__))]  # noqa: PTH120
@@ -23,6 +21,7 @@ if __spec__ is not None:
 
 from nmsat.reports.version import VERSION
 
+TYPE_CHECKING = False  # type checkers take the name for true; `typing` is left out as it takes its time
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
@@ -39,6 +38,7 @@ BAD_INPUT: Final = 2
 
 COMMANDS: Final[dict[str, str]] = {
     "bench": "nmsat.reports.commands.bench",
+    "cache": "nmsat.reports.commands.cache",
     "completion": "nmsat.reports.commands.completion",
     "demo": "nmsat.reports.commands.demo",
     "engines": "nmsat.reports.commands.engines",

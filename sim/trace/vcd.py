@@ -56,8 +56,8 @@ def write_vcd(path: Path, a: np.ndarray, packed: Packed, tiling: Tiling, about: 
     """Run a product in the stepped gear and write its registers; return Y (float32[m, n]) and what the run did.
 
     a: float16[m, k]; packed: W packed for the tiling's mapping; about: one line of ASCII for the comment of the file.
-    Raises ValueError when the trace would be too large or
-    the operands do not fit the buffers, OSError when the file cannot be written.
+    Raises ValueError when the trace would be too large or the operands do not fit the buffers, OSError when the file
+    cannot be written.
     """
     check_size(tiling)
     place_operands(a, packed, tiling)  # complains before the file is there
