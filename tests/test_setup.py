@@ -76,6 +76,14 @@ def test_locks_hold_what_the_project_declares() -> None:
     assert "torch" not in pins("lint")
 
 
+def test_the_page_says_how_many_packages_each_lock_holds() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\|[^|]*\| `requirements/(\w+)\.lock` \| (\d+)(?: more)? \|", page, re.MULTILINE)
+    counts = [len(pins(level)) for level in LEVELS]
+    more = [counts[0], counts[1] - counts[0], counts[2] - counts[1]]
+    assert told == [(level, str(count)) for level, count in zip(LEVELS, more, strict=True)]
+
+
 def test_metadata_has_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]

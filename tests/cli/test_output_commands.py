@@ -177,6 +177,8 @@ LARGE = ("64", "512", "64", "--config", "small")
         ("program", *LARGE, "--out", "{}"),
         ("program", *LARGE, "--out", "{}/deep/er"),
         ("gemm", "64", "64", "16", "--config", "small", "--vcd", "{}/t.vcd"),
+        ("train", "--cell", CELL, "--steps", "1", "--out", "{}/runs"),
+        ("study", "--networks", "mlp", "--methods", "dense", "--seeds", "0", "--processes", "1", "--out", "{}/study"),
         ("model", "resnet9", "--batch", "8", "--config", "small", "--tiles", "{}/t.csv", "--listing", "{}/l.txt"),
     ],
 )
