@@ -17,6 +17,7 @@ import pytest
 import nmsat as nmsat_module
 from nmsat.algorithms.core.files import PART
 from nmsat.hw.parts.cache import cache_folder
+from nmsat.reports.commands.parser import Subcommands
 from nmsat.reports.work.manifest import MANIFEST
 from nmsat.reports.work.output import LOCK, STAGING
 
@@ -53,6 +54,23 @@ IN_THE_WAY = [
     (f"train --cell {CELL} --out {{}}", f"{CELL}.jsonl", "nmsat.reports.work.training.run_logged"),
     (f"train --cell {CELL} --out {{}}", f"{CELL}.npz", "nmsat.reports.work.training.run_logged"),
 ]
+
+
+READ = ("--masks", "--config-file")
+"""Options that name a file to read."""
+
+
+def test_every_option_that_names_an_output_is_among_them() -> None:
+    tried = {(line.partition(" --")[0], word) for line, _, _ in IN_THE_WAY for word in line.split() if word[:2] == "--"}
+    root = nmsat_module.command_line().fill()
+    for name in nmsat_module.COMMANDS:
+        parser = root
+        for word in name.split():
+            parser = next(a for a in parser._actions if isinstance(a, Subcommands)).choices[word].fill()
+        for action in parser._get_optional_actions():
+            flag = action.option_strings[-1]
+            if action.type is Path and flag not in READ:
+                assert [line for line, word in tried if line.startswith(name) and word == flag], f"{name} {flag}"
 
 
 def boom(*_: object, **__: object) -> None:
