@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Each command with every option that takes a value, none at its default.
 EVERYTHING: Final = {
     "bench": "--configs 3 --rtl-config tiny",
+    "cache": "",
     "completion": "zsh",
     "demo": "--config small --pattern 1:4 --seed 5 --out 'my out/demo'",
     "engines": "--scale 2 --seed 1",
