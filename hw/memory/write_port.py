@@ -27,10 +27,10 @@ class WritePort(wiring.Component):
     Members:
 
     clients : In(`WriteClient`) each, the engines, the first one first.
-    regions : In(`regions_layout`), stable during a run.
+    regions : In(`hw.memory.axi.regions_layout`), stable during a run.
     halt : In(1), no burst is accepted.
     idle : Out(1), nothing is under way.
-    error : Out(`error_layout(clients)`), an error, for one cycle.
+    error : Out(`hw.memory.axi.error_layout(clients)`), an error, for one cycle.
     bursts : Out(1), one was accepted.
     beats : Out(1), one was taken by memory.
     axi : Out(`WriteChannels`), AW, W and B.

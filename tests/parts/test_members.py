@@ -2,7 +2,7 @@
 
 A line is `name : In(width), meaning.` or `name : Out(width) each, meaning.` for an array of ports; what does not fit
 goes on below, further in. Widths are expressions over the arguments of the component, the fields of its configuration,
-R, C and the names of its module: a number of bits, a shape, a signature, or `stream of` a shape.
+R, C, the names of its module and those below `hw`: a number of bits, a shape, a signature, or `stream of` a shape.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def lines_of(kind: type, config: SatConfig) -> dict[str, Line]:
         if section is None:
             raise AssertionError(f"{part.__name__} has no section Members")
         own = arguments(part, config)
-        names = {**vars(import_module(part.__module__)), **vars(config), "R": config.rows, "C": config.columns, **own}
+        sizes = {**vars(config), "R": config.rows, "C": config.columns}
+        names = {"hw": nmsat.hw, **vars(import_module(part.__module__)), **sizes, **own}
         for entry in re.sub(r"\n +", " ", section["lines"]).splitlines():
             line = _LINE.fullmatch(entry)
             if line is None or line["name"] in found:
