@@ -25,7 +25,8 @@ def modules() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for name, path in zip(names, files, strict=True)}
 
 
-def imported(path: Path, module: str, *, at_run_time: bool = False) -> set[str]:
+@cache
+def imported(path: Path, module: str, *, at_run_time: bool = False) -> frozenset[str]:
     """Return the dotted names that a file imports, relative ones resolved, `nmsat.` in front left out.
 
     at_run_time: only what is imported when the module is: not inside functions, not for type checkers.
@@ -43,7 +44,7 @@ def imported(path: Path, module: str, *, at_run_time: bool = False) -> set[str]:
             base = ".".join([*package, *([node.module] if node.module else [])])
             found |= {f"{base}.{alias.name}" for alias in node.names}
         pending += ast.iter_child_nodes(node)
-    return {name.removeprefix("nmsat.") for name in found}
+    return frozenset(name.removeprefix("nmsat.") for name in found)
 
 
 def _is_type_checking(node: ast.AST) -> bool:
