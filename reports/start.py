@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import os
-from _signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, getsignal, signal  # built in; module `signal` loads five others
+from _signal import (  # pyright: ignore[reportMissingImports]  # built in; module `signal` loads five others
+    SIG_IGN,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
+    getsignal,
+    signal,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

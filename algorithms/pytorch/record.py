@@ -126,27 +126,28 @@ def shaped_work(
 ) -> Work:
     """Return the products of a convolution from the shapes and options of `torch.convolution`."""
     stride, padding, dilation, transposed, _, groups = options
+    images, channels, axes = x[0], x[1], x[2:]
     taps = prod(weight[2:])
     if transposed:
-        sizes = (x[0] * prod(x[2:]), weight[0] // groups, taps * weight[1])
+        sizes = (images * prod(axes), weight[0] // groups, taps * weight[1])
         return matrix_work(name, key, sizes, rule, groups, taps=(1, taps))
-    if len(x) > 4:
-        places = zip(x[2:], weight[2:], *_wide(len(x) - 2, stride, padding, dilation), strict=True)
+    if len(axes) > 2:
+        places = zip(axes, weight[2:], *_wide(len(axes), stride, padding, dilation), strict=True)
         pixels = prod((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in places)
-        sizes = (x[0] * pixels, taps * weight[1], weight[0] // groups)
+        sizes = (images * pixels, taps * weight[1], weight[0] // groups)
         return matrix_work(name, key, sizes, rule, groups)
-    flat = len(x) == 3
-    *_, height, width = (1, *x[2:])
-    stride, padding, dilation = _wide(len(x) - 2, stride, padding, dilation)
+    flat = len(axes) == 1
+    *_, height, width = (1, *axes)
+    stride, padding, dilation = _wide(len(axes), stride, padding, dilation)
 
     def both(values: Any, missing: int) -> tuple[int, int]:
         return (missing, values[0]) if flat else (values[0], values[1])
 
     shape = ConvShape(
-        batch=x[0],
+        batch=images,
         height=height,
         width=width,
-        channels_in=x[1],
+        channels_in=channels,
         channels_out=weight[0],
         kernel=both(list(weight[2:]), 1),
         stride=both(stride, 1),

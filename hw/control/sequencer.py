@@ -15,6 +15,7 @@ from nmsat.hw.control.semaphores import Semaphores
 from nmsat.hw.memory import axi
 from nmsat.hw.parts.clients import INDEX_BITS, ReadClient, WorkPort
 from nmsat.hw.parts.fields import fields_of
+from nmsat.hw.parts.small_queue import SmallQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,8 +107,8 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = axi.Queue(waiting_layout(), QUEUE_DEPTH)
-        m.submodules.started = started = axi.Queue(started_layout(), STARTED_DEPTH)
+        m.submodules.queue = queue = SmallQueue(waiting_layout(), QUEUE_DEPTH)
+        m.submodules.started = started = SmallQueue(started_layout(), STARTED_DEPTH)
         work = self.work
         head = fields_of(Opcode.END, queue.o.word)  # wait and signal stand at the same place in all instructions
         missing = Signal(SEMAPHORES)
