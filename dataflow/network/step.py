@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import AGAIN, LeftOut, Pattern, Product, Stage
@@ -126,9 +126,22 @@ def training_products(
         method=method,
         products=tuple(p for work in works for p in work.ff) + tuple(p for work in back for p in (*work.bp, *work.wu)),
         host_ops=tuple(op for work in works for op in work.host_ff) + tuple(op for work in back for op in work.host_bp),
-        updates=tuple(update for work in works for update in work.updates),
+        updates=_once(layers, works),
         prunes=tuple(prune for work in back for prune in work.prunes),
         macs_dense=sum(work.macs_dense for work in works),
+    )
+
+
+def inference(step: Step) -> Step:
+    """Return the forward pass of a step alone: no gradients, no update, no pruning within the step."""
+    products = tuple(product for product in step.products if product.stage is Stage.FF)
+    return replace(
+        step,
+        products=products,
+        host_ops=tuple(op for op in step.host_ops if op.stage is Stage.FF),
+        updates=(),
+        prunes=(),
+        macs_dense=sum(product.macs_dense for product in products),
     )
 
 
@@ -138,8 +151,41 @@ def forward_macs(layers: Sequence[Layer]) -> int:
 
 
 def parameters(layers: Sequence[Layer]) -> int:
-    """Learnt elements of the network (a tensor shared by two layers counts twice)."""
-    return sum(layer.parameters for layer in layers)
+    """Learnt elements of the network; what layers share, by the names of weights and biases, counts once."""
+    seen: set[str] = set()
+    total = 0
+    for layer in layers:
+        if not isinstance(layer, ConvLayer | LinearLayer):
+            total += layer.parameters
+            continue
+        for name, elements in ((layer.weight, layer.weights), (layer.bias_name, layer.parameters - layer.weights)):
+            total += 0 if name in seen else elements
+            seen.update({name} - {""})
+    return total
+
+
+def _once(layers: Sequence[Layer], works: Sequence[_Work]) -> tuple[Update, ...]:
+    """Return the updates, one for each tensor, however many layers share it, with the packed copies of all of them."""
+    out: list[Update] = []
+    place: dict[str, int] = {}
+    for layer, work in zip(layers, works, strict=True):
+        names = (layer.weight, layer.bias_name) if isinstance(layer, ConvLayer | LinearLayer) else ()
+        for at, update in enumerate(work.updates):
+            name = names[at] if at < len(names) else ""
+            if name in place:
+                out[place[name]] = _merged(out[place[name]], update)
+            else:
+                if name:
+                    place[name] = len(out)
+                out.append(update)
+    return tuple(out)
+
+
+def _merged(update: Update, other: Update) -> Update:
+    """Return an update with the packed copies that another layer reads too; a transposed one swaps their axes."""
+    swapped = (other.k, other.n) == (update.n, update.k) != (update.k, update.n)
+    ff, bp = (other.bp, other.ff) if swapped else (other.ff, other.bp)
+    return replace(update, ff=update.ff or ff, bp=update.bp or bp)
 
 
 @dataclass(frozen=True)

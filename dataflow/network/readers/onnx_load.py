@@ -324,6 +324,6 @@ def _weight_inputs(inputs: Sequence[ValueInfoProto], nodes: Sequence[NodeProto])
     for at, value in enumerate(inputs):
         tensor = value.type.tensor_type
         fixed = tensor.HasField("shape") and all(dim.dim_value > 0 for dim in tensor.shape.dim)
-        if fixed and tensor.elem_type in FLOATS and is_weight(value.name, len(tensor.shape.dim), at == 0):
+        if fixed and is_weight(value.name, len(tensor.shape.dim), at == 0):
             found.add(value.name)
     return found
