@@ -13,7 +13,7 @@ from nmsat.dataflow.network.gradient import gradient_parts
 from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, LinearLayer, MatMulLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from nmsat.dataflow.network.layers import Layer, WeightLayer
     from nmsat.dataflow.network.readers.masks import LayerMask
@@ -35,7 +35,7 @@ class Update:
     """A tensor that the update changes: `count` matrices w[k, n], k = taps * C_in.
 
     ff, bp: patterns of the packed copies to make right after it (along k; along n), None where no packed copy is made.
-    For a mask they are the narrowest patterns that hold all of it.
+    For a mask they are the narrowest patterns that hold all of it. shared: other layers that multiply by it.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Update:
     taps: int = 1
     ff: Pattern | None = None
     bp: Pattern | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -73,7 +74,7 @@ class Step:
     """One training step, in the order of execution: FF first to last layer, then BP and WU last to first.
 
     macs_dense: multiply-adds of the same step under the method 'dense'; left_out: work that the source of the step is
-    known to be missing.
+    known to be missing; frozen: layers whose weights lie in memory as their products read them and are not updated.
     """
 
     method: str
@@ -83,6 +84,7 @@ class Step:
     prunes: tuple[Prune, ...]
     macs_dense: int
     left_out: tuple[LeftOut, ...] = ()
+    frozen: tuple[str, ...] = ()
 
     @property
     def macs_kept(self) -> int:
@@ -93,6 +95,12 @@ class Step:
     def bound(self) -> float:
         """Speed-up over the dense step that no machine of equal peak can beat: dense over kept multiply-adds."""
         return self.macs_dense / self.macs_kept if self.macs_kept else float("inf")
+
+    @property
+    def weight_layers(self) -> frozenset[str]:
+        """Names of the layers that multiply by weights: by those of an update, or by weights that do not change."""
+        updated = (name for update in self.updates for name in (update.name, *update.shared))
+        return frozenset((*updated, *self.frozen))
 
     @property
     def update_elements(self) -> int:
@@ -106,6 +114,7 @@ def training_products(
     pattern: Pattern | None = None,
     first_and_last_dense: bool = True,
     masks: Mapping[str, LayerMask] | None = None,
+    own: Mapping[str, Pattern | None] | None = None,
 ) -> Step:
     """Return the training step of a network.
 
@@ -113,14 +122,22 @@ def training_products(
     pruned operands. Where the method prunes weights, a layer with a pattern of its own uses that instead, and one with
     a mask the mask's cover.
     first_and_last_dense: the first and the last weight layer stay dense, unless they have a pattern or mask of their
-    own. Raises ValueError for an unknown method, one that cannot be scheduled, a missing pattern, a
+    own. own: what a layer has whatever else is said, a pattern or None for dense, by name. Raises ValueError for an unknown method, one that cannot be scheduled, a missing pattern, a
     mask without layer, a network without products.
     """
     masks = dict(masks or {})
     weighted = [layer for layer in layers if isinstance(layer, ConvLayer | LinearLayer)]
     how = _check_request(layers, weighted, method, pattern, masks)
+    own = _check_own(own or {}, {layer.name for layer in weighted}, masks)
+    layers = [
+        replace(layer, pattern=own[layer.name])
+        if isinstance(layer, ConvLayer | LinearLayer) and layer.name in own
+        else layer
+        for layer in layers
+    ]
     edges = {weighted[0].name, weighted[-1].name} if weighted and first_and_last_dense else set()
-    works = [_work(layer, how, None if layer.name in edges else pattern, masks.get(layer.name)) for layer in layers]
+    chosen = {**dict.fromkeys(edges), **own}
+    works = [_work(layer, how, chosen.get(layer.name, pattern), masks.get(layer.name)) for layer in layers]
     back = works[::-1]
     return Step(
         method=method,
@@ -138,6 +155,7 @@ def inference(step: Step) -> Step:
     return replace(
         step,
         products=products,
+        frozen=tuple(sorted(step.weight_layers & {layer_of(product.name) for product in products})),
         host_ops=tuple(op for op in step.host_ops if op.stage is Stage.FF),
         updates=(),
         prunes=(),
@@ -185,7 +203,7 @@ def _merged(update: Update, other: Update) -> Update:
     """Return an update with the packed copies that another layer reads too; a transposed one swaps their axes."""
     swapped = (other.k, other.n) == (update.n, update.k) != (update.k, update.n)
     ff, bp = (other.bp, other.ff) if swapped else (other.ff, other.bp)
-    return replace(update, ff=update.ff or ff, bp=update.bp or bp)
+    return replace(update, ff=update.ff or ff, bp=update.bp or bp, shared=(*update.shared, other.name))
 
 
 @dataclass(frozen=True)
@@ -314,6 +332,18 @@ def _check_request(
     if unknown:
         raise ValueError(f"masks name layers that the network does not have: {', '.join(unknown)}")
     return how
+
+
+def _check_own(
+    own: Mapping[str, Pattern | None], names: Collection[str], masks: Collection[str]
+) -> dict[str, Pattern | None]:
+    unknown = sorted(set(own) - set(names))
+    if unknown:
+        raise ValueError(f"patterns name layers that the network does not have: {', '.join(unknown)}")
+    both = sorted(set(own) & set(masks))
+    if both:
+        raise ValueError(f"layer {both[0]!r} has a mask and a pattern of its own; give one of them")
+    return dict(own)
 
 
 def layer_of(name: str) -> str:
