@@ -81,12 +81,12 @@ def memory_plan(step: Step, config: SatConfig, capacity: int = CAPACITY, batch: 
             activations = sum(size for _, kind, size in wanted if kind in ("input", "result"))
             raise ValueError(
                 f"memory plan does not fit: at {kind} of {name!r} it passes the capacity of {capacity} bytes; all "
-                f"tensors need {total} bytes, {total - capacity} too many; {_advice(total, activations, capacity, batch)}"
+                f"tensors need {total} bytes, {total - capacity} too many; {_advice(step, total, activations, capacity, batch)}"
             )
     return MemoryPlan(tuple(regions))
 
 
-def _advice(total: int, activations: int, capacity: int, batch: int | None) -> str:
+def _advice(step: Step, total: int, activations: int, capacity: int, batch: int | None) -> str:
     """Return what would make a step fit, with the figures that say so."""
     room = capacity - (total - activations)
     share = room / activations if activations else 0.0
@@ -99,10 +99,10 @@ def _advice(total: int, activations: int, capacity: int, batch: int | None) -> s
         f"weights and what the update keeps beside them take {total - activations} bytes, tensors between the layers "
         f"{activations}"
     )
+    way = "only fewer layers at a time" + (", or the forward pass alone," if _has_gradients(step) else "")
     if share > 0:
-        return f"{held}: there is no smaller batch than {batch}, so only fewer rows or layers at a time, or the forward "\
-            f"pass alone, would fit"
-    return f"no batch fits: {held}; only fewer layers at a time, or the forward pass alone, would fit"
+        return f"{held}: there is no smaller batch than {batch}; {way} would fit"
+    return f"no batch fits: {held}; {way} would fit"
 
 
 @dataclass(frozen=True)
@@ -172,18 +172,24 @@ def _update_regions(update: Update) -> Iterator[tuple[str, str, int]]:
 
 def _activation_regions(step: Step) -> Iterator[tuple[str, str, int]]:
     placed = step.weight_layers - set(step.frozen)
-    forward = [product for product in step.products if product.stage is Stage.FF]
-    for product in forward:
-        yield product.name, "input", _input_bytes(product)
+    kept: list[tuple[str, str, int]] = []
+    for product in (product for product in step.products if product.stage is Stage.FF):
+        kept.append((product.name, "input", _input_bytes(product)))
         layer = layer_of(product.name)
         if layer in step.frozen:
             if AGAIN not in product.name:
                 yield layer, "weights", _weight_bytes(product)
         elif layer not in placed:
-            yield product.name, "input", product.k * product.n * product.count * WORD
+            kept.append((product.name, "input", product.k * product.n * product.count * WORD))
+    # Without gradients nothing reads an input again: room for the largest serves all.
+    yield from kept if _has_gradients(step) else sorted(kept, key=lambda region: -region[2])[:1]
     largest = max((p.m * p.n * p.count * WORD for p in step.products if p.stage is not Stage.WU), default=0)
     for i in range(2):
         yield f"results {i}", "result", largest
+
+
+def _has_gradients(step: Step) -> bool:
+    return any(product.stage is not Stage.FF for product in step.products)
 
 
 def _weight_bytes(product: Product) -> int:

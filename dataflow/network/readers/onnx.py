@@ -78,6 +78,10 @@ def read_onnx_model(
         layers = convert(tensors, loaded.weights, bound.factor, where)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: broken model: a name is not UTF-8 ({error})") from error
+    except ValueError as error:
+        if str(error).startswith(where):
+            raise
+        raise ValueError(f"{where}: {error}") from error
     if not any(layer.macs for layer in layers):
         raise ValueError(f"{where}: the graph has no product that depends on its inputs")
     unknown = sorted({layer.kind for layer in layers if isinstance(layer, HostLayer) and not layer.cost_known})

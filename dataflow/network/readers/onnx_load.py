@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 SMALL: Final = 4096
 """Elements up to which a constant is kept by value; larger ones (weights) only need their shape."""
 
-MAX_NODES: Final = 50_000
+MAX_NODES: Final = 30_000
 """Most nodes of a model, its functions in place and its subgraphs counted."""
 
 MAX_DEPTH: Final = 32
 """Deepest nesting of functions and of subgraphs."""
+
+MAX_RANK: Final = 64
+"""Most dimensions of a tensor, as NumPy has it."""
 
 FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 """Types of tensors that can be learnt."""
