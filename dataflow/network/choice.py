@@ -66,7 +66,7 @@ def read_choice(path: str | Path) -> Choice:
 def _pattern(where: str, name: str, text: Any) -> Pattern | None:
     try:
         if not isinstance(text, str):
-            raise ValueError(f"pattern is {text!r}; write it as text, such as \"2:8\"")
+            raise ValueError(f'pattern is {text!r}; write it as text, such as "2:8"')
         return Pattern.parse(text)
     except ValueError as error:
         raise ValueError(f"{where}: layer {name!r}: {error}") from None

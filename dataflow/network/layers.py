@@ -340,10 +340,10 @@ def _check_sizes(layer: str, **sizes: int) -> None:
 
 
 def _check_conv(name: str, shape: ConvShape) -> None:
-    for field in ("channels_in", "channels_out"):
-        if getattr(shape, field) % shape.groups:
+    for what in ("channels_in", "channels_out"):
+        if getattr(shape, what) % shape.groups:
             raise ValueError(
-                f"{field} of layer {name!r} is {getattr(shape, field)!r}; "
+                f"{what} of layer {name!r} is {getattr(shape, what)!r}; "
                 f"it must be a multiple of groups, {shape.groups}"
             )
     try:

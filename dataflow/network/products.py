@@ -65,7 +65,9 @@ def input_gradient(
     if not isinstance(layer, ConvLayer):
         if mask is not None:
             covers = (mask.backward(group) for group in range(layer.count))
-            parts = tuple(p for cover in covers for p in cover.products(layer.name, Stage.BP, layer.rows // layer.steps))
+            parts = tuple(
+                p for cover in covers for p in cover.products(layer.name, Stage.BP, layer.rows // layer.steps)
+            )
             return tuple(each for p in parts for each in _stepped(p, layer.steps, back=True))
         whole = _gradient(layer, layer.name, layer.rows // layer.steps, 1, weights, gradient, None)
         return _stepped(whole, layer.steps, back=True)

@@ -122,7 +122,8 @@ def training_products(
     pruned operands. Where the method prunes weights, a layer with a pattern of its own uses that instead, and one with
     a mask the mask's cover.
     first_and_last_dense: the first and the last weight layer stay dense, unless they have a pattern or mask of their
-    own. own: what a layer has whatever else is said, a pattern or None for dense, by name. Raises ValueError for an unknown method, one that cannot be scheduled, a missing pattern, a
+    own. own: what a layer has whatever else is said, a pattern or None for dense, by name. Raises ValueError for an
+    unknown method, one that cannot be scheduled, a missing pattern, a pattern of its own or a
     mask without layer, a network without products.
     """
     masks = dict(masks or {})

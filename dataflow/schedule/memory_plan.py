@@ -81,7 +81,8 @@ def memory_plan(step: Step, config: SatConfig, capacity: int = CAPACITY, batch: 
             activations = sum(size for _, kind, size in wanted if kind in ("input", "result"))
             raise ValueError(
                 f"memory plan does not fit: at {kind} of {name!r} it passes the capacity of {capacity} bytes; all "
-                f"tensors need {total} bytes, {total - capacity} too many; {_advice(step, total, activations, capacity, batch)}"
+                f"tensors need {total} bytes, {total - capacity} too many; "
+                f"{_advice(step, total, activations, capacity, batch)}"
             )
     return MemoryPlan(tuple(regions))
 

@@ -15,6 +15,7 @@ from nmsat.reports.commands.base import (
     method,
     whole,
 )
+from nmsat.reports.commands.model_advice import slower_layers, slower_note, speedup_bound
 from nmsat.reports.commands.model_options import add_file_options, add_layer_options, pattern_of_all
 from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps, without
 from nmsat.reports.work.output import add_force
@@ -131,7 +132,7 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
             running.now("the dense step")
             full = simulate(dense, options.config)
             if found.layers and not options.prune_all:
-                slower = dict.fromkeys(_slower(found.step, result, full, {*found.own, *found.masks}))
+                slower = dict.fromkeys(slower_layers(found.step, result, full, {*found.own, *found.masks}))
             if slower:
                 running.now("the step with slower layers dense")
                 step = without(options, found, slower)
@@ -145,9 +146,9 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
             running.now(what)
 
         rows = ablations(step, dense, options.config, told) if options.ablation else []
-    _warn(options, step, (*found.notes, *_slower_note(slower)), taped=taped)
+    _warn(options, step, (*found.notes, *slower_note(slower)), taped=taped)
     speedup = full.cycles / result.cycles
-    bound, bound_note = _bound(step.bound, speedup, full.utilization)
+    bound, bound_note = speedup_bound(step.bound, speedup, full.utilization)
     values = {
         "model": options.model,
         "method": step.method,
@@ -179,41 +180,6 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
         "ablation": [_ablation_row(row) for row in rows],
     }
     return values, result, rows
-
-
-def _slower(step: Step, result: StepResult, full: StepResult, fixed: set[str]) -> list[str]:
-    """Return the pruned layers whose products take longer than dense ones; fixed: those that the user decided on."""
-    from nmsat.dataflow.network.step import layer_of
-
-    pruned = dict.fromkeys(layer_of(p.name) for p in step.products if p.pattern is not None)
-    cycles: list[dict[str, int]] = []
-    for run in (result, full):
-        total: dict[str, int] = {}
-        for row in run.rows:
-            if row.shape is not None:
-                total[layer_of(row.name)] = total.get(layer_of(row.name), 0) + row.cycles
-        cycles.append(total)
-    return [name for name in pruned if name not in fixed and cycles[0].get(name, 0) > cycles[1].get(name, 0)]
-
-
-def _slower_note(slower: dict[str, None]) -> tuple[str, ...]:
-    if not slower:
-        return ()
-    shown = ", ".join(list(slower)[:6]) + (f" and {len(slower) - 6} more" if len(slower) > 6 else "")
-    return (f"kept dense, since N:M makes them slower here: {shown} (--prune-all prunes them)",)
-
-
-def _bound(ratio: float, speedup: float, dense_utilization: float) -> tuple[float, str]:
-    """Return what the speed-up cannot exceed, and a line if that is not the ratio of the multiply-adds.
-
-    ratio: dense over kept multiply-adds. A dense step that leaves elements idle can be beaten by more than that.
-    """
-    if speedup <= ratio or dense_utilization >= 1:
-        return ratio, ""
-    return ratio / dense_utilization, (
-        f"the speed-up is above the ratio of multiply-adds, {ratio:.4f}, because the dense step uses only "
-        f"{dense_utilization:.1%} of the array"
-    )
 
 
 def _is_file(options: argparse.Namespace) -> bool:

@@ -72,7 +72,7 @@ def _count(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> int:
     constant = {tensor.name for tensor in model.graph.initializer}
     total = 0
     for node in model.graph.node:
-        if node.input and all(name in constant for name in node.input if name) or node.op_type == "Constant":
+        if (node.input and all(name in constant for name in node.input if name)) or node.op_type == "Constant":
             constant.update(node.output)
         elif node.op_type in COUNTED:
             total += _of(node, shapes)
@@ -82,22 +82,21 @@ def _count(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> int:
 def _of(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     kind, ins = node.op_type, node.input
-    if kind in ("Conv", "DeformConv", "ConvInteger"):
-        return prod(shapes[node.output[0]]) * prod(shapes[ins[1]][1:])
-    if kind == "QLinearConv":
-        return prod(shapes[node.output[0]]) * prod(shapes[ins[3]][1:])
-    if kind == "ConvTranspose":
-        return prod(shapes[ins[0]]) * prod(shapes[ins[1]][1:])
-    if kind == "Gemm":
-        return prod(shapes[node.output[0]]) * shapes[ins[0]][0 if given.get("transA") else 1]
-    if kind in ("MatMul", "MatMulInteger", "QLinearMatMul"):
-        return prod(shapes[node.output[0]]) * shapes[ins[0]][-1]
     if kind == "Einsum":
         return _einsum(given["equation"].decode().replace(" ", ""), [shapes[name] for name in ins])
     if kind == "Attention":
         return _attention(node, given, shapes)
-    x, w, r = (shapes[name] for name in ins[:3])
-    return x[0] * x[1] * (prod(w) + prod(r))
+    if kind in ("LSTM", "GRU", "RNN"):
+        x, w, r = (shapes[name] for name in ins[:3])
+        return x[0] * x[1] * (prod(w) + prod(r))
+    if kind == "ConvTranspose":
+        return prod(shapes[ins[0]]) * prod(shapes[ins[1]][1:])
+    depth = shapes[ins[0]][-1]
+    if kind == "Gemm":
+        depth = shapes[ins[0]][0 if given.get("transA") else 1]
+    elif "Conv" in kind:
+        depth = prod(shapes[ins[3 if kind == "QLinearConv" else 1]][1:])
+    return prod(shapes[node.output[0]]) * depth
 
 
 def _einsum(equation: str, operands: list[tuple[int, ...]]) -> int:

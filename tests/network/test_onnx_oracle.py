@@ -91,7 +91,7 @@ def test_node_tests_that_ship_with_onnx(tmp_path: Path, key: str) -> None:
 
     def models() -> Iterator[tuple[str, onnx.ModelProto, Path, Any]]:
         seen = set()
-        for case in node_tests._NodeTestCases:  # noqa: SLF001 - collecting through the front imports every operator
+        for case in node_tests._NodeTestCases:  # the front would import every operator
             if case.model is None or case.name in seen or not has_products(case.model):
                 continue
             if case.name.endswith("_expanded") is not (key == "expanded"):

@@ -83,9 +83,7 @@ def conv_transpose(reader: State, node: NodeProto) -> tuple[Layer, ...]:
     output = prod(reader.shape(node, node.output[0]))
     values = rows * columns * groups
     moved = (values + output) * WORD_BYTES
-    fold = HostLayer(
-        name=f"{name}.col2im", kind="Col2Im", ff_operations=values, ff_bytes=moved, bp_bytes=moved
-    )
+    fold = HostLayer(name=f"{name}.col2im", kind="Col2Im", ff_operations=values, ff_bytes=moved, bp_bytes=moved)
     if not constant:
         return (layer, fold)
     # The bias belongs to places of the result, not to columns of the product.

@@ -305,11 +305,13 @@ def _sizes(kind: TypeProto | None, sizes: Mapping[str, int]) -> tuple[int, ...] 
     """Return a shape if all its dimensions are known; sizes: of open ones by name."""
     if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
-    dims = [
-        dim.dim_value if dim.HasField("dim_value") else sizes.get(dim.dim_param, -1)
-        for dim in kind.tensor_type.shape.dim
-    ]
-    return None if any(dim < 0 for dim in dims) else tuple(dims)
+    dims: list[int] = []
+    for dim in kind.tensor_type.shape.dim:
+        size = dim.dim_value if dim.HasField("dim_value") else sizes.get(dim.dim_param)
+        if size is None:
+            return None
+        dims.append(size)
+    return tuple(dims)
 
 
 def _has_graph(node: NodeProto) -> bool:

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.network.layers import HostLayer, Layer
 from nmsat.dataflow.network.readers.onnx_load import node_name
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from onnx import NodeProto
 
+    from nmsat.dataflow.network.layers import HostLayer, Layer
     from nmsat.dataflow.network.readers.onnx_load import Weight
     from nmsat.dataflow.network.readers.onnx_shapes import Tensors
 
