@@ -343,8 +343,7 @@ def _check_conv(name: str, shape: ConvShape) -> None:
     for what in ("channels_in", "channels_out"):
         if getattr(shape, what) % shape.groups:
             raise ValueError(
-                f"{what} of layer {name!r} is {getattr(shape, what)!r}; "
-                f"it must be a multiple of groups, {shape.groups}"
+                f"{what} of layer {name!r} is {getattr(shape, what)!r}; it must be a multiple of groups, {shape.groups}"
             )
     try:
         output_size(shape)

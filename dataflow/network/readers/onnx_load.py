@@ -77,11 +77,16 @@ MATRIX_SLOTS: Final[dict[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant: its name, shape, and whether it is of a floating-point type."""
+    """A constant: its name, shape, whether it is of a floating-point type, and whether a node holds it.
+
+    Exporters keep what is learnt outside of the nodes, so what a node holds is learnt only where an operator reads it
+    as weights.
+    """
 
     name: str
     shape: tuple[int, ...]
     floating: bool
+    held: bool = False
 
     @property
     def learnt(self) -> int:
@@ -108,9 +113,9 @@ class Loaded:
     declared: dict[str, onnx.TypeProto] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
 
-    def add(self, name: str, kind: int, dims: Sequence[int]) -> None:
-        """Take up a constant by its shape."""
-        self.weights[name] = Weight(name, tuple(dims), kind in FLOATS)
+    def add(self, name: str, kind: int, dims: Sequence[int], *, held: bool = False) -> None:
+        """Take up a constant by its shape; held: a node holds it."""
+        self.weights[name] = Weight(name, tuple(dims), kind in FLOATS, held)
         self.types[name] = helper.make_tensor_type_proto(kind, tuple(dims))
 
 
@@ -155,11 +160,13 @@ def take_constant(loaded: Loaded, node: NodeProto, where: str) -> bool:
             check_tensor(attribute.t, where)
             tensor = TensorProto.FromString(attribute.t.SerializeToString())
             tensor.name = name
-            take_tensor(loaded, tensor, where)
+            take_tensor(loaded, tensor, where, held=True)
         case AttributeProto.SPARSE_TENSOR:
-            loaded.add(name, attribute.sparse_tensor.values.data_type, attribute.sparse_tensor.dims)
+            sparse = attribute.sparse_tensor
+            loaded.add(name, sparse.values.data_type, sparse.dims, held=True)
         case AttributeProto.FLOAT | AttributeProto.FLOATS:
-            take_tensor(loaded, numpy_helper.from_array(np.asarray(_plain(attribute), np.float32), name), where)
+            floats = np.asarray(_plain(attribute), np.float32)
+            take_tensor(loaded, numpy_helper.from_array(floats, name), where, held=True)
         case AttributeProto.INT | AttributeProto.INTS:
             take_tensor(loaded, numpy_helper.from_array(np.asarray(_plain(attribute), np.int64), name), where)
         case _:
@@ -167,9 +174,9 @@ def take_constant(loaded: Loaded, node: NodeProto, where: str) -> bool:
     return True
 
 
-def take_tensor(loaded: Loaded, tensor: TensorProto, where: str) -> None:
+def take_tensor(loaded: Loaded, tensor: TensorProto, where: str, *, held: bool = False) -> None:
     """Take up a constant tensor, by value if it is small and in the file."""
-    loaded.add(tensor.name, tensor.data_type, tensor.dims)
+    loaded.add(tensor.name, tensor.data_type, tensor.dims, held=held)
     if prod(tensor.dims) <= SMALL and tensor.data_location != TensorProto.EXTERNAL:
         try:
             value = numpy_helper.to_array(tensor)

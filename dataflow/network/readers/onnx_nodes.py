@@ -17,7 +17,7 @@ from nmsat.dataflow.network.layers import (
     scale_batch,
 )
 from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, MICROSOFT, SAME_AS_INPUT
-from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, subgraphs
+from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, WEIGHT_SLOTS, subgraphs
 from nmsat.dataflow.network.readers.onnx_operators import PRODUCTS
 from nmsat.dataflow.network.readers.onnx_products import attributes
 from nmsat.dataflow.network.readers.onnx_state import State
@@ -84,6 +84,7 @@ class _Nodes(State):
                 # A weight seen through a transposition or cast keeps its name.
                 through = node.op_type in SEEN_THROUGH and not domain
                 self.static[name] = self.static[inputs[0]] if through else name
+                self.sources[name] = frozenset().union(*(self.sources.get(each, {each}) for each in inputs))
             if any(source in self.graded for source in inputs) and node.op_type not in COMPARISONS:
                 self.graded.add(name)
             if layers and isinstance(self.layers[-1], LinearLayer) and self.layers[-1].steps == 1:
@@ -92,6 +93,8 @@ class _Nodes(State):
     def finished(self) -> list[Layer]:
         """Return the layers, what host operators learn counted: each constant once, and not again if it is a weight."""
         taken = {layer.weight for layer in self.layers if isinstance(layer, ConvLayer | LinearLayer)} | self.used
+        # Constants that a weight is put together from are counted with it.
+        taken |= {source for name in taken for source in self.sources.get(name, ())}
         for at, names in self.learnt.items():
             new = [name for name in dict.fromkeys(names) if name in self.weights and name not in taken]
             taken.update(new)
@@ -136,7 +139,11 @@ class _Nodes(State):
             layer = host_layer(kind, name, elements)
             if first not in self.tensors.shapes:
                 layer = replace(layer, cost_known=layer.ff_bytes == 0 and layer.ff_operations == 0)
-            self.learnt[len(self.layers)] = tuple(self.static.get(w, "") for w in learnt_inputs(node))
+            roots = (self.static.get(name, "") for name in learnt_inputs(node))
+            slots = node.op_type in WEIGHT_SLOTS
+            self.learnt[len(self.layers)] = tuple(
+                root for root in roots if root in self.weights and (slots or not self.weights[root].held)
+            )
         return self.graded_host(layer, node.input)
 
     def _unknown(self, node: NodeProto, kind: str, *, static: bool) -> HostLayer:

@@ -23,9 +23,9 @@ class State:
     """State while the nodes are read in order.
 
     static: tensors that depend on weights and constants only -> the weight that they are, '' for none; graded: tensors
-    that need a gradient because something learnt lies before them; owner: the linear layer that made a tensor; used:
-    constants already counted; learnt: constants that host layers learn, by layer; names: those given to layers;
-    readers: how many nodes read a tensor.
+    that need a gradient because something learnt lies before them; owner: the linear layer that made a tensor;
+    sources: the constants that a constant tensor is put together from; used: constants already counted; learnt:
+    constants that host layers learn, by layer; names: those given to layers; readers: how many nodes read a tensor.
     """
 
     tensors: Tensors
@@ -36,6 +36,7 @@ class State:
     static: dict[str, str] = field(default_factory=dict)
     graded: set[str] = field(default_factory=set)
     owner: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, frozenset[str]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     learnt: dict[int, tuple[str, ...]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
