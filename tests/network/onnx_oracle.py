@@ -104,7 +104,7 @@ def _einsum(equation: str, operands: list[tuple[int, ...]]) -> int:
     terms = equation.partition("->")[0].split(",")
     if len(terms) < 2:
         return 0
-    sizes: dict[str, int] = {}
+    sizes: dict[Any, int] = {}
     for term, shape in zip(terms, operands, strict=True):
         dots = [f"dot{at}" for at in range(len(shape) - len(term.replace("...", "")), 0, -1)]
         before, mark, after = term.partition("...")

@@ -1,5 +1,8 @@
 """Networks of the kinds that people export, tiny and with random weights."""
 
+# pyright: reportMissingImports=false
+# PyTorch is an optional extra: the type checker runs without it.
+
 from __future__ import annotations
 
 from typing import Any
