@@ -30,7 +30,7 @@ endif
 engines: setup-run
 	$(BIN)/nmsat engines
 
-regression: setup-test
+regression: setup-test test-torch
 	$(BIN)/pytest -m "long"
 
 lint: setup-lint types

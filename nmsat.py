@@ -150,11 +150,15 @@ def _run(options: Namespace) -> int:
 def _print(answer: Answer, *, as_json: bool) -> None:
     import json
 
-    print(json.dumps(answer.values, indent=2, allow_nan=False) if as_json else answer.text)
+    from nmsat.reports.work.text import printable
+
+    print(json.dumps(answer.values, indent=2, allow_nan=False) if as_json else printable(answer.text))
 
 
 def _fail(error: Exception, code: int) -> int:
-    print(f"nmsat: error: {error}", file=sys.stderr)
+    from nmsat.reports.work.text import printable
+
+    print(printable(f"nmsat: error: {error}"), file=sys.stderr)
     return code
 
 

@@ -25,6 +25,9 @@ UNSAID: Final = LeftOut(
 )
 """What a file of the first form may leave out."""
 
+LONGEST: Final = 300
+"""Characters of an error that are told: a line may hold anything."""
+
 PAIRS: Final = ("kernel", "stride", "padding", "dilation")
 """Fields of a convolution that have a value per axis."""
 
@@ -54,8 +57,13 @@ def read_tape(path: Path) -> Tape:
         try:
             _read(tape, json.loads(line), first=number == 1)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{str(path)!r} line {number} is not a product ({error!r})") from None
+            raise ValueError(f"{str(path)!r} line {number} is not a product ({_short(error)})") from None
     return tape
+
+
+def _short(error: Exception) -> str:
+    text = repr(error)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _read(tape: Tape, fields: object, *, first: bool) -> None:

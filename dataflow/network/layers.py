@@ -6,14 +6,16 @@ by one table (`HOST_COSTS`) so that every reader counts alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from nmsat.algorithms.core.ranges import MAX_SIDE, whole_number
 from nmsat.algorithms.core.windows import output_size
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import ConvShape, Pattern
+
+Stored: TypeAlias = Literal["matrix", "rows", "convolution", "transposed convolution"]
 
 WORD_BYTES: Final = 2
 """Bytes of an activation or gradient in memory (binary16)."""
@@ -25,7 +27,8 @@ class ConvLayer:
 
     shape: sizes, checked here; bias: C_out further parameters; input_gradient: False if nothing before this layer
     learns, so that a training step needs no dX; pattern: N:M of the weights, given by the file that the layer came
-    from; weight: name of the weights in that file, if it has one.
+    from; weight, bias_name: names of weights and bias in that file, if it has them. Layers with the same weight share
+    it.
     """
 
     name: str
@@ -34,6 +37,7 @@ class ConvLayer:
     input_gradient: bool = True
     pattern: Pattern | None = None
     weight: str = ""
+    bias_name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         _check_conv(self.name, self.shape)
@@ -84,7 +88,10 @@ class ConvLayer:
 class LinearLayer:
     """A fully connected layer, Y[rows, features_out] = X[rows, features_in] W, `count` times with weights of its own.
 
-    Fields as in `ConvLayer`.
+    Fields as in `ConvLayer`. steps: equal parts of the rows that run one after the other, forward and back, each
+    waiting for the one before (a recurrent layer); the weight gradient is over all rows at once. stored: how a file
+    holds the weights, if not as [features_out, features_in] per copy: 'convolution' [C_out, C_in / groups, taps ...],
+    'transposed convolution' [C_in, C_out / groups, taps ...], 'rows' [count, features_out, features_in] always.
     """
 
     name: str
@@ -96,10 +103,15 @@ class LinearLayer:
     input_gradient: bool = True
     pattern: Pattern | None = None
     weight: str = ""
+    bias_name: str = field(default="", compare=False)
+    steps: int = 1
+    stored: Stored = "matrix"
 
     def __post_init__(self) -> None:
         _check_sizes(self.name, rows=self.rows, features_in=self.features_in, features_out=self.features_out)
-        _check_sizes(self.name, count=self.count)
+        _check_sizes(self.name, count=self.count, steps=self.steps)
+        if self.rows % self.steps:
+            raise ValueError(f"rows of layer {self.name!r} are {self.rows!r}; they must be a multiple of steps")
 
     @property
     def taps(self) -> int:
@@ -156,7 +168,8 @@ class HostLayer:
     """An operator that SAT does not run.
 
     kind: operator type, named as in ONNX; *_operations: scalar operations, *_bytes: bytes read and written, of the
-    forward (ff) and backward (bp) pass; parameters: learnt elements (scale and shift of a normalisation).
+    forward (ff) and backward (bp) pass; parameters: learnt elements (scale and shift of a normalisation); cost_known:
+    False for an operator of which nothing is known, whose work is then counted as none.
     """
 
     name: str
@@ -166,6 +179,7 @@ class HostLayer:
     bp_operations: int = 0
     bp_bytes: int = 0
     parameters: int = 0
+    cost_known: bool = True
 
     @property
     def macs(self) -> int:
@@ -202,35 +216,65 @@ _NORM: Final = HostCost(5, 3, 9, 5)
 HOST_COSTS: Final[dict[str, HostCost]] = {
     # Shapes only: nothing moves.
     **dict.fromkeys(
-        ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Size", "Constant", "Range"), _NOTHING
+        ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Size", "Constant", "Range", "BitCast"),
+        _NOTHING,
     ),
     # Data moves, nothing is computed.
     **dict.fromkeys(
         ("Transpose", "Concat", "Split", "Slice", "Gather", "GatherElements", "Expand", "Tile", "Pad", "Cast"), _MOVE
     ),
     **dict.fromkeys(("CastLike", "ConstantOfShape", "DepthToSpace", "SpaceToDepth", "Resize", "Trilu"), _MOVE),
+    **dict.fromkeys(("GatherND", "ScatterND", "ScatterElements", "Scatter", "TensorScatter", "Upsample"), _MOVE),
+    **dict.fromkeys(("OneHot", "EyeLike", "ReverseSequence", "CenterCropPad", "Compress", "Im2Col", "NonZero"), _MOVE),
+    **dict.fromkeys(("MaxUnpool", "Unique"), _MOVE),
     # The gradient of these two needs no operation of its own.
     "Add": HostCost(1, 3, 0, 2),
     "Sub": HostCost(1, 3, 1, 2),
+    "Sum": HostCost(1, 3, 0, 2),
+    "Mean": HostCost(2, 3, 1, 2),
+    # Results of products at overlapping places, added up; the gradient is gathered.
+    "Col2Im": HostCost(1, 2, 0, 2),
     **dict.fromkeys(("Mul", "Div", "Pow", "Max", "Min", "PRelu", "Where", "Mod"), _BINARY),
     **dict.fromkeys(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"), _COMPARE),
-    **dict.fromkeys(("Not", "IsNaN", "IsInf", "Sign", "Floor", "Ceil", "Round"), HostCost(1, 2, 0, 0)),
+    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift"), _COMPARE),
+    **dict.fromkeys(("Not", "IsNaN", "IsInf", "Sign", "Floor", "Ceil", "Round", "BitwiseNot"), HostCost(1, 2, 0, 0)),
+    **dict.fromkeys(("RandomNormalLike", "RandomUniformLike", "RandomNormal", "RandomUniform"), HostCost(1, 1, 0, 0)),
+    **dict.fromkeys(("Bernoulli", "Hardmax"), HostCost(1, 2, 0, 0)),
     "Relu": HostCost(1, 2, 1, 3),
     **dict.fromkeys(("Neg", "Abs", "Sqrt", "Exp", "Log", "Sin", "Cos", "Reciprocal", "Erf", "Tanh"), _UNARY),
+    **dict.fromkeys(("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"), _UNARY),
     **dict.fromkeys(
         ("Sigmoid", "LeakyRelu", "Clip", "Elu", "Selu", "Softplus", "HardSigmoid", "ThresholdedRelu"), _UNARY
     ),
-    **dict.fromkeys(("HardSwish", "Swish", "Mish", "Celu"), HostCost(3, 2, 5, 3)),
+    **dict.fromkeys(("Softsign", "Shrink"), _UNARY),
+    **dict.fromkeys(("HardSwish", "Swish", "Mish", "Celu", "SwiGLU"), HostCost(3, 2, 5, 3)),
     "Gelu": HostCost(5, 2, 8, 3),
     "Dropout": HostCost(1, 2, 1, 2),
+    # Scale, round and shift, or shift and scale; the gradient passes straight through.
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), HostCost(2, 2, 0, 2)),
+    # Smallest, largest, scale, then as above.
+    "DynamicQuantizeLinear": HostCost(4, 3, 0, 2),
+    # Two products and a sum per element, with a table of sines and cosines.
+    "RotaryEmbedding": HostCost(3, 4, 3, 4),
     # Maximum, difference, exponential, sum, division; backward y (dy - sum(y dy)).
     **dict.fromkeys(("Softmax", "LogSoftmax"), HostCost(5, 3, 4, 4)),
     **dict.fromkeys(("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"), _NORM),
     **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization", "LpNormalization", "LRN"), _NORM),
+    "MeanVarianceNormalization": _NORM,
     # Elements of a pooling are window elements: the words of its two tensors are counted apart, see `pool_layer`.
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"), HostCost(1, 0, 1, 0)),
+    **dict.fromkeys(("LpPool", "GlobalLpPool"), HostCost(2, 0, 2, 0)),
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2"), _REDUCE),
-    **dict.fromkeys(("ArgMax", "ArgMin", "CumSum"), HostCost(1, 2, 0, 0)),
+    **dict.fromkeys(("ReduceL1", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"), HostCost(2, 1, 2, 1)),
+    **dict.fromkeys(("ArgMax", "ArgMin", "CumSum", "CumProd"), HostCost(1, 2, 0, 0)),
+    # One comparison an element at least: the sorting of a few large values out of many.
+    "TopK": HostCost(1, 2, 0, 1),
+    # Four neighbours, each with a weight.
+    **dict.fromkeys(("GridSample", "RoiAlign"), HostCost(8, 5, 12, 6)),
+    # Per state and step: sums of the two products and gates (LSTM 4 + 4, GRU 3 + 3, RNN 1 + 1), then the states.
+    "LSTM": HostCost(13, 11, 17, 12),
+    "GRU": HostCost(11, 8, 14, 10),
+    "RNN": HostCost(2, 3, 2, 3),
     **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), HostCost(6, 2, 2, 2)),
 }
 
@@ -296,11 +340,10 @@ def _check_sizes(layer: str, **sizes: int) -> None:
 
 
 def _check_conv(name: str, shape: ConvShape) -> None:
-    for field in ("channels_in", "channels_out"):
-        if getattr(shape, field) % shape.groups:
+    for what in ("channels_in", "channels_out"):
+        if getattr(shape, what) % shape.groups:
             raise ValueError(
-                f"{field} of layer {name!r} is {getattr(shape, field)!r}; "
-                f"it must be a multiple of groups, {shape.groups}"
+                f"{what} of layer {name!r} is {getattr(shape, what)!r}; it must be a multiple of groups, {shape.groups}"
             )
     try:
         output_size(shape)

@@ -18,9 +18,10 @@ counts the padding, which contributes nothing).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nmsat.algorithms.core.tape import Product, Stage
+from nmsat.algorithms.core.tape import AGAIN, Product, Stage
 from nmsat.dataflow.network.gradient import gradient_parts
 from nmsat.dataflow.network.layers import ConvLayer
 
@@ -41,9 +42,14 @@ def forward(layer: WeightLayer, pattern: Pattern | None, mask: LayerMask | None 
     shape = layer.shape if isinstance(layer, ConvLayer) else None
     if mask is not None:
         covers = (mask.forward(group) for group in range(layer.count))
-        return tuple(p for cover in covers for p in cover.products(layer.name, Stage.FF, layer.rows, 1, shape))
-    k = layer.taps * layer.features_in
-    return (Product(layer.name, Stage.FF, layer.rows, k, layer.features_out, usable(pattern, k), layer.count, shape),)
+        steps = _steps(layer)
+        parts = (p for cover in covers for p in cover.products(layer.name, Stage.FF, layer.rows // steps, 1, shape))
+        return tuple(each for p in parts for each in _stepped(p, steps))
+    k, steps = layer.taps * layer.features_in, _steps(layer)
+    whole = Product(
+        layer.name, Stage.FF, layer.rows // steps, k, layer.features_out, usable(pattern, k), layer.count, shape
+    )
+    return _stepped(whole, steps)
 
 
 def input_gradient(
@@ -59,8 +65,12 @@ def input_gradient(
     if not isinstance(layer, ConvLayer):
         if mask is not None:
             covers = (mask.backward(group) for group in range(layer.count))
-            return tuple(p for cover in covers for p in cover.products(layer.name, Stage.BP, layer.rows))
-        return (_gradient(layer, layer.name, layer.rows, 1, weights, gradient, None),)
+            parts = tuple(
+                p for cover in covers for p in cover.products(layer.name, Stage.BP, layer.rows // layer.steps)
+            )
+            return tuple(each for p in parts for each in _stepped(p, layer.steps, back=True))
+        whole = _gradient(layer, layer.name, layer.rows // layer.steps, 1, weights, gradient, None)
+        return _stepped(whole, layer.steps, back=True)
     out: list[Product] = []
     parts = gradient_parts(layer.shape)
     for index, part in enumerate(parts):
@@ -91,6 +101,16 @@ def matmul(layer: MatMulLayer) -> tuple[Product, ...]:
     if layer.gradient_b:
         out.append(Product(f"{layer.name}.db", Stage.BP, k, m, n, None, count))
     return tuple(out)
+
+
+def _steps(layer: WeightLayer) -> int:
+    return 1 if isinstance(layer, ConvLayer) else layer.steps
+
+
+def _stepped(product: Product, steps: int, *, back: bool = False) -> tuple[Product, ...]:
+    """Return a product of one step once for each, named as runs of the layer; back: the last step first."""
+    names = [product.name, *(f"{product.name}{AGAIN}{step}" for step in range(2, steps + 1))]
+    return tuple(replace(product, name=name) for name in (reversed(names) if back else names))
 
 
 def _gradient(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import AGAIN, LeftOut, Pattern, Product, Stage
@@ -13,7 +13,7 @@ from nmsat.dataflow.network.gradient import gradient_parts
 from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, LinearLayer, MatMulLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from nmsat.dataflow.network.layers import Layer, WeightLayer
     from nmsat.dataflow.network.readers.masks import LayerMask
@@ -35,7 +35,7 @@ class Update:
     """A tensor that the update changes: `count` matrices w[k, n], k = taps * C_in.
 
     ff, bp: patterns of the packed copies to make right after it (along k; along n), None where no packed copy is made.
-    For a mask they are the narrowest patterns that hold all of it.
+    For a mask they are the narrowest patterns that hold all of it. shared: other layers that multiply by it.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Update:
     taps: int = 1
     ff: Pattern | None = None
     bp: Pattern | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -73,7 +74,7 @@ class Step:
     """One training step, in the order of execution: FF first to last layer, then BP and WU last to first.
 
     macs_dense: multiply-adds of the same step under the method 'dense'; left_out: work that the source of the step is
-    known to be missing.
+    known to be missing; frozen: layers whose weights lie in memory as their products read them and are not updated.
     """
 
     method: str
@@ -83,6 +84,7 @@ class Step:
     prunes: tuple[Prune, ...]
     macs_dense: int
     left_out: tuple[LeftOut, ...] = ()
+    frozen: tuple[str, ...] = ()
 
     @property
     def macs_kept(self) -> int:
@@ -93,6 +95,12 @@ class Step:
     def bound(self) -> float:
         """Speed-up over the dense step that no machine of equal peak can beat: dense over kept multiply-adds."""
         return self.macs_dense / self.macs_kept if self.macs_kept else float("inf")
+
+    @property
+    def weight_layers(self) -> frozenset[str]:
+        """Names of the layers that multiply by weights: by those of an update, or by weights that do not change."""
+        updated = (name for update in self.updates for name in (update.name, *update.shared))
+        return frozenset((*updated, *self.frozen))
 
     @property
     def update_elements(self) -> int:
@@ -106,6 +114,7 @@ def training_products(
     pattern: Pattern | None = None,
     first_and_last_dense: bool = True,
     masks: Mapping[str, LayerMask] | None = None,
+    own: Mapping[str, Pattern | None] | None = None,
 ) -> Step:
     """Return the training step of a network.
 
@@ -113,22 +122,45 @@ def training_products(
     pruned operands. Where the method prunes weights, a layer with a pattern of its own uses that instead, and one with
     a mask the mask's cover.
     first_and_last_dense: the first and the last weight layer stay dense, unless they have a pattern or mask of their
-    own. Raises ValueError for an unknown method, one that cannot be scheduled, a missing pattern, a
+    own. own: what a layer has whatever else is said, a pattern or None for dense, by name. Raises ValueError for an
+    unknown method, one that cannot be scheduled, a missing pattern, a pattern of its own or a
     mask without layer, a network without products.
     """
     masks = dict(masks or {})
     weighted = [layer for layer in layers if isinstance(layer, ConvLayer | LinearLayer)]
     how = _check_request(layers, weighted, method, pattern, masks)
+    own = _check_own(own or {}, {layer.name for layer in weighted}, masks)
+    layers = [
+        replace(layer, pattern=own[layer.name])
+        if isinstance(layer, ConvLayer | LinearLayer) and layer.name in own
+        else layer
+        for layer in layers
+    ]
     edges = {weighted[0].name, weighted[-1].name} if weighted and first_and_last_dense else set()
-    works = [_work(layer, how, None if layer.name in edges else pattern, masks.get(layer.name)) for layer in layers]
+    chosen = {**dict.fromkeys(edges), **own}
+    works = [_work(layer, how, chosen.get(layer.name, pattern), masks.get(layer.name)) for layer in layers]
     back = works[::-1]
     return Step(
         method=method,
         products=tuple(p for work in works for p in work.ff) + tuple(p for work in back for p in (*work.bp, *work.wu)),
         host_ops=tuple(op for work in works for op in work.host_ff) + tuple(op for work in back for op in work.host_bp),
-        updates=tuple(update for work in works for update in work.updates),
+        updates=_once(layers, works),
         prunes=tuple(prune for work in back for prune in work.prunes),
         macs_dense=sum(work.macs_dense for work in works),
+    )
+
+
+def inference(step: Step) -> Step:
+    """Return the forward pass of a step alone: no gradients, no update, no pruning within the step."""
+    products = tuple(product for product in step.products if product.stage is Stage.FF)
+    return replace(
+        step,
+        products=products,
+        frozen=tuple(sorted(step.weight_layers & {layer_of(product.name) for product in products})),
+        host_ops=tuple(op for op in step.host_ops if op.stage is Stage.FF),
+        updates=(),
+        prunes=(),
+        macs_dense=sum(product.macs_dense for product in products),
     )
 
 
@@ -138,8 +170,41 @@ def forward_macs(layers: Sequence[Layer]) -> int:
 
 
 def parameters(layers: Sequence[Layer]) -> int:
-    """Learnt elements of the network (a tensor shared by two layers counts twice)."""
-    return sum(layer.parameters for layer in layers)
+    """Learnt elements of the network; what layers share, by the names of weights and biases, counts once."""
+    seen: set[str] = set()
+    total = 0
+    for layer in layers:
+        if not isinstance(layer, ConvLayer | LinearLayer):
+            total += layer.parameters
+            continue
+        for name, elements in ((layer.weight, layer.weights), (layer.bias_name, layer.parameters - layer.weights)):
+            total += 0 if name in seen else elements
+            seen.update({name} - {""})
+    return total
+
+
+def _once(layers: Sequence[Layer], works: Sequence[_Work]) -> tuple[Update, ...]:
+    """Return the updates, one for each tensor, however many layers share it, with the packed copies of all of them."""
+    out: list[Update] = []
+    place: dict[str, int] = {}
+    for layer, work in zip(layers, works, strict=True):
+        names = (layer.weight, layer.bias_name) if isinstance(layer, ConvLayer | LinearLayer) else ()
+        for at, update in enumerate(work.updates):
+            name = names[at] if at < len(names) else ""
+            if name in place:
+                out[place[name]] = _merged(out[place[name]], update)
+            else:
+                if name:
+                    place[name] = len(out)
+                out.append(update)
+    return tuple(out)
+
+
+def _merged(update: Update, other: Update) -> Update:
+    """Return an update with the packed copies that another layer reads too; a transposed one swaps their axes."""
+    swapped = (other.k, other.n) == (update.n, update.k) != (update.k, update.n)
+    ff, bp = (other.bp, other.ff) if swapped else (other.ff, other.bp)
+    return replace(update, ff=update.ff or ff, bp=update.bp or bp, shared=(*update.shared, other.name))
 
 
 @dataclass(frozen=True)
@@ -268,6 +333,18 @@ def _check_request(
     if unknown:
         raise ValueError(f"masks name layers that the network does not have: {', '.join(unknown)}")
     return how
+
+
+def _check_own(
+    own: Mapping[str, Pattern | None], names: Collection[str], masks: Collection[str]
+) -> dict[str, Pattern | None]:
+    unknown = sorted(set(own) - set(names))
+    if unknown:
+        raise ValueError(f"patterns name layers that the network does not have: {', '.join(unknown)}")
+    both = sorted(set(own) & set(masks))
+    if both:
+        raise ValueError(f"layer {both[0]!r} has a mask and a pattern of its own; give one of them")
+    return dict(own)
 
 
 def layer_of(name: str) -> str:

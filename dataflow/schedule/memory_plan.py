@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.core.tape import AGAIN, Stage
 from nmsat.dataflow.cycles.memory import BEAT_BYTES
 from nmsat.dataflow.network.step import layer_of
 from nmsat.dataflow.schedule.traffic import PAIR_BITS, STAGING_BYTES, WORD, packed_bytes
@@ -64,8 +64,8 @@ class MemoryPlan:
         return total
 
 
-def memory_plan(step: Step, config: SatConfig, capacity: int = CAPACITY) -> MemoryPlan:
-    """Return the regions of a training step.
+def memory_plan(step: Step, config: SatConfig, capacity: int = CAPACITY, batch: int | None = None) -> MemoryPlan:
+    """Return the regions of a training step; batch: that of the step where it is known, for what to advise.
 
     Kept for the whole step: weights, momentum, gradients and copies of every tensor; the input of every product, which
     the weight gradient reads again. Shared: two buffers for results on their way to the host operators and back.
@@ -79,13 +79,31 @@ def memory_plan(step: Step, config: SatConfig, capacity: int = CAPACITY) -> Memo
         if base > capacity:
             total = sum(size for _, _, size in wanted)
             activations = sum(size for _, kind, size in wanted if kind in ("input", "result"))
-            share = (capacity - (total - activations)) / activations if activations else 0.0
-            advice = f"a batch of at most {max(0.0, share):.0%} of this one would fit" if share > 0 else "no batch fits"
             raise ValueError(
                 f"memory plan does not fit: at {kind} of {name!r} it passes the capacity of {capacity} bytes; all "
-                f"tensors need {total} bytes, {total - capacity} too many; {advice}"
+                f"tensors need {total} bytes, {total - capacity} too many; "
+                f"{_advice(step, total, activations, capacity, batch)}"
             )
     return MemoryPlan(tuple(regions))
+
+
+def _advice(step: Step, total: int, activations: int, capacity: int, batch: int | None) -> str:
+    """Return what would make a step fit, with the figures that say so."""
+    room = capacity - (total - activations)
+    share = room / activations if activations else 0.0
+    largest = None if batch is None else int(max(0.0, share) * batch)
+    if share > 0 and largest is None:
+        return f"a batch of at most {share:.0%} of this one would fit"
+    if largest:
+        return f"a batch of at most {largest} would fit"
+    held = (
+        f"weights and what the update keeps beside them take {total - activations} bytes, tensors between the layers "
+        f"{activations}"
+    )
+    way = "only fewer layers at a time" + (", or the forward pass alone," if _has_gradients(step) else "")
+    if share > 0:
+        return f"{held}: there is no smaller batch than {batch}; {way} would fit"
+    return f"no batch fits: {held}; {way} would fit"
 
 
 @dataclass(frozen=True)
@@ -154,15 +172,32 @@ def _update_regions(update: Update) -> Iterator[tuple[str, str, int]]:
 
 
 def _activation_regions(step: Step) -> Iterator[tuple[str, str, int]]:
-    names = {update.name for update in step.updates}
-    forward = [product for product in step.products if product.stage is Stage.FF]
-    for product in forward:
-        yield product.name, "input", _input_bytes(product)
-        if layer_of(product.name) not in names:
-            yield product.name, "input", product.k * product.n * product.count * WORD
+    placed = step.weight_layers - set(step.frozen)
+    kept: list[tuple[str, str, int]] = []
+    for product in (product for product in step.products if product.stage is Stage.FF):
+        kept.append((product.name, "input", _input_bytes(product)))
+        layer = layer_of(product.name)
+        if layer in step.frozen:
+            if AGAIN not in product.name:
+                yield layer, "weights", _weight_bytes(product)
+        elif layer not in placed:
+            kept.append((product.name, "input", product.k * product.n * product.count * WORD))
+    # Without gradients nothing reads an input again: room for the largest serves all.
+    yield from kept if _has_gradients(step) else sorted(kept, key=lambda region: -region[2])[:1]
     largest = max((p.m * p.n * p.count * WORD for p in step.products if p.stage is not Stage.WU), default=0)
     for i in range(2):
         yield f"results {i}", "result", largest
+
+
+def _has_gradients(step: Step) -> bool:
+    return any(product.stage is not Stage.FF for product in step.products)
+
+
+def _weight_bytes(product: Product) -> int:
+    """Return the bytes of the weights of a forward product, packed where they are pruned."""
+    if product.pattern is None:
+        return product.k * product.n * product.count * WORD
+    return product.count * packed_bytes(product.k, product.n, product.pattern.n, product.pattern.m)
 
 
 def _input_bytes(product: Product) -> int:

@@ -65,14 +65,15 @@ class _Builder:
         self._step = step
         self._config = config
         self._switches = switches
-        self._updates = {update.name: update for update in step.updates}
+        self._updates = {name: update for update in step.updates for name in (update.name, *update.shared)}
+        self._weights = step.weight_layers
         self._prunes: dict[tuple[str, Stage], list[Prune]] = defaultdict(list)
         for prune in step.prunes:
             self._prunes[prune.name, prune.stage].append(prune)
 
     def instructions(self) -> Iterator[Instruction]:
         """Yield the program."""
-        pending = dict(self._updates)
+        pending = {update.name: update for update in self._step.updates}
         previous: Product | None = None
         products = self._ordered()
         backward = [(i, layer_of(p.name)) for i, p in enumerate(products) if p.stage is not Stage.FF]
@@ -106,7 +107,7 @@ class _Builder:
         return out
 
     def _product(self, product: Product, needs_previous: bool, prune_first: bool) -> ProductRun:
-        weights = product.stage in (Stage.FF, Stage.BP) and layer_of(product.name) in self._updates
+        weights = product.stage in (Stage.FF, Stage.BP) and layer_of(product.name) in self._weights
         piped = schedule_product(self._config, product, weights=weights, switches=self._switches)
         return ProductRun(
             name=product.name,

@@ -13,10 +13,11 @@ from nmsat.reports.commands.base import (
     Named,
     add_config,
     method,
-    sparse,
     whole,
 )
-from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps
+from nmsat.reports.commands.model_advice import slower_layers, slower_note, speedup_bound
+from nmsat.reports.commands.model_options import add_file_options, add_layer_options, pattern_of_all
+from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps, without
 from nmsat.reports.work.output import add_force
 from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.progress import LOG, task
@@ -67,8 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", type=method, default=None, metavar="NAME", help=f"{', '.join(METHODS)} (default: bdwp)"
     )
-    parser.add_argument("--pattern", type=sparse, default=None, metavar="N:M", help="sparsity (default: 2:8)")
+    add_layer_options(parser)
     add_config(parser, "vcu1525")
+    add_file_options(parser)
     parser.add_argument("--first-last", action="store_true", help="prune the first layer and the classifier too")
     parser.add_argument(
         "--ablation", action="store_true", help="the same step with one optimisation switched off at a time"
@@ -110,6 +112,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, list[Ablation]]:
     """Return what --json prints, the step as it ran, and the rows of the ablation."""
+    from nmsat.algorithms.core.tape import Stage
     from nmsat.dataflow.network.readers.tape import SUFFIX
     from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
     from nmsat.sim.api import simulate
@@ -117,15 +120,24 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
     from nmsat.sim.work.ablation import VARIANTS, ablations
 
     taped = Path(options.model).suffix == SUFFIX
-    step, dense, masks = tape_steps(options) if taped else steps(options)
+    found = tape_steps(options) if taped else steps(options)
+    step, dense, slower = found.step, found.dense, {}
     with task(f"simulating {options.model}", 2 + (2 * len(VARIANTS) if options.ablation else 0), "step") as running:
         try:
-            plan, buffers = memory_plan(step, options.config), check_buffers(options.config)
+            buffers = check_buffers(options.config)
+            memory_plan(step, options.config, batch=found.batch)
             running.now("the step")
             result = simulate(step, options.config)
             running.advance()
             running.now("the dense step")
             full = simulate(dense, options.config)
+            if found.layers and not options.prune_all:
+                slower = dict.fromkeys(slower_layers(found.step, result, full, {*found.own, *found.masks}))
+            if slower:
+                running.now("the step with slower layers dense")
+                step = without(options, found, slower)
+                result = simulate(step, options.config)
+            plan = memory_plan(step, options.config, batch=found.batch)
         except ValueError as error:
             raise InputError(f"{options.model}: {error}") from None
 
@@ -134,22 +146,31 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
             running.now(what)
 
         rows = ablations(step, dense, options.config, told) if options.ablation else []
-    _warn(options, step, taped=taped)
+    _warn(options, step, (*found.notes, *slower_note(slower)), taped=taped)
+    speedup = full.cycles / result.cycles
+    bound, bound_note = speedup_bound(step.bound, speedup, full.utilization)
     values = {
         "model": options.model,
         "method": step.method,
         "pattern": _patterns(step) if taped else str(step_pattern(options) or "dense"),
-        "batch": _batch(options),
-        "speedup": full.cycles / result.cycles,
-        "bound": step.bound,
-        "share_of_bound": full.cycles / result.cycles / step.bound,
+        "batch": found.batch if found.layers is None or options.batch or _is_file(options) else None,
+        "inference": options.inference,
+        "forward_macs": sum(p.macs_dense for p in dense.products if p.stage is Stage.FF),
+        "parameters": sum(update.elements for update in found.dense.updates) if not options.inference else None,
+        "kept_dense": list(slower),
+        "notes": list(found.notes),
+        "speedup": speedup,
+        "macs_ratio": step.bound,
+        "bound": bound,
+        "bound_note": bound_note,
+        "share_of_bound": speedup / bound,
         "dense_cycles": full.cycles,
         "dense_utilization": full.utilization,
         **result.record(),
         "memory_plan_bytes": plan.by_kind(),
         "buffer_blocks": buffers,
         "host_note": METHODS[step.method].host_note if step.method in METHODS else "",
-        "masks": {name: {"density": mask.density, "cover": mask.describe()} for name, mask in masks.items()},
+        "masks": {name: {"density": mask.density, "cover": mask.describe()} for name, mask in found.masks.items()},
         "energy": step_energy(result, step.update_elements).record(),
         "dense_energy": step_energy(full, dense.update_elements).record(),
         "layers": result.table(),
@@ -161,10 +182,16 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
     return values, result, rows
 
 
-def _warn(options: argparse.Namespace, step: Step, *, taped: bool) -> None:
+def _is_file(options: argparse.Namespace) -> bool:
+    return Path(options.model).suffix.lower() == ".onnx"
+
+
+def _warn(options: argparse.Namespace, step: Step, notes: tuple[str, ...], *, taped: bool) -> None:
     """Tell what was not used and what the figures do not hold, where that is not plain."""
-    if step.method == "dense" and options.pattern is not None:
-        LOG.warning("method dense prunes nothing; pattern %s is not used", options.pattern)
+    for note in notes:
+        LOG.warning("%s", note)
+    if step.method == "dense" and (pattern := pattern_of_all(options)) is not None:
+        LOG.warning("method dense prunes nothing; pattern %s is not used", pattern)
     if step.method != "dense" and step.macs_kept == step.macs_dense and not taped:
         LOG.warning(NOTHING_PRUNED)
     if step.method in METHODS and METHODS[step.method].host_note:
@@ -219,15 +246,6 @@ def _host_kinds(step: Step) -> dict[str, dict[str, int]]:
         kind["operations"] += op.operations
         kind["bytes"] += op.bytes
     return dict(sorted(out.items(), key=lambda item: -item[1]["operations"]))
-
-
-def _batch(options: argparse.Namespace) -> int | None:
-    """Return the batch size if it is known: asked for, or the recipe's."""
-    if options.batch is None and options.model in TRAINED_NETWORKS:
-        from nmsat.algorithms.training.recipes import RECIPES
-
-        return RECIPES[options.model].batch
-    return options.batch
 
 
 def _unsaid(values: dict[str, Any]) -> str:
@@ -305,6 +323,7 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
             f"step          {values['cycles']} cycles, {values['seconds']:.4f} s at {machine.clock_mhz:g} MHz",
             f"dense step    {values['dense_cycles']} cycles, utilization {values['dense_utilization']:.1%}",
             f"speed-up      {values['speedup']:.4f}, bound {values['bound']:.4f}, {values['share_of_bound']:.1%} of it",
+            *([f"bound         {values['bound_note']}"] if values["bound_note"] else []),
             f"utilization   {values['utilization']:.1%} of {machine.elements} elements with kept multiply-adds",
             f"memory        {moved} MB moved; {sum(values['memory_plan_bytes'].values()) / 2**30:.2f} GiB used",
             (

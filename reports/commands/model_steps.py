@@ -2,82 +2,147 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS
+from nmsat.reports.commands.model_options import asked_file, asked_layers, choice, pattern_of_all
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.network.layers import Layer
     from nmsat.dataflow.network.readers.masks import LayerMask
     from nmsat.dataflow.network.step import Step
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A step and its dense step.
+
+    masks: of its layers; layers: None where the network is not known by layers; own: patterns that the user gave single
+    layers; batch: images, None if unknown; notes: what reading the file decided.
+    """
+
+    step: Step
+    dense: Step
+    masks: dict[str, LayerMask] = field(default_factory=dict)
+    layers: list[Layer] | None = None
+    own: dict[str, Pattern | None] = field(default_factory=dict)
+    batch: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def step_pattern(options: argparse.Namespace) -> Any:
     """Return the pattern that the method uses: 2:8 unless given, none for dense training."""
     from nmsat.algorithms.core.tape import Pattern
 
-    return None if options.method == "dense" else options.pattern or Pattern(2, 8)
+    return None if options.method == "dense" else pattern_of_all(options) or Pattern(2, 8)
 
 
-def tape_steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask]]:
+def tape_steps(options: argparse.Namespace) -> Steps:
     """Return the step of a tape and the same step without its patterns; its run decided what is sparse: no masks."""
     from nmsat.dataflow.network.readers.tape import read_step
 
     given = {
         "--batch": options.batch,
         "--method": options.method,
-        "--pattern": options.pattern,
+        "--pattern": options.pattern or None,
         "--masks": options.masks,
     }
     asked = [name for name, value in given.items() if value is not None]
     if options.first_last:
         asked.append("--first-last")
+    asked += [name for name in (asked_layers(options), asked_file(options)) if name]
     if asked:
         raise InputError(f"{options.model} is a tape, which holds batch, method and patterns; leave out {asked[0]}")
     try:
-        return read_step(options.model), read_step(options.model, dense=True), {}
+        return _whole_or_forward(options, Steps(read_step(options.model), read_step(options.model, dense=True)))
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
 
 
-def steps(options: argparse.Namespace) -> tuple[Step, Step, dict[str, LayerMask]]:
+def steps(options: argparse.Namespace) -> Steps:
     """Return the step of a network, its dense step, and the masks of its layers."""
     name = options.method or "bdwp"
     weights = METHODS[name].ff_weights or METHODS[name].bp_weights
     if options.masks and not weights:
         able = ", ".join(other for other, facts in METHODS.items() if facts.ff_weights or facts.bp_weights)
         raise InputError(f"method {name!r} prunes no weights, so --masks has nothing to do; use one of {able}")
+    pattern_of_all(options)
     try:
-        if options.model in TRAINED_NETWORKS:
-            return _recorded_steps(options, name)
-        return _shaped_steps(options, name)
+        made = _recorded_steps if options.model in TRAINED_NETWORKS else _shaped_steps
+        return _whole_or_forward(options, made(options, name))
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
 
 
-def _shaped_steps(options: argparse.Namespace, method: str) -> tuple[Step, Step, dict[str, LayerMask]]:
+def without(options: argparse.Namespace, found: Steps, slower: Mapping[str, None]) -> Step:
+    """Return the step with some layers left dense besides what the user asked for."""
+    from nmsat.dataflow.network.step import inference, training_products
+
+    step = training_products(
+        found.layers or [],
+        options.method or "bdwp",
+        step_pattern(options),
+        first_and_last_dense=not options.first_last,
+        masks=found.masks,
+        own={**found.own, **slower},
+    )
+    return inference(step) if options.inference else step
+
+
+def _whole_or_forward(options: argparse.Namespace, found: Steps) -> Steps:
+    from dataclasses import replace
+
+    from nmsat.dataflow.network.step import inference
+
+    if not options.inference:
+        return found
+    return replace(found, step=inference(found.step), dense=inference(found.dense))
+
+
+def _shaped_steps(options: argparse.Namespace, method: str) -> Steps:
     """Return the steps of a network that is known by its layers."""
-    from nmsat.dataflow.network.models import load_model
+    from nmsat.dataflow.network.models import DEFAULT_BATCH, MODELS, load_model
     from nmsat.dataflow.network.readers.masks import read_masks
     from nmsat.dataflow.network.step import training_products
 
-    layers = load_model(options.model, options.batch)
+    batch, notes = options.batch, ()
+    if Path(options.model).suffix.lower() == ".onnx" and options.model not in MODELS:
+        from nmsat.dataflow.network.readers.onnx import read_onnx_model
+
+        read = read_onnx_model(
+            options.model, batch, dict(options.size), batch_dim=options.batch_dim, strict=options.strict
+        )
+        layers, batch, notes = read.layers, read.batch, read.notes
+    elif asked := asked_file(options):
+        raise ValueError(f"{asked} is for ONNX files; {options.model!r} is none")
+    else:
+        layers = load_model(options.model, batch)
+        batch = batch or (DEFAULT_BATCH if options.model in MODELS else 1)
     masks = read_masks(options.masks, layers, options.mask_layout) if options.masks else {}
+    own = choice(options).of(layers)
     edges = not options.first_last
-    step = training_products(layers, method, step_pattern(options), first_and_last_dense=edges, masks=masks)
-    return step, training_products(layers, "dense"), masks
+    step = training_products(layers, method, step_pattern(options), first_and_last_dense=edges, masks=masks, own=own)
+    return Steps(step, training_products(layers, "dense"), masks, layers, own, batch, notes)
 
 
-def _recorded_steps(options: argparse.Namespace, method: str) -> tuple[Step, Step, dict[str, LayerMask]]:
+def _recorded_steps(options: argparse.Namespace, method: str) -> Steps:
     """Return the steps of a network that trains here."""
+    from nmsat.algorithms.training.recipes import RECIPES
     from nmsat.dataflow.network.readers.recorded import recorded_step
 
     if options.masks:
         raise ValueError(
             f"--masks is {str(options.masks)!r}; the masks of {options.model} are those of its training run"
         )
+    if asked := asked_layers(options) or asked_file(options):
+        raise ValueError(f"{asked} is for networks that are known by their layers; {options.model} trains here")
     name, batch, edges = options.model, options.batch, not options.first_last
     step = recorded_step(name, method, step_pattern(options), batch, first_and_last_dense=edges)
-    return step, recorded_step(name, "dense", None, batch), {}
+    return Steps(step, recorded_step(name, "dense", None, batch), batch=batch or RECIPES[name].batch)

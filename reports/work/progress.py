@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from nmsat.reports.work.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -62,7 +64,7 @@ class Task:
     """
 
     def __init__(self, label: str, total: int | None, unit: str) -> None:
-        self.label = label
+        self.label = printable(label)
         self.total = total
         self.unit = unit
         self.done = 0
@@ -189,7 +191,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         mark = "note: " if record.levelno == logging.WARNING else ""
-        text = f"nmsat: {mark}{record.getMessage()}\n"
+        text = printable(f"nmsat: {mark}{record.getMessage()}\n")
         with _lock:
             drawn = [running._bar for running in _running if running._bar is not None]
             for bar in drawn:

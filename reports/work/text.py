@@ -22,6 +22,11 @@ def prose(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 119, break_long_words=False, break_on_hyphens=False)
 
 
+def printable(text: str) -> str:
+    """Return text without anything that a terminal would obey: control characters as they are written in Python."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows in columns: the first left, the others right aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

@@ -1,4 +1,4 @@
-"""ONNX files that the tests of the reader write: parts of a graph, and a small network."""
+"""ONNX files that tests make."""
 
 from __future__ import annotations
 
@@ -61,3 +61,7 @@ def cnn(path: Path, batch: int | str = "batch") -> Path:
     weights += [weight("c3.weight", 16, 8, 3, 3), weight("fc.weight", 10, 16), weight("fc.bias", 10)]
     weights += [weight(name, 8) for name in ("s", "b", "mean", "var")]
     return save(path, nodes, {"x": [batch, 3, 16, 16]}, {"out": [batch, 10]}, weights)
+
+
+def one_conv_file(path: Path, nodes: list[onnx.NodeProto], *weights: onnx.TensorProto) -> Path:
+    return save(path, nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 2, "h", "w"]}, list(weights), check=False)

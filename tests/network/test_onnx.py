@@ -1,4 +1,4 @@
-"""The ONNX reader: small models built here, and a transformer block."""
+"""The ONNX reader: small models built here, a transformer block, a network of the paper."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_a_weight_is_updated_once_however_often_it_is_used() -> None:
     tape = Tape()
     tape.products = [*layer("a", weight="w"), *layer("a/run#2", weight="w"), *layer("b", weight="w", pattern=None)]
     step = tape_step(tape)
-    assert step.updates == (Update("a", 32, 16, 1, 1, P28, P28),)
+    assert step.updates == (Update("a", 32, 16, 1, 1, P28, P28, shared=("b",)),)
     assert [p.name for p in step.products if p.stage is Stage.FF] == ["a", "a/run#2", "b"]
     assert step.macs_dense == 3 * 3 * 8 * 32 * 16
     assert simulate_step(step, preset("tiny")).cycles > simulate_step(tape_step(single()), preset("tiny")).cycles

@@ -12,10 +12,12 @@ from __future__ import annotations
 import zipfile
 import zlib
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
+from numpy.lib import format as npy
 
 from nmsat.dataflow.mapping.cover import DEFAULT_TILE, Cover, cover_mask
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.network.layers import Layer, WeightLayer
+
+BROKEN: Final = (ValueError, OSError, EOFError, NotImplementedError, KeyError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file raises."""
 
 SUFFIXES = (".weight_mask", ".weight", ".mask")
 """Endings of array names that are dropped before the layer is looked up."""
@@ -94,35 +99,62 @@ def read_masks(
     known = {layer.name: layer for layer in layers if isinstance(layer, ConvLayer | LinearLayer)}
     if layout not in ("oi", "kn"):
         raise ValueError(f"layout is {layout!r}; it must be 'oi' or 'kn'")
-    masks: dict[str, LayerMask] = {}
-    for key, array in _arrays(path).items():
+    owners: dict[str, str] = {}
+    for key, (shape, dtype) in _headers(path).items():
         where = f"{path.name}: array {key!r}"
         name = _layer_name(key, known, where)
-        if name in masks:
+        if name in owners.values():
             raise ValueError(f"{where} is a second mask of layer {name!r}; keep one")
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"{where} has dtype {array.dtype}; it must be bool, integer or float")
-        masks[name] = LayerMask(name, _arranged(array != 0, known[name], layout, where), tile_n)
+        if dtype.kind not in "biuf":
+            raise ValueError(f"{where} has dtype {dtype}; it must be bool, integer or float")
+        # What an array says of itself is checked before it is unpacked: a small file can hold a very large one.
+        _check_shape(shape, known[name], layout, where)
+        owners[key] = name
+    masks: dict[str, LayerMask] = {}
+    for key, name in owners.items():
+        array = _array(path, key)
+        masks[name] = LayerMask(name, _arranged(array != 0, known[name], layout), tile_n)
     if not masks:
         raise ValueError(f"{path.name}: holds no arrays")
     return masks
 
 
-def _arrays(path: Path) -> dict[str, NDArray]:
+def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and type of each array of a file without unpacking more than their headers."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path.name}: not an .npz file (no zip directory); write it with numpy.savez")
-    arrays: dict[str, NDArray] = {}
+    found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     what = "directory"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                what = f"array {key!r}"
-                arrays[key] = np.asarray(file[key])
-    except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(path) as file:
+            for info in file.infolist():
+                what = f"array {info.filename.removesuffix('.npy')!r}"
+                with file.open(info) as member:
+                    found[info.filename.removesuffix(".npy")] = _header(member, info.file_size)
+    except BROKEN as error:
         raise ValueError(f"{path.name}: {what} cannot be read ({error})") from error
-    return arrays
+    return found
+
+
+def _header(member: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy.read_magic(member)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"it is of version {version} of the format; write it with numpy.savez")
+    shape, _, dtype = read(member, max_header_size=10_000)
+    if dtype.kind in "biuf" and prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"it says shape {shape} of {dtype}, but holds {size} bytes")
+    return shape, dtype
+
+
+def _array(path: Path, key: str) -> NDArray[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return np.asarray(file[key])
+    except BROKEN as error:
+        raise ValueError(f"{path.name}: array {key!r} cannot be read ({error})") from error
 
 
 def _layer_name(key: str, known: dict[str, WeightLayer], where: str) -> str:
@@ -136,28 +168,52 @@ def _layer_name(key: str, known: dict[str, WeightLayer], where: str) -> str:
     raise ValueError(f"{where} belongs to no weight layer; layers: {', '.join(known)}")
 
 
-def _arranged(mask: NDArray[np.bool_], layer: WeightLayer, layout: str, where: str) -> NDArray[np.bool_]:
-    """Return the mask as bool[count, taps, C_in, C_out]."""
+def _check_shape(given: tuple[int, ...], layer: WeightLayer, layout: str, where: str) -> None:
     count, taps, c_in, c_out = layer.count, layer.taps, layer.features_in, layer.features_out
     is_conv = isinstance(layer, ConvLayer)
+    stored = "matrix" if isinstance(layer, ConvLayer) else layer.stored
     if layout == "kn":
         lead = () if is_conv or count == 1 else (count,)
-        shape = (*lead, taps * c_in, c_out * (count if is_conv else 1))
+        shape: tuple[int, ...] = (*lead, taps * c_in, c_out * (count if is_conv else 1))
     elif isinstance(layer, ConvLayer):
         shape = (c_out * count, c_in, *layer.shape.kernel)
+    elif stored != "matrix":
+        _check_stored(given, layer, where)
+        return
     else:
         shape = (c_out, c_in) if count == 1 else (count, c_out, c_in)
-    if mask.shape != shape:
-        other = " (it looks transposed: try the other layout)" if mask.shape[::-1] == shape else ""
-        raise ValueError(
-            f"{where} has shape {mask.shape}; layer {layer.name!r} needs {shape} in layout {layout!r}{other}"
-        )
-    if not is_conv:
-        stacked = mask.reshape(count, *mask.shape[-2:])
-        return (stacked if layout == "kn" else stacked.transpose(0, 2, 1))[:, None]
-    if layout == "kn":
-        return mask.reshape(taps, c_in, count, c_out).transpose(2, 0, 1, 3)
-    return mask.reshape(count, c_out, c_in, taps).transpose(0, 3, 2, 1)
+    if given != shape:
+        other = " (it looks transposed: try the other layout)" if given[::-1] == shape else ""
+        raise ValueError(f"{where} has shape {given}; layer {layer.name!r} needs {shape} in layout {layout!r}{other}")
+
+
+def _check_stored(given: tuple[int, ...], layer: LinearLayer, where: str) -> None:
+    """Check the shape of weights that are no matrices in their file; see `LinearLayer.stored`."""
+    count, c_in, c_out = layer.count, layer.features_in, layer.features_out
+    fits = {
+        "rows": given == (count, c_out, c_in) or (count == 1 and given == (c_out, c_in)),
+        "convolution": len(given) > 2 and given[0] == c_out * count and prod(given[1:]) == c_in,
+        "transposed convolution": len(given) > 2 and given[0] == c_in * count and prod(given[1:]) == c_out,
+    }[layer.stored]
+    if not fits:
+        needs = {
+            "rows": f"({count}, {c_out}, {c_in})",
+            "convolution": f"({c_out * count}, ...) with {c_in} elements in each row",
+            "transposed convolution": f"({c_in * count}, ...) with {c_out} elements in each row",
+        }[layer.stored]
+        raise ValueError(f"{where} has shape {given}; layer {layer.name!r}, a {layer.stored}, needs {needs}")
+
+
+def _arranged(mask: NDArray[np.bool_], layer: WeightLayer, layout: str) -> NDArray[np.bool_]:
+    """Return the mask as bool[count, taps, C_in, C_out]."""
+    count, taps, c_in, c_out = layer.count, layer.taps, layer.features_in, layer.features_out
+    if isinstance(layer, ConvLayer):
+        if layout == "kn":
+            return mask.reshape(taps, c_in, count, c_out).transpose(2, 0, 1, 3)
+        return mask.reshape(count, c_out, c_in, taps).transpose(0, 3, 2, 1)
+    if layout == "kn" or layer.stored == "transposed convolution":
+        return mask.reshape(count, c_in, c_out)[:, None]
+    return mask.reshape(count, c_out, c_in).transpose(0, 2, 1)[:, None]
 
 
 def _widest(patterns: list[Pattern | None]) -> Pattern | None:

@@ -1,50 +1,69 @@
 """Reader of ONNX models: a list of layers from a graph, weights by shape only.
 
-Products: Conv (1-D and 2-D), Gemm, MatMul. Host operators: the keys of `dataflow.network.layers.HOST_COSTS`, listed
-under the names of their nodes. Nodes that depend on shapes and constants only are evaluated while reading and not
-listed. Anything else is refused by operator and node. External weight files are not needed.
+Products: the keys of `onnx_operators.PRODUCTS`. Host operators: those of `dataflow.network.layers.HOST_COSTS`, listed
+under the names of their nodes; an operator that is not known is host work of unknown cost, unless a product may hide
+in it: then it is refused by operator and node. Nodes that depend on shapes and constants only are evaluated while
+reading and not listed. External weight files are not needed.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx
-import onnx.checker
-import onnx.inliner
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper
-
-from nmsat.dataflow.network.layers import HOST_COSTS
-from nmsat.dataflow.network.readers.onnx_nodes import PRODUCTS, Weight, convert
-from nmsat.dataflow.network.readers.onnx_shapes import SMALL, bind_inputs, infer_tensors, node_name
+from nmsat.dataflow.network.layers import HostLayer
+from nmsat.dataflow.network.readers.onnx_batch import bind_inputs
+from nmsat.dataflow.network.readers.onnx_load import load
+from nmsat.dataflow.network.readers.onnx_nodes import convert
+from nmsat.dataflow.network.readers.onnx_shapes import infer_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnx import GraphProto, ModelProto
-
     from nmsat.dataflow.network.layers import Layer
-
-DEFAULT_BATCH: Final = 512
-"""Batch of a model whose batch dimension is open, unless the caller gives one."""
-
-FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-"""Types of tensors that can be learnt."""
-
-PACKED: Final = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
-"""Types with several elements in a byte."""
+    from nmsat.dataflow.network.readers.onnx_batch import Binding
+    from nmsat.dataflow.network.readers.onnx_load import Loaded
 
 
-def read_onnx(path: str | Path, batch: int | None = None, sizes: Mapping[str, int] | None = None) -> list[Layer]:
-    """Return the layers of an ONNX file in the order of its nodes.
+@dataclass(frozen=True)
+class OnnxModel:
+    """What an ONNX file holds: its layers, the batch that they are for (None if its inputs do not agree), and notes of
+    what the reader had to decide."""
 
-    batch: images per step; an open first dimension of the inputs takes it (512 if None), a model exported with a fixed
+    layers: list[Layer]
+    batch: int | None
+    notes: tuple[str, ...]
+
+
+def read_onnx(
+    path: str | Path,
+    batch: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    batch_dim: int | None = None,
+    strict: bool = False,
+) -> list[Layer]:
+    """Return the layers of an ONNX file in the order of its nodes; see `read_onnx_model`."""
+    return read_onnx_model(path, batch, sizes, batch_dim=batch_dim, strict=strict).layers
+
+
+def read_onnx_model(
+    path: str | Path,
+    batch: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    batch_dim: int | None = None,
+    strict: bool = False,
+) -> OnnxModel:
+    """Return the layers of an ONNX file and what was decided on the way.
+
+    batch: images per step; an open batch dimension of the inputs takes it (512 if None), a model exported with a fixed
     batch is scaled by a whole factor. sizes: sizes of other open dimensions by name, such as {"sequence": 128}.
-    Raises FileNotFoundError; ValueError naming file and node for a broken or truncated file, an unsupported operator,
-    sizes that are missing or contradict each other.
+    batch_dim: which dimension of the inputs is the batch (None: the first, unless the file says otherwise). strict:
+    refuse operators whose cost is not known.
+    Raises FileNotFoundError; ValueError naming file and node for a broken or truncated file, an operator in which a
+    product may hide, sizes that are missing or contradict each other.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,95 +72,43 @@ def read_onnx(path: str | Path, batch: int | None = None, sizes: Mapping[str, in
     if batch is not None and batch < 1:
         raise ValueError(f"batch is {batch!r}; it must be at least 1")
     try:
-        return _layers(_load(path), where, batch, sizes or {})
+        loaded = load(path)
+        bound = bind_inputs(loaded.inputs, loaded.nodes, where, batch, sizes, batch_dim)
+        tensors = infer_tensors(loaded, bound.sizes, where)
+        layers = convert(tensors, loaded.weights, bound.factor, where)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: broken model: a name is not UTF-8 ({error})") from error
-
-
-def _layers(model: ModelProto, where: str, batch: int | None, sizes: Mapping[str, int]) -> list[Layer]:
-    _check_operators(model.graph, where)
-    weights = _strip_weights(model.graph, where)
-    _check_model(model, where)
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    factor = bind_inputs(inputs, batch, sizes, where, DEFAULT_BATCH)
-    _forget_shapes(model.graph)
-    layers = convert(infer_tensors(model, where), weights, factor, where)
+    except ValueError as error:
+        if str(error).startswith(where):
+            raise
+        raise ValueError(f"{where}: {error}") from error
     if not any(layer.macs for layer in layers):
-        raise ValueError(f"{where}: the graph has no product ({', '.join(PRODUCTS)}) that depends on its inputs")
-    return layers
+        raise ValueError(f"{where}: the graph has no product that depends on its inputs")
+    unknown = sorted({layer.kind for layer in layers if isinstance(layer, HostLayer) and not layer.cost_known})
+    if strict and unknown:
+        raise ValueError(f"{where}: the cost of {', '.join(unknown)} on the host is not known")
+    return OnnxModel(layers, bound.batch, (*_notes(loaded, bound), *_unknown_note(unknown)))
 
 
-def _load(path: Path) -> ModelProto:
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise ValueError(f"{path.name}: not an ONNX file, or truncated ({error})") from error
-    if not model.graph.node:
-        raise ValueError(f"{path.name}: not an ONNX file, or truncated: the graph has no nodes")
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
-
-
-def _check_operators(graph: GraphProto, where: str) -> None:
-    unknown: dict[str, list[str]] = {}
-    for node in graph.node:
-        known = node.op_type in HOST_COSTS or node.op_type in PRODUCTS
-        if not known or node.domain not in ("", "ai.onnx"):
-            kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            unknown.setdefault(kind, []).append(node_name(node))
-    if unknown:
-        found = "; ".join(f"{kind} at {', '.join(map(repr, names[:3]))}" for kind, names in unknown.items())
-        raise ValueError(
-            f"{where}: unsupported operators: {found}. Products on SAT: {', '.join(PRODUCTS)}. "
-            f"On the host: {', '.join(sorted(HOST_COSTS))}"
+def _notes(loaded: Loaded, bound: Binding) -> tuple[str, ...]:
+    """Return what the reader decided about inputs and batch."""
+    out = []
+    if loaded.taken:
+        shown = ", ".join(map(repr, loaded.taken[:4])) + (", ..." if len(loaded.taken) > 4 else "")
+        out.append(f"taken for weights, since operators read them as such: graph inputs {shown}")
+    axes = {name: axis for name, axis in bound.axis.items() if axis}
+    if axes:
+        name, axis = next(iter(axes.items()))
+        out.append(f"the batch is dimension {axis} of input {name!r}; --batch-dim says otherwise")
+    elif bound.factor > 1:
+        out.append(
+            f"the file fixes a batch of {(bound.batch or 0) // bound.factor}, the first dimension of its inputs; all "
+            f"work is taken {bound.factor} times; --batch-dim names another dimension"
         )
+    return tuple(out)
 
 
-def _strip_weights(graph: GraphProto, where: str) -> dict[str, Weight]:
-    """Turn large initializers into inputs of the graph, so that the rest handles shapes only; return all of them."""
-    weights: dict[str, Weight] = {}
-    small = []
-    inputs = {value.name for value in graph.input}
-    for tensor in graph.initializer:
-        size = int(np.prod(tensor.dims, dtype=np.int64))
-        _check_data(tensor, size, where)
-        weights[tensor.name] = Weight(tensor.name, tuple(tensor.dims), tensor.data_type in FLOATS)
-        external = tensor.data_location == TensorProto.EXTERNAL
-        if size <= SMALL and not external:
-            small.append(tensor)
-        elif tensor.name not in inputs:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tuple(tensor.dims)))
-    kept = [TensorProto.FromString(tensor.SerializeToString()) for tensor in small]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    return weights
-
-
-def _check_data(tensor: TensorProto, size: int, where: str) -> None:
-    if any(dim < 0 for dim in tensor.dims):
-        raise ValueError(f"{where}: tensor {tensor.name!r} has shape {tuple(tensor.dims)}; sizes must not be negative")
-    if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
-        raise ValueError(
-            f"{where}: tensor {tensor.name!r} has data type {tensor.data_type}, which ONNX does not define"
-        )
-    if not tensor.raw_data:
-        return
-    width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    if tensor.data_type not in PACKED and len(tensor.raw_data) != size * width:
-        raise ValueError(
-            f"{where}: tensor {tensor.name!r} of shape {tuple(tensor.dims)} holds {len(tensor.raw_data)} bytes; "
-            f"it needs {size * width}"
-        )
-
-
-def _check_model(model: ModelProto, where: str) -> None:
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise ValueError(f"{where}: broken model: {' '.join(str(error).split())}") from error
-
-
-def _forget_shapes(graph: GraphProto) -> None:
-    """Drop stored shapes: they may speak of open dimensions that now have sizes."""
-    del graph.value_info[:]
-    for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
+def _unknown_note(unknown: list[str]) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    return (f"host work of unknown cost, not counted: {', '.join(unknown)} (--strict refuses)",)

@@ -1,177 +1,339 @@
-"""Shapes of the tensors of an ONNX graph: sizes of open dimensions are fixed, shape arithmetic is evaluated."""
+"""Shapes of the tensors of an ONNX graph, node by node: shape arithmetic is evaluated, constant branches are taken.
+
+Each node is asked once, in order, with what is known by then: `onnx.shape_inference.infer_node_outputs` for operators
+with a schema, the rules of `onnx_fused` for the others, and for what neither knows the shape that the file states.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
+import onnx.defs
 import onnx.shape_inference
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from nmsat.dataflow.network.readers.onnx_fused import fused_shape
+from nmsat.dataflow.network.readers.onnx_load import (
+    MAX_DEPTH,
+    MAX_RANK,
+    SMALL,
+    Weight,
+    first_line,
+    node_name,
+    take_constant,
+    take_tensor,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import TypeProto
 
-SMALL: Final = 4096
-"""Elements up to which a tensor is kept by value; larger ones (weights) only need their shape."""
+    from nmsat.dataflow.network.readers.onnx_load import Loaded
 
 FOLDED: Final = frozenset({
-    *("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Pow", "Sqrt", "Ceil", "Floor", "Max", "Min"),
-    *("And", "Or", "Not", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Where"),
-    *("Cast", "CastLike", "Constant", "ConstantOfShape", "Range", "Shape", "Size", "Identity"),
-    *("Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    *("ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum"),
+    *("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Pow", "Sqrt", "Ceil", "Floor", "Round", "Max", "Min", "Sum"),
+    *("And", "Or", "Not", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Where", "Sign"),
+    *("Cast", "CastLike", "ConstantOfShape", "Range", "Shape", "Size", "Identity", "NonZero"),
+    *("Concat", "Expand", "Gather", "GatherND", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose"),
+    *("Unsqueeze", "Flatten", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "ScatterND", "Trilu", "CumSum"),
 })  # fmt: skip
-"""Operators evaluated while reading where all their inputs are small and known."""
+"""Operators evaluated while reading where all their inputs are small and known, and their outputs too."""
+
+QUICK: Final[dict[str, Callable[..., Any]]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Equal": np.equal,
+    "Less": np.less,
+    "Greater": np.greater,
+    "Where": np.where,
+    "Identity": np.array,
+}
+"""Operators that are a function of NumPy with the same meaning: evaluating them takes no time."""
+
+MAX_FOLDED: Final = 10_000
+"""Most nodes that are evaluated by the reference of onnx, about a millisecond each."""
+
+EVALUATION: Final = (
+    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError),
+    *(NotImplementedError, MemoryError),
+)
+"""What evaluating a node raises."""
+
+SAME_SIZE: Final = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Operators whose output holds as many elements as their input."""
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """What is known of a graph: shapes by tensor, values of small constants, and the nodes that remain to run."""
+    """What is known of a graph.
+
+    shapes: by tensor; values: of small constants; nodes: those that remain to run; weights: all constants by name;
+    lost: why the shape of a tensor is not known.
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
-    values: Mapping[str, NDArray]
+    values: Mapping[str, NDArray[Any]]
     nodes: Sequence[NodeProto]
+    weights: Mapping[str, Weight] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
 
 
-def infer_tensors(model: ModelProto, where: str) -> Tensors:
-    """Return shapes and constants of a model whose inputs have fixed sizes and whose weights are inputs.
+def infer_tensors(loaded: Loaded, sizes: Mapping[str, int], where: str) -> Tensors:
+    """Return shapes and constants of a graph whose inputs have fixed sizes.
 
-    Alternates onnx.shape_inference and evaluation of shape arithmetic until nothing new is found. Raises ValueError
-    naming `where` and the node for shapes that contradict each other.
+    sizes: of open dimensions by name, for shapes that the file states. Raises ValueError naming `where` and the node
+    for shapes that contradict each other.
     """
-    constants = {tensor.name: _value(tensor, where) for tensor in model.graph.initializer}
-    # Floating-point tensors may be learnt, so nothing is computed from them here.
-    values = {name: value for name, value in constants.items() if value.dtype.kind != "f" or value.size == 1}
-    while True:
+    walk = _Walk(loaded, sizes, where)
+    for node in loaded.nodes:
+        walk.visit(node)
+    return Tensors(walk.shapes, loaded.values, tuple(walk.nodes), loaded.weights, walk.lost)
+
+
+class _Walk:
+    """State while the nodes are visited in order; types: what is known of tensors, shapes: where all sizes are."""
+
+    def __init__(self, loaded: Loaded, sizes: Mapping[str, int], where: str) -> None:
+        self.loaded, self.sizes, self.where = loaded, sizes, where
+        self.values = loaded.values
+        self.opsets = {entry.domain: entry.version for entry in loaded.model.opset_import}
+        self.imports = list(loaded.model.opset_import)
+        self.types: dict[str, TypeProto] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.lost: dict[str, str] = {}
+        self.nodes: list[NodeProto] = []
+        self._schemas: dict[tuple[str, str], onnx.defs.OpSchema | None] = {}
+        self._branches = 0
+        self._folded = 0
+        for name, kind in (*loaded.types.items(), *((value.name, value.type) for value in loaded.inputs)):
+            self._note(name, kind)
+
+    def visit(self, node: NodeProto, depth: int = 0) -> None:
+        """Take one node: a constant, a branch that is known, arithmetic to evaluate, or work that remains."""
+        if depth > MAX_DEPTH:
+            raise ValueError(f"{self.where}: branches are nested more than {MAX_DEPTH} deep")
+        if take_constant(self.loaded, node, self.where):
+            name = node.output[0]
+            self._note(name, self.loaded.types[name])
+            return
+        if node.op_type == "If" and node.input and node.input[0] in self.values:
+            self._branch(node, depth)
+            return
+        if self._quick(node):
+            return
+        types = self._infer(node)
+        for name in node.output:
+            if name:
+                self._note(name, types.get(name))
+        self._check_size(node)
+        if not self._fold(node):
+            self.nodes.append(node)
+            self._explain(node)
+
+    def _note(self, name: str, kind: TypeProto | None) -> None:
+        """Keep what is known of a tensor; where that is less than the file states, what it states."""
+        shape = _sizes(kind, {})
+        if shape is None:
+            stated = _sizes(self.loaded.declared.get(name), self.sizes)
+            if stated is not None:
+                declared = self.loaded.declared[name].tensor_type.elem_type
+                known = kind.tensor_type.elem_type if kind is not None else 0
+                shape, kind = stated, helper.make_tensor_type_proto(known or declared, stated)
+        rank = len(kind.tensor_type.shape.dim) if kind is not None else 0
+        if rank > MAX_RANK:
+            raise ValueError(f"{self.where}: tensor {name!r} has {rank} dimensions; at most {MAX_RANK} are read")
+        if kind is not None:
+            self.types[name] = kind
+        if shape is not None:
+            self.shapes[name] = shape
+
+    def _infer(self, node: NodeProto) -> Mapping[str, TypeProto]:
+        """Return the types of the outputs, as far as they are known."""
+        inputs = [name for name in node.input if name]
+        fused = fused_shape(node, [self.shapes.get(name) for name in node.input])
+        if fused is not None:
+            kinds = [self.types[name].tensor_type.elem_type for name in inputs if name in self.types]
+            kind = kinds[0] if kinds else TensorProto.FLOAT
+            return {
+                name: helper.make_tensor_type_proto(kind, shape)
+                for name, shape in zip(node.output, fused, strict=False)
+                if name and shape is not None
+            }
+        schema = self._schema(node)
+        if schema is None or any(name not in self.types for name in inputs) or _has_graph(node):
+            return {}
+        known = {name: self.types[name] for name in inputs}
+        data = {name: numpy_helper.from_array(self.values[name], name) for name in inputs if name in self.values}
         try:
-            inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-        except onnx.shape_inference.InferenceError as error:
-            raise ValueError(f"{where}: shape inference fails: {_first_line(error)}") from error
-        shapes = _shapes(inferred.graph)
-        found = _fold(model, shapes, values, where)
-        if not found:
-            return Tensors(shapes, values, tuple(model.graph.node))
-        values.update(found)
-        keep = [node for node in model.graph.node if not all(name in values for name in node.output if name)]
-        del model.graph.node[:]
-        model.graph.node.extend(keep)
-        model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in found.items())
+            return onnx.shape_inference.infer_node_outputs(
+                schema, node, known, data, opset_imports=self.imports, ir_version=self.loaded.model.ir_version
+            )
+        except (onnx.shape_inference.InferenceError, KeyError, RuntimeError) as error:
+            shapes = ", ".join(f"{name!r} {self.shapes.get(name, 'of unknown shape')}" for name in inputs)
+            raise ValueError(
+                f"{self.where}: node {node_name(node)!r} ({node.op_type}): shape inference fails: "
+                f"{first_line(error)}; inputs: {shapes}"
+            ) from error
 
+    def _schema(self, node: NodeProto) -> onnx.defs.OpSchema | None:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        key = (domain, node.op_type)
+        if key not in self._schemas:
+            version = self.opsets.get(domain, self.opsets.get("ai.onnx", 0) if not domain else 0)
+            try:
+                self._schemas[key] = onnx.defs.get_schema(node.op_type, version, domain)
+            except onnx.defs.SchemaError:
+                self._schemas[key] = None
+        return self._schemas[key]
 
-def bind_inputs(
-    inputs: Sequence[ValueInfoProto], batch: int | None, sizes: Mapping[str, int], where: str, default: int
-) -> int:
-    """Fix the open dimensions of the inputs in place and return by what the batch of the file is to be multiplied.
+    def _check_size(self, node: NodeProto) -> None:
+        """Refuse a reshape that invents or loses elements: one written for another batch."""
+        if node.op_type not in SAME_SIZE or not node.input:
+            return
+        before, after = self.shapes.get(node.input[0]), self.shapes.get(node.output[0])
+        if before is not None and after is not None and prod(before) != prod(after):
+            raise ValueError(
+                f"{self.where}: node {node_name(node)!r} ({node.op_type}) makes {after} of {before}, which holds "
+                f"{prod(before)} elements and not {prod(after)}; its sizes are written into the file and fit another "
+                f"batch or size than this"
+            )
 
-    The open first dimension of an input is the batch (`default` if None is given); other open dimensions take their
-    size from `sizes` by name. Raises ValueError for a size that is missing or a batch that the file does not allow.
-    """
-    given = dict(sizes)
-    opened = False
-    fixed: set[int] = set()
-    for value in inputs:
-        if not value.type.HasField("tensor_type"):
-            raise ValueError(f"{where}: input {value.name!r} is no tensor; sequences and maps are not supported")
-        for first in value.type.tensor_type.shape.dim[:1]:
-            if first.HasField("dim_value"):
-                fixed.add(first.dim_value)
-                continue
-            opened = True
-            size = given.setdefault(first.dim_param, default if batch is None else batch) if first.dim_param else None
-            first.dim_value = size or (default if batch is None else batch)
-    for value in inputs:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            _bind(dim, given, f"{where}: input {value.name!r}, dimension {axis}")
-    if opened or batch is None or fixed in (set(), {batch}):
-        return 1
-    if len(fixed) > 1 or batch % min(fixed):
-        raise ValueError(
-            f"{where}: batch is {batch!r}, but the file fixes the first dimension of its inputs to "
-            f"{', '.join(map(str, sorted(fixed)))}; use a multiple of it or export with an open batch dimension"
-        )
-    return batch // min(fixed)
+    def _explain(self, node: NodeProto) -> None:
+        """Keep why shapes are not known: the first node whose outputs cannot be told."""
+        for name in node.output:
+            if name and name not in self.shapes:
+                before = next((self.lost[source] for source in node.input if source in self.lost), None)
+                self.lost[name] = before or f"not known from {node_name(node)!r} ({node.op_type}) on"
 
-
-def _bind(dim: onnx.TensorShapeProto.Dimension, given: Mapping[str, int], where: str) -> None:
-    if not dim.HasField("dim_value"):
-        if dim.dim_param not in given:
-            raise ValueError(f"{where} is open ({dim.dim_param or 'without name'!r}); give its size in `sizes`")
-        dim.dim_value = given[dim.dim_param]
-    if dim.dim_value < 1:
-        raise ValueError(f"{where} is {dim.dim_value!r}; it must be at least 1")
-
-
-def _shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that are known in every dimension."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-            shapes[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-    return shapes
-
-
-def _fold(
-    model: ModelProto, shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, NDArray], where: str
-) -> dict[str, NDArray]:
-    """Return the values of all nodes that depend on shapes and small constants only."""
-    values = dict(known)
-    found: dict[str, NDArray] = {}
-    for node in model.graph.node:
+    def _fold(self, node: NodeProto) -> bool:
+        """Evaluate a node that depends on shapes and small constants only, where its outputs are small as well."""
         if node.op_type not in FOLDED or node.domain not in ("", "ai.onnx"):
-            continue
-        if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
-            feeds = {node.input[0]: np.broadcast_to(np.float32(0), shapes[node.input[0]])}
-        elif all(name in values for name in node.input if name):
-            feeds = {name: values[name] for name in node.input if name}
-        else:
-            continue
-        if any(int(np.prod(shapes.get(name, (0,)))) > SMALL for name in node.output):
-            continue
-        results = _evaluate(model, node, feeds, where)
-        if all(result.size <= SMALL for result in results.values()):
-            found |= results
-            values |= results
-    return found
+            return False
+        if node.op_type == "Shape" and node.input[0] in self.shapes:
+            given = {attribute.name: attribute.i for attribute in node.attribute}
+            shape = self.shapes[node.input[0]][slice(given.get("start", 0), given.get("end"))]
+            self._keep(node.output[0], np.array(shape, np.int64))
+            return True
+        if node.op_type == "Size" and node.input[0] in self.shapes:
+            self._keep(node.output[0], np.array(prod(self.shapes[node.input[0]]), np.int64))
+            return True
+        if not all(name in self.values for name in node.input if name):
+            return False
+        outputs = [name for name in node.output if name]
+        bounded = all(name in self.shapes and prod(self.shapes[name]) <= SMALL for name in outputs)
+        if not bounded and node.op_type != "NonZero":
+            return False
+        feeds = {name: self.values[name] for name in node.input if name}
+        for name, value in self._evaluate(node, feeds).items():
+            self._keep(name, value)
+        return True
+
+    def _quick(self, node: NodeProto) -> bool:
+        """Evaluate a node that NumPy evaluates by a function of its own, before anything is inferred."""
+        plain = node.op_type in QUICK and node.domain in ("", "ai.onnx") and not node.attribute
+        if not plain or not all(name in self.values for name in node.input) or len(node.output) != 1:
+            return False
+        inputs = [self.values[name] for name in node.input]
+        try:
+            shape = np.broadcast_shapes(*(value.shape for value in inputs))
+            if prod(shape) > SMALL:
+                return False
+            self._keep(node.output[0], np.asarray(QUICK[node.op_type](*inputs)))
+        except EVALUATION:  # the reference says what is wrong
+            return False
+        return True
+
+    def _keep(self, name: str, value: NDArray[Any]) -> None:
+        self.values[name] = value
+        self.shapes[name] = value.shape
+        self.types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+    def _evaluate(self, node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self._folded += 1
+        if self._folded > MAX_FOLDED:
+            raise ValueError(f"{self.where}: more than {MAX_FOLDED} nodes depend on constants only; fold them first")
+        names = [name for name in node.output if name]
+        untyped = TensorProto.UNDEFINED
+        graph = helper.make_graph(
+            [node],
+            "fold",
+            [helper.make_tensor_value_info(name, untyped, None) for name in feeds],
+            [helper.make_tensor_value_info(name, untyped, None) for name in names],
+        )
+        single = helper.make_model(graph, opset_imports=self.imports)
+        try:
+            results = ReferenceEvaluator(single).run(None, dict(feeds))
+        except EVALUATION as error:
+            raise ValueError(
+                f"{self.where}: constant node {node_name(node)!r} ({node.op_type}) cannot be evaluated: "
+                f"{first_line(error)}"
+            ) from error
+        return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+
+    def _branch(self, node: NodeProto, depth: int) -> None:
+        """Visit the nodes of the branch that a constant condition takes, its tensors under names of their own."""
+        wanted = "then_branch" if bool(self.values[node.input[0]].all()) else "else_branch"
+        graph = next((each.g for each in node.attribute if each.name == wanted), None)
+        if graph is None:
+            raise ValueError(f"{self.where}: node {node_name(node)!r} (If) has no {wanted}")
+        self._branches += 1
+        names = {value.name: new for value, new in zip(graph.output, node.output, strict=False)}
+        made = {tensor.name for tensor in graph.initializer} | {out for each in graph.node for out in each.output}
+        for name in sorted(made - set(names) - {""}):
+            names[name] = f"{name}/branch{self._branches}"
+        for tensor in graph.initializer:
+            own = TensorProto.FromString(tensor.SerializeToString())
+            own.name = names[tensor.name]
+            take_tensor(self.loaded, own, self.where)
+            self._note(own.name, self.loaded.types[own.name])
+        for value in graph.output:
+            if value.name not in made:  # passed through from outside
+                self.visit(helper.make_node("Identity", [value.name], [names[value.name]]), depth + 1)
+        for each in graph.node:
+            self.visit(_renamed(each, names), depth + 1)
 
 
-def _evaluate(model: ModelProto, node: NodeProto, feeds: Mapping[str, NDArray], where: str) -> dict[str, NDArray]:
-    untyped = TensorProto.UNDEFINED
-    graph = helper.make_graph(
-        [node],
-        "fold",
-        [helper.make_tensor_value_info(name, untyped, None) for name in feeds],
-        [helper.make_tensor_value_info(name, untyped, None) for name in node.output if name],
-    )
-    single = helper.make_model(graph, opset_imports=model.opset_import)
-    try:
-        results = ReferenceEvaluator(single).run(None, dict(feeds))
-    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-        raise ValueError(
-            f"{where}: constant node {node_name(node)!r} ({node.op_type}) cannot be evaluated: {_first_line(error)}"
-        ) from error
-    names = [name for name in node.output if name]
-    return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+def _sizes(kind: TypeProto | None, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
+    """Return a shape if all its dimensions are known; sizes: of open ones by name."""
+    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims: list[int] = []
+    for dim in kind.tensor_type.shape.dim:
+        size = dim.dim_value if dim.HasField("dim_value") else sizes.get(dim.dim_param)
+        if size is None:
+            return None
+        dims.append(size)
+    return tuple(dims)
 
 
-def _value(tensor: TensorProto, where: str) -> NDArray:
-    try:
-        return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: constant {tensor.name!r} cannot be read: {_first_line(error)}") from error
+def _has_graph(node: NodeProto) -> bool:
+    return any(attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for attribute in node.attribute)
 
 
-def node_name(node: NodeProto) -> str:
-    """Return the name of a node, or that of its first output if it has none."""
-    return node.name or next((name for name in node.output if name), node.op_type)
+def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """Return a node with its tensors renamed, those of its subgraphs too where they come from outside."""
+    out = NodeProto.FromString(node.SerializeToString())
+    for listed in (out.input, out.output):
+        listed[:] = [names.get(name, name) for name in listed]
+    for attribute in out.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            _rename_graph(attribute.g, names)
+    return out
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _rename_graph(graph: GraphProto, names: Mapping[str, str]) -> None:
+    own = {out for node in graph.node for out in node.output} | {tensor.name for tensor in graph.initializer}
+    outer = {old: new for old, new in names.items() if old not in own}
+    nodes = [_renamed(node, outer) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for value in graph.output:
+        value.name = outer.get(value.name, value.name)

@@ -1,13 +1,15 @@
 """Reader of topology tables of SCALE-Sim (scalesim-project/SCALE-Sim, versions 2 and 3): existing ones run unchanged.
 
 The first line is a header. It tells the form: columns named M, N and K make matrix products Y[M, N] = A[M, K] W[K, N];
-anything else is a convolution by position:
+anything else is a convolution:
 
     Layer name, IFMAP height, IFMAP width, Filter height, Filter width, Channels, Num filter, Strides,
 
-Further columns are known by their header: `Sparsity` (N:M of the weights, N:N for dense), a second `Stride` (then the
-first is vertical), `Batch size`. Others are ignored. A comma may end a line; lines that are empty or hold only commas
-are skipped.
+Columns are known by their header, in any order; a table whose header names none of them twice or not at all (tables in
+use say `IFMAP Width` for both sizes) is read by position if the other names are in their places. Further columns:
+`Sparsity` (N:M of the weights, N:N for dense), a second `Stride` (then the first is vertical), `Batch size`. A column
+without a name that holds N:M in every layer is the sparsity. Others are ignored. Columns end at commas, or at tabs as
+in the tables made for MAESTRO. A comma may end a line; lines that are empty or hold only commas are skipped.
 
 As in SCALE-Sim the IFMAP includes its padding and the last window may reach past the border: the output has
 ceil((size - filter) / stride) + 1 positions. Where that happens the IFMAP is taken as large as the windows need.
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +40,19 @@ CONV_COLUMNS: Final = (
     "Strides",
 )
 
+KNOWN: Final = (
+    ("ifmap", "height"),
+    ("ifmap", "width"),
+    ("filter", "height"),
+    ("filter", "width"),
+    ("channel",),
+    ("num", "filter"),
+    ("stride",),
+)
+"""Words that the header of each of them holds, in small letters."""
+
+PATTERN: Final = re.compile(r"(\d+)\s*:\s*(\d+)")
+
 MAX_NUMBER: Final = 1 << 24
 """Largest number of a table."""
 
@@ -46,7 +61,9 @@ MAX_NUMBER: Final = 1 << 24
 class _Header:
     """Where columns stand; None where there is none."""
 
+    name: int
     gemm: tuple[int, int, int] | None
+    conv: tuple[int, ...]
     sparsity: int | None
     stride_width: int | None
     batch: int | None
@@ -58,6 +75,10 @@ class _Row:
 
     where: str
     cells: list[str]
+
+    def name(self, header: _Header) -> str:
+        """Return the name of the layer, '' if it has none."""
+        return self.cells[header.name] if header.name < len(self.cells) else ""
 
     def number(self, column: int, name: str) -> int:
         """Return a whole number from 1 to `MAX_NUMBER`."""
@@ -86,18 +107,20 @@ def read_scale_sim(path: str | Path, batch: int = 1) -> list[Layer]:
     if batch < 1:
         raise ValueError(f"batch is {batch!r}; it must be at least 1")
     try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True))
+        text = path.read_text(encoding="utf-8-sig").splitlines()
+        tabs = bool(text) and "\t" in text[0] and "," not in text[0]
+        lines = list(csv.reader(text, strict=True, delimiter="\t" if tabs else ","))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path.name}: not a CSV table ({error})") from error
     rows = [_Row(f"{path.name}, line {at}", [cell.strip() for cell in line]) for at, line in enumerate(lines, start=1)]
     if not rows:
         raise ValueError(f"{path.name}: the file is empty; it needs a header and one line per layer")
-    header = _read_header(rows[0])
+    header = _with_sparsity(_read_header(rows[0]), rows)
     layers: list[Layer] = []
     names: set[str] = set()
     for row in rows[1:]:
         if any(row.cells):
-            name = _unique(row.cells[0] or f"layer{len(layers)}", names)
+            name = _unique(row.name(header) or f"layer{len(layers)}", names)
             layers.append(_read_layer(row, name, header, batch, first=not layers))
     if not layers:
         raise ValueError(f"{path.name}: the table has a header but no layers")
@@ -120,7 +143,65 @@ def _read_header(row: _Row) -> _Header:
     def find(word: str, after: int) -> int | None:
         return next((at for at, title in enumerate(titles) if at >= after and title.startswith(word)), None)
 
-    return _Header(gemm, find("spars", 1), None if gemm else find("stride", 8), find("batch", 1))
+    conv = () if gemm else _conv_columns(titles, row.where)
+    strides = [at for at, title in enumerate(titles) if title.startswith("stride")]
+    names = [at for at, title in enumerate(titles) if title.startswith(("layer", "name"))]
+    return _Header(
+        name=names[0] if names else 0,
+        gemm=gemm,
+        conv=conv,
+        sparsity=find("spars", 0),
+        stride_width=strides[1] if not gemm and len(strides) > 1 else None,
+        batch=find("batch", 0),
+    )
+
+
+def _conv_columns(titles: list[str], where: str) -> tuple[int, ...]:
+    """Return the place of each of CONV_COLUMNS, by name; by position where the header names some of them wrongly."""
+
+    def places(words: tuple[str, ...]) -> list[int]:
+        found = [at for at, title in enumerate(titles) if all(word in title for word in words)]
+        return found[:1] if words == ("stride",) else found
+
+    known = [places(words) for words in KNOWN]
+    if all(len(found) == 1 for found in known):
+        return tuple(found[0] for found in known)
+    moved = [
+        CONV_COLUMNS[at]
+        for at, found in enumerate(known)
+        if found and at + 1 not in found and (at + 1 >= len(titles) or titles[at + 1])
+    ]
+    if moved:
+        odd = [CONV_COLUMNS[at] for at, found in enumerate(known) if len(found) != 1]
+        raise ValueError(
+            f"{where}: the header names {', '.join(odd)} not once, and {moved[0]} is not in its place; name each of "
+            f"{', '.join(CONV_COLUMNS)}"
+        )
+    return tuple(range(1, len(CONV_COLUMNS) + 1))
+
+
+def _with_sparsity(header: _Header, rows: list[_Row]) -> _Header:
+    """Return the header with the sparsity in a column that has no name, if one holds N:M in every layer.
+
+    ValueError where N:M stands in some layers only: whatever is meant, it must not be ignored.
+    """
+    titles, layers = rows[0].cells, [row for row in rows[1:] if any(row.cells)]
+    unnamed = range(max((len(row.cells) for row in layers), default=0))
+    for column in unnamed:
+        if column < len(titles) and titles[column]:
+            continue
+        holding = [row for row in layers if column < len(row.cells) and PATTERN.fullmatch(row.cells[column])]
+        if not holding:
+            continue
+        if header.sparsity is not None or len(holding) < len(layers):
+            other = next((row for row in layers if row not in holding), holding[0])
+            raise ValueError(
+                f"{holding[0].where}: column {column + 1} holds {holding[0].cells[column]!r} and has no name"
+                + (f", and {other.where} has none" if len(holding) < len(layers) else "")
+                + "; name it Sparsity in the header, or leave it out"
+            )
+        return replace(header, sparsity=column)
+    return header
 
 
 def _read_layer(row: _Row, name: str, header: _Header, batch: int, first: bool) -> Layer:
@@ -133,7 +214,7 @@ def _read_layer(row: _Row, name: str, header: _Header, batch: int, first: bool) 
         return LinearLayer(
             name=name, rows=m * images, features_in=k, features_out=n, input_gradient=not first, pattern=pattern
         )
-    numbers = (row.number(column, title) for column, title in enumerate(CONV_COLUMNS, start=1))
+    numbers = (row.number(column, title) for column, title in zip(header.conv, CONV_COLUMNS, strict=True))
     height, width, kernel_h, kernel_w, channels, filters, stride = numbers
     across = stride if header.stride_width is None else row.number(header.stride_width, "Stride width")
     for title, kernel, size in (("height", kernel_h, height), ("width", kernel_w, width)):
@@ -162,7 +243,7 @@ def _pattern(row: _Row, header: _Header) -> Pattern | None:
     if header.sparsity is None:
         return None
     text = row.cells[header.sparsity] if header.sparsity < len(row.cells) else ""
-    found = re.fullmatch(r"(\d+)\s*:\s*(\d+)", text)
+    found = PATTERN.fullmatch(text)
     if not found:
         raise ValueError(f"{row.where}: Sparsity is {text!r}; it must be N:M such as 2:4, or 1:1 for dense")
     n, m = int(found[1]), int(found[2])

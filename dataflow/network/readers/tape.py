@@ -134,7 +134,8 @@ def _updates(layers: Iterable[_TapeLayer], *, dense: bool) -> Iterator[Update]:
             update, *others = (run.update(dense=dense) for run in runs)
             ff = next((u.ff for u in (update, *others) if u.ff), None)
             bp = next((u.bp for u in (update, *others) if u.bp), None)
-            yield replace(update, ff=ff, bp=bp)
+            names = dict.fromkeys(layer_of(run.layer.name) for run in runs)
+            yield replace(update, ff=ff, bp=bp, shared=tuple(name for name in names if name != update.name))
 
 
 class _TapeLayer:

@@ -1,0 +1,41 @@
+"""The operators of ONNX that run on SAT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.network.readers import onnx_attention, onnx_conv, onnx_products, onnx_recurrent
+from nmsat.dataflow.network.readers.onnx_fused import MICROSOFT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from onnx import NodeProto
+
+    from nmsat.dataflow.network.layers import Layer
+    from nmsat.dataflow.network.readers.onnx_state import State
+
+PRODUCTS: Final[dict[tuple[str, str], Callable[[State, NodeProto], tuple[Layer, ...]]]] = {
+    ("", "Conv"): onnx_conv.conv,
+    ("", "ConvTranspose"): onnx_conv.conv_transpose,
+    ("", "DeformConv"): onnx_conv.deform_conv,
+    ("", "QLinearConv"): onnx_conv.quantized_conv,
+    ("", "ConvInteger"): onnx_conv.integer_conv,
+    ("", "Gemm"): onnx_products.gemm,
+    ("", "MatMul"): onnx_products.matmul,
+    ("", "QLinearMatMul"): onnx_products.quantized_matmul,
+    ("", "MatMulInteger"): onnx_products.integer_matmul,
+    ("", "Einsum"): onnx_products.einsum,
+    ("", "Attention"): onnx_attention.attention,
+    **{("", kind): onnx_recurrent.recurrent for kind in ("LSTM", "GRU", "RNN")},
+    (MICROSOFT, "FusedConv"): onnx_conv.conv,
+    (MICROSOFT, "FusedGemm"): onnx_products.gemm,
+    (MICROSOFT, "FusedMatMul"): onnx_products.matmul,
+    (MICROSOFT, "MatMulIntegerToFloat"): onnx_products.integer_matmul,
+    (MICROSOFT, "DynamicQuantizeMatMul"): onnx_products.integer_matmul,
+    (MICROSOFT, "MatMulNBits"): onnx_products.packed_matmul,
+    (MICROSOFT, "Attention"): onnx_attention.fused_attention,
+    (MICROSOFT, "MultiHeadAttention"): onnx_attention.multi_head_attention,
+    (MICROSOFT, "GroupQueryAttention"): onnx_attention.multi_head_attention,
+}
+"""(domain, operator) that runs on SAT -> the function that makes its layers."""

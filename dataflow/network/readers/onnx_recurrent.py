@@ -1,0 +1,62 @@
+"""LSTM, GRU and RNN of ONNX as layers.
+
+Per direction, with G gates, T steps, B sequences:
+
+    input      [T*B, G*H] = X[T*B, I] W                    one product: no step waits for another
+    recurrent  [B, G*H]   = H_t[B, H] R                    T products, each after the one before
+    dR         [H, G*H]   = H^T[H, T*B] dGates[T*B, G*H]   over all steps at once, dW alike
+
+Gates and states are host work. The first step multiplies its initial state even where that is zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.network.layers import Layer, LinearLayer, host_layer
+from nmsat.dataflow.network.readers.onnx_products import attributes
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+    from nmsat.dataflow.network.readers.onnx_state import State
+
+GATES: Final = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+MAX_STEPS: Final = 4096
+"""Most steps of a recurrent layer: each is a product of its own."""
+
+
+def recurrent(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+    """Return the two products of a recurrent layer and its gates."""
+    x, w, r = (reader.shape(node, node.input[at]) for at in range(3))
+    weight, inner = reader.need_weight(node, node.input[1]), reader.need_weight(node, node.input[2])
+    steps, batch = (x[1], x[0]) if attributes(node).get("layout", 0) else (x[0], x[1])
+    directions, columns, hidden = r
+    gates = GATES[node.op_type]
+    if columns != gates * hidden or w != (directions, columns, x[2]):
+        raise reader.error(node, f"has input {x}, weights {w} and recurrent weights {r}, which do not fit each other")
+    if steps > MAX_STEPS:
+        raise reader.error(node, f"has {steps} steps; at most {MAX_STEPS} are read")
+    name = reader.name(node)
+    bias = reader.bias(node, 3)
+    whole = steps * batch
+
+    def layer(part: str, features: int, root: str, *, gradient: bool, times: int) -> LinearLayer:
+        return LinearLayer(
+            name=f"{name}.{part}",
+            rows=whole,
+            features_in=features,
+            features_out=columns,
+            count=directions,
+            bias=bool(bias),
+            bias_name=f"{bias}/{part}" if bias else "",
+            input_gradient=gradient,
+            weight=root,
+            steps=times,
+            stored="rows",
+        )
+
+    given = layer("input", x[2], weight, gradient=node.input[0] in reader.graded, times=1)
+    stepped = layer("recurrent", hidden, inner, gradient=True, times=steps)
+    return (given, stepped, host_layer(node.op_type, f"{name}.gates", whole * hidden * directions))

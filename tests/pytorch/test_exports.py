@@ -1,0 +1,91 @@
+"""Exports of PyTorch networks, with fixed and with open sizes, against multiply-adds by hand and by onnx alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import pytest
+
+from nmsat.dataflow.network.readers.onnx import read_onnx
+from nmsat.dataflow.network.step import forward_macs, parameters
+from tests.network.onnx_oracle import multiply_adds
+
+torch = pytest.importorskip("torch")
+from tests.pytorch import exported  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+B, S, C = 3, 12, exported.WIDTH
+
+IDS = {0: "batch", 1: "seq"}
+IMAGE = {0: "batch"}
+
+LAYER = B * S * 4 * C * C + 2 * B * S * S * C
+"""Projections and attention of a layer with as many heads of keys as of queries."""
+
+CASES = {
+    "bert": (exported.Bert, ("ids", "mask"), LAYER + 2 * B * S * C * 64 + B * C * 3),
+    "gpt": (exported.Gpt, ("ids",), LAYER + 8 * B * S * C * C + B * S * C * exported.WORDS),
+    "llama": (
+        exported.Llama,
+        ("ids",),
+        B * S * 3 * C * C + 2 * B * S * S * C + 3 * B * S * C * 88 + B * S * C * exported.WORDS,
+    ),
+    "lstm": (exported.Words, ("ids",), B * S * 2 * 4 * 24 * (16 + 24) + B * 48 * 5),
+    "unet": (exported.UNet, ("image",), B * (256 * 16 * 27 + 64 * 32 * 144 + 64 * 32 * 64 + 256 * 4 * 288)),
+    "swin": (
+        exported.Swin,
+        ("image",),
+        B * (64 * C * 48 + 64 * 4 * C * C + 2 * 64 * 16 * C + 16 * 8 * C * C + 2 * C * 10),
+    ),
+}
+
+
+SIDE = dict.fromkeys(CASES, 16) | {"swin": 32}
+"""Height and width of images."""
+
+
+def inputs(names: tuple[str, ...], size: int) -> tuple[Any, ...]:
+    if names == ("image",):
+        return (torch.zeros(B, 3, size, size),)
+    return tuple(torch.ones(B, S, dtype=torch.int64) for _ in names)
+
+
+def export(path: Path, name: str, *, dynamic: bool) -> Path:
+    model, names, _ = CASES[name]
+    torch.manual_seed(1)
+    axes = {each: IMAGE if each == "image" else IDS for each in names} if dynamic else None
+    network = model().eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.onnx.export(
+        network,
+        inputs(names, SIDE[name]),
+        str(path),
+        dynamo=False,
+        opset_version=17,
+        input_names=list(names),
+        output_names=["out"],
+        dynamic_axes=axes,
+        do_constant_folding=False,
+    )
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CASES)
+def test_exports_with_fixed_and_open_sizes(tmp_path: Path, name: str) -> None:
+    expected = CASES[name][2]
+    fixed = export(tmp_path / "fixed.onnx", name, dynamic=False)
+    layers = read_onnx(fixed, strict=True)
+    assert forward_macs(layers) == expected
+    assert multiply_adds(onnx.load(fixed), [x.numpy() for x in inputs(CASES[name][1], SIDE[name])]) == expected
+    opened = read_onnx(
+        export(tmp_path / "open.onnx", name, dynamic=True), B, {"seq": S} if "image" not in CASES[name][1] else None
+    )
+    assert forward_macs(opened) == expected
+    # The exporter stores equal tensors once, so all of them are random.
+    learnt = sum(p.numel() for p in CASES[name][0]().parameters())
+    assert parameters(layers) == learnt
