@@ -42,15 +42,21 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class Phase:
-    """Rows of a result that are every `step`-th pixel of an image, from `first` on (stride phases of BP)."""
+    """Rows of a result that are every `step`-th pixel of an image, from `first` on (stride phases of BP).
+
+    count: lines and columns of the phase; None: all up to the edge of the image.
+    """
 
     images: Images
     first: tuple[int, int]
     step: tuple[int, int]
+    count: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Lines and columns of the phase in one image."""
+        if self.count is not None:
+            return self.count
         sizes = (self.images.height, self.images.width)
         rows, columns = (
             -(-(size - first) // step) for size, first, step in zip(sizes, self.first, self.step, strict=True)
