@@ -73,6 +73,7 @@ class Assembler:
     def __init__(self, config: SatConfig) -> None:
         self.config = config
         self.nodes: list[Node] = []
+        self.products: set[str] = set()
         self._counts: dict[Queue, int] = dict.fromkeys(Queue, 0)
         self._waited: dict[tuple[Queue, Queue], int] = dict.fromkeys(LINKS, -1)
         self._uses: dict[tuple[int, int], _Use] = defaultdict(_Use)

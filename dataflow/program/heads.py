@@ -121,7 +121,7 @@ def _batched(
         if room is not None:
             turning = kinds.Turning(room.part((head * k, k), (0, n)), planner.identity(n))
         target = result.part((head * m, m), (0, n))
-        label = f"{name}.{stage}"
+        label = f"{name}/head{head}.{stage}"
         planner.machine(
             kinds.matmul(label, kinds.Matrix(left, transposed), kinds.Matrix(right, turned), target, turning)
         )

@@ -35,6 +35,19 @@ class Form(StrEnum):
     TRANSPOSED = "transposed"  # A^T B
 
 
+def form_of(product: Product, activations: frozenset[str] = frozenset()) -> Form:
+    """Return how the operands of a product lie. activations: names of the products Y = A B of two activations.
+
+    Their gradients are called `.da` = dY B^T and `.db` = A^T dY (`dataflow.network.products.matmul`).
+    """
+    name = product.name.removesuffix(".da").removesuffix(".db")
+    if name not in activations:
+        return Form.PACKED if product.online or product.stage is Stage.OTHER else Form.WEIGHTS
+    if product.name == name:
+        return Form.PLAIN
+    return Form.TURNED if product.name.endswith(".da") else Form.TRANSPOSED
+
+
 @dataclass(frozen=True)
 class Placed:
     """One of the `count` products that a product stands for: its codes in order, its operands and its result.

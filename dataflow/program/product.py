@@ -7,12 +7,11 @@ from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Compute, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Opcode, Side
 from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
 from nmsat.dataflow.program.estimate import estimate_cycles
-from nmsat.dataflow.program.sources import DepthRange
+from nmsat.dataflow.program.sources import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +80,7 @@ class Sink:
         e, per_beat = self.epilogue, HALVES if self.epilogue.to_half else LANES
         out = {
             "ws": int(mapping.ws),
-            **codes(a=mapping.a),
+            "log2_a": mapping.a.bit_length() - 1,
             "rows": tile.rows,
             "columns": columns,
             "lane": column % per_beat,
@@ -184,20 +183,20 @@ class Cut:
         return -(-self.code.n // self.width)
 
     @cached_property
-    def parts(self) -> list[DepthRange]:
+    def parts(self) -> list[Part]:
         """Commands along K."""
-        return [DepthRange(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
+        return [Part(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
 
-    def windows(self, tile: RowTile, part: DepthRange) -> int:
+    def windows(self, tile: RowTile, part: Part) -> int:
         """Windows of a command."""
         return -(-tile.rows // self.mapping.a) if self.mapping.ws else -(-part.size // self.mapping.m)
 
-    def act_words(self, tile: RowTile, part: DepthRange) -> int:
+    def act_words(self, tile: RowTile, part: Part) -> int:
         """Words of a row's activation buffer that a command needs."""
         words = self.windows(tile, part) * self.mapping.a * self.mapping.m
         return -(-words // self.config.act_lanes)
 
-    def pairs(self, part: DepthRange) -> int:
+    def pairs(self, part: Part) -> int:
         """Pairs of a column's weight buffer that a command needs."""
         groups = self.config.rows if self.mapping.ws else -(-part.size // self.mapping.m)
         return groups * self.mapping.n * self.mapping.b
@@ -214,7 +213,7 @@ class Cut:
         acts = largest * len(self.rows) * len(parts) <= self.config.act_depth
         return not acts and self.pairs(parts[0]) * self.column_tiles * len(parts) <= self.config.weight_depth
 
-    def commands(self) -> Iterator[tuple[RowTile, int, DepthRange]]:
+    def commands(self) -> Iterator[tuple[RowTile, int, Part]]:
         """Yield (row tile, first column, part of the reduction) in the order in which they run."""
         columns = range(0, self.code.n, self.width)
         if self.rows_outer:
@@ -265,15 +264,22 @@ def choose(config: SatConfig, code: ProductCode) -> Cut:
 
 
 def assemble(out: Assembler, code: ProductCode) -> Cut:
-    """Append the instructions of a product; return how it was cut."""
+    """Append the instructions of a product; return how it was cut.
+
+    Raises ValueError if the program has a product of that name: what stands in the buffers is known by it.
+    """
+    if code.name in out.products:
+        raise ValueError(f"the program has a product {code.name!r} already; names must differ")
+    out.products.add(code.name)
     cut = choose(out.config, code)
     out.staging.clear()
     for tile, column, part in cut.commands():
-        _command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
+        emit_command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
     return cut
 
 
-def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: DepthRange) -> None:
+def emit_command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: Part) -> None:
+    """Append a command with its loads, and its STORE if its results leave. columns: the first and how many."""
     code, mapping = cut.code, cut.mapping
     leaves = part.first + part.size == code.k
     weights = _weights(out, cut, columns, part)
@@ -283,19 +289,19 @@ def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], 
     if leaves:
         capture, free = out.capture.take(object(), cut.results(tile))
         after += free
-    compute = Compute(
-        ws=mapping.ws,
-        n=mapping.n,
-        m=mapping.m,
-        a=mapping.a,
-        windows=cut.windows(tile, part),
-        act_base=acts.first,
-        wgt_base=weights.first,
-        seed=part.first > 0,
-        keep=not leaves,
-        capture=capture.first if capture else 0,
-    )
-    node = out.emit(Opcode.COMPUTE, compute.fields(), code.name, after=after)
+    fields = {
+        "ws": int(mapping.ws),
+        "n_less_1": mapping.n - 1,
+        "log2_m_less_1": mapping.m.bit_length() - 2,
+        "log2_a": mapping.a.bit_length() - 1,
+        "windows": cut.windows(tile, part),
+        "act_base": acts.first,
+        "wgt_base": weights.first,
+        "seed": int(part.first > 0),
+        "keep": int(not leaves),
+        "capture": capture.first if capture else 0,
+    }
+    node = out.emit(Opcode.COMPUTE, fields, code.name, after=after)
     weights.users.append(node)
     acts.users.append(node)
     if capture is None:
@@ -309,7 +315,7 @@ def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], 
     )
 
 
-def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: DepthRange) -> Block:
+def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: Part) -> Block:
     """Return the block of the weight buffer that holds the operand, loaded now if it does not stand there."""
     code = cut.code
     key = (code.name, columns[0], part)
@@ -323,7 +329,7 @@ def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: DepthRang
     return block
 
 
-def _activations(out: Assembler, cut: Cut, tile: RowTile, part: DepthRange) -> Block:
+def _activations(out: Assembler, cut: Cut, tile: RowTile, part: Part) -> Block:
     """The same for the activation buffer."""
     code = cut.code
     key = (code.name, tile, part)
