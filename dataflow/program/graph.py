@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from nmsat.algorithms.core.tape import Pattern, Product, Stage
 from nmsat.algorithms.core.windows import forward_windows, output_size
 from nmsat.algorithms.layers.attention import Attention
-from nmsat.algorithms.layers.base import Residual, Sequential, add
-from nmsat.algorithms.layers.loss import softmax_cross_entropy
-from nmsat.algorithms.layers.pointwise import ReLU
-from nmsat.algorithms.layers.pooling import Flatten
+from nmsat.algorithms.layers.base import Residual, Sequential
 from nmsat.algorithms.layers.products import Conv2d, Linear
 from nmsat.algorithms.methods import WeightMagnitude
-from nmsat.dataflow.contract.isa import HALVES, LANES, Side
+from nmsat.dataflow.contract.isa import LANES, Side
 from nmsat.dataflow.network.gradient import axis_segments
 from nmsat.dataflow.program import kinds
-from nmsat.dataflow.program.host import HostOp, HostTask, Value, probe
+from nmsat.dataflow.program.host import HostOp, Value, call, loss, probe, total
+from nmsat.dataflow.program.layer_plan import HOST, TENSORS, WEIGHTS, LayerPlan, absorbed
 from nmsat.dataflow.program.product import Epilogue
 from nmsat.dataflow.program.tensors import DENSE, Layout, Place, Rows
 
@@ -42,47 +40,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.tensors import Weights
 
     Back: TypeAlias = Callable[[Value], Value | None]
-
-HOST: Final = 0
-"""Region that the host writes and SAT reads: programs, input, what layers of the host hand over."""
-
-WEIGHTS: Final = 1
-"""Region of masters, momenta, copies, masks and gradients."""
-
-TENSORS: Final = 2
-"""Region of what SAT writes: activations, their gradients, logits."""
-
-UPDATE_OPERATIONS: Final = 8
-"""Operations of the host for each element that it updates (docs/arithmetic.md, "Weight update")."""
-
-
-@dataclass(frozen=True, eq=False)
-class LayerPlan:
-    """One weight layer and its tensors.
-
-    layer: of the model; channels: rows of W per tap, and how many of them a tap takes in memory (the others are zeros);
-    bias, bias_gradient: rows of binary32 and binary16, None without a bias.
-    """
-
-    name: str
-    layer: Conv2d | Linear
-    weights: Weights
-    taps: int
-    channels: tuple[int, int]
-    bias: Rows | None
-    bias_gradient: Rows | None
-
-    def to_memory(self, w: NDArray) -> NDArray:
-        """Return W or momenta [k, n] as they lie: zeros behind the channels of each tap."""
-        (held, padded), n = self.channels, w.shape[1]
-        out = np.zeros((self.taps, padded, n), w.dtype)
-        out[:, :held] = w.reshape(self.taps, held, n)
-        return out.reshape(-1, n)
-
-    def from_memory(self, w: NDArray) -> NDArray:
-        """Return [k, n] without those zeros."""
-        (held, padded), n = self.channels, w.shape[1]
-        return np.ascontiguousarray(w.reshape(self.taps, padded, n)[:, :held]).reshape(-1, n)
 
 
 @dataclass
@@ -113,7 +70,7 @@ class Planner:
         self.host("input", "Input", Stage.FF, (), (x,), lambda run, _: [self._samples(run, x)], 0)
         logits, back = self.forward(model, x)
         seed = Value("loss.dy", logits.shape)
-        self.host("loss", "SoftmaxCrossEntropyLoss", Stage.BP, (logits,), (seed,), _loss, 8 * int(np.prod(seed.shape)))
+        self.host("loss", "SoftmaxCrossEntropyLoss", Stage.BP, (logits,), (seed,), loss, 8 * int(np.prod(seed.shape)))
         back(seed)
         return logits
 
@@ -202,7 +159,7 @@ class Planner:
         while at < len(layers):
             layer = layers[at]
             if isinstance(layer, (Conv2d, Linear)):
-                used, flat = _absorbed(layers[at:], self.output_shape(layer, x))
+                used, flat = absorbed(layers[at:], self.output_shape(layer, x))
                 x, back = self.product(layer, x, relu=used > 0, mask=mask)
                 backs.append(back)
                 if flat:
@@ -234,7 +191,7 @@ class Planner:
         body, body_back = self.forward(layer.body, x)
         y = Value(f"{body.name}.sum", body.shape)
         size = int(np.prod(y.shape))
-        self.host(y.name, "Add", Stage.FF, (body, side), (y,), _sum, size)
+        self.host(y.name, "Add", Stage.FF, (body, side), (y,), total, size)
 
         def backward(dy: Value) -> Value:
             second = dy if side_back is None else side_back(dy)
@@ -242,7 +199,7 @@ class Planner:
             if first is None or second is None:
                 raise ValueError(f"{body.name!r} begins a network and has a shortcut; SAT has no program for its input")
             dx = Value(f"{y.name}.dx", x.shape)
-            self.host(dx.name, "Add", Stage.BP, (first, second), (dx,), _sum, int(np.prod(x.shape)))
+            self.host(dx.name, "Add", Stage.BP, (first, second), (dx,), total, int(np.prod(x.shape)))
             return dx
 
         return y, backward
@@ -253,12 +210,12 @@ class Planner:
         found = probe(layer, x.shape, integers=integers)
         name = getattr(layer, "name", f"{x.name}.{kind.lower()}")
         y = Value(f"{name}.y", found.shape)
-        action = partial(_call, layer.forward)
+        action = partial(call, layer.forward)
         self.host(name, kind, Stage.FF, (x,), (y,), action, found.forward)
 
         def backward(dy: Value) -> Value:
             dx = Value(f"{name}.dx", x.shape)
-            self.host(name, kind, Stage.BP, (dy,), (dx,), partial(_call, layer.backward), found.backward)
+            self.host(name, kind, Stage.BP, (dy,), (dx,), partial(call, layer.backward), found.backward)
             return dx
 
         return y, backward
@@ -347,28 +304,6 @@ class Planner:
         return pattern if method.forward else DENSE, pattern if method.backward else DENSE
 
 
-def tasks(ops: list[HostOp], held: set[Value]) -> HostTask:
-    """Return operations of the host as a task; held: what it has seen of the step already, which grows."""
-    written = {value for op in ops for value in op.writes}
-    wanted = [value for op in ops for value in op.reads if value not in held and value not in written]
-    held |= {*written, *wanted}
-    return HostTask(tuple(ops), tuple(dict.fromkeys(wanted)), tuple(v for op in ops for v in op.writes if v.rows))
-
-
-def _absorbed(layers: list[Layer], shape: tuple[int, ...]) -> tuple[int, bool]:
-    """Return how many layers behind a product its results pass on their way to the next one, and whether flattened.
-
-    A ReLU between two products needs no host; neither does flattening where the channels are whole beats.
-    """
-    kinds_behind = [type(layer) for layer in layers[1:4]]
-    if kinds_behind[:1] != [ReLU]:
-        return 0, False
-    if kinds_behind[1:2] in ([Conv2d], [Linear]):
-        return 1, False
-    flat = kinds_behind[1:] == [Flatten, Linear] and len(shape) == 4
-    return (2, True) if flat and (shape[-1] % HALVES == 0 or shape[1] * shape[2] == 1) else (0, False)
-
-
 def _alias(x: Value, shape: tuple[int, ...]) -> Value:
     rows = x.rows
     if rows is None:
@@ -380,18 +315,3 @@ def _alias(x: Value, shape: tuple[int, ...]) -> Value:
 
 def _conv(layer: Conv2d, x: Value) -> ConvShape:
     return replace(layer.shape, batch=x.shape[0], height=x.shape[1], width=x.shape[2])
-
-
-def _call(function: Callable[[NDArray, object], NDArray], run: StepRun, found: list[NDArray]) -> list[NDArray]:
-    return [function(found[0], run.ctx)]
-
-
-def _sum(run: StepRun, found: list[NDArray]) -> list[NDArray]:
-    return [add(found[0], found[1], run.ctx)]
-
-
-def _loss(run: StepRun, found: list[NDArray]) -> list[NDArray]:
-    logits = found[0]
-    rows = logits.reshape(len(run.labels), -1)
-    run.loss, dy = softmax_cross_entropy(rows, run.labels, run.ctx.arithmetic, run.scale)
-    return [dy.reshape(logits.shape)]

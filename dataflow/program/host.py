@@ -5,12 +5,13 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from nmsat.algorithms.core.tape import Stage, Tape
-from nmsat.algorithms.layers.base import Context
+from nmsat.algorithms.layers.base import Context, add
+from nmsat.algorithms.layers.loss import softmax_cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.tensors import Image, Rows
 
     Action = Callable[["StepRun", list[NDArray]], list[NDArray]]
+
+
+UPDATE_OPERATIONS: Final = 8
+"""Operations of the host for each element that it updates (docs/arithmetic.md, "Weight update")."""
 
 
 @dataclass(eq=False)
@@ -132,3 +137,26 @@ def probe(layer: Layer, shape: tuple[int, ...], *, integers: bool) -> Probe:
         max(sum(work.operations for work in tape.host), made.size) for tape, made in ((forward, y), (backward, dx))
     ]
     return Probe(y.shape, operations[0], operations[1])
+
+
+def tasks(ops: list[HostOp], held: set[Value]) -> HostTask:
+    """Return operations of the host as a task; held: what it has seen of the step already, which grows."""
+    written = {value for op in ops for value in op.writes}
+    wanted = [value for op in ops for value in op.reads if value not in held and value not in written]
+    held |= {*written, *wanted}
+    return HostTask(tuple(ops), tuple(dict.fromkeys(wanted)), tuple(v for op in ops for v in op.writes if v.rows))
+
+
+def call(function: Callable[[NDArray, object], NDArray], run: StepRun, found: list[NDArray]) -> list[NDArray]:
+    return [function(found[0], run.ctx)]
+
+
+def total(run: StepRun, found: list[NDArray]) -> list[NDArray]:
+    return [add(found[0], found[1], run.ctx)]
+
+
+def loss(run: StepRun, found: list[NDArray]) -> list[NDArray]:
+    logits = found[0]
+    rows = logits.reshape(len(run.labels), -1)
+    run.loss, dy = softmax_cross_entropy(rows, run.labels, run.ctx.arithmetic, run.scale)
+    return [dy.reshape(logits.shape)]

@@ -16,8 +16,9 @@ from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.methods import WeightMagnitude
 from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
 from nmsat.dataflow.program.assembler import Assembler, Code
-from nmsat.dataflow.program.graph import HOST, Codes, Planner, tasks
-from nmsat.dataflow.program.host import HostTask, Value
+from nmsat.dataflow.program.graph import Codes, Planner
+from nmsat.dataflow.program.host import HostTask, Value, tasks
+from nmsat.dataflow.program.layer_plan import HOST
 from nmsat.dataflow.program.product import assemble
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.optim import SgdConstants
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.assembler import Node
-    from nmsat.dataflow.program.graph import LayerPlan
+    from nmsat.dataflow.program.layer_plan import LayerPlan
     from nmsat.dataflow.program.product import Cut, ProductCode
     from nmsat.dataflow.program.tensors import Rows, Weights
 

@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.training.train import Trainer
-from nmsat.dataflow.program.graph import UPDATE_OPERATIONS
+from nmsat.dataflow.program.host import UPDATE_OPERATIONS
 from nmsat.dataflow.program.listing import listing
 from nmsat.dataflow.program.step import Program
 from nmsat.reports.work.progress import task

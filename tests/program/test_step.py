@@ -62,21 +62,21 @@ def hold_together(run: TrainConfig, config: SatConfig, steps: int = 2) -> Machin
 
 
 @pytest.mark.parametrize(
-    ("network", "config", "changes"),
+    ("network", "config", "steps", "changes"),
     [
-        ("resnet9-small", SMALL, {}),
-        ("vgg19-small", SMALL, {"method": "sr-ste", "pattern": "2:4", "batch": 3}),
-        ("resnet18-small", SMALL, {}),
-        ("resnet50-small", SMALL, {"method": "sdwp", "pattern": "1:4"}),
-        ("resnet18-small", preset("vcu1525"), {"pattern": "2:16", "sparse_ends": True}),
-        ("digits-cnn", TINY, {"method": "dense"}),
-        ("mlp", SMALL, {}),
-        ("vit-small", SMALL, {}),
+        ("resnet9-small", SMALL, 1, {}),
+        ("vgg19-small", SMALL, 1, {"method": "sr-ste", "pattern": "2:4", "batch": 3}),
+        ("resnet18-small", SMALL, 2, {}),
+        ("resnet50-small", SMALL, 1, {"method": "sdwp", "pattern": "1:4"}),
+        ("resnet18-small", preset("vcu1525"), 1, {"pattern": "2:16", "sparse_ends": True}),
+        ("digits-cnn", TINY, 1, {"method": "dense"}),
+        ("mlp", SMALL, 2, {}),
+        ("vit-small", SMALL, 1, {}),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value, "name", None),
 )
-def test_steps_have_the_bits_of_numpy(network: str, config: SatConfig, changes: dict[str, object]) -> None:
-    hold_together(configuration(network, **changes), config)
+def test_steps_have_the_bits_of_numpy(network: str, config: SatConfig, steps: int, changes: dict[str, object]) -> None:
+    hold_together(configuration(network, **changes), config, steps)
 
 
 @pytest.mark.long
