@@ -147,7 +147,7 @@ def tasks(ops: list[HostOp], held: set[Value]) -> HostTask:
     return HostTask(tuple(ops), tuple(dict.fromkeys(wanted)), tuple(v for op in ops for v in op.writes if v.rows))
 
 
-def call(function: Callable[[NDArray, object], NDArray], run: StepRun, found: list[NDArray]) -> list[NDArray]:
+def call(function: Callable[[NDArray, Context], NDArray], run: StepRun, found: list[NDArray]) -> list[NDArray]:
     return [function(found[0], run.ctx)]
 
 

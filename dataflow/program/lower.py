@@ -64,6 +64,20 @@ class Placed:
     fillers: Place | None = None
     turning: kinds.Turning | None = None
 
+    @property
+    def weights(self) -> Weights:
+        """The second operand where it is packed; TypeError if it lies as it is."""
+        if not isinstance(self.b, Weights):
+            raise TypeError(f"the second operand is {self.b!r}; it must be packed")
+        return self.b
+
+    @property
+    def rows(self) -> Rows:
+        """The second operand where it lies as it is; TypeError if it is packed."""
+        if not isinstance(self.b, Rows):
+            raise TypeError(f"the second operand is {self.b!r}; it must be rows")
+        return self.b
+
 
 def place(
     config: SatConfig, product: Product, form: Form, *, index: int = 0, bias: bool = False, backward: bool = True

@@ -93,7 +93,7 @@ def test_program_of_a_convolution_of_three_channels(capsys: pytest.CaptureFixtur
 
 
 def test_program_of_a_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["program", "--network", "digits-cnn", "--batch", "2", "--config", "small", "--out", str(tmp_path)]
+    words = ["program", "--network", "digits-cnn", "--batch", "1", "--config", "small", "--out", str(tmp_path)]
     found = answer(capsys, *words, "--host-gbs", "10", "--host-gops", "5")
     assert found["numpy_equal"]
     parts = found["parts"]
@@ -112,7 +112,7 @@ def test_program_of_a_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
             assert memory[64 * part["at"] : 64 * (part["at"] + part["instructions"])] == program
             assert len(disassemble(program)) == part["instructions"]
     (written,) = host[1]["writes"]
-    assert (written["rows"], written["columns"], written["format"]) == (2 * 4 * 4, 32, "binary16")
+    assert (written["rows"], written["columns"], written["format"]) == (4 * 4, 32, "binary16")
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["cycles"] == found["cycles"]
 
 

@@ -100,8 +100,8 @@ def odd(config: SatConfig, rng: np.random.Generator) -> Iterator[ProductCode]:
 def attention(config: SatConfig, rng: np.random.Generator) -> Iterator[ProductCode]:
     """Yield products of two activations, either transposed."""
     for form in (Form.PLAIN, Form.TURNED, Form.TRANSPOSED):
-        sizes = [one(rng, 1, 20, 64, 65), one(rng, 12, 64, 197), one(rng, 16, 64, 300)]
-        product = Product("attention", Stage.FF, *sizes, count=2)
+        m, k, n = one(rng, 1, 20, 64, 65), one(rng, 12, 64, 197), one(rng, 16, 64, 300)
+        product = Product("attention", Stage.FF, m, k, n, count=2)
         yield from place(config, product, form, index=1).codes
 
 

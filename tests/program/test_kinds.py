@@ -18,7 +18,7 @@ from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.lower import Form, Placed, place
 from nmsat.dataflow.program.product import assemble
-from nmsat.dataflow.program.tensors import DENSE, Image, Rows, Weights
+from nmsat.dataflow.program.tensors import DENSE, Image, Rows
 from nmsat.sim.values import State, execute
 
 TWO_LANES = SatConfig(name="lanes", rows=4, columns=8, act_lanes=2)
@@ -111,12 +111,12 @@ def test_forward_of_convolutions(config: SatConfig, name: str, pattern: Pattern 
         assert "groups of W_ff run across taps" in str(error)
         assert one.channels_in % 4
         return
-    assert isinstance(placed.b, Weights)
     bias = b[:, : product.n].astype(np.float16).astype(np.float32)
 
     def fill(image: Image) -> None:
         image.write_rows(placed.a, channels(x, index, conv.groups).reshape(-1, one.channels_in))
-        image.write_copies(placed.b, pack(tapped(w, conv, placed.b.k), held.n, held.m), None)
+        image.write_copies(placed.weights, pack(tapped(w, conv, placed.weights.k), held.n, held.m), None)
+        assert placed.bias is not None
         image.write_rows(placed.bias, bias)
 
     im2col = forward_windows(channels(x, index, conv.groups), one)
@@ -134,14 +134,14 @@ def test_input_gradient_of_convolutions(config: SatConfig, name: str, pattern: P
     product = input_gradient(layer, pattern)[0]
     held, index = product.pattern or DENSE, product.count - 1
     placed = place(config, product, Form.WEIGHTS, index=index)
-    assert isinstance(placed.b, Weights)
     w = halves(rng, kinds.taps(conv) * one.channels_in, one.channels_out)
     dy = halves(rng, conv.batch, *output_size(conv), conv.channels_out)
 
     def fill(image: Image) -> None:
         image.write_rows(placed.a, channels(dy, index, conv.groups).reshape(-1, one.channels_out))
-        padded = tapped(w, conv, placed.b.k)
-        image.write_copies(placed.b, pack(padded, 4, 4), pack(padded, held.n, held.m, axis=1))
+        padded = tapped(w, conv, placed.weights.k)
+        image.write_copies(placed.weights, pack(padded, 4, 4), pack(padded, held.n, held.m, axis=1))
+        assert placed.fillers is not None
         fillers = image.regions[placed.fillers.region].view(np.uint32)
         fillers[placed.fillers.at * 16 : (placed.fillers.at + 1) * 16] = 1 << 20
 
@@ -160,7 +160,7 @@ def test_weight_gradient_of_convolutions(config: SatConfig, name: str) -> None:
     x = halves(rng, conv.batch, conv.height, conv.width, conv.channels_in)
     dy = halves(rng, product.k, conv.channels_out)
     mine, gradient = channels(x, index, conv.groups), channels(dy, index, conv.groups)
-    found = run(config, placed, (placed.a, mine.reshape(-1, one.channels_in)), (placed.b, gradient))
+    found = run(config, placed, (placed.a, mine.reshape(-1, one.channels_in)), (placed.rows, gradient))
     im2col = np.ascontiguousarray(forward_windows(mine, one).T)
     assert np.array_equal(found, tapped(to_half(ordered_dot(im2col, gradient)), conv, placed.y.rows))
 
@@ -175,12 +175,12 @@ def test_gradients_of_a_linear_layer(config: SatConfig, pattern: Pattern | None)
 
     def fill(image: Image) -> None:
         image.write_rows(placed.a, dy)
-        image.write_copies(placed.b, pack(w, 4, 4), pack(w, held.n, held.m, axis=1))
+        image.write_copies(placed.weights, pack(w, 4, 4), pack(w, held.n, held.m, axis=1))
 
     packed = pack(w, held.n, held.m, axis=1)
     assert np.array_equal(carry_out(config, placed, fill), to_half(ordered_dot_packed(dy, packed)))
     placed = place(config, weight_gradient(layer)[0], Form.WEIGHTS)
-    found = run(config, placed, (placed.a, x), (placed.b, dy))
+    found = run(config, placed, (placed.a, x), (placed.rows, dy))
     assert np.array_equal(found, to_half(ordered_dot(np.ascontiguousarray(x.T), dy)))
 
 
@@ -199,7 +199,7 @@ def test_products_of_two_activations(config: SatConfig, form: Form, shape: tuple
 
     def fill(image: Image) -> None:
         image.write_rows(placed.a, laid[0])
-        image.write_rows(placed.b, laid[1])
+        image.write_rows(placed.rows, laid[1])
         if placed.turning is not None:
             w = placed.turning.identity
             one = np.eye(w.k, dtype=np.float16)
@@ -222,7 +222,7 @@ def test_gradients_pruned_within_the_step(config: SatConfig) -> None:
 
     def fill(image: Image) -> None:
         image.write_rows(placed.a, x.reshape(-1, 16))
-        image.write_copies(placed.b, packed, None)
+        image.write_copies(placed.weights, packed, None)
 
     im2col = np.ascontiguousarray(forward_windows(x, conv).T)
     assert np.array_equal(carry_out(config, placed, fill), to_half(ordered_dot_packed(im2col, packed)))
@@ -233,6 +233,6 @@ def test_gradients_pruned_within_the_step(config: SatConfig) -> None:
 
     def other(image: Image) -> None:
         image.write_rows(placed.a, a)
-        image.write_copies(placed.b, packed, None)
+        image.write_copies(placed.weights, packed, None)
 
     assert np.array_equal(carry_out(config, placed, other), to_half(ordered_dot_packed(a, packed)))
