@@ -94,6 +94,18 @@ def test_an_infinite_gradient_changes_nothing() -> None:
     assert sat.result.skipped > 0
 
 
+def test_a_run_continues_from_its_checkpoint() -> None:
+    """Momenta of the host and of SAT, biases, copies."""
+    run = configuration("mlp")
+    whole, first = (MachineTrainer(run, SMALL, Values(SMALL)) for _ in range(2))
+    losses = [whole.run_step(), whole.run_step()]
+    first.run_step()
+    second = MachineTrainer(run, SMALL, Values(SMALL))
+    second.restore(first.checkpoint())
+    assert second.run_step() == losses[1]
+    assert second.weights_sha256() == whole.weights_sha256()
+
+
 def test_the_plan_says_where_the_host_comes_in() -> None:
     run = configuration("digits-cnn")
     sat = MachineTrainer(run, SMALL, Values(SMALL))
