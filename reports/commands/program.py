@@ -99,6 +99,7 @@ def _program(options: argparse.Namespace) -> ProductProgram:
     pairs = [(kernel, kernel), (stride, stride), (padding, padding), (1, 1)]
     conv = ConvShape(b, h, w, c, options.n, pairs[0], pairs[1], pairs[2], pairs[3])
     sizes = programs.convolution_sizes(conv)
+    programs.check_macs((*sizes, options.n))
     if sizes != (options.m, options.k):
         raise ValueError(f"M, K are {options.m}, {options.k}; this convolution has {sizes[0]}, {sizes[1]}")
     return programs.convolution_program(options.config, conv, options.pattern, options.seed)
