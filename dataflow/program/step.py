@@ -14,6 +14,7 @@ import numpy as np
 from nmsat.algorithms.core.nm import pack_kept
 from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.methods import WeightMagnitude
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
 from nmsat.dataflow.program.assembler import Assembler, Code
 from nmsat.dataflow.program.graph import Codes, Planner
@@ -233,10 +234,8 @@ def _update(out: Assembler, layer: LayerPlan, method: Method, after: list[Node])
     fields = {
         "k": w.k,
         "n": w.n,
-        "ff_n_less_1": w.ff.n - 1,
-        "ff_log2_m_less_1": w.ff.m.bit_length() - 2,
-        "bp_n_less_1": w.bp.n - 1,
-        "bp_log2_m_less_1": w.bp.m.bit_length() - 2,
+        **codes(n=w.ff.n, m=w.ff.m, prefix="ff_"),
+        **codes(n=w.bp.n, m=w.bp.m, prefix="bp_"),
         "use_bp": int(w.bp_place is not None),
         "use_mask": int(sparse and method.decay != 0),
         "region": w.master.region,

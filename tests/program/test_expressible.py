@@ -124,7 +124,7 @@ def test_every_part_of_the_workloads(name: str) -> None:
     for variant in workloads()[name].variants:
         tape = record(name, "small", variant).tape
         for config in CONFIGS:
-            parts = [part for product in tape.products for part in lower(product, config).parts]
+            parts = [part for product in tape.products for part in lower(product, config).pieces]
             shapes = {(part.m, part.k, part.n, part.pattern) for part in parts}
             for m, k, n, pattern in shapes:
                 assert express(config, Product(name, Stage.OTHER, m, k, n, pattern), Form.PACKED)
