@@ -12,13 +12,14 @@ from nmsat.algorithms.core.numeric import ordered_dot, ordered_dot_packed, to_ha
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.algorithms.core.windows import backward_matrix, backward_taps, forward_windows, output_size, windows
 from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.contract.isa import Opcode, Queue
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 from nmsat.dataflow.network.products import forward, input_gradient, weight_gradient
 from nmsat.dataflow.program import kinds
-from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.assembler import LINKS, Assembler
 from nmsat.dataflow.program.lower import Form, Placed, place
 from nmsat.dataflow.program.product import assemble
-from nmsat.dataflow.program.tensors import DENSE, Image, Rows
+from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Rows
 from nmsat.sim.values import State, execute
 
 TWO_LANES = SatConfig(name="lanes", rows=4, columns=8, act_lanes=2)
@@ -236,3 +237,29 @@ def test_gradients_pruned_within_the_step(config: SatConfig) -> None:
         image.write_copies(placed.weights, packed, None)
 
     assert np.array_equal(carry_out(config, placed, other), to_half(ordered_dot_packed(a, packed)))
+
+
+def test_two_products_of_one_name_are_refused() -> None:
+    """The buffers know operands by the name of their product: the second would take those of the first."""
+    config = preset("tiny")
+    placed = place(config, Product("twin", Stage.FF, 4, 8, 4), Form.PLAIN)
+    out = Assembler(config)
+    assemble(out, placed.codes[0])
+    with pytest.raises(ValueError, match="has a product 'twin' already; names must differ"):
+        assemble(out, placed.codes[0])
+
+
+def test_parts_of_a_tensor_wait_for_each_other() -> None:
+    """A product that reads one head of what another wrote whole waits for it."""
+    config, layout = preset("tiny"), Layout()
+    x, y, z = layout.rows("x", 0, 4, 32), layout.rows("y", 1, 4, 64), layout.rows("z", 1, 4, 4)
+    w, v = layout.rows("w", 0, 32, 64), layout.rows("v", 0, 32, 4)
+    out = Assembler(config)
+    for code in kinds.matmul("first", kinds.Matrix(x), kinds.Matrix(w), y):
+        assemble(out, code)
+    (second,) = kinds.matmul("second", kinds.Matrix(y.part((0, 4), (32, 32))), kinds.Matrix(v), z)
+    assemble(out, second)
+    load = next(node for node in out.nodes if node.label == "second" and node.opcode is Opcode.LOAD_ACT)
+    assert load.wait >> LINKS[Queue.STORE, Queue.LOAD] & 1
+    with pytest.raises(ValueError, match="starts at column 16; it must be a multiple of 32"):
+        y.part((0, 4), (16, 16))
