@@ -52,7 +52,7 @@ def test_a_wrong_number_is_found(before: str) -> None:
 
 def test_every_room_has_a_page_with_a_worked_example() -> None:
     names = {path.stem for path in (ROOT / "docs" / "machine").glob("*.md")}
-    assert names == {"index", "proof", *ROOMS}
+    assert names == {"index", "programs", "proof", *ROOMS}
     index = (ROOT / "docs" / "machine" / "index.md").read_text(encoding="utf-8")
     for room in ROOMS:
         assert f"({room}.md)" in index

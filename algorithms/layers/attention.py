@@ -85,26 +85,56 @@ class Attention(Layer):
         return [self.project, self.out]
 
     def forward(self, x: NDArray, ctx: Context) -> NDArray:
-        batch, places, features = x.shape
-        qkv = self.project.forward(x, ctx).reshape(batch, places, 3, self.heads, features // self.heads)
-        parts = qkv.transpose(2, 0, 3, 1, 4).reshape(3, batch * self.heads, places, -1)
-        self._q, self._k, self._v = (np.ascontiguousarray(part) for part in parts)
-        scores = ctx.batched(f"{self.name}.scores", Stage.FF, self._q, self._k.transpose(0, 2, 1))
-        self._share = ctx.arithmetic.from_host(self._softmax(scores, ctx))
-        mixed = ctx.arithmetic.narrow(ctx.batched(f"{self.name}.mix", Stage.FF, self._share, self._v))
-        return self.out.forward(self._join(mixed, batch), ctx)
+        batch = len(x)
+        q, k, v = self.split(self.project.forward(x, ctx))
+        scores = ctx.batched(f"{self.name}.scores", Stage.FF, q, k.transpose(0, 2, 1))
+        share = self.shares(scores, ctx)
+        mixed = ctx.arithmetic.narrow(ctx.batched(f"{self.name}.mix", Stage.FF, share, v))
+        return self.out.forward(self.join(mixed, batch), ctx)
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
-        batch, places, features = dy.shape
-        joined = self.out.backward(dy, ctx).reshape(batch, places, self.heads, -1)
-        d_mixed = np.ascontiguousarray(joined.transpose(0, 2, 1, 3)).reshape(batch * self.heads, places, -1)
+        batch = len(dy)
+        d_mixed = self.split_heads(self.out.backward(dy, ctx))
         dv = ctx.batched(f"{self.name}.dv", Stage.BP, self._share.transpose(0, 2, 1), d_mixed)
         d_share = ctx.batched(f"{self.name}.dshare", Stage.BP, d_mixed, self._v.transpose(0, 2, 1))
-        d_scores = self._softmax_gradient(d_share, ctx)
+        d_scores = self.scores_gradient(d_share, ctx)
         dq = ctx.batched(f"{self.name}.dq", Stage.BP, d_scores, self._k)
         dk = ctx.batched(f"{self.name}.dk", Stage.BP, d_scores.transpose(0, 2, 1), self._q)
-        parts = ctx.arithmetic.narrow(np.stack([dq, dk, dv])).reshape(3, batch, self.heads, places, -1)
-        return self.project.backward(parts.transpose(1, 3, 0, 2, 4).reshape(batch, places, 3 * features), ctx)
+        return self.project.backward(self.join_gradients(ctx.arithmetic.narrow(np.stack([dq, dk, dv])), batch), ctx)
+
+    def split(self, qkv: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+        """Return queries, keys and values of [B, T, 3 features] as [B * heads, T, features of a head]; keeps them."""
+        batch, places, features = qkv.shape
+        parts = qkv.reshape(batch, places, 3, self.heads, features // (3 * self.heads)).transpose(2, 0, 3, 1, 4)
+        heads = parts.reshape(3, batch * self.heads, places, -1)
+        self._q, self._k, self._v = (np.ascontiguousarray(part) for part in heads)
+        return self._q, self._k, self._v
+
+    def shares(self, scores: NDArray, ctx: Context) -> NDArray:
+        """Return the softmax of the scores [B * heads, T, T], rounded; keeps it."""
+        self._share = ctx.arithmetic.from_host(self._softmax(scores, ctx))
+        return self._share
+
+    def scores_gradient(self, d_share: NDArray, ctx: Context) -> NDArray:
+        """Return the gradient of the scores from that of the shares."""
+        return self._softmax_gradient(d_share, ctx)
+
+    def split_heads(self, x: NDArray) -> NDArray:
+        """Return [B, T, features] as [B * heads, T, features of a head]."""
+        batch, places, features = x.shape
+        split = x.reshape(batch, places, self.heads, features // self.heads)
+        return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(batch * self.heads, places, -1)
+
+    def join(self, heads: NDArray, batch: int) -> NDArray:
+        """Return [B * heads, T, features of a head] as [B, T, features]."""
+        split = heads.reshape(batch, self.heads, heads.shape[1], -1)
+        return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(batch, heads.shape[1], -1)
+
+    def join_gradients(self, parts: NDArray, batch: int) -> NDArray:
+        """Return the gradients of queries, keys, values [3, B * heads, T, features of a head] as [B, T, 3 features]."""
+        places = parts.shape[2]
+        split = parts.reshape(3, batch, self.heads, places, -1)
+        return split.transpose(1, 3, 0, 2, 4).reshape(batch, places, -1)
 
     def _softmax(self, scores: NDArray, ctx: Context) -> NDArray:
         with np.errstate(all="ignore"):
@@ -121,7 +151,3 @@ class Attention(Layer):
             ctx.host(self.name, "Softmax", Stage.BP, d_share, 5)
             inner = (share * wide).sum(axis=-1, keepdims=True)
             return ctx.arithmetic.from_host(share * (wide - inner) / share.dtype.type(np.sqrt(self._q.shape[-1])))
-
-    def _join(self, heads: NDArray, batch: int) -> NDArray:
-        split = heads.reshape(batch, self.heads, heads.shape[1], -1)
-        return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(batch, heads.shape[1], -1)

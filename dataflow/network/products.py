@@ -89,7 +89,8 @@ def weight_gradient(layer: WeightLayer, gradient: Pattern | None = None) -> tupl
     shape = layer.shape if isinstance(layer, ConvLayer) else None
     k = layer.taps * layer.features_in
     pattern = usable(gradient, layer.rows)
-    return (Product(layer.name, Stage.WU, k, layer.rows, layer.features_out, pattern, layer.count, shape),)
+    sizes, online = (k, layer.rows, layer.features_out), pattern is not None
+    return (Product(layer.name, Stage.WU, *sizes, pattern, layer.count, shape, online=online),)
 
 
 def matmul(layer: MatMulLayer) -> tuple[Product, ...]:
@@ -128,6 +129,7 @@ def _gradient(
     if pattern and taps > 1:
         k = taps * -(-channels // pattern.m) * pattern.m
     m, n = positions, layer.features_in
-    if weights is None and pattern is not None:
+    online = weights is None and pattern is not None
+    if online:
         m, n = n, m
-    return Product(name, Stage.BP, m, k, n, pattern, layer.count, part)
+    return Product(name, Stage.BP, m, k, n, pattern, layer.count, part, online=online)

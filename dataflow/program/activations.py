@@ -9,6 +9,7 @@ from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, OFFSET_BITS, ActMode, Opcode
 from nmsat.dataflow.program.load_cost import load_cost
 from nmsat.dataflow.program.sources import RowTile
+from nmsat.dataflow.program.weights import FILLERS
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -198,6 +199,31 @@ class ColumnsSource:
             out.append((Opcode.LOAD_ACT, {**common, **walk}))
             at += rows
         return out
+
+
+@dataclass(frozen=True)
+class NothingSource:
+    """A[m, 2] of zeros, none of them read: pixels outside of an image of no size; output stationary."""
+
+    m: int
+
+    @property
+    def unit(self) -> int:
+        return FILLERS.m
+
+    def places(self) -> tuple[Place, ...]:
+        return ()
+
+    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+        if mapping.ws:
+            raise ValueError("zeros are read output stationary")
+        return cut(self.m, mapping.a * config.rows)
+
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[Load]:
+        del config
+        outside = {"windowed": 1, "width": 1, "height": 1, "in_width": 0, "in_height": 0, "x_step": 0}
+        shape = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": part.size, "base": 0}
+        return [(Opcode.LOAD_ACT, {**shape, **outside})]
 
 
 def _pieces(total: int, most: int) -> list[tuple[int, int]]:

@@ -73,6 +73,7 @@ class Assembler:
     def __init__(self, config: SatConfig) -> None:
         self.config = config
         self.nodes: list[Node] = []
+        self.products: set[str] = set()
         self._counts: dict[Queue, int] = dict.fromkeys(Queue, 0)
         self._waited: dict[tuple[Queue, Queue], int] = dict.fromkeys(LINKS, -1)
         self._uses: dict[tuple[int, int], _Use] = defaultdict(_Use)
@@ -103,16 +104,16 @@ class Assembler:
         self._counts[node.queue] += 1
         needs = [*after]
         for place in reads:
-            use = self._uses[place.region, place.at]
+            use = self._uses[place.key]
             needs += [use.writer] if use.writer else []
         for place in writes:
-            use = self._uses[place.region, place.at]
+            use = self._uses[place.key]
             needs += [*use.readers, *([use.writer] if use.writer else [])]
         self._wait(node, needs)
         for place in reads:
-            self._uses[place.region, place.at].readers.append(node)
+            self._uses[place.key].readers.append(node)
         for place in writes:
-            self._uses[place.region, place.at] = _Use(node)
+            self._uses[place.key] = _Use(node)
         self.nodes.append(node)
         return node
 

@@ -42,15 +42,21 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class Phase:
-    """Rows of a result that are every `step`-th pixel of an image, from `first` on (stride phases of BP)."""
+    """Rows of a result that are every `step`-th pixel of an image, from `first` on (stride phases of BP).
+
+    count: lines and columns of the phase; None: all up to the edge of the image.
+    """
 
     images: Images
     first: tuple[int, int]
     step: tuple[int, int]
+    count: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Lines and columns of the phase in one image."""
+        if self.count is not None:
+            return self.count
         sizes = (self.images.height, self.images.width)
         rows, columns = (
             -(-(size - first) // step) for size, first, step in zip(sizes, self.first, self.step, strict=True)
@@ -259,15 +265,22 @@ def choose(config: SatConfig, code: ProductCode) -> Cut:
 
 
 def assemble(out: Assembler, code: ProductCode) -> Cut:
-    """Append the instructions of a product; return how it was cut."""
+    """Append the instructions of a product; return how it was cut.
+
+    Raises ValueError if the program has a product of that name: what stands in the buffers is known by it.
+    """
+    if code.name in out.products:
+        raise ValueError(f"the program has a product {code.name!r} already; names must differ")
+    out.products.add(code.name)
     cut = choose(out.config, code)
     out.staging.clear()
     for tile, column, part in cut.commands():
-        _command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
+        emit_command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
     return cut
 
 
-def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: DepthRange) -> None:
+def emit_command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: DepthRange) -> None:
+    """Append a command with its loads, and its STORE if its results leave. columns: the first and how many."""
     code, mapping = cut.code, cut.mapping
     leaves = part.first + part.size == code.k
     weights = _weights(out, cut, columns, part)

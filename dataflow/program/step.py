@@ -1,121 +1,135 @@
-"""A network's training step as two machine programs: forward to the logits, then backward, gradients and updates.
+"""A network's training step: programs of the machine, and what the host does between them.
 
-The host lays out the input (windows of the first layer), reads the logits and writes their gradient; everything between
-runs on SAT.
+Products, their biases and ReLUs, gradients and the updates of weight matrices run on SAT. The host does the rest:
+normalisation, pooling, additions of branches, softmax, loss, updates of biases and normalisation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage, Tape
-from nmsat.algorithms.core.windows import backward_taps, output_size
-from nmsat.algorithms.layers.base import Sequential
-from nmsat.algorithms.layers.pointwise import ReLU
-from nmsat.algorithms.layers.pooling import Flatten
-from nmsat.algorithms.layers.products import Conv2d, Linear
+from nmsat.algorithms.core.nm import pack_kept
+from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.methods import WeightMagnitude
 from nmsat.dataflow.contract.codes import codes
-from nmsat.dataflow.contract.isa import HALVES, Opcode, Side
-from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
+from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
 from nmsat.dataflow.program.assembler import Assembler, Code
-from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble
-from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place, Rows, Weights
-from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
-from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of
+from nmsat.dataflow.program.graph import Codes, Planner
+from nmsat.dataflow.program.host import HostTask, Value, tasks
+from nmsat.dataflow.program.layer_plan import HOST
+from nmsat.dataflow.program.product import assemble
+from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nmsat.algorithms.core.tape import Product
     from nmsat.algorithms.layers.base import Layer
+    from nmsat.algorithms.layers.parameter import Parameter
     from nmsat.algorithms.methods import Method
     from nmsat.algorithms.training.optim import SgdConstants
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.assembler import Node
-    from nmsat.dataflow.program.product import Cut
-
-HOST: Final = 0
-"""Region that the host writes and SAT reads: programs, input, gradient of the logits."""
-
-WEIGHTS: Final = 1
-"""Region of masters, momenta, copies, masks and gradients."""
-
-STAGES: Final = {"ff": Stage.FF, "bp": Stage.BP, "wu": Stage.WU}
-"""Last part of a product's name -> its stage."""
-
-TENSORS: Final = 2
-"""Region of activations, their gradients, and logits."""
+    from nmsat.dataflow.program.layer_plan import LayerPlan
+    from nmsat.dataflow.program.product import Cut, ProductCode
+    from nmsat.dataflow.program.tensors import Rows, Weights
 
 
-@dataclass(frozen=True)
-class LayerPlan:
-    """One weight layer: its tensors and products.
-
-    shape: None for a linear layer; x, y: input and output (after ReLU); dx, dy: their gradients (dx is None for the
-    first layer); windows: the host lays out the windows of the input.
-    """
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A program of a step: where it lies, and how its products were cut, by name."""
 
     name: str
-    shape: ConvShape | None
-    weights: Weights
-    x: Rows
-    y: Rows
-    dy: Rows
-    dx: Rows | None
-    relu: bool
-    relu_below: bool
-    windows: bool
+    code: Code
+    place: Place
+    cuts: dict[str, Cut] = field(repr=False)
 
 
-@dataclass(frozen=True)
+StepPart: TypeAlias = "Program | HostTask"
+
+
+@dataclass(frozen=True, eq=False)
 class StepPlan:
-    """A step of training: layers from the input on, both programs, how each product was cut."""
+    """A step of training: its parts in order, ending with the program that updates the weights.
+
+    layers: weight layers in the order of the forward pass; update: the program with the updates; alone: it holds
+    nothing else, and the host starts it only if no gradient was infinite or NaN (otherwise SAT suppresses them); host:
+    parameters that the host updates; products: as NumPy counts them; beats: of each region.
+    """
 
     config: SatConfig
     batch: int
     layers: tuple[LayerPlan, ...]
-    forward: Code
-    backward: Code
-    forward_at: Place
-    backward_at: Place
+    parts: tuple[StepPart, ...]
+    update: Program
+    alone: bool
+    host: tuple[Parameter, ...]
+    logits: Value
+    products: tuple[Product, ...]
     beats: tuple[int, ...]
-    cuts: dict[str, Cut] = field(compare=False)
+    constants: _Constants
 
     @property
-    def logits(self) -> Rows:
-        """What the host reads after the forward program."""
-        return self.layers[-1].y
+    def programs(self) -> tuple[Program, ...]:
+        """The programs in order, that of the updates last."""
+        return tuple(part for part in self.parts if isinstance(part, Program))
 
     @property
-    def seed(self) -> Rows:
-        """The gradient of the logits, which the host writes before the backward program."""
-        return self.layers[-1].dy
+    def tasks(self) -> tuple[HostTask, ...]:
+        """What the host does before and between them."""
+        return tuple(part for part in self.parts if isinstance(part, HostTask))
+
+    @property
+    def cuts(self) -> dict[str, Cut]:
+        """How each product was cut."""
+        return {name: cut for program in self.programs for name, cut in program.cuts.items()}
 
     def tape(self) -> Tape:
         """Return the products of a step, shapes only."""
         tape = Tape()
-        for name, cut in self.cuts.items():
-            code, layer = cut.code, name.rpartition(".")[0]
-            kept = code.pattern if code.pattern and code.pattern.n < code.pattern.m else None
-            tape.record(Product(layer, STAGES[name.rpartition(".")[2][:2]], code.m, code.k, code.n, kept))
+        for product in self.products:
+            tape.record(product)
         return tape
 
     def image(self) -> Image:
-        """Return empty regions with the forward program in place."""
+        """Return empty regions with all programs in place, and what stays the same in every step."""
         image = Image(self.beats)
-        write_code(image, self.forward_at, self.forward)
+        for program in self.programs:
+            write_code(image, program.place, program.code)
+        self.constants.write(image)
         return image
 
-    def write_backward(self, image: Image, constants: dict[str, SgdConstants]) -> None:
-        """Put the backward program into memory with the constants of the step; constants: by layer."""
+    def write_update(self, image: Image, constants: dict[str, SgdConstants]) -> None:
+        """Put the constants of the step into the program that updates; constants: by layer."""
+        code = self.update.code
         patched = [
-            replace(instruction, fields={**instruction.fields, **update_constants(constants[label.split(".")[0]])})
+            replace(instruction, fields={**instruction.fields, **update_constants(constants[label_layer(label)])})
             if instruction.opcode is Opcode.UPDATE
             else instruction
-            for instruction, label in zip(self.backward.instructions, self.backward.labels, strict=True)
+            for instruction, label in zip(code.instructions, code.labels, strict=True)
         ]
-        write_code(image, self.backward_at, Code(tuple(patched), self.backward.labels))
+        write_code(image, self.update.place, Code(tuple(patched), code.labels))
+
+
+@dataclass(frozen=True)
+class _Constants:
+    """What the host writes once: fillers, rows of ones, identities."""
+
+    fillers: Place
+    ones: tuple[Rows, ...]
+    identities: tuple[Weights, ...]
+
+    def write(self, image: Image) -> None:
+        words = image.regions[self.fillers.region].view(np.uint32)
+        words[self.fillers.at * LANES : (self.fillers.at + 1) * LANES] = 1 << 20
+        for row in self.ones:
+            image.write_rows(row, np.ones((1, row.columns), np.float16))
+        for weights in self.identities:
+            one = np.eye(weights.k, dtype=np.float16)
+            image.write_copies(weights, pack_kept(one, one > 0, weights.ff.n, weights.ff.m), None)
 
 
 def write_code(image: Image, place: Place, code: Code) -> None:
@@ -125,6 +139,11 @@ def write_code(image: Image, place: Place, code: Code) -> None:
     image.regions[place.region][start : start + data.size] = data
 
 
+def label_layer(label: str) -> str:
+    """Return the layer of an UPDATE from its label."""
+    return label.removesuffix(".update")
+
+
 def update_constants(constants: SgdConstants) -> dict[str, int]:
     """Return the constants of an UPDATE as its fields."""
     values = {"lr": constants.lr, "mu": constants.momentum, "wd": constants.weight_decay, "lam": constants.decay}
@@ -132,157 +151,84 @@ def update_constants(constants: SgdConstants) -> dict[str, int]:
     return {**bits, "shift": constants.shift}
 
 
-def plan_step(config: SatConfig, model: Layer, method: Method, input_shape: tuple[int, ...], batch: int) -> StepPlan:
-    """Return the programs of a training step.
+def plan_step(
+    config: SatConfig,
+    model: Layer,
+    method: Method,
+    input_shape: tuple[int, ...],
+    batch: int,
+    *,
+    integers: bool = False,
+) -> StepPlan:
+    """Return the programs of a training step and what the host does between them.
 
-    model: `Sequential` of Conv2d and Linear without bias, ReLU, Flatten; input_shape: of one sample. Raises ValueError
-    for anything else, for a method that prunes no weights by magnitude, and where a product does not fit the machine.
+    model: of the layers in `algorithms.layers`; input_shape: of one sample; integers: samples are tokens. Raises
+    ValueError for a method that prunes no weights by magnitude, and where a product does not fit the machine.
     """
     if not (method.name == "dense" or isinstance(method, WeightMagnitude)):
         raise ValueError(f"method is {method.name!r}; SAT runs dense, ste, sr-ste, sdwp and bdwp by itself")
-    layout = Layout()
-    layers = _Builder(layout, method, batch).layers(model, input_shape)
-    forward, cuts = _forward(config, layers)
-    backward, more = _backward(config, layers, method)
-    places = [
-        Place(name, HOST, layout.rows(name, HOST, len(code.instructions), HALVES).at, len(code.instructions))
-        for name, code in (("forward", forward), ("backward", backward))
-    ]
-    return StepPlan(
-        config, batch, tuple(layers), forward, backward, places[0], places[1], tuple(layout.beats), {**cuts, **more}
-    )
-
-
-class _Builder:
-    """Walks through a model and places its tensors."""
-
-    def __init__(self, layout: Layout, method: Method, batch: int) -> None:
-        self._layout = layout
-        self._method = method
-        self._batch = batch
-
-    def layers(self, model: Layer, shape: tuple[int, ...]) -> list[LayerPlan]:
-        """Return the weight layers; shape: of one sample."""
-        if not isinstance(model, Sequential):
-            raise ValueError(f"model is {type(model).__name__!r}; SAT trains a Sequential")
-        chain = [layer for layer in model.layers if not isinstance(layer, Flatten)]
-        plans: list[LayerPlan] = []
-        for layer, after in zip(chain, [*chain[1:], None], strict=True):
-            if isinstance(layer, ReLU) and plans:
-                continue
-            if not isinstance(layer, (Conv2d, Linear)) or layer.bias is not None:
-                raise ValueError(f"layer is {type(layer).__name__!r}; SAT trains Conv2d and Linear without bias, ReLU")
-            plan, shape = self._layer(layer, shape, plans, relu=isinstance(after, ReLU))
-            plans.append(plan)
-        return plans
-
-    def _layer(
-        self, layer: Conv2d | Linear, shape: tuple[int, ...], before: list[LayerPlan], *, relu: bool
-    ) -> tuple[LayerPlan, tuple[int, ...]]:
-        first, last = not before, before[-1] if before else None
-        k, n = layer.weight.master.shape
-        ff, bp = self._patterns(layer)
-        weights = self._layout.weights(layer.name, WEIGHTS, k, n, ff, bp, backward=not first)
-        conv, windows = None, False
-        if isinstance(layer, Conv2d):
-            conv = replace(layer.shape, batch=self._batch, height=shape[0], width=shape[1])
-            out = (*output_size(conv), n)
-            windows = first
-            rows, columns = self._batch * (out[0] * out[1] if first else shape[0] * shape[1]), k if first else shape[2]
+    planner = Planner(config, method)
+    logits = planner.step(model, Value("input", (batch, *input_shape)), integers=integers)
+    weights = {id(plan.layer.weight) for plan in planner.layers}
+    host = tuple(parameter for parameter in model.parameters() if id(parameter) not in weights)
+    parts = planner.parts
+    loss = next(at for at, part in enumerate(parts) if isinstance(part, list) and part[-1].name == "loss")
+    behind = [part for part in parts[loss + 1 :] if isinstance(part, Codes)]
+    # Where one program holds all gradients, SAT itself suppresses the updates behind an infinite one.
+    alone = bool(host) or len(behind) != 1 or parts[-1] is not behind[0]
+    names = _names(parts, loss)
+    out: list[StepPart] = []
+    held: set[Value] = set()
+    for part, name in zip(parts, names, strict=True):
+        if isinstance(part, Codes):
+            last = part is parts[-1] and not alone
+            out.append(_program(config, planner.layout, name, part.codes, planner.layers if last else (), method))
         else:
-            features = int(np.prod(shape))
-            if features != shape[-1] and shape[-1] % HALVES:
-                raise ValueError(f"{shape[-1]} channels are flattened; on SAT they must be a multiple of {HALVES}")
-            rows, columns, out = self._batch, features, (n,)
-        x = self._alias(last.y, rows, columns) if last else self._layout.rows("input", HOST, rows, columns)
-        dx = self._alias(last.dy, rows, columns) if last else None
-        y_rows = self._batch * int(np.prod(out[:-1]))
-        y = self._layout.rows(f"{layer.name}.y", TENSORS, y_rows, n)
-        dy = self._layout.rows(f"{layer.name}.dy", TENSORS, y_rows, n)
-        below = last.relu if last else False
-        return LayerPlan(layer.name, conv, weights, x, y, dy, dx, relu, below, windows), out
-
-    def _patterns(self, layer: Conv2d | Linear) -> tuple[Pattern, Pattern]:
-        method, pattern = self._method, self._method.pattern
-        if not layer.weight.sparse or not isinstance(method, WeightMagnitude) or pattern is None:
-            return DENSE, DENSE
-        return pattern if method.forward else DENSE, pattern if method.backward else DENSE
-
-    @staticmethod
-    def _alias(tensor: Rows, rows: int, columns: int) -> Rows:
-        """Return a tensor seen with other rows and columns."""
-        return Rows(tensor.name, tensor.region, tensor.at, tensor.beats, rows, columns)
+            out.append(tasks(part, held))
+    if alone:
+        out.append(_program(config, planner.layout, "update", (), planner.layers, method))
+    update = out[-1]
+    assert isinstance(update, Program)
+    constants = _Constants(planner.fillers, tuple(planner.ones.values()), tuple(planner.identities))
+    layers, beats = tuple(planner.layers), tuple(planner.layout.beats)
+    products = tuple(planner.products)
+    return StepPlan(config, batch, layers, tuple(out), update, alone, host, logits, products, beats, constants)
 
 
-def _forward(config: SatConfig, layers: list[LayerPlan]) -> tuple[Code, dict[str, Cut]]:
+def _names(parts: list[Codes | list], loss: int) -> list[str]:
+    """Return the names of programs: forward and backward, with a number where there are several."""
+    sides = ["forward" if at < loss else "backward" for at in range(len(parts))]
+    programs = [isinstance(part, Codes) for part in parts]
+    out = []
+    for at, side in enumerate(sides):
+        many = sum(is_program for other, is_program in zip(sides, programs, strict=True) if other == side) > 1
+        number = sum(is_program for other, is_program in zip(sides[:at], programs, strict=False) if other == side)
+        out.append(f"{side}{number + 1}" if many else side)
+    return out
+
+
+def _program(
+    config: SatConfig,
+    layout: Layout,
+    name: str,
+    codes: Iterable[ProductCode],
+    updated: Iterable[LayerPlan],
+    method: Method,
+) -> Program:
+    """Return a program of products, and of updates behind the last of them."""
     out, cuts = Assembler(config), {}
-    for layer in layers:
-        w, conv = layer.weights, layer.shape
-        if conv is None or layer.windows:
-            act = RowsSource(layer.x, layer.y.rows, w.k)
-        else:
-            act = WindowSource(layer.x, window_of(conv), taps_of(conv))
-        sink = Sink(layer.y, Epilogue(relu=layer.relu))
-        code = ProductCode(f"{layer.name}.ff", layer.y.rows, w.k, w.n, act, ForwardWeights(w), sink, w.ff)
+    for code in codes:
         cuts[code.name] = assemble(out, code)
-    return out.finish(), cuts
+    after = out.nodes[-1:]
+    for layer in reversed([*updated]):
+        _update(out, layer, method, after)
+    code = out.finish()
+    beats = len(code.instructions)
+    return Program(name, code, Place(name, HOST, layout.rows(name, HOST, beats, HALVES).at, beats), cuts)
 
 
-def _backward(config: SatConfig, layers: list[LayerPlan], method: Method) -> tuple[Code, dict[str, Cut]]:
-    """Return products from the last layer on, dX before dW; updates behind the last gradient: a single infinite one
-    suppresses all of them."""
-    out, cuts = Assembler(config), {}
-    for layer in reversed(layers):
-        for code in (*_input_gradient(layer), _weight_gradient(layer)):
-            cuts[code.name] = assemble(out, code)
-    gradient = out.nodes[-1]
-    for layer in reversed(layers):
-        _update(out, layer, method, gradient)
-    return out.finish(), cuts
-
-
-def _input_gradient(layer: LayerPlan) -> list[ProductCode]:
-    """Return dX = dY W^T, one product per stride phase."""
-    if layer.dx is None:
-        return []
-    w, conv = layer.weights, layer.shape
-    mask = Epilogue(kind=Side.MASK, side=layer.x) if layer.relu_below else Epilogue()
-    if conv is None:
-        act = RowsSource(layer.dy, layer.dy.rows, w.n)
-        wgt = BackwardWeights(w, (0,), w.k)
-        sink = Sink(layer.dx, mask)
-        return [ProductCode(f"{layer.name}.bp", layer.dx.rows, w.n, w.k, act, wgt, sink, w.bp)]
-    images, out_images = Images(conv.batch, conv.height, conv.width), Images(conv.batch, *output_size(conv))
-    codes = []
-    for rows in backward_taps(conv, 0):
-        for columns in backward_taps(conv, 1):
-            if not rows.taps or not columns.taps:
-                raise ValueError(f"layer {layer.name!r}: inputs between the windows have no gradient; SAT writes none")
-            size = (rows.length, columns.length)
-            taps = tuple(Tap(p, q) for p in rows.offsets for q in columns.offsets)
-            act = WindowSource(layer.dy, Window(out_images, size, (1, 1)), taps)
-            kernel = tuple(p * conv.kernel[1] + q for p in rows.taps for q in columns.taps)
-            wgt = BackwardWeights(w, kernel, conv.channels_in)
-            sink = Sink(layer.dx, mask, Phase(images, (rows.phase, columns.phase), conv.stride))
-            name = f"{layer.name}.bp{rows.phase}{columns.phase}"
-            m, k = conv.batch * size[0] * size[1], len(taps) * w.n
-            codes.append(ProductCode(name, m, k, conv.channels_in, act, wgt, sink, w.bp))
-    return codes
-
-
-def _weight_gradient(layer: LayerPlan) -> ProductCode:
-    """Return dW = X^T dY."""
-    w, conv = layer.weights, layer.shape
-    reduction = layer.dy.rows
-    if conv is None or layer.windows:
-        act = ColumnsSource(layer.x, reduction)
-    else:
-        act = ColumnsSource(layer.x, reduction, window_of(conv), taps_of(conv))
-    sink = Sink(w.gradient, Epilogue(watch=True))
-    return ProductCode(f"{layer.name}.wu", w.k, reduction, w.n, act, DenseSource(layer.dy, reduction), sink)
-
-
-def _update(out: Assembler, layer: LayerPlan, method: Method, after: Node) -> None:
+def _update(out: Assembler, layer: LayerPlan, method: Method, after: list[Node]) -> None:
+    """Append an UPDATE. It waits for the last gradient: a single infinite one suppresses all updates."""
     w = layer.weights
     sparse = (w.ff.n, w.ff.m) != (DENSE.n, DENSE.m)
     fields = {
@@ -302,4 +248,4 @@ def _update(out: Assembler, layer: LayerPlan, method: Method, after: Node) -> No
     }
     written = [w.master, w.ff_place, w.mask, *([w.bp_place] if w.bp_place else [])]
     reads = [w.gradient, w.master, w.mask]
-    out.emit(Opcode.UPDATE, fields, f"{layer.name}.update", after=[after], reads=reads, writes=written)
+    out.emit(Opcode.UPDATE, fields, f"{layer.name}.update", after=after, reads=reads, writes=written)

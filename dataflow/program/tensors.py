@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,19 +33,54 @@ class Place:
     at: int
     beats: int
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """What instructions that share it wait for each other by: region and start of the whole tensor."""
+        return self.region, self.at
+
 
 @dataclass(frozen=True)
 class Rows(Place):
-    """A matrix of `rows` rows of `columns` numbers of `bytes` bytes each (2 or 4); a row is `step` whole beats."""
+    """A matrix of `rows` rows of `columns` numbers of `bytes` bytes each (2 or 4); a row starts on a whole beat.
+
+    pitch: beats from row to row, 0 for those of the columns; whole: first beat of the tensor that this is a part of,
+    -1 if it is a tensor of its own.
+    """
 
     rows: int
     columns: int
     bytes: int = 2
+    pitch: int = 0
+    whole: int = -1
 
     @property
     def step(self) -> int:
-        """Beats of a row."""
-        return row_beats(self.columns, self.bytes)
+        """Beats from row to row."""
+        return self.pitch or row_beats(self.columns, self.bytes)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.region, self.at if self.whole < 0 else self.whole
+
+    def part(self, rows: tuple[int, int], columns: tuple[int, int]) -> Rows:
+        """Return part of the matrix: (first row, how many), (first column, how many).
+
+        Raises ValueError if the columns do not start on a whole beat.
+        """
+        per_beat = BEAT_BYTES // self.bytes
+        if columns[0] % per_beat:
+            what = f"part of {self.name!r} starts at column {columns[0]!r}"
+            raise ValueError(f"{what}; it must be a multiple of {per_beat}")
+        beats = (rows[1] - 1) * self.step + row_beats(columns[1], self.bytes)
+        at = self.at + rows[0] * self.step + columns[0] // per_beat
+        sizes = (rows[1], columns[1], self.bytes, self.step)
+        return Rows(self.name, self.region, at, beats, *sizes, self.key[1])
+
+    def padded(self, columns: int) -> Rows:
+        """Return it with the zeros behind each row counted as columns; ValueError if a row has no room for so many."""
+        if row_beats(columns, self.bytes) > self.step:
+            raise ValueError(f"rows of {self.name!r} hold {self.columns} columns; {columns!r} do not fit")
+        return replace(self, columns=columns)
 
 
 @dataclass(frozen=True)
@@ -134,15 +169,14 @@ class Image:
 
     def write_rows(self, tensor: Rows, values: NDArray) -> None:
         """Store float16 or float32 [rows, columns]; what is left of the last beat of a row becomes 0."""
-        per_row = tensor.step * BEAT_BYTES // tensor.bytes
-        padded = np.zeros((tensor.rows, per_row), np.float16 if tensor.bytes == 2 else np.float32)
+        held = self._numbers(tensor)
+        padded = np.zeros(held.shape, held.dtype)
         padded[: values.shape[0], : tensor.columns] = values
-        self._bytes(tensor)[:] = padded.view(np.uint8).ravel()
+        held[:] = padded
 
     def read_rows(self, tensor: Rows) -> NDArray:
         """Return [rows, columns]."""
-        kind = np.float16 if tensor.bytes == 2 else np.float32
-        return self._bytes(tensor).view(kind).reshape(tensor.rows, -1)[:, : tensor.columns].copy()
+        return self._numbers(tensor)[:, : tensor.columns].copy()
 
     def write_master(self, weights: Weights, w: NDArray[np.float32], v: NDArray[np.float32]) -> None:
         """Store masters and momenta [k, n]."""
@@ -183,6 +217,16 @@ class Image:
             parts.append(np.ascontiguousarray(part.transpose(2, 0, 1, 3)).view(np.uint8).ravel())
             group += groups
         self._bytes(place)[:] = np.concatenate(parts)
+
+    def _numbers(self, tensor: Rows) -> NDArray:
+        """Return the numbers of a matrix, those behind its columns included, as a view of the region."""
+        kind = np.dtype(np.float16 if tensor.bytes == 2 else np.float32)
+        per_beat = BEAT_BYTES // tensor.bytes
+        start, width = tensor.at * per_beat, row_beats(tensor.columns, tensor.bytes) * per_beat
+        end = start + (tensor.rows - 1) * tensor.step * per_beat + width
+        held = self.regions[tensor.region].view(kind)[start:end]
+        shape, strides = (tensor.rows, width), (tensor.step * BEAT_BYTES, tensor.bytes)
+        return np.lib.stride_tricks.as_strided(held, shape, strides)
 
     def _bytes(self, place: Place) -> NDArray[np.uint8]:
         start = place.at * BEAT_BYTES

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, LANES
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from nmsat.dataflow.mapping.tiling import Mapping
     from nmsat.dataflow.program.sources import DepthRange, Fields
     from nmsat.dataflow.program.tensors import Place, Rows, Weights
+
+
+FILLERS: Final = Pattern(1, 2)
+"""Group of the product that writes zeros."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,10 @@ class ForwardWeights:
 class BackwardWeights:
     """W_bp [taps x n, k]: for each tap its rows of W^T, packed along n; output stationary.
 
-    A part of the reduction is whole taps, or whole blocks of n of a single one.
+    A part of the reduction is whole taps, or whole blocks of n of a single one. With several taps each is filled up to
+    whole groups.
 
-    taps: kernel taps in the order of the reduction; channels: columns of Y (rows of W per tap).
+    taps: kernel taps in the order of the reduction; channels: rows of W per tap.
     """
 
     weights: Weights
@@ -56,7 +62,13 @@ class BackwardWeights:
 
     @property
     def unit(self) -> int:
-        return HALVES if len(self.taps) == 1 else self.weights.n
+        return HALVES if len(self.taps) == 1 else self.depth
+
+    @property
+    def depth(self) -> int:
+        """Elements along the reduction of a tap."""
+        w = self.weights
+        return w.n if len(self.taps) == 1 else -(-w.n // w.bp.m) * w.bp.m
 
     def places(self) -> tuple[Place, ...]:
         return () if self.weights.bp_place is None else (self.weights.bp_place,)
@@ -67,13 +79,14 @@ class BackwardWeights:
             raise ValueError("W_bp is read output stationary")
         if w.bp_place is None:
             raise ValueError(f"weights {w.name!r} have no backward copy")
-        if len(self.taps) > 1 and (self.channels % LANES or w.n % w.bp.m):
-            raise ValueError(f"W_bp of {w.name!r} needs channels in blocks of {LANES} and n in groups of {w.bp.m}")
-        taps, first, size = self.taps[part.first // w.n : -(-(part.first + part.size) // w.n)], 0, w.n
+        if self.channels < w.k and self.channels % LANES:
+            raise ValueError(f"W_bp of {w.name!r} has {self.channels} channels; taps need whole blocks of {LANES}")
+        depth = self.depth
+        taps, first, size = self.taps[part.first // depth : -(-(part.first + part.size) // depth)], 0, w.n
         if len(self.taps) == 1:
             taps, first, size = self.taps, part.first // LANES, part.size
-        elif part.first % w.n or part.size % w.n:
-            raise ValueError(f"{part!r} of W_bp of {w.name!r} is not whole taps of {w.n}")
+        elif part.first % depth or part.size % depth:
+            raise ValueError(f"{part!r} of W_bp of {w.name!r} is not whole taps of {depth}")
         full, last = size // LANES, size % LANES
         place, run = w.bp_place, w.run(0)
         common = {**_columns(config, mapping, column, columns, LANES), "region": place.region}
@@ -91,6 +104,27 @@ class BackwardWeights:
                 shape = {"inner": rest, "block_step": rest}
                 out.append({**common, **shape, "at": at, "base": slot + full * run * mapping.b})
         return out
+
+
+@dataclass(frozen=True)
+class FillerSource:
+    """Nothing but fillers [2, n]: what `NothingSource` is multiplied with. place: one beat of fillers."""
+
+    place: Place
+
+    @property
+    def unit(self) -> int:
+        return FILLERS.m
+
+    def places(self) -> tuple[Place, ...]:
+        return (self.place,)
+
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
+        del part  # a single group
+        if mapping.ws:
+            raise ValueError("fillers are read output stationary")
+        fields = {"region": self.place.region, "at": self.place.at, "inner": 1, "block_step": 0}
+        return [{**_columns(config, mapping, column, columns, LANES), **fields}]
 
 
 @dataclass(frozen=True)

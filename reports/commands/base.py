@@ -125,11 +125,17 @@ network: Final = Named(_network, lambda: TRAINED_NETWORKS)
 """Reads the name of a network that trains here."""
 
 
-def add_shape(parser: argparse.ArgumentParser) -> None:
-    """Add M, K, N, --pattern, --config, --dataflow and --seed: one product Y[M, N] = A[M, K] @ W[K, N]."""
-    parser.add_argument("m", metavar="M", type=size, help="rows of A and Y")
-    parser.add_argument("k", metavar="K", type=size, help="length of the reduction: columns of A, rows of W")
-    parser.add_argument("n", metavar="N", type=size, help="columns of W and Y")
+def add_shape(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add M, K, N, --pattern, --config, --dataflow and --seed: one product Y[M, N] = A[M, K] @ W[K, N].
+
+    optional: M, K and N may be left out.
+    """
+    for name, what in (
+        ("m", "rows of A and Y"),
+        ("k", "length of the reduction: columns of A, rows of W"),
+        ("n", "columns of W and Y"),
+    ):
+        parser.add_argument(name, metavar=name.upper(), type=size, nargs="?" if optional else None, help=what)
     parser.add_argument(
         "--pattern",
         metavar="N:M",

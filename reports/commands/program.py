@@ -1,4 +1,4 @@
-"""`nmsat program`: one product as instructions of the machine, with what they cost and, if asked, the proof."""
+"""`nmsat program`: a product or a whole training step as instructions of the machine, what they cost, the proof."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.reports.commands import step
 from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_shape, whole
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
@@ -24,7 +25,7 @@ MAX_CONV: Final = 4095
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add_shape(parser)
+    add_shape(parser, optional=True)
     parser.add_argument(
         "--transposed", action="store_true", help="A is read transposed and W dense, as in a weight gradient"
     )
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="B,H,W,C,KERNEL,STRIDE,PADDING",
         help="A stands for the windows of an image; M and K must be those of the convolution",
     )
+    step.add_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write program (binary, text, JSON) and memory here")
     add_force(parser)
     parser.add_argument("--rtl", action="store_true", help="run the program on the Verilated RTL too and compare")
@@ -50,6 +52,11 @@ def convolution(text: str) -> tuple[int, ...]:
 
 def run(options: argparse.Namespace) -> Answer:
     """Assemble, run, compare."""
+    if options.network is not None:
+        return step.run(options)
+    step.refuse(options)
+    if None in (options.m, options.k, options.n):
+        raise InputError("M, K and N are missing; give the sizes of a product, or --network for a whole step")
     from nmsat.reports.work.program import PROGRAM_FILES, program_files
 
     names = [*PROGRAM_FILES, SUMMARY]
@@ -91,11 +98,11 @@ def _program(options: argparse.Namespace) -> ProductProgram:
     b, h, w, c, kernel, stride, padding = options.conv
     pairs = [(kernel, kernel), (stride, stride), (padding, padding), (1, 1)]
     conv = ConvShape(b, h, w, c, options.n, pairs[0], pairs[1], pairs[2], pairs[3])
-    program = programs.convolution_program(options.config, conv, options.pattern, options.seed)
-    code = program.cut.code
-    if (code.m, code.k) != (options.m, options.k):
-        raise ValueError(f"M, K are {options.m}, {options.k}; this convolution has {code.m}, {code.k}")
-    return program
+    sizes = programs.convolution_sizes(conv)
+    programs.check_macs((*sizes, options.n))
+    if sizes != (options.m, options.k):
+        raise ValueError(f"M, K are {options.m}, {options.k}; this convolution has {sizes[0]}, {sizes[1]}")
+    return programs.convolution_program(options.config, conv, options.pattern, options.seed)
 
 
 def _values(options: argparse.Namespace, program: ProductProgram, counters: dict[str, int]) -> dict[str, Any]:
@@ -157,7 +164,8 @@ def _text(values: dict[str, Any], out: Path | None) -> str:
 
 
 COMMAND = Command(
-    summary="Assemble a product into a machine program and run it, memory included, on the simulator and the RTL.",
+    summary="Assemble a product, or a whole training step with --network, into machine programs and run them, memory "
+    "included, on the simulator and the RTL.",
     example="nmsat program 64 288 32 --pattern 2:8 --conv 4,8,8,32,3,2,1 --config small --out out/program",
     add_arguments=add_arguments,
     run=run,

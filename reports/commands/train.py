@@ -81,6 +81,7 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
     """Return the run that the options ask for: a cell or a recipe, changed by the file, changed by the options."""
     from nmsat.algorithms.training.config import TrainConfig, parse_fields
     from nmsat.algorithms.training.recipes import parse_name, recipe
+    from nmsat.reports.work.training import ON_SAT
 
     if options.cell and (options.network or options.config_file):
         raise InputError("--cell names a whole run; leave out --network and --config-file")
@@ -95,6 +96,8 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
             if options.pattern:
                 LOG.warning("method dense prunes nothing; pattern %s is not used", options.pattern)
             fields["pattern"] = base.pattern  # not used, and so not another run
+        if options.backend in ON_SAT:
+            fields = {"arithmetic": "contract", **fields}  # the only one that SAT has
         return base.replace(**fields)
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from None

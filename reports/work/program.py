@@ -11,15 +11,15 @@ import numpy as np
 from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.windows import output_size
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
+from nmsat.dataflow.program import kinds
+from nmsat.dataflow.program.activations import ColumnsSource, RowsSource
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.listing import listing, records
-from nmsat.dataflow.program.product import ProductCode, Sink, assemble, choose, cuts
+from nmsat.dataflow.program.product import Epilogue, ProductCode, Sink, assemble, choose, cuts
 from nmsat.dataflow.program.step import write_code
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 from nmsat.dataflow.program.weights import DenseSource, ForwardWeights
-from nmsat.dataflow.program.windows import taps_of, window_of
 from nmsat.sim.sat import Sat, launch
 
 if TYPE_CHECKING:
@@ -112,21 +112,30 @@ def check_program(
     cuts(config, code)
 
 
+def convolution_sizes(conv: ConvShape) -> tuple[int, int]:
+    """Return M and K of a convolution; ValueError if its kernel does not fit."""
+    height, width = output_size(conv)
+    return conv.batch * height * width, kinds.taps(conv) * conv.channels_in
+
+
 def convolution_program(config: SatConfig, conv: ConvShape, pattern: Pattern | None, seed: int) -> ProductProgram:
     """Return a convolution of NHWC tensors by implicit GEMM, W packed along k; ValueError if it is too large."""
     packed = pattern or DENSE
     height, width = output_size(conv)
     inputs, outputs = conv.batch * conv.height * conv.width, conv.batch * height * width
-    taps = taps_of(conv)
-    k = len(taps) * conv.channels_in
+    channels, taps = kinds.padded_channels(conv, packed, backward=False), kinds.taps(conv)
+    k = taps * channels
     check_macs((outputs, k, conv.channels_out))
     rng, layout = np.random.default_rng(seed), Layout()
     x, y = layout.rows("x", 1, inputs, conv.channels_in), layout.rows("y", 2, outputs, conv.channels_out)
     w = layout.weights("w", 1, k, conv.channels_out, packed, packed, backward=False)
-    act = WindowSource(x, window_of(conv), taps)
-    code = ProductCode("product", outputs, k, conv.channels_out, act, ForwardWeights(w), Sink(y), packed)
+    code = kinds.forward("product", conv, x, w, y, Epilogue())
     _check_room(layout)
-    values = _halves(rng, k, conv.channels_out)
+    values = np.zeros((taps, channels, conv.channels_out), np.float16)  # zeros behind the channels of each tap
+    values[:, : conv.channels_in] = _halves(rng, taps * conv.channels_in, conv.channels_out).reshape(
+        taps, conv.channels_in, -1
+    )
+    values = values.reshape(k, conv.channels_out)
 
     def fill(image: Image) -> None:
         image.write_rows(x, _halves(rng, inputs, conv.channels_in))

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from nmsat.algorithms.core.nm import pack
-from nmsat.algorithms.core.numeric import to_half
-from nmsat.algorithms.core.windows import forward_windows
-from nmsat.algorithms.layers.loss import softmax_cross_entropy
-from nmsat.algorithms.layers.products import Conv2d, Linear
 from nmsat.algorithms.training.optim import Sgd, SgdConstants
 from nmsat.algorithms.training.train import Trainer, learning_rate
+from nmsat.dataflow.program.host import HostTask, StepRun
 from nmsat.dataflow.program.step import StepPlan, plan_step
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Tape
-    from nmsat.algorithms.layers.parameter import Weight
     from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.training.data import Dataset
     from nmsat.dataflow.contract.config import SatConfig
@@ -51,8 +47,11 @@ class MachineTrainer(Trainer):
                 raise ValueError(f"{name} is {getattr(config, name)!r}; training on SAT needs {wanted!r}")
         super().__init__(config, data)
         self.machine = machine
-        self.runs: list[tuple[ProgramRun, ProgramRun]] = []
-        self.plan: StepPlan = plan_step(sat, self.model, self.method, self.data.x_train.shape[1:], config.batch)
+        self.runs: list[tuple[ProgramRun, ...]] = []
+        samples = self.data.x_train
+        integers = np.issubdtype(samples.dtype, np.integer)
+        shape = samples.shape[1:]
+        self.plan: StepPlan = plan_step(sat, self.model, self.method, shape, config.batch, integers=integers)
         self.image = self.plan.image()
         self._written = False
 
@@ -62,58 +61,73 @@ class MachineTrainer(Trainer):
         self._take_over()
         if not self._written:
             self._write_weights()
-        x, labels = self._samples()
-        self.image.write_rows(self.plan.layers[0].x, self._input_rows(x))
-        forward = self.machine.run_program(self.image, self.plan.forward_at)
-        logits = self.image.read_rows(self.plan.logits)
-        loss, dy = softmax_cross_entropy(logits, labels, self.ctx.arithmetic, 2.0**self.scale.shift)
-        self.image.write_rows(self.plan.seed, dy)
-        self.plan.write_backward(self.image, self._constants())
-        backward = self.machine.run_program(self.image, self.plan.backward_at)
-        self.runs.append((forward, backward))
-        self.result.cycles.append(forward.cycles + backward.cycles)
+        ctx, plan = self.ctx, self.plan
+        ctx.rng = np.random.default_rng([self.config.seed, 1, self.step])
+        step = StepRun(ctx, *self._samples(), 2.0**self.scale.shift)
+        plan.write_update(self.image, self._constants())
+        self._write_biases()
+        runs: list[ProgramRun] = []
+        done = True
+        for part in plan.parts:
+            if isinstance(part, HostTask):
+                part.run(self.image, step)
+                continue
+            if plan.alone and part is plan.update:
+                done = self._update_on_host(runs)
+                if not done:
+                    break
+            runs.append(self.machine.run_program(self.image, part.place))
+        done = done and not any(run.special for run in runs)
+        self.runs.append(tuple(runs))
+        self.result.cycles.append(sum(run.cycles for run in runs))
         self._read_weights()
-        self._finish(loss, self.plan.tape() if self._counted(None) is not None else None, done=not backward.special)
-        return loss
+        self._finish(step.loss, plan.tape() if self._counted(None) is not None else None, done=done)
+        return step.loss
 
     def _samples(self) -> tuple[np.ndarray, np.ndarray]:
         chosen = self._chosen(self.step)
         return self.data.x_train[chosen], self.data.y_train[chosen].ravel()
 
-    def _input_rows(self, x: np.ndarray) -> np.ndarray:
-        """Return the input as the first layer's rows: windows of a convolution, samples of a linear layer."""
-        half, first = to_half(x.astype(np.float32)), self.plan.layers[0]
-        return half.reshape(len(x), -1) if first.shape is None else forward_windows(half, first.shape)
+    def _update_on_host(self, runs: list[ProgramRun]) -> bool:
+        """Update what the host keeps and return True, or do nothing and return False if a gradient is not finite."""
+        for layer in self.plan.layers:
+            if layer.layer.bias is not None and layer.bias_gradient is not None:
+                layer.layer.bias.grad = self.image.read_rows(layer.bias_gradient)[0]
+        if any(run.special for run in runs):
+            return False
+        return self.optimizer.step(self.plan.host, learning_rate(self.config, self.step, self.steps), self.scale.shift)
 
-    def _weights(self) -> list[Weight]:
-        return [layer.weight for layer in _products(self)]
+    def _write_biases(self) -> None:
+        """Put the biases of this step into memory, rounded to binary16 as every copy is."""
+        for layer in self.plan.layers:
+            if layer.layer.bias is not None and layer.bias is not None:
+                self.image.write_rows(layer.bias, layer.layer.bias.copy.astype(np.float32)[None])
+
+    def _sgd(self) -> Sgd:
+        if not isinstance(self.optimizer, Sgd):
+            raise TypeError(f"optimizer is {type(self.optimizer).__name__!r}; SAT's update engine is SGD")
+        return self.optimizer
 
     def _write_weights(self) -> None:
         """Put masters, momenta and copies into memory: at the start, and after a checkpoint."""
-        optimizer = self.optimizer
-        if not isinstance(optimizer, Sgd):
-            raise TypeError(f"optimizer is {type(optimizer).__name__!r}; SAT's update engine is SGD")
-        for weight, plan in zip(self._weights(), self.plan.layers, strict=True):
+        optimizer = self._sgd()
+        for plan in self.plan.layers:
+            weight, placed = plan.layer.weight, plan.weights
             velocity = optimizer.velocity.get(weight.name, np.zeros_like(weight.master))
-            self.image.write_master(plan.weights, weight.master, velocity)
-            ff, bp = plan.weights.ff, plan.weights.bp
-            forward, backward = pack(weight.copy, ff.n, ff.m), pack(weight.copy, bp.n, bp.m, axis=1)
-            self.image.write_copies(plan.weights, forward, backward)
+            self.image.write_master(placed, plan.to_memory(weight.master), plan.to_memory(velocity))
+            ff, bp, copy = placed.ff, placed.bp, plan.to_memory(weight.copy)
+            self.image.write_copies(placed, pack(copy, ff.n, ff.m), pack(copy, bp.n, bp.m, axis=1))
         self._written = True
 
     def _read_weights(self) -> None:
-        optimizer = self.optimizer
-        if not isinstance(optimizer, Sgd):
-            raise TypeError(f"optimizer is {type(optimizer).__name__!r}; SAT's update engine is SGD")
-        for weight, plan in zip(self._weights(), self.plan.layers, strict=True):
-            weight.master, optimizer.velocity[weight.name] = self.image.read_master(plan.weights)
+        optimizer = self._sgd()
+        for plan in self.plan.layers:
+            weight = plan.layer.weight
+            master, velocity = (plan.from_memory(part) for part in self.image.read_master(plan.weights))
+            weight.master, optimizer.velocity[weight.name] = master, velocity
 
     def _constants(self) -> dict[str, SgdConstants]:
         config = self.config
         rate = learning_rate(config, self.step, self.steps)
         constants = SgdConstants(rate, config.momentum, config.weight_decay, self.method.decay, self.scale.shift)
         return {plan.name: constants for plan in self.plan.layers}
-
-
-def _products(trainer: Trainer) -> list[Conv2d | Linear]:
-    return [layer for layer in trainer.model.children() if isinstance(layer, (Conv2d, Linear))]

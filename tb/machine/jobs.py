@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import pack
+from nmsat.algorithms.core.nm import pack, pack_kept
 from nmsat.algorithms.core.tape import ConvShape, Pattern
 from nmsat.algorithms.core.windows import backward_taps, output_size
 from nmsat.dataflow.contract.codes import codes
-from nmsat.dataflow.contract.isa import Opcode, Side
+from nmsat.dataflow.contract.isa import LANES, Opcode, Side
+from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
@@ -120,15 +121,18 @@ class _Draft:
         self.what.append(f"{name} {shape[0]}x{shape[1]}x{shape[2]} {pattern or 'dense'} {mapping.name} a={mapping.a}")
         return True
 
+    def add_code(self, code: ProductCode) -> bool:
+        """The same for a product that is whole but for its mapping."""
+        return self.add(code.name, (code.m, code.k, code.n), code.act, code.wgt, code.sink, code.pattern)
+
 
 def random_job(config: SatConfig, seed: int) -> MachineJob:
     """Return the job of a seed: the same on every machine."""
     rng = np.random.default_rng([20260, seed])
     draft = _Draft(config, rng, Layout([0, *(int(b) * 64 for b in rng.integers(0, 4, 2)), 0]))
-    kinds = (_linear, _linear, _chain, _transposed, _convolution, _backward, _gradient, _update, _long)
     while not draft.what:
         for _ in range(draft.whole(1, 2)):
-            kinds[draft.whole(0, len(kinds) - 1)](draft)
+            KINDS[draft.whole(0, len(KINDS) - 1)](draft)
     out = Assembler(config)
     for code in draft.codes:
         assemble(out, code)
@@ -247,6 +251,39 @@ def _gradient(d: _Draft) -> None:
     d.add(name, (k, outputs, conv.channels_out), act, DenseSource(dy, outputs), sink, None)
 
 
+def _all_gradient(d: _Draft) -> None:
+    """All of dX of a strided convolution, with zeros where no gradient reaches."""
+    kernel, stride = (d.whole(1, 2), d.whole(1, 2)), (d.whole(1, 3), d.whole(1, 3))
+    conv = ConvShape(d.whole(1, 2), d.whole(3, 7), d.whole(3, 7), 16, int(d.rng.choice([10, 16, 32])), kernel, stride)
+    name, pattern = d.name("dx"), d.pattern()
+    inputs, outputs = _pixels(conv)
+    k = conv.kernel[0] * conv.kernel[1] * conv.channels_in
+    dy, w = d.rows(f"{name}.dy", outputs, conv.channels_out), d.weights(f"{name}.w", k, conv.channels_out, pattern)
+    dx = d.rows(f"{name}.dx", inputs, conv.channels_in)
+    fillers = d.layout.rows(f"{name}.fillers", 1, 1, LANES, 4)
+
+    def fill(image: Image) -> None:
+        words = image.regions[fillers.region].view(np.uint32)
+        words[fillers.at * LANES : (fillers.at + 1) * LANES] = 1 << 20
+
+    d.fills.append(fill)
+    for code in kinds.input_gradient(name, conv, dy, w, dx, Epilogue(watch=bool(d.rng.random() < 0.3)), fillers):
+        d.add_code(code)
+
+
+def _turned(d: _Draft) -> None:
+    """Two activations, A B^T: B is turned by an identity that lacks all but its ones."""
+    m, k, n = d.whole(1, 40), d.whole(1, 40), d.whole(1, 70)
+    name, pattern = d.name("turned"), kinds.identity_pattern(d.config)
+    a, b, y = d.rows(f"{name}.a", m, k), d.rows(f"{name}.b", n, k), d.rows(f"{name}.y", m, n, 4)
+    identity = d.layout.weights(f"{name}.identity", 1, n, n, pattern, DENSE, backward=False)
+    one = np.eye(n, dtype=np.float16)
+    d.fills.append(lambda image: image.write_copies(identity, pack_kept(one, one > 0, pattern.n, pattern.m), None))
+    turning = kinds.Turning(d.rows(f"{name}.room", k, n), identity)
+    for code in kinds.matmul(name, kinds.Matrix(a), kinds.Matrix(b, transposed=True), y, turning):
+        d.add_code(code)
+
+
 def _update(d: _Draft) -> None:
     name, pattern, other = d.name("update"), d.pattern(), d.pattern()
     k, n = d.whole(1, 70), d.whole(1, 40)
@@ -277,3 +314,19 @@ def _update(d: _Draft) -> None:
     }
     d.updates.append((w, fields))
     d.what.append(f"{name} {k}x{n} {pattern} {other if backward else ''}")
+
+
+KINDS: Final[tuple[Callable[[_Draft], None], ...]] = (
+    _linear,
+    _linear,
+    _chain,
+    _transposed,
+    _convolution,
+    _backward,
+    _gradient,
+    _update,
+    _long,
+    _all_gradient,
+    _turned,
+)
+"""What random jobs are made of."""

@@ -41,7 +41,8 @@ EVERYTHING: Final = {
     "model": "vit --batch 3 --method sdgp --pattern 4:8 --config tiny --masks m.npz"
     " --mask-layout kn --tiles t --timeline l --listing p --program j",
     "paper": "--batch 2 --config tiny",
-    "program": "9 8 7 --pattern 2:4 --config small --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d",
+    "program": "9 8 7 --pattern 2:4 --config small --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
+    " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
     "rtl": "--config small --out d",
     "study": "--out a --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
     " --processes 2 --config tiny",

@@ -56,13 +56,26 @@ def test_program_computes_the_product() -> None:
     [
         ("program 16 144 8 --conv 1,8,8,16,3,2", "must be B,H,W,C,KERNEL,STRIDE,PADDING"),
         ("program 16 145 8 --conv 1,8,8,16,3,2,1", "M, K are 16, 145; this convolution has 16, 144"),
-        ("program 16 27 8 --conv 1,8,8,3,3,2,1 --pattern 2:4", "3 channels do not fill groups of 4"),
+        (
+            "program 16 27 8 --conv 1,8,8,3,3,2,1 --pattern 2:4",
+            "3 channels and groups of 4: groups of W_ff run across taps",
+        ),
         ("program 8 8 8 --transposed --pattern 2:4", "--transposed reads two dense matrices"),
         ("program 8 8 8 --transposed --dataflow ws", "a transposed operand runs output stationary"),
         ("program 16777216 64 64", "limit is"),
         ("verify --jobs 0", "whole number from 1"),
         ("verify fuzz --programs x", "whole number from 1"),
-        ("train --network vgg19-small --backend sim --arithmetic contract", "SAT trains Conv2d and Linear"),
+        ("train --network gpt --backend sim", "optimizer is 'adam'; training on SAT needs 'sgd'"),
+        ("train --network vgg19-small --backend sim --arithmetic fast", "training on SAT needs 'contract'"),
+        ("program", "M, K and N are missing"),
+        ("program 8 8", "M, K and N are missing"),
+        ("program 8 8 8 --batch 4 --host-gbs 1", "--batch, --host-gbs: only with --network"),
+        ("program 8 8 8 --network mlp", "M, K, N: for a product; --network mlp is a whole step"),
+        ("program --network mlp --transposed", "--transposed: for a product"),
+        ("program --network mlp --host-gbs 3", "--host-gbs and --host-gops belong together"),
+        ("program --network mlp --host-gbs 0 --host-gops 1", "must be a number above 0"),
+        ("program --network mlp --method mvue", "SAT runs dense, ste, sr-ste, sdwp and bdwp"),
+        ("program --network resnet18", "its small version, which trains, is 'resnet18-small'"),
         ("train --network digits-sat --backend rtl --method mvue", "SAT runs dense, ste, sr-ste, sdwp and bdwp"),
         ("train --network digits-sat --backend gpu", "invalid choice: 'gpu'"),
     ],
@@ -72,6 +85,43 @@ def test_refusals(capsys: pytest.CaptureFixture[str], words: str, message: str) 
     error = capsys.readouterr().err
     assert message in error
     assert error.strip().count("\n") == 0
+
+
+def test_program_of_a_convolution_of_three_channels(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "program", "64", "27", "8", "--conv", "1,8,8,3,3,1,1", "--config", "tiny")
+    assert found["counters"]["windows"] > 0
+
+
+def test_program_of_a_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["program", "--network", "digits-cnn", "--batch", "1", "--config", "small", "--out", str(tmp_path)]
+    found = answer(capsys, *words, "--host-gbs", "10", "--host-gops", "5")
+    assert found["numpy_equal"]
+    parts = found["parts"]
+    assert found["cycles"] == sum(part["cycles"] for part in parts if part["who"] == "sat")
+    host = [part for part in parts if part["who"] == "host"]
+    assert [part["name"] for part in host][1] == "ReLU, MaxPool2d"
+    assert found["host_operations"] == sum(part["operations"] for part in host) > 0
+    assert found["host_bytes"] == sum(part["bytes_read"] + part["bytes_written"] for part in host)
+    seconds = found["host_bytes"] / 10e9 + found["host_operations"] / 5e9
+    assert found["host_seconds"] == pytest.approx(seconds)
+    assert found["seconds"] == pytest.approx(seconds + found["cycles"] / 200e6)
+    memory = (tmp_path / "region0.bin").read_bytes()
+    for part in parts:
+        if part["who"] == "sat":
+            program = (tmp_path / f"{part['name']}.bin").read_bytes()
+            assert memory[64 * part["at"] : 64 * (part["at"] + part["instructions"])] == program
+            assert len(disassemble(program)) == part["instructions"]
+    (written,) = host[1]["writes"]
+    assert (written["rows"], written["columns"], written["format"]) == (4 * 4, 32, "binary16")
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["cycles"] == found["cycles"]
+
+
+@pytest.mark.rtl
+def test_program_of_a_step_on_the_rtl(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "program", "--network", "digits-cnn", "--batch", "2", "--config", "tiny", "--rtl")
+    assert found["match"]
+    assert found["rtl_equal"]
+    assert found["cycles_rtl"] == found["cycles"]
 
 
 def test_training_on_the_simulator_continues(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from nmsat.algorithms.core.numeric import ordered_dot, to_half
-from nmsat.algorithms.core.tape import ConvShape, Pattern
+from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.algorithms.core.windows import backward_taps, forward_windows, output_size
 from nmsat.dataflow.contract.config import PRESETS, SatConfig, preset
 from nmsat.dataflow.contract.isa import ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
+from nmsat.dataflow.network.layers import ConvLayer
+from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.lower import Form, place
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
@@ -78,12 +83,35 @@ def linear(rng: np.random.Generator) -> Iterator[ProductCode]:
     yield ProductCode("wu", k, m, n, ColumnsSource(x, m), DenseSource(y, m), Sink(w.gradient))
 
 
+def odd(config: SatConfig, rng: np.random.Generator) -> Iterator[ProductCode]:
+    """Yield the products of a convolution: groups, dilation, long strides, few channels, as `lower` places them."""
+    kernel, stride, dilation = ((one(rng, 1, 2, 3), one(rng, 1, 3)) for _ in range(3))
+    groups = one(rng, 1, 1, 2, 4)
+    channels = groups * one(rng, 1, 3, 4, 20, 64), groups * one(rng, 1, 8, 10, 64)
+    size = (one(rng, 7, 10, 13), one(rng, 7, 11))
+    conv = ConvShape(one(rng, 1, 2), *size, *channels, kernel, stride, (1, one(rng, 0, 1)), dilation, groups)
+    pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
+    step = training_products([ConvLayer(name="odd", shape=conv)], "bdwp", pattern, first_and_last_dense=False)
+    for product in step.products:
+        with contextlib.suppress(ValueError):  # groups that run across taps
+            yield from place(config, product, Form.WEIGHTS, index=groups - 1, bias=True).codes
+
+
+def attention(config: SatConfig, rng: np.random.Generator) -> Iterator[ProductCode]:
+    """Yield products of two activations, either transposed."""
+    for form in (Form.PLAIN, Form.TURNED, Form.TRANSPOSED):
+        m, k, n = one(rng, 1, 20, 64, 65), one(rng, 12, 64, 197), one(rng, 16, 64, 300)
+        product = Product("attention", Stage.FF, m, k, n, count=2)
+        yield from place(config, product, form, index=1).codes
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_random_layers_assemble_to_legal_instructions(config: SatConfig, seed: int) -> None:
     rng = np.random.default_rng([14, seed])
     made = 0
-    for code in (layer, layer, linear)[seed % 3](rng):
+    kinds = (layer, layer, linear, partial(odd, config), partial(odd, config), partial(attention, config))
+    for code in kinds[seed % 6](rng):
         try:
             found = cuts(config, code)
         except ValueError as error:

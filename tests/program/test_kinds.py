@@ -1,0 +1,265 @@
+"""Every kind of product of a step on the machine against NumPy, operands where `dataflow.program.lower` puts them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nmsat.algorithms.core.nm import pack, pack_kept
+from nmsat.algorithms.core.numeric import ordered_dot, ordered_dot_packed, to_half
+from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
+from nmsat.algorithms.core.windows import backward_matrix, backward_taps, forward_windows, output_size, windows
+from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.contract.isa import Opcode, Queue
+from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
+from nmsat.dataflow.network.products import forward, input_gradient, weight_gradient
+from nmsat.dataflow.program import kinds
+from nmsat.dataflow.program.assembler import LINKS, Assembler
+from nmsat.dataflow.program.lower import Form, Placed, place
+from nmsat.dataflow.program.product import assemble
+from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Rows
+from nmsat.sim.values import State, execute
+
+TWO_LANES = SatConfig(name="lanes", rows=4, columns=8, act_lanes=2)
+CONFIGS = [preset("tiny"), preset("small"), TWO_LANES]
+CONVOLUTIONS = {
+    "3 channels": ConvShape(2, 6, 5, 3, 8, (3, 3), (1, 1), (1, 1)),
+    "1x1, stride 2": ConvShape(2, 7, 6, 16, 8, (1, 1), (2, 2)),
+    "2x2, stride 3": ConvShape(2, 8, 9, 16, 8, (2, 2), (3, 3)),
+    "1x3, stride 2 and 1": ConvShape(1, 5, 6, 20, 12, (1, 3), (2, 1), (0, 1)),
+    "dilation 2": ConvShape(2, 7, 8, 16, 8, (3, 3), (1, 1), (2, 2), (2, 2)),
+    "dilation 3, stride 2": ConvShape(1, 9, 8, 8, 16, (2, 2), (2, 2), (1, 1), (3, 3)),
+    "groups of 4": ConvShape(2, 5, 5, 12, 24, (3, 3), (1, 1), (1, 1), (1, 1), 3),
+    "each channel": ConvShape(1, 5, 4, 4, 4, (3, 3), (2, 2), (1, 1), (1, 1), 4),
+    "groups of 32": ConvShape(1, 4, 4, 64, 64, (3, 3), (2, 2), (1, 1), (1, 1), 2),
+    "10 outputs": ConvShape(2, 4, 5, 16, 10, (3, 3), (1, 1), (1, 1)),
+    "no padding": ConvShape(2, 6, 6, 40, 8, (3, 3), (2, 2)),
+}
+
+
+def halves(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float16)
+
+
+def run(config: SatConfig, placed: Placed, *fills: tuple[Rows, np.ndarray]) -> np.ndarray:
+    """Assemble and carry out the codes of a product in a memory whose results are stale; return the result."""
+    return carry_out(config, placed, lambda image: [image.write_rows(*fill) for fill in fills])
+
+
+def carry_out(config: SatConfig, placed: Placed, fill) -> np.ndarray:
+    image = Image(placed.layout.beats)
+    image.write_rows(placed.y, np.full((placed.y.rows, placed.y.columns), np.nan))
+    fill(image)
+    out = Assembler(config)
+    for code in placed.codes:
+        assemble(out, code)
+    state = State(config, image.regions)
+    for instruction in out.finish().instructions:
+        execute(instruction, state)
+    return image.read_rows(placed.y)
+
+
+def tapped(w: np.ndarray, conv: ConvShape, rows: int) -> np.ndarray:
+    """Return W [taps x channels, n] with zeros behind the channels of each tap, `rows` in all."""
+    taps = kinds.taps(conv)
+    out = np.zeros((taps, rows // taps, w.shape[1]), w.dtype)
+    out[:, : len(w) // taps] = w.reshape(taps, -1, w.shape[1])
+    return out.reshape(rows, -1)
+
+
+def channels(x: np.ndarray, index: int, count: int) -> np.ndarray:
+    """Return the pixels of a group of channels, as rows."""
+    each = x.shape[-1] // count
+    return np.ascontiguousarray(x[..., index * each : (index + 1) * each])
+
+
+def one_group(conv: ConvShape) -> ConvShape:
+    groups = conv.groups
+    return replace(conv, channels_in=conv.channels_in // groups, channels_out=conv.channels_out // groups, groups=1)
+
+
+def input_reference(conv: ConvShape, dy: np.ndarray, w: np.ndarray, pattern: Pattern) -> np.ndarray:
+    """Return dX of one group, phase by phase, as `algorithms.layers.products.Conv2d` computes it."""
+    dx = np.zeros((conv.batch, conv.height, conv.width, conv.channels_in), np.float16)
+    kept = pack(w, pattern.n, pattern.m, axis=1).unpack().T
+    for p, rows in enumerate(backward_taps(conv, 0)):
+        for q, columns in enumerate(backward_taps(conv, 1)):
+            if not rows.taps or not columns.taps:
+                continue
+            size = (rows.length, columns.length)
+            side = windows(dy, rows.offsets, columns.offsets, size)
+            matrix = np.ascontiguousarray(backward_matrix(np.ascontiguousarray(kept), conv, rows, columns))
+            product = to_half(ordered_dot(side, matrix)).reshape(conv.batch, *size, -1)
+            dx[:, p :: conv.stride[0], q :: conv.stride[1]] = product
+    return dx
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("pattern", [None, Pattern(2, 4)], ids=str)
+def test_forward_of_convolutions(config: SatConfig, name: str, pattern: Pattern | None) -> None:
+    rng, conv = np.random.default_rng(1), CONVOLUTIONS[name]
+    layer = ConvLayer(name="c", shape=conv)
+    x, b = halves(rng, conv.batch, conv.height, conv.width, conv.channels_in), rng.standard_normal((1, 64))
+    (product,) = forward(layer, pattern)
+    w = halves(rng, product.k, product.n)
+    index, one, held = product.count - 1, one_group(conv), product.pattern or DENSE
+    try:
+        placed = place(config, product, Form.WEIGHTS, index=index, bias=True)
+    except ValueError as error:
+        assert "groups of W_ff run across taps" in str(error)
+        assert one.channels_in % 4
+        return
+    bias = b[:, : product.n].astype(np.float16).astype(np.float32)
+
+    def fill(image: Image) -> None:
+        image.write_rows(placed.a, channels(x, index, conv.groups).reshape(-1, one.channels_in))
+        image.write_copies(placed.weights, pack(tapped(w, conv, placed.weights.k), held.n, held.m), None)
+        assert placed.bias is not None
+        image.write_rows(placed.bias, bias)
+
+    im2col = forward_windows(channels(x, index, conv.groups), one)
+    expected = to_half(ordered_dot_packed(im2col, pack(w, held.n, held.m)) + bias)
+    assert np.array_equal(carry_out(config, placed, fill), expected)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("pattern", [None, Pattern(2, 8)], ids=str)
+def test_input_gradient_of_convolutions(config: SatConfig, name: str, pattern: Pattern | None) -> None:
+    """Where no gradient reaches, zeros take the place of what stood there."""
+    rng, conv = np.random.default_rng(2), CONVOLUTIONS[name]
+    layer, one = ConvLayer(name="c", shape=conv), one_group(conv)
+    product = input_gradient(layer, pattern)[0]
+    held, index = product.pattern or DENSE, product.count - 1
+    placed = place(config, product, Form.WEIGHTS, index=index)
+    w = halves(rng, kinds.taps(conv) * one.channels_in, one.channels_out)
+    dy = halves(rng, conv.batch, *output_size(conv), conv.channels_out)
+
+    def fill(image: Image) -> None:
+        image.write_rows(placed.a, channels(dy, index, conv.groups).reshape(-1, one.channels_out))
+        padded = tapped(w, conv, placed.weights.k)
+        image.write_copies(placed.weights, pack(padded, 4, 4), pack(padded, held.n, held.m, axis=1))
+        assert placed.fillers is not None
+        fillers = image.regions[placed.fillers.region].view(np.uint32)
+        fillers[placed.fillers.at * 16 : (placed.fillers.at + 1) * 16] = 1 << 20
+
+    expected = input_reference(one, channels(dy, index, conv.groups), w, held)
+    assert np.array_equal(carry_out(config, placed, fill), expected.reshape(-1, one.channels_in))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_weight_gradient_of_convolutions(config: SatConfig, name: str) -> None:
+    rng, conv = np.random.default_rng(3), CONVOLUTIONS[name]
+    one = one_group(conv)
+    (product,) = weight_gradient(ConvLayer(name="c", shape=conv))
+    index = product.count - 1
+    placed = place(config, product, Form.WEIGHTS, index=index)
+    x = halves(rng, conv.batch, conv.height, conv.width, conv.channels_in)
+    dy = halves(rng, product.k, conv.channels_out)
+    mine, gradient = channels(x, index, conv.groups), channels(dy, index, conv.groups)
+    found = run(config, placed, (placed.a, mine.reshape(-1, one.channels_in)), (placed.rows, gradient))
+    im2col = np.ascontiguousarray(forward_windows(mine, one).T)
+    assert np.array_equal(found, tapped(to_half(ordered_dot(im2col, gradient)), conv, placed.y.rows))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("pattern", [None, Pattern(2, 8)], ids=str)
+def test_gradients_of_a_linear_layer(config: SatConfig, pattern: Pattern | None) -> None:
+    rng, layer = np.random.default_rng(4), LinearLayer(name="l", rows=21, features_in=50, features_out=26)
+    held = pattern or DENSE
+    w, x, dy = halves(rng, 50, 26), halves(rng, 21, 50), halves(rng, 21, 26)
+    placed = place(config, input_gradient(layer, pattern)[0], Form.WEIGHTS)
+
+    def fill(image: Image) -> None:
+        image.write_rows(placed.a, dy)
+        image.write_copies(placed.weights, pack(w, 4, 4), pack(w, held.n, held.m, axis=1))
+
+    packed = pack(w, held.n, held.m, axis=1)
+    assert np.array_equal(carry_out(config, placed, fill), to_half(ordered_dot_packed(dy, packed)))
+    placed = place(config, weight_gradient(layer)[0], Form.WEIGHTS)
+    found = run(config, placed, (placed.a, x), (placed.rows, dy))
+    assert np.array_equal(found, to_half(ordered_dot(np.ascontiguousarray(x.T), dy)))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("form", [Form.PLAIN, Form.TURNED, Form.TRANSPOSED])
+@pytest.mark.parametrize("shape", [(9, 12, 9), (40, 33, 70), (17, 64, 300)])
+def test_products_of_two_activations(config: SatConfig, form: Form, shape: tuple[int, int, int]) -> None:
+    """An infinity and a NaN in the operand that is turned stay where they are."""
+    rng = np.random.default_rng(5)
+    m, k, n = shape
+    product = Product("attention", Stage.FF, m, k, n, count=3)
+    placed = place(config, product, form, index=2)
+    a, b = halves(rng, m, k), halves(rng, k, n)
+    b[0, 0], b[-1, n // 2] = np.inf, np.nan
+    laid = (a.T if form is Form.TRANSPOSED else a, b.T if form is Form.TURNED else b)
+
+    def fill(image: Image) -> None:
+        image.write_rows(placed.a, laid[0])
+        image.write_rows(placed.rows, laid[1])
+        if placed.turning is not None:
+            w = placed.turning.identity
+            one = np.eye(w.k, dtype=np.float16)
+            image.write_copies(w, pack_kept(one, one > 0, w.ff.n, w.ff.m), None)
+
+    expected = to_half(ordered_dot(a, b))
+    assert np.array_equal(carry_out(config, placed, fill).view(np.uint16), expected.view(np.uint16))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+def test_gradients_pruned_within_the_step(config: SatConfig) -> None:
+    """SDGP packs dY along the outputs, MVUE along the rows: both are the second operand."""
+    rng, pattern = np.random.default_rng(6), Pattern(1, 2)
+    conv = ConvShape(1, 5, 6, 16, 8, (3, 3), (1, 1), (1, 1))
+    layer = ConvLayer(name="c", shape=conv)
+    product = replace(weight_gradient(layer, pattern)[0], online=True)
+    placed = place(config, product, Form.PACKED)
+    x, dy = halves(rng, 1, 5, 6, 16), halves(rng, product.k, 8)
+    packed = pack(dy, 1, 2)
+
+    def fill(image: Image) -> None:
+        image.write_rows(placed.a, x.reshape(-1, 16))
+        image.write_copies(placed.weights, packed, None)
+
+    im2col = np.ascontiguousarray(forward_windows(x, conv).T)
+    assert np.array_equal(carry_out(config, placed, fill), to_half(ordered_dot_packed(im2col, packed)))
+    product = replace(input_gradient(layer, None, pattern)[0], online=True)
+    placed = place(config, product, Form.PACKED)
+    a, w = halves(rng, product.m, product.k), halves(rng, product.k, product.n)
+    packed = pack(w, 1, 2)
+
+    def other(image: Image) -> None:
+        image.write_rows(placed.a, a)
+        image.write_copies(placed.weights, packed, None)
+
+    assert np.array_equal(carry_out(config, placed, other), to_half(ordered_dot_packed(a, packed)))
+
+
+def test_two_products_of_one_name_are_refused() -> None:
+    """The buffers know operands by the name of their product: the second would take those of the first."""
+    config = preset("tiny")
+    placed = place(config, Product("twin", Stage.FF, 4, 8, 4), Form.PLAIN)
+    out = Assembler(config)
+    assemble(out, placed.codes[0])
+    with pytest.raises(ValueError, match="has a product 'twin' already; names must differ"):
+        assemble(out, placed.codes[0])
+
+
+def test_parts_of_a_tensor_wait_for_each_other() -> None:
+    """A product that reads one head of what another wrote whole waits for it."""
+    config, layout = preset("tiny"), Layout()
+    x, y, z = layout.rows("x", 0, 4, 32), layout.rows("y", 1, 4, 64), layout.rows("z", 1, 4, 4)
+    w, v = layout.rows("w", 0, 32, 64), layout.rows("v", 0, 32, 4)
+    out = Assembler(config)
+    for code in kinds.matmul("first", kinds.Matrix(x), kinds.Matrix(w), y):
+        assemble(out, code)
+    (second,) = kinds.matmul("second", kinds.Matrix(y.part((0, 4), (32, 32))), kinds.Matrix(v), z)
+    assemble(out, second)
+    load = next(node for node in out.nodes if node.label == "second" and node.opcode is Opcode.LOAD_ACT)
+    assert load.wait >> LINKS[Queue.STORE, Queue.LOAD] & 1
+    with pytest.raises(ValueError, match="starts at column 16; it must be a multiple of 32"):
+        y.part((0, 4), (16, 16))
