@@ -82,6 +82,9 @@ SIDE_BEATS: Final = 32
 WRITE_BEATS: Final = 32
 """Beats of results that wait to be written; at least twice the longest burst, so that it can wait as a whole."""
 
+STORE_AHEAD: Final = 4
+"""Stores whose bursts have all been asked for and that wait for the memory's acknowledgements."""
+
 # Update engine.
 
 UPDATE_BEATS: Final = 32
