@@ -83,9 +83,9 @@ class Store:
         self._out, self._writes = RowPlace(config.columns), RowBursts()
         self._pack_rows = 0
         self._write_beats = self._unasked = 0
-        # bursts asked for and acknowledged so far; how many had been asked for at the end of each instruction
-        self._asked = self._acknowledged = 0
+        # bursts without acknowledgement: of instructions that have asked for all of theirs, of the one that runs
         self._ends: deque[int] = deque()
+        self._under_way = 0
 
     @property
     def ready(self) -> bool:
@@ -142,7 +142,7 @@ class Store:
         begins = self._fresh and (not self._sided or self._beside or self._alone)
         ended = self._running and self._writes.next is None and len(self._ends) < STORE_AHEAD
         free = self._starts is None and (ended or not self._running)
-        self.done = bool(self._ends) and self._ends[0] == self._acknowledged
+        self.done = bool(self._ends) and not self._ends[0]
         empty = not self._inside
         takes, uses = self._read()
         pushes = self._pack()
@@ -151,8 +151,8 @@ class Store:
         if self.done:
             self._ends.popleft()
         if ended:
-            self._ends.append(self._asked)
-            self._running = False
+            self._ends.append(self._under_way)
+            self._under_way, self._running = 0, False
         self._count_side(granted, arrives, uses)
         self._count_writes(write_granted, pushes, pulled, acknowledged)
         if self._starts is not None:
@@ -219,10 +219,19 @@ class Store:
         if granted and self._writes.next is not None:
             self._unasked -= self._writes.next.beats
             self._writes.advance()
-            self._asked += 1
+            self._under_way += 1
         self._unasked += pushes
         self._write_beats += pushes - pulled
-        self._acknowledged += acknowledged
+        if acknowledged:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Count an acknowledgement for the oldest instruction that waits for one."""
+        for number, left in enumerate(self._ends):
+            if left:
+                self._ends[number] = left - 1
+                return
+        self._under_way -= 1
 
 
 def _switches(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
