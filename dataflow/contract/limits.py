@@ -85,6 +85,9 @@ WRITE_BEATS: Final = 32
 STORE_AHEAD: Final = 4
 """Stores whose bursts have all been asked for and that wait for the memory's acknowledgements."""
 
+STORE_GAP: Final = 3
+"""Cycles from the last chunk of a store until the first of the next can be packed, beyond one."""
+
 # Update engine.
 
 UPDATE_BEATS: Final = 32
