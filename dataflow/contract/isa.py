@@ -224,6 +224,7 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
         *_walk("", "result"),
         *_walk("side_", "second operand"),
         *_OUTPUT_WALK,
+        Field("beside", 1, "no store in front writes the second operand: it is read before those are done"),
     ),
     Opcode.UPDATE: _instruction(
         Opcode.UPDATE,

@@ -82,6 +82,12 @@ SIDE_BEATS: Final = 32
 WRITE_BEATS: Final = 32
 """Beats of results that wait to be written; at least twice the longest burst, so that it can wait as a whole."""
 
+STORE_AHEAD: Final = 4
+"""Stores whose bursts have all been asked for and that wait for the memory's acknowledgements."""
+
+STORE_GAP: Final = 3
+"""Cycles from the last chunk of a store until the first of the next can be packed, beyond one."""
+
 # Update engine.
 
 UPDATE_BEATS: Final = 32

@@ -117,6 +117,11 @@ class Assembler:
         self.nodes.append(node)
         return node
 
+    def stored(self, place: Place) -> bool:
+        """Whether a store of this program writes a tensor, so far."""
+        writer = self._uses[place.region, place.at].writer
+        return writer is not None and writer.queue is Queue.STORE
+
     def finish(self) -> Code:
         """Return the program with END behind it."""
         instructions = [node.instruction() for node in self.nodes]

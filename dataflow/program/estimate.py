@@ -1,19 +1,25 @@
-"""What the choice of a mapping goes by: cycles of the queues of a product, the longest counts."""
+"""What the choice of a mapping goes by: cycles of the queues and of the memory port, the longest counts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from nmsat.dataflow.contract.isa import Opcode
+from nmsat.dataflow.contract.isa import Opcode, Side
+from nmsat.dataflow.contract.limits import STORE_GAP
 from nmsat.dataflow.contract.timing import drain_cycles, flush_cycles_ws, window_cycles
-from nmsat.dataflow.program.load_cost import load_cost
+from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.dataflow.program.load_cost import load_cost, port_cost
 from nmsat.dataflow.program.staging import Staging
+from nmsat.dataflow.program.tensors import row_beats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.product import Cut
     from nmsat.dataflow.program.sources import DepthRange, Load
+
+    LoadCost = Callable[[SatConfig, Load], float]
 
 SAMPLES: Final = 8
 """Tiles, and parts of a reduction, whose loads are looked at; the others are taken to be like them."""
@@ -22,26 +28,26 @@ T = TypeVar("T")
 
 
 def estimate_cycles(cut: Cut) -> float:
-    """Return about how many cycles a product takes: the busiest of load, compute and store, and a start.
+    """Return about how many cycles a product takes: those of the busiest of load, compute, store, port, and a start.
 
     Its own time does not grow with the product: loads of at most `SAMPLES` tiles and parts are looked at.
     """
     config, mapping = cut.config, cut.mapping
     start = flush_cycles_ws(config, mapping.n) if mapping.ws else drain_cycles(config)
-    return max(_loads(cut), _compute(cut), _store(cut)) + start
+    return max(_loads(cut, load_cost), _compute(cut), _store(cut), _port(cut)) + start
 
 
-def _loads(cut: Cut) -> float:
-    """Cycles of the load queue."""
+def _loads(cut: Cut, cost: LoadCost) -> float:
+    """Sum of the cost of all loads: cycles of the load queue, or of the memory port."""
     config, mapping, code = cut.config, cut.mapping, cut.code
     parts, columns = _sample(cut.parts), _sample(range(0, code.n, cut.width))
     weights = [
-        sum(load_cost(config, (Opcode.LOAD_WGT, fields)) for fields in loads)
+        sum(cost(config, (Opcode.LOAD_WGT, fields)) for fields in loads)
         for part in parts
         for column in columns
         for loads in (code.wgt.loads(config, mapping, column, min(cut.width, code.n - column), part),)
     ]
-    acts = [_tile(cut, tile, part) for part in parts for tile in _sample(range(len(cut.rows)))]
+    acts = [_tile(cut, tile, part, cost) for part in parts for tile in _sample(range(len(cut.rows)))]
     wgt = _mean(weights) * len(cut.parts) * cut.column_tiles
     act = _mean(acts) * len(cut.parts) * len(cut.rows)
     if not cut.rows_outer:
@@ -52,13 +58,13 @@ def _loads(cut: Cut) -> float:
     return act + wgt
 
 
-def _tile(cut: Cut, number: int, part: DepthRange) -> float:
-    """Cycles of the loads of a row tile behind those of the one before it."""
+def _tile(cut: Cut, number: int, part: DepthRange, cost: LoadCost) -> float:
+    """Cost of the loads of a row tile behind those of the one before it."""
     config, staging = cut.config, Staging(cut.config.stage_depth)
     loads: list[Load] = []
     for tile in cut.rows[max(0, number - 1) : number + 1]:
         loads = list(staging.loads(cut.code.act.loads(config, cut.mapping, tile, part)))
-    return sum(load_cost(config, load) for load in loads)
+    return sum(cost(config, load) for load in loads)
 
 
 def _compute(cut: Cut) -> float:
@@ -75,8 +81,19 @@ def _compute(cut: Cut) -> float:
 
 
 def _store(cut: Cut) -> float:
-    """Cycles of the stores."""
-    return float(cut.code.m * cut.column_tiles * max(cut.mapping.b, 3))
+    """Cycles of the stores: of their chunks, of their bursts, and a gap behind each (machine/store.md)."""
+    return float((cut.code.m * max(cut.mapping.b, 3) + STORE_GAP * len(cut.rows)) * cut.column_tiles)
+
+
+def _port(cut: Cut) -> float:
+    """Cycles of the memory port: reads of the loads, writes and second operands of the stores."""
+    config, code, epilogue = cut.config, cut.code, cut.code.sink.epilogue
+    whole, rest = divmod(code.n, cut.width)
+    size = 2 if epilogue.to_half else 4
+    beats = whole * row_beats(cut.width, size) + (row_beats(rest, size) if rest else 0)
+    if epilogue.kind in (Side.MASK, Side.TILE16):
+        beats += whole * row_beats(cut.width) + (row_beats(rest) if rest else 0)
+    return _loads(cut, port_cost) + code.m * beats * float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
 
 
 def _sample(items: Sequence[T]) -> list[T]:

@@ -27,6 +27,19 @@ def load_cost(config: SatConfig, load: Load) -> float:
     return _act(config, timing, fields)
 
 
+def port_cost(config: SatConfig, load: Load) -> float:
+    """Return the cycles for which an instruction of the load queue keeps the memory port busy."""
+    opcode, f = load
+    if opcode is Opcode.STAGE:
+        beats = f["outer"] * f["inner"]
+    elif opcode is Opcode.LOAD_WGT:
+        beats = f["blocks"] * f["outer"] * f["inner"]
+    else:
+        steps, width = (f["rows"], f["k"]) if f["mode"] != ActMode.OS_COLUMNS else (f["k"], f["rows"])
+        beats = 0 if f.get("staged") else steps * -(-width // HALVES)
+    return float(beats * memory_timing(config.memory, config.clock_mhz).beat_cycles)
+
+
 def _reading(timing: MemoryTiming, beats: int, run: int) -> float:
     """Cycles of so many beats of memory, of which `run` at a time follow each other.
 

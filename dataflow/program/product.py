@@ -309,11 +309,10 @@ def emit_command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, in
         return
     capture.filled.append(node)
     store = code.sink.fields(mapping, tile, *columns)
-    store["capture"] = capture.first
-    writes = (code.sink.tensor,)
-    capture.users.append(
-        out.emit(Opcode.STORE, store, code.name, after=[node], reads=code.sink.places(), writes=writes)
-    )
+    reads, writes = code.sink.places(), (code.sink.tensor,)
+    # stores overlap; one whose second operand a store in front may still be writing has to wait for it
+    store |= {"capture": capture.first, "beside": int(bool(reads) and not any(map(out.stored, reads)))}
+    capture.users.append(out.emit(Opcode.STORE, store, code.name, after=[node], reads=reads, writes=writes))
 
 
 def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: DepthRange) -> Block:

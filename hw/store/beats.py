@@ -124,6 +124,7 @@ class RowPacker(wiring.Component):
     start : In(1), begin a tile.
     i : In(stream of `results_layout(columns)`), results, chunk by chunk.
     o : Out(stream of `beat_layout`), beats, each with strobes for the results in it.
+    row_end : Out(1), the last results of a row are taken.
 
     Timing: a beat stands on `o` in the cycle in which the last of its results stands on `i`; a chunk takes a cycle per
     beat over which it spreads. `i.ready` depends on `o.ready`.
@@ -135,6 +136,7 @@ class RowPacker(wiring.Component):
     start: Signal
     i: Any
     o: Any
+    row_end: Signal
 
     def __init__(self, columns: int) -> None:
         self._columns = columns
@@ -146,6 +148,7 @@ class RowPacker(wiring.Component):
                 "start": In(1),
                 "i": In(stream.Signature(results_layout(columns))),
                 "o": Out(stream.Signature(beat_layout())),
+                "row_end": Out(1),
             }
         )
 
@@ -160,6 +163,7 @@ class RowPacker(wiring.Component):
             where.step.eq(self.i.valid & self.o.ready),
             self.i.ready.eq(where.step & where.ends_chunk),
             self.o.valid.eq(self.i.valid & where.ends_beat),
+            self.row_end.eq(where.step & where.ends_row),
         ]
         values, exist = self._units(m, where)
         held, held_exist = Signal(16 * UNITS), Signal(UNITS)

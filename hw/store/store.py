@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, Opcode, Side
-from nmsat.dataflow.contract.limits import SIDE_BEATS, WRITE_BEATS
+from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
 from nmsat.hw.fp.convert import F16ToF32
 from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
 from nmsat.hw.parts.fields import fields_of
@@ -23,81 +24,15 @@ from nmsat.hw.parts.verilog import place
 from nmsat.hw.store.beats import UNITS, RowGatherer, RowPacker, beat_layout
 from nmsat.hw.store.bursts import RowBursts, row_walk
 from nmsat.hw.store.epilogue import Epilogue
+from nmsat.hw.store.reader import ResultReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nmsat.dataflow.contract.config import SatConfig
 
-BURST_BITS: Final = 18
-"""Bits of a count of bursts: 65535 rows of up to three bursts each."""
-
-
-class ResultReader(wiring.Component):
-    """Places of the results in the capture buffers: tile rows outside, chunks of columns inside.
-
-    Members; fields of the instruction are held still:
-
-    ws : In(1), field: results of weight stationary commands.
-    log2_a : In(2), field: log2 of the rows of an interleave rectangle.
-    capture : In(range(sum_depth)), field: place of the first result.
-    rows : In(16), field: tile rows.
-    start : In(1), begin.
-    step : In(1), go to the next chunk.
-    ends_row : In(1), beside `step`: it is in the next row.
-    address : Out(range(sum_depth)), place of the present chunk, the same in all columns.
-    reading : Out(1), there is one.
-
-    Timing: `address` is a register, `reading` depends on one; those of the first chunk stand one cycle after `start`.
-    """
-
-    ws: Signal
-    log2_a: Signal
-    capture: Signal
-    rows: Signal
-    start: Signal
-    step: Signal
-    ends_row: Signal
-    address: Signal
-    reading: Signal
-
-    def __init__(self, config: SatConfig) -> None:
-        self._config = config
-        super().__init__(
-            {
-                "ws": In(1),
-                "log2_a": In(2),
-                "capture": In(range(config.sum_depth)),
-                "rows": In(16),
-                "start": In(1),
-                "step": In(1),
-                "ends_row": In(1),
-                "address": Out(range(config.sum_depth)),
-                "reading": Out(1),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        rows = self._config.rows
-        left = Signal(16)
-        inner = Signal(range(max(rows, 8)))  # OS: array row, WS: row in the block
-        first, row = Signal.like(self.address), Signal.like(self.address)  # places of inner = 0, of the present row
-        a = named(m, "a", (1 << self.log2_a)[:4])
-        wraps = named(m, "wraps", Mux(self.ws, inner == a - 1, inner == rows - 1))
-        wrapped = named(m, "wrapped", first + Mux(self.ws, 8, 1))
-        next_row = named(m, "next_row", Mux(wraps, wrapped, row + Mux(self.ws, 1, 8))[: len(row)])
-        m.d.comb += self.reading.eq(left != 0)
-        with m.If(self.start):
-            m.d.sync += [left.eq(self.rows), inner.eq(0)]
-            m.d.sync += [place_.eq(self.capture) for place_ in (first, row, self.address)]
-        with m.Elif(self.step & self.ends_row):
-            m.d.sync += [left.eq(left - 1), inner.eq(inner + 1), row.eq(next_row), self.address.eq(next_row)]
-            with m.If(wraps):
-                m.d.sync += [inner.eq(0), first.eq(wrapped)]
-        with m.Elif(self.step):
-            m.d.sync += self.address.eq(self.address + a)
-        return m
+COUNT_BITS: Final = (4 * UNDER_WAY - 1).bit_length()
+"""Bits of counts of bursts, of which no more than `UNDER_WAY` lie between asked for and acknowledged."""
 
 
 class Store(wiring.Component):
@@ -114,9 +49,11 @@ class Store(wiring.Component):
     special : Out(1), sticky: a result that was written under `watch` was infinite or NaN.
     clear_special : In(1), lower `special`.
 
-    Timing: one instruction at a time. C results are read per cycle, one cycle more for each further beat over which
-    they spread. Without a second operand a burst that is complete with the x-th such cycle (from 1) is asked for 15 + x
-    cycles after the start. `done` rises two cycles after memory's last acknowledgement.
+    Timing: C results are read per cycle, one cycle more for each further beat over which they spread. Without a second
+    operand a burst that is complete with the x-th such cycle (from 1) is asked for 15 + x cycles after the start, if
+    the engine was idle. An instruction is read while the one in front is written, and starts once that one is read and
+    written are those before it; one with a second operand that is not `beside` is read only when all in front are done.
+    `done` rises two cycles after memory's last acknowledgement.
     Numerics: `hw.store.epilogue`; binary16 second operands are widened exactly.
     """
 
@@ -146,34 +83,56 @@ class Store(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        held = Signal(INSTRUCTION_BITS)
+        held, written = Signal(INSTRUCTION_BITS), Signal(INSTRUCTION_BITS)  # instructions that are read and written
         fields = fields_of(Opcode.STORE, held)
-        begins, running = Signal(), Signal()  # `begins` for one cycle before `running`
-        m.d.sync += [begins.eq(0), self.work.done.eq(0)]
-        m.d.comb += self.work.start.ready.eq(~begins & ~running)
-        with m.If(self.work.start.valid & self.work.start.ready):
-            m.d.sync += [held.eq(self.work.start.payload), begins.eq(1)]
+        fresh, waiting = Signal(), Signal()  # `held` is not being read yet; its turn to be written has not come
+        starts, running = Signal(), Signal()  # `written` is in its first cycle; in a later one
+        alone, ended, reading = Signal(), Signal(), Signal()
+        start = named(m, "start", self.work.start.valid & self.work.start.ready)
+        begins = named(m, "begins", fresh & ((fields["side"] == Side.NONE) | fields["beside"] | alone))
+        copies = named(m, "copies", waiting & (begins | ~fresh) & ~starts & (ended | ~running))
+        m.d.comb += self.work.start.ready.eq(~waiting & ~reading)
+        with m.If(start):
+            m.d.sync += [held.eq(self.work.start.payload), fresh.eq(1), waiting.eq(1)]
         with m.If(begins):
-            m.d.sync += running.eq(1)
+            m.d.sync += fresh.eq(0)
+        with m.If(copies):
+            m.d.sync += [written.eq(held), waiting.eq(0)]
+        m.d.sync += starts.eq(copies)
+        with m.If(starts | ended):
+            m.d.sync += running.eq(starts)
         epilogue = Epilogue(self._config.columns)
         m.submodules.epilogue = place(epilogue, "sat_epilogue", platform, parameters=self._config.columns)
-        self._results_in(m, fields, begins, epilogue, platform)
-        written = self._results_out(m, fields, begins, epilogue)
-        with m.If(running & written):
-            m.d.sync += [running.eq(0), self.work.done.eq(1)]
+        m.d.comb += reading.eq(self._results_in(m, fields, begins, epilogue, platform))
+        all_asked, asked = self._results_out(m, fields_of(Opcode.STORE, written), starts, epilogue)
+        ends = m.submodules.ends = fifo.SyncFIFO(width=COUNT_BITS, depth=STORE_AHEAD)
+        acknowledged = Signal(COUNT_BITS)
+        done = named(m, "ends_next", ends.r_rdy & (ends.r_data == acknowledged))
+        m.d.comb += [
+            ended.eq(running & all_asked & ends.w_rdy),
+            alone.eq(~starts & ~running & ~ends.r_rdy),
+            ends.w_en.eq(ended),
+            ends.w_data.eq(asked),
+            ends.r_en.eq(done),
+        ]
+        m.d.sync += [acknowledged.eq(acknowledged + self.write.acknowledged), self.work.done.eq(done)]
         return m
 
     def _results_in(
-        self, m: Module, fields: Mapping[str, Value], begins: Signal, epilogue: Epilogue, platform: object
-    ) -> None:
-        """Read capture buffers and second operand side by side; the epilogue has room for all that is read."""
+        self, m: Module, fields: Mapping[str, Value], begins: Value, epilogue: Epilogue, platform: object
+    ) -> Signal:
+        """Read capture buffers and second operand side by side; return whether some is left to be read.
+
+        The epilogue has room for all that is read. Its switches turn when it is empty.
+        """
         columns = self._config.columns
         side = named(m, "side_kind", fields["side"])
         wide = named(m, "side_wide", side == Side.TILE32)
         gatherer = m.submodules.gatherer = RowGatherer(columns)
         reader = m.submodules.reader = ResultReader(self._config)
         inside = Signal(range(queue_depth(epilogue.latency - 1) + 1))
-        takes = named(m, "takes", reader.reading & gatherer.complete & (inside != queue_depth(epilogue.latency - 1)))
+        room = named(m, "room", inside != queue_depth(epilogue.latency - 1))
+        takes = named(m, "takes", reader.reading & gatherer.complete & room & self._switch(m, fields, inside, epilogue))
         m.d.comb += [getattr(reader, name).eq(fields[name]) for name in ("ws", "log2_a", "capture", "rows")]
         m.d.comb += [
             reader.start.eq(begins),
@@ -203,6 +162,23 @@ class Store(wiring.Component):
             late = Signal(32, name=f"side_word_{c}")
             m.d.comb += [widen.i.eq(half), beat.tile[c].eq(Mux(wide, late, widen.o))]
             m.d.sync += [late.eq(word), beat.mask[c].eq(_above(half))]
+        return reader.reading
+
+    def _switch(self, m: Module, fields: Mapping[str, Value], inside: Signal, epilogue: Epilogue) -> Value:
+        """Turn the switches of the epilogue while it is empty; return whether they are those of the instruction."""
+        side = fields["side"]
+        wanted = {
+            "use_tile": (side == Side.TILE16) | (side == Side.TILE32),
+            "use_mask": side == Side.MASK,
+            "to_half": fields["to_half"],
+            "use_relu": fields["relu"],
+        }
+        switches = {name: Signal(name=f"set_{name}") for name in wanted}
+        with m.If(inside == 0):
+            m.d.sync += [switches[name].eq(value) for name, value in wanted.items()]
+        m.d.comb += [getattr(epilogue, name).eq(value) for name, value in switches.items()]
+        m.d.comb += epilogue.use_bias.eq(0)
+        return named(m, "fits", Cat(*switches.values()) == Cat(*wanted.values()))
 
     def _side(self, m: Module, fields: Mapping[str, Value], begins: Signal, gatherer: RowGatherer, wide: Value) -> None:
         """Ask for the second operand ahead, as far as there is room."""
@@ -224,46 +200,51 @@ class Store(wiring.Component):
             gatherer.i.payload.eq(queue.r_data),
         ]
 
-    def _results_out(self, m: Module, fields: Mapping[str, Value], begins: Signal, epilogue: Epilogue) -> Signal:
-        """Form beats and write them burst by burst; return whether memory has all of them."""
+    def _results_out(
+        self, m: Module, fields: Mapping[str, Value], starts: Signal, epilogue: Epilogue
+    ) -> tuple[Signal, Signal]:
+        """Form beats and write them burst by burst; return whether all are asked for, and how many were so far."""
         wide = named(m, "wide", ~fields["to_half"])
         packer = m.submodules.packer = RowPacker(self._config.columns)
         queue = m.submodules.write_queue = fifo.SyncFIFO(width=beat_layout().size, depth=WRITE_BEATS)
         bursts = m.submodules.write_bursts = RowBursts(WRITE_BEATS)
         self._rows_of_beats(m, bursts, fields, "", wide)
-        wiring.connect(m, epilogue.o, packer.i)
+        rows = Signal(16)  # still to be packed; results behind them are those of the next instruction
+        packs = named(m, "packs", rows != 0)
         wiring.connect(m, bursts.request, wiring.flipped(self.write.request))
         held = Signal(range(WRITE_BEATS + 1))  # beats in the queue that no burst has been asked for
         asks = named(m, "write_asks", bursts.request.valid & bursts.request.ready)
-        under_way = Signal(BURST_BITS)
+        asked = Signal(COUNT_BITS)
         m.d.sync += [
             held.eq(held + (packer.o.valid & packer.o.ready) - Mux(asks, bursts.beats_asked, 0)),
-            under_way.eq(under_way + asks - self.write.acknowledged),
+            asked.eq(asked + asks),
         ]
+        with m.If(starts):
+            m.d.sync += rows.eq(fields["rows"])
+        with m.Elif(packer.row_end):
+            m.d.sync += rows.eq(rows - 1)
         beat = data.View(beat_layout(), queue.r_data)
         m.d.comb += [
-            epilogue.use_bias.eq(0),
-            epilogue.use_tile.eq((fields["side"] == Side.TILE16) | (fields["side"] == Side.TILE32)),
-            epilogue.use_mask.eq(fields["side"] == Side.MASK),
-            epilogue.to_half.eq(fields["to_half"]),
-            epilogue.use_relu.eq(fields["relu"]),
+            packer.i.valid.eq(epilogue.o.valid & packs),
+            packer.i.payload.eq(epilogue.o.payload),
+            epilogue.o.ready.eq(packer.i.ready & packs),
             epilogue.clear.eq(self.clear_special),
             self.special.eq(epilogue.special),
             packer.row_columns.eq(fields["columns"]),
             packer.lane.eq(fields["lane"]),
             packer.wide.eq(wide),
-            packer.start.eq(begins),
+            packer.start.eq(starts),
             packer.o.ready.eq(queue.w_rdy),
             queue.w_en.eq(packer.o.valid),
             queue.w_data.eq(packer.o.payload),
-            bursts.start.eq(begins),
+            bursts.start.eq(starts),
             bursts.rows.eq(fields["rows"]),
             bursts.room.eq(held),
             self.write.data.eq(beat.data),
             self.write.strobe.eq(beat.strobe),
             queue.r_en.eq(self.write.pull),
         ]
-        return named(m, "written", bursts.finished & (under_way == 0))
+        return bursts.finished, asked
 
     def _rows_of_beats(
         self, m: Module, bursts: RowBursts, fields: Mapping[str, Value], prefix: str, wide: Value

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import Side
-from nmsat.dataflow.contract.limits import SIDE_BEATS, WRITE_BEATS
+from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
+from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
 from nmsat.sim.store.bursts import RowBursts
 from nmsat.sim.store.epilogue import latency
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.isa import Instruction
     from nmsat.sim.memory.port import Burst
 
 UNITS: Final = 32
@@ -68,26 +67,35 @@ class Store:
 
     def __init__(self, config: SatConfig) -> None:
         self.done = False
-        self._instruction: Instruction | None = None  # in its first cycle, before it runs
-        self._running = False
         self._now = 0
-        self._into, self._out = RowPlace(config.columns), RowPlace(config.columns)
-        self._writes, self._reads = RowBursts(), RowBursts()
+        # reading: whether the instruction is new, what is left of it
+        self._fresh = False
+        self._into, self._reads = RowPlace(config.columns), RowBursts()
         self._rows = 0  # still to be read from the capture buffers
-        self._sided = False
+        self._sided = self._beside = False
+        self._switches = self._set = _switches(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
         self._inside: deque[int] = deque()  # cycles from which on the results of chunks stand behind the epilogue
         self._side_beats, self._side_room = 0, SIDE_BEATS
-        self._write_beats = self._unasked = self._under_way = 0
+        # writing: the instruction that waits for it, the one in its first cycle, what is left of the one that runs
+        self._next: Instruction | None = None
+        self._starts: Instruction | None = None
+        self._running = False
+        self._out, self._writes = RowPlace(config.columns), RowBursts()
+        self._pack_rows = 0
+        self._write_beats = self._unasked = 0
+        # bursts without acknowledgement: of instructions that have asked for all of theirs, of the one that runs
+        self._ends: deque[int] = deque()
+        self._under_way = 0
 
     @property
     def ready(self) -> bool:
         """Whether an instruction can start."""
-        return not self._running and self._instruction is None
+        return self._next is None and not self._rows
 
     @property
     def busy(self) -> bool:
         """Whether an instruction is inside; until the cycle before its done."""
-        return not self.ready
+        return not self.ready or not self._alone
 
     @property
     def request(self) -> Burst | None:
@@ -115,40 +123,71 @@ class Store:
         start: the instruction taken in it; granted: `request` is accepted; arrives: a beat of the second operand;
         write_granted: `write_request` is accepted; pulled: a beat leaves; acknowledged: memory has one more burst.
         """
-        self.done = False
-        if self._running:
-            ends = self._writes.next is None and not self._under_way
-            takes, uses = self._read()
-            pushes = self._pack()
-            if takes:
-                self._inside.append(self._now + IN_EPILOGUE)
-            self._count_side(granted, arrives, uses)
-            self._count_writes(write_granted, pushes, pulled, acknowledged)
-            if ends:
-                self._running, self.done = False, True
-        elif self._instruction is not None:
-            self._begin(self._instruction)
-            self._instruction, self._running = None, True
-        elif start is not None:
-            self._instruction = start
+        if self.busy:
+            self._work(granted, arrives, write_granted, pulled, acknowledged)
+        else:
+            self.done = False
+        if start is not None:
+            self._next, self._fresh = start, True
+            self._sided, self._beside = start["side"] != Side.NONE, bool(start["beside"])
+            self._switches = _switches(start)
         self._now += 1
 
-    def _begin(self, instruction: Instruction) -> None:
-        columns, lane, side = instruction["columns"], instruction["lane"], Side(instruction["side"])
-        self._rows, self._sided = instruction["rows"], side is not Side.NONE
-        wide, side_wide = not instruction["to_half"], side is Side.TILE32
-        self._into.start(columns, lane, side_wide)
-        self._out.start(columns, lane, wide)
-        self._writes.start(instruction, "", self._rows, *row_beats(columns, lane, wide))
+    @property
+    def _alone(self) -> bool:
+        """Whether the instructions in front are in memory."""
+        return self._starts is None and not self._running and not self._ends
+
+    def _work(self, granted: bool, arrives: bool, write_granted: bool, pulled: bool, acknowledged: bool) -> None:
+        begins = self._fresh and (not self._sided or self._beside or self._alone)
+        ended = self._running and self._writes.next is None and len(self._ends) < STORE_AHEAD
+        free = self._starts is None and (ended or not self._running)
+        self.done = bool(self._ends) and not self._ends[0]
+        empty = not self._inside
+        takes, uses = self._read()
+        pushes = self._pack()
+        if takes:
+            self._inside.append(self._now + IN_EPILOGUE)
+        if self.done:
+            self._ends.popleft()
+        if ended:
+            self._ends.append(self._under_way)
+            self._under_way, self._running = 0, False
+        self._count_side(granted, arrives, uses)
+        self._count_writes(write_granted, pushes, pulled, acknowledged)
+        if self._starts is not None:
+            self._begin_writing(self._starts)
+            self._starts, self._running = None, True
+        reading = self._next
+        if reading is not None and free and (begins or not self._fresh):
+            self._starts, self._next = reading, None
+        if begins:
+            assert reading is not None
+            self._begin_reading(reading)
+            self._fresh = False
+        if empty:
+            self._set = self._switches
+
+    def _begin_reading(self, instruction: Instruction) -> None:
+        columns, lane = instruction["columns"], instruction["lane"]
+        self._rows, wide = instruction["rows"], instruction["side"] == Side.TILE32
+        self._into.start(columns, lane, wide)
         side_rows = self._rows if self._sided else 0
-        self._reads.start(instruction, "side_", side_rows, *row_beats(columns, lane, side_wide))
+        self._reads.start(instruction, "side_", side_rows, *row_beats(columns, lane, wide))
+
+    def _begin_writing(self, instruction: Instruction) -> None:
+        columns, lane, wide = instruction["columns"], instruction["lane"], not instruction["to_half"]
+        self._pack_rows = instruction["rows"]
+        self._out.start(columns, lane, wide)
+        self._writes.start(instruction, "", self._pack_rows, *row_beats(columns, lane, wide))
 
     def _read(self) -> tuple[bool, bool]:
         """Return whether a chunk is read, and whether a beat of the second operand is used up."""
         place = self._into
         if self._sided and not self._side_beats:
             return False, False
-        takes = bool(self._rows) and place.ends_chunk and len(self._inside) < INSIDE
+        fits = self._set == self._switches and len(self._inside) < INSIDE
+        takes = bool(self._rows) and place.ends_chunk and fits
         if not takes and place.ends_chunk:
             return False, False
         uses = self._sided and place.ends_beat
@@ -159,10 +198,11 @@ class Store:
 
     def _pack(self) -> bool:
         """Return whether a beat of results is complete."""
-        if not self._inside or self._inside[0] > self._now or self._write_beats == WRITE_BEATS:
+        if not self._pack_rows or not self._inside or self._inside[0] > self._now or self._write_beats == WRITE_BEATS:
             return False
         place = self._out
         pushes = place.ends_beat
+        self._pack_rows -= place.ends_row
         if place.ends_chunk:
             self._inside.popleft()
         place.step()
@@ -179,9 +219,26 @@ class Store:
         if granted and self._writes.next is not None:
             self._unasked -= self._writes.next.beats
             self._writes.advance()
+            self._under_way += 1
         self._unasked += pushes
         self._write_beats += pushes - pulled
-        self._under_way += granted - acknowledged
+        if acknowledged:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Count an acknowledgement for the oldest instruction that waits for one."""
+        for number, left in enumerate(self._ends):
+            if left:
+                self._ends[number] = left - 1
+                return
+        self._under_way -= 1
+
+
+def _switches(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
+    """Return what an instruction switches on in the epilogue: sum, mask, rounding, ReLU."""
+    side = instruction["side"]
+    tile = side in (Side.TILE16, Side.TILE32)
+    return tile, side == Side.MASK, bool(instruction["to_half"]), bool(instruction["relu"])
 
 
 def row_beats(columns: int, lane: int, wide: bool) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from cocotb.triggers import Timer
 
 from nmsat.algorithms.core.numeric import canonical, to_half
-from nmsat.dataflow.contract.config import SatConfig
+from nmsat.dataflow.contract.config import UNDER_WAY, SatConfig
 from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction, Opcode, Side
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import Walk
@@ -46,7 +46,7 @@ def random_instruction(rng: np.random.Generator, config: SatConfig) -> Instructi
         "width": int(rng.choice([0, 1, 3, 8])),
         "height": int(rng.integers(1, 4)),
     }
-    fields |= {name: int(rng.integers(2)) for name in ("to_half", "relu", "watch")}
+    fields |= {name: int(rng.integers(2)) for name in ("to_half", "relu", "watch", "beside")}
     fields |= {"x0": int(rng.integers(max(fields["width"], 1))), "y0": int(rng.integers(fields["height"]))}
     for prefix in ("", "side_"):
         fields |= {prefix + name: int(rng.integers(1 << 34)) for name in ("at", "line_at", "image_at")}
@@ -54,6 +54,25 @@ def random_instruction(rng: np.random.Generator, config: SatConfig) -> Instructi
         if rng.random() < 0.5:
             fields[prefix + "x_step"] = int(rng.integers(0, 3))
     return Instruction(Opcode.STORE, fields)
+
+
+def random_instructions(rng: np.random.Generator, config: SatConfig, count: int) -> list[Instruction]:
+    """Return legal STOREs; now and then one reads what the one in front writes, and some are alike but for places."""
+    found = [random_instruction(rng, config)]
+    while len(found) < count:
+        last, work = found[-1], random_instruction(rng, config)
+        if rng.random() < 0.4:
+            places = {name: work[name] for name in ("at", "line_at", "image_at", "rows", "capture")}
+            same = ("ws", "log2_a", "columns", "lane", "side", "to_half", "relu")
+            if work["rows"] <= last["rows"]:
+                work = Instruction(Opcode.STORE, {**work.fields, **places, **{name: last[name] for name in same}})
+                work.fields["side_region"] = last["side_region"]
+        if work["side"] in (Side.MASK, Side.TILE16) and last["to_half"] and rng.random() < 0.6:
+            walk = ("at", "line_at", "image_at", "x_step", "y_step", "image_step")
+            reads = {"side_region": last["region"], "beside": 0, **{f"side_{name}": last[name] for name in walk}}
+            work = Instruction(Opcode.STORE, {**work.fields, **reads})
+        found.append(work)
+    return found
 
 
 def random_results(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -138,7 +157,7 @@ class Lockstep:
         self.words = self.captured.view(np.uint32)
         self.expected, self.memory = Memory(np.random.default_rng(9)), Memory(rng)
         self.special = False
-        self.cycles = self.beats = 0
+        self.cycles = self.beats = self.overlaps = 0
 
     async def reset(self) -> None:
         """Reset for two cycles with idle inputs; what was under way is forgotten."""
@@ -174,7 +193,8 @@ class Lockstep:
         speed: probability that memory does whatever it could do.
         """
         dut, model = self.dut, self.model
-        granted, write_granted = self._chance(speed), self._chance(speed)
+        room = len(self.writes) + self.unacknowledged < UNDER_WAY  # as the write port has it
+        granted, write_granted = self._chance(speed), room and self._chance(speed)
         arrives = bool(self.side) and self._chance(speed)
         pulled = bool(self.writes) and self._chance(speed)
         acknowledged = self.unacknowledged > 0 and self._chance(speed)
@@ -237,32 +257,38 @@ class Lockstep:
             self.writes.popleft()
             self.unacknowledged += 1
 
-    async def run(self, work: Instruction, speed: float, stop: int | None = None) -> bool:
-        """Start an instruction and follow it until it is done, or (False) to cycle `stop` of it."""
-        word: int | None = work.encode()
+    async def run(self, works: list[Instruction], speed: float, stop: int | None = None) -> bool:
+        """Offer instructions one behind the other until all are done, or (False) to cycle `stop`."""
+        waiting, inside = deque(work.encode() for work in works), 0
         self.fast = speed >= 1
-        for cycle in range(LIMIT):
+        pause = float(self.rng.choice([0.0, 0.0, 0.98]))
+        for cycle in range(LIMIT * len(works)):
             if cycle == stop:
                 return False
-            finished = self.model.done
-            if await self.cycle(word, speed):
-                word = None
-            if finished:
+            inside -= self.model.done
+            self.overlaps += inside > 1
+            ends = not waiting and not inside
+            offered = bool(waiting) and self.rng.random() >= pause
+            if await self.cycle(waiting[0] if offered else None, speed):
+                waiting.popleft()
+                inside += 1
+            if ends:
                 return True
-        raise AssertionError(f"{work} is not done after {LIMIT} cycles")
+        raise AssertionError(f"{works} are not done after {LIMIT} cycles each")
 
-    def check(self, work: Instruction) -> None:
-        """Hold memory and flag against the tables."""
+    def check(self, works: list[Instruction]) -> None:
+        """Hold memory and flag against the tables, carried out one by one."""
         expected = self.expected
         for key, beat in self.memory.beats.items():
             if key[0] < 2:
                 expected.beats[key] = beat
-        self.special |= apply_store(work, self.config, self.captured, expected)
-        assert int(self.dut.special.value) == self.special, f"special is not {self.special} after {work}"
+        for work in works:
+            self.special |= apply_store(work, self.config, self.captured, expected)
+        assert int(self.dut.special.value) == self.special, f"special is not {self.special} after {works}"
         for key, beat in expected.beats.items():
-            assert key in self.memory.beats, f"beat {key} was not written by {work}"
+            assert key in self.memory.beats, f"beat {key} was not written by {works}"
             assert self.memory.beats[key] == beat, f"beat {key} is {self.memory.beats[key].hex()}, not {beat.hex()}"
-        assert len(expected.beats) == len(self.memory.beats), f"{work} wrote beats that it should not"
+        assert len(expected.beats) == len(self.memory.beats), f"{works} wrote beats that it should not"
 
 
 @cocotb.test()
@@ -275,17 +301,17 @@ async def against_model(dut: Any) -> None:
     await bench.reset()
     resets = 0
     for number in range(job["count"]):
-        work = random_instruction(rng, config)
+        works = random_instructions(rng, config, int(rng.choice([1, 2, 4, 8])))
         speed = float(rng.choice([0.1, 0.4, 0.8, 1.0, 1.0]))
-        stop = int(rng.integers(1, 60)) if number < job["resets"] else None
+        stop = int(rng.integers(1, 200)) if number < job["resets"] else None
         bench.memory.beats.clear()
         bench.expected.beats.clear()
-        if await bench.run(work, speed, stop):
-            bench.check(work)
+        if await bench.run(works, speed, stop):
+            bench.check(works)
         else:
             resets += 1
             await bench.reset()
         if rng.random() < 0.3:
             await bench.cycle(None, speed, clear=True)
             bench.special = False
-    save_result(cycles=bench.cycles, beats=bench.beats, resets=resets)
+    save_result(cycles=bench.cycles, beats=bench.beats, resets=resets, overlaps=bench.overlaps)

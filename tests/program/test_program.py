@@ -257,6 +257,21 @@ def test_bias_and_residual(config: SatConfig) -> None:
         assert np.array_equal(wide.read_rows(y), to_half(exact + added))
 
 
+def test_a_second_operand_is_read_beside_stores_unless_one_of_them_writes_it() -> None:
+    config = preset("tiny")
+    code, _, y, _ = forward_case(config, np.random.default_rng(4), (40, 32, 70), Pattern(2, 4))
+    layout = Layout([1 << 20] * 4)
+    old, sums = layout.rows("old", 0, 40, 70), layout.rows("sums", 1, 40, 70)
+    out = Assembler(config)
+    for side, sink in ((None, y), (old, sums), (y, sums)):
+        kind = Side.NONE if side is None else Side.TILE16
+        assemble(out, dataclasses.replace(code, name=sink.name, sink=Sink(sink, Epilogue(kind=kind, side=side))))
+    stores = [i for i in out.finish().instructions if i.opcode is Opcode.STORE]
+    third = len(stores) // 3
+    assert third > 1
+    assert [i["beside"] for i in stores] == [0] * third + [1] * third + [0] * third
+
+
 def _operands(image: Image, code: ProductCode):
     assert isinstance(code.act, RowsSource)
     assert isinstance(code.wgt, ForwardWeights)
