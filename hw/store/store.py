@@ -180,7 +180,7 @@ class Store(wiring.Component):
         m.d.comb += epilogue.use_bias.eq(0)
         return named(m, "fits", Cat(*switches.values()) == Cat(*wanted.values()))
 
-    def _side(self, m: Module, fields: Mapping[str, Value], begins: Signal, gatherer: RowGatherer, wide: Value) -> None:
+    def _side(self, m: Module, fields: Mapping[str, Value], begins: Value, gatherer: RowGatherer, wide: Value) -> None:
         """Ask for the second operand ahead, as far as there is room."""
         queue = m.submodules.side_queue = fifo.SyncFIFO(width=8 * BEAT_BYTES, depth=SIDE_BEATS)
         bursts = m.submodules.side_bursts = RowBursts(SIDE_BEATS)

@@ -137,7 +137,7 @@ def test_conv_transpose_is_a_product_and_a_sum(tmp_path: Path) -> None:
     w = rng.standard_normal((4, 6, 2, 2)).astype(np.float32)
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(w, "w"))
     x = rng.standard_normal((2, 4, 3, 3)).astype(np.float32)
-    want = np.asarray(ReferenceEvaluator(model).run(None, {"x": x})[0])
+    (want, *_) = ReferenceEvaluator(model).run(None, {"x": x})
     columns = x.transpose(0, 2, 3, 1).reshape(layer.rows, 4) @ w.reshape(4, layer.features_out)
     got = columns.reshape(2, 3, 3, 6, 2, 2).transpose(0, 3, 1, 4, 2, 5).reshape(2, 6, 6, 6)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
