@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.network.choice import Choice, read_choice
 from nmsat.reports.commands.base import MAX_SIZE, sparse, whole
+from nmsat.reports.work.commandline import Setting
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.network.choice import Choice
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -56,18 +57,18 @@ def add_layer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inference", action="store_true", help="the forward pass alone")
 
 
-def named_size(text: str) -> tuple[str, int]:
+def named_size(text: str) -> Setting:
     """Read NAME=N."""
     name, equals, number = text.rpartition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"the value is {text!r}; write NAME=N such as seq=128")
-    return name, whole(number, 1, MAX_SIZE)
+    return Setting(name, whole(number, 1, MAX_SIZE))
 
 
-def layer_pattern(text: str) -> tuple[str, Pattern]:
+def layer_pattern(text: str) -> Setting:
     """Read N:M or NAME=N:M; the name is '' for all layers."""
     name, _, pattern = text.rpartition("=")
-    return name, sparse(pattern)
+    return Setting(name, sparse(pattern))
 
 
 def pattern_of_all(options: argparse.Namespace) -> Pattern | None:
@@ -82,6 +83,8 @@ def pattern_of_all(options: argparse.Namespace) -> Pattern | None:
 
 def choice(options: argparse.Namespace) -> Choice:
     """Return what single layers get: the file's wishes, then those of the command line."""
+    from nmsat.dataflow.network.choice import Choice, read_choice
+
     wishes = read_choice(options.layers).wishes if options.layers else ()
     named = ((name, pattern) for name, pattern in options.pattern if name)
     return Choice((*wishes, *((name, None) for name in options.dense), *named))

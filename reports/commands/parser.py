@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from nmsat.reports.work.commandline import PROGRAM, spell
+from nmsat.reports.work.commandline import PROGRAM, Repeated, spell
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def again(options: argparse.Namespace, **changed: object) -> str:
         default = _default(action)
         value = changed.get(action.dest, getattr(options, action.dest, default))
         if value != default:
-            given[action.option_strings[-1]] = value
+            each = isinstance(action, argparse._AppendAction)
+            given[action.option_strings[-1]] = Repeated(value) if each else value
     return spell(parser.prog.removeprefix(PROGRAM), arguments, given)
 
 

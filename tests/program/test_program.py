@@ -263,9 +263,11 @@ def test_a_second_operand_is_read_beside_stores_unless_one_of_them_writes_it() -
     layout = Layout([1 << 20] * 4)
     old, sums = layout.rows("old", 0, 40, 70), layout.rows("sums", 1, 40, 70)
     out = Assembler(config)
-    for side, sink in ((None, y), (old, sums), (y, sums)):
+    for number, (side, sink) in enumerate(((None, y), (old, sums), (y, sums))):
         kind = Side.NONE if side is None else Side.TILE16
-        assemble(out, dataclasses.replace(code, name=sink.name, sink=Sink(sink, Epilogue(kind=kind, side=side))))
+        assemble(
+            out, dataclasses.replace(code, name=f"{sink.name}{number}", sink=Sink(sink, Epilogue(kind=kind, side=side)))
+        )
     stores = [i for i in out.finish().instructions if i.opcode is Opcode.STORE]
     third = len(stores) // 3
     assert third > 1
