@@ -29,6 +29,17 @@ TOKEN_TO_STEP: Final = 3
 COMMANDS_IN_FLIGHT: Final = 8
 """Commands whose results have not all arrived. Their spacing (8 R) and latency (about 9 R + 20) need 5 at R = 1."""
 
+# Floating-point units: registers.
+
+MULTIPLY_STAGES: Final = 4
+"""Registers of a binary32 product behind its normalised operands; 1 to 5 can be built."""
+
+ADD_STAGES: Final = 4
+"""Registers of a binary32 sum; 1 to 6 can be built."""
+
+ROUND_STAGES: Final = 2
+"""Registers of a rounding to binary16; 1 or 2 can be built."""
+
 # Loader.
 
 LOAD_BURST: Final = 8

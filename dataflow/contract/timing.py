@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, ActMode
-from nmsat.dataflow.contract.limits import DRAIN_DELAY, SEED_GAP, SETTLE, TOKEN_TO_STEP
+from nmsat.dataflow.contract.limits import (
+    ADD_STAGES,
+    DRAIN_DELAY,
+    MULTIPLY_STAGES,
+    ROUND_STAGES,
+    SEED_GAP,
+    SETTLE,
+    TOKEN_TO_STEP,
+)
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.codes import Fields
@@ -70,6 +78,23 @@ def last_result_ws(config: SatConfig, n: int) -> int:
     """Cycles from the token of a WS command's last window to its last result at the last column's output."""
     last_row = TOKEN_TO_STEP + INTERLEAVE * (n - 1) + DRAIN_DELAY + (INTERLEAVE * n + 1) * (config.rows - 1)
     return last_row + len(config.row_slices) + INTERLEAVE + 1 + last_column(config)
+
+
+def epilogue_path(add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES) -> int:
+    """Cycles of a lane of the epilogue: two sums, the rounding, the choice of what passes."""
+    return 2 * add_stages + round_stages + 1
+
+
+def wuve_path(
+    multiply_stages: int = MULTIPLY_STAGES, add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES
+) -> int:
+    """Cycles of a lane of WUVE: two products and four sums, each product's operands normalised, and the rounding."""
+    return 2 * (1 + multiply_stages) + 4 * add_stages + round_stages
+
+
+def queue_depth(path: int) -> int:
+    """Places behind a data path of so many cycles: the least power of two that keeps it busy in every cycle."""
+    return 1 << (path + 1).bit_length()
 
 
 def last_column(config: SatConfig) -> int:

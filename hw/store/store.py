@@ -15,10 +15,10 @@ from amaranth.lib.wiring import In, Out
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
+from nmsat.dataflow.contract.timing import queue_depth
 from nmsat.hw.fp.convert import F16ToF32
 from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
 from nmsat.hw.parts.fields import fields_of
-from nmsat.hw.parts.result_queue import queue_depth
 from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.verilog import place
 from nmsat.hw.store.beats import UNITS, RowGatherer, RowPacker, beat_layout

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
+from nmsat.dataflow.contract.timing import epilogue_path, queue_depth
 from nmsat.sim.store.bursts import RowBursts
-from nmsat.sim.store.epilogue import latency
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 UNITS: Final = 32
 """Units of 2 bytes of a beat."""
 
-INSIDE: Final = 1 << latency().bit_length()
-"""Chunks that may be between the capture buffers and the end of the epilogue (`hw.parts.result_queue.queue_depth`)."""
+INSIDE: Final = queue_depth(epilogue_path())
+"""Chunks that may be between the capture buffers and the end of the epilogue."""
 
-IN_EPILOGUE: Final = 1 + latency()
+IN_EPILOGUE: Final = 2 + epilogue_path()
 """Cycles from the read of a chunk to its results."""
 
 
