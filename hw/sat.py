@@ -199,7 +199,7 @@ class Sat(wiring.Component):
         for name, port in ports.items():
             m.d.comb += [events[f"{name}_bursts"].eq(port.bursts), events[f"{name}_beats"].eq(port.beats)]
         busy = sequencer.busy[QUEUE_NAMES.index("compute")]
-        for code, cause in enumerate(WAIT_CAUSES, start=1):
+        for code, cause in WAIT_CAUSES.items():
             m.d.comb += events[f"wait_{cause}"].eq(busy & (compute.cause == code))
 
 

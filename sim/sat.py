@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode, Queue
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.dataflow.contract.registers import COUNTERS, PAGE_BYTES, QUEUE_NAMES, WAIT_CAUSES, Launch, Region
+from nmsat.dataflow.contract.registers import COUNTERS, PAGE_BYTES, QUEUE_NAMES, WAIT_CAUSES, Launch, Region, Wait
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim.array.compute import Compute
 from nmsat.sim.control.sequencer import Sequencer
@@ -195,7 +195,7 @@ class Run:
         self._error: tuple[ErrorCode, int] = (ErrorCode.NONE, 0)
         self._engines = (self.loader, self.compute, self.store, self.update)
         self._masks = [0] * 256  # cycles by (blocked, busy) queues
-        self._causes = [0] * 8
+        self._causes = [0] * len(Wait)
         self._moved = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
         self._windows = self._steps = 0
 
@@ -234,7 +234,7 @@ class Run:
                 bit = 1 << (q + shift)
                 counters[f"{name}_{kind}"] = sum(n for mask, n in enumerate(self._masks) if mask & bit)
         counters |= self._moved
-        counters |= {f"wait_{cause}": self._causes[code] for code, cause in enumerate(WAIT_CAUSES, start=1)}
+        counters |= {f"wait_{cause}": self._causes[code] for code, cause in WAIT_CAUSES.items()}
         counters |= {"windows": self._windows, "steps": self._steps}
         return Report({name: counters[name] for name in COUNTERS}, *self._error, special=False, overflow=False)
 

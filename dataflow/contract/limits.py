@@ -26,6 +26,9 @@ SEED_DELAY: Final = 4
 TOKEN_TO_STEP: Final = 3
 """Cycles from a window's token at a row port to its first step on the row link."""
 
+NO_STEP: Final = 255
+"""Step number of a row without a window: the last of 8 bits, beyond the longest window (8 * 16 steps)."""
+
 COMMANDS_IN_FLIGHT: Final = 8
 """Commands whose results have not all arrived. Their spacing (8 R) and latency (about 9 R + 20) need 5 at R = 1."""
 

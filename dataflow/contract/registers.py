@@ -7,7 +7,7 @@ the read that follows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, Queue
@@ -73,8 +73,21 @@ class RegionFlag:
 QUEUE_NAMES: Final[tuple[str, ...]] = tuple(queue.name.lower() for queue in Queue)
 """Names of the queues, in order of their number."""
 
-WAIT_CAUSES: Final[tuple[str, ...]] = ("operand", "flush", "drain", "weight", "dependency", "tail")
-"""Why no window of the array starts, in order of `Stce.cause`, which is 1 for the first."""
+
+class Wait(IntEnum):
+    """Why no window of the array started in a cycle in which one could have; the head says it, counters count it."""
+
+    NONE = 0
+    OPERAND = 1  # no command
+    FLUSH = 2  # the array drains before mode, pattern or rectangle change
+    DRAIN = 3  # results of the previous tile still leave
+    WEIGHT = 4  # the weight links still carry an earlier load
+    DEPENDENCY = 5  # the previous command's sums are not there yet
+    TAIL = 6  # too many commands in flight
+
+
+WAIT_CAUSES: Final[dict[Wait, str]] = {wait: wait.name.lower() for wait in Wait if wait is not Wait.NONE}
+"""Names of the causes of waiting, in order of their number."""
 
 COUNTERS: Final[tuple[str, ...]] = (
     "cycles",
@@ -85,7 +98,7 @@ COUNTERS: Final[tuple[str, ...]] = (
     "read_beats",
     "write_bursts",
     "write_beats",
-    *(f"wait_{cause}" for cause in WAIT_CAUSES),
+    *(f"wait_{cause}" for cause in WAIT_CAUSES.values()),
     "windows",
     "steps",
 )

@@ -5,29 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import COMMAND
 from nmsat.dataflow.contract.limits import SEED_DELAY, SEED_GAP
+from nmsat.dataflow.contract.registers import Wait
 from nmsat.dataflow.contract.timing import flush_cycles_os, flush_cycles_ws
 from nmsat.hw.parts.links import seed_layout, token_layout, weight_control_layout
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-
-
-class Wait(enum.Enum, shape=3):
-    """Why no window started in a cycle in which one could have."""
-
-    NONE = 0
-    OPERAND = 1  # no command
-    FLUSH = 2  # the array drains before mode, pattern or rectangle change
-    DRAIN = 3  # results of the previous tile still leave
-    WEIGHT = 4  # the weight links still carry an earlier load
-    DEPENDENCY = 5  # the previous command's sums are not there yet
-    TAIL = 6  # too many commands in flight
 
 
 def command_layout() -> data.StructLayout:
@@ -48,7 +37,7 @@ class Head(wiring.Component):
     begin_count : Out(20), beside `begins`: results of the command per column.
     begin_keep : Out(1), beside `begins`: they stay as seeds.
     tail_ready : In(1), the tail can take another command.
-    cause : Out(3), why no window starts in this cycle (`Wait`).
+    cause : Out(3), why no window starts in this cycle (`dataflow.contract.registers.Wait`).
     idle : Out(1), no command is in progress.
 
     Timing: a window starts at most once every W cycles (docs/machine/array.md). All outputs but `commands.ready`,
