@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nmsat.dataflow.contract.isa import Queue
+from nmsat.dataflow.contract.isa import BEAT_BYTES, Queue
 
 # Array: cycles.
 
@@ -62,8 +62,17 @@ LOAD_AHEAD: Final = 4
 MAX_BURST: Final = 16
 """Beats of the longest burst that an engine asks for."""
 
-PAGE_BEATS: Final = 64
-"""Beats of 4 KiB of address, which no burst crosses (AXI4, A3.4.1); regions start at a multiple of it."""
+PAGE_BITS: Final = 12
+"""Address bits within a page of 4 KiB, which no burst crosses (AXI4, A3.4.1)."""
+
+PAGE_BYTES: Final = 1 << PAGE_BITS
+"""Bytes of a page; regions start at a multiple of it, so that what stays within a page of its region stays in one."""
+
+PAGE_BEATS: Final = PAGE_BYTES // BEAT_BYTES
+"""Beats of a page."""
+
+PAGE_BEATS_BITS: Final = PAGE_BEATS.bit_length() - 1
+"""Bits of an offset within a page."""
 
 # Control.
 

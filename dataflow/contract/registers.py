@@ -11,6 +11,7 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, Queue
+from nmsat.dataflow.contract.limits import PAGE_BITS, PAGE_BYTES
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -20,9 +21,6 @@ VERSION: Final = 0x4E4D_0100
 
 ADDRESS_BITS: Final = 12
 """Address bits of the register space, 4 KiB."""
-
-PAGE_BYTES: Final = 4096
-"""Alignment of the base of a region: a burst that stays within 64 beats of its region stays within 4 KiB."""
 
 
 class Access(Enum):
@@ -147,7 +145,14 @@ def _table() -> tuple[Register, ...]:
     for i in range(REGIONS):
         at = _REGIONS_AT + _REGION_STEP * i
         registers += [
-            Register(f"region{i}_base", at, setting, 20, "address of the first beat, a multiple of 4096", 12),
+            Register(
+                f"region{i}_base",
+                at,
+                setting,
+                32 - PAGE_BITS,
+                f"address of the first beat, a multiple of {PAGE_BYTES}",
+                PAGE_BITS,
+            ),
             Register(f"region{i}_base_high", at + 4, setting, 32, "its upper half"),
             Register(f"region{i}_size", at + 8, setting, 32, "size in beats"),
             Register(f"region{i}_size_high", at + 12, setting, high, "its upper bits"),

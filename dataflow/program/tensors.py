@@ -9,6 +9,7 @@ import numpy as np
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, LANES, REGIONS
+from nmsat.dataflow.contract.limits import PAGE_BEATS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 DENSE = Pattern(4, 4)
 """How dense weights are packed: all of each four."""
 
-ALIGNMENT = 64
+ALIGNMENT = PAGE_BEATS
 """Beats (4 KiB) at which a tensor starts, so that its bursts are long."""
 
 
