@@ -13,7 +13,7 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import UNDER_WAY
-from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, Opcode, Side
+from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, INSTRUCTION_BITS, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
 from nmsat.dataflow.contract.timing import queue_depth
 from nmsat.hw.fp.convert import F16ToF32
@@ -21,7 +21,7 @@ from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.verilog import place
-from nmsat.hw.store.beats import UNITS, RowGatherer, RowPacker, beat_layout
+from nmsat.hw.store.beats import RowGatherer, RowPacker, beat_layout
 from nmsat.hw.store.bursts import RowBursts, row_walk
 from nmsat.hw.store.epilogue import Epilogue
 from nmsat.hw.store.reader import ResultReader
@@ -251,7 +251,7 @@ class Store(wiring.Component):
     ) -> None:
         """Give the bursts their walk, and the beats of a row in which there is an element."""
         before = named(m, f"{prefix}before", fields["lane"] << wide)
-        end = named(m, f"{prefix}end", ((fields["lane"] + fields["columns"]) << wide) + (UNITS - 1))
+        end = named(m, f"{prefix}end", ((fields["lane"] + fields["columns"]) << wide) + (HALVES - 1))
         m.d.sync += [bursts.first.eq(before[5:]), bursts.beats.eq((end >> 5) - before[5:])]
         m.d.comb += [bursts.region.eq(fields[prefix + "region"]), *row_walk(bursts, fields, prefix)]
 

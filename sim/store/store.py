@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, Instruction, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
 from nmsat.dataflow.contract.timing import epilogue_path, queue_depth
 from nmsat.sim.store.bursts import RowBursts
@@ -13,9 +13,6 @@ from nmsat.sim.store.bursts import RowBursts
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.memory.port import Burst
-
-UNITS: Final = 32
-"""Units of 2 bytes of a beat."""
 
 INSIDE: Final = queue_depth(epilogue_path())
 """Chunks that may be between the capture buffers and the end of the epilogue."""
@@ -47,16 +44,16 @@ class RowPlace:
         if self.ends_chunk:
             self._piece = 0
             self._left -= self._columns
-            self._at = (self._at + (self._columns << self._wide)) % UNITS
+            self._at = (self._at + (self._columns << self._wide)) % HALVES
         self._look()
 
     def _begin_row(self) -> None:
-        self._piece, self._left, self._at = 0, self._row_columns, (self._lane << self._wide) % UNITS
+        self._piece, self._left, self._at = 0, self._row_columns, (self._lane << self._wide) % HALVES
         self._look()
 
     def _look(self) -> None:
         end = self._at + (min(self._left, self._columns) << self._wide)
-        edge = UNITS * (self._piece + 1)
+        edge = HALVES * (self._piece + 1)
         self.ends_chunk = end <= edge
         self.ends_row = self.ends_chunk and self._left <= self._columns
         self.ends_beat = end >= edge or self.ends_row
@@ -243,5 +240,5 @@ def _switches(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
 
 def row_beats(columns: int, lane: int, wide: bool) -> tuple[int, int]:
     """Return (first beat that holds an element, beats) of a row of so many columns, the first at place `lane`."""
-    first = (lane << wide) // UNITS
-    return first, -(-(lane + columns << wide) // UNITS) - first
+    first = (lane << wide) // HALVES
+    return first, -(-(lane + columns << wide) // HALVES) - first
