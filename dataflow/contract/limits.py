@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from nmsat.dataflow.contract.config import INTERLEAVE, MAX_GROUP
 from nmsat.dataflow.contract.isa import BEAT_BYTES, Queue
 
 # Array: cycles.
@@ -22,6 +23,12 @@ DRAIN_DELAY: Final = 10
 
 SEED_DELAY: Final = 4
 """Cycles from a window's token to its first seed request: column 0 sees the seed when row 0 needs it."""
+
+ROW_DRAIN: Final = INTERLEAVE + 1
+"""Cycles from a row's turn to drain (OS) until that of the row below: its 8 results, and one to hand the turn on."""
+
+WS_SETTLE: Final = INTERLEAVE * MAX_GROUP
+"""Further margin of a flush in WS: the steps of the longest window (N = M = 16)."""
 
 TOKEN_TO_STEP: Final = 3
 """Cycles from a window's token at a row port to its first step on the row link."""
@@ -53,6 +60,9 @@ LOAD_PLACES: Final = 64
 
 LOAD_CHUNK: Final = 4
 """Beats of a tile row that the rows modes of a load read together, so that they are a burst. A power of two."""
+
+LOAD_SETS: Final = 2
+"""Sets of R tile rows that the rows mode holds besides the beats that leave: one is collected, one is written."""
 
 LOAD_AHEAD: Final = 4
 """Loads whose beats have been asked for and that wait to be written."""

@@ -8,11 +8,18 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.config import INTERLEAVE, MAX_GROUP
 from nmsat.dataflow.contract.isa import COMMAND
-from nmsat.dataflow.contract.limits import SEED_DELAY, SEED_GAP
+from nmsat.dataflow.contract.limits import SEED_DELAY
 from nmsat.dataflow.contract.registers import Wait
-from nmsat.dataflow.contract.timing import flush_cycles_os, flush_cycles_ws
+from nmsat.dataflow.contract.timing import (
+    drain_cycles,
+    flush_cycles_os,
+    flush_cycles_ws,
+    load_cycles,
+    row_hand_on,
+    seed_cycles,
+)
 from nmsat.hw.parts.links import seed_layout, token_layout, weight_control_layout
 
 if TYPE_CHECKING:
@@ -115,12 +122,12 @@ class Head(wiring.Component):
         """Count down to the cycle in which each resource is free again."""
         config = self._config
         nxt = self.commands.payload
-        self.drain_timer = Signal(range(INTERLEAVE * config.rows + 1))
-        self.weight_timer = Signal(range(8 * 16 * config.rows + 1))
-        sums = range((8 * 16 + 1) * config.rows + SEED_GAP + len(config.row_slices) + 1)
+        self.drain_timer = Signal(range(drain_cycles(config) + 1))
+        self.weight_timer = Signal(range(load_cycles(config, MAX_GROUP) + 1))
+        sums = range(seed_cycles(config, MAX_GROUP) + 1)
         self.first_sums = Signal(sums)  # cycles until the previous command's first sums can be seeds
         self.last_sums = Signal(sums)  # ... and its last ones
-        self.flush_timer = Signal(range(flush_cycles_ws(config, 16) + 1))
+        self.flush_timer = Signal(range(flush_cycles_ws(config, MAX_GROUP) + 1))
         for timer in (
             self.drain_timer,
             self.weight_timer,
@@ -132,24 +139,25 @@ class Head(wiring.Component):
             with m.If(timer != 0):
                 m.d.sync += timer.eq(timer - 1)
         load_steps = Signal(8)  # of the command whose weights are being requested
-        ws_delay = Signal(8)
+        ws_delay = Signal(8)  # `row_hand_on` of this N; what does not depend on N is taken from N = 1
+        hand_on = row_hand_on(1) * config.rows
         m.d.comb += [
             load_steps.eq(Mux(self.prime, (nxt.n_less_1 + 1) << 3, self.steps)),
             ws_delay.eq(self.steps + 1),
         ]
         until_seed = Signal(sums)
-        m.d.comb += until_seed.eq(ws_delay * config.rows + (SEED_GAP + len(config.row_slices) - 1))
+        m.d.comb += until_seed.eq(ws_delay * config.rows + (seed_cycles(config, 1) - hand_on - 1))
         with m.If(self.go):
             with m.If(self.current.ws):
-                m.d.sync += self.flush_timer.eq(ws_delay * config.rows + (flush_cycles_ws(config, 1) - 9 * config.rows))
+                m.d.sync += self.flush_timer.eq(ws_delay * config.rows + (flush_cycles_ws(config, 1) - hand_on))
                 with m.If(self.fresh):
                     m.d.sync += self.first_sums.eq(until_seed)
                 with m.If(self.ends):
                     m.d.sync += self.last_sums.eq(until_seed)
             with m.Else():
-                m.d.sync += self.flush_timer.eq(self.steps + (flush_cycles_os(config, 1) - 8))
+                m.d.sync += self.flush_timer.eq(self.steps + (flush_cycles_os(config, 1) - INTERLEAVE))
                 with m.If(self.ends):
-                    m.d.sync += self.drain_timer.eq(INTERLEAVE * config.rows - 1)
+                    m.d.sync += self.drain_timer.eq(drain_cycles(config) - 1)
         with m.If(self.wload):
             m.d.sync += self.weight_timer.eq(load_steps * config.rows - 1)
 
@@ -242,7 +250,7 @@ class Head(wiring.Component):
         """Ask for pairs: one window's worth in OS, a whole array's worth per load in WS, each pair for `a` cycles."""
         config = self._config
         nxt, cur = self.commands.payload, self.current
-        left = Signal(range(8 * 16 * config.rows + 1))
+        left = Signal(range(load_cycles(config, MAX_GROUP) + 1))
         hold = Signal(3)  # cycles the pair is still asked for
         log2_a = Signal(2)
         ws = Signal()
