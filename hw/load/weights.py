@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
 
-class LoadWgt(LoadWriter):
+class LoadWeights(LoadWriter):
     """Write one pair per array column and cycle.
 
     Members, beside those of `LoadWriter` (beats: `beat_layout`):
