@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.dataflow.program.tensors import Image, Place
 
-FETCH_READS, LOAD_READS, STORE_READS, UPDATE_READS = (
+FETCH_READER, LOAD_READER, STORE_READER, UPDATE_READER = (
     READERS.index(queue) for queue in (None, Queue.LOAD, Queue.STORE, Queue.UPDATE)
 )
 """Number of each client of the read port."""
 
-STORE_WRITES, UPDATE_WRITES = (WRITERS.index(queue) for queue in (Queue.STORE, Queue.UPDATE))
+STORE_WRITER, UPDATE_WRITER = (WRITERS.index(queue) for queue in (Queue.STORE, Queue.UPDATE))
 """Number of each client of the write port."""
 
 LIMIT: Final = 1 << 32
@@ -231,24 +231,24 @@ class Run:
         ends = self._ending()
         client, told, pulled = read.told, write.told, write.client if memory.writes else -1
         done = [q for q, engine in enumerate(self._engines) if engine.done]
-        finished = sequencer.tick(self._running, reader == FETCH_READS, client == FETCH_READS, queue, done)
-        loader.tick(instruction if queue == Queue.LOAD else None, reader == LOAD_READS, client == LOAD_READS)
+        finished = sequencer.tick(self._running, reader == FETCH_READER, client == FETCH_READER, queue, done)
+        loader.tick(instruction if queue == Queue.LOAD else None, reader == LOAD_READER, client == LOAD_READER)
         self.compute.tick(instruction if queue == Queue.COMPUTE else None)
         store.tick(
             instruction if queue == Queue.STORE else None,
-            reader == STORE_READS,
-            client == STORE_READS,
-            writer == STORE_WRITES,
-            pulled == STORE_WRITES,
-            told == STORE_WRITES,
+            reader == STORE_READER,
+            client == STORE_READER,
+            writer == STORE_WRITER,
+            pulled == STORE_WRITER,
+            told == STORE_WRITER,
         )
         update.tick(
             instruction if queue == Queue.UPDATE else None,
-            reader == UPDATE_READS,
-            client == UPDATE_READS,
-            writer == UPDATE_WRITES,
-            pulled == UPDATE_WRITES,
-            told == UPDATE_WRITES,
+            reader == UPDATE_READER,
+            client == UPDATE_READER,
+            writer == UPDATE_WRITER,
+            pulled == UPDATE_WRITER,
+            told == UPDATE_WRITER,
         )
         last, fault = memory.reads or (False, False)
         read.tick(arready, memory.reads is not None, last, fault)

@@ -132,5 +132,8 @@ UPDATE_BURST: Final = 8
 UPDATE_WAITING: Final = 63
 """Most bursts of results that memory has not yet acknowledged; the next one waits."""
 
+UPDATE_READS: Final = ("weights", "momenta", "gradient", "mask")
+"""Read streams of the update engine, by their numbers."""
+
 UPDATE_WRITES: Final = ("mask", "bp", "ff", "momenta", "weights")
 """Write streams of the update engine, in the order in which they are asked."""

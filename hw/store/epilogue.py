@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
 
 OPTIONS: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
-"""The steps that can be switched on, in their order."""
+"""The steps that an instruction may ask for, in their order."""
 
 
 def sums_layout(lanes: int) -> data.StructLayout:

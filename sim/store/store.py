@@ -70,7 +70,7 @@ class Store:
         self._into, self._reads = RowPlace(config.columns), RowBursts()
         self._rows = 0  # still to be read from the capture buffers
         self._sided = self._beside = False
-        self._switches = self._set = _switches(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
+        self._options = self._set = _options(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
         self._inside: deque[int] = deque()  # cycles from which on the results of chunks stand behind the epilogue
         self._side_beats, self._side_room = 0, SIDE_BEATS
         # writing: the instruction that waits for it, the one in its first cycle, what is left of the one that runs
@@ -127,7 +127,7 @@ class Store:
         if start is not None:
             self._next, self._fresh = start, True
             self._sided, self._beside = start["side"] != Side.NONE, bool(start["beside"])
-            self._switches = _switches(start)
+            self._options = _options(start)
         self._now += 1
 
     @property
@@ -163,7 +163,7 @@ class Store:
             self._begin_reading(reading)
             self._fresh = False
         if empty:
-            self._set = self._switches
+            self._set = self._options
 
     def _begin_reading(self, instruction: Instruction) -> None:
         columns, lane = instruction["columns"], instruction["lane"]
@@ -183,7 +183,7 @@ class Store:
         place = self._into
         if self._sided and not self._side_beats:
             return False, False
-        fits = self._set == self._switches and len(self._inside) < INSIDE
+        fits = self._set == self._options and len(self._inside) < INSIDE
         takes = bool(self._rows) and place.ends_chunk and fits
         if not takes and place.ends_chunk:
             return False, False
@@ -231,8 +231,8 @@ class Store:
         self._under_way -= 1
 
 
-def _switches(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
-    """Return what an instruction switches on in the epilogue: sum, mask, rounding, ReLU."""
+def _options(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
+    """Return the options of the epilogue that an instruction sets: sum, mask, rounding, ReLU."""
     side = instruction["side"]
     tile = side in (Side.TILE16, Side.TILE32)
     return tile, side == Side.MASK, bool(instruction["to_half"]), bool(instruction["relu"])

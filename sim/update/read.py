@@ -6,13 +6,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK
-from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_READS
 from nmsat.sim.memory.port import Burst
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
 
-WEIGHTS, MOMENTA, GRADIENT, MASK = range(4)
+WEIGHTS, MOMENTA, GRADIENT, MASK = (UPDATE_READS.index(name) for name in ("weights", "momenta", "gradient", "mask"))
 
 
 class UpdateRead:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.sim.update.pregen_timing import PregenTiming
 
-MASK, BP, FF, MOMENTA, WEIGHTS = range(5)
+MASK, BP, FF, MOMENTA, WEIGHTS = (UPDATE_WRITES.index(name) for name in ("mask", "bp", "ff", "momenta", "weights"))
 
 
 class UpdateWrite:
