@@ -132,9 +132,8 @@ class Store(wiring.Component):
         reader = m.submodules.reader = ResultReader(self._config)
         inside = Signal(range(queue_depth(epilogue.latency - 1) + 1))
         room = named(m, "room", inside != queue_depth(epilogue.latency - 1))
-        takes = named(
-            m, "takes", reader.reading & gatherer.complete & room & self._set_options(m, fields, inside, epilogue)
-        )
+        fits = self._set_options(m, fields, inside, epilogue)
+        takes = named(m, "takes", reader.reading & gatherer.complete & room & fits)
         m.d.comb += [getattr(reader, name).eq(fields[name]) for name in ("ws", "log2_a", "capture", "rows")]
         m.d.comb += [
             reader.start.eq(begins),
