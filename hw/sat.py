@@ -138,12 +138,7 @@ class Sat(wiring.Component):
         self._outside(m, control, read, write)
         for port, engine in zip(sequencer.work, engines, strict=True):
             wiring.connect(m, port, engine.work)
-        readers = {
-            None: sequencer.read,
-            Queue.LOAD: loader.read,
-            Queue.STORE: store.side,
-            Queue.UPDATE: update.read,
-        }
+        readers = {None: sequencer.read, Queue.LOAD: loader.read, Queue.STORE: store.side, Queue.UPDATE: update.read}
         writers = {Queue.STORE: store.write, Queue.UPDATE: update.write}
         for port, queue in zip(read.clients, READERS, strict=True):
             wiring.connect(m, port, readers[queue])
