@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode, Queue
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.dataflow.contract.registers import COUNTERS, PAGE_BYTES, QUEUE_NAMES, WAIT_CAUSES, Launch, Region
+from nmsat.dataflow.contract.limits import PAGE_BYTES, READERS, WRITERS
+from nmsat.dataflow.contract.registers import COUNTERS, QUEUE_NAMES, WAIT_CAUSES, Launch, Region, Wait
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim.array.compute import Compute
 from nmsat.sim.control.sequencer import Sequencer
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.dataflow.program.tensors import Image, Place
+
+FETCH_READER, LOAD_READER, STORE_READER, UPDATE_READER = (
+    READERS.index(queue) for queue in (None, Queue.LOAD, Queue.STORE, Queue.UPDATE)
+)
+"""Number of each client of the read port."""
+
+STORE_WRITER, UPDATE_WRITER = (WRITERS.index(queue) for queue in (Queue.STORE, Queue.UPDATE))
+"""Number of each client of the write port."""
 
 LIMIT: Final = 1 << 32
 """Cycles after which a run of the model is given up."""
@@ -194,8 +203,17 @@ class Run:
         self._running = True
         self._error: tuple[ErrorCode, int] = (ErrorCode.NONE, 0)
         self._engines = (self.loader, self.compute, self.store, self.update)
+        readers = {
+            None: self.sequencer.fetch,
+            Queue.LOAD: self.loader,
+            Queue.STORE: self.store,
+            Queue.UPDATE: self.update,
+        }
+        writers = {Queue.STORE: self.store, Queue.UPDATE: self.update}
+        self._readers = [readers[queue] for queue in READERS]
+        self._writers = [writers[queue] for queue in WRITERS]
         self._masks = [0] * 256  # cycles by (blocked, busy) queues
-        self._causes = [0] * 8
+        self._causes = [0] * len(Wait)
         self._moved = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
         self._windows = self._steps = 0
 
@@ -205,20 +223,33 @@ class Run:
         read, write, memory = self.read, self.write, self.memory
         halt = not self._running
         arready, awready = memory.ready()
-        requests = (store.request, sequencer.fetch.request, loader.request, update.request)
-        reader = read.choose(requests, arready, halt)
-        writer = write.choose((store.write_request, update.write_request), awready, halt)
+        reader = read.choose([client.request for client in self._readers], arready, halt)
+        writer = write.choose([client.write_request for client in self._writers], awready, halt)
         memory.tick(read.address if arready else None, write.address if awready else None)
         self._count(reader >= 0, writer >= 0)
         queue, instruction = self._offer()
         ends = self._ending()
         client, told, pulled = read.told, write.told, write.client if memory.writes else -1
         done = [q for q, engine in enumerate(self._engines) if engine.done]
-        finished = sequencer.tick(self._running, reader == 1, client == 1, queue, done)
-        loader.tick(instruction if queue == 0 else None, reader == 2, client == 2)
-        self.compute.tick(instruction if queue == 1 else None)
-        store.tick(instruction if queue == 2 else None, reader == 0, client == 0, writer == 0, pulled == 0, told == 0)
-        update.tick(instruction if queue == 3 else None, reader == 3, client == 3, writer == 1, pulled == 1, told == 1)
+        finished = sequencer.tick(self._running, reader == FETCH_READER, client == FETCH_READER, queue, done)
+        loader.tick(instruction if queue == Queue.LOAD else None, reader == LOAD_READER, client == LOAD_READER)
+        self.compute.tick(instruction if queue == Queue.COMPUTE else None)
+        store.tick(
+            instruction if queue == Queue.STORE else None,
+            reader == STORE_READER,
+            client == STORE_READER,
+            writer == STORE_WRITER,
+            pulled == STORE_WRITER,
+            told == STORE_WRITER,
+        )
+        update.tick(
+            instruction if queue == Queue.UPDATE else None,
+            reader == UPDATE_READER,
+            client == UPDATE_READER,
+            writer == UPDATE_WRITER,
+            pulled == UPDATE_WRITER,
+            told == UPDATE_WRITER,
+        )
         last, fault = memory.reads or (False, False)
         read.tick(arready, memory.reads is not None, last, fault)
         write.tick(awready, memory.writes, memory.answer is not None, bool(memory.answer))
@@ -234,7 +265,7 @@ class Run:
                 bit = 1 << (q + shift)
                 counters[f"{name}_{kind}"] = sum(n for mask, n in enumerate(self._masks) if mask & bit)
         counters |= self._moved
-        counters |= {f"wait_{cause}": self._causes[code] for code, cause in enumerate(WAIT_CAUSES, start=1)}
+        counters |= {f"wait_{cause}": self._causes[code] for code, cause in WAIT_CAUSES.items()}
         counters |= {"windows": self._windows, "steps": self._steps}
         return Report({name: counters[name] for name in COUNTERS}, *self._error, special=False, overflow=False)
 

@@ -9,6 +9,10 @@ import operator
 from contextlib import suppress
 from typing import Final, SupportsIndex
 
+MAX_SHIFT: Final = 24
+"""Largest exponent s of the loss scale 2^s: dividing by it is exact for every binary16 gradient (beyond 102 a quotient
+could become subnormal in binary32 and need rounding), and it fits the 5 bits of an instruction."""
+
 MAX_SIDE: Final = (1 << 40) - 1
 """Largest side of a matrix product: what the words of a program hold."""
 

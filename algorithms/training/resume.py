@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.checkpoint import check_names, check_tensors
+from nmsat.algorithms.core.ranges import MAX_SHIFT
 from nmsat.algorithms.layers.parameter import Weight
-from nmsat.algorithms.training.optim import MAX_SHIFT
 from nmsat.algorithms.training.outcome import Epoch
 
 if TYPE_CHECKING:

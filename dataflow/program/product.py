@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Compute, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_MASK, Compute, Opcode, Side
 from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
 from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.sources import DepthRange
@@ -111,11 +111,10 @@ class Sink:
         y0, x0 = divmod(place, width)
         image_at = tensor.at + image * picture + phase.first[0] * line + phase.first[1] * step + beat
         line_at = image_at + y0 * phase.step[0] * line
-        mask = (1 << OFFSET_BITS) - 1
         walk = {
-            f"{prefix}at": (line_at + x0 * phase.step[1] * step) & mask,
-            f"{prefix}line_at": line_at & mask,
-            f"{prefix}image_at": image_at & mask,
+            f"{prefix}at": (line_at + x0 * phase.step[1] * step) & OFFSET_MASK,
+            f"{prefix}line_at": line_at & OFFSET_MASK,
+            f"{prefix}image_at": image_at & OFFSET_MASK,
             f"{prefix}x_step": phase.step[1] * step,
             f"{prefix}y_step": phase.step[0] * line,
             f"{prefix}image_step": picture,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.isa import OFFSET_BITS, ErrorCode, Instruction, Opcode
+from nmsat.dataflow.contract.isa import OFFSET_MASK, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
 from nmsat.sim.memory.port import Burst
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch
-
-_OFFSETS: Final = (1 << OFFSET_BITS) - 1
 
 
 class Fetch:
@@ -81,7 +79,7 @@ class Fetch:
         if not self._asks():
             return 0
         beats = self._beats()
-        offset = (self._launch.program_at + self._asked) & _OFFSETS
+        offset = (self._launch.program_at + self._asked) & OFFSET_MASK
         self.request = Burst(self._launch.program_region, offset, beats)
         self._asked += beats
         return beats

@@ -9,12 +9,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.codes import group_size, rectangle_rows
-from nmsat.dataflow.contract.isa import HALVES, ActMode, Instruction, Opcode
+from nmsat.dataflow.contract.isa import HALVES, OFFSET_MASK, ActMode, Instruction, Opcode
 from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES, PAGE_BEATS
 from nmsat.dataflow.contract.timing import reads_pairs
-from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt, Place
+from nmsat.sim.load.writers import LoadBeats, LoadRows, LoadStage, LoadWeights, Place
 from nmsat.sim.memory.port import Burst
-from nmsat.sim.parts.walk import MASK, Walk
+from nmsat.sim.parts.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def _row_slots(instruction: Instruction, steps: int, pairs: bool) -> Iterator[Sl
             for q in range(first, behind, at_once):
                 turn = q + at_once == behind
                 end = turn and step == steps - 1
-                yield Place(local, turn, end, end and behind == beats, pairs), region, (walk.offset + q) & MASK
+                yield Place(local, turn, end, end and behind == beats, pairs), region, (walk.offset + q) & OFFSET_MASK
             walk.advance()
 
 
@@ -73,7 +73,7 @@ def _column_slots(instruction: Instruction) -> Iterator[Slot]:
             turn = q == beats - 1
             end = turn and step == steps - 1
             local = staged or not (step < k and walk.inside)
-            yield Place(local, turn, end, end), region, (walk.offset + q) & MASK
+            yield Place(local, turn, end, end), region, (walk.offset + q) & OFFSET_MASK
         walk.advance()
 
 
@@ -101,7 +101,7 @@ class Loader:
 
     def __init__(self, config: SatConfig) -> None:
         self._config = config
-        self._sets = LoadSets(config)
+        self._rows = LoadRows(config)
         # requests: the instruction looked at, its present beat, the burst that grows, the one that stands
         self._asking: Instruction | None = None
         self._prepare = self._waiting = False
@@ -120,7 +120,7 @@ class Loader:
         self._ahead: deque[Instruction] = deque()
         self._writing: Instruction | None = None
         self._begin = self._written = self._done = False
-        self._writer: LoadSets | LoadBeats | LoadWgt | LoadStage | None = None
+        self._writer: LoadRows | LoadBeats | LoadWeights | LoadStage | None = None
 
     @property
     def ready(self) -> bool:
@@ -159,7 +159,7 @@ class Loader:
         self._done, self._written = self._written, ended
         if release:
             self._early, self._hold = True, False
-            self._sets.collect()
+            self._rows.collect()
         elif self._begin:
             self._start_writer()
         self._begin = begin
@@ -207,12 +207,12 @@ class Loader:
         writing = self._writing
         assert writing is not None
         if _rows_mode(writing):
-            self._writer = self._sets
-            self._sets.begin(writing)
+            self._writer = self._rows
+            self._rows.begin(writing)
             if not self._early:
-                self._sets.collect()
+                self._rows.collect()
         elif writing.opcode == Opcode.LOAD_WGT:
-            self._writer = LoadWgt(self._config, writing)
+            self._writer = LoadWeights(self._config, writing)
         elif writing.opcode == Opcode.STAGE:
             self._writer = LoadStage()
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode
+from nmsat.dataflow.contract.limits import LOAD_SETS
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 PAIRS: Final = (LANES, HALVES)
 """Columns of a beat: packed, dense."""
-
-SETS: Final = 2
-"""Sets of R tile rows that a writer holds besides the beats that leave."""
 
 
 class Place(NamedTuple):
@@ -30,7 +28,7 @@ class Place(NamedTuple):
     pair: bool = False
 
 
-class LoadSets:
+class LoadRows:
     """Mode 0: chunks of R tile rows are collected, then written word by word.
 
     The sets of an instruction may be collected (`collect`) before those of the one in front have been written; they
@@ -64,7 +62,7 @@ class LoadSets:
     @property
     def ready(self) -> bool:
         """Whether a beat can be taken."""
-        return self._taking and len(self._sets) < SETS
+        return self._taking and len(self._sets) < LOAD_SETS
 
     def tick(self, place: Place | None) -> bool:
         """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
@@ -155,7 +153,7 @@ class LoadStage:
         return place.last
 
 
-class LoadWgt:
+class LoadWeights:
     """LOAD_WGT: every beat is written at once; fillers behind each block (dense: behind the last row) take no beat."""
 
     def __init__(self, config: SatConfig, instruction: Instruction) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.isa import OFFSET_BITS
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import Walk
@@ -45,6 +45,6 @@ class RowBursts:
         if not self._rows:
             self.next = None
             return
-        offset = self._walk.offset + self._first + self._sent & (1 << OFFSET_BITS) - 1
+        offset = self._walk.offset + self._first + self._sent & OFFSET_MASK
         beats = min(self._beats - self._sent, MAX_BURST, PAGE_BEATS - offset % PAGE_BEATS)
         self.next = Burst(self._region, offset, beats)

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, Instruction, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
+from nmsat.dataflow.contract.timing import epilogue_path, queue_depth
 from nmsat.sim.store.bursts import RowBursts
-from nmsat.sim.store.epilogue import latency
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.memory.port import Burst
 
-UNITS: Final = 32
-"""Units of 2 bytes of a beat."""
+INSIDE: Final = queue_depth(epilogue_path())
+"""Chunks that may be between the capture buffers and the end of the epilogue."""
 
-INSIDE: Final = 1 << latency().bit_length()
-"""Chunks that may be between the capture buffers and the end of the epilogue (`hw.parts.result_queue.queue_depth`)."""
-
-IN_EPILOGUE: Final = 1 + latency()
+IN_EPILOGUE: Final = 2 + epilogue_path()
 """Cycles from the read of a chunk to its results."""
 
 
@@ -47,16 +44,16 @@ class RowPlace:
         if self.ends_chunk:
             self._piece = 0
             self._left -= self._columns
-            self._at = (self._at + (self._columns << self._wide)) % UNITS
+            self._at = (self._at + (self._columns << self._wide)) % HALVES
         self._look()
 
     def _begin_row(self) -> None:
-        self._piece, self._left, self._at = 0, self._row_columns, (self._lane << self._wide) % UNITS
+        self._piece, self._left, self._at = 0, self._row_columns, (self._lane << self._wide) % HALVES
         self._look()
 
     def _look(self) -> None:
         end = self._at + (min(self._left, self._columns) << self._wide)
-        edge = UNITS * (self._piece + 1)
+        edge = HALVES * (self._piece + 1)
         self.ends_chunk = end <= edge
         self.ends_row = self.ends_chunk and self._left <= self._columns
         self.ends_beat = end >= edge or self.ends_row
@@ -73,7 +70,7 @@ class Store:
         self._into, self._reads = RowPlace(config.columns), RowBursts()
         self._rows = 0  # still to be read from the capture buffers
         self._sided = self._beside = False
-        self._switches = self._set = _switches(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
+        self._options = self._set = _options(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
         self._inside: deque[int] = deque()  # cycles from which on the results of chunks stand behind the epilogue
         self._side_beats, self._side_room = 0, SIDE_BEATS
         # writing: the instruction that waits for it, the one in its first cycle, what is left of the one that runs
@@ -130,7 +127,7 @@ class Store:
         if start is not None:
             self._next, self._fresh = start, True
             self._sided, self._beside = start["side"] != Side.NONE, bool(start["beside"])
-            self._switches = _switches(start)
+            self._options = _options(start)
         self._now += 1
 
     @property
@@ -166,7 +163,7 @@ class Store:
             self._begin_reading(reading)
             self._fresh = False
         if empty:
-            self._set = self._switches
+            self._set = self._options
 
     def _begin_reading(self, instruction: Instruction) -> None:
         columns, lane = instruction["columns"], instruction["lane"]
@@ -186,7 +183,7 @@ class Store:
         place = self._into
         if self._sided and not self._side_beats:
             return False, False
-        fits = self._set == self._switches and len(self._inside) < INSIDE
+        fits = self._set == self._options and len(self._inside) < INSIDE
         takes = bool(self._rows) and place.ends_chunk and fits
         if not takes and place.ends_chunk:
             return False, False
@@ -234,8 +231,8 @@ class Store:
         self._under_way -= 1
 
 
-def _switches(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
-    """Return what an instruction switches on in the epilogue: sum, mask, rounding, ReLU."""
+def _options(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
+    """Return the options of the epilogue that an instruction sets: sum, mask, rounding, ReLU."""
     side = instruction["side"]
     tile = side in (Side.TILE16, Side.TILE32)
     return tile, side == Side.MASK, bool(instruction["to_half"]), bool(instruction["relu"])
@@ -243,5 +240,5 @@ def _switches(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
 
 def row_beats(columns: int, lane: int, wide: bool) -> tuple[int, int]:
     """Return (first beat that holds an element, beats) of a row of so many columns, the first at place `lane`."""
-    first = (lane << wide) // UNITS
-    return first, -(-(lane + columns << wide) // UNITS) - first
+    first = (lane << wide) // HALVES
+    return first, -(-(lane + columns << wide) // HALVES) - first

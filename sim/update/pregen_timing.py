@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import LANES
-from nmsat.sim.update.wuve import latency
+from nmsat.dataflow.contract.timing import queue_depth, wuve_path
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
 
-_PATH: Final = latency() - 1
-_DEPTH: Final = 1 << (_PATH + 1).bit_length()
+_PATH: Final = wuve_path()
+_DEPTH: Final = queue_depth(_PATH)
 
 
 class SoreTiming:

@@ -12,6 +12,7 @@ from nmsat.algorithms.core.tape import ConvShape, Pattern
 from nmsat.algorithms.core.windows import backward_taps, output_size
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import LANES, Opcode, Side
+from nmsat.dataflow.contract.links import FILLER_PAIR
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
@@ -264,7 +265,7 @@ def _all_gradient(d: _Draft) -> None:
 
     def fill(image: Image) -> None:
         words = image.regions[fillers.region].view(np.uint32)
-        words[fillers.at * LANES : (fillers.at + 1) * LANES] = 1 << 20
+        words[fillers.at * LANES : (fillers.at + 1) * LANES] = FILLER_PAIR
 
     d.fills.append(fill)
     for code in kinds.input_gradient(name, conv, dy, w, dx, Epilogue(watch=bool(d.rng.random() < 0.3)), fillers):
