@@ -139,7 +139,7 @@ def again(options: argparse.Namespace, **changed: object) -> str:
         if action.dest in GLOBAL:
             continue
         default = _default(action)
-        value = changed.get(action.dest, getattr(options, action.dest, default))
+        value: Any = changed.get(action.dest, getattr(options, action.dest, default))
         if value != default:
             each = isinstance(action, argparse._AppendAction)
             given[action.option_strings[-1]] = Repeated(value) if each else value
