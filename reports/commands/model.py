@@ -259,11 +259,12 @@ def _ablation_row(row: Ablation) -> dict[str, object]:
 
 
 def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> str:
+    head = (
+        f"{values['model']}, batch {values['batch'] or _unsaid(values)}, {values['method']} {values['pattern']}, "
+        f"configuration {values['config']}"
+    )
     parts = [
-        (
-            f"{values['model']}, batch {values['batch'] or _unsaid(values)}, {values['method']} {values['pattern']}, "
-            f"configuration {values['config']}"
-        ),
+        "\n".join([head, *told_lines(Source(values["source"]), values["planned"])]),
         _layers(result),
         _causes(result),
         _totals(values, result.config),
@@ -317,12 +318,12 @@ def _causes(result: StepResult) -> str:
 def _totals(values: dict[str, Any], machine: SatConfig) -> str:
     size = values["bytes"]
     moved = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in size.items())
+    unit = f"cycles ({values['source']})"
     energy, dense = values["energy"], values["dense_energy"]
     return "\n".join(
         [
-            *told_lines(Source(values["source"]), values["planned"]),
-            f"step          {values['cycles']} cycles, {values['seconds']:.4f} s at {machine.clock_mhz:g} MHz",
-            f"dense step    {values['dense_cycles']} cycles, utilization {values['dense_utilization']:.1%}",
+            f"step          {values['cycles']} {unit}, {values['seconds']:.4f} s at {machine.clock_mhz:g} MHz",
+            f"dense step    {values['dense_cycles']} {unit}, utilization {values['dense_utilization']:.1%}",
             f"speed-up      {values['speedup']:.4f}, bound {values['bound']:.4f}, {values['share_of_bound']:.1%} of it",
             *([f"bound         {values['bound_note']}"] if values["bound_note"] else []),
             f"utilization   {values['utilization']:.1%} of {machine.elements} elements with kept multiply-adds",

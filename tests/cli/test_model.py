@@ -15,6 +15,7 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.schedule.program import load_record
 from nmsat.reports.commands.model_options import KNOWN
 from nmsat.sim.api import simulate
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,8 @@ def test_model_explains_itself_in_text(call: Callable[[str], Outcome], tmp_path:
     assert outcome.code == 0
     for text in ("bandwidth", "speed-up", "bound", "modelled, not measured", "Host operators", "no interleave"):
         assert text in outcome.out
+    assert outcome.out.splitlines()[1].startswith(told(Source.MODEL))  # before the first figure
+    assert "cycles (schedule model)" in next(line for line in outcome.out.splitlines() if line.startswith("step  "))
     assert json.loads(trace.read_text())["traceEvents"]
     assert listing.read_text().splitlines()[-1].endswith("end")
 
