@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from nmsat.hw.parts.cache import Cleared, clear_caches
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -405,3 +407,15 @@ def test_no_script_of_the_project_names_a_registry_or_this_machine() -> None:
     assert re.findall(r"https?://[^\s\"']+", text) == []
     assert str(ROOT.parent) not in text
     assert shutil.which("make")
+
+
+def test_the_folder_of_clean_debians_is_a_cache_that_nmsat_clears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = script("fresh", monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "nmsat"))
+    fresh.mark()
+    fresh.cache().mkdir()
+    (fresh.cache() / "bookworm.tar").write_bytes(bytes(9))
+    assert clear_caches() == Cleared(9)

@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from nmsat.algorithms.core.checkpoint import check_names, check_tensors
 from nmsat.algorithms.core.ranges import MAX_SHIFT
 from nmsat.algorithms.layers.parameter import Weight
@@ -50,6 +52,28 @@ def checked(saved: Checkpoint, trainer: Trainer) -> Resumed:
     state = _values(meta, trainer)
     _check_tensors(saved, trainer, state)
     return state
+
+
+def not_finite(saved: Checkpoint) -> str:
+    """Return what a checkpoint has of infinities and NaN, '' if nothing.
+
+    Not a fault of the file: an update is left out when a gradient is not finite, but it can overflow itself, as can the
+    statistics of a run that diverges. The text goes on after the name of the file.
+    """
+    counts = {
+        name: int(array.size - np.isfinite(array).sum())
+        for name, array in saved.arrays.items()
+        if np.issubdtype(array.dtype, np.floating)
+    }
+    found = {name: count for name, count in counts.items() if count}
+    if not found:
+        return ""
+    first = next(iter(found))
+    more = f" and {len(found) - 1} more tensors" if len(found) > 1 else ""
+    return (
+        f"holds infinities or NaN: {found[first]} of {saved.arrays[first].size} numbers of {first!r}{more}; a run that "
+        "diverged leaves such, and so does a file that was changed"
+    )
 
 
 def _check_run(meta: dict[str, Any], trainer: Trainer) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.vocabulary import NETWORKS, RENAMED
 from nmsat.reports.commands.base import MAX_SIZE, sparse, whole
 from nmsat.reports.work.commandline import Setting
 from nmsat.reports.work.text import InputError
@@ -13,6 +14,34 @@ from nmsat.reports.work.text import InputError
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.network.choice import Choice
+
+
+FILES: Final = {
+    ".onnx": "an ONNX file (.onnx)",
+    ".csv": "a SCALE-Sim table (.csv)",
+    ".tape": "a tape (.tape)",
+}
+"""Files that can stand for a network, by the end of their name."""
+
+KNOWN: Final = f"{', '.join(NETWORKS)}, {', '.join(FILES.values())}"
+"""What can stand for a network."""
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Raise InputError for a model that is neither a name nor such a file, and for files that cannot be read."""
+    named = options.model in NETWORKS or options.model in RENAMED
+    if not named and Path(options.model).suffix.lower() not in FILES:
+        raise InputError(f"model is {options.model!r}; it must be one of {KNOWN}")
+    asked = {"model": None if named else options.model, "--masks": options.masks, "--layers": options.layers}
+    for name, path in asked.items():
+        if path is None:
+            continue
+        try:
+            if Path(path).is_file():  # a reader says best what is no file
+                with Path(path).open("rb"):
+                    pass
+        except OSError as error:
+            raise InputError(f"{name} is {str(path)!r}; it cannot be read: {error.strerror or error}") from None
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:

@@ -109,6 +109,21 @@ def stopped(name: str, file: Path, steps: int = 6) -> Checkpoint:
     return load_checkpoint(file)
 
 
+@pytest.mark.parametrize("part", ["master", "optimizer"])
+def test_numbers_that_are_not_finite_are_said(part: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "run.npz"
+    run, config = next(iter(RUNS.items()))
+    whole = stopped(run, file)
+    key = next(key for key in whole.arrays if key.startswith(f"{part}/"))
+    train(config, data=few(), checkpoint=file, stop=StopAfter(1))
+    assert not caplog.messages
+    bad = np.full_like(whole.arrays[key], np.nan)
+    save_checkpoint(file, Checkpoint(whole.meta, {**whole.arrays, key: bad}))
+    train(config, data=few(), checkpoint=file, stop=StopAfter(1))
+    (told,) = caplog.messages
+    assert f"'{file}' holds infinities or NaN: {bad.size} of {bad.size} numbers of {key!r};" in told
+
+
 def refusal(trainer: Trainer, saved: Checkpoint) -> str:
     """Return why a fresh run does not continue from a checkpoint; nothing of it is taken over."""
     before = masters(trainer)
