@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CONTRACT: Final = "dataflow.contract"
 CORE: Final = "algorithms.core"
 
+LONGEST: Final = 400
+"""Lines of a file."""
+
 LAW: Final[dict[str, tuple[str, ...]]] = {
     # What is computed. Knows nothing of hardware.
     CORE: (),
@@ -272,6 +275,13 @@ def test_everything_is_imported_under_one_name() -> None:
         if name.split(".")[0] in tops
     ]
     assert wrong == []
+
+
+def test_no_file_is_longer_than_a_reader_holds() -> None:
+    files = [*own_files().values(), ROOT / "setup.py", *(ROOT / ".ci").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files}
+    assert len(lengths) > 300
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
 def borrowings(files: dict[str, Path], known: dict[str, Path]) -> list[str]:
