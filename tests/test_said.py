@@ -11,6 +11,8 @@ from typing import Final
 
 import pytest
 
+from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.limits import DRAIN_DELAY, TOKEN_TO_STEP
 from nmsat.dataflow.contract.registers import COUNTERS
 from nmsat.reports.version import VERSION
 from tests.source import ROOT, own_files
@@ -78,6 +80,15 @@ def test_the_version_stands_where_the_changelog_says() -> None:
     assert f'"{VERSION}"' in (ROOT / name).read_text(encoding="utf-8")
 
 
+def test_the_citation_is_of_this_version() -> None:
+    """A version that is not released has no date yet."""
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", text, re.MULTILINE) == [VERSION]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition(f"## {VERSION}\n")[2].partition("\n## ")[0]
+    unreleased = "Not released yet." in changes
+    assert unreleased is (re.search(r"^date-released: \d{4}-\d\d-\d\d$", text, re.MULTILINE) is None)
+
+
 def test_pages_and_figures_say_how_many_counters_there_are() -> None:
     files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.svg")]
     told = {
@@ -86,3 +97,14 @@ def test_pages_and_figures_say_how_many_counters_there_are() -> None:
     }
     assert {name: counts for name, counts in told.items() if counts - {len(COUNTERS)}} == {}
     assert len([name for name, counts in told.items() if counts]) >= 3
+
+
+def test_the_page_of_the_array_names_the_numbers_of_its_formula() -> None:
+    page = (ROOT / "docs" / "machine" / "array.md").read_text(encoding="utf-8")
+    section = page.partition("## How long a product takes")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| (\d+) \|[^|]+\| `([^`]+)` \|$", section, re.MULTILINE))
+    places = {"TOKEN_TO_STEP": TOKEN_TO_STEP, "DRAIN_DELAY": DRAIN_DELAY, "INTERLEAVE + 1": INTERLEAVE + 1}
+    assert rows == {str(value): name for name, value in places.items()}
+    formulas = re.findall(r"\b\d+ \+ 8 \(N - 1\)[^|]+", section)
+    assert len(formulas) == 2
+    assert all(set(rows) <= set(re.findall(r"\d+", formula)) for formula in formulas)
