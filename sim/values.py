@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import Packed
 from nmsat.algorithms.core.numeric import canonical, ordered_dot_packed, to_half
+from nmsat.algorithms.core.packed import Packed
 from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_MASK, ActMode, Compute, Opcode, Side

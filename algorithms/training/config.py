@@ -132,8 +132,3 @@ def field_kind(key: str) -> type:
     if key not in kinds:
         raise ValueError(f"configuration key is {key!r}; known keys: {', '.join(kinds)}")
     return kinds[key]
-
-
-def parse_config(text: str, base: TrainConfig = DEMO) -> TrainConfig:
-    """Read a TOML document with `parse_fields`; fields left out are those of base."""
-    return base.replace(**parse_fields(text))

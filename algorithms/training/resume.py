@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -18,13 +18,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nmsat.algorithms.core.checkpoint import Checkpoint
-    from nmsat.algorithms.training.train import Trainer
+    from nmsat.algorithms.layers.base import Layer
+    from nmsat.algorithms.methods import Method
+    from nmsat.algorithms.training.config import TrainConfig
+    from nmsat.algorithms.training.optim import Optimizer
 
 PARTS: Final = ("master", "optimizer", "buffer", "method")
 """Parts of the tensors."""
 
 META: Final = ("config", "step", "losses", "epochs", "skipped", "macs", "seconds", "scale", "sad")
 """Names of the values beside them."""
+
+
+class Run(Protocol):
+    """What a checkpoint is held against (`algorithms.training.train.Trainer`)."""
+
+    config: TrainConfig
+    model: Layer
+    method: Method
+    optimizer: Optimizer
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+
+    @property
+    def dense_steps(self) -> int:
+        """Steps, from the first, that are trained dense."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +66,7 @@ class Resumed:
     sad: list[tuple[float, float]]
 
 
-def checked(saved: Checkpoint, trainer: Trainer) -> Resumed:
+def checked(saved: Checkpoint, trainer: Run) -> Resumed:
     """Return the values of a checkpoint of the trainer's run; ValueError says what does not fit.
 
     The text goes on after the name of the file: "has no tensor 'master/head'".
@@ -76,7 +100,7 @@ def not_finite(saved: Checkpoint) -> str:
     )
 
 
-def _check_run(meta: dict[str, Any], trainer: Trainer) -> None:
+def _check_run(meta: dict[str, Any], trainer: Run) -> None:
     wanted = json.loads(json.dumps(trainer.config.as_dict()))
     found = meta.get("config")
     if found != wanted:
@@ -87,7 +111,7 @@ def _check_run(meta: dict[str, Any], trainer: Trainer) -> None:
         raise ValueError(f"has no {missing[0]!r}" if missing else f"has {more[0]!r}, which this run does not know")
 
 
-def _values(meta: dict[str, Any], trainer: Trainer) -> Resumed:
+def _values(meta: dict[str, Any], trainer: Run) -> Resumed:
     """Return the values beside the tensors, each within what the run allows."""
     config, per_epoch = trainer.config, trainer.per_epoch
     step = _need(meta, "step", lambda v: _whole(v, trainer.steps), f"a whole number from 0 to {trainer.steps}")
@@ -120,7 +144,7 @@ def _values(meta: dict[str, Any], trainer: Trainer) -> Resumed:
     )
 
 
-def _check_tensors(saved: Checkpoint, trainer: Trainer, state: Resumed) -> None:
+def _check_tensors(saved: Checkpoint, trainer: Run, state: Resumed) -> None:
     check_names({key.partition("/")[0] for key in saved.arrays} - set(PARTS), [])
     parameters = trainer.model.parameters()
     weights = [p for p in parameters if isinstance(p, Weight) and p.sparse]

@@ -18,10 +18,10 @@ from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
 from nmsat.dataflow.contract.links import FILLER_PAIR
 from nmsat.dataflow.program.assembler import Assembler, Code
+from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.graph import Codes, Planner
 from nmsat.dataflow.program.host import HostTask, Value, tasks
 from nmsat.dataflow.program.layer_plan import HOST
-from nmsat.dataflow.program.product import assemble
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 
 if TYPE_CHECKING:

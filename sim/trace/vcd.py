@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vcd.writer import Variable
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Compute
     from nmsat.dataflow.contract.registers import Wait

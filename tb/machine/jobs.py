@@ -16,7 +16,8 @@ from nmsat.dataflow.contract.links import FILLER_PAIR
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
-from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
+from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.step import write_code
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place, Rows, Weights
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
