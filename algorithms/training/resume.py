@@ -41,14 +41,17 @@ class Run(Protocol):
     @property
     def per_epoch(self) -> int:
         """Steps of an epoch."""
+        ...
 
     @property
     def steps(self) -> int:
         """Steps of the run."""
+        ...
 
     @property
     def dense_steps(self) -> int:
         """Steps, from the first, that are trained dense."""
+        ...
 
 
 @dataclass(frozen=True)
