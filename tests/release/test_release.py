@@ -93,6 +93,7 @@ def test_no_memory_has_a_transparent_port(tmp_path: Path, tiny: dict[str, str]) 
 
 
 @pytest.mark.synth
+@pytest.mark.long
 def test_multipliers_and_adders_are_not_duplicated() -> None:
     """Operators of each leaf as its source means them; a value tree written twice would raise the count."""
     tops = synthesis_tops(preset("vcu1525"))
