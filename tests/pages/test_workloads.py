@@ -30,7 +30,7 @@ def test_the_list_names_every_workload() -> None:
     found = reports.workload_list()
     assert [item["name"] for item in found] == list(workloads())
     assert json.loads(json.dumps(found)) == found
-    assert len({item["source"] for item in found}) >= 9
+    assert len({item["paper"] for item in found}) >= 9
     assert all(set(item["variants"]) == {"faithful", "nm"} for item in found)
 
 
