@@ -241,12 +241,15 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--log", type=Path, default=cache() / "last.log", help="file for all output")
     parser.add_argument("--renew", action="store_true", help="make the bare Debian anew")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    options.commit = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--verify", f"{options.commit}^{{commit}}"],
+    return parser.parse_args(arguments)
+
+
+def resolved(commit: str) -> str:
+    """Return the hash of a commit of this repository."""
+    return subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "--verify", f"{commit}^{{commit}}"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
-    return options
 
 
 def main(arguments: list[str]) -> int:
@@ -255,6 +258,7 @@ def main(arguments: list[str]) -> int:
     if lack := missing():
         print(f"fresh: skipped: {lack}")
         return 0
+    options.commit = resolved(options.commit)
     if options.inside:
         return tried(options, options.inside)
     mark()
