@@ -119,7 +119,7 @@ class Assembler:
 
     def stored(self, place: Place) -> bool:
         """Whether a store of this program writes a tensor, so far."""
-        writer = self._uses[place.region, place.at].writer
+        writer = self._uses[place.key].writer
         return writer is not None and writer.queue is Queue.STORE
 
     def finish(self) -> Code:

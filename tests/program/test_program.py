@@ -271,6 +271,8 @@ def test_a_second_operand_is_read_beside_stores_unless_one_of_them_writes_it() -
     third = len(stores) // 3
     assert third > 1
     assert [i["beside"] for i in stores] == [0] * third + [1] * third + [0] * third
+    assert out.stored(y.part((0, 40), (32, 32)))  # a part of what a store writes
+    assert not out.stored(old.part((0, 40), (32, 32)))
 
 
 def _operands(image: Image, code: ProductCode):
