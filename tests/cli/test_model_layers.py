@@ -29,11 +29,6 @@ def products(path: Path, count: int = 4, size: int = 256) -> Path:
     return path
 
 
-def pruned(found: dict[str, Any]) -> dict[str, str]:
-    """Return the layers that the machine ran with groups, forward."""
-    return {row["name"]: row["group"] for row in found["layers"] if row.get("stage") == "FF" and "group" in row}
-
-
 def test_patterns_of_single_layers(call: Callable[[str], Outcome], tmp_path: Path) -> None:
     table, wishes = products(tmp_path / "t.csv"), tmp_path / "wishes.toml"
     line = f"model {table} --config small --json --prune-all"

@@ -20,6 +20,7 @@ from nmsat.hw.parts.cache import cache_folder
 from nmsat.reports.commands.parser import Subcommands
 from nmsat.reports.work.manifest import MANIFEST
 from nmsat.reports.work.output import LOCK, STAGING
+from tests.disk import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,21 +170,6 @@ def test_a_closed_stdout_is_one_line() -> None:
     command = ["sh", "-c", f"{NMSAT} gemm 8 8 8 >&-"]
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     assert (run.returncode, run.stderr) == (2, "nmsat: error: stdout is closed; the answer cannot be printed\n")
-
-
-@contextmanager
-def small_disk(place: Path, options: str) -> Iterator[Path]:
-    """Mount a small file system, or skip the test where that is not possible."""
-    if os.geteuid():
-        pytest.skip("a file system can be mounted by root only")
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 LARGE = ("64", "512", "64", "--config", "small")

@@ -17,6 +17,7 @@ from nmsat.reports.work.output import output_folder
 from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.run_files import run_files
 from nmsat.reports.work.text import InputError
+from tests.disk import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,14 +153,8 @@ def test_old_records_are_forgotten(caches: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """Give a folder on a file system of 64 kB."""
-    if os.geteuid():
-        pytest.skip("a small file system can be mounted by root only")
-    place = tmp_path / "small"
-    place.mkdir()
-    if os.system(f"mount -t tmpfs -o size=64k tmpfs {place} 2>/dev/null"):
-        pytest.skip("no file system can be mounted here")
-    yield place
-    os.system(f"umount {place}")
+    with small_disk(tmp_path / "small", "size=64k") as place:
+        yield place
 
 
 def test_a_full_disk_leaves_the_old_file(full_disk: Path) -> None:
