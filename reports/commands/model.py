@@ -154,7 +154,7 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
         "model": options.model,
         "method": step.method,
         "pattern": _patterns(step) if taped else str(step_pattern(options) or "dense"),
-        "batch": found.batch if found.layers is None or options.batch or _is_file(options) else None,
+        "batch": found.batch,
         "inference": options.inference,
         "forward_macs": sum(p.macs_dense for p in dense.products if p.stage is Stage.FF),
         "parameters": sum(update.elements for update in found.dense.updates) if not options.inference else None,
@@ -181,10 +181,6 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
         "ablation": [_ablation_row(row) for row in rows],
     }
     return values, result, rows
-
-
-def _is_file(options: argparse.Namespace) -> bool:
-    return Path(options.model).suffix.lower() == ".onnx"
 
 
 def _warn(options: argparse.Namespace, step: Step, notes: tuple[str, ...], *, taped: bool) -> None:
@@ -249,18 +245,13 @@ def _host_kinds(step: Step) -> dict[str, dict[str, int]]:
     return dict(sorted(out.items(), key=lambda item: -item[1]["operations"]))
 
 
-def _unsaid(values: dict[str, Any]) -> str:
-    """Return what to say of a batch that was not asked for."""
-    return "as recorded" if values["method"] == "tape" else "default"
-
-
 def _ablation_row(row: Ablation) -> dict[str, object]:
     return {"name": row.name, "cycles": row.cycles, "speedup": row.speedup, "exceptions": row.exceptions}
 
 
 def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> str:
     head = (
-        f"{values['model']}, batch {values['batch'] or _unsaid(values)}, {values['method']} {values['pattern']}, "
+        f"{values['model']}, batch {values['batch'] or 'as recorded'}, {values['method']} {values['pattern']}, "
         f"configuration {values['config']}"
     )
     parts = [

@@ -4,7 +4,8 @@ Ctrl-C, SIGTERM and a terminal that goes away end the program at any time, witho
 and while it leaves; by an exception while a command runs, so that everything half-made is removed on the way out. The
 exit code is 128 + the number of the signal: 130 for Ctrl-C, 143 for SIGTERM.
 
-This module is light on purpose: until its handlers are set (`reports.start`), Python answers Ctrl-C with a traceback.
+This module is light on purpose: `reports.start` sets handlers that end the process before this one is read, and
+`install` replaces them.
 """
 
 from __future__ import annotations
