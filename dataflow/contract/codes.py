@@ -1,4 +1,5 @@
-"""How N, M and a stand in the fields of instructions: N - 1, log2 M - 1, log2 a. Coded and decoded here only."""
+"""How N, M and a stand in the fields of instructions: N - 1, log2 M - 1, log2 a. Software codes and decodes them
+here; rules and the circuit also shift by the codes."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _store(cut: Cut) -> float:
 
 
 def _port(cut: Cut) -> float:
-    """Cycles of the memory port: reads of the loads, writes and second operands of the stores."""
+    """Cycles of the memory port: reads of the loads, writes and second operands of the stores, biases left out."""
     config, code, epilogue = cut.config, cut.code, cut.code.sink.epilogue
     whole, rest = divmod(code.n, cut.width)
     size = 2 if epilogue.to_half else 4

@@ -61,7 +61,7 @@ class Planner:
         self.ones: dict[int, Rows] = {}
         self.fillers = Place("fillers", WEIGHTS, self.layout.rows("fillers", WEIGHTS, 1, LANES, 4).at, 1)
         self._method = method
-        self._made: set[Value] = set()
+        self._integers = False
 
     def step(self, model: Layer, x: Value, *, integers: bool) -> Value:
         """Plan a whole step from the samples to the gradients; return the logits."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.core.windows import output_size
-from nmsat.dataflow.contract.isa import LANES, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, Side
 from nmsat.dataflow.network.gradient import GradientPart
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource
@@ -107,8 +107,8 @@ def channel_group(
     """
     (rows, columns), (which, count) = sizes, group
     beats = row_beats(max(padded, columns))
-    whole = layout.rows(name, region, rows, beats * count * 32)
-    view = whole.part((0, rows), (which * beats * 32, beats * 32))
+    whole = layout.rows(name, region, rows, beats * count * HALVES)
+    view = whole.part((0, rows), (which * beats * HALVES, beats * HALVES))
     return Rows(name, region, view.at, view.beats, rows, columns, 2, whole.step, whole.at)
 
 

@@ -63,4 +63,4 @@ WORDS: Final[dict[str, WordLayout]] = {
     ),
     "end": _word("end"),
 }
-"""Words of a step's program. A product is a product word, a shape word and three operand words (A, W, Y)."""
+"""Name of a word -> its layout."""

@@ -63,7 +63,6 @@ class ResultQueue(wiring.Component):
     idle: Signal
 
     def __init__(self, shape: ShapeLike, latency: int) -> None:
-        self._shape = shape
         self._latency = latency
         self.depth = queue_depth(latency)
         super().__init__(

@@ -171,13 +171,12 @@ def _layer_name(key: str, known: dict[str, WeightLayer], where: str) -> str:
 def _check_shape(given: tuple[int, ...], layer: WeightLayer, layout: str, where: str) -> None:
     count, taps, c_in, c_out = layer.count, layer.taps, layer.features_in, layer.features_out
     is_conv = isinstance(layer, ConvLayer)
-    stored = "matrix" if isinstance(layer, ConvLayer) else layer.stored
     if layout == "kn":
         lead = () if is_conv or count == 1 else (count,)
         shape: tuple[int, ...] = (*lead, taps * c_in, c_out * (count if is_conv else 1))
     elif isinstance(layer, ConvLayer):
         shape = (c_out * count, c_in, *layer.shape.kernel)
-    elif stored != "matrix":
+    elif layer.stored != "matrix":
         _check_stored(given, layer, where)
         return
     else:

@@ -59,7 +59,7 @@ def fused_shape(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape 
         "FusedMatMul": _matmul,
         "MatMulIntegerToFloat": _matmul,
         "DynamicQuantizeMatMul": _matmul,
-        "FusedGemm": _gemm,
+        "FusedGemm": _matmul,
         "MatMulNBits": _bits,
         "Attention": _attention,
         "MultiHeadAttention": _multi_head,
@@ -94,10 +94,6 @@ def _matmul(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | No
     a, b = swapped(a, attribute(node, "transA")), swapped(b, attribute(node, "transB"))
     lead = _broadcast(a[:-2], b[:-2])
     return ((*(lead or ()), a[-2], b[-1]),)
-
-
-def _gemm(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
-    return _matmul(node, inputs[:2])
 
 
 def _bits(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:

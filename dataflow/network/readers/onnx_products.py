@@ -53,11 +53,6 @@ def quantized_matmul(reader: State, node: NodeProto) -> tuple[Layer, ...]:
     return (layer, requantize(reader, node, layer.name))
 
 
-def integer_matmul(reader: State, node: NodeProto) -> tuple[Layer, ...]:
-    """Return MatMulInteger."""
-    return matmul(reader, node)
-
-
 def packed_matmul(reader: State, node: NodeProto) -> tuple[Layer, ...]:
     """Return MatMulNBits: weights of few bits, K x N as its attributes say."""
     given = attributes(node)
