@@ -76,5 +76,5 @@ $(TORCH)/.installed: requirements/test.lock pyproject.toml
 
 # The caches of the user are shared by all checkouts, so they stay.
 clean:
-	@echo "caches stay in $${NMSAT_BUILD_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nmsat}; nmsat cache --clear empties them"
+	@echo "caches stay in $${NMSAT_BUILD_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nmsat}; before this, $(BIN)/nmsat cache --clear empties them"
 	rm -rf .venv .venv-torch build out .pytest_cache .ruff_cache
