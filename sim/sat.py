@@ -6,13 +6,14 @@ Time is stepped here; values are carried out once per instruction, when it is do
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode, Queue
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.registers import COUNTERS, PAGE_BYTES, QUEUE_NAMES, WAIT_CAUSES, Launch, Region
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim.array.compute import Compute
+from nmsat.sim.control.fetch import Words
 from nmsat.sim.control.sequencer import Sequencer
 from nmsat.sim.load.loader import Loader
 from nmsat.sim.memory.channel import Channel
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.dataflow.program.tensors import Image, Place
+    from nmsat.sim.control.fetch import Checked
+    from nmsat.sim.load.beats import Beats
+    from nmsat.sim.parts.state import Key
+    from nmsat.sim.store.bursts import Bursts
 
 LIMIT: Final = 1 << 32
 """Cycles after which a run of the model is given up."""
@@ -108,7 +113,7 @@ class Sat:
         limit: int = LIMIT,
     ) -> Report:
         """Run a program without values; done: called with each instruction when it is done."""
-        run = Run(self, settings, words)
+        run = Run(self, settings, Words(self.config, words))
         while not run.over:
             for instruction in run.cycle():
                 if done is not None:
@@ -125,6 +130,10 @@ class Sat:
         if report.error is not ErrorCode.NONE:
             raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
         return ProgramRun(report.cycles, report.special, report.counters)
+
+
+_Tag = tuple[bool, int, int]
+"""Of a burst: whether it writes, its first beat in memory, its beats."""
 
 
 class MemoryPort:
@@ -173,27 +182,46 @@ class MemoryPort:
         else:
             self.reads = (beat.last, first + beat.number in self._faults)
 
+    def key(self) -> Key:
+        """Return the state, without addresses."""
+        writes = tuple([tag[0] for tag in cast("list[_Tag]", self._channel.tags)])
+        return self._channel.key(), writes, self._answer, self.reads, self.writes, self.answer
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        channel, writes, self._answer, self.reads, self.writes, self.answer = key
+        tags = [(is_write, 0, burst[0]) for is_write, burst in zip(writes, channel[1], strict=True)]
+        self._channel.restore(channel, tags)
+
     def _first(self, burst: Any) -> int:
         region = self._settings.regions[burst.region]
         assert region is not None  # the port has checked
         return region.base // BEAT_BYTES + burst.offset
 
 
-class Run:
-    """One run of a program; `cycle` until `over`."""
+class Known(NamedTuple):
+    """What engines have found out about instructions: the beats of loads, the bursts of stores."""
 
-    def __init__(self, sat: Sat, settings: Launch, words: Sequence[int]) -> None:
-        config = sat.config
+    beats: dict[tuple[int, ...], Beats]
+    bursts: dict[tuple[int, ...], Bursts]
+
+
+class Run:
+    """One run of a program; `cycle` until `over`. known: beats and bursts seen before; runs may share it."""
+
+    def __init__(self, sat: Sat, settings: Launch, program: Sequence[Checked], known: Known | None = None) -> None:
+        config, known = sat.config, known or Known({}, {})
         self.read, self.write = ReadPort(settings.regions), WritePort(settings.regions)
-        self.sequencer = Sequencer(config, settings, words)
-        self.loader, self.compute = Loader(config), Compute(config)
-        self.store, self.update = Store(config), Updater(config)
+        self.sequencer = Sequencer(settings, program)
+        self.loader, self.compute = Loader(config, known.beats), Compute(config)
+        self.store, self.update = Store(config, known.bursts), Updater(config)
         self.memory = MemoryPort(settings, sat.timing, sat.faults)
         self.cycles = 0
         self.over = False
         self._running = True
         self._error: tuple[ErrorCode, int] = (ErrorCode.NONE, 0)
         self._engines = (self.loader, self.compute, self.store, self.update)
+        self._parts: tuple[Any, ...] = (self.sequencer, *self._engines, self.read, self.write, self.memory)
         self._masks = [0] * 256  # cycles by (blocked, busy) queues
         self._causes = [0] * 8
         self._moved = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
@@ -225,6 +253,41 @@ class Run:
         self.cycles += 1
         self._running = self._running and not ends
         return finished
+
+    def key(self) -> Key:
+        """Return the state of the machine in the present cycle, without counters, addresses and place in the program.
+
+        Two runs with equal keys, whose programs go on alike, go on alike. Not of a run that is ending or has an error.
+        """
+        return tuple([part.key() for part in self._parts])
+
+    def restore(self, key: Key, loaded: int) -> None:
+        """Return to a state that `key` gave, in this program, of which so many instructions have been loaded."""
+        self.sequencer.restore(key[0], loaded)
+        for part, state in zip(self._parts[1:], key[1:], strict=True):
+            part.restore(state)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the run proper has ended, or shows why it will."""
+        shown = self.read.error or self.write.error or self.sequencer.failure(None, None)
+        return not self._running or shown is not None
+
+    def counts(self) -> tuple[int, ...]:
+        """Return all that is counted, in one row: sums of rows are those of runs one behind the other."""
+        return (
+            *(self.cycles, self.sequencer.instructions, self._windows, self._steps),
+            *self._moved.values(),
+            *self._causes,
+            *self._masks,
+        )
+
+    def count(self, counts: Sequence[int]) -> None:
+        """Add a row of `counts`."""
+        values = [one + other for one, other in zip(self.counts(), counts, strict=True)]
+        self.cycles, self.sequencer.instructions, self._windows, self._steps = values[:4]
+        self._moved = dict(zip(self._moved, values[4:8], strict=True))
+        self._causes, self._masks = values[8:16], values[16:]
 
     def report(self) -> Report:
         """Return what the host reads after the run."""

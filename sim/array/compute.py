@@ -10,6 +10,7 @@ from nmsat.dataflow.contract.fields import TileCommand
 from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
 from nmsat.dataflow.contract.timing import last_column, last_result_os, last_result_ws
 from nmsat.sim.array.head import Head, Wait
+from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -32,8 +33,10 @@ def tile_command(instruction: Instruction) -> TileCommand:
     )
 
 
-class Compute:
+class Compute(Registers):
     """Registers of `hw.array.compute.Compute`. Properties describe the present cycle; `tick` ends it."""
+
+    REGISTERS = ("_head", "_command", "_token", "_begin", "_rest", "_reason", "_due", "_inside")
 
     def __init__(self, config: SatConfig) -> None:
         self._config = config
@@ -139,6 +142,19 @@ class Compute:
         leaves = last_result_ws(config, token.n) if token.ws else last_result_os(config, token.n)
         count = INTERLEAVE if token.ws else INTERLEAVE * config.rows
         self._arrivals.append((self._now + leaves - self._last_column, count))
+
+    def key(self) -> Key:
+        """Return the state; results and ends count from the present cycle."""
+        self._tell()
+        self._reason = self._reason if self._rest else Wait.NONE
+        arrivals = tuple([(cycle - self._now, results) for cycle, results in self._arrivals])
+        return (*super().key(), arrivals, tuple([cycle - self._now for cycle in self._done]))
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:-2])
+        self._owed = self._now = 0
+        self._arrivals, self._done = deque(key[-2]), deque(key[-1])
 
     def _tell(self) -> None:
         """Let the timers of the head catch up."""

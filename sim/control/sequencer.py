@@ -12,9 +12,10 @@ from nmsat.sim.control.fetch import Fetch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.contract.registers import Launch
+    from nmsat.sim.control.fetch import Checked
+    from nmsat.sim.parts.state import Key
 
 QUEUES: Final = tuple(range(len(Queue)))
 
@@ -29,8 +30,9 @@ class Sequencer:
     cycle `offer` comes first, then `tick`.
     """
 
-    def __init__(self, config: SatConfig, launch: Launch, words: Sequence[int]) -> None:
-        self.fetch = Fetch(config, launch, words)
+    def __init__(self, launch: Launch, program: Sequence[Checked]) -> None:
+        self.fetch = Fetch(launch, program)
+        self._program = program
         self._empty = launch.program_count == 0
         self._waiting: list[deque[tuple[Instruction, int]]] = [deque() for _ in QUEUES]
         self._started: list[deque[tuple[Instruction, int]]] = [deque() for _ in QUEUES]
@@ -39,6 +41,38 @@ class Sequencer:
         self._own: Failure | None = None
         self.busy = self.blocked = 0
         self.instructions = 0
+
+    def key(self) -> Key:
+        """Return the state, of a sequencer that shows no error, without places in the program."""
+        queues = tuple([tuple([entry[0] for entry in queue]) for queue in (*self._waiting, *self._started)])
+        return queues, tuple(self._values), self.fetch.key()
+
+    def restore(self, key: Key, loaded: int) -> None:
+        """Return to a state that `key` gave, in a program of which so many instructions have been loaded."""
+        queues, values, fetch = key
+        self.fetch.restore(fetch, loaded)
+        self._values = list(values)
+        self._above = sum(1 << s for s in range(SEMAPHORES) if values[s])
+        self._own = None
+        places = self._places([len(queues[q]) + len(queues[q + len(QUEUES)]) for q in QUEUES])
+        for q in QUEUES:
+            started = len(queues[q + len(QUEUES)])
+            self._started[q] = deque(zip(queues[q + len(QUEUES)], places[q][:started], strict=True))
+            self._waiting[q] = deque(zip(queues[q], places[q][started:], strict=True))
+        self._look()
+
+    def _places(self, counts: Sequence[int]) -> list[list[int]]:
+        """Return where the last instructions of each queue stand that have been handed out, so many of each."""
+        at = self.fetch.loaded - self.fetch.checks
+        places: list[list[int]] = [[] for _ in QUEUES]
+        left = sum(counts)
+        while left:
+            at -= 1
+            q = QUEUE_OF[self._program[at][1].opcode]
+            if len(places[q]) < counts[q]:
+                places[q].insert(0, at)
+                left -= 1
+        return places
 
     @property
     def finished(self) -> bool:

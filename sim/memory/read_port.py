@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +33,14 @@ def violates(burst: Burst, regions: Sequence[Region | None], *, write: bool) -> 
     return burst.offset + burst.beats > region.size
 
 
-class ReadPort:
+class ReadPort(Registers):
     """Registers of `hw.memory.read_port.ReadPort`.
 
     address: the burst on AR, None without; client: who gets a beat in the present cycle, -1 for nobody; error: (code,
     client) shown in the present cycle. In every cycle `choose` comes first, then `tick`.
     """
+
+    REGISTERS = ("_order", "_failed", "client")
 
     def __init__(self, regions: Sequence[Region | None]) -> None:
         self._regions = regions
@@ -48,6 +51,15 @@ class ReadPort:
         self.address: Burst | None = None
         self.client = -1
         self.error: tuple[ErrorCode, int] | None = None
+
+    def key(self) -> Key:
+        """Return the state without addresses, of a port that shows no error."""
+        return (*super().key(), self.address.beats if self.address is not None else 0)
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:-1])
+        self.address = Burst(0, 0, key[-1]) if key[-1] else None
 
     @property
     def idle(self) -> bool:

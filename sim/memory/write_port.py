@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.sim.memory.read_port import violates
+from nmsat.sim.memory.read_port import Burst, violates
+from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.dataflow.contract.registers import Region
-    from nmsat.sim.memory.read_port import Burst
 
 
-class WritePort:
+class WritePort(Registers):
     """Registers of `hw.memory.write_port.WritePort`.
 
     address: the burst on AW, None without; told: who is acknowledged in the present cycle, -1 for nobody; error: as in
     `sim.memory.read_port.ReadPort`. In every cycle `choose` comes first, then `tick`.
     """
+
+    REGISTERS = ("_order", "_answers", "_number", "_failed", "told")
 
     def __init__(self, regions: Sequence[Region | None]) -> None:
         self._regions = regions
@@ -34,6 +36,15 @@ class WritePort:
         self.address: Burst | None = None
         self.told = -1
         self.error: tuple[ErrorCode, int] | None = None
+
+    def key(self) -> Key:
+        """Return the state without addresses, of a port that shows no error."""
+        return (*super().key(), self.address.beats if self.address is not None else 0)
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:-1])
+        self.address = Burst(0, 0, key[-1]) if key[-1] else None
 
     @property
     def idle(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, WRITE_BEATS
+from nmsat.sim.parts.state import Key, Registers
 from nmsat.sim.store.bursts import RowBursts
 from nmsat.sim.store.epilogue import latency
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.sim.memory.read_port import Burst
+    from nmsat.sim.store.bursts import Bursts
 
 UNITS: Final = 32
 """Units of 2 bytes of a beat."""
@@ -25,8 +27,13 @@ IN_EPILOGUE: Final = 1 + latency()
 """Cycles from the read of a chunk to its results."""
 
 
-class RowPlace:
+class RowPlace(Registers):
     """Registers of `hw.store.beats.RowPlace`."""
+
+    REGISTERS = (
+        *("_row_columns", "_lane", "_left", "_at", "_piece", "_wide"),
+        *("ends_chunk", "ends_beat", "ends_row"),
+    )
 
     def __init__(self, columns: int) -> None:
         self._columns = columns
@@ -63,16 +70,24 @@ class RowPlace:
         self.ends_beat = end >= edge or self.ends_row
 
 
-class Store:
-    """Registers of `hw.store.store.Store`. Properties describe the present cycle; `tick` ends it."""
+class Store(Registers):
+    """Registers of `hw.store.store.Store`. Properties describe the present cycle; `tick` ends it.
 
-    def __init__(self, config: SatConfig) -> None:
+    known: the bursts of tiles seen before; engines may share it.
+    """
+
+    REGISTERS = ("done", "_instruction", "_running")
+    _COUNTS = ("_rows", "_sided", "_side_beats", "_side_room", "_write_beats", "_unasked", "_under_way")
+
+    def __init__(self, config: SatConfig, known: dict[tuple[int, ...], Bursts] | None = None) -> None:
         self.done = False
+        self._present: Instruction | None = None  # the one that runs
         self._instruction: Instruction | None = None  # in its first cycle, before it runs
         self._running = False
         self._now = 0
         self._into, self._out = RowPlace(config.columns), RowPlace(config.columns)
-        self._writes, self._reads = RowBursts(), RowBursts()
+        known = {} if known is None else known
+        self._writes, self._reads = RowBursts(known), RowBursts(known)
         self._rows = 0  # still to be read from the capture buffers
         self._sided = False
         self._inside: deque[int] = deque()  # cycles from which on the results of chunks stand behind the epilogue
@@ -125,7 +140,7 @@ class Store:
             self._count_side(granted, arrives, uses)
             self._count_writes(write_granted, pushes, pulled, acknowledged)
             if ends:
-                self._running, self.done = False, True
+                self._running, self.done, self._present = False, True, None
         elif self._instruction is not None:
             self._begin(self._instruction)
             self._instruction, self._running = None, True
@@ -133,15 +148,49 @@ class Store:
             self._instruction = start
         self._now += 1
 
+    def key(self) -> Key:
+        """Return the state without addresses; chunks count from the present cycle."""
+        counts = tuple([getattr(self, name) for name in self._COUNTS])
+        if not self._running:
+            return (*super().key(), counts)
+        inside = tuple([max(0, cycle - self._now) for cycle in self._inside])
+        places = self._into.key(), self._out.key(), self._writes.at, self._reads.at
+        return (*super().key(), counts, self._present, inside, *places)
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:3])
+        self._now, self._present = 0, None
+        self._inside.clear()
+        self._writes.next = self._reads.next = None
+        if self._running:
+            self._present = key[4]
+            self._inside.extend(key[5])
+            self._find(key[4])
+            self._into.restore(key[6])
+            self._out.restore(key[7])
+            self._writes.go(key[8])
+            self._reads.go(key[9])
+        for name, value in zip(self._COUNTS, key[3], strict=True):
+            setattr(self, name, value)
+
     def _begin(self, instruction: Instruction) -> None:
         columns, lane, side = instruction["columns"], instruction["lane"], Side(instruction["side"])
+        self._present = instruction
         self._rows, self._sided = instruction["rows"], side is not Side.NONE
-        wide, side_wide = not instruction["to_half"], side is Side.TILE32
-        self._into.start(columns, lane, side_wide)
-        self._out.start(columns, lane, wide)
-        self._writes.start(instruction, "", self._rows, *row_beats(columns, lane, wide))
-        side_rows = self._rows if self._sided else 0
-        self._reads.start(instruction, "side_", side_rows, *row_beats(columns, lane, side_wide))
+        self._into.start(columns, lane, side is Side.TILE32)
+        self._out.start(columns, lane, not instruction["to_half"])
+        self._find(instruction)
+
+    def bursts(self, instruction: Instruction) -> tuple[tuple[Bursts, int], tuple[Bursts, int]]:
+        """Return the bursts of a STORE, writes and reads, moved to the first page, and by how many beats."""
+        writes = self._writes.bursts(instruction, *write_rows(instruction))
+        return writes, self._reads.bursts(instruction, *side_rows(instruction))
+
+    def _find(self, instruction: Instruction) -> None:
+        """Find the bursts of an instruction."""
+        self._writes.start(instruction, *write_rows(instruction))
+        self._reads.start(instruction, *side_rows(instruction))
 
     def _read(self) -> tuple[bool, bool]:
         """Return whether a chunk is read, and whether a beat of the second operand is used up."""
@@ -188,3 +237,15 @@ def row_beats(columns: int, lane: int, wide: bool) -> tuple[int, int]:
     """Return (first beat that holds an element, beats) of a row of so many columns, the first at place `lane`."""
     first = (lane << wide) // UNITS
     return first, -(-(lane + columns << wide) // UNITS) - first
+
+
+def write_rows(instruction: Instruction) -> tuple[str, int, int, int]:
+    """Return what `RowBursts` needs of the results of a STORE: prefix, rows, first beat of each, beats of each."""
+    return "", instruction["rows"], *row_beats(instruction["columns"], instruction["lane"], not instruction["to_half"])
+
+
+def side_rows(instruction: Instruction) -> tuple[str, int, int, int]:
+    """Return the same of its second operand."""
+    wide = instruction["side"] == Side.TILE32
+    rows = instruction["rows"] if instruction["side"] else 0
+    return "side_", rows, *row_beats(instruction["columns"], instruction["lane"], wide)
