@@ -181,6 +181,35 @@ class Head(Registers):
                 setattr(self, name, left - cycles if left > cycles else 0)
         self.token = self.begin = None
 
+    @property
+    def left(self) -> int:
+        """Windows of the command in progress that have not started, 0 without one."""
+        return self._left if self._active else 0
+
+    @property
+    def window(self) -> int:
+        """Cycles of a window of the command in progress."""
+        cur = self._current
+        return window_cycles(self._config, cur.n, cur.m, cur.a) if self._active and cur is not None else 1
+
+    @property
+    def alike(self) -> int:
+        """How many windows of the command in progress can only start one behind the other, none of them the last."""
+        cur = self._current
+        return self._left - 1 if self._active and not self._fresh and cur is not None and not cur.ws else 0
+
+    def repeat(self, windows: int) -> int:
+        """End the cycles of so many windows that are alike, from one place in a window to the same place.
+
+        Return N, kept elements of a group.
+        """
+        assert self._current is not None
+        flush, pace = self._flush, self._pace
+        self.skip(windows * self.window)
+        self._left -= windows
+        self._flush, self._pace = flush, pace
+        return self._current.n
+
     def _start_prime(self, nxt: TileCommand) -> None:
         self.token = self._token(nxt, compute=False, first=False, last=False, base=nxt.act_base, wload=nxt.ws)
         if nxt.ws:

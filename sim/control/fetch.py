@@ -9,11 +9,11 @@ from nmsat.dataflow.contract.isa import OFFSET_BITS, ErrorCode, Instruction, Opc
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
 from nmsat.sim.memory.read_port import Burst
-from nmsat.sim.parts.state import Key
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch
+    from nmsat.sim.parts.state import Key
 
 FAR: Final = FETCH_BEATS + FETCH_BURST
 """With so many instructions left to load, fetch does not see the end of the program."""

@@ -26,7 +26,8 @@ Failure = tuple[ErrorCode, int]
 class Sequencer:
     """Registers of `hw.control.sequencer.Sequencer`; its values stand for the present cycle.
 
-    busy, blocked: one bit per queue; finished: the run is over; instructions: handed to the queues so far. In every
+    busy, blocked: one bit per queue; offers: an instruction waits for nothing but its engine; finished: the run is
+    over; instructions: handed to the queues so far. In every
     cycle `offer` comes first, then `tick`.
     """
 
@@ -40,6 +41,7 @@ class Sequencer:
         self._above = 0
         self._own: Failure | None = None
         self.busy = self.blocked = 0
+        self.offers = False
         self.instructions = 0
 
     def key(self) -> Key:
@@ -68,7 +70,9 @@ class Sequencer:
         left = sum(counts)
         while left:
             at -= 1
-            q = QUEUE_OF[self._program[at][1].opcode]
+            instruction = self._program[at][1]
+            assert instruction is not None
+            q = QUEUE_OF[instruction.opcode]
             if len(places[q]) < counts[q]:
                 places[q].insert(0, at)
                 left -= 1
@@ -90,6 +94,19 @@ class Sequencer:
         if write is not None:
             return write[0], self._oldest(WRITERS[write[1]])
         return self._own
+
+    def rests(self, ready: Sequence[bool]) -> bool:
+        """Return whether nothing changes until an engine is done or ready, or memory answers. ready: as in `offer`."""
+        fetch = self.fetch
+        if not self.busy or self._own is not None or fetch.request is not None or not fetch.settled:
+            return False
+        if fetch.valid:
+            if fetch.instruction is None or fetch.code is not ErrorCode.NONE:
+                return False
+            queue = QUEUE_OF.get(fetch.instruction.opcode)
+            if queue is not None and len(self._waiting[queue]) < QUEUE_DEPTH:
+                return False
+        return self.offer(ready) is None
 
     def offer(self, ready: Sequence[bool]) -> tuple[int, Instruction] | None:
         """Return the queue and instruction that start in this cycle. ready: `start.ready` of the engines."""
@@ -193,6 +210,7 @@ class Sequencer:
             if self._waiting[q] and self._waiting[q][0][0]["wait"] & ~self._above:
                 blocked |= 1 << q
         self.busy, self.blocked = busy, blocked
+        self.offers = any(self._waiting[q] and not blocked >> q & 1 for q in QUEUES)
 
 
 def _add(values: list[int], mask: int, step: int) -> None:

@@ -15,7 +15,7 @@ from nmsat.sim.load.writers import Place
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nmsat.sim.load.loader import Slot
+    from nmsat.sim.load.slots import Slot
 
 MASK: Final = (1 << OFFSET_BITS) - 1
 

@@ -8,90 +8,22 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import HALVES, ActMode, Instruction, Opcode
-from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES, PAGE_BEATS
-from nmsat.dataflow.contract.timing import reads_pairs
+from nmsat.dataflow.contract.isa import ActMode, Opcode
+from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_PLACES
 from nmsat.sim.load.beats import FIRST, FOLLOWS, PAGE_END, PLACES, Beats, canonical
-from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt, Place
+from nmsat.sim.load.slots import slots
+from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt
 from nmsat.sim.memory.read_port import Burst
 from nmsat.sim.parts.state import Key, Registers
-from nmsat.sim.parts.walk import MASK, Walk
-
-WRITERS: Final = (LoadSets, LoadBeats, LoadWgt, LoadStage)
+from nmsat.sim.parts.walk import MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.sim.load.writers import Place
 
-Slot = tuple[Place, int, int]
-"""A beat of an instruction, its region and its offset."""
-
-
-def slots(config: SatConfig, instruction: Instruction) -> Iterator[Slot]:
-    """Yield the beats of a load in the order in which they are looked at; offsets of zeros mean nothing."""
-    if instruction.opcode == Opcode.LOAD_WGT:
-        return _weight_slots(instruction)
-    if instruction.opcode == Opcode.STAGE:
-        return _weight_slots(Instruction(Opcode.LOAD_WGT, {**instruction.fields, "blocks": 1, "inner_step": 1}))
-    if instruction["mode"] == ActMode.OS_COLUMNS:
-        return _column_slots(instruction)
-    steps = instruction["rows"]
-    if instruction["mode"] == ActMode.OS_ROWS:
-        steps = config.rows << instruction["log2_a"]
-    return _row_slots(instruction, steps, bool(reads_pairs(config, instruction)))
-
-
-def _walk(instruction: Instruction) -> Walk:
-    fields = instruction.fields
-    return Walk(fields if instruction["windowed"] else {**fields, "width": 0})
-
-
-def _row_slots(instruction: Instruction, steps: int, pairs: bool) -> Iterator[Slot]:
-    walk, region, rows = _walk(instruction), instruction["region"], instruction["rows"]
-    staged = bool(instruction["staged"])
-    beats = -(-instruction["k"] // HALVES)
-    at_once = 2 if pairs else 1
-    chunk = at_once if pairs else LOAD_CHUNK
-    for first in range(0, beats, chunk):
-        behind = min(first + chunk, beats)
-        walk.start()
-        for step in range(steps):
-            local = staged or not (step < rows and walk.inside)
-            for q in range(first, behind, at_once):
-                turn = q + at_once == behind
-                end = turn and step == steps - 1
-                yield Place(local, turn, end, end and behind == beats, pairs), region, (walk.offset + q) & MASK
-            walk.advance()
-
-
-def _column_slots(instruction: Instruction) -> Iterator[Slot]:
-    walk, region, k = _walk(instruction), instruction["region"], instruction["k"]
-    staged = bool(instruction["staged"])
-    beats = -(-instruction["rows"] // HALVES)
-    group = 2 << instruction["log2_m_less_1"]
-    steps = -(-k // group) * group
-    for step in range(steps):
-        for q in range(beats):
-            turn = q == beats - 1
-            end = turn and step == steps - 1
-            local = staged or not (step < k and walk.inside)
-            yield Place(local, turn, end, end), region, (walk.offset + q) & MASK
-        walk.advance()
-
-
-def _weight_slots(instruction: Instruction) -> Iterator[Slot]:
-    at = instruction["at"]
-    steps = {"x_step": "inner_step", "y_step": "outer_step", "image_step": "block_step"}
-    sizes = {"width": "inner", "height": "outer"}
-    walk = Walk(
-        {"at": at, "line_at": at, "image_at": at, **{key: instruction[name] for key, name in (steps | sizes).items()}}
-    )
-    blocks = instruction["blocks"]
-    while blocks:
-        blocks -= walk.image_end
-        yield Place(False, walk.image_end, walk.image_end, blocks == 0), instruction["region"], walk.offset
-        walk.advance()
+WRITERS: Final = (LoadSets, LoadBeats, LoadWgt, LoadStage)
+"""Kinds of writers; a state names one by its place."""
 
 
 def _rows_mode(instruction: Instruction) -> bool:
@@ -308,6 +240,22 @@ class Loader(Registers):
                     self._open, self._open_at = 1, (self._slot_region, self._offset)
         return takes or slot < 0
 
+    @property
+    def left(self) -> int:
+        """Beats of the instruction looked at that have not been looked at yet."""
+        return 0 if self._beats is None else len(self._beats.flags) - self._next
+
+    @property
+    def looked_at(self) -> int:
+        """Beats of the instruction looked at that have been looked at."""
+        return self._next
+
+    @property
+    def flags(self) -> bytes:
+        """Flags of all beats of the instruction looked at."""
+        assert self._beats is not None
+        return self._beats.flags
+
     def key(self) -> Key:
         """Return the state without addresses; instructions stand for their beats."""
         writer = self._writer
@@ -317,15 +265,27 @@ class Loader(Registers):
         left = (self._next, self._joins) if self._beats is not None else None
         return (*super().key(), left, beats, kind, inner)
 
+    def rhythm(self) -> Key:
+        """Return the state but for the place in the instruction looked at."""
+        key = self.key()
+        return (*key[:-4], key[-4] and key[-4][1], *key[-3:])
+
+    def follow(self, rhythm: Key, place: int) -> None:
+        """Return to a state that `rhythm` gave, at this place."""
+        joins = rhythm[-4]
+        self.restore((*rhythm[:-4], None if joins is None else (place, joins), *rhythm[-3:]))
+
     def restore(self, key: Key) -> None:
         """Return to a state that `key` gave."""
         super().restore(key[:-4])
         left, beats, kind, inner = key[-4:]
-        self._beats = None
-        if left is not None:
+        self._beats = self._writer = None
+        if left is not None and self._asking is not None:
             self._find(self._asking)
             self._next, self._joins = left
         self._request = Burst(0, 0, beats) if beats else None
-        self._writer = None if kind < 0 else self._sets if kind == 0 else self._made(self._writing)
-        if inner:
+        if kind == WRITERS.index(LoadSets):
+            self._writer = self._sets
+        elif kind >= 0 and self._writing is not None:
+            self._writer = self._made(self._writing)
             self._writer.restore(inner)

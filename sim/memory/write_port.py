@@ -52,6 +52,11 @@ class WritePort(Registers):
         return self.address is None and not self._answers and self.told < 0
 
     @property
+    def active(self) -> bool:
+        """Whether a cycle changes anything even if no burst is chosen in it."""
+        return bool(self._order) or not self.idle or self.error is not None or self._violation >= 0
+
+    @property
     def client(self) -> int:
         """Whose beat stands on W, -1 for nobody's."""
         return self._order[0][0] if self._order else -1

@@ -105,6 +105,11 @@ class Store(Registers):
         return not self.ready
 
     @property
+    def active(self) -> bool:
+        """Whether there is anything to do but to take an instruction."""
+        return self.done or not self.ready
+
+    @property
     def request(self) -> Burst | None:
         """Read request for the second operand."""
         burst = self._reads.next

@@ -20,7 +20,19 @@ _OFFSETS: Final = (1 << 34) - 1
 class UpdateRead(Registers):
     """The read streams of one pass between two clock edges. request: burst that stands on the port."""
 
-    REGISTERS = ("request", "_at", "_left", "_room", "_level", "_blocks", "_base", "_half", "_beat", "_asking", "_order")
+    REGISTERS = (
+        "request",
+        "_at",
+        "_left",
+        "_room",
+        "_level",
+        "_blocks",
+        "_base",
+        "_half",
+        "_beat",
+        "_asking",
+        "_order",
+    )
 
     def __init__(self, instruction: Instruction, blocks: int, groups: int) -> None:
         """Begin the pass of an UPDATE; blocks: of columns; groups: of W_ff in a block."""

@@ -103,6 +103,11 @@ class Updater(Registers):
         return not self.ready
 
     @property
+    def active(self) -> bool:
+        """Whether there is anything to do but to take an instruction."""
+        return self.done or not self.ready
+
+    @property
     def request(self) -> Burst | None:
         """Read request that stands in this cycle."""
         return None if self._pass is None else self._pass.read.request

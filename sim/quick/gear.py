@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.dataflow.contract.isa import OFFSET_BITS, QUEUE_OF, REGIONS, ErrorCode, Queue
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.sim.control.fetch import FAR
-from nmsat.sim.sat import LIMIT, Known, Report, Run, Sat
-from nmsat.sim.symbols import Symbols, decoded
+from nmsat.sim.quick.inner import STEP, Inner, Walker
+from nmsat.sim.quick.symbols import Symbols, decoded
+from nmsat.sim.run import Known, Machine, Report, Run
+from nmsat.sim.sat import LIMIT, Sat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.sim.parts.state import Key
-    from nmsat.sim.symbols import Symbol
+    from nmsat.sim.quick.symbols import Symbol
 
 _ANY: Final = (Region(0, (1 << OFFSET_BITS) - 1, True),) * REGIONS
 """Regions that no access leaves: symbols have been checked against the true ones."""
@@ -63,13 +65,15 @@ class QuickReport:
 class Quick:
     """The quick gear of one machine: configuration and memory. What it has walked serves all later programs.
 
-    Parameters as of `Sat`; faults of memory are for the exact gear.
+    Parameters as of `Sat`; faults of memory are for the exact gear. step: of `sim.quick.inner.Inner`.
     """
 
-    def __init__(self, config: SatConfig, timing: MemoryTiming | None = None) -> None:
+    def __init__(self, config: SatConfig, timing: MemoryTiming | None = None, *, step: int = STEP) -> None:
         self.sat = Sat(config, timing)
+        self._machine = Machine(config, self.sat.timing)
         self.symbols = Symbols(config, known := Known({}, {}))
         self._known = known
+        self.inner = Inner(step)
         self._states: dict[Key, _State] = {}
         self._parts: dict[Key, Key] = {}
 
@@ -105,7 +109,7 @@ class Quick:
             stretch = _known(state, symbols, at) or walk.walk(state, at)
             used[stretch] += 1
             at, state = at + stretch.loads, stretch.after
-        total = Run(self.sat, launch, walk.program, self._known)
+        total = self.new(launch, walk.program)
         for stretch, times in used.items():
             total.count([times * count for count in stretch.counts])
         report = total.report()
@@ -123,7 +127,7 @@ class Quick:
 
     def new(self, launch: Launch, program: Sequence[tuple[ErrorCode, Symbol]]) -> Run:
         """Return a machine before its first cycle."""
-        return Run(self.sat, launch, program, self._known)
+        return Run(self._machine, launch, program, self._known)
 
 
 def _known(state: _State, symbols: Sequence[Symbol], at: int) -> _Stretch | None:
@@ -174,7 +178,6 @@ class _Walk:
         after = None if over else self._gear.state(run.key())
         counts = tuple([new - old for new, old in zip(run.counts(), before, strict=True)])
         stretch = _Stretch(after, loads, counts)
-        self.walked += counts[0]
         self.stretches += 1
         self._stands, self._at = after, at + loads
         report = run.report()
@@ -187,13 +190,15 @@ class _Walk:
     def _to_boundary(self, run: Run) -> bool:
         """Walk to the next boundary; return whether the run is over there."""
         start = run.cycles
+        walker = Walker(self._gear.inner, run)
         while not run.over:
-            finished = run.cycle()
+            finished = walker.cycle()
             if finished and not run.ending and any(QUEUE_OF[f.opcode] in _BOUNDARIES for f in finished):
-                return False
+                break
             if run.cycles - start > self._limit:
                 raise RuntimeError(f"the program has not ended after {self._limit} cycles")
-        return True
+        self.walked += run.cycles - start - walker.jumped
+        return run.over
 
     def _keep(self, state: _State, at: int, stretch: _Stretch) -> None:
         left = len(self._symbols) - at

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch, Region
     from nmsat.sim.load.beats import Beats
-    from nmsat.sim.sat import Known
+    from nmsat.sim.run import Known
 
 MASK: Final = (1 << OFFSET_BITS) - 1
 
