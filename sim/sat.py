@@ -86,8 +86,7 @@ class Sat:
         limit: int = LIMIT,
     ) -> Report:
         """Run a program without values; done: called with each instruction when it is done."""
-        machine = Machine(self.config, self.timing, self.faults)
-        run = Run(machine, settings, Words(self.config, words))
+        run = self.start(settings, words)
         while not run.over:
             run.rest()
             for instruction in run.cycle():
@@ -98,6 +97,10 @@ class Sat:
         report = run.report()
         self.reports.append(report)
         return report
+
+    def start(self, settings: Launch, words: Sequence[int]) -> Run:
+        """Return a run of a program before its first cycle, without values."""
+        return Run(Machine(self.config, self.timing, self.faults), settings, Words(self.config, words))
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
         """Run a program that lies in the image (`sim.work.training.Machine`); RuntimeError if it ends in an error."""
