@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from nmsat.sim.parts.state import Key
     from nmsat.sim.quick.symbols import Symbol
 
+KEPT: Final = 1 << 16
+"""States that are remembered: some kilobytes each, with the stretches that begin there."""
+
 _ANY: Final = (Region(0, (1 << OFFSET_BITS) - 1, True),) * REGIONS
 """Regions that no access leaves: symbols have been checked against the true ones."""
 
@@ -65,15 +68,19 @@ class QuickReport:
 class Quick:
     """The quick gear of one machine: configuration and memory. What it has walked serves all later programs.
 
-    Parameters as of `Sat`; faults of memory are for the exact gear. step: of `sim.quick.inner.Inner`.
+    Parameters as of `Sat`; faults of memory are for the exact gear. step: of `sim.quick.inner.Inner`; kept: most states
+    that are remembered, all are forgotten at one more.
     """
 
-    def __init__(self, config: SatConfig, timing: MemoryTiming | None = None, *, step: int = STEP) -> None:
+    def __init__(
+        self, config: SatConfig, timing: MemoryTiming | None = None, *, step: int = STEP, kept: int = KEPT
+    ) -> None:
         self.sat = Sat(config, timing)
         self._machine = Machine(config, self.sat.timing)
         self.symbols = Symbols(config, known := Known({}, {}))
         self._known = known
-        self.inner = Inner(step)
+        self.inner = Inner(step, kept)
+        self._kept = kept
         self._states: dict[Key, _State] = {}
         self._parts: dict[Key, Key] = {}
 
@@ -86,10 +93,18 @@ class Quick:
         """Run a program without values. RuntimeError after `limit` cycles, or some more."""
         instructions = decoded(words, self.sat.config)
         symbols = None if instructions is None else self._fitting(settings, instructions)
+        return self._exact(settings, words, limit) if symbols is None else self.run(settings, symbols, limit=limit)
+
+    def time_code(self, settings: Launch, instructions: Sequence[Instruction], *, limit: int = LIMIT) -> QuickReport:
+        """Run a program of legal instructions, as an assembler makes it: not encoded, not checked again."""
+        symbols = self._fitting(settings, instructions)
         if symbols is None:
-            report = self.sat.time(settings, words, limit=limit)
-            return QuickReport(report, report.cycles, 0, exact=True)
+            return self._exact(settings, [instruction.encode() for instruction in instructions], limit)
         return self.run(settings, symbols, limit=limit)
+
+    def _exact(self, settings: Launch, words: Sequence[int], limit: int) -> QuickReport:
+        report = self.sat.time(settings, words, limit=limit)
+        return QuickReport(report, report.cycles, 0, exact=True)
 
     def _fitting(self, settings: Launch, instructions: Sequence[Instruction]) -> list[Symbol] | None:
         """Return the symbols of a program whose accesses, its own fetch too, stay within their regions."""
@@ -121,6 +136,9 @@ class Quick:
         """Return the state of a key."""
         found = self._states.get(key)
         if found is None:
+            if len(self._states) >= self._kept:
+                self._states.clear()
+                self._parts.clear()
             key = tuple([self._parts.setdefault(part, part) for part in key])
             found = self._states[key] = _State(key)
         return found

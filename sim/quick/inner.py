@@ -38,10 +38,12 @@ class _Step:
 
 
 class Inner:
-    """What has been walked inside of stretches, for one machine. step: beats from one point to the next."""
+    """What has been walked inside of stretches, for one machine. step: beats from one point to the next; kept: most
+    points that are remembered, all are forgotten at one more."""
 
-    def __init__(self, step: int = STEP) -> None:
+    def __init__(self, step: int, kept: int) -> None:
         self.step = step
+        self._kept = kept
         self._points: dict[Key, _Point] = {}
         self._parts: dict[Key, Key] = {}
 
@@ -49,6 +51,9 @@ class Inner:
         """Return the point of a key."""
         found = self._points.get(key)
         if found is None:
+            if len(self._points) >= self._kept:
+                self._points.clear()
+                self._parts.clear()
             key = tuple([self._parts.setdefault(part, part) for part in key])
             found = self._points[key] = _Point(key, {})
         return found

@@ -55,9 +55,8 @@ def check_product(gear: Quick, product: LayerProduct, dataflow: str | None = Non
     """Run a product in both gears; return cycles / cycles walked."""
     settings, instructions = product.program(gear.sat.config, dataflow)
     exact = gear.sat.time(settings, [instruction.encode() for instruction in instructions])
-    symbols = gear.symbols.program(instructions, settings)
-    assert symbols is not None
-    quick = gear.run(settings, symbols)
+    quick = gear.time_code(settings, instructions)
+    assert not quick.exact
     assert ends(quick.report) == ends(exact)
     return exact.cycles / quick.walked
 
@@ -162,6 +161,24 @@ def test_what_may_meet_an_error_of_memory_is_for_the_exact_gear() -> None:
     assert found.exact
     assert found.report.error is ErrorCode.REGION
     assert ends(found.report) == ends(Sat(TINY).time(settings, words))
+
+
+def test_a_gear_that_forgets_is_as_exact() -> None:
+    product = LayerProduct(Stage.FF, 4, (16, 16), 1, batch=24, pattern=Pattern(2, 8))
+    gear = Quick(SMALL, step=16, kept=3)
+    check_product(gear, product)
+    assert gear.states <= 3
+
+
+def test_what_is_not_legal_or_not_there_is_for_the_exact_gear() -> None:
+    job = random_job(TINY, 0)
+    settings = launch(job.image.regions, job.place)
+    words = program_words(job.image.regions, settings)
+    for changed, code in (([*words[:1], 0, *words[2:]], ErrorCode.OPCODE), (words[:-1], ErrorCode.NO_END)):
+        short = Launch(settings.regions, settings.program_region, settings.program_at, len(changed))
+        found = Quick(TINY).time(short, changed)
+        assert found.report.error is code
+        assert ends(found.report) == ends(Sat(TINY).time(short, changed))
 
 
 def test_a_run_without_end_is_given_up() -> None:
