@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 NO_REQUESTS: Final = (None, None, None, None)
 
+COMPUTE_OFFERS: Final = 1 << Queue.COMPUTE
+
 LEAST_REST: Final = 8
 """Cycles of rest that are worth a look at the whole machine."""
 
@@ -230,7 +232,10 @@ class Run:
 
     def _offer(self) -> tuple[int, Any]:
         """Return the queue and the instruction that start in this cycle; -1 and None if none does."""
-        if not self._running or not self.sequencer.offers:
+        offers = self.sequencer.offers
+        if not self._running or not offers or (offers == 1 and not self.loader.ready):
+            return -1, None
+        if offers == COMPUTE_OFFERS and not self.compute.ready:
             return -1, None
         return self.sequencer.offer([engine.ready for engine in self._engines]) or (-1, None)
 

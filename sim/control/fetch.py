@@ -60,6 +60,7 @@ class Fetch:
         self.request: Burst | None = None
         self.code = ErrorCode.NONE
         self.instruction: Instruction | None = None
+        self.still = False  # nothing changes before a beat, a grant or a take
 
     @property
     def loaded(self) -> int:
@@ -85,7 +86,7 @@ class Fetch:
         self._loaded, self.index = loaded, max(0, loaded - 1)
         self._asked, self.received = loaded + asked, loaded + received
         self.request = Burst(self._launch.program_region, 0, beats) if beats else None
-        self.code = ErrorCode.NONE
+        self.code, self.still = ErrorCode.NONE, False
 
     @property
     def valid(self) -> bool:
@@ -103,6 +104,8 @@ class Fetch:
 
     def tick(self, run: bool, granted: bool, arrives: bool, take: bool) -> None:
         """End the cycle. take: the instruction handed out has left."""
+        if self.still and not (granted or arrives or take):
+            return
         phase = self._phase
         loads = self.received > self._loaded and (phase == 0 or (phase == CHECK_CYCLES and take))
         if granted:
@@ -117,6 +120,7 @@ class Fetch:
             self._phase += 1
         if arrives:
             self.received += 1
+        self.still = self.settled
 
     def _beats(self) -> int:
         at = self._launch.program_at + self._asked

@@ -26,8 +26,8 @@ Failure = tuple[ErrorCode, int]
 class Sequencer:
     """Registers of `hw.control.sequencer.Sequencer`; its values stand for the present cycle.
 
-    busy, blocked: one bit per queue; offers: an instruction waits for nothing but its engine; finished: the run is
-    over; instructions: handed to the queues so far. In every
+    busy, blocked, offers: one bit per queue; offers: an instruction waits for nothing but its engine; finished: the run
+    is over; instructions: handed to the queues so far. In every
     cycle `offer` comes first, then `tick`.
     """
 
@@ -41,7 +41,8 @@ class Sequencer:
         self._above = 0
         self._own: Failure | None = None
         self.busy = self.blocked = 0
-        self.offers = False
+        self.offers = 0
+        self._still = False  # the cycle before changed nothing
         self.instructions = 0
 
     def key(self) -> Key:
@@ -55,7 +56,7 @@ class Sequencer:
         self.fetch.restore(fetch, loaded)
         self._values = list(values)
         self._above = sum(1 << s for s in range(SEMAPHORES) if values[s])
-        self._own = None
+        self._own, self._still = None, False
         places = self._places([len(queues[q]) + len(queues[q + len(QUEUES)]) for q in QUEUES])
         for q in QUEUES:
             started = len(queues[q + len(QUEUES)])
@@ -123,6 +124,9 @@ class Sequencer:
         granted, arrives: of the fetch; start: queue whose instruction starts, -1 for none; done: queues of the engines
         that show `done`.
         """
+        if self._still and run and start < 0 and not (done or granted or arrives):
+            return []
+        still = self.fetch.still
         take = self._dispatch(run)  # looks at the queues as they are in this cycle
         finished: list[Instruction] = []
         if start >= 0 or done:
@@ -135,6 +139,8 @@ class Sequencer:
         if take >= 0 or start >= 0 or done:
             self._look()
         self.fetch.tick(run, granted, arrives, take >= 0)
+        moved = take >= 0 or start >= 0 or bool(done) or granted or arrives
+        self._still = still and run and not moved and self._own is None and self.busy != 0
         return finished
 
     def _oldest(self, queue: Queue) -> int:
@@ -210,7 +216,7 @@ class Sequencer:
             if self._waiting[q] and self._waiting[q][0][0]["wait"] & ~self._above:
                 blocked |= 1 << q
         self.busy, self.blocked = busy, blocked
-        self.offers = any(self._waiting[q] and not blocked >> q & 1 for q in QUEUES)
+        self.offers = sum(1 << q for q in QUEUES if self._waiting[q] and not blocked >> q & 1)
 
 
 def _add(values: list[int], mask: int, step: int) -> None:
