@@ -23,7 +23,7 @@ test: setup-test
 	$(BIN)/pytest -n auto -m "not long"
 else
 test: setup-test
-	$(BIN)/pytest -v -m "" --name "$(TEST)"
+	$(BIN)/pytest -v $(if $(filter-out 0,$(WAVES)),-s )-m "" --name "$(TEST)"
 endif
 
 # Utilization, resources and verification of every compute engine, measured now.
@@ -74,5 +74,7 @@ $(TORCH)/.installed: requirements/test.lock pyproject.toml
 	$(TORCH)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+# The caches of the user are shared by all checkouts, so they stay.
 clean:
+	@echo "caches stay in $${NMSAT_BUILD_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nmsat}; nmsat cache --clear empties them"
 	rm -rf .venv .venv-torch build out .pytest_cache .ruff_cache

@@ -3,28 +3,29 @@
 Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used or the answer not be written, said
 in one line; 130 interrupted; 143 terminated; 141 the reader of stdout went away.
 With --json stdout carries one JSON object; everything else goes to stderr.
+
+This module imports next to nothing: it comes before the handlers of signals (`reports.start`), and until they are set
+Python answers Ctrl-C with a traceback.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Final
 
 # The folders beside this file are parts of this package: `nmsat.sim` is `sim/` (docs/architecture.md).
-# Imports look at __path__, importlib.resources at the spec.
-__path__ = [os.path.dirname(os.path.abspath(__file__))]  # noqa: PTH100, PTH120
+# Imports look at __path__, importlib.resources at the spec. An installation may hold a link to this file.
+__path__ = [os.path.dirname(os.path.realpath(__file__))]  # noqa: PTH120
 if __spec__ is not None:
     __spec__.submodule_search_locations = __path__
 
 from nmsat.reports.version import VERSION
-from nmsat.reports.work.entry import guarded
 
+TYPE_CHECKING = False  # type checkers take the name for true; `typing` is left out as it takes its time
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
+    from typing import Final
 
     from nmsat.reports.commands.base import Answer
     from nmsat.reports.commands.parser import Parser
@@ -37,6 +38,7 @@ BAD_INPUT: Final = 2
 
 COMMANDS: Final[dict[str, str]] = {
     "bench": "nmsat.reports.commands.bench",
+    "cache": "nmsat.reports.commands.cache",
     "completion": "nmsat.reports.commands.completion",
     "demo": "nmsat.reports.commands.demo",
     "engines": "nmsat.reports.commands.engines",
@@ -65,6 +67,8 @@ _HELP: Final = ("-h", "--help")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
+    from nmsat.reports.work.entry import guarded
+
     words = list(sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: _answer(words))
 
@@ -115,6 +119,8 @@ def parse(words: Sequence[str]) -> Namespace:
 
 
 def _dispatch(words: list[str]) -> int:
+    import json
+
     try:
         options = parse(words)
     except SystemExit as leaving:  # argparse leaves after --help
@@ -129,6 +135,8 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(options: Namespace) -> int:
+    from contextlib import redirect_stdout
+
     from nmsat.reports.work.progress import Voice, speak
 
     speak(Voice.QUIET if options.quiet else Voice.VERBOSE if options.verbose else Voice.NORMAL)
@@ -140,6 +148,8 @@ def _run(options: Namespace) -> int:
 
 
 def _print(answer: Answer, *, as_json: bool) -> None:
+    import json
+
     print(json.dumps(answer.values, indent=2, allow_nan=False) if as_json else answer.text)
 
 

@@ -39,9 +39,13 @@ class BuildPackage(build_py):
         (Path(self.build_lib) / TYPED).touch()
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        if self.editable_mode:
+            return super().get_outputs(include_bytecode)
         return [str(Path(self.build_lib) / place) for place in [TYPED, *(place for _, place in self._wanted())]]
 
     def get_source_files(self) -> list[str]:
+        if self.editable_mode:
+            return super().get_source_files()
         return [source for source, _ in self._wanted()]
 
 

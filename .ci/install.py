@@ -64,10 +64,16 @@ class Environment:
             held = LEVELS[: LEVELS.index(level) + 1]
             self._write(whole=True, levels={name: self.digest(name) for name in held})
         project = hashlib.sha256((self.root / "pyproject.toml").read_bytes()).hexdigest()
-        if self.state.get("project") != project:
-            # Without build isolation: setuptools is in the locks like everything else.
-            self._pip("--no-deps", "--no-build-isolation", "--editable", str(self.root))
+        if self.state.get("project") != project or not self._linked():
+            # Without build isolation: setuptools is in the locks like everything else. Strict: a link to nmsat.py in
+            # build/ instead of a finder, which every start of Python in .venv would load, half of the start of nmsat.
+            strict = ("--config-settings", "editable_mode=strict")
+            self._pip("--no-deps", "--no-build-isolation", *strict, "--editable", str(self.root))
             self._write(project=project)
+
+    def _linked(self) -> bool:
+        """Whether the link that makes `import nmsat` work is there; a user may empty build/."""
+        return any(link.exists() for link in self.root.glob("build/__editable__.*/nmsat.py"))
 
     def _create(self) -> None:
         """Make a new, empty environment in the place of any older one."""

@@ -45,10 +45,62 @@ class Sat(wiring.Component):
     """The accelerator.
 
     Parameters: config; ValueError unless it can be a machine (`dataflow.contract.legal.check_machine`).
-    Members: m_axi_*: AXI4 master, 512 bits, bursts of at most 16 beats within 4 KiB, one ID; s_axi_control_*: registers
-    (dataflow/contract/registers.py); interrupt: high while `done` stands and is enabled. Ports `clk` and `rst`
-    (synchronous). Timing: docs/machine/index.md; `sim.sat` predicts every cycle. All but the registers is held in reset
-    between runs.
+    Members, beside clk and rst (synchronous); m_axi: AXI4 master, bursts of at most 16 beats within 4 KiB, one ID:
+
+    m_axi_arid : Out(1), 0.
+    m_axi_arvalid : Out(1), a burst to read is asked for.
+    m_axi_arready : In(1), memory takes the request.
+    m_axi_araddr : Out(64), address of its first byte, a multiple of 64.
+    m_axi_arlen : Out(8), its beats less 1, at most 15.
+    m_axi_arsize : Out(3), 6: beats of 64 bytes.
+    m_axi_arburst : Out(2), 1: the address grows from beat to beat.
+    m_axi_arcache : Out(4), 3: normal memory, may be buffered.
+    m_axi_arprot : Out(3), 0: data, secure, unprivileged.
+    m_axi_rid : In(1), ignored.
+    m_axi_rvalid : In(1), a beat read is there.
+    m_axi_rready : Out(1), it is taken; always 1.
+    m_axi_rdata : In(512), the beat, byte 0 at bit 0.
+    m_axi_rresp : In(2), 0 or 1: good; 2 or 3: an error, which ends the run.
+    m_axi_rlast : In(1), it is the last of its burst.
+    m_axi_awid : Out(1), 0.
+    m_axi_awvalid : Out(1), a burst to write is asked for.
+    m_axi_awready : In(1), memory takes the request.
+    m_axi_awaddr : Out(64), address of its first byte, a multiple of 64.
+    m_axi_awlen : Out(8), its beats less 1, at most 15.
+    m_axi_awsize : Out(3), 6: beats of 64 bytes.
+    m_axi_awburst : Out(2), 1: the address grows from beat to beat.
+    m_axi_awcache : Out(4), 3: normal memory, may be buffered.
+    m_axi_awprot : Out(3), 0: data, secure, unprivileged.
+    m_axi_wvalid : Out(1), a beat to write is there.
+    m_axi_wready : In(1), memory takes it.
+    m_axi_wdata : Out(512), the beat, byte 0 at bit 0.
+    m_axi_wstrb : Out(64), its bytes that are written.
+    m_axi_wlast : Out(1), it is the last of its burst.
+    m_axi_bid : In(1), ignored.
+    m_axi_bvalid : In(1), a burst has been written.
+    m_axi_bready : Out(1), the answer is taken; always 1.
+    m_axi_bresp : In(2), 0 or 1: good; 2 or 3: an error, which ends the run.
+    s_axi_control_awvalid : In(1), the host writes a register (dataflow/contract/registers.py).
+    s_axi_control_awready : Out(1), its address is taken.
+    s_axi_control_awaddr : In(12), byte address of the register.
+    s_axi_control_wvalid : In(1), data to write are there.
+    s_axi_control_wready : Out(1), they are taken.
+    s_axi_control_wdata : In(32), the data.
+    s_axi_control_wstrb : In(4), bytes that are written; less than all of them is an error.
+    s_axi_control_bvalid : Out(1), the write is answered.
+    s_axi_control_bready : In(1), the host takes the answer.
+    s_axi_control_bresp : Out(2), 0: written; 2: an error, nothing is written.
+    s_axi_control_arvalid : In(1), the host reads a register.
+    s_axi_control_arready : Out(1), its address is taken.
+    s_axi_control_araddr : In(12), byte address of the register.
+    s_axi_control_rvalid : Out(1), the read is answered.
+    s_axi_control_rready : In(1), the host takes the answer.
+    s_axi_control_rdata : Out(32), what the register holds; 0 after an error.
+    s_axi_control_rresp : Out(2), 0: read; 2: an error.
+    interrupt : Out(1), high while `done` stands and is enabled.
+
+    Timing: docs/machine/index.md; `sim.sat` predicts every cycle. All but the registers is held in reset between runs.
+    Numerics: docs/arithmetic.md.
     """
 
     m_axi_rready: Signal

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False  # `typing` takes its time, and this comes before the handlers of signals (`reports.start`)
+if TYPE_CHECKING:
+    from typing import Final
 
 VERSION: Final = "0.2.0"

@@ -119,7 +119,7 @@ class Run:
         queue, instruction = self._offer()
         self.starts += queue >= 0
         ends = self._ending()
-        client, told, pulled = read.client, write.told, write.client if memory.writes else -1
+        client, told, pulled = read.told, write.told, write.client if memory.writes else -1
         done: Sequence[int] = ()
         if loader.done or self.compute.done or stores or updates:
             done = [q for q, engine in enumerate(self._engines) if engine.done]

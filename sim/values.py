@@ -9,8 +9,9 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import Packed
 from nmsat.algorithms.core.numeric import canonical, ordered_dot_packed, to_half
+from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, ActMode, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, ActMode, Compute, Opcode, Side
 from nmsat.sim.update.values import apply_update
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _pixels(f: Instruction, s: NDArray[np.int64]) -> tuple[NDArray, NDArray, NDA
 
 def _load_act(f: Instruction, state: State) -> None:
     config = state.config
-    m, a = 2 << f["log2_m_less_1"], 1 << f["log2_a"]
+    m, a = group_size(f), rectangle_rows(f)
     base = f["base"] * config.act_lanes
     if f["mode"] == ActMode.OS_COLUMNS:
         _load_columns(f, state, m, a, base)
@@ -167,7 +168,7 @@ def _load_columns(f: Instruction, state: State, m: int, a: int, base: int) -> No
 
 def _load_wgt(f: Instruction, state: State) -> None:
     config = state.config
-    b = INTERLEAVE >> f["log2_a"]
+    b = INTERLEAVE // rectangle_rows(f)
     wide = HALVES if f["dense"] else LANES
     used = min(wide, b * config.columns)
     if f["dense"]:
@@ -182,7 +183,7 @@ def _load_wgt(f: Instruction, state: State) -> None:
         lanes = slice(f["lane"], f["lane"] + used)
         if f["dense"]:
             value = state.halves(f["region"])[at][:, lanes]
-            index = np.broadcast_to((np.arange(rows) % (2 << f["log2_m_less_1"]))[:, None], value.shape)
+            index = np.broadcast_to((np.arange(rows) % group_size(f))[:, None], value.shape)
             filler = np.zeros(value.shape, np.bool_)
         else:
             word = state.words(f["region"])[at][:, lanes]
@@ -198,40 +199,40 @@ def _load_wgt(f: Instruction, state: State) -> None:
             state.filler[c, slot + j] = filler[:, lane]
 
 
-def _compute(f: Instruction, state: State) -> None:
-    config = state.config
-    n, m, a = f["n_less_1"] + 1, 2 << f["log2_m_less_1"], 1 << f["log2_a"]
-    b = INTERLEAVE // a
-    groups = config.rows if f["ws"] else f["windows"]
-    packed = _packed(f, state, groups, n, m, b)
-    words = f["windows"] * a * m
-    start = f["act_base"] * config.act_lanes
+def _compute(instruction: Instruction, state: State) -> None:
+    config, f = state.config, Compute.of(instruction)
+    m, a, b = f.m, f.a, f.b
+    packed = _packed(f, state)
+    words = f.windows * a * m
+    start = f.act_base * config.act_lanes
     held = state.act[:, start : start + words].view(np.float16)
     order: tuple[int, ...]
-    if f["ws"]:  # r, block, i, e -> block, i, r, e; results: block, j, i
-        matrix = held.reshape(config.rows, f["windows"], a, m).transpose(1, 2, 0, 3).reshape(-1, config.rows * m)
-        shape, order = (f["windows"], a, b, config.columns), (3, 0, 2, 1)
+    if f.ws:  # r, block, i, e -> block, i, r, e; results: block, j, i
+        matrix = held.reshape(config.rows, f.windows, a, m).transpose(1, 2, 0, 3).reshape(-1, config.rows * m)
+        shape, order = (f.windows, a, b, config.columns), (3, 0, 2, 1)
     else:  # r, g, i, e -> i, r, g, e; results: r, j, i
-        matrix = held.reshape(config.rows, f["windows"], a, m).transpose(2, 0, 1, 3).reshape(a * config.rows, -1)
+        matrix = held.reshape(config.rows, f.windows, a, m).transpose(2, 0, 1, 3).reshape(a * config.rows, -1)
         shape, order = (a, config.rows, b, config.columns), (3, 1, 2, 0)
     count = shape[0] * shape[1] * b
     seed = None
-    if f["seed"]:
+    if f.seed:
         back = state.sums[:, :count].reshape(tuple(shape[axis] for axis in order))
         seed = np.ascontiguousarray(back.transpose(np.argsort(order))).reshape(matrix.shape[0], -1)
     y = ordered_dot_packed(np.ascontiguousarray(matrix), packed, seed).reshape(shape)
     results = np.ascontiguousarray(y.transpose(order)).reshape(config.columns, count)
-    if f["keep"]:
+    if f.keep:
         state.sums[:, :count] = results
     else:
-        state.capture[:, f["capture"] : f["capture"] + count] = results
+        state.capture[:, f.capture : f.capture + count] = results
 
 
-def _packed(f: Instruction, state: State, groups: int, n: int, m: int, b: int) -> Packed:
+def _packed(f: Compute, state: State) -> Packed:
     """Return the pairs of a command as packed weights over columns j C + c."""
+    n, m, b = f.n, f.m, f.b
+    groups = state.config.rows if f.ws else f.windows
     parts = []
     for source in (state.value, state.index, state.filler):
-        part = source[:, f["wgt_base"] : f["wgt_base"] + groups * n * b]
+        part = source[:, f.wgt_base : f.wgt_base + groups * n * b]
         # c, g, s, j -> g, s, j, c
         parts.append(np.ascontiguousarray(part.reshape(-1, groups, n, b).transpose(1, 2, 3, 0)).reshape(groups, n, -1))
     return Packed(parts[0].view(np.float16), parts[1], parts[2], groups * m, n, m)
@@ -265,7 +266,7 @@ def _store(f: Instruction, state: State) -> None:
 def _results(f: Instruction, state: State) -> NDArray[np.float32]:
     """Return the results of a tile, float32[rows, columns], as they lie in the capture buffers."""
     config = state.config
-    a = 1 << f["log2_a"]
+    a = rectangle_rows(f)
     t = np.arange(f["rows"])
     first = (t // a) * INTERLEAVE + t % a if f["ws"] else (t % config.rows) * INTERLEAVE + t // config.rows
     j, c = np.divmod(np.arange(f["columns"]), config.columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,11 @@ from nmsat.reports.work.extras import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+
+SEEN = pytest.StashKey[set[str]]()
+"""Names of all tests, when one is asked for by its name."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +36,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--name", metavar="NAME", help="run the tests of this name only, with all their parameters")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Read no file that cannot hold the test of the name that was asked for: reading all takes a while."""
+    name = config.getoption("--name")
+    if name is None or collection_path.suffix != ".py":
+        return None
+    tests = set(re.findall(r"^ *(?:async )?def (test_\w+)", collection_path.read_text(encoding="utf-8"), re.MULTILINE))
+    config.stash.setdefault(SEEN, set()).update(tests)
+    return None if name.partition("[")[0] in tests else True
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the tests of the name that was asked for."""
     name = config.getoption("--name")
     if name is None:
         return
-    names = {item: (item.name, item.name.partition("[")[0]) for item in items}
-    items[:] = [item for item in items if name in names[item]]
+    found = {item.name for item in items}
+    items[:] = [item for item in items if name in (item.name, item.name.partition("[")[0])]
     if not items:
-        close = difflib.get_close_matches(name, {short for _, short in names.values()}, 5, 0.5)
+        close = difflib.get_close_matches(name, sorted(found | config.stash.get(SEEN, set())), 5, 0.5)
         raise pytest.UsageError(f"no test is called {name!r}; close to it: {', '.join(close) or 'none'}")
 
 

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from nmsat.algorithms.core.vocabulary import METHODS
 from tests.examples import PAGES, ROOT, rerun
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROOMS: Final = ("array", "load", "store", "update", "memory", "control")
+ROOMS: Final = sorted({path.parent.name for path in ROOT.glob("hw/*/__init__.py")} - {"parts", "fp", "release"})
+"""Rooms of the machine's parts: each has a page."""
+
 DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 WIDTH: Final = 119
+
+TRAINING_WORDS: Final = ("tape", "group", "FF", "BP", "WU", "MVUE", "BDWP", "SDGP", "SR-STE")
+MACHINE_WORDS: Final = ("cover", "window", "rectangle", "OS", "WS", "USPE", "STCE", "SORE", "WUVE")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -63,6 +69,17 @@ def test_every_file_with_long_tests_is_in_the_contributors_page() -> None:
     ]
     assert files
     assert [str(path.relative_to(ROOT)) for path in files if f"`{path.relative_to(ROOT)}`" not in table] == []
+
+
+@pytest.mark.parametrize("word", TRAINING_WORDS + MACHINE_WORDS)
+def test_the_glossary_explains(word: str) -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| (?:[^|]*, )?{word}(?:, [^|]*)? \| \S", text, re.MULTILINE)
+
+
+def test_every_method_has_its_row() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|.*/", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(METHODS) - {"dense"} <= set(rows)
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

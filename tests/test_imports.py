@@ -6,12 +6,15 @@ Type hints count: an import for the type checker alone is an import here.
 from __future__ import annotations
 
 import ast
-from pathlib import Path
-from typing import Final
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+from tests.source import ROOT, imported, modules, own_files, prefixes, tree, under
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONTRACT: Final = "dataflow.contract"
 CORE: Final = "algorithms.core"
@@ -113,50 +116,12 @@ ENGINES: Final = {"array", "load", "store", "update", "memory", "control"}
 """The machine's parts: a room of that name in hw/, sim/, tb/ and tests/."""
 
 
-def modules() -> dict[str, Path]:
-    """Return dotted name -> file of all modules of the project, tests left out; empty packages do not count."""
-    files = [ROOT / "nmsat.py"]
-    for package in sorted(path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"):
-        files += sorted(package.rglob("*.py"))
-    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)
-    return {name.removesuffix(".__init__"): path for name, path in zip(names, files, strict=True)}
-
-
-def imported(path: Path, module: str, *, at_run_time: bool = False) -> set[str]:
-    """Return the dotted names that a file imports, relative ones resolved, `nmsat.` in front left out.
-
-    at_run_time: only what is imported when the module is: not inside functions, not for type checkers.
-    """
-    found: set[str] = set()
-    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
-    while pending:
-        node = pending.pop()
-        if at_run_time and (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(node)):
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            package = module.split(".")[: -node.level] if node.level else []
-            base = ".".join([*package, *([node.module] if node.module else [])])
-            found |= {f"{base}.{alias.name}" for alias in node.names}
-        pending += ast.iter_child_nodes(node)
-    return {name.removeprefix("nmsat.") for name in found}
-
-
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def under(name: str, prefix: str) -> bool:
-    """Whether dotted `name` is `prefix` or inside it."""
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
 def room_of(module: str) -> str | None:
     """Return the room of a module; None for the bare packages above the rooms."""
     return next((room for room in LAW if under(module, room)), None)
 
 
+@cache
 def arrows() -> list[tuple[str, str]]:
     """Return (module, module it imports) inside the project; names imported from a module count as that module."""
     files = modules()
@@ -204,7 +169,9 @@ def test_no_two_rooms_import_each_other() -> None:
 def test_no_module_imports_itself_in_a_circle() -> None:
     files = modules()
     graph = {
-        module: {other for name in imported(path, module, at_run_time=True) for other in files if under(name, other)}
+        module: (
+            {other for name in imported(path, module, at_run_time=True) for other in prefixes(name)} & files.keys()
+        )
         - {module}
         - {module.rpartition(".")[0]}
         for module, path in files.items()
@@ -227,7 +194,7 @@ def test_everything_is_imported_under_one_name() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in files
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
         if name.split(".")[0] in tops
@@ -235,13 +202,37 @@ def test_everything_is_imported_under_one_name() -> None:
     assert wrong == []
 
 
+def borrowings(files: dict[str, Path], known: dict[str, Path]) -> list[str]:
+    """Return which of some files import a bench or a test; known: all modules that there are."""
+    closed = {name for name in known if name.rpartition(".")[2].startswith(("bench_", "test_"))}
+    return [
+        f"{module} imports {target}"
+        for module, path in files.items()
+        for target in sorted({part for name in imported(path, module) for part in prefixes(name)} & closed)
+    ]
+
+
 def test_benches_and_tests_cannot_be_mistaken() -> None:
     """cocotb modules are bench_*.py, pytest modules test_*.py; what both use lies in neither."""
     assert [path.name for path in sorted((ROOT / "tb").rglob("test_*.py"))] == []
-    shared = [
-        f"{module} imports {target}" for module, target in arrows() if target.rpartition(".")[2].startswith("bench_")
-    ]
-    assert shared == []
+    files = own_files()
+    assert borrowings(files, files) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from nmsat.tb.memory.bench_ports import Bench", ["tests.x imports tb.memory.bench_ports"]),
+        ("def f():\n    import nmsat.tb.memory.bench_ports as b", ["tests.x imports tb.memory.bench_ports"]),
+        ("from nmsat.tb.memory import bench_ports", ["tests.x imports tb.memory.bench_ports"]),
+        ("from tests.test_readme import ROOT", ["tests.x imports tests.test_readme"]),
+        ("from nmsat.tb.array.products import bench_config", []),
+        ("BENCH = 'nmsat.tb.memory.bench_ports'", []),
+    ],
+)
+def test_a_borrowed_bench_is_found(text: str, found: list[str], tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text(text)
+    assert borrowings({"tests.x": tmp_path / "x.py"}, own_files()) == found
 
 
 @pytest.mark.parametrize(

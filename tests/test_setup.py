@@ -76,6 +76,14 @@ def test_locks_hold_what_the_project_declares() -> None:
     assert "torch" not in pins("lint")
 
 
+def test_the_page_says_how_many_packages_each_lock_holds() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\|[^|]*\| `requirements/(\w+)\.lock` \| (\d+)(?: more)? \|", page, re.MULTILINE)
+    counts = [len(pins(level)) for level in LEVELS]
+    more = [counts[0], counts[1] - counts[0], counts[2] - counts[1]]
+    assert told == [(level, str(count)) for level, count in zip(LEVELS, more, strict=True)]
+
+
 def test_metadata_has_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
@@ -109,7 +117,10 @@ def test_a_python_that_was_asked_for_replaces_that_of_an_older_environment() -> 
 
 
 def test_one_test_runs_by_name() -> None:
-    assert make("test", "TEST=test_add", "WAVES=1").splitlines()[1] == '.venv/bin/pytest -v -m "" --name "test_add"'
+    assert make("test", "TEST=test_add").splitlines()[1] == '.venv/bin/pytest -v -m "" --name "test_add"'
+    # What says where the waves lie is shown: pytest keeps what a test prints that passes.
+    with_waves = make("test", "TEST=test_add", "WAVES=1").splitlines()[1]
+    assert with_waves == '.venv/bin/pytest -v -s -m "" --name "test_add"'
     assert make("test").splitlines()[1] == '.venv/bin/pytest -n auto -m "not long"'
     assert re.search(r"^export WAVES$", MAKEFILE, re.MULTILINE)
 
@@ -121,6 +132,7 @@ def test_one_test_runs_by_name() -> None:
         ("test_what_needs[b]", 0, "1 passed"),
         ("test_what_needs", 0, "2 passed"),
         ("test_metadata_has_rangs", 4, "close to it: test_metadata_has_ranges"),
+        ("test_what_needs[c]", 4, "close to it: test_what_needs[b], test_what_needs[a], test_what_needs"),
     ],
 )
 def test_name_selects_just_that_test(name: str, code: int, says: str, tmp_path: Path) -> None:
@@ -129,6 +141,7 @@ def test_name_selects_just_that_test(name: str, code: int, says: str, tmp_path: 
         "import pytest\ndef test_metadata_has_ranges(): pass\ndef test_metadata_has_ranges_too(): pass\n"
         "@pytest.mark.parametrize('x', ['a', 'b'])\ndef test_what_needs(x): pass\n"
     )
+    (tmp_path / "test_y.py").write_text("raise RuntimeError('a file without the test is not read')\n")
     command = [
         sys.executable,
         "-m",
@@ -205,7 +218,11 @@ class Installer:
 
         def pip(environment: Any, *arguments: str) -> None:
             self.calls.append(arguments)
-            if "--editable" not in arguments:
+            if "--editable" in arguments:
+                link = root / "build" / "__editable__.nmsat-1" / "nmsat.py"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.touch()
+            else:
                 real(environment, *arguments)
 
         monkeypatch.setattr(self.install.Environment, "_pip", pip)
@@ -243,6 +260,31 @@ def test_each_level_brings_what_it_needs_and_a_second_call_nothing(installer: In
     assert [call[:3] for call in installer.bring("test")] == [("--require-hashes", "--only-binary", ":all:")]
     assert installer.has("two")
     assert installer.bring("test") == installer.bring("run") == []
+
+
+def test_an_emptied_build_folder_is_mended(installer: Installer) -> None:
+    installer.bring("run")
+    shutil.rmtree(installer.root / "build")
+    (call,) = installer.bring("run")
+    assert call[2:5] == ("--config-settings", "editable_mode=strict", "--editable")
+    assert installer.bring("run") == []
+
+
+def test_python_in_the_environment_starts_without_a_finder_of_ours(tmp_path: Path) -> None:
+    for name in ("setup.py", "pyproject.toml", "nmsat.py", "README.md", "LICENSE", "reports"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    code = "import setuptools.build_meta as m; m.build_editable('.', {'editable_mode': 'strict'})"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as file:
+        assert [name for name in file.namelist() if name.endswith(".py")] == []
+        (name,) = (name for name in file.namelist() if name.endswith(".pth"))
+        place = Path(file.read(name).decode().strip())
+    assert [path.name for path in place.iterdir()] == ["nmsat.py"]
+    command = [sys.executable, "-c", "import nmsat; print(nmsat.__file__, *nmsat.__path__)"]
+    env = {**os.environ, "PYTHONPATH": str(place)}
+    told = subprocess.run(command, cwd=place, env=env, check=True, capture_output=True, text=True).stdout
+    assert told.split() == [str(place / "nmsat.py"), str(ROOT)]
 
 
 def test_an_interrupted_installation_starts_anew(installer: Installer) -> None:

@@ -133,13 +133,6 @@ def method_facts(name: str) -> MethodFacts:
     return METHODS[name]
 
 
-def network_facts(name: str) -> NetworkFacts:
-    """Return what is true of a network; ValueError lists the known ones, or says what an old name is called now."""
-    if name not in NETWORKS:
-        raise ValueError(_unknown("network", name, NETWORKS))
-    return NETWORKS[name]
-
-
 def trained_network(name: str) -> NetworkFacts:
     """Return what is true of a network that trains here; ValueError for others names the small version if any."""
     if name in SCHEDULED_NETWORKS:

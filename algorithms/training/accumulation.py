@@ -3,6 +3,8 @@
 A weight gradient reduces over B x H x W. The contract runs one chain; this module measures its error against the exact
 sum and against chains per chunk whose sums are chained in order. The yardstick is the rounding to binary16 that every
 weight gradient undergoes afterwards (relative error up to 2^-11, about 2^-12.3 root mean square).
+
+`python -m nmsat.algorithms.training.accumulation` prints the table of docs/training.md; it takes minutes.
 """
 
 from __future__ import annotations
@@ -131,3 +133,22 @@ def training_products(samples: int = 1024, seed: int = 0) -> list[ChainError]:
         a, w = to_half(product.a.T[:, rows]), to_half(product.w[:, columns])
         out += measure(product.name, a, w, [1024])
     return out
+
+
+def table(found: Sequence[ChainError], chunk: int = 1024) -> str:
+    """Return the errors as text, a line for each case: one chain by its length, then the longest in chunks."""
+    lengths = sorted({row.terms for row in found})
+    by = {(row.case, row.terms, row.chunk): f"{row.error:.1e}" for row in found}
+    names = list(dict.fromkeys(row.case for row in found))
+    width = max(map(len, names))
+    lines = [" " * width + "".join(f"{terms:>12,}" for terms in lengths) + f"{f'in {chunk:,}s':>12}"]
+    for name in names:
+        cells = [by.get((name, terms, 0), "") for terms in lengths]
+        cells.append(next((by[name, terms, chunk] for terms in reversed(lengths) if (name, terms, chunk) in by), ""))
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(survey()))
+    print(table(training_products()))

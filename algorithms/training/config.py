@@ -15,8 +15,6 @@ from nmsat.algorithms.methods import make_method
 from nmsat.algorithms.training.optim import MAX_SHIFT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nmsat.algorithms.methods import Method
 
 
@@ -140,21 +138,3 @@ def field_kind(key: str) -> type:
 def parse_config(text: str, base: TrainConfig = DEMO) -> TrainConfig:
     """Read a TOML document with `parse_fields`; fields left out are those of base."""
     return base.replace(**parse_fields(text))
-
-
-def read_config(path: Path, base: TrainConfig = DEMO) -> TrainConfig:
-    """Read a TOML file with `parse_config`."""
-    return parse_config(path.read_text(encoding="utf-8"), base)
-
-
-def format_config(config: TrainConfig) -> str:
-    """Return the TOML document that `parse_config` reads back as the same configuration."""
-    lines = []
-    for key, value in config.as_dict().items():
-        if isinstance(value, bool):
-            lines.append(f"{key} = {str(value).lower()}")
-        elif isinstance(value, str):
-            lines.append(f'{key} = "{value}"')
-        elif value is not None:
-            lines.append(f"{key} = {value!r}")
-    return "\n".join(lines) + "\n"

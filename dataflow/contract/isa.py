@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.codes import codes, group_size, kept, rectangle_rows
+from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.fields import Field, WordLayout
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.codes import Fields
 
 INSTRUCTION_BITS: Final = 512
 """Bits of an instruction: four configuration words of 128 bits."""
@@ -107,9 +112,9 @@ def _walk(prefix: str, what: str) -> tuple[Field, ...]:
         Field(f"{prefix}at", OFFSET_BITS, f"offset of the first row's {what}"),
         Field(f"{prefix}line_at", OFFSET_BITS, "offset at x = 0 of its line"),
         Field(f"{prefix}image_at", OFFSET_BITS, "offset at x = 0, y = 0 of its image"),
-        Field(f"{prefix}x_step", STEP_BITS, "beats from pixel to pixel, signed"),
-        Field(f"{prefix}y_step", STEP_BITS, "beats from line to line, signed"),
-        Field(f"{prefix}image_step", STEP_BITS, "beats from image to image, signed"),
+        Field(f"{prefix}x_step", STEP_BITS, "beats from pixel to pixel", signed=True),
+        Field(f"{prefix}y_step", STEP_BITS, "beats from line to line", signed=True),
+        Field(f"{prefix}image_step", STEP_BITS, "beats from image to image", signed=True),
     )
 
 
@@ -135,6 +140,22 @@ def _instruction(opcode: Opcode, *fields: Field) -> WordLayout:
     return WordLayout(f"{opcode.name} instruction", (*head, *fields, Field("zero", spare, "always 0")))
 
 
+COMMAND: Final = WordLayout(
+    "command of the array",
+    (
+        Field("ws", 1, "0 output stationary, 1 weight stationary"),
+        Field("n_less_1", 4, "kept elements of a group, N - 1"),
+        Field("log2_m_less_1", 2, "log2 of the group size M, less 1: M in 2, 4, 8, 16"),
+        Field("log2_a", 2, "log2 of the rows a of the interleave rectangle; b = 8 / a"),
+        Field("windows", 16, "OS: groups along K; WS: row blocks. At least 1"),
+        Field("act_base", 16, "first beat of the tile in the activation buffers"),
+        Field("wgt_base", 16, "first pair of the tile in the weight buffers"),
+        Field("seed", 1, "chains continue from the sums of the previous command, which has kept them"),
+        Field("keep", 1, "sums stay, for the next command, instead of leaving"),
+    ),
+)
+"""What the array takes of a COMPUTE: its fields up to `keep`."""
+
 INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
     Opcode.LOAD_ACT: _instruction(
         Opcode.LOAD_ACT,
@@ -148,10 +169,10 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
         Field("windowed", 1, "rows (mode 1: the reduction) walk over the pixels of an image; 0: one endless line"),
         *_walk("", "operand"),
         *_OUTPUT_WALK,
-        Field("ix0", SIZE_BITS + 1, "input column of the first pixel, signed"),
-        Field("iy0", SIZE_BITS + 1, "input line of the first pixel, signed"),
-        Field("ix_line", SIZE_BITS + 1, "input column at x = 0, signed"),
-        Field("iy_image", SIZE_BITS + 1, "input line at y = 0, signed"),
+        Field("ix0", SIZE_BITS + 1, "input column of the first pixel", signed=True),
+        Field("iy0", SIZE_BITS + 1, "input line of the first pixel", signed=True),
+        Field("ix_line", SIZE_BITS + 1, "input column at x = 0", signed=True),
+        Field("iy_image", SIZE_BITS + 1, "input line at y = 0", signed=True),
         Field("ix_step", 4, "input columns per pixel"),
         Field("iy_step", 4, "input lines per line"),
         _size("in_width", "columns of the input; outside is +0 and not read"),
@@ -163,7 +184,7 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
         Field("at", OFFSET_BITS, "offset of the first beat"),
         Field("outer", 16, "runs. At least 1"),
         Field("inner", 16, "beats of a run. At least 1"),
-        Field("outer_step", STEP_BITS, "beats from run to run, signed"),
+        Field("outer_step", STEP_BITS, "beats from run to run", signed=True),
         Field("base", 16, "place of the first beat in the staging buffer; the others follow, modulo its depth"),
     ),
     Opcode.LOAD_WGT: _instruction(
@@ -179,21 +200,13 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
         Field("pad", 16, "slot rows of fillers behind the last run of a block, behind the last row"),
         Field("region", 2, "region of the operand"),
         Field("at", OFFSET_BITS, "offset of the first beat"),
-        Field("inner_step", STEP_BITS, "beats from beat to beat of a run, signed"),
-        Field("outer_step", STEP_BITS, "beats from run to run, signed"),
-        Field("block_step", STEP_BITS + 6, "beats from block to block, signed"),
+        Field("inner_step", STEP_BITS, "beats from beat to beat of a run", signed=True),
+        Field("outer_step", STEP_BITS, "beats from run to run", signed=True),
+        Field("block_step", STEP_BITS + 6, "beats from block to block", signed=True),
     ),
     Opcode.COMPUTE: _instruction(
         Opcode.COMPUTE,
-        Field("ws", 1, "0 output stationary, 1 weight stationary"),
-        Field("n_less_1", 4, "kept elements of a group, N - 1"),
-        Field("log2_m_less_1", 2, "log2 of the group size M, less 1"),
-        Field("log2_a", 2, "log2 of the rows a of the interleave rectangle"),
-        Field("windows", 16, "OS: groups along K; WS: row blocks. At least 1"),
-        Field("act_base", 16, "first beat of the tile in the activation buffers"),
-        Field("wgt_base", 16, "first pair of the tile in the weight buffers"),
-        Field("seed", 1, "chains continue from the sums of the previous command, which has kept them"),
-        Field("keep", 1, "sums stay, for the next command, instead of leaving"),
+        *COMMAND.fields,
         Field("capture", 16, "first place of the results in the capture buffers"),
     ),
     Opcode.STORE: _instruction(
@@ -247,27 +260,15 @@ class Instruction:
     opcode: Opcode
     fields: dict[str, int]
 
-    def patterns(self) -> dict[str, int]:
-        """Return all fields as the bits that stand in the word; ValueError names a field that does not fit."""
-        layout, limits = INSTRUCTIONS[self.opcode], _LIMITS[self.opcode]
-        values = {**_ZEROS[self.opcode], "opcode": int(self.opcode)}
-        for name, value in self.fields.items():
-            if name not in limits:
-                raise ValueError(f"{layout.name} has no field {name!r}; fields: {', '.join(limits)}")
-            low, high = limits[name]
-            if not low <= value <= high:
-                raise ValueError(f"field {name!r} of {layout.name} is {value!r}; it must be from {low} to {high}")
-            values[name] = value if value >= 0 else value + 2 * (high + 1)
-        return values
+    def values(self) -> dict[str, int]:
+        """Return all fields, those that were not given as 0; ValueError names one that does not fit."""
+        layout = INSTRUCTIONS[self.opcode]
+        layout.check(self.fields)
+        return {**dict.fromkeys(layout.by_name, 0), **self.fields, "opcode": int(self.opcode)}
 
     def encode(self) -> int:
         """Return the 512 bits; ValueError names a field that does not fit."""
-        word = at = 0
-        values = self.patterns()
-        for field in INSTRUCTIONS[self.opcode].fields:
-            word |= values[field.name] << at
-            at += field.bits
-        return word
+        return INSTRUCTIONS[self.opcode].pack(**self.values())
 
     @classmethod
     def decode(cls, word: int) -> Instruction:
@@ -275,38 +276,73 @@ class Instruction:
         code = word & 15
         if code not in set(Opcode):
             raise ValueError(f"opcode is {code!r}; known opcodes: {', '.join(str(int(o)) for o in Opcode)}")
-        opcode = Opcode(code)
-        values = INSTRUCTIONS[opcode].unpack(word)
-        bits = {field.name: field.bits for field in INSTRUCTIONS[opcode].fields}
-        fields = {
-            name: value - (1 << bits[name]) if is_signed(name) and value >> (bits[name] - 1) else value
-            for name, value in values.items()
-            if name not in ("opcode",)
-        }
-        return cls(opcode, fields)
+        fields = INSTRUCTIONS[Opcode(code)].unpack(word)
+        del fields["opcode"]
+        return cls(Opcode(code), fields)
 
     def __getitem__(self, name: str) -> int:
         return self.fields.get(name, 0)
 
 
-_SIGNED_ENDS: Final = ("x_step", "y_step", "image_step", "inner_step", "outer_step", "block_step")
-_SIGNED: Final = ("ix0", "iy0", "ix_line", "iy_image")
-_UNSIGNED: Final = ("ix_step", "iy_step")
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A COMPUTE in the units a reader expects (N, M, a instead of their codes); fields as in `INSTRUCTIONS`."""
 
+    ws: bool
+    n: int
+    m: int
+    a: int
+    windows: int
+    act_base: int = 0
+    wgt_base: int = 0
+    seed: bool = False
+    keep: bool = False
+    capture: int = 0
 
-def is_signed(name: str) -> bool:
-    """Whether a field of this name holds a signed number (steps and input places of a walk)."""
-    return name in _SIGNED or (name.endswith(_SIGNED_ENDS) and name not in _UNSIGNED)
+    @property
+    def b(self) -> int:
+        """Columns of the interleave rectangle."""
+        return INTERLEAVE // self.a
 
+    @property
+    def shape(self) -> tuple[bool, int, int, int]:
+        """What must be equal for two commands to follow each other without draining the array."""
+        return (self.ws, self.n, self.m, self.a)
 
-def _limits(field: Field) -> tuple[int, int]:
-    """Return the least and the largest value of a field."""
-    if is_signed(field.name):
-        return -(1 << (field.bits - 1)), (1 << (field.bits - 1)) - 1
-    return 0, (1 << field.bits) - 1
+    @classmethod
+    def of(cls, f: Fields) -> Compute:
+        """Return what the fields of a COMPUTE say."""
+        return cls(
+            ws=bool(f["ws"]),
+            n=kept(f),
+            m=group_size(f),
+            a=rectangle_rows(f),
+            windows=f["windows"],
+            act_base=f["act_base"],
+            wgt_base=f["wgt_base"],
+            seed=bool(f["seed"]),
+            keep=bool(f["keep"]),
+            capture=f["capture"],
+        )
 
+    def fields(self) -> dict[str, int]:
+        """Return its fields as an instruction has them."""
+        return {
+            "ws": int(self.ws),
+            **codes(n=self.n, m=self.m, a=self.a),
+            "windows": self.windows,
+            "act_base": self.act_base,
+            "wgt_base": self.wgt_base,
+            "seed": int(self.seed),
+            "keep": int(self.keep),
+            "capture": self.capture,
+        }
 
-_LIMITS: Final = {
-    opcode: {field.name: _limits(field) for field in layout.fields} for opcode, layout in INSTRUCTIONS.items()
-}
-_ZEROS: Final = {opcode: dict.fromkeys(limits, 0) for opcode, limits in _LIMITS.items()}
+    def instruction(self) -> Instruction:
+        """Return the instruction, waiting for nothing and signalling nobody."""
+        return Instruction(Opcode.COMPUTE, self.fields())
+
+    def command(self) -> int:
+        """Return the word that the array takes (layout `COMMAND`)."""
+        fields = self.fields()
+        return COMMAND.pack(**{field.name: fields[field.name] for field in COMMAND.fields})

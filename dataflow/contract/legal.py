@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.dataflow.contract.codes import group_size, kept, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTIONS, LANES, ActMode, ErrorCode, Opcode
 
@@ -34,7 +35,7 @@ def products(opcode: Opcode, f: Mapping[str, Number]) -> dict[str, Number]:
     """Return the products of fields that the rules of `opcode` need, by name (a pipeline stage of the circuit)."""
     if opcode is Opcode.LOAD_ACT:
         m_bits = f["log2_m_less_1"] + 1
-        groups = (f["k"] + ((2 << f["log2_m_less_1"]) - 1)) >> m_bits
+        groups = (f["k"] + (group_size(f) - 1)) >> m_bits
         return {"os_elements": groups << (m_bits + f["log2_a"]), "ws_elements": f["rows"] << m_bits}
     if opcode is Opcode.LOAD_WGT:
         return {"slots": f["outer"] * f["inner"]}
@@ -43,15 +44,15 @@ def products(opcode: Opcode, f: Mapping[str, Number]) -> dict[str, Number]:
     if opcode is Opcode.COMPUTE:
         return {
             "elements": f["windows"] << (f["log2_m_less_1"] + 1 + f["log2_a"]),
-            "pairs": f["windows"] * (f["n_less_1"] + 1),
+            "pairs": f["windows"] * kept(f),
         }
     if opcode is Opcode.STORE:
-        return {"blocks": (f["rows"] + ((1 << f["log2_a"]) - 1)) >> f["log2_a"]}
+        return {"blocks": (f["rows"] + (rectangle_rows(f) - 1)) >> f["log2_a"]}
     return {}
 
 
 def rules(opcode: Opcode, f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfig) -> dict[str, Number]:
-    """Return rule -> whether it holds. f: fields, signed ones as bit patterns; p: what `products` gave for them."""
+    """Return rule -> whether it holds. f: all fields; p: what `products` gave for them."""
     of = {
         Opcode.LOAD_ACT: _load_act,
         Opcode.LOAD_WGT: _load_wgt,
@@ -77,7 +78,7 @@ def error_code(word: int, config: SatConfig) -> ErrorCode:
 
 def check(instruction: Instruction, config: SatConfig) -> None:
     """Raise ValueError with the field that does not fit, or with the rules that an instruction breaks."""
-    fields = instruction.patterns()
+    fields = instruction.values()
     found = rules(instruction.opcode, fields, products(instruction.opcode, fields), config)
     broken = [name for name, holds in found.items() if not holds]
     if broken:
@@ -151,13 +152,13 @@ def _stage(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfig) 
 
 
 def _compute(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfig) -> dict[str, Number]:
-    n = f["n_less_1"] + 1
+    n = kept(f)
     log2_b = f["log2_a"] ^ 3  # 3 - log2_a
     ws = f["ws"] == 1
     os = f["ws"] == 0
     act = (f["act_base"] << (config.act_lanes - 1)) + p["elements"] <= config.act_depth * config.act_lanes
     return {
-        "N <= M": n <= (2 << f["log2_m_less_1"]),
+        "N <= M": n <= group_size(f),
         "windows >= 1": f["windows"] >= 1,
         "a M <= 16 lanes": (2 << (f["log2_m_less_1"] + f["log2_a"])) <= config.act_bank,
         "WS: N b <= 16": os | ((n << log2_b) <= config.weight_bank),
@@ -193,6 +194,6 @@ def _update(f: Mapping[str, Number], p: Mapping[str, Number], config: SatConfig)
         "k >= 1": f["k"] >= 1,
         "n >= 1": f["n"] >= 1,
         f"shift <= {MAX_SHIFT}": f["shift"] <= MAX_SHIFT,
-        "W_ff: N <= M": f["ff_n_less_1"] + 1 <= (2 << f["ff_log2_m_less_1"]),
-        "W_bp: N <= M": f["bp_n_less_1"] + 1 <= (2 << f["bp_log2_m_less_1"]),
+        "W_ff: N <= M": kept(f, "ff_") <= group_size(f, "ff_"),
+        "W_bp: N <= M": kept(f, "bp_") <= group_size(f, "bp_"),
     }

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, ActMode
 from nmsat.dataflow.contract.limits import DRAIN_DELAY, SEED_GAP, SETTLE, TOKEN_TO_STEP
 
 if TYPE_CHECKING:
+    from nmsat.dataflow.contract.codes import Fields
     from nmsat.dataflow.contract.config import SatConfig
-
-
-class Fields(Protocol):
-    """Fields of an instruction by name: whole numbers, or signals of the circuit."""
-
-    def __getitem__(self, name: str, /) -> Any: ...
 
 
 def takes_pairs(config: SatConfig) -> bool:

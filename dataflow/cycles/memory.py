@@ -16,15 +16,14 @@ from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from nmsat.dataflow.contract.isa import BEAT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from nmsat.dataflow.contract.config import MemoryConfig
-
-BEAT_BYTES: Final = 64
-"""Bytes of a data beat: the 512 bits of an AXI port, at most one per channel and cycle."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
+from nmsat.dataflow.contract.config import GROUP_SIZES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-NATIVE_SIZES = (2, 4, 8, 16)
-"""Group sizes tried for one pattern of the whole matrix."""
 
 COVER_SIZES = (8, 16)
 """Group sizes tried for a pattern per tile."""
@@ -141,7 +139,7 @@ def cover_mask(
     counts = _group_counts(mask, run)
     nonzeros = int(np.count_nonzero(mask))
     best: Cover | None = None
-    for m in NATIVE_SIZES:
+    for m in GROUP_SIZES:
         whole = _tiled(mask, counts[m], m, run, tile_k=None, tile_n=mask.shape[1], nonzeros=nonzeros, native=True)
         if best is None or whole.slots < best.slots:
             best = whole
@@ -152,15 +150,6 @@ def cover_mask(
     if best is None:
         raise ValueError("no group size to try")
     return best
-
-
-def native_pattern(mask: NDArray[np.bool_], run: int | None = None) -> Pattern | None:
-    """Return the N:M with the lowest N/M (then the lowest M) that the whole mask[k, columns] obeys; None if dense."""
-    run = _check(mask, mask.shape[1] if mask.ndim == 2 else 1, None, run, COVER_SIZES)
-    counts = _group_counts(mask, run)
-    needs = [Pattern(max(int(counts[m].max()), 1), m) for m in NATIVE_SIZES]
-    best = min(needs, key=lambda p: (p.n / p.m, p.m))
-    return best if best.n < best.m else None
 
 
 def _tiled(
@@ -190,7 +179,7 @@ def _group_counts(mask: NDArray[np.bool_], run: int) -> dict[int, NDArray[np.uin
     level = np.zeros((runs, _round_up(run, 16), columns), np.uint8)
     level[:, :run] = mask.reshape(runs, run, columns)
     out = {}
-    for m in NATIVE_SIZES:
+    for m in GROUP_SIZES:
         level = level[:, 0::2] + level[:, 1::2]
         out[m] = level[:, : -(-run // m)].reshape(-1, columns)
     return out
@@ -213,8 +202,8 @@ def _check(mask: NDArray[np.bool_], tile_n: int, tile_k: int | None, run: int | 
         raise ValueError(f"mask has shape {mask.shape}; it must be [k, columns] with both at least 1")
     if tile_n < 1:
         raise ValueError(f"tile_n is {tile_n!r}; it must be at least 1")
-    if not sizes or any(m not in NATIVE_SIZES for m in sizes):
-        raise ValueError(f"sizes is {sizes!r}; it must name group sizes from {NATIVE_SIZES}")
+    if not sizes or any(m not in GROUP_SIZES for m in sizes):
+        raise ValueError(f"sizes is {sizes!r}; it must name group sizes from {GROUP_SIZES}")
     if tile_k is not None and (tile_k < 1 or any(tile_k % m for m in sizes)):
         raise ValueError(f"tile_k is {tile_k!r}; it must be a multiple of the group sizes {sizes}")
     length = mask.shape[0] if run is None else run

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.codes import RECTANGLE_ROWS
 from nmsat.dataflow.contract.config import GROUP_SIZES, INTERLEAVE
-from nmsat.dataflow.contract.fields import TileCommand
+from nmsat.dataflow.contract.isa import Compute
 from nmsat.dataflow.contract.timing import window_cycles
 from nmsat.dataflow.cycles.array import product_duration
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.cycles.array import Duration
-
-RECTANGLES: Final = (1, 2, 4, 8)
-"""Legal a of an interleave rectangle a x b = 8."""
 
 MAX_WINDOWS: Final = (1 << 16) - 1
 """Largest window count of a command."""
@@ -64,7 +62,7 @@ def legal_mappings(config: SatConfig, pattern: Pattern | None) -> list[Mapping]:
     groups = [(pattern.n, pattern.m)] if pattern and pattern.n < pattern.m else [(g, g) for g in GROUP_SIZES]
     found = []
     for n, m in groups:
-        for a in RECTANGLES:
+        for a in RECTANGLE_ROWS:
             if a * m > config.act_bank:
                 continue
             found.append(Mapping(False, a, n, m))
@@ -175,10 +173,10 @@ class Tile:
         """Whether its results leave the array."""
         return self.depth == self.tiling.depth_tiles - 1
 
-    def command(self, act_base: int, wgt_base: int) -> TileCommand:
+    def command(self, act_base: int, wgt_base: int) -> Compute:
         """Return the command with its operands at the given places of the buffers."""
         tiling, mapping = self.tiling, self.tiling.mapping
-        return TileCommand(
+        return Compute(
             ws=mapping.ws,
             n=mapping.slots,
             m=mapping.m,

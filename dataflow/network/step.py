@@ -132,18 +132,6 @@ def training_products(
     )
 
 
-def forward_products(
-    layers: Sequence[Layer],
-    method: str = "dense",
-    pattern: Pattern | None = None,
-    first_and_last_dense: bool = True,
-    masks: Mapping[str, LayerMask] | None = None,
-) -> tuple[Product, ...]:
-    """Return the FF products alone (inference); arguments as in `training_products`."""
-    step = training_products(layers, method, pattern, first_and_last_dense, masks)
-    return tuple(product for product in step.products if product.stage is Stage.FF)
-
-
 def forward_macs(layers: Sequence[Layer]) -> int:
     """Multiply-adds of the dense forward pass, padding counted as work."""
     return sum(layer.macs for layer in layers)

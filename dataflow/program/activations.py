@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, OFFSET_BITS, ActMode, Opcode
 from nmsat.dataflow.program.load_cost import load_cost
 from nmsat.dataflow.program.sources import RowTile
@@ -12,7 +13,7 @@ from nmsat.dataflow.program.sources import RowTile
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
-    from nmsat.dataflow.program.sources import Fields, Load, Part
+    from nmsat.dataflow.program.sources import DepthRange, Fields, Load
     from nmsat.dataflow.program.tensors import Place, Rows
     from nmsat.dataflow.program.windows import Tap, Window
 
@@ -58,7 +59,7 @@ class RowsSource:
             raise ValueError(f"an array load along K is {config.rows * mapping.m} numbers; it must be whole beats")
         return cut(self.m, ws_rows(config, mapping, self.m))
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[Load]:
         """Each row is read once, so the staging buffer has nothing to save."""
         at = self.tensor.at + tile.first * self.tensor.step + part.first // HALVES
         mode = ActMode.WS_ROWS if mapping.ws else ActMode.OS_ROWS
@@ -89,7 +90,7 @@ class WindowSource:
         rows = self.window.images.count * self.window.size[0] * self.window.size[1]
         return cut(rows, mapping.a * config.rows)
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[Load]:
         """From the staging buffer, or from memory where that takes clearly less time (windows that hardly overlap)."""
         channels, beat = self.tensor.columns, 0
         taps = self.taps[part.first // channels : -(-(part.first + part.size) // channels)]
@@ -180,7 +181,7 @@ class ColumnsSource:
         each, channels = mapping.a * config.rows, self.tensor.columns
         return not (each % HALVES or channels % HALVES or channels % config.rows)
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[Load]:
         channels = self.tensor.columns
         out: list[Load] = []
         at = tile.first
@@ -210,4 +211,4 @@ def _place(tensor: Rows, at: int) -> Fields:
 
 
 def _shape(mapping: Mapping) -> Fields:
-    return {"log2_m_less_1": mapping.m.bit_length() - 2, "log2_a": mapping.a.bit_length() - 1}
+    return codes(m=mapping.m, a=mapping.a)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.dataflow.program.product import Cut
-    from nmsat.dataflow.program.sources import Load, Part
+    from nmsat.dataflow.program.sources import DepthRange, Load
 
 SAMPLES: Final = 8
 """Tiles, and parts of a reduction, whose loads are looked at; the others are taken to be like them."""
@@ -52,7 +52,7 @@ def _loads(cut: Cut) -> float:
     return act + wgt
 
 
-def _tile(cut: Cut, number: int, part: Part) -> float:
+def _tile(cut: Cut, number: int, part: DepthRange) -> float:
     """Cycles of the loads of a row tile behind those of the one before it."""
     config, staging = cut.config, Staging(cut.config.stage_depth)
     loads: list[Load] = []

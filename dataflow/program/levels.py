@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.dataflow.contract.config import GROUP_SIZES
 from nmsat.dataflow.mapping.chain import chain_cycles
-from nmsat.dataflow.mapping.cover import COVER_SIZES, NATIVE_SIZES
+from nmsat.dataflow.mapping.cover import COVER_SIZES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Level:
 
 
 def cover_levels(
-    config: SatConfig, m: int, keep: NDArray[np.bool_], *, sort: bool = True, sizes: tuple[int, ...] = NATIVE_SIZES
+    config: SatConfig, m: int, keep: NDArray[np.bool_], *, sort: bool = True, sizes: tuple[int, ...] = GROUP_SIZES
 ) -> list[Level]:
     """Return the cheapest cover of keep[k, n] for m rows of activations.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode, Instruction, Opcode
 from nmsat.dataflow.contract.limits import LOAD_BURST, LOAD_CHUNK
 from nmsat.dataflow.contract.timing import reads_pairs
@@ -47,7 +48,7 @@ def _act(config: SatConfig, timing: MemoryTiming, f: Fields) -> float:
     run = _run(beats, f["x_step"], LOAD_CHUNK if along_k else LOAD_BURST)
     at_once = 2 if reads_pairs(config, Instruction(Opcode.LOAD_ACT, f)) else 1
     reads = steps * beats / at_once if f.get("staged") else _reading(timing, steps * beats, run)
-    a, m = 1 << f["log2_a"], 2 << f["log2_m_less_1"]
+    a, m = rectangle_rows(f), group_size(f)
     if f["mode"] == ActMode.OS_ROWS:
         tile = a * config.rows  # rows that do not exist are zeros, which take their place too
         return max(reads + (tile - f["rows"]) * beats / at_once, a * f["k"] / config.act_lanes)

@@ -7,11 +7,12 @@ from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, Compute, Opcode, Side
 from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
 from nmsat.dataflow.program.estimate import estimate_cycles
-from nmsat.dataflow.program.sources import Part
+from nmsat.dataflow.program.sources import DepthRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ class Sink:
         e, per_beat = self.epilogue, HALVES if self.epilogue.to_half else LANES
         out = {
             "ws": int(mapping.ws),
-            "log2_a": mapping.a.bit_length() - 1,
+            **codes(a=mapping.a),
             "rows": tile.rows,
             "columns": columns,
             "lane": column % per_beat,
@@ -177,20 +178,20 @@ class Cut:
         return -(-self.code.n // self.width)
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[DepthRange]:
         """Commands along K."""
-        return [Part(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
+        return [DepthRange(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
 
-    def windows(self, tile: RowTile, part: Part) -> int:
+    def windows(self, tile: RowTile, part: DepthRange) -> int:
         """Windows of a command."""
         return -(-tile.rows // self.mapping.a) if self.mapping.ws else -(-part.size // self.mapping.m)
 
-    def act_words(self, tile: RowTile, part: Part) -> int:
+    def act_words(self, tile: RowTile, part: DepthRange) -> int:
         """Words of a row's activation buffer that a command needs."""
         words = self.windows(tile, part) * self.mapping.a * self.mapping.m
         return -(-words // self.config.act_lanes)
 
-    def pairs(self, part: Part) -> int:
+    def pairs(self, part: DepthRange) -> int:
         """Pairs of a column's weight buffer that a command needs."""
         groups = self.config.rows if self.mapping.ws else -(-part.size // self.mapping.m)
         return groups * self.mapping.n * self.mapping.b
@@ -207,7 +208,7 @@ class Cut:
         acts = largest * len(self.rows) * len(parts) <= self.config.act_depth
         return not acts and self.pairs(parts[0]) * self.column_tiles * len(parts) <= self.config.weight_depth
 
-    def commands(self) -> Iterator[tuple[RowTile, int, Part]]:
+    def commands(self) -> Iterator[tuple[RowTile, int, DepthRange]]:
         """Yield (row tile, first column, part of the reduction) in the order in which they run."""
         columns = range(0, self.code.n, self.width)
         if self.rows_outer:
@@ -266,7 +267,7 @@ def assemble(out: Assembler, code: ProductCode) -> Cut:
     return cut
 
 
-def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: Part) -> None:
+def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: DepthRange) -> None:
     code, mapping = cut.code, cut.mapping
     leaves = part.first + part.size == code.k
     weights = _weights(out, cut, columns, part)
@@ -276,19 +277,19 @@ def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], 
     if leaves:
         capture, free = out.capture.take(object(), cut.results(tile))
         after += free
-    fields = {
-        "ws": int(mapping.ws),
-        "n_less_1": mapping.n - 1,
-        "log2_m_less_1": mapping.m.bit_length() - 2,
-        "log2_a": mapping.a.bit_length() - 1,
-        "windows": cut.windows(tile, part),
-        "act_base": acts.first,
-        "wgt_base": weights.first,
-        "seed": int(part.first > 0),
-        "keep": int(not leaves),
-        "capture": capture.first if capture else 0,
-    }
-    node = out.emit(Opcode.COMPUTE, fields, code.name, after=after)
+    compute = Compute(
+        ws=mapping.ws,
+        n=mapping.n,
+        m=mapping.m,
+        a=mapping.a,
+        windows=cut.windows(tile, part),
+        act_base=acts.first,
+        wgt_base=weights.first,
+        seed=part.first > 0,
+        keep=not leaves,
+        capture=capture.first if capture else 0,
+    )
+    node = out.emit(Opcode.COMPUTE, compute.fields(), code.name, after=after)
     weights.users.append(node)
     acts.users.append(node)
     if capture is None:
@@ -302,7 +303,7 @@ def _command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], 
     )
 
 
-def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: Part) -> Block:
+def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: DepthRange) -> Block:
     """Return the block of the weight buffer that holds the operand, loaded now if it does not stand there."""
     code = cut.code
     key = (code.name, columns[0], part)
@@ -316,7 +317,7 @@ def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: Part) -> 
     return block
 
 
-def _activations(out: Assembler, cut: Cut, tile: RowTile, part: Part) -> Block:
+def _activations(out: Assembler, cut: Cut, tile: RowTile, part: DepthRange) -> Block:
     """The same for the activation buffer."""
     code = cut.code
     key = (code.name, tile, part)

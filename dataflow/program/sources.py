@@ -28,8 +28,8 @@ class RowTile:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Part of a reduction, which one command covers: its first element, how many."""
+class DepthRange:
+    """Elements of a reduction that one command covers: the first one, how many."""
 
     first: int
     size: int
@@ -49,7 +49,7 @@ class ActSource(Protocol):
         """Return the row tiles of Y; ValueError if the mapping does not suit."""
         ...
 
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: Part) -> list[Load]:
+    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[Load]:
         """Return the STAGE and LOAD_ACT of a tile for part of the reduction; ValueError if it cannot be parted."""
         ...
 
@@ -64,6 +64,6 @@ class WgtSource(Protocol):
         """Return the tensors read."""
         ...
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
         """Return the LOAD_WGT of the tile columns from `column` on for part of the reduction."""
         ...

@@ -18,6 +18,7 @@ from nmsat.algorithms.layers.pointwise import ReLU
 from nmsat.algorithms.layers.pooling import Flatten
 from nmsat.algorithms.layers.products import Conv2d, Linear
 from nmsat.algorithms.methods import WeightMagnitude
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, Opcode, Side
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
@@ -287,10 +288,8 @@ def _update(out: Assembler, layer: LayerPlan, method: Method, after: Node) -> No
     fields = {
         "k": w.k,
         "n": w.n,
-        "ff_n_less_1": w.ff.n - 1,
-        "ff_log2_m_less_1": w.ff.m.bit_length() - 2,
-        "bp_n_less_1": w.bp.n - 1,
-        "bp_log2_m_less_1": w.bp.m.bit_length() - 2,
+        **codes(n=w.ff.n, m=w.ff.m, prefix="ff_"),
+        **codes(n=w.bp.n, m=w.bp.m, prefix="bp_"),
         "use_bp": int(w.bp_place is not None),
         "use_mask": int(sparse and method.decay != 0),
         "region": w.master.region,

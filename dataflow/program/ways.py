@@ -1,8 +1,8 @@
 """How a recorded product meets the array: native N:M, cover, tile skipping, gather or dense.
 
-A product is cut into parts, each a dense or N:M matrix product of its own. Every result of the product that is wanted
-comes from exactly one part, which walks its whole chain, so cutting changes no bit (docs/arithmetic.md). Cycles are
-those of the array with operands on chip; parts with one pattern follow each other in one chain
+A product is cut into pieces, each a dense or N:M matrix product of its own. Every result of the product that is wanted
+comes from exactly one piece, which walks its whole chain, so cutting changes no bit (docs/arithmetic.md). Cycles are
+those of the array with operands on chip; pieces with one pattern follow each other in one chain
 (`dataflow.mapping.chain`), a product begins and ends with an empty array. A sparse product may run as a dense
 one with fillers in place of what is absent: a wide group allows fewer mappings, which can cost more than it saves.
 """
@@ -42,7 +42,7 @@ class How(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Which part of the operands a part takes: indices of rows, of the reduction and of columns (None: all of them).
+    """Which part of the operands a piece takes: indices of rows, of the reduction and of columns (None: all of them).
 
     copy: which of the `count` matrices; depth need not ascend if the rows of W were reordered.
     """
@@ -55,7 +55,7 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Piece:
     """One product on the array: Y[m, n] = A[m, k] @ W[k, n], `count` times; pattern: None when dense.
 
     cuts: where the operands come from, `count` of them, or none if the product holds no values.
@@ -79,22 +79,22 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A product and its parts on one configuration; how: the way that took the fewest cycles."""
+    """A product and its pieces on one configuration; how: the way that took the fewest cycles."""
 
     product: Product
     config: SatConfig
     how: How
-    parts: tuple[Part, ...]
+    pieces: tuple[Piece, ...]
 
     @property
     def macs(self) -> int:
         """Multiply-adds that the array spends, fillers included."""
-        return sum(part.macs for part in self.parts)
+        return sum(piece.macs for piece in self.pieces)
 
     @cached_property
     def cycles(self) -> int:
-        """Cycles of all parts, one after the other."""
-        return total_cycles(self.config, self.parts)
+        """Cycles of all pieces, one after the other."""
+        return total_cycles(self.config, self.pieces)
 
     @cached_property
     def cycles_dense(self) -> int:
@@ -127,19 +127,19 @@ def lower(product: Product, config: SatConfig, options: Options | None = None) -
     return min(ways, key=lambda way: way.cycles)
 
 
-def whole(product: Product) -> Part:
+def whole(product: Product) -> Piece:
     """Return the product with nothing left out: dense, all rows, ranks and experts."""
     known = product.sparsity
     if isinstance(known, Gathered):
-        return Part(*known.whole, None, product.count * max(1, len(known.loads)))
-    return Part(product.m, product.k, product.n, None, product.count)
+        return Piece(*known.whole, None, product.count * max(1, len(known.loads)))
+    return Piece(product.m, product.k, product.n, None, product.count)
 
 
-def total_cycles(config: SatConfig, parts: Iterable[Part]) -> int:
-    """Return the cycles of parts that run one after the other, those with one pattern in a row."""
+def total_cycles(config: SatConfig, pieces: Iterable[Piece]) -> int:
+    """Return the cycles of pieces that run one after the other, those with one pattern in a row."""
     rows: dict[Pattern | None, list[tuple[int, int, int, int]]] = {}
-    for part in parts:
-        rows.setdefault(part.pattern, []).append((part.m, part.k, part.n, part.count))
+    for piece in pieces:
+        rows.setdefault(piece.pattern, []).append((piece.m, piece.k, piece.n, piece.count))
     return sum(chain_cycles(config, tuple(shapes), pattern) for pattern, shapes in rows.items())
 
 
@@ -148,8 +148,8 @@ def _ways(product: Product, config: SatConfig, options: Options) -> list[Lowered
     if pattern is not None and pattern.n == pattern.m:
         pattern = None
     if isinstance(known, Gathered):
-        parts = _gathered(product, known)
-        cheaper = tuple(_cheaper(config, part, pattern) for part in parts)
+        pieces = _gathered(product, known)
+        cheaper = tuple(_cheaper(config, piece, pattern) for piece in pieces)
         return [Lowered(product, config, How.GATHER, cheaper)]
     found = [Lowered(product, config, How.DENSE, (_all(product, None),))]
     if pattern is not None:
@@ -161,60 +161,60 @@ def _ways(product: Product, config: SatConfig, options: Options) -> list[Lowered
     return found
 
 
-def _all(product: Product, pattern: Pattern | None) -> Part:
+def _all(product: Product, pattern: Pattern | None) -> Piece:
     cuts = tuple(Cut(copy) for copy in range(product.count)) if product.a is not None else ()
-    return Part(product.m, product.k, product.n, pattern, product.count, cuts)
+    return Piece(product.m, product.k, product.n, pattern, product.count, cuts)
 
 
-def _cheaper(config: SatConfig, part: Part, pattern: Pattern | None) -> Part:
-    """Return the part with the pattern unless it takes more cycles so: a wide group allows fewer mappings."""
+def _cheaper(config: SatConfig, piece: Piece, pattern: Pattern | None) -> Piece:
+    """Return the piece with the pattern unless it takes more cycles so: a wide group allows fewer mappings."""
     if pattern is None:
-        return part
-    shapes = ((part.m, part.k, part.n, part.count),)
+        return piece
+    shapes = ((piece.m, piece.k, piece.n, piece.count),)
     slower = chain_cycles(config, shapes, pattern) > chain_cycles(config, shapes, None)
-    return part if slower else replace(part, pattern=pattern)
+    return piece if slower else replace(piece, pattern=pattern)
 
 
-def _gathered(product: Product, known: Gathered) -> tuple[Part, ...]:
+def _gathered(product: Product, known: Gathered) -> tuple[Piece, ...]:
     """Experts one by one; gathered rows and ranks are a product like any other."""
     if not known.loads:
         return (_all(product, None),)
     ends = np.cumsum(known.loads)
-    parts = []
+    pieces = []
     for load in sorted(set(known.loads) - {0}, reverse=True):
         which = [i for i, other in enumerate(known.loads) if other == load]
         cuts = tuple(Cut(rows=np.arange(ends[i] - load, ends[i]), expert=i) for i in which)
-        parts.append(Part(load, product.k, product.n, None, len(which), cuts if product.a is not None else ()))
-    return tuple(parts)
+        pieces.append(Piece(load, product.k, product.n, None, len(which), cuts if product.a is not None else ()))
+    return tuple(pieces)
 
 
-def _covered(product: Product, known: Unstructured, config: SatConfig, options: Options) -> tuple[Part, ...]:
+def _covered(product: Product, known: Unstructured, config: SatConfig, options: Options) -> tuple[Piece, ...]:
     sort = options.columns and known.static
     if known.keep is None:
         density = known.nonzeros / (product.k * product.n * product.count)
         levels = assumed_levels(config, product.m, product.k, product.n, density, sort=sort)
-        return tuple(_level_part(product, level, None, product.count) for level in levels)
+        return tuple(_level_piece(product, level, None, product.count) for level in levels)
     masks = known.keep if known.keep.ndim == 3 else known.keep[None]
     shared = len(masks) == 1 and product.count > 1
-    parts = []
+    pieces = []
     for copy, keep in enumerate(masks):
         order = balanced_rows(keep, 16) if options.rows and known.static else None
         levels = cover_levels(config, product.m, keep if order is None else keep[order], sort=sort)
         copies = range(product.count) if shared else (copy,)
         cuts = [Cut(c, depth=order) for c in copies] if product.a is not None else None
-        parts += [_level_part(product, level, cuts, len(copies)) for level in levels]
-    return tuple(parts)
+        pieces += [_level_piece(product, level, cuts, len(copies)) for level in levels]
+    return tuple(pieces)
 
 
-def _level_part(product: Product, level: Level, cuts: list[Cut] | None, count: int) -> Part:
+def _level_piece(product: Product, level: Level, cuts: list[Cut] | None, count: int) -> Piece:
     pattern = level.pattern if level.pattern.n < level.pattern.m else None
     filled = () if cuts is None else tuple(Cut(c.copy, depth=c.depth, columns=level.which) for c in cuts)
-    return Part(product.m, product.k, level.columns, pattern, count, filled)
+    return Piece(product.m, product.k, level.columns, pattern, count, filled)
 
 
-def _skipped(product: Product, known: Blocks) -> tuple[Part, ...]:
-    """One part per distinct row of blocks (column, for blocks of W): only its present blocks are issued."""
-    parts = []
+def _skipped(product: Product, known: Blocks) -> tuple[Piece, ...]:
+    """One piece per distinct row of blocks (column, for blocks of W): only its present blocks are issued."""
+    pieces = []
     for lines, present in _patterns_of(known, _axes(product, known)):
         row, other = (None, None) if product.a is None else (lines, present)
         if known.role == "y":
@@ -224,8 +224,8 @@ def _skipped(product: Product, known: Blocks) -> tuple[Part, ...]:
         else:
             dims, cut = (product.m, len(present), len(lines)), (None, other, row)
         cuts = () if product.a is None else tuple(Cut(copy, *cut) for copy in range(product.count))
-        parts.append(Part(*dims, None, product.count, cuts))
-    return _joined(parts)
+        pieces.append(Piece(*dims, None, product.count, cuts))
+    return _joined(pieces)
 
 
 def _axes(product: Product, known: Blocks) -> tuple[int, int]:
@@ -250,14 +250,14 @@ def _patterns_of(known: Blocks, axes: tuple[int, int]) -> list[tuple[NDArray[np.
     return found
 
 
-def _joined(parts: list[Part]) -> tuple[Part, ...]:
-    """Count equal parts together."""
-    found: dict[tuple[int, int, int, Pattern | None], Part] = {}
-    for part in parts:
-        key = (part.m, part.k, part.n, part.pattern)
+def _joined(pieces: list[Piece]) -> tuple[Piece, ...]:
+    """Count equal pieces together."""
+    found: dict[tuple[int, int, int, Pattern | None], Piece] = {}
+    for piece in pieces:
+        key = (piece.m, piece.k, piece.n, piece.pattern)
         if key in found:
             old = found[key]
-            found[key] = Part(*key, old.count + part.count, old.cuts + part.cuts)
+            found[key] = Piece(*key, old.count + piece.count, old.cuts + piece.cuts)
         else:
-            found[key] = part
+            found[key] = piece
     return tuple(found.values())

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, LANES
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
-    from nmsat.dataflow.program.sources import Fields, Part
+    from nmsat.dataflow.program.sources import DepthRange, Fields
     from nmsat.dataflow.program.tensors import Place, Rows, Weights
 
 
@@ -27,7 +28,7 @@ class ForwardWeights:
     def places(self) -> tuple[Place, ...]:
         return (self.weights.ff_place,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
         w, slots = self.weights, self.weights.ff.n
         first, groups = part.first // w.ff.m, -(-part.size // w.ff.m)
         fields = {
@@ -60,7 +61,7 @@ class BackwardWeights:
     def places(self) -> tuple[Place, ...]:
         return () if self.weights.bp_place is None else (self.weights.bp_place,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
         w = self.weights
         if mapping.ws:
             raise ValueError("W_bp is read output stationary")
@@ -106,12 +107,12 @@ class DenseSource:
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
 
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: Part) -> list[Fields]:
+    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
         m, first, rows = mapping.m, part.first, part.size
         whole = config.rows * m if mapping.ws else -(-rows // m) * m
         fields = {
             "dense": 1,
-            "log2_m_less_1": m.bit_length() - 2,
+            **codes(m=m),
             "region": self.tensor.region,
             "at": self.tensor.at + first * self.tensor.step + column // HALVES,
             "outer": rows,
@@ -128,7 +129,7 @@ def _columns(config: SatConfig, mapping: Mapping, column: int, columns: int, wid
     blocks = -(-columns // wide) if tile >= wide else 1
     lane = 0 if tile >= wide else column % wide
     return {
-        "log2_a": mapping.a.bit_length() - 1,
+        **codes(a=mapping.a),
         "base": 0,
         "lane": lane,
         "blocks": blocks,

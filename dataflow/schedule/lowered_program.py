@@ -1,7 +1,7 @@
-"""The program of a recorded workload: its lowered parts with their memory traffic, as `dataflow.schedule.program` runs
+"""The program of a recorded workload: its lowered pieces with their memory traffic, as `dataflow.schedule.program` runs
 them.
 
-Every part is a product of its own and reads its operands itself: levels of a cover read the activations again, blocks
+Every piece is a product of its own and reads its operands itself: levels of a cover read the activations again, blocks
 and experts read only what they use. Where that takes longer than the whole product, the whole product runs. Learnt
 weights are stored in the order of the tiles; the update behind the last use of a layer writes the packed copies that
 its products read.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.program.ways import Lowered, Part
+    from nmsat.dataflow.program.ways import Lowered, Piece
     from nmsat.dataflow.schedule.program import Instruction
 
 
@@ -48,27 +48,27 @@ class Weights:
 def lowered_program(items: Sequence[Lowered], weights: Weights, *, dense: bool = False) -> Program:
     """Return the program of lowered products in their order, updates behind the last backward product of their layer.
 
-    dense: the same work with nothing left out. Raises ValueError if `items` is empty or a part has no schedule.
+    dense: the same work with nothing left out. Raises ValueError if `items` is empty or a piece has no schedule.
     """
     if not items:
         raise ValueError("items is empty; lower the products of a tape first")
     return Program(items[0].config, tuple(_instructions(items, weights, dense)))
 
 
-def settled_parts(item: Lowered, *, stored: bool) -> tuple[Part, ...]:
-    """Return the parts of a lowered product, or all of it in one where that takes fewer cycles with memory.
+def settled_pieces(item: Lowered, *, stored: bool) -> tuple[Piece, ...]:
+    """Return the pieces of a lowered product, or all of it in one where that takes fewer cycles with memory.
 
     stored: whether W holds weights. What was gathered stays so: the rest of it is not computed at all.
     """
-    if isinstance(item.product.sparsity, Gathered) or not item.parts:
-        return item.parts
+    if isinstance(item.product.sparsity, Gathered) or not item.pieces:
+        return item.pieces
     one = (whole(item.product),)
-    return one if _alone(item, one, stored) < _alone(item, item.parts, stored) else item.parts
+    return one if _alone(item, one, stored) < _alone(item, item.pieces, stored) else item.pieces
 
 
-def _alone(item: Lowered, parts: Iterable[Part], stored: bool) -> int:
-    """Cycles of parts with memory, one after the other and none ahead of its turn."""
-    products = [_product(item.product, part) for part in parts]
+def _alone(item: Lowered, pieces: Iterable[Piece], stored: bool) -> int:
+    """Cycles of pieces with memory, one after the other and none ahead of its turn."""
+    products = [_product(item.product, piece) for piece in pieces]
     return sum(piped_cycles(schedule_product(item.config, product, weights=stored)) for product in products)
 
 
@@ -84,11 +84,11 @@ def _instructions(items: Sequence[Lowered], weights: Weights, dense: bool) -> It
     for i, item in enumerate(items):
         layer = base_name(item.product)
         stored = item.product.stage is not Stage.WU and layer in weights.stored
-        parts = (whole(item.product),) if dense else settled_parts(item, stored=stored)
+        pieces = (whole(item.product),) if dense else settled_pieces(item, stored=stored)
         if stored:
-            _count_copies(copies.setdefault(layer, {}), item.product, parts)
-        for index, part in enumerate(parts):
-            product = _product(item.product, part)
+            _count_copies(copies.setdefault(layer, {}), item.product, pieces)
+        for index, piece in enumerate(pieces):
+            product = _product(item.product, piece)
             waits = index == 0 and depends(product, previous)
             yield _run(config, product, waits, stored)
             previous = product
@@ -96,10 +96,10 @@ def _instructions(items: Sequence[Lowered], weights: Weights, dense: bool) -> It
             yield _update(config, layer, weights.updated[layer], sum(copies.get(layer, {}).values()))
 
 
-def _product(product: Product, part: Part) -> Product:
-    """Return a part as a product; it keeps the convolution if it reads all of its windows."""
-    conv = product.conv if (part.m, part.k) == (product.m, product.k) else None
-    return Product(product.name, product.stage, part.m, part.k, part.n, part.pattern, part.count, conv)
+def _product(product: Product, piece: Piece) -> Product:
+    """Return a piece as a product; it keeps the convolution if it reads all of its windows."""
+    conv = product.conv if (piece.m, piece.k) == (product.m, product.k) else None
+    return Product(product.name, product.stage, piece.m, piece.k, piece.n, piece.pattern, piece.count, conv)
 
 
 def _run(config: SatConfig, product: Product, waits: bool, stored: bool) -> ProductRun:
@@ -123,17 +123,17 @@ def _run(config: SatConfig, product: Product, waits: bool, stored: bool) -> Prod
     )
 
 
-def _count_copies(copies: dict[Copy, int], product: Product, parts: Sequence[Part]) -> None:
-    """Note the copy of W that parts read, in bytes; what is read dense is one copy, of which a phase reads some."""
-    shared = all(part.pattern is None for part in parts)
+def _count_copies(copies: dict[Copy, int], product: Product, pieces: Sequence[Piece]) -> None:
+    """Note the copy of W that pieces read, in bytes; what is read dense is one copy, of which a phase reads some."""
+    shared = all(piece.pattern is None for piece in pieces)
     which = ("", "") if shared else (product.name, product.stage)
-    copies[which] = max(copies.get(which, 0), sum(_packed(part) for part in parts))
+    copies[which] = max(copies.get(which, 0), sum(_packed(piece) for piece in pieces))
 
 
-def _packed(part: Part) -> int:
-    if part.pattern is None:
-        return part.k * part.n * part.count * WORD
-    return packed_bytes(part.k, part.n, part.pattern.n, part.pattern.m) * part.count
+def _packed(piece: Piece) -> int:
+    if piece.pattern is None:
+        return piece.k * piece.n * piece.count * WORD
+    return packed_bytes(piece.k, piece.n, piece.pattern.n, piece.pattern.m) * piece.count
 
 
 def _update(config: SatConfig, layer: str, elements: int, copies: int) -> UpdateRun:

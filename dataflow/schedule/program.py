@@ -1,6 +1,6 @@
 """The program of a training step: what the scheduler decided, as instructions, as 128-bit words, as text and as JSON.
 
-One instruction per product; the loops over tiles are part of it. Layouts stand in `dataflow.contract.fields`. The
+One instruction per product; the loops over tiles are part of it. Layouts stand in `dataflow.schedule.words`. The
 simulator runs `Program` and needs nothing else, so a program that was written out and read back takes the same cycles.
 """
 
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from nmsat.algorithms.core.tape import Stage
-from nmsat.dataflow.contract.fields import INSTRUCTION_BITS, INSTRUCTIONS, OPCODES
+from nmsat.dataflow.contract.codes import codes, group_size, kept, rectangle_rows
 from nmsat.dataflow.cycles.memory import Stream
 from nmsat.dataflow.mapping.tiling import Mapping, Tiling
 from nmsat.dataflow.schedule.pipeline import Piped
 from nmsat.dataflow.schedule.traffic import Order, Traffic
+from nmsat.dataflow.schedule.words import OPCODES, WORD_BITS, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,15 +151,15 @@ class _Reader:
         if self.at == len(self._words):
             raise ValueError(f"program stops after word {self.at - 1} without an end word")
         word = self._words[self.at]
-        if not 0 <= word < 1 << INSTRUCTION_BITS:
-            raise ValueError(f"word {self.at} is {word!r}; it must have {INSTRUCTION_BITS} bits")
+        if not 0 <= word < 1 << WORD_BITS:
+            raise ValueError(f"word {self.at} is {word!r}; it must have {WORD_BITS} bits")
         known = {code: name for name, code in OPCODES.items()}
         if word & 15 not in known:
             raise ValueError(f"word {self.at} has opcode {word & 15!r}; known: {known!r}")
         name = known[word & 15]
         if expected not in (None, name):
             raise ValueError(f"word {self.at} is a {name} word; a product needs a {expected} word there")
-        fields = INSTRUCTIONS[name].unpack(word)
+        fields = WORDS[name].unpack(word)
         if fields.get("zero"):
             raise ValueError(f"word {self.at} ({name}) sets bits that must be 0: {fields['zero']:#x}")
         self.at += 1
@@ -180,9 +181,7 @@ class _Reader:
         return ProductRun(
             name=self.label(f),
             stage=STAGES[f["stage"]],
-            mapping=Mapping(
-                bool(f["ws"]), 1 << f["log2_a"], f["n_less_1"] + 1, 2 << f["log2_m_less_1"], f["parts_less_1"] + 1
-            ),
+            mapping=Mapping(bool(f["ws"]), rectangle_rows(f), kept(f), group_size(f), f["parts_less_1"] + 1),
             m=shape["m"],
             k=shape["k"],
             n=shape["n"],
@@ -197,7 +196,7 @@ class _Reader:
 
 
 def _pack(name: str, **fields: int) -> int:
-    layout = INSTRUCTIONS[name]
+    layout = WORDS[name]
     zero = {"zero": 0} if "zero" in layout.widths() else {}
     return layout.pack(opcode=OPCODES[name], **fields, **zero)
 
@@ -218,9 +217,7 @@ def _encode_product(run: ProductRun, label: int) -> Iterator[int]:
         label=label,
         stage=STAGES.index(run.stage),
         ws=mapping.ws,
-        n_less_1=mapping.n - 1,
-        log2_m_less_1=mapping.m.bit_length() - 2,
-        log2_a=mapping.a.bit_length() - 1,
+        **codes(n=mapping.n, m=mapping.m, a=mapping.a),
         parts_less_1=mapping.parts - 1,
         rows_outer=run.order is Order.ROWS,
         depends=run.depends,

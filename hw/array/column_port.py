@@ -19,11 +19,26 @@ if TYPE_CHECKING:
 class ColumnPort(wiring.Component):
     """Feed one column with weights and seeds, and take its results.
 
-    Members: load_en, load_addr, load_data: write port of the weight buffer, one pair (`pair_layout`);
-    weight_i/o, seed_i/o, keep_i/o: control from the left, handed on one cycle later; wgt: weights into row 0;
-    sum_top: seeds into row 0; sum_bottom: results of the last row; out: results that leave.
-    Timing: a pair asked for at cycle x stands on `wgt` at x + 2, a seed asked for at x on `sum_top` at x + 1; a sum on
-    `sum_bottom` at cycle q leaves on `out` at q + 1, or is written to the result buffer by the end of q + 1.
+    Members:
+
+    load_en : In(1), a pair is written to the weight buffer.
+    load_addr : In(range(weight_depth)), where.
+    load_data : In(`pair_layout`), the pair.
+    weight_i : In(`weight_control_layout(config)`), request for a pair, from the port on the left or the head.
+    weight_o : Out(`weight_control_layout(config)`), the same for the port on the right.
+    seed_i : In(`seed_layout(config)`), request for a seed, from the port on the left or the head.
+    seed_o : Out(`seed_layout(config)`), the same for the port on the right.
+    keep_i : In(`keep_layout(config)`), fate of the sum that stood on `sum_bottom` one cycle ago.
+    keep_o : Out(`keep_layout(config)`), the same for the port on the right.
+    wgt : Out(`weight_layout`), widened pair into row 0; a filler if none was asked for.
+    sum_top : Out(`sum_layout`), seed into row 0, +0 if none was asked for; never valid.
+    sum_bottom : In(`sum_layout`), what leaves the last row; valid: it is a result.
+    out : Out(`sum_layout`), results that leave the array.
+
+    Timing: control is handed on one cycle later. A pair asked for at cycle x stands on `wgt` at x + 2, a seed asked for
+    at x on `sum_top` at x + 1; a sum on `sum_bottom` at cycle q leaves on `out` at q + 1, or is written to the result
+    buffer by the end of q + 1.
+    Numerics: weights are widened exactly (`hw.fp.widen`), sums are moved as they are.
     """
 
     load_en: Signal

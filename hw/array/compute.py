@@ -1,4 +1,4 @@
-"""The compute engine: tile commands into the array, results captured (docs/machine/array.md, "Compute")."""
+"""The compute engine: commands into the array, results captured (docs/machine/array.md, "Compute")."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.fields import TILE
-from nmsat.dataflow.contract.isa import INSTRUCTIONS, Opcode
+from nmsat.dataflow.contract.isa import COMMAND, INSTRUCTIONS, Opcode
 from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
 from nmsat.dataflow.contract.timing import last_column
 from nmsat.hw.array.head import command_layout
@@ -26,7 +25,15 @@ if TYPE_CHECKING:
 class CaptureBuffer(wiring.Component):
     """Results of one column, `sum_depth` of them, until the store engine has taken them.
 
-    Members: write_en, write_addr, write_data; read_en, read_addr, read_data.
+    Members:
+
+    write_en : In(1), a result is written.
+    write_addr : In(range(sum_depth)), where.
+    write_data : In(32), the result, binary32.
+    read_en : In(1), a place is read.
+    read_addr : In(range(sum_depth)), which.
+    read_data : Out(32), what it holds.
+
     Timing: data one cycle after the address, held until the next read.
     """
 
@@ -69,14 +76,28 @@ class CaptureBuffer(wiring.Component):
 class Compute(wiring.Component):
     """The array with its commands and capture buffers.
 
-    Members: work: instructions COMPUTE; act_load_*, wgt_load_*: write ports of the operand buffers
-    (`hw.array.stce.Stce`); read_en, read_addr, read_data: one place of all capture buffers, column 0 at bit 0; cause:
-    why no window starts (`hw.array.head.Wait`); token_valid, token_compute: a window starts, it computes; steps:
-    multiply-adds that each element does in the window that starts in this cycle.
+    Members:
+
+    work : In(`WorkPort`), instructions COMPUTE, and when they are done.
+    act_load_en : In(R), a word of this row's activation buffer is written.
+    act_load_addr : In(range(act_depth)), where, the same for all rows.
+    act_load_data : In(16 * act_lanes * R), words of binary16, row 0 at bit 0.
+    wgt_load_en : In(C), a pair of this column's weight buffer is written.
+    wgt_load_addr : In(range(weight_depth)), where, the same for all columns.
+    wgt_load_data : In(21 * C), pairs (`pair_layout`), column 0 at bit 0.
+    read_en : In(1), one place of all capture buffers is read.
+    read_addr : In(range(sum_depth)), which.
+    read_data : Out(32 * C), what they hold, binary32, column 0 at bit 0.
+    cause : Out(3), why no window starts in this cycle (`hw.array.head.Wait`).
+    token_valid : Out(1), a window starts.
+    token_compute : Out(1), beside `token_valid`: it computes; otherwise it only loads.
+    steps : Out(8), multiply-adds that each element does in the window that starts in this cycle; 0 without one.
+
     Timing: an instruction stands before the array one cycle after its start; commands follow one another as in
     docs/machine/array.md. A result at the output of a column is in its buffer in the next cycle; `done` rises one cycle
     after the last result of the last column stood at its output, kept ones alike. Read data come one cycle after the
-    address. Numerics: docs/arithmetic.md; results are captured as they leave.
+    address.
+    Numerics: docs/arithmetic.md; results are captured as they leave.
     """
 
     work: Any
@@ -151,7 +172,7 @@ class Compute(wiring.Component):
         ]
         with m.If(self.work.start.valid & ~held):
             m.d.sync += [held.eq(1), capture.eq(fields.capture)]
-            m.d.sync += [command[name].eq(fields[name]) for name in TILE.widths()]
+            m.d.sync += [command[name].eq(fields[name]) for name in COMMAND.widths()]
         with m.Elif(taken):
             m.d.sync += held.eq(0)
         return under_way.r_data

@@ -1,4 +1,4 @@
-"""The head of the array: turns tile commands into windows for row 0, weight reads and seeds for column 0."""
+"""The head of the array: turns commands into windows for row 0, weight reads and seeds for column 0."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.fields import TILE
+from nmsat.dataflow.contract.isa import COMMAND
 from nmsat.dataflow.contract.limits import SEED_DELAY, SEED_GAP
 from nmsat.dataflow.contract.timing import flush_cycles_os, flush_cycles_ws
 from nmsat.hw.parts.links import seed_layout, token_layout, weight_control_layout
@@ -31,16 +31,26 @@ class Wait(enum.Enum, shape=3):
 
 
 def command_layout() -> data.StructLayout:
-    """The tile command as a structure."""
-    return data.StructLayout(TILE.widths())
+    """The command as a structure."""
+    return data.StructLayout(COMMAND.widths())
 
 
 class Head(wiring.Component):
-    """Sequence tile commands.
+    """Sequence commands.
 
-    Members: commands: stream of tile commands (layout `dataflow.contract.fields.TILE`); token: window for row 0;
-    weight, seed: requests to column 0; begins, begin_count, begin_keep: a command starts, for the tail; tail_ready: the
-    tail can take one; cause: why no window started in this cycle; idle: no command in progress.
+    Members:
+
+    commands : In(stream of `command_layout`), commands (`dataflow.contract.isa.COMMAND`).
+    token : Out(`token_layout`), window for row 0.
+    weight : Out(`weight_control_layout(config)`), request for a pair, to column 0.
+    seed : Out(`seed_layout(config)`), request for a seed (WS), to column 0.
+    begins : Out(1), the first computing window of a command starts, for the tail.
+    begin_count : Out(20), beside `begins`: results of the command per column.
+    begin_keep : Out(1), beside `begins`: they stay as seeds.
+    tail_ready : In(1), the tail can take another command.
+    cause : Out(3), why no window starts in this cycle (`Wait`).
+    idle : Out(1), no command is in progress.
+
     Timing: a window starts at most once every W cycles (docs/machine/array.md). All outputs but `commands.ready`,
     `cause` and `idle` are registered.
     """

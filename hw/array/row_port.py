@@ -23,11 +23,22 @@ IDLE = 255
 class RowPort(wiring.Component):
     """Feed one row: play windows as they arrive, hand them on to the row below.
 
-    Members: load_en, load_addr, load_data: write port of the activation buffer, one beat of `lanes` binary16;
-    token_i, token_o: windows from above and to below; drain_i, drain_o: turn to drain (OS); ended: a tile ended in this
-    row (row 0 drains on it); act, ctl: the row link.
+    Members:
+
+    load_en : In(1), a word is written to the activation buffer.
+    load_addr : In(range(act_depth)), where.
+    load_data : In(16 * act_lanes), the word, binary16 each, lane 0 at bit 0.
+    token_i : In(`token_layout`), window from the row above or the head.
+    token_o : Out(`token_layout`), the same for the row below.
+    drain_i : In(1), OS: it is this row's turn to drain.
+    drain_o : Out(1), OS: it is the turn of the row below.
+    ended : Out(1), a tile has ended in this row; row 0 drains on it.
+    act : Out(17 * act_lanes), row link: widened activations (`activation_layout`), lane 0 at bit 0.
+    ctl : Out(`control_layout(config)`), row link: control of the elements.
+
     Timing: step t of a window whose token is valid at cycle k stands on the row link at k + 3 + t. `token_o` follows
     `token_i` by 1 cycle (OS) or 8 N + 1 cycles (WS); `drain_o` follows the row's first drain cycle by 8.
+    Numerics: activations are widened exactly (`hw.fp.widen`).
     """
 
     load_en: Signal

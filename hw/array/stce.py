@@ -26,9 +26,23 @@ if TYPE_CHECKING:
 class Row(wiring.Component):
     """One row of the array: its port and its elements. All rows of an array are this one module.
 
-    Members: load_en, load_addr, load_data, token_i/o, drain_i/o, ended: those of `RowPort`; wgt_i/o, sum_i/o: the
-    vertical links of all columns side by side, column 0 at bit 0.
+    Members; vertical links stand side by side, column 0 at bit 0:
+
+    load_en : In(1), a word is written to the activation buffer.
+    load_addr : In(range(act_depth)), where.
+    load_data : In(16 * act_lanes), the word, binary16 each, lane 0 at bit 0.
+    token_i : In(`token_layout`), window from the row above or the head.
+    token_o : Out(`token_layout`), the same for the row below.
+    drain_i : In(1), OS: it is this row's turn to drain.
+    drain_o : Out(1), OS: it is the turn of the row below.
+    ended : Out(1), a tile has ended in this row.
+    wgt_i : In(22 * C), widened weights (`weight_layout`) from above.
+    wgt_o : Out(22 * C), the same downwards.
+    sum_i : In(33 * C), seeds and results (`sum_layout`) from above.
+    sum_o : Out(33 * C), results, and what came from above.
+
     Timing: `RowPort`, `Uspe`; a column slice adds one cycle to what moves right.
+    Numerics: `Uspe`.
     """
 
     load_en: Signal
@@ -99,12 +113,26 @@ class Row(wiring.Component):
 class Stce(wiring.Component):
     """R x C elements, OS and WS, dense and N:M (docs/machine/array.md).
 
-    Members: commands: tile commands; act_load_en (one bit per row), act_load_addr, act_load_data (one beat per row):
-    write ports of the activation buffers; wgt_load_en (one bit per column), wgt_load_addr, wgt_load_data (one pair per
-    column): write ports of the weight buffers; out_value, out_valid (one per column, column c skewed by c): results;
-    ended: the last result of a command passes the output of column 0, be it kept or not; token_valid, token_compute,
-    token_n_less_1, cause, idle: what the head does, for counters.
-    Timing: docs/machine/array.md; `sim.array.stce` predicts every output cycle. Numerics: docs/arithmetic.md.
+    Members:
+
+    commands : In(stream of `command_layout`), tile commands.
+    act_load_en : In(R), a word of this row's activation buffer is written.
+    act_load_addr : In(range(act_depth)), where, the same for all rows.
+    act_load_data : In(16 * act_lanes * R), words of binary16, row 0 at bit 0.
+    wgt_load_en : In(C), a pair of this column's weight buffer is written.
+    wgt_load_addr : In(range(weight_depth)), where, the same for all columns.
+    wgt_load_data : In(21 * C), pairs (`pair_layout`), column 0 at bit 0.
+    out_value : Out(32 * C), results, binary32, column 0 at bit 0; column c is c cycles behind column 0, and slices.
+    out_valid : Out(C), this column has one.
+    ended : Out(1), the last result of a command passes the output of column 0, be it kept or not.
+    token_valid : Out(1), a window starts.
+    token_compute : Out(1), beside `token_valid`: it computes; otherwise it only loads.
+    token_n_less_1 : Out(4), beside `token_valid`: its N, less 1.
+    cause : Out(3), why no window starts in this cycle (`hw.array.head.Wait`).
+    idle : Out(1), no command is in progress.
+
+    Timing: docs/machine/array.md; `sim.array.stce` predicts every output cycle.
+    Numerics: docs/arithmetic.md.
     """
 
     commands: stream.Interface

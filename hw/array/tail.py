@@ -18,9 +18,18 @@ if TYPE_CHECKING:
 class Tail(wiring.Component):
     """Count the results of column 0, command by command.
 
-    Members: begins, count, keep: a command starts, its results per column, whether they stay; ready: another may start;
-    arrives: a result stands at the bottom of column 0; control: its fate, one cycle later; ended: beside `control`, it
-    was the last of its command.
+    Members:
+
+    begins : In(1), a command starts.
+    count : In(20), its results per column.
+    keep : In(1), they stay, as seeds of the next command.
+    ready : Out(1), another command may start.
+    arrives : In(1), a result stands at the bottom of column 0.
+    control : Out(`keep_layout(config)`), its fate, and its number in the command as its place.
+    ended : Out(1), beside `control`: it was the last of its command.
+
+    Timing: `control` and `ended` follow `arrives` by one cycle. `ready` falls one command early, since a command that
+    starts is counted one cycle later.
     """
 
     begins: Signal

@@ -31,11 +31,19 @@ far, what comes from above, else 0."""
 class Uspe(wiring.Component):
     """One multiply-accumulate per cycle for 8 interleaved outputs, output or weight stationary, dense or N:M.
 
-    Members: act_i/o: widened activations, one per lane, rightwards; ctl_i/o: control of the row, rightwards; wgt_i/o:
-    widened weights, downwards; sum_i/o: seeds and results, downwards. Layouts: `hw.parts.links`; inputs are the
-    registers of the neighbours, outputs are registers.
-    Timing: docs/machine/array.md, section "Element"; one step per cycle. Reset clears valid bits only; memories keep
-    what they hold, and reading in the cycle of a write to the same address gives the old value.
+    Members; inputs are the registers of the neighbours, outputs are registers:
+
+    act_i : In(17 * act_lanes), widened activations (`activation_layout`) from the left, lane 0 at bit 0.
+    act_o : Out(17 * act_lanes), the same to the right.
+    ctl_i : In(`control_layout(config)`), control of the row from the left.
+    ctl_o : Out(`control_layout(config)`), the same to the right.
+    wgt_i : In(`weight_layout`), widened weight with its index from above.
+    wgt_o : Out(`weight_layout`), the same downwards.
+    sum_i : In(`sum_layout`), seed (WS) or result of an element above.
+    sum_o : Out(`sum_layout`), result of this element while its row drains, otherwise what came from above.
+
+    Timing: docs/machine/array.md, section "Element"; one step per cycle, links one cycle. Reset clears valid bits only;
+    memories keep what they hold, and reading in the cycle of a write to the same address gives the old value.
     Numerics: docs/arithmetic.md, `hw.fp.product`, `hw.fp.accumulate`.
     """
 

@@ -15,7 +15,28 @@ SLVERR: Final = 2
 
 
 class LiteChannels(wiring.Signature):
-    """All five channels, 32 bits of data, as the master has them."""
+    """All five channels of AXI4-Lite, 32 bits of data.
+
+    Members, as the master has them:
+
+    awvalid : Out(1), a write is asked for.
+    awready : In(1), its address is taken.
+    awaddr : Out(12), byte address of the register; the lowest two bits are ignored.
+    wvalid : Out(1), data to write are there.
+    wready : In(1), they are taken.
+    wdata : Out(32), the data.
+    wstrb : Out(4), bytes that are written; less than all of them is an error.
+    bvalid : In(1), the write is answered.
+    bready : Out(1), the answer is taken.
+    bresp : In(2), 0: written; 2: an error, nothing is written.
+    arvalid : Out(1), a read is asked for.
+    arready : In(1), its address is taken.
+    araddr : Out(12), byte address of the register; the lowest two bits are ignored.
+    rvalid : In(1), the read is answered.
+    rready : Out(1), the answer is taken.
+    rdata : In(32), what the register holds; 0 after an error.
+    rresp : In(2), 0: read; 2: an error.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -44,9 +65,19 @@ class LiteChannels(wiring.Signature):
 class LiteSlave(wiring.Component):
     """One access at a time in each direction.
 
-    Members: axi; writes: `write_data` goes to register word `write_at` in this cycle, all four bytes, unless
-    `write_bad` answers that it may not; reads: register word `read_at` is read in this cycle from `read_data`,
-    `read_bad`. A write of less than four bytes is answered with an error and not handed on.
+    Members:
+
+    axi : In(`LiteChannels`), the accesses.
+    writes : Out(1), a register is written in this cycle, all four bytes. A write of fewer is answered with an error and
+        not handed on.
+    write_at : Out(10), which: byte address / 4.
+    write_data : Out(32), what is written.
+    write_bad : In(1), register `write_at` may not be written; combinational.
+    reads : Out(1), a register is read in this cycle.
+    read_at : Out(10), which: byte address / 4.
+    read_data : In(32), what it holds; combinational.
+    read_bad : In(1), there is none at `read_at`; combinational.
+
     Timing: answers stand 2 cycles after the request.
     """
 

@@ -11,19 +11,23 @@ from amaranth.lib.wiring import In, Out
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, OFFSET_BITS, ErrorCode, Opcode
 from nmsat.dataflow.contract.legal import products, rules
 from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
-from nmsat.hw.memory.axi import Queue
 from nmsat.hw.parts.clients import INDEX_BITS, ReadClient
 from nmsat.hw.parts.fields import fields_of
+from nmsat.hw.parts.small_queue import SmallQueue
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
 
 class Check(wiring.Component):
-    """Apply `dataflow.contract.legal` to a word that stands still: the answer is right from the third cycle on.
+    """Apply `dataflow.contract.legal` to a word that stands still.
 
-    Members: word; code: `ErrorCode` of the word for itself.
-    Timing: products are registered, then the answer.
+    Members:
+
+    word : In(512), an instruction.
+    code : Out(4), `ErrorCode` of the word for itself.
+
+    Timing: products are registered, then the answer: it is right from the third cycle on.
     """
 
     word: Signal
@@ -55,9 +59,21 @@ class Check(wiring.Component):
 class Fetch(wiring.Component):
     """Read the program in order and hand out its instructions with the verdict of the check.
 
-    Members: run; at, count, region: where the program stands, stable during a run; read; valid, take: handshake of the
-    instruction handed out; word, index, code: of this instruction; asked: instructions asked for; received: those that
-    have arrived.
+    Members:
+
+    run : In(1), a run is on: ask for instructions.
+    region : In(2), region of the program, stable during a run.
+    at : In(34), its first beat in the region, stable during a run.
+    count : In(32), its instructions, stable during a run.
+    read : Out(`ReadClient`), memory.
+    valid : Out(1), an instruction is handed out.
+    take : In(1), it is taken.
+    word : Out(512), the instruction.
+    index : Out(32), its place in the program.
+    code : Out(4), verdict: `ErrorCode`.
+    asked : Out(32), instructions asked for.
+    received : Out(32), those that have arrived.
+
     Timing: one instruction per 3 cycles; a request every second cycle at most.
     """
 
@@ -95,7 +111,7 @@ class Fetch(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = Queue(INSTRUCTION_BITS, FETCH_BEATS)
+        m.submodules.queue = queue = SmallQueue(INSTRUCTION_BITS, FETCH_BEATS)
         m.submodules.check = check = Check(self._config)
         loads = Signal()
         self._ask(m, loads)

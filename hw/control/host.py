@@ -35,9 +35,24 @@ class Control(wiring.Component):
     A run ends in a safe stop: `run` falls, no burst leaves any more, those under way are finished, then all engines are
     reset.
 
-    Members: axi: register access; run: a run is on; halt: memory ports accept nothing; clear: all engines are held in
-    reset; region, at, count, regions: settings; ports_idle: no burst is under way; finished, failure: of the sequencer;
-    special, overflow: flags of the engines, kept until the next start; events: for the counters; interrupt.
+    Members:
+
+    axi : In(`LiteChannels`), register access.
+    run : Out(1), a run is on.
+    halt : Out(1), memory ports accept nothing.
+    clear : Out(1), all engines are held in reset.
+    region : Out(2), setting: region of the program.
+    at : Out(34), setting: its first beat in the region.
+    count : Out(32), setting: its instructions.
+    regions : Out(`regions_layout`), setting: the regions of memory.
+    ports_idle : In(1), no burst is under way.
+    finished : In(1), the sequencer has reached END, all engines are done.
+    failure : In(`failure_layout`), the sequencer tells of an error.
+    special : In(1), flag of the store engine, kept until the next start.
+    overflow : In(1), flag of the update engine, kept until the next start.
+    events : In(`events_layout`), what is added to the counters in this cycle.
+    interrupt : Out(1), `done` stands and the host has enabled interrupts.
+
     Timing: the first cycle of a run follows the write of `start` by one; counters lag by two cycles.
     """
 

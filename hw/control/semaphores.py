@@ -14,9 +14,14 @@ from nmsat.dataflow.contract.isa import SEMAPHORE_MAX, SEMAPHORES, Queue
 class Semaphores(wiring.Component):
     """16 counters from 0 to 255.
 
-    Members: lower: semaphores lowered by 1, all of them above 0; raises: for each queue those raised by 1; above: those
-    above 0; beyond: queues that raise a semaphore beyond 255, in this cycle (combinational).
-    Timing: `above` follows one cycle after `lower` and `raises`.
+    Members:
+
+    lower : In(16), semaphores lowered by 1, all of them above 0.
+    raises : In(16 * len(Queue)), for each queue the semaphores raised by 1, the first queue at bit 0.
+    above : Out(16), semaphores above 0.
+    beyond : Out(len(Queue)), queues that raise a semaphore beyond 255 in this cycle.
+
+    Timing: `above` follows one cycle after `lower` and `raises`; `beyond` is combinational.
     """
 
     lower: Signal

@@ -40,11 +40,26 @@ def started_layout() -> data.StructLayout:
 class Lane(wiring.Component):
     """Queue of one engine and the instructions inside the engine.
 
-    Members: push, word, index: an instruction enters; full; above: semaphores above 0; may: instructions may start;
-    work: the engine; can: the oldest one may start; turn: it is this queue's turn (no queue before it starts one);
-    starts: it starts; head_index: its place in the program; lowers: its semaphores if it starts; raises: those of an
-    instruction that is done; some: an instruction waits; blocked: it waits for a semaphore; busy: one is in the
-    engine; oldest: place of that in the program.
+    Members:
+
+    push : In(1), an instruction enters.
+    word : In(512), this instruction.
+    index : In(32), its place in the program.
+    full : Out(1), none may enter.
+    above : In(16), semaphores above 0.
+    may : In(1), instructions may start.
+    work : Out(`WorkPort`), the engine.
+    can : Out(1), the oldest instruction may start as far as this queue can tell.
+    turn : In(1), it is this queue's turn: no queue before it starts one.
+    starts : Out(1), the oldest instruction starts in this cycle.
+    head_index : Out(32), its place in the program.
+    lowers : Out(16), semaphores that it lowers in this cycle.
+    raises : Out(16), semaphores that an instruction raises which is done in this cycle.
+    some : Out(1), an instruction waits.
+    blocked : Out(1), it waits for a semaphore.
+    busy : Out(1), an instruction is in the engine.
+    oldest : Out(32), its place in the program.
+
     Timing: an instruction pushed in cycle t may start in t + 1; one instruction per cycle.
     """
 
@@ -125,9 +140,22 @@ class Lane(wiring.Component):
 class Sequencer(wiring.Component):
     """Fetch, checks, queues, semaphores, and the errors of a run.
 
-    Members: run: a run is on (reset in front of each run); region, at, count: the program; read: fetch; work: engines
-    in order of `dataflow.contract.isa.Queue`; read_error, write_error: of the ports; finished: END has been reached and
-    all engines are done; failure: the run fails in this cycle; instructions, busy, blocked: for the counters.
+    Members:
+
+    run : In(1), a run is on; reset in front of each run.
+    region : In(2), region of the program.
+    at : In(34), its first beat in the region.
+    count : In(32), its instructions.
+    read : Out(`ReadClient`), memory, for the fetch.
+    work : Out(`WorkPort`) each, engines in the order of `dataflow.contract.isa.Queue`.
+    read_error : In(`axi.error_layout(len(READERS))`), error of the read port.
+    write_error : In(`axi.error_layout(len(WRITERS))`), error of the write port.
+    finished : Out(1), END has been reached and all engines are done.
+    failure : Out(`failure_layout`), the run fails in this cycle.
+    instructions : Out(1), an instruction enters a queue, for the counters.
+    busy : Out(len(Queue)), an instruction is in this engine, for the counters.
+    blocked : Out(len(Queue)), this queue waits for a semaphore, for the counters.
+
     Timing: an instruction needs 3 cycles of check; one instruction starts per cycle, the first queue first.
     """
 

@@ -44,8 +44,14 @@ result goes straight into memories."""
 class Accumulate(wiring.Component):
     """x + p, rounded to nearest even.
 
-    Members: product: p, see `product_layout`; x: binary32 sum so far; x_again: the same, best from logic of its own
-    (then the choice of x and the ordering of the operands share one table per bit); out: binary32 sum.
+    Members:
+
+    product : In(`product_layout`), p.
+    x : In(32), the sum so far, binary32.
+    x_again : In(32), the same, best from logic of its own: then the choice of x and the ordering of the operands share
+        one table per bit.
+    out : Out(32), the new sum, binary32.
+
     Timing: `stages` cycles (1..7), one sum per cycle.
     Numerics: x must be +0, -0 or the result of a chain of such sums from +0: a multiple of 2^-48 below 2^92 (so neither
     subnormals nor overflow arise, and exponents of finite x are 0 or 79..218), infinity, or the canonical NaN

@@ -27,8 +27,13 @@ MAX_DOWN: Final = 24
 class F16ToF32(wiring.Component):
     """o = i * 2^-down, from binary16 to binary32: exact, so no rounding.
 
-    Members: i: In(16); down: In(5), 0 to 24 (the loss scale of a gradient; 0 for a plain conversion); o: Out(32);
-    special: Out(1), i is infinite or NaN.
+    Members:
+
+    i : In(16), binary16.
+    down : In(5), 0 to 24: the loss scale of a gradient, 0 for a plain conversion.
+    o : Out(32), binary32.
+    special : Out(1), i is infinite or NaN.
+
     Timing: latency 1 cycle, II = 1, always advancing; `down` belongs to the operand of the same cycle.
     Numerics: |o| is at least 2^-48 or zero; canonical NaN.
     """
@@ -63,8 +68,13 @@ class F32ToF16(wiring.Component):
     """o = i rounded once to binary16.
 
     Parameters: stages: registers from operand to result, 1 or 2.
-    Members: i: In(32); o: Out(16).
+    Members:
+
+    i : In(32), binary32.
+    o : Out(16), binary16.
+
     Timing: latency `stages` cycles, II = 1, always advancing.
+    Numerics: one rounding, nearest even; overflow to infinity; subnormals kept; canonical NaN.
     """
 
     i: Signal

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CANONICAL_NAN: Final = 0x7FC00000
 """The only binary32 NaN that leaves a unit."""
 
+NEGATIVE_ZERO: Final = 1 << 31
+"""x + (-0) is x, bit for bit, for every x but a NaN: what a sum that is switched off adds."""
+
 _INFINITY: Final = 0xFF << 23
 
 ADD_CUTS: Final[dict[int, tuple[str, ...]]] = {
@@ -82,7 +85,12 @@ class F32Add(wiring.Component):
     """o = a + b in binary32.
 
     Parameters: stages: registers from operands to result, 1 to 6.
-    Members: a, b: In(32); o: Out(32).
+    Members:
+
+    a : In(32), one operand.
+    b : In(32), the other one.
+    o : Out(32), their sum.
+
     Timing: latency `stages` cycles, II = 1, always advancing.
     Numerics: one rounding, nearest even; x + (-x) is +0; subnormals honoured; canonical NaN.
     """
@@ -190,8 +198,13 @@ def _add_or_subtract(m: Module, big: Value, small: Value, less: Value) -> Value:
 class F32Normalise(wiring.Component):
     """Normalise one operand of `F32Product`.
 
-    Members: i: In(32), binary32; o: Out(normal_layout()).
+    Members:
+
+    i : In(32), operand, binary32.
+    o : Out(`normal_layout`), the same, normalised.
+
     Timing: latency 1 cycle, II = 1, always advancing.
+    Numerics: exact.
     """
 
     i: Signal
@@ -221,7 +234,12 @@ class F32Product(wiring.Component):
     """o = a * b in binary32, of operands that `F32Normalise` prepared.
 
     Parameters: stages: registers from operands to result, 1 to 5.
-    Members: a, b: In(normal_layout()); o: Out(32).
+    Members:
+
+    a : In(`normal_layout`), one operand.
+    b : In(`normal_layout`), the other one.
+    o : Out(32), their product, binary32.
+
     Timing: latency `stages` cycles, II = 1, always advancing.
     Numerics: one rounding, nearest even; subnormals honoured; canonical NaN.
     """
@@ -286,7 +304,12 @@ class F32Multiply(wiring.Component):
     """o = a * b in binary32.
 
     Parameters: stages: registers from operands to result, 2 to 6.
-    Members: a, b: In(32); o: Out(32).
+    Members:
+
+    a : In(32), one operand.
+    b : In(32), the other one.
+    o : Out(32), their product.
+
     Timing: latency `stages` cycles, II = 1, always advancing.
     Numerics: as `F32Product`.
     """

@@ -23,7 +23,13 @@ def product_layout() -> data.StructLayout:
 class Product(wiring.Component):
     """Multiply a widened activation by a widened weight; one DSP48E2.
 
-    Members: act, wgt: operands (the index is ignored); out: product. Timing: 1 cycle, one product per cycle.
+    Members:
+
+    act : In(`activation_layout`), activation.
+    wgt : In(`weight_layout`), weight; its index is ignored.
+    out : Out(`product_layout`), product.
+
+    Timing: 1 cycle, one product per cycle.
     Numerics: exact; 0 * infinity is NaN; a filler gives -0, whatever it meets.
     """
 

@@ -5,28 +5,28 @@ They stand at the array's edge, once per row and once per column, so that elemen
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.links import FILLER_CODE, WEIGHT_OFFSET
 from nmsat.hw.parts.links import activation_layout, weight_layout
 
 if TYPE_CHECKING:
     from amaranth.lib import data
 
-WEIGHT_OFFSET: Final = 77
-"""Weight code less activation code of the same finite, nonzero number."""
-
-FILLER_CODE: Final = 1
-"""Exponent code of a weight that contributes nothing, whatever it meets."""
-
 
 class WidenActivation(wiring.Component):
     """One binary16 activation, widened.
 
-    Members: half: binary16; wide: the widened activation. Timing: combinational.
+    Members:
+
+    half : In(16), activation, binary16.
+    wide : Out(`activation_layout`), the same, widened.
+
+    Timing: combinational.
     Numerics: exact. Code 0: zero; e + 25 (1..40): 1.f * 2^e; 63: infinity (fraction 0) or NaN (fraction 0x200, whatever
     the payload was).
     """
@@ -51,8 +51,14 @@ class WidenActivation(wiring.Component):
 class WidenWeight(wiring.Component):
     """One binary16 weight, widened, with its index; or a filler.
 
-    Members: half: binary16; index: place in the group of M; filler: the pair contributes nothing; wide: the widened
-    weight. Timing: combinational.
+    Members:
+
+    half : In(16), weight, binary16.
+    index : In(4), its place in the group of M.
+    filler : In(1), the pair contributes nothing.
+    wide : Out(`weight_layout`), the weight, widened, with its index.
+
+    Timing: combinational.
     Numerics: exact. Code 0: zero; 1 (all else 0 but the index): filler; e + 102 (78..117): 1.f * 2^e; 127: infinity
     (fraction 0) or NaN (fraction 0x200, whatever the payload was).
     """

@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, OFFSET_BITS, ActMode, Opcode
+from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, INSTRUCTIONS, OFFSET_BITS, ActMode, Opcode
 from nmsat.dataflow.contract.limits import LOAD_BURST, LOAD_CHUNK
 from nmsat.dataflow.contract.timing import reads_pairs
 from nmsat.hw.parts.clients import burst_layout
@@ -56,8 +56,8 @@ class LoadAsk(wiring.Component):
     word : Out(512), the one in work.
     waiting : Out(1), nobody has copied it yet.
     handed : In(1), it is copied in this cycle.
-    request : Out(stream of `hw.parts.clients.burst_layout`), bursts.
-    place : Out(stream of `place_layout`), one record per beat or pair, in the order in which data will come.
+    request : Out(stream of `burst_layout`), bursts.
+    place : Out(stream of `place_layout(stage_depth)`), a record per beat or pair, in the order in which data will come.
 
     Timing: an instruction started at cycle t has its first beat looked at in t + 2, then one per cycle, as long as
     `place` takes them; its place is taken two cycles later at the earliest. A burst ends with beat number `LOAD_BURST`,
@@ -167,7 +167,8 @@ class LoadAsk(wiring.Component):
         found: dict[str, Value] = {}
         for name, value in own.items():
             chosen = Mux(stages, value, wgt[name])
-            found[name] = named(m, f"run_{name}", chosen.as_signed() if name.endswith("step") else chosen)
+            signed = INSTRUCTIONS[Opcode.LOAD_WGT].by_name[name].signed
+            found[name] = named(m, f"run_{name}", chosen.as_signed() if signed else chosen)
         return found
 
     def _walk(self, m: Module, walk: Walk, weights: Value, act: dict[str, Value], wgt: dict[str, Value]) -> None:

@@ -29,7 +29,7 @@ class LoadWgt(LoadWriter):
 
     en : Out(C), a pair of this column is written.
     addr : Out(range(weight_depth)), where, the same for all columns.
-    data : Out(21 * C), pairs (`hw.parts.links.pair_layout`), column 0 at bit 0.
+    data : Out(21 * C), pairs (`dataflow.contract.links.PAIR`), column 0 at bit 0.
 
     Timing: `begin` at cycle t, beats taken from t + 1 on; one taken at u is written from u + 1 on, in
     max(1, min(16, b C) / C) cycles (dense: 32 instead of 16), and the next one can be taken in the cycle of its last

@@ -25,6 +25,8 @@ class LoadWriter(wiring.Component):
     begin : In(1), it starts; `word` is new in this cycle.
     beat : In(stream of `beat`), its beats; taken only while it runs, in order.
     ended : Out(1), the last write of the instruction is in this cycle.
+
+    Timing: that of each writer; none depends on `beat.valid` for `beat.ready`.
     """
 
     word: Signal

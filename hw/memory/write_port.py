@@ -6,25 +6,38 @@ from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.hw.memory.axi import Gate, Queue, WriteChannels, error_layout, regions_layout
-from nmsat.hw.parts.clients import WriteClient, burst_layout
+from nmsat.hw.memory.axi import WriteChannels
+from nmsat.hw.memory.port import Answers, arbitrate, port_members
+from nmsat.hw.parts.clients import WriteClient
+from nmsat.hw.parts.small_queue import SmallQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from nmsat.hw.memory.port import Gate
 
 
 class WritePort(wiring.Component):
     """Let the clients write, the first one first.
 
     Parameters: clients: how many.
-    Members: clients: as an engine's `WriteClient` meets it; regions, halt, idle, error, bursts, beats, axi: as in
-    `hw.memory.read_port.ReadPort`.
+    Members:
+
+    clients : In(`WriteClient`) each, the engines, the first one first.
+    regions : In(`hw.memory.axi.regions_layout`), stable during a run.
+    halt : In(1), no burst is accepted.
+    idle : Out(1), nothing is under way.
+    error : Out(`hw.memory.axi.error_layout(clients)`), an error, for one cycle.
+    bursts : Out(1), one was accepted.
+    beats : Out(1), one was taken by memory.
+    axi : Out(`WriteChannels`), AW, W and B.
+
     Timing: a burst accepted in cycle t stands on AW from t + 1 on; its beats stand on W from then on, after those of
-    earlier bursts; a response on B in cycle u is told to the client in u + 1.
+    earlier bursts; a response on B in cycle u is told to the client in u + 1. After an error no burst is accepted until
+    reset.
     """
 
     clients: Sequence[Any]
@@ -37,59 +50,23 @@ class WritePort(wiring.Component):
     axi: Any
 
     def __init__(self, clients: int) -> None:
-        self._count = clients
-        super().__init__(
-            {
-                "clients": In(WriteClient()).array(clients),
-                "regions": In(regions_layout()),
-                "halt": In(1),
-                "idle": Out(1),
-                "error": Out(error_layout(clients)),
-                "bursts": Out(1),
-                "beats": Out(1),
-                "axi": Out(WriteChannels()),
-            }
-        )
+        super().__init__(port_members(clients, WriteClient(), WriteChannels()))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.gate = gate = Gate(self._count, burst_layout(), write=True)
-        m.submodules.answers = answers = Queue(gate.client.shape(), UNDER_WAY)
-        failed = Signal()
         axi = self.axi
-        m.d.comb += [
-            gate.may.eq((~axi.awvalid | axi.awready) & ~self.halt & ~failed & (answers.level != UNDER_WAY)),
-            gate.regions.eq(self.regions),
-            answers.push.eq(gate.leaves),
-            answers.i.eq(gate.client),
-            answers.pop.eq(axi.bvalid),
-            axi.bready.eq(1),
-            self.bursts.eq(gate.leaves),
-            self.beats.eq(axi.wvalid & axi.wready),
-        ]
-        with m.If(gate.leaves):
-            m.d.sync += [axi.awvalid.eq(1), axi.awaddr.eq(gate.address), axi.awlen.eq(gate.beats_less_1)]
-        with m.Elif(axi.awready):
-            m.d.sync += axi.awvalid.eq(0)
+        gate, told = arbitrate(m, self, "aw", Answers(axi.bvalid, axi.bvalid, axi.bresp[1], ErrorCode.WRITE))
+        m.d.comb += [axi.bready.eq(1), self.beats.eq(axi.wvalid & axi.wready)]
+        for i, client in enumerate(self.clients):
+            m.d.comb += client.acknowledged.eq(told[i])
         self._beats(m, gate)
-        told = self._answers(m, answers)
-        wrong = Signal()
-        m.d.comb += wrong.eq(axi.bvalid & axi.bresp[1])
-        m.d.sync += [
-            self.error.valid.eq(wrong | gate.violation),
-            self.error.code.eq(Mux(wrong, ErrorCode.WRITE, ErrorCode.REGION)),
-            self.error.client.eq(Mux(wrong, answers.o, gate.client)),
-        ]
-        with m.If(wrong | gate.violation):
-            m.d.sync += failed.eq(1)
-        m.d.comb += self.idle.eq(~axi.awvalid & ~answers.some & ~told.any())
         return m
 
     def _beats(self, m: Module, gate: Gate) -> None:
         """Move the beats of the accepted bursts in order."""
         axi = self.axi
         layout = data.StructLayout({"client": gate.client.shape(), "beats_less_1": 4})
-        m.submodules.order = order = Queue(layout, UNDER_WAY)
+        m.submodules.order = order = SmallQueue(layout, UNDER_WAY)
         number = Signal(4)
         takes = Signal()
         m.d.comb += [
@@ -104,18 +81,5 @@ class WritePort(wiring.Component):
         with m.If(takes):
             m.d.sync += number.eq(Mux(axi.wlast, 0, number + 1))
         for i, client in enumerate(self.clients):
-            m.d.comb += [
-                gate.valid[i].eq(client.request.valid),
-                gate.requests[i].eq(client.request.payload),
-                client.request.ready.eq(gate.accept[i]),
-            ]
             with m.If(order.o.client == i):
                 m.d.comb += [axi.wdata.eq(client.data), axi.wstrb.eq(client.strobe), client.pull.eq(takes)]
-
-    def _answers(self, m: Module, answers: Queue) -> Signal:
-        """Tell the clients what memory has taken; return who is told in this cycle."""
-        told = Signal(self._count)
-        m.d.sync += told.eq(self.axi.bvalid << answers.o)
-        for i, client in enumerate(self.clients):
-            m.d.comb += client.acknowledged.eq(told[i])
-        return told

@@ -19,8 +19,11 @@ def burst_layout() -> data.StructLayout:
 class ReadClient(wiring.Signature):
     """What an engine has to read memory.
 
-    Members: request: bursts, asked for from registers only; valid, data: a beat of an earlier burst, always taken, in
-    the order of the requests.
+    Members, as the engine has them:
+
+    request : Out(stream of `burst_layout`), bursts, asked for from registers only.
+    valid : In(1), a beat of an earlier burst is there; it is always taken.
+    data : In(512), this beat, in the order of the requests.
     """
 
     def __init__(self) -> None:
@@ -36,8 +39,13 @@ class ReadClient(wiring.Signature):
 class WriteClient(wiring.Signature):
     """What an engine has to write memory.
 
-    Members: request: bursts whose beats the engine holds already, from registers only; data, strobe: its next beat;
-    pull: that beat has been taken; acknowledged: memory has taken one more burst of this engine (one cycle each).
+    Members, as the engine has them:
+
+    request : Out(stream of `burst_layout`), bursts whose beats the engine holds already, from registers only.
+    data : Out(512), its next beat.
+    strobe : Out(64), bytes of this beat that are written.
+    pull : In(1), this beat is taken in this cycle.
+    acknowledged : In(1), memory has taken one more burst of this engine (one cycle each).
     """
 
     def __init__(self) -> None:
@@ -55,9 +63,11 @@ class WriteClient(wiring.Signature):
 class WorkPort(wiring.Signature):
     """How an engine gets its instructions: an engine holds it as `In(WorkPort())`, the sequencer as `Out`.
 
-    Members: start: an instruction whose semaphores have been lowered, for one cycle of `start.valid & start.ready`
-    (the sequencer lowers them in that cycle; ready depends on registers only); done: the oldest instruction that has
-    started is done (one cycle each).
+    Members, as the sequencer has them:
+
+    start : Out(stream of 512), an instruction whose semaphores have been lowered, for one cycle of
+        `start.valid & start.ready` (the sequencer lowers them in that cycle; ready depends on registers only).
+    done : In(1), the oldest instruction that has started is done (one cycle each).
     """
 
     def __init__(self) -> None:

@@ -24,12 +24,37 @@ def queue_depth(latency: int) -> int:
     return 1 << (latency + 1).bit_length()
 
 
+def queue_behind(m: Module, engine: Any, latency: int) -> ResultQueue:
+    """Put a queue behind the data path of an engine (streams `i` and `o`, port `idle`) and return it.
+
+    The engine gives it `data`: the result of the beat that entered `latency` cycles ago.
+    """
+    m.submodules.queue = queue = ResultQueue(engine.o.payload.shape(), latency)
+    m.d.comb += [
+        queue.valid.eq(engine.i.valid),
+        engine.i.ready.eq(queue.ready),
+        engine.o.valid.eq(queue.o.valid),
+        engine.o.payload.eq(queue.o.payload),
+        queue.o.ready.eq(engine.o.ready),
+        engine.idle.eq(queue.idle),
+    ]
+    return queue
+
+
 class ResultQueue(wiring.Component):
     """Accept beats for a data path and hand out its results in order.
 
     Parameters: shape: of a result; latency: cycles from the beat to its result, 1 or more.
-    Members: valid, ready: handshake of the beat; enter: a beat enters the data path in this cycle; data: result of the
-    beat that entered `latency` cycles ago; arrives: there is such a beat; o: stream of results; idle: no beat inside.
+    Members:
+
+    valid : In(1), a beat is offered.
+    ready : Out(1), it is taken, as its result will find a place; from registers.
+    enter : Out(1), it enters the data path in this cycle.
+    data : In(shape), result of the beat that entered `latency` cycles ago.
+    arrives : Out(1), there is such a beat.
+    o : Out(stream of shape), results.
+    idle : Out(1), no beat is inside.
+
     Timing: a result stands on `o` latency + 1 cycles after its beat entered; one beat per cycle.
     """
 

@@ -51,6 +51,14 @@ def named(m: Module, name: str, value: ValueLike) -> Signal:
     return signal
 
 
+def sticky(m: Module, flag: Signal, rises: Value, clear: Value) -> None:
+    """Let a flag rise and stay; `clear` lowers it unless it rises in this cycle."""
+    with m.If(rises):
+        m.d.sync += flag.eq(1)
+    with m.Elif(clear):
+        m.d.sync += flag.eq(0)
+
+
 def leading_zeros(m: Module, name: str, value: Value) -> Signal:
     """Return the number of zeros above the highest one; for 0 some number not below the width of the value less 1."""
     width = 1 << (len(value) - 1).bit_length()

@@ -128,15 +128,6 @@ def place(component: wiring.Component, name: str, platform: object, *, parameter
     return cast("HasElaborate", component)
 
 
-def emit_leaf(component: wiring.Component, name: str) -> str:
-    """Return the Verilog of `component` as module `name`; leaves placed inside it are not part of the text.
-
-    Ports carry the names of the signature, levels joined by two underscores, and `clk`, `rst` if there are registers.
-    The text depends on the component only: not on the time, the machine, paths or hash seeds.
-    """
-    return _convert(component, name, VerilogPlatform()).text
-
-
 def emit(component: wiring.Component, name: str) -> dict[str, str]:
     """Return file name -> Verilog text of `component` as module `name` and of every leaf placed inside it."""
     platform = VerilogPlatform()

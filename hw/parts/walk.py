@@ -67,9 +67,16 @@ def walk_fields(walk: Walk, values: Mapping[str, ValueLike], prefix: str = "") -
 class Walk(wiring.Component):
     """Give the offset of one pixel per step.
 
-    Members: fields: the walk, held still by the owner from `start` to the last step; start: begin (anew); advance: to
-    the next step; offset: of the present step in beats; inside: the present step has a place in the input (always
-    unless windowed); line_end, image_end: it is the last of its line, of its image.
+    Members:
+
+    fields : In(`walk_layout`), the walk, held still by the owner from `start` to the last step.
+    start : In(1), begin, or begin anew.
+    advance : In(1), go to the next step.
+    offset : Out(34), of the present step, in beats.
+    inside : Out(1), the present step has a place in the input; always unless `windowed`.
+    line_end : Out(1), it is the last of its line.
+    image_end : Out(1), it is the last of its image.
+
     Timing: after `start` or `advance` at cycle t (start counts if both are set) the outputs are those of the new step
     from t + 1 on. `offset` is a register.
     """

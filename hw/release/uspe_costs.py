@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 
 class Tied(wiring.Component):
-    """An element with some fields of its links tied to constants. Members: those of `Uspe`.
+    """An element with some fields of its links tied to constants.
 
-    fields: (link, field) -> value. A back end removes what serves these fields only.
+    Parameters: fields: (link, field) -> value. A back end removes what serves these fields only.
+    Members: those of `hw.array.uspe.Uspe`.
+    Timing: as `Uspe`.
     """
 
     def __init__(self, config: SatConfig, fields: Mapping[tuple[str, str], int]) -> None:

@@ -39,11 +39,22 @@ class RowPlace(wiring.Component):
     """Follow the chunks of the rows of a tile through their beats, one piece (of one beat) per step.
 
     Parameters: columns: elements of a chunk (the last one of a row may have fewer).
-    Members: row_columns: elements of a row, lane: place of the first one, wide: 4 bytes instead of 2; start: begin a
-    row; step: to the next piece; at: unit of the chunk's first element in its first beat; piece: number of the beat
-    among those of the chunk; present: elements of the chunk that exist; units: those of them; ends_chunk, ends_beat,
-    ends_row: the piece is the last of its chunk, beat, row.
-    Timing: all outputs depend on registers only; after the last piece of a row the next row begins.
+    Members:
+
+    row_columns : In(9), elements of a row.
+    lane : In(5), place of the first one in its beat, in elements.
+    wide : In(1), elements have 4 bytes instead of 2.
+    start : In(1), begin a row.
+    step : In(1), go to the next piece.
+    at : Out(5), unit of the chunk's first element in its first beat.
+    piece : Out(2), number of the present beat among those of the chunk.
+    present : Out(columns), elements of the chunk that exist.
+    units : Out(range(2 * columns + 1)), how many units they have.
+    ends_chunk : Out(1), the piece is the last of its chunk.
+    ends_beat : Out(1), it is the last of its beat.
+    ends_row : Out(1), it is the last of its row.
+
+    Timing: outputs depend on registers and `wide` only; after the last piece of a row the next row begins.
     """
 
     row_columns: Signal
@@ -105,8 +116,15 @@ class RowPacker(wiring.Component):
     """Put the results of the epilogue into beats.
 
     Parameters: columns: lanes of the epilogue.
-    Members: row_columns, lane, wide, start: as in `RowPlace`, held still while results are inside; i: results, chunk by
-    chunk; o: beats, each with strobes for the results in it.
+    Members; what is held still is held while results are inside:
+
+    row_columns : In(9), elements of a row, held still.
+    lane : In(5), place of the first one in its beat, in elements, held still.
+    wide : In(1), elements have 4 bytes instead of 2, held still.
+    start : In(1), begin a tile.
+    i : In(stream of `results_layout(columns)`), results, chunk by chunk.
+    o : Out(stream of `beat_layout`), beats, each with strobes for the results in it.
+
     Timing: a beat stands on `o` in the cycle in which the last of its results stands on `i`; a chunk takes a cycle per
     beat over which it spreads. `i.ready` depends on `o.ready`.
     """
@@ -181,10 +199,20 @@ class RowGatherer(wiring.Component):
     """Take the elements of a chunk out of beats.
 
     Parameters: columns: elements of a chunk.
-    Members: row_columns, lane, wide, start: as in `RowPlace`, held still while a tile lasts; i: beats; none: there are
-    none, chunks are complete without; complete: the chunk is there; take: it is taken in this cycle, only with
-    `complete`; units: its elements, 2 units each if wide, meaningless where not `present`; present; ends_row: it is the
-    last of its row.
+    Members; what is held still is held while a tile lasts:
+
+    row_columns : In(9), elements of a row, held still.
+    lane : In(5), place of the first one in its beat, in elements, held still.
+    wide : In(1), elements have 4 bytes instead of 2, held still.
+    start : In(1), begin a tile.
+    i : In(stream of 512), beats.
+    none : In(1), there are none: chunks are complete without, held still.
+    complete : Out(1), the chunk is there.
+    take : In(1), it is taken in this cycle, only with `complete`.
+    units : Out(32 * columns), its elements side by side, of 2 or 4 bytes, meaningless where not `present`.
+    present : Out(columns), elements of the chunk that exist.
+    ends_row : Out(1), it is the last of its row.
+
     Timing: a chunk takes a cycle per beat over which it spreads. `i.ready` depends on `take`.
     """
 

@@ -27,9 +27,19 @@ class RowBursts(wiring.Component):
     """Ask for the beats of row after row, as many at a time as there is room for.
 
     Parameters: room: most beats there can be room for.
-    Members: fields: the walk, held still from `start` on; region, rows, first (beat of a row at which to begin), beats
-    (of each row): held still likewise; start: begin; room: beats that may be asked for now; request: bursts, from
-    registers and `room` only; beats_asked: of the burst that stands on `request`; finished: all have been asked for.
+    Members; what is held still is held from `start` to the last burst:
+
+    fields : In(`walk_layout`), the walk from row to row, held still.
+    region : In(2), region of memory, held still.
+    rows : In(16), rows, held still.
+    first : In(1), beat of a row at which to begin, held still.
+    beats : In(5), beats of each row, held still.
+    start : In(1), begin.
+    room : In(range(room + 1)), beats that may be asked for now.
+    request : Out(stream of `burst_layout`), bursts, from registers and `room` only.
+    beats_asked : Out(5), beats of the burst that stands on `request`.
+    finished : Out(1), all have been asked for.
+
     Timing: the first request stands one cycle after `start`, the next one a cycle after its transfer.
     """
 

@@ -9,18 +9,15 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.convert import F32ToF16
-from nmsat.hw.fp.f32 import F32Add
-from nmsat.hw.parts.result_queue import ResultQueue
-from nmsat.hw.parts.steps import Cuts, delayed, named
+from nmsat.hw.fp.f32 import NEGATIVE_ZERO, F32Add
+from nmsat.hw.parts.result_queue import queue_behind
+from nmsat.hw.parts.steps import Cuts, delayed, named, sticky
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
 
-NEGATIVE_ZERO: Final = 1 << 31
-"""x + (-0) is x, bit for bit, for every x but a NaN: what a sum that is switched off adds."""
-
-SWITCHES: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
+OPTIONS: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
 """The steps that can be switched on, in their order."""
 
 
@@ -59,9 +56,23 @@ class EpilogueLane(wiring.Component):
     """Data path of one lane, always advancing.
 
     Parameters: add_stages: registers of a sum, 1 to 6; round_stages: of the rounding to binary16, 1 or 2.
-    Members: x, bias, tile, mask: operands; use_bias, use_tile, to_half, use_relu, use_mask: switches, constant while
-    operands are inside; y, y_mask: results; special: y is infinite or NaN.
+    Members; options are constant while operands are inside:
+
+    x : In(32), sum of the array, binary32.
+    bias : In(32), first value to add, binary32.
+    tile : In(32), second value to add, binary32.
+    mask : In(1), the result may pass if `use_mask`.
+    use_bias : In(1), option: add `bias`.
+    use_tile : In(1), option: add `tile`.
+    to_half : In(1), option: round to binary16.
+    use_relu : In(1), option: a result that is not above 0, nor NaN, becomes +0.
+    use_mask : In(1), option: a result without `mask` becomes +0.
+    y : Out(32), result: binary32, or binary16 in the low half with zeros above.
+    y_mask : Out(1), the value before ReLU was above 0 or NaN.
+    special : Out(1), y is infinite or NaN.
+
     Timing: latency 2 add_stages + round_stages + 1, II = 1.
+    Numerics: docs/arithmetic.md, "Results"; a sum that is switched off changes NaNs only, which become canonical.
     """
 
     x: Signal
@@ -82,7 +93,7 @@ class EpilogueLane(wiring.Component):
         self.latency = 2 * add_stages + round_stages + 1
         super().__init__(
             {"x": In(32), "bias": In(32), "tile": In(32), "mask": In(1)}
-            | {name: In(1) for name in SWITCHES}
+            | {name: In(1) for name in OPTIONS}
             | {"y": Out(32), "y_mask": Out(1), "special": Out(1)}
         )
 
@@ -118,10 +129,22 @@ class Epilogue(wiring.Component):
     """Lanes behind a queue that keeps them from ever stalling.
 
     Parameters: lanes: 1 or more; stages: see `EpilogueLane`.
-    Members: the switches, which may change while `idle`; i: stream of `sums_layout`; o: stream of `results_layout`;
-    special: sticky, a result of a present lane was infinite or NaN; clear: lowers it; idle.
+    Members; options may change while `idle`:
+
+    use_bias : In(1), option: add `bias`.
+    use_tile : In(1), option: add `tile`.
+    to_half : In(1), option: round to binary16.
+    use_relu : In(1), option: a result that is not above 0, nor NaN, becomes +0.
+    use_mask : In(1), option: a result without `mask` becomes +0.
+    i : In(stream of `sums_layout(lanes)`), sums with what is added to them.
+    o : Out(stream of `results_layout(lanes)`), results.
+    special : Out(1), sticky: a result of a present lane was infinite or NaN.
+    clear : In(1), lower `special`.
+    idle : Out(1), no beat is inside.
+
     Timing: latency `latency` cycles, one result per lane and cycle. `special` rises in the cycle in which its result
     stands on `o` at the earliest.
+    Numerics: `EpilogueLane`.
     """
 
     use_bias: Signal
@@ -144,7 +167,7 @@ class Epilogue(wiring.Component):
         self._path = self._lanes[0].latency
         self.latency = self._path + 1
         super().__init__(
-            {name: In(1) for name in SWITCHES}
+            {name: In(1) for name in OPTIONS}
             | {
                 "i": In(stream.Signature(sums_layout(lanes))),
                 "o": Out(stream.Signature(results_layout(lanes))),
@@ -156,26 +179,16 @@ class Epilogue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = ResultQueue(results_layout(self.lanes), self._path)
+        queue = queue_behind(m, self, self._path)
         beat = self.i.payload
-        m.d.comb += [
-            queue.valid.eq(self.i.valid),
-            self.i.ready.eq(queue.ready),
-            self.o.valid.eq(queue.o.valid),
-            self.o.payload.eq(queue.o.payload),
-            queue.o.ready.eq(self.o.ready),
-            self.idle.eq(queue.idle),
-        ]
         name = f"sat_epilogue_lane_{self._stages[0]}_{self._stages[1]}"
         for number, lane in enumerate(self._lanes):
             m.submodules[f"lane_{number}"] = place(lane, name, platform, parameters=self._stages)
             m.d.comb += [getattr(lane, key).eq(getattr(beat, key)[number]) for key in ("x", "bias", "tile", "mask")]
-            m.d.comb += [getattr(lane, key).eq(getattr(self, key)) for key in SWITCHES]
+            m.d.comb += [getattr(lane, key).eq(getattr(self, key)) for key in OPTIONS]
             m.d.comb += [queue.data.y[number].eq(lane.y), queue.data.mask[number].eq(lane.y_mask)]
         present = delayed(m, "present_late", Value.cast(beat.present), self._path)
         m.d.comb += Value.cast(queue.data.present).eq(present)
-        with m.If(queue.arrives & (present & Cat(lane.special for lane in self._lanes)).any()):
-            m.d.sync += self.special.eq(1)
-        with m.Elif(self.clear):
-            m.d.sync += self.special.eq(0)
+        special = (present & Cat(lane.special for lane in self._lanes)).any()
+        sticky(m, self.special, queue.arrives & special, self.clear)
         return m

@@ -36,9 +36,19 @@ BURST_BITS: Final = 18
 class ResultReader(wiring.Component):
     """Places of the results in the capture buffers: tile rows outside, chunks of columns inside.
 
-    Members: ws, log2_a, capture, rows: of the instruction, held still; start: begin; step, ends_row: to the next chunk,
-    which is in the next row; address: of the chunk; reading: there is one.
-    Timing: the outputs are registers; those of the first chunk stand one cycle after `start`.
+    Members; fields of the instruction are held still:
+
+    ws : In(1), field: results of weight stationary commands.
+    log2_a : In(2), field: log2 of the rows of an interleave rectangle.
+    capture : In(range(sum_depth)), field: place of the first result.
+    rows : In(16), field: tile rows.
+    start : In(1), begin.
+    step : In(1), go to the next chunk.
+    ends_row : In(1), beside `step`: it is in the next row.
+    address : Out(range(sum_depth)), place of the present chunk, the same in all columns.
+    reading : Out(1), there is one.
+
+    Timing: `address` is a register, `reading` depends on one; those of the first chunk stand one cycle after `start`.
     """
 
     ws: Signal
@@ -93,9 +103,17 @@ class ResultReader(wiring.Component):
 class Store(wiring.Component):
     """Results out of the capture buffers: second operand, rounding, ReLU, mask, and into memory.
 
-    Members: work: instructions STORE; write: results; side: second operand; read_en, read_addr, read_data: capture
-    buffers, data one cycle after the address; special: a result that was written under `watch` was infinite or NaN,
-    sticky; clear_special: lowers it.
+    Members:
+
+    work : In(`WorkPort`), instructions STORE, and when they are done.
+    write : Out(`WriteClient`), memory, for results.
+    side : Out(`ReadClient`), memory, for the second operand.
+    read_en : Out(1), one place of all capture buffers is read.
+    read_addr : Out(range(sum_depth)), which.
+    read_data : In(32 * C), what they hold one cycle later, binary32, column 0 at bit 0.
+    special : Out(1), sticky: a result that was written under `watch` was infinite or NaN.
+    clear_special : In(1), lower `special`.
+
     Timing: one instruction at a time. C results are read per cycle, one cycle more for each further beat over which
     they spread. Without a second operand a burst that is complete with the x-th such cycle (from 1) is asked for 15 + x
     cycles after the start. `done` rises two cycles after memory's last acknowledgement.

@@ -34,12 +34,31 @@ class Pregen(wiring.Component):
     """WUVE, two SOREs and the transposer between them.
 
     Parameters: lanes: a power of two, 2 or more; stages: see `hw.update.wuve.WuveLane`.
-    Members: settings of the update (see `hw.update.wuve.Wuve`) and ff_, bp_ n_less_1, log2_m_less_1, use (whether this
-    copy is made), which may change while `idle`. M of W_bp must not exceed `lanes`. i: stream of `update_layout`, whose
-    `last` marks the last row of a block of columns and `end` the last row of the pass. state: stream of
-    `updated_layout`; ff, bp: streams of `pairs_layout(lanes, 1)`. overflow, clear, idle: as in `Wuve`.
+    Members; settings may change while `idle`:
+
+    lr : In(32), setting: learning rate, binary32.
+    mu : In(32), setting: momentum factor, binary32.
+    wd : In(32), setting: weight decay, binary32.
+    lam : In(32), setting: decay of pruned weights (SR-STE), binary32.
+    shift : In(5), setting: s of the loss scale 2^s, 0 to 24.
+    hold : In(1), setting: weights and momenta stay.
+    ff_n_less_1 : In(4), setting: N of W_ff, less 1.
+    ff_log2_m_less_1 : In(2), setting: log2 of M of W_ff, less 1.
+    ff_use : In(1), setting: W_ff is made.
+    bp_n_less_1 : In(4), setting: N of W_bp, less 1.
+    bp_log2_m_less_1 : In(2), setting: log2 of M of W_bp, less 1; M must not exceed `lanes`.
+    bp_use : In(1), setting: W_bp is made.
+    i : In(stream of `update_layout(lanes)`), rows; `last`: last row of a block of columns, `end`: last row of the pass.
+    state : Out(stream of `updated_layout(lanes)`), new weights and momenta.
+    ff : Out(stream of `pairs_layout(lanes, 1)`), W_ff.
+    bp : Out(stream of `pairs_layout(lanes, 1)`), W_bp.
+    overflow : Out(1), sticky: a gradient of a present lane was infinite or NaN.
+    clear : In(1), lower `overflow`.
+    idle : Out(1), no beat is inside.
+
     Timing: one weight per lane and cycle; after a block whose rows `lanes` does not divide, W_bp takes the cycles of
     the missing rows too.
+    Numerics: docs/arithmetic.md, "Weight update" and "Pruning".
     """
 
     hold: Signal

@@ -17,7 +17,7 @@ from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
 from nmsat.hw.parts.clients import ReadClient
 from nmsat.hw.parts.steps import named
 
-BURSTS: Final = 64
+_BURSTS: Final = 64
 """Most bursts under way: 32 single beats of gradient, 5 bursts of each other stream at most."""
 
 COUNT_BITS: Final = 28
@@ -44,8 +44,14 @@ def pass_layout() -> data.StructLayout:
 class UpdateRead(wiring.Component):
     """Ask for what a pass reads and put it together row by row.
 
-    Members: start: a pass begins with `settings`, which then stay; the queues are empty. o: stream of rows. next_mask:
-    the row taken in this cycle is the last of its group. read: the port.
+    Members:
+
+    start : In(1), a pass begins; the queues are empty.
+    settings : In(`pass_layout`), what it reads; held still from `start` on.
+    o : Out(stream of `row_layout`), rows.
+    next_mask : In(1), the row taken in this cycle is the last of its group.
+    read : Out(`ReadClient`), memory.
+
     Timing: a request stands from the 2nd cycle after `start` on, one per cycle; a beat is on `o` a cycle after it came.
     """
 
@@ -83,7 +89,7 @@ class UpdateRead(wiring.Component):
 
     def _ask(self, m: Module, popped: dict[str, Signal]) -> SyncFIFO:
         """Choose bursts and put them on the port; return the queue of what is under way (`_burst_layout`)."""
-        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=BURSTS)
+        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=_BURSTS)
         taken = {name: Signal(name=f"{name}_taken") for name in STREAMS}
         half = Signal()
         places = {

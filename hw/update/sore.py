@@ -52,11 +52,27 @@ class SoreLane(wiring.Component):
     """Data path of one lane, driven by `Sore`.
 
     Parameters: width: elements per cycle, 1 or 2.
-    Members: value, present: elements of the arriving beat; advance: all beats before the hand-over move on.
-    at1, last1: place of the beat in the compare stage (one-hot, in beats; 0 without a beat), and whether it ends its
-    group. at2, slot2, bank2, take2, last2: of the beat in the rank stage the place, the same as a number, the bank,
-    whether it is taken now, whether it ends its group. drop: 16 - N. load: the finished group is handed over. step,
-    bank: pairs move to the output register, from this bank. pair, keep: output register.
+    Members; places of beats are one-hot, in beats of `width` elements, 0 without a beat:
+
+    value : In(16 * width), elements of the arriving beat, binary16.
+    present : In(width), whether they are there.
+    advance : In(1), all beats before the hand-over move on.
+    at1 : In(16 // width), place of the beat in the compare stage.
+    last1 : In(1), it ends its group.
+    at2 : In(16 // width), place of the beat in the rank stage.
+    slot2 : In(range(16 // width)), the same as a number.
+    bank2 : In(1), bank of the memory that this beat is written to.
+    take2 : In(1), it is taken in this cycle.
+    last2 : In(1), it ends its group.
+    drop : In(4), 16 - N.
+    load : In(1), the finished group is handed over.
+    step : In(1), pairs move to the output register.
+    bank : In(1), bank of the memory from which they come.
+    pair : Out(21 * width), pairs (`pair_layout`), the lower index at bit 0; a register.
+    keep : Out(16), places of the group that stay; a register.
+
+    Timing: compare, rank, hand-over and output take a cycle each; when they move is `Sore`'s to say.
+    Numerics: magnitudes are compared as integers, docs/arithmetic.md, "Pruning".
     """
 
     value: Signal
@@ -195,12 +211,19 @@ class Sore(wiring.Component):
     """Lanes that prune in step: all lanes take a beat, and end a group, in the same cycle.
 
     Parameters: lanes: 1 or more; width: elements per lane and cycle, 1 or 2.
-    Members: n_less_1 (4), log2_m_less_1 (2): the pattern N:M, coded as in dataflow.contract.fields; it may change while
-    `idle`. i: stream of `elements_layout`; o: stream of `pairs_layout`. idle: no beat and no part of a group is inside.
+    Members; the pattern may change while `idle`:
+
+    n_less_1 : In(4), N of the pattern, less 1.
+    log2_m_less_1 : In(2), log2 of M of the pattern, less 1.
+    i : In(stream of `elements_layout(lanes, width)`), elements.
+    o : Out(stream of `pairs_layout(lanes, width)`), kept pairs.
+    idle : Out(1), no beat and no part of a group is inside.
+
     A group has M elements per lane, fewer if `last` ends it early. It leaves as ceil(N / width) beats: the kept pairs
     in ascending index, then fillers (value 0, index 0). A group without a present element in any lane leaves nothing.
     Timing: first pair 4 cycles after the last beat of its group; a group takes M / width cycles, back to back.
     `i.ready` falls only while a finished group waits for the previous one to leave.
+    Numerics: docs/arithmetic.md, "Pruning"; values pass unchanged.
     """
 
     n_less_1: Signal

@@ -31,8 +31,13 @@ class Transposer(wiring.Component):
     """Turn rows of `lanes` columns into columns of `lanes` rows.
 
     Parameters: lanes: a power of two, 2 or more.
-    Members: i: stream of `row_layout`; o: stream of `elements_layout(lanes, 1)`, lane k holding row k of its block,
-    `last` never set; the value of an absent element means nothing; idle: no row is inside.
+    Members:
+
+    i : In(stream of `row_layout(lanes)`), rows.
+    o : Out(stream of `elements_layout(lanes, 1)`), columns: lane k holds row k of its block, `last` is never set; the
+        value of an absent element means nothing.
+    idle : Out(1), no row is inside.
+
     After a row with `last`, absent rows fill the block up; after one with `end` also `lanes - 1` more, which push the
     block out. Rows without `end` stay inside until more rows come.
     Timing: column c of a block stands on `o` one cycle after step lanes - 1 + c, counted from the block's first row;

@@ -29,8 +29,15 @@ class Updater(wiring.Component):
     """Carry out UPDATE instructions, one at a time.
 
     Parameters: config: its `wuve_lanes` and `sore_lanes` must be the 16 weights of a beat.
-    Members: work: instructions; read, write: memory; hold: weights and momenta stay, sampled when an
-    instruction starts; overflow: sticky, a gradient was infinite or NaN; clear: lowers it.
+    Members:
+
+    work : In(`WorkPort`), instructions UPDATE, and when they are done.
+    read : Out(`ReadClient`), memory, for weights, momenta, gradients, masks.
+    write : Out(`WriteClient`), memory, for new weights, momenta, masks and both pruned copies.
+    hold : In(1), weights and momenta stay; sampled when an instruction starts.
+    overflow : Out(1), sticky: a gradient was infinite or NaN.
+    clear : In(1), lower `overflow`.
+
     Timing: the first request stands 5 cycles after the start. A row of a block is 3 beats read (and one of the mask for
     each group), 2 written, and those of the packed copies; never faster than one row per cycle. `done` comes when all
     writes are acknowledged; the next instruction can start in that cycle.

@@ -20,7 +20,7 @@ from nmsat.hw.parts.steps import named
 from nmsat.hw.update.sore import pairs_layout
 from nmsat.hw.update.wuve import updated_layout
 
-BURSTS: Final = 32
+_BURSTS: Final = 32
 """Most bursts whose beats wait: 5 of each stream, as they lie between multiples of `UPDATE_BURST`, the last apart."""
 
 _PAIR: Final = pair_layout().size
@@ -42,8 +42,17 @@ def targets_layout() -> data.StructLayout:
 class UpdateWrite(wiring.Component):
     """Write what leaves pre-generation.
 
-    Members: start: a pass begins at `settings`. state, ff, bp: streams of `hw.update.pregen.Pregen`. flush: nothing
-    more comes, all that is left goes out. empty: nothing is held, everything is acknowledged. write: the port.
+    Members:
+
+    start : In(1), a pass begins.
+    settings : In(`targets_layout`), where its results go; held still from `start` on.
+    state : In(stream of `updated_layout(LANES)`), new weights and momenta.
+    ff : In(stream of `pairs_layout(LANES, 1)`), W_ff, and the mask it keeps.
+    bp : In(stream of `pairs_layout(LANES, 1)`), W_bp.
+    flush : In(1), nothing more comes: all that is left goes out.
+    empty : Out(1), nothing is held, everything is acknowledged.
+    write : Out(`WriteClient`), memory.
+
     Timing: a request stands at the earliest in the 2nd cycle after the last beat of its burst came, one per cycle.
     """
 
@@ -105,7 +114,7 @@ class UpdateWrite(wiring.Component):
 
     def _ask(self, m: Module, queues: dict[str, SyncFIFO]) -> SyncFIFO:
         """Choose bursts and put them on the port; return the queue of those whose beats wait (`_burst_layout`)."""
-        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=BURSTS)
+        m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=_BURSTS)
         request = self.write.request
         waiting = Signal(range(UPDATE_WAITING + 1))
         free = named(m, "free", (~request.valid | request.ready) & (waiting != UPDATE_WAITING))

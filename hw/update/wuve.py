@@ -12,16 +12,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.convert import F16ToF32, F32ToF16
-from nmsat.hw.fp.f32 import F32Add, F32Normalise, F32Product, normal_layout
-from nmsat.hw.parts.result_queue import ResultQueue
-from nmsat.hw.parts.steps import delayed, named
+from nmsat.hw.fp.f32 import NEGATIVE_ZERO, F32Add, F32Normalise, F32Product, normal_layout
+from nmsat.hw.parts.result_queue import queue_behind
+from nmsat.hw.parts.steps import delayed, named, sticky
 from nmsat.hw.parts.verilog import place
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
-
-NEGATIVE_ZERO: Final = 1 << 31
-"""x + (-0) is x, bit for bit, for every x but a NaN."""
 
 COEFFICIENTS: Final = ("lr", "mu", "wd", "lam")
 """The binary32 constants of a step."""
@@ -65,11 +62,26 @@ class WuveLane(wiring.Component):
 
     Parameters: multiply_stages: registers of a product behind its normalised operands, 1 to 5; add_stages: of a sum, 1
     to 6; round_stages: of the rounding to binary16, 1 or 2.
-    Members: w, v, g, kept: operands; lr, mu, wd, lam: normalised constants; down: s of the loss scale 2^s; hold: the
-    weight stays as it is; new_w, new_v, half: results; special: the gradient of one cycle ago is infinite or NaN.
+    Members:
+
+    w : In(32), master weight, binary32.
+    v : In(32), momentum, binary32.
+    g : In(16), gradient, binary16, scaled by 2^s.
+    kept : In(1), the forward copy keeps the weight.
+    down : In(5), s of the loss scale 2^s, 0 to 24.
+    hold : In(1), weight and momentum stay as they are.
+    lr : In(`normal_layout`), learning rate.
+    mu : In(`normal_layout`), momentum factor.
+    wd : In(`normal_layout`), weight decay.
+    lam : In(`normal_layout`), decay of pruned weights (SR-STE).
+    new_w : Out(32), new master weight.
+    new_v : Out(32), new momentum.
+    half : Out(16), the new weight in binary16.
+    special : Out(1), the gradient of one cycle ago is infinite or NaN.
+
     Timing: latency 2 + 2 multiply_stages + 4 add_stages + round_stages, II = 1.
-    Numerics: with `hold`, or a gradient that is infinite or NaN, v stays bit for bit, w too except that a NaN becomes
-    the canonical one.
+    Numerics: docs/arithmetic.md, "Weight update". With `hold`, or a gradient that is infinite or NaN, v stays bit for
+    bit, w too except that a NaN becomes the canonical one.
     """
 
     w: Signal
@@ -180,10 +192,22 @@ class Wuve(wiring.Component):
     """Lanes that update weights, in order, behind a queue that keeps them from ever stalling.
 
     Parameters: lanes: 1 or more; stages: see `WuveLane`.
-    Members: run-time settings, which may change while `idle`: lr, mu, wd, lam (binary32), shift (s of the loss scale
-    2^s, 0 to 24), hold (suppress the update: weights and momenta stay). i: stream of `update_layout`; o: stream of
-    `updated_layout`. overflow: sticky, a gradient of a present lane was infinite or NaN; clear: lowers it. idle.
+    Members; settings may change while `idle`:
+
+    lr : In(32), setting: learning rate, binary32.
+    mu : In(32), setting: momentum factor, binary32.
+    wd : In(32), setting: weight decay, binary32.
+    lam : In(32), setting: decay of pruned weights (SR-STE), binary32.
+    shift : In(5), setting: s of the loss scale 2^s, 0 to 24.
+    hold : In(1), setting: weights and momenta stay.
+    i : In(stream of `update_layout(lanes)`), weights, momenta, gradients.
+    o : Out(stream of `updated_layout(lanes)`), new weights and momenta.
+    overflow : Out(1), sticky: a gradient of a present lane was infinite or NaN.
+    clear : In(1), lower `overflow`.
+    idle : Out(1), no beat is inside.
+
     Timing: latency `latency` cycles, one weight per lane and cycle. `overflow` rises 2 cycles after its beat entered.
+    Numerics: `WuveLane`.
     """
 
     lr: Signal
@@ -221,16 +245,8 @@ class Wuve(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = ResultQueue(updated_layout(self.lanes), self._path)
+        queue = queue_behind(m, self, self._path)
         beat = self.i.payload
-        m.d.comb += [
-            queue.valid.eq(self.i.valid),
-            self.i.ready.eq(queue.ready),
-            self.o.valid.eq(queue.o.valid),
-            self.o.payload.eq(queue.o.payload),
-            queue.o.ready.eq(self.o.ready),
-            self.idle.eq(queue.idle),
-        ]
         constants = self._constants(m, platform)
         name = "sat_wuve_lane_" + "_".join(str(stages) for stages in self._stages)
         for number, lane in enumerate(self._lanes):
@@ -250,10 +266,7 @@ class Wuve(wiring.Component):
         entered = Signal()
         m.d.sync += entered.eq(queue.enter)
         special = Cat(lane.special for lane in self._lanes) & early[: self.lanes]
-        with m.If(entered & special.any()):
-            m.d.sync += self.overflow.eq(1)
-        with m.Elif(self.clear):
-            m.d.sync += self.overflow.eq(0)
+        sticky(m, self.overflow, entered & special.any(), self.clear)
         return m
 
     def _constants(self, m: Module, platform: object) -> dict[str, data.View[data.StructLayout]]:

@@ -12,7 +12,7 @@ from nmsat.reports.work.output import add_force
 from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.text import InputError
-from nmsat.sim.results.provenance import Source, told_lines
+from nmsat.sim.results.provenance import Source, told, told_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -90,7 +90,7 @@ def _write(files: OutputFiles, options: argparse.Namespace, product: Product, re
 
     if options.tiles:
         with files.writing("--tiles") as path:
-            write_tiles(path, result.rows)
+            write_tiles(path, result.rows, result.source)
     if options.vcd:
         with files.writing("--vcd") as path:
             _write_vcd(path, result, product, options.seed)
@@ -170,7 +170,7 @@ def _write_vcd(path: Path, result: Result, product: Product, seed: int) -> None:
         raise RuntimeError("the product ran as several parts")
     try:
         check_size(tiling)
-        write_vcd(path, *random_operands(tiling, product.pattern, seed), tiling)
+        write_vcd(path, *random_operands(tiling, product.pattern, seed), tiling, told(Source.ARRAY))
     except ValueError as error:
         raise InputError(str(error)) from None
 

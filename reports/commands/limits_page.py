@@ -110,7 +110,7 @@ def _commands() -> list[Row]:
         ("`gemm`: values and `y_sha256`", _most(gemm.MAX_MACS, "multiply-adds"), "", "beyond, `y_sha256` is null"),
         ("`gemm`: values, each operand", _most(gemm.MAX_OPERAND, "numbers"), "", "the same"),
         ("`gemm`: values, K", _most(gemm.MAX_DEPTH), "", "the same: a step of Python for each"),
-        ("`gemm --tiles`, `model --tiles`", _most(tiles.MAX_TILES, "tiles"), "", "about 40 MB"),
+        ("`gemm --tiles`, `model --tiles`", _most(tiles.MAX_TILES, "tiles"), "", "about 50 MB"),
         ("`gemm --vcd`", _most(trace.MAX_ELEMENT_CYCLES, "cycles x elements"), "", "a minute, some ten MB"),
         ("`program`: M x K x N", _most(programs.MAX_MACS), "", "every cycle of the machine is simulated"),
         ("`program`: tensors", _most(programs.MAX_BEATS, "beats of 64 bytes"), "", "64 MiB"),

@@ -178,9 +178,6 @@ def _write(files: OutputFiles, options: argparse.Namespace, result: StepResult) 
     from nmsat.reports.pages.tiles import write_tiles
     from nmsat.sim.work.timeline import write_trace
 
-    def record() -> dict[str, Any]:
-        return {"source": result.source, **result.program.record()}
-
     writers: dict[str, Callable[[Path], object]] = {
         "timeline": lambda path: write_trace(result, path),
         "listing": lambda path: path.write_text(
@@ -189,7 +186,7 @@ def _write(files: OutputFiles, options: argparse.Namespace, result: StepResult) 
         "program": lambda path: path.write_text(
             json.dumps({"source": result.source, **result.program.record()}, indent=1) + "\n", encoding="utf-8"
         ),
-        "tiles": lambda path: write_tiles(path, result.rows),
+        "tiles": lambda path: write_tiles(path, result.rows, result.source),
     }
     for name in OUTPUTS:
         if getattr(options, name):

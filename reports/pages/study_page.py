@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.reports.work.text import prose
 from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _shown(pictures: Mapping[str, Picture], name: str) -> list[str]:
     if name not in pictures:
         return []
     found = pictures[name]
-    return [f"**{found.title}.** {found.caption}", f"![{found.title}]({found.file})"]
+    return [prose(f"**{found.title}.** {found.caption}"), f"![{found.title}]({found.file})"]
 
 
 def _paper(data: dict[str, Any]) -> str:
@@ -93,7 +94,7 @@ def _paper(data: dict[str, Any]) -> str:
         f"The loss of BDWP 2:8 is {_points(loss)} points on average over {len(rows)} networks (standard error "
         f"{error:.2f}). The paper reports {data['paper_loss']:.2f} over its five, larger ones on other data."
     )
-    return f"{text}\n\n{markdown(header, lines)}"
+    return f"{prose(text)}\n\n{markdown(header, lines)}"
 
 
 def _network(rows: Sequence[dict[str, Any]]) -> str:
@@ -170,7 +171,7 @@ def _rates(found: Sequence[dict[str, Any]]) -> list[str]:
     text += "highest mean of both columns is the recipe's, of equals the lowest."
     if other:
         text += f" These choices would differ from the recipes: {', '.join(other)}."
-    return [text, markdown(("network", "learning rate", "dense", "BDWP 2:8", ""), lines)]
+    return [prose(text), markdown(("network", "learning rate", "dense", "BDWP 2:8", ""), lines)]
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from nmsat.sim.results.provenance import Source
     from nmsat.sim.results.rows import Row
 
 MAX_TILES: Final = 1 << 19
-"""Most tiles that are written to one file (about 40 MB)."""
+"""Most tiles that are written to one file (about 50 MB)."""
 
 COLUMNS: Final = (
     *("name", "stage", "copy", "column", "row", "depth", "start", "cycles", "macs", "macs_skipped"),
     *CAUSES,
+    "source",
 )
 
 
-def write_tiles(path: Path, rows: Iterable[Row]) -> None:
+def write_tiles(path: Path, rows: Iterable[Row], source: Source) -> None:
     """Write one line per tile, and one per product for waits around its tiles; InputError above `MAX_TILES`.
 
+    source: what gave the cycles; the last column of every line, so that it stays with lines that are taken out.
     OSError when the file cannot be written.
     """
     rows = list(rows)
@@ -40,4 +43,4 @@ def write_tiles(path: Path, rows: Iterable[Row]) -> None:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         for row in rows:
-            writer.writerows(tile.record() for tile in row.tiles())
+            writer.writerows({**tile.record(), "source": str(source)} for tile in row.tiles())

@@ -10,6 +10,7 @@ from nmsat.algorithms.workloads.engine.registry import VARIANTS, record, workloa
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.program.ways import Options
 from nmsat.reports.work.commandline import spell
+from nmsat.reports.work.text import prose
 from nmsat.reports.work.workload import CONFIGS, number_text, workload_verify
 from nmsat.sim.results.provenance import Source, planned_text, told
 from nmsat.sim.work.workload import simulate_tape
@@ -180,7 +181,7 @@ def cycles_page(say: Callable[[str], None]) -> str:
     planned = _planned(big, tiny)
     parts = [
         "# Sparse methods as workloads",
-        INTRODUCTION.format(array=told(Source.ARRAY), model=told(Source.MODEL)),
+        prose(INTRODUCTION.format(array=told(Source.ARRAY), model=told(Source.MODEL))),
         *([planned] if planned else []),
         f"## At the scale of the papers, shapes only, {big.name}",
         table("paper", big, say),
@@ -218,7 +219,7 @@ def studies_page(say: Callable[[str], None]) -> str:
         "Written by `nmsat workload table --studies`. Figures of the papers are quoted, not ours.",
         found,
         f"## Cycles of trained masks by layout of the weights, {tiny.name}",
-        f"Cycles of the {told(Source.ARRAY)}.",
+        prose(f"Cycles of the {told(Source.ARRAY)}."),
         markdown(("workload", *labels), [(g["name"], *(_spaced(g[label]) for label in labels)) for g in gains]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -257,7 +258,7 @@ def rtl_page(say: Callable[[str], None]) -> str:
     )
     parts = [
         "# Products of the workloads on the RTL",
-        RTL_INTRODUCTION.format(count=RTL_PRODUCTS, config=config.name),
+        prose(RTL_INTRODUCTION.format(count=RTL_PRODUCTS, config=config.name)),
         markdown(header, rows),
     ]
     return "\n\n".join(parts) + "\n"

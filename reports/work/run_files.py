@@ -8,11 +8,12 @@ given. Other files in the folder are never touched, and runs of other names may 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.checkpoint import load_checkpoint
 from nmsat.algorithms.core.locks import BusyError, locked
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.training.study import Cell
 
+DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What the system says of a folder that can no longer be written."""
+
 
 @contextmanager
 def run_files(folder: Path, cells: Sequence[Cell], *, force: bool = False) -> Iterator[None]:
     """Make sure that the files of runs can be written before the block does them.
 
     force: remove files of these runs' names that are in the way. Raises InputError, before the block runs, when the
-    folder cannot be written, another process does one of the runs, or a file is in the way.
+    folder cannot be written, another process does one of the runs, or a file is in the way; and when the disk becomes
+    full, or the like, while the block writes.
     """
     path, made = Path(os.path.realpath(folder)), []
     if path.exists() and not path.is_dir():
@@ -44,7 +49,13 @@ def run_files(folder: Path, cells: Sequence[Cell], *, force: bool = False) -> It
             make_folders(path, made)
         for cell in cells:
             _check(folder, cell, force=force)
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            with writing_folder(folder):
+                raise
     finally:
         with held():
             remove_empty(made)  # of a run that left nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ OPERAND_KINDS: Final = ("finite", "all")
 
 class InputError(Exception):
     """The user asked for something that cannot be done; the text says what, the value, and what is allowed."""
+
+
+def prose(text: str) -> str:
+    """Return a paragraph in lines of less than 120 characters; words stay whole."""
+    return textwrap.fill(" ".join(text.split()), 119, break_long_words=False, break_on_hyphens=False)
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract import isa
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.fields import TileCommand
 from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
 from nmsat.dataflow.contract.timing import last_column, last_result_os, last_result_ws
 from nmsat.sim.array.head import Head, Wait
@@ -14,27 +14,11 @@ from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.isa import Instruction
     from nmsat.sim.array.head import Begin, Token
 
 
 NEVER: Final = 1 << 62
 """Cycles until something that does not happen."""
-
-
-def tile_command(instruction: Instruction) -> TileCommand:
-    """Return the tile command of an instruction COMPUTE."""
-    return TileCommand(
-        ws=bool(instruction["ws"]),
-        n=instruction["n_less_1"] + 1,
-        m=2 << instruction["log2_m_less_1"],
-        a=1 << instruction["log2_a"],
-        windows=instruction["windows"],
-        act_base=instruction["act_base"],
-        wgt_base=instruction["wgt_base"],
-        seed=bool(instruction["seed"]),
-        keep=bool(instruction["keep"]),
-    )
 
 
 class Compute(Registers):
@@ -46,7 +30,7 @@ class Compute(Registers):
         self._config = config
         self._last_column = last_column(config)
         self._head = Head(config, requests=False)
-        self._command: TileCommand | None = None
+        self._command: isa.Compute | None = None
         self._token: Token | None = None
         self._begin: Begin | None = None
         self._now = 0
@@ -94,7 +78,7 @@ class Compute(Registers):
         """Multiply-adds of each element in the window that starts in this cycle."""
         return INTERLEAVE * self._token.n if self._token is not None and self._token.compute else 0
 
-    def tick(self, start: Instruction | None) -> None:
+    def tick(self, start: isa.Instruction | None) -> None:
         """End the cycle; start: the instruction taken in it."""
         if self._now < self._wakes and start is None:
             self._rest -= 1
@@ -112,7 +96,7 @@ class Compute(Registers):
         if self._tick_head(tail_ready):
             self._command = None
         if start is not None:
-            self._command = tile_command(start)
+            self._command = isa.Compute.of(start)
             self._inside += 1
         self._now += 1
         quiet = self._rest and self._token is None and self._begin is None

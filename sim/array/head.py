@@ -21,7 +21,7 @@ from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.fields import TileCommand
+    from nmsat.dataflow.contract.isa import Compute
 
 
 class Wait(IntEnum):
@@ -38,7 +38,7 @@ class Wait(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One window on its way down the row ports; fields as in `hw.parts.links.token_layout`."""
+    """One window on its way down the row ports; fields as in `dataflow.contract.links.TOKEN`."""
 
     ws: bool
     n: int
@@ -84,7 +84,7 @@ class Head(Registers):
         self.token: Token | None = None
         self.begin: Begin | None = None
         self.weight: tuple[bool, int] = (False, 0)
-        self._current: TileCommand | None = None
+        self._current: Compute | None = None
         self._shape: tuple[bool, int, int, int] | None = None
         self._active = False
         self._left = 0
@@ -112,7 +112,7 @@ class Head(Registers):
         """Seed request to column 0."""
         return self._seeds.request
 
-    def decide(self, nxt: TileCommand | None, tail_ready: bool) -> tuple[bool, bool, Wait]:
+    def decide(self, nxt: Compute | None, tail_ready: bool) -> tuple[bool, bool, Wait]:
         """Return (a computing window starts, a loading window starts, why none does) for this cycle."""
         if self._pace:
             return False, False, Wait.NONE
@@ -127,10 +127,10 @@ class Head(Registers):
             return False, False, Wait.WEIGHT
         return False, True, Wait.NONE
 
-    def _following(self, nxt: TileCommand | None) -> bool:
+    def _following(self, nxt: Compute | None) -> bool:
         return nxt is not None and nxt.shape == self._shape
 
-    def _wait_active(self, nxt: TileCommand | None, tail_ready: bool) -> Wait:
+    def _wait_active(self, nxt: Compute | None, tail_ready: bool) -> Wait:
         cur = self._current
         assert cur is not None
         ends = self._left == 1
@@ -144,7 +144,7 @@ class Head(Registers):
             return Wait.WEIGHT
         return Wait.NONE
 
-    def tick(self, nxt: TileCommand | None, tail_ready: bool) -> tuple[bool, Wait]:
+    def tick(self, nxt: Compute | None, tail_ready: bool) -> tuple[bool, Wait]:
         """End the cycle; return whether `nxt` was taken, and why nothing started."""
         go, prime, wait = self.decide(nxt, tail_ready)
         weight_free = self._weight_busy == 0
@@ -210,14 +210,14 @@ class Head(Registers):
         self._flush, self._pace = flush, pace
         return self._current.n
 
-    def _start_prime(self, nxt: TileCommand) -> None:
+    def _start_prime(self, nxt: Compute) -> None:
         self.token = self._token(nxt, compute=False, first=False, last=False, base=nxt.act_base, wload=nxt.ws)
         if nxt.ws:
             self._load_weights(nxt)
         self._take(nxt)
         self._active = True
 
-    def _start_window(self, nxt: TileCommand | None, weight_free: bool) -> bool:
+    def _start_window(self, nxt: Compute | None, weight_free: bool) -> bool:
         cur, config = self._current, self._config
         assert cur is not None
         ends, following = self._left == 1, self._following(nxt)
@@ -244,7 +244,7 @@ class Head(Registers):
             self._active = not ends
         return chain
 
-    def _restart_timers(self, cur: TileCommand, ends: bool) -> None:
+    def _restart_timers(self, cur: Compute, ends: bool) -> None:
         config = self._config
         if cur.ws:
             self._flush = flush_cycles_ws(config, cur.n)
@@ -257,18 +257,16 @@ class Head(Registers):
             if ends:
                 self._drain = drain_cycles(config) - 1
 
-    def _load_weights(self, nxt: TileCommand) -> None:
+    def _load_weights(self, nxt: Compute) -> None:
         if self._requests:
             self._weights.start_load(nxt)
         self._weight_busy = load_cycles(self._config, nxt.n) - 1
 
-    def _take(self, nxt: TileCommand) -> None:
+    def _take(self, nxt: Compute) -> None:
         self._current, self._shape = nxt, nxt.shape
         self._left, self._fresh, self._loaded = nxt.windows, True, False
 
-    def _token(
-        self, shape: TileCommand, *, compute: bool, first: bool, last: bool, base: int | None, wload: bool
-    ) -> Token:
+    def _token(self, shape: Compute, *, compute: bool, first: bool, last: bool, base: int | None, wload: bool) -> Token:
         self._pace = window_cycles(self._config, shape.n, shape.m, shape.a) - 1
         return Token(
             ws=shape.ws,
@@ -311,16 +309,16 @@ class _WeightSequence:
         else:
             self._request = (False, address)
 
-    def start_window(self, cur: TileCommand, fresh: bool) -> None:
+    def start_window(self, cur: Compute, fresh: bool) -> None:
         """Begin an OS window; called after `tick` of the same cycle."""
         address = cur.wgt_base if fresh else self._delayed[1] + 1
         self._begin(cur, address, INTERLEAVE * cur.n, ws=False)
 
-    def start_load(self, nxt: TileCommand) -> None:
+    def start_load(self, nxt: Compute) -> None:
         """Begin a WS load of the whole array; called after `tick` of the same cycle."""
         self._begin(nxt, nxt.wgt_base, INTERLEAVE * nxt.n * self._rows, ws=True)
 
-    def _begin(self, command: TileCommand, address: int, steps: int, *, ws: bool) -> None:
+    def _begin(self, command: Compute, address: int, steps: int, *, ws: bool) -> None:
         self._request = (True, address & self._mask)
         self._left, self._a, self._hold, self._ws = steps - 1, command.a, command.a - 1, ws
 

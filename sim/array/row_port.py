@@ -18,7 +18,7 @@ IDLE: Final = 255
 
 
 class Control(NamedTuple):
-    """Control of one row for one cycle; fields as in `hw.parts.links.control_layout`."""
+    """Control of one row for one cycle; fields as in `dataflow.contract.links.control`, in that order."""
 
     t4: int = 0
     awe: int = 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.fields import TileCommand
+    from nmsat.dataflow.contract.isa import Compute
     from nmsat.sim.array.head import Token
 
 
@@ -59,7 +59,7 @@ class Stce:
         self._token_slice: list[Token | None] = [None] * config.rows
         self._drain_slice = [False] * config.rows
 
-    def tick(self, command: TileCommand | None) -> tuple[bool, Wait]:
+    def tick(self, command: Compute | None) -> tuple[bool, Wait]:
         """Advance one clock with `command` offered; return whether it was taken and why no window started."""
         head, tail, rows, columns, elements = self.head, self.tail, self.rows, self.columns, self.elements
         for r, row in enumerate(rows):
@@ -98,7 +98,7 @@ class Stce:
 
     def run(
         self,
-        commands: Sequence[TileCommand],
+        commands: Sequence[Compute],
         expected: int,
         *,
         gaps: Sequence[int] | None = None,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.algorithms.core.nm import Packed
-    from nmsat.dataflow.contract.fields import TileCommand
+    from nmsat.dataflow.contract.isa import Compute
     from nmsat.dataflow.mapping.tiling import Tiling
 
 
@@ -29,7 +29,7 @@ class Placed:
     value: np.ndarray
     index: np.ndarray
     filler: np.ndarray
-    commands: tuple[TileCommand, ...]
+    commands: tuple[Compute, ...]
 
 
 def place_operands(a: np.ndarray, packed: Packed, tiling: Tiling) -> Placed:

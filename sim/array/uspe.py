@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.numeric import NAN32
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.sim.array.links import positions
 from nmsat.sim.array.row_port import Control
@@ -18,7 +19,6 @@ from nmsat.sim.array.row_port import Control
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
-CANONICAL_NAN: Final = np.uint32(0x7FC00000)
 _FIELD: Final = {name: i for i, name in enumerate(Control._fields)}
 
 
@@ -150,7 +150,7 @@ class Elements:
         before = np.where(control[_FIELD["first"]] != 0, seed, before)
         with np.errstate(invalid="ignore", over="ignore"):
             after = before.view(np.float32) + op.a * op.w
-        bits = np.where(np.isnan(after), CANONICAL_NAN, after.view(np.uint32))
+        bits = np.where(np.isnan(after), NAN32.view(np.uint32), after.view(np.uint32))
         return np.where(op.filler, before, bits), control
 
     def _write_results(self, value: np.ndarray, control: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.dataflow.contract.isa import OFFSET_BITS, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
-from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.memory.port import Burst
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

@@ -13,7 +13,7 @@ from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_PLACES
 from nmsat.sim.load.beats import FIRST, FOLLOWS, PAGE_END, PLACES, Beats, canonical
 from nmsat.sim.load.slots import slots
 from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt
-from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.state import Key, Registers
 from nmsat.sim.parts.walk import MASK
 

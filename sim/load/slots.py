@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.isa import HALVES, ActMode, Instruction, Opcode
 from nmsat.dataflow.contract.limits import LOAD_CHUNK
 from nmsat.dataflow.contract.timing import reads_pairs
@@ -29,7 +30,7 @@ def slots(config: SatConfig, instruction: Instruction) -> Iterator[Slot]:
         return _column_slots(instruction)
     steps = instruction["rows"]
     if instruction["mode"] == ActMode.OS_ROWS:
-        steps = config.rows << instruction["log2_a"]
+        steps = config.rows * rectangle_rows(instruction)
     return _row_slots(instruction, steps, bool(reads_pairs(config, instruction)))
 
 
@@ -60,7 +61,7 @@ def _column_slots(instruction: Instruction) -> Iterator[Slot]:
     walk, region, k = _walk(instruction), instruction["region"], instruction["k"]
     staged = bool(instruction["staged"])
     beats = -(-instruction["rows"] // HALVES)
-    group = 2 << instruction["log2_m_less_1"]
+    group = group_size(instruction)
     steps = -(-k // group) * group
     for step in range(steps):
         for q in range(beats):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode
 from nmsat.sim.parts.state import Key, Registers
@@ -67,7 +68,7 @@ class LoadSets(Registers):
 
     def begin(self, instruction: Instruction) -> None:
         """Write the sets of an instruction from the next cycle on."""
-        m = 2 << instruction["log2_m_less_1"]
+        m = group_size(instruction)
         self._words = m // self._lanes
         self._beat_groups = HALVES // m
         self._groups = self._set_groups = -(-instruction["k"] // m)
@@ -122,9 +123,9 @@ class LoadBeats(Registers):
     def __init__(self, config: SatConfig, instruction: Instruction) -> None:
         columns = instruction["mode"] == ActMode.OS_COLUMNS
         if columns:
-            self._cycles = min(1 << instruction["log2_a"], HALVES // config.rows)
+            self._cycles = min(rectangle_rows(instruction), HALVES // config.rows)
         else:
-            self._cycles = (2 << instruction["log2_m_less_1"]) // config.act_lanes
+            self._cycles = group_size(instruction) // config.act_lanes
         self._pairs = columns and config.act_lanes == 2
         self._even = self._pairs
         self._taking = True
@@ -178,7 +179,7 @@ class LoadWgt(Registers):
 
     def __init__(self, config: SatConfig, instruction: Instruction) -> None:
         beat = max(1, PAIRS[instruction["dense"]] // config.columns)
-        self._cycles = min(beat, INTERLEAVE >> instruction["log2_a"])
+        self._cycles = min(beat, INTERLEAVE // rectangle_rows(instruction))
         self._pad = instruction["pad"] * (instruction["inner"] if instruction["dense"] else 1)
         self._taking = True
         self._pads = 0

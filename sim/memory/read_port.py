@@ -1,14 +1,11 @@
-"""Bursts, and the read side of the memory port cycle by cycle (hw/memory/read_port.py), without data."""
+"""The read side of the memory port cycle by cycle (hw/memory/read_port.py), without data."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.sim.parts.state import Key, Registers
+from nmsat.sim.memory.port import AxiPort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,88 +13,12 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.registers import Region
 
 
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """A burst: region, first beat in it, beats (1 to 16)."""
-
-    region: int
-    offset: int
-    beats: int
-
-
-def violates(burst: Burst, regions: Sequence[Region | None], *, write: bool) -> bool:
-    """Return whether a burst lies outside its region or lacks the right to write."""
-    region = regions[burst.region] if burst.region < len(regions) else None
-    if region is None or (write and not region.writable):
-        return True
-    return burst.offset + burst.beats > region.size
-
-
-class ReadPort(Registers):
-    """Registers of `hw.memory.read_port.ReadPort`.
-
-    address: the burst on AR, None without; client: who gets a beat in the present cycle, -1 for nobody; error: (code,
-    client) shown in the present cycle. In every cycle `choose` comes first, then `tick`.
-    """
-
-    REGISTERS = ("_order", "_failed", "client")
+class ReadPort(AxiPort):
+    """Registers of `hw.memory.read_port.ReadPort`; who is `told` gets a beat."""
 
     def __init__(self, regions: Sequence[Region | None]) -> None:
-        self._regions = regions
-        self._order: deque[int] = deque()
-        self._failed = False
-        self._taken: tuple[int, Burst] | None = None
-        self._violation = -1
-        self.address: Burst | None = None
-        self.client = -1
-        self.error: tuple[ErrorCode, int] | None = None
-
-    def key(self) -> Key:
-        """Return the state without addresses, of a port that shows no error."""
-        return (*super().key(), self.address.beats if self.address is not None else 0)
-
-    def restore(self, key: Key) -> None:
-        """Return to a state that `key` gave."""
-        super().restore(key[:-1])
-        self.address = Burst(0, 0, key[-1]) if key[-1] else None
-
-    @property
-    def idle(self) -> bool:
-        """Nothing is under way."""
-        return self.address is None and not self._order and self.client < 0
-
-    def choose(self, requests: Sequence[Burst | None], ready: bool, halt: bool) -> int:
-        """Return the client whose burst is accepted in this cycle, -1 for none. ready: `arready`."""
-        if halt or self._failed or (self.address is not None and not ready) or len(self._order) == UNDER_WAY:
-            return -1
-        for client, burst in enumerate(requests):
-            if burst is not None:
-                if violates(burst, self._regions, write=False):
-                    self._violation = client
-                    return -1
-                self._taken = (client, burst)
-                return client
-        return -1
+        super().__init__(regions, ErrorCode.READ, write=False)
 
     def tick(self, ready: bool, arrives: bool, last: bool, fault: bool) -> None:
         """End the cycle. ready: `arready`; arrives, last, fault: a beat on R, the last of its burst, an error."""
-        order = self._order
-        self.error = None
-        if self._violation >= 0:
-            self.error = (ErrorCode.REGION, self._violation)
-            self._failed = True
-            self._violation = -1
-        self.client = -1
-        if arrives:
-            self.client = order[0]
-            if fault:
-                self.error = (ErrorCode.READ, self.client)
-                self._failed = True
-            if last:
-                order.popleft()
-        if self._taken is not None:
-            client, self.address = self._taken
-            order.append(client)
-            self._taken = None
-        elif ready:
-            self.address = None
+        self._end(ready, arrives, last, fault)

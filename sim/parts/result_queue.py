@@ -1,4 +1,4 @@
-"""Model of the queue behind a data path that never stops (hw/parts/result_queue.py)."""
+"""Model of the queue behind a data path that never stops, and of its engine (hw/parts/result_queue.py)."""
 
 from __future__ import annotations
 
@@ -47,3 +47,28 @@ class ResultQueue(Generic[Item]):
         if item is not None:
             self._inside += 1
         return arrived
+
+
+class QueuedEngine(Generic[Item]):
+    """An engine with such a queue at its output, between two clock edges; see `sim.parts.stream.StreamEngine`.
+
+    cycles: latency from the beat to its result on the output, 2 or more.
+    """
+
+    def __init__(self, cycles: int) -> None:
+        self._queue: ResultQueue[Item] = ResultQueue(cycles - 1)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no beat is inside."""
+        return self._queue.idle
+
+    @property
+    def output(self) -> Item | None:
+        """What stands on the output stream."""
+        return self._queue.output
+
+    def ready(self, taken: bool) -> bool:
+        """Return the ready signal of the input."""
+        del taken  # the queue answers from its own state
+        return self._queue.ready

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS
 from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS
-from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import Walk
 
 if TYPE_CHECKING:

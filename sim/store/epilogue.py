@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.numeric import canonical, to_half
-from nmsat.sim.parts.result_queue import ResultQueue
+from nmsat.sim.parts.result_queue import QueuedEngine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Switches:
+class Options:
     """The steps that are on; see `hw.store.epilogue`."""
 
     use_bias: bool = False
@@ -50,61 +50,41 @@ def latency(add_stages: int = 4, round_stages: int = 2) -> int:
     return 2 * add_stages + round_stages + 2
 
 
-def epilogue_cycles(beats: int, cycles: int | None = None) -> int:
-    """Return the cycles from the first beat in to the last result out, without gaps; cycles: latency of the engine."""
-    return beats + (latency() if cycles is None else cycles)
-
-
-def finish(sums: Sums, switches: Switches) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+def finish(sums: Sums, options: Options) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Return y (float16 if `to_half`, else float32) and the mask of ReLU, element by element.
 
     Order: bias, tile, rounding to binary16, ReLU, mask. Source: docs/arithmetic.md, "Results".
     """
     with np.errstate(all="ignore"):
-        y = sums.x + sums.bias if switches.use_bias else sums.x.copy()
-        if switches.use_tile:
+        y = sums.x + sums.bias if options.use_bias else sums.x.copy()
+        if options.use_tile:
             y = y + sums.tile
-    y = to_half(y) if switches.to_half else canonical(y)
+    y = to_half(y) if options.to_half else canonical(y)
     above = np.isnan(y) | (y > 0)
     passes = np.full(y.shape, True)
-    if switches.use_relu:
+    if options.use_relu:
         passes &= above
-    if switches.use_mask:
+    if options.use_mask:
         passes &= sums.mask
     return np.where(passes, y, y.dtype.type(0)), above
 
 
-class Epilogue:
-    """The engine between two clock edges; see `sim.parts.stream.StreamEngine`.
+class Epilogue(QueuedEngine[Results]):
+    """The engine, cycle by cycle.
 
-    switches: run-time settings; cycles: latency. special: the sticky flag.
+    options: run-time settings; cycles: latency. special: the sticky flag.
     """
 
-    def __init__(self, switches: Switches, cycles: int | None = None) -> None:
+    def __init__(self, options: Options, cycles: int | None = None) -> None:
+        super().__init__(latency() if cycles is None else cycles)
         self.special = False
-        self._switches = switches
-        self._queue: ResultQueue[Results] = ResultQueue((latency() if cycles is None else cycles) - 1)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no beat is inside."""
-        return self._queue.idle
-
-    @property
-    def output(self) -> Results | None:
-        """What stands on the output stream."""
-        return self._queue.output
-
-    def ready(self, taken: bool) -> bool:
-        """Return the ready signal of the input."""
-        del taken  # the queue answers from its own state
-        return self._queue.ready
+        self._options = options
 
     def clock(self, beat: Sums | None, taken: bool, clear: bool = False) -> None:
         """Pass one clock edge; clear: lower the flag, unless it rises in this cycle."""
         result = None
         if beat is not None:
-            y, mask = finish(beat, self._switches)
+            y, mask = finish(beat, self._options)
             result = Results(y, mask, beat.present)
         arrived = self._queue.clock(result, taken)
         rises = arrived is not None and bool((~np.isfinite(arrived.y) & arrived.present).any())

@@ -14,7 +14,7 @@ from nmsat.sim.store.epilogue import latency
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
-    from nmsat.sim.memory.read_port import Burst
+    from nmsat.sim.memory.port import Burst
     from nmsat.sim.store.bursts import Bursts
 
 UNITS: Final = 32

@@ -1,16 +1,29 @@
 """What a register trace shows: scopes, names and widths as in the Verilog, and how the stepped gear's registers read.
 
-A signal is one variable per place. Vectors have the bits of `hw.parts.links`, first field at bit 0; of a window only
-what a valid one carries is shown, else 0.
+A signal is one variable per place. Vectors have the bits of `dataflow.contract.links`, first field at bit 0; of a
+window only what a valid one carries is shown, else 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nmsat.dataflow.contract.codes import codes
+from nmsat.dataflow.contract.links import (
+    ACTIVATION,
+    FILLER_CODE,
+    SUM,
+    TOKEN,
+    WEIGHT,
+    WEIGHT_OFFSET,
+    control,
+    keep_request,
+    seed_request,
+    weight_request,
+)
 from nmsat.sim.array.row_port import Control
 
 if TYPE_CHECKING:
@@ -19,14 +32,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.fields import WordLayout
     from nmsat.sim.array.head import Token
     from nmsat.sim.array.stce import Stce
-
-WEIGHT_OFFSET: Final = 77
-"""Weight code less activation code of the same finite, nonzero number (docs/machine/array.md, widened operands)."""
-
-FILLER: Final = 1 << 10
-"""A filler: exponent code 1, fraction and sign 0."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,15 @@ def signals(config: SatConfig) -> list[Signal]:
 
 
 def widened(x: NDArray[np.float32], *, weight: bool = False) -> NDArray[np.int64]:
-    """Return binary16 numbers (as float32) in the form of the links: fraction 10 bits, code 6 (weight: 7), sign 1."""
+    """Return binary16 numbers (as float32) in the form of the links: `ACTIVATION`, or `WEIGHT` with index 0."""
+    frac, code, sign = _widened(x, weight)
+    if weight:
+        return _word(WEIGHT, frac=frac, code=code, sign=sign, index=np.zeros_like(frac))
+    return _word(ACTIVATION, frac=frac, code=code, sign=sign)
+
+
+def _widened(x: NDArray[np.float32], weight: bool) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return fraction, exponent code and sign of each number."""
     bits = x.astype(np.float16).view(np.uint16).astype(np.int64)
     sign, exponent, fraction = bits >> 15, bits >> 10 & 31, bits & 1023
     top = np.frexp(fraction.astype(np.float64))[1]  # one more than the place of the highest one, 0 for 0
@@ -54,58 +70,24 @@ def widened(x: NDArray[np.float32], *, weight: bool = False) -> NDArray[np.int64
     if weight:
         code = np.where(code == 0, 0, code + WEIGHT_OFFSET)
     special = exponent == 31
-    code = np.where(special, 127 if weight else 63, code)
-    frac = np.where(special, (fraction != 0) * 0x200, frac)
-    return frac | code << 10 | sign << (17 if weight else 16)
+    code = np.where(special, (WEIGHT if weight else ACTIVATION).by_name["code"].high, code)
+    return np.where(special, (fraction != 0) * 0x200, frac), code, sign
 
 
-def control_widths(config: SatConfig) -> dict[str, int]:
-    """Return the bits of each field of a row's control (`hw.parts.links.control_layout`)."""
-    widths = dict.fromkeys(Control._fields, 1) | {"t4": 4, "ibits": 3 + config.act_lanes, "wra": 4, "dra": 3}
-    return {name: widths[name] for name in Control._fields}
-
-
-TOKEN: Final = {
-    "valid": 1,
-    "ws": 1,
-    "n_less_1": 4,
-    "log2_m_less_1": 2,
-    "log2_a": 2,
-    "compute": 1,
-    "first": 1,
-    "last": 1,
-    "fetch": 1,
-    "rebase": 1,
-    "base": 16,
-    "wload": 1,
-    "wflip": 1,
-}
-"""Bits of each field of a window (`hw.parts.links.token_layout`)."""
-
-
-def _packed(fields: Sequence[NDArray[np.int64]], widths: Sequence[int]) -> NDArray[np.int64]:
-    """Put fields side by side, the first at bit 0."""
-    word, at = np.zeros_like(fields[0], dtype=np.int64), 0
-    for values, width in zip(fields, widths, strict=True):
-        word = word | values.astype(np.int64) << at
-        at += width
+def _word(layout: WordLayout, **fields: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the words with the given fields, one field of each layout in an array."""
+    word, at = np.zeros(1, np.int64), 0
+    for field in layout.fields:
+        word = word | fields[field.name].astype(np.int64) << at
+        at += field.bits
     return word
 
 
 def _token(token: Token | None) -> int:
     if token is None:
         return 0
-    special = {
-        "valid": 1,
-        "n_less_1": token.n - 1,
-        "log2_m_less_1": token.m.bit_length() - 2,
-        "log2_a": token.a.bit_length() - 1,
-    }
-    word, at = 0, 0
-    for name, width in TOKEN.items():
-        word |= int(special[name] if name in special else getattr(token, name)) << at
-        at += width
-    return word
+    coded = {"valid": 1, **codes(n=token.n, m=token.m, a=token.a)}
+    return TOKEN.pack(**{name: coded.get(name, getattr(token, name, 0)) for name in TOKEN.by_name})
 
 
 def _head(config: SatConfig) -> Iterator[Signal]:
@@ -114,7 +96,7 @@ def _head(config: SatConfig) -> Iterator[Signal]:
     yield Signal([""], "token_compute", 1, lambda e: np.array([bool(e.head.token and e.head.token.compute)], np.int64))
     yield Signal([""], "idle", 1, lambda e: np.array([e.head.idle], np.int64))
     yield Signal([""], "out_valid", config.columns, _out_valid)
-    yield Signal(["head"], "token", sum(TOKEN.values()), lambda e: np.array([_token(e.head.token)], np.int64))
+    yield Signal(["head"], "token", TOKEN.bits, lambda e: np.array([_token(e.head.token)], np.int64))
 
 
 def _out_valid(engine: Stce) -> NDArray[np.int64]:
@@ -126,15 +108,16 @@ def _out_valid(engine: Stce) -> NDArray[np.int64]:
 def _rows(config: SatConfig) -> Iterator[Signal]:
     """Row ports: the row link with its fields, the window and the turn to drain on their way down."""
     ports = [f"row_{r}.port" for r in range(config.rows)]
-    widths = control_widths(config)
-    for i, (name, size) in enumerate(widths.items()):
+    for field in control(config).fields:
 
-        def field(e: Stce, i: int = i) -> NDArray[np.int64]:
-            return np.array([row.ctl[i] for row in e.rows], np.int64)
+        def values(e: Stce, name: str = field.name) -> NDArray[np.int64]:
+            return np.array([getattr(row.ctl, name) for row in e.rows], np.int64)
 
-        yield Signal([f"{port}.ctl" for port in ports], name, size, field)
-    yield Signal(ports, "act", 17 * config.act_lanes, lambda e: _lanes(np.array([row.act for row in e.rows])))
-    tokens = sum(TOKEN.values())
+        yield Signal([f"{port}.ctl" for port in ports], field.name, field.bits, values)
+    yield Signal(
+        ports, "act", ACTIVATION.bits * config.act_lanes, lambda e: _lanes(np.array([row.act for row in e.rows]))
+    )
+    tokens = TOKEN.bits
     yield Signal(ports, "token_o", tokens, lambda e: np.array([_token(row.token) for row in e.rows], np.int64))
     yield Signal(ports, "drain_o", 1, lambda e: np.array([row.drain for row in e.rows], np.int64))
     yield Signal(ports, "ended", 1, lambda e: np.array([row.event for row in e.rows], np.int64))
@@ -143,30 +126,35 @@ def _rows(config: SatConfig) -> Iterator[Signal]:
 def _columns(config: SatConfig) -> Iterator[Signal]:
     """Column ports: requests from the left, weights and seeds into row 0, sums from the last row, results."""
     ports = [f"column_{c}" for c in range(config.columns)]
-    for i, (name, depth) in enumerate((("weight_i", "weight_depth"), ("seed_i", "sum_depth"), ("keep_i", "sum_depth"))):
+    requests = {"weight_i": weight_request, "seed_i": seed_request, "keep_i": keep_request}
+    for i, (name, layout) in enumerate(requests.items()):
 
         def request(e: Stce, i: int = i) -> NDArray[np.int64]:
             flag, address = e.columns.requests[i]
             return flag | address << 1
 
-        yield Signal(ports, name, 1 + (getattr(config, depth) - 1).bit_length(), request)
+        yield Signal(ports, name, layout(config).bits, request)
 
     def weights(e: Stce) -> NDArray[np.int64]:
         ports = e.columns
         return _weight(ports.wgt_value, np.asarray(ports.wgt_index, np.uint8), np.asarray(ports.wgt_filler, np.bool_))
 
-    yield Signal(ports, "wgt", 22, weights)
-    yield Signal(ports, "sum_top", 33, lambda e: e.columns.seed.astype(np.int64))
-    yield Signal(ports, "sum_bottom", 33, lambda e: _sum(e.elements.sum_bottom, e.elements.sum_bottom_valid))
-    yield Signal(ports, "out", 33, lambda e: _sum(*e.columns.out()))
+    yield Signal(ports, "wgt", WEIGHT.bits, weights)
+    yield Signal(ports, "sum_top", SUM.bits, lambda e: e.columns.seed.astype(np.int64))
+    yield Signal(ports, "sum_bottom", SUM.bits, lambda e: _sum(e.elements.sum_bottom, e.elements.sum_bottom_valid))
+    yield Signal(ports, "out", SUM.bits, lambda e: _sum(*e.columns.out()))
 
 
 def _elements(config: SatConfig) -> Iterator[Signal]:
     """Elements: what they hand to the right and down."""
     places = [f"row_{r}.element_{c}" for r in range(config.rows) for c in range(config.columns)]
-    widths = list(control_widths(config).values())
-    yield Signal(places, "act_o", 17 * config.act_lanes, lambda e: _lanes(e.elements.outputs().act))
-    yield Signal(places, "ctl_o", sum(widths), lambda e: _packed(list(e.elements.outputs().control), widths))
+    layout = control(config)
+    yield Signal(places, "act_o", ACTIVATION.bits * config.act_lanes, lambda e: _lanes(e.elements.outputs().act))
+
+    def controls(e: Stce) -> NDArray[np.int64]:
+        return _word(layout, **dict(zip(Control._fields, e.elements.outputs().control, strict=True)))
+
+    yield Signal(places, "ctl_o", layout.bits, controls)
 
     def weights(e: Stce) -> NDArray[np.int64]:
         out = e.elements.outputs()
@@ -176,19 +164,24 @@ def _elements(config: SatConfig) -> Iterator[Signal]:
         out = e.elements.outputs()
         return _sum(out.total, out.valid)
 
-    yield Signal(places, "wgt_o", 22, weights)
-    yield Signal(places, "sum_o", 33, sums)
+    yield Signal(places, "wgt_o", WEIGHT.bits, weights)
+    yield Signal(places, "sum_o", SUM.bits, sums)
 
 
 def _lanes(act: NDArray[np.float32]) -> NDArray[np.int64]:
     """Join the lanes of a beat, lane 0 at bit 0."""
     wide = widened(act)
-    return _packed([wide[..., lane] for lane in range(wide.shape[-1])], [17] * wide.shape[-1])
+    word = wide[..., 0]
+    for lane in range(1, wide.shape[-1]):
+        word = word | wide[..., lane] << ACTIVATION.bits * lane
+    return word
 
 
 def _weight(value: NDArray[np.float32], index: NDArray[np.integer], filler: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.where(filler, FILLER, widened(value, weight=True)) | index.astype(np.int64) << 18
+    frac, code, sign = _widened(value, weight=True)
+    code = np.where(filler, FILLER_CODE, code)
+    return _word(WEIGHT, frac=np.where(filler, 0, frac), code=code, sign=np.where(filler, 0, sign), index=index)
 
 
 def _sum(value: NDArray[np.uint32], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return value.astype(np.int64) | valid.astype(np.int64) << 32
+    return _word(SUM, value=value, valid=valid)

@@ -1,8 +1,8 @@
 """Register traces: the stepped gear in every cycle as a VCD file, under the signal names of `hw.array.stce`.
 
 Scopes and names follow the Verilog (`row_0.element_1.sum_o`, `column_1.sum_bottom`, `row_0.port.ctl.t4`); a link with
-fields is one vector with the bits of `hw.parts.links`. Operands stand as the widened codes that travel between elements
-(docs/machine/array.md). Values are those after the rising edge of a cycle.
+fields is one vector with the bits of `dataflow.contract.links`. Operands stand as the widened codes that travel between
+elements (docs/machine/array.md). Values are those after the rising edge of a cycle.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.nm import Packed
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.fields import TileCommand
+    from nmsat.dataflow.contract.isa import Compute
     from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.sim.array.head import Wait
     from nmsat.sim.array.stce import Trace
@@ -37,6 +37,9 @@ MAX_ELEMENT_CYCLES: Final = 1 << 20
 """Most cycles x elements of a trace: about a minute, and a few ten MB."""
 
 TOP: Final = "sat_stce"
+
+COMMENT: Final = "nmsat: stepped gear of the simulator"
+"""What every trace says of itself."""
 
 
 def check_size(tiling: Tiling) -> None:
@@ -49,15 +52,17 @@ def check_size(tiling: Tiling) -> None:
         )
 
 
-def write_vcd(path: Path, a: np.ndarray, packed: Packed, tiling: Tiling) -> tuple[np.ndarray, Trace]:
+def write_vcd(path: Path, a: np.ndarray, packed: Packed, tiling: Tiling, about: str = "") -> tuple[np.ndarray, Trace]:
     """Run a product in the stepped gear and write its registers; return Y (float32[m, n]) and what the run did.
 
-    a: float16[m, k]; packed: W packed for the tiling's mapping. Raises ValueError when the trace would be too large or
-    the operands do not fit the buffers, OSError when the file cannot be written.
+    a: float16[m, k]; packed: W packed for the tiling's mapping; about: one line of ASCII for the comment of the file.
+    Raises ValueError when the trace would be too large or the operands do not fit the buffers, OSError when the file
+    cannot be written.
     """
     check_size(tiling)
     place_operands(a, packed, tiling)  # complains before the file is there
-    with path.open("w", encoding="ascii") as file, _Writer(file, tiling.config) as writer:
+    comment = f"{COMMENT}; {about}" if about else COMMENT
+    with path.open("w", encoding="ascii") as file, _Writer(file, tiling.config, comment) as writer:
         engine = _Recorded(tiling.config, writer)
         result = run_stepped(a, packed, tiling, engine=engine)
         engine.last()
@@ -71,7 +76,7 @@ class _Recorded(Stce):
         super().__init__(config)
         self._writer = writer
 
-    def tick(self, command: TileCommand | None) -> tuple[bool, Wait]:
+    def tick(self, command: Compute | None) -> tuple[bool, Wait]:
         self._show()
         taken, wait = super().tick(command)
         self._writer.end(cause=int(wait), offered=int(command is not None), taken=int(taken))
@@ -99,9 +104,9 @@ class _Probe:
 class _Writer:
     """Writes changes of all signals, cycle by cycle."""
 
-    def __init__(self, file: TextIO, config: SatConfig) -> None:
+    def __init__(self, file: TextIO, config: SatConfig, comment: str) -> None:
         self._period = round(1e6 / config.clock_mhz)
-        self._vcd = VCDWriter(file, timescale="1 ps", date="", comment="nmsat: stepped gear of the simulator")
+        self._vcd = VCDWriter(file, timescale="1 ps", date="", comment=comment)
         self._time = 0
         self._clock = self._variable("", "clk", 1)
         self._decisions = {name: self._variable("", name, size) for name, size in DECISIONS.items()}

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.isa import LANES
 from nmsat.sim.parts.state import Registers
 from nmsat.sim.update.wuve import latency
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
-
-LANES: Final = 16
-"""Lanes of the engine in the machine."""
 
 _PATH: Final = latency() - 1
 _DEPTH: Final = 1 << (_PATH + 1).bit_length()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.dataflow.contract.codes import group_size, kept
 from nmsat.sim.parts.state import Key, Registers
 from nmsat.sim.update.pregen_timing import LANES, PregenTiming
 from nmsat.sim.update.read import UpdateRead
@@ -16,7 +17,7 @@ from nmsat.sim.update.write import UpdateWrite
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
-    from nmsat.sim.memory.read_port import Burst
+    from nmsat.sim.memory.port import Burst
 
 
 SETUP: Final = 3
@@ -29,8 +30,7 @@ class _Pass(Registers):
     REGISTERS = ("_row", "_block", "_place", "_fed", "_flush", "_pregen", "read", "write")
 
     def __init__(self, instruction: Instruction) -> None:
-        codes = [(instruction[f"{copy}_n_less_1"], instruction[f"{copy}_log2_m_less_1"]) for copy in ("ff", "bp")]
-        ff, bp = (Pattern(n + 1, 2 << m) for n, m in codes)
+        ff, bp = (Pattern(kept(instruction, copy), group_size(instruction, copy)) for copy in ("ff_", "bp_"))
         self._k, self._m = instruction["k"], ff.m
         self._blocks = -(-instruction["n"] // LANES)
         self._masked = instruction["use_mask"] == 1

@@ -11,6 +11,7 @@ from nmsat.algorithms.core import nm
 from nmsat.algorithms.core.numeric import to_half
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.training.optim import SgdConstants
+from nmsat.dataflow.contract.codes import group_size, kept
 from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, LANES
 from nmsat.sim.update.wuve import update
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.isa import Instruction
 
-_SLOT = 4  # bytes of a packed pair
 _FILLER = 1 << 20
 
 
@@ -42,8 +42,7 @@ class UpdateShape:
         for name, size in (("k", k), ("n", n)):
             if size < 1:
                 raise ValueError(f"{name} is {size!r}; an UPDATE needs at least 1")
-        codes = [(instruction[f"{copy}_n_less_1"], instruction[f"{copy}_log2_m_less_1"]) for copy in ("ff", "bp")]
-        ff, bp = (Pattern(code + 1, 2 << log2) for code, log2 in codes)
+        ff, bp = (Pattern(kept(instruction, copy), group_size(instruction, copy)) for copy in ("ff_", "bp_"))
         return cls(k, n, ff, bp if instruction["use_bp"] else None, instruction["g_step"])
 
     @property

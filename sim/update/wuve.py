@@ -9,7 +9,7 @@ import numpy as np
 
 from nmsat.algorithms.core.numeric import canonical, to_half
 from nmsat.algorithms.training.optim import SgdConstants, sgd_update
-from nmsat.sim.parts.result_queue import ResultQueue
+from nmsat.sim.parts.result_queue import QueuedEngine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,33 +68,18 @@ def update(
     return np.where(stay, canonical(w.copy()), new_w), np.where(stay, v, new_v)
 
 
-class Wuve:
-    """The engine between two clock edges; see `sim.parts.stream.StreamEngine`.
+class Wuve(QueuedEngine[Updated]):
+    """The engine, cycle by cycle.
 
     constants, hold: run-time settings; cycles: latency. overflow: the sticky flag.
     """
 
     def __init__(self, constants: SgdConstants, hold: bool = False, cycles: int | None = None) -> None:
+        super().__init__(latency() if cycles is None else cycles)
         self.overflow = False
         self._constants = constants
         self._hold = hold
-        self._queue: ResultQueue[Updated] = ResultQueue((latency() if cycles is None else cycles) - 1)
         self._rising = False
-
-    @property
-    def idle(self) -> bool:
-        """Whether no beat is inside."""
-        return self._queue.idle
-
-    @property
-    def output(self) -> Updated | None:
-        """What stands on the output stream."""
-        return self._queue.output
-
-    def ready(self, taken: bool) -> bool:
-        """Return the ready signal of the input."""
-        del taken  # the queue answers from its own state
-        return self._queue.ready
 
     def clock(self, beat: Update | None, taken: bool, clear: bool = False) -> None:
         """Pass one clock edge; clear: lower the overflow flag, unless it rises in this cycle."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import pack_kept
 from nmsat.dataflow.mapping.choose import best_tiling
-from nmsat.sim.work.workload import part_operands, places
+from nmsat.sim.work.workload import piece_operands, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,9 +61,9 @@ def sample_products(result: WorkloadResult, config: SatConfig, count: int = 6, m
         raise ValueError("the tape holds no values; record the program with values (scale 'small')")
     kinds: dict[tuple[str, str, str], list[Lowered]] = {}
     for item in held:
-        part = item.parts[0] if item.parts else None
-        if part is not None:
-            kinds.setdefault((item.how.value, str(part.pattern), item.product.stage.value), []).append(item)
+        piece = item.pieces[0] if item.pieces else None
+        if piece is not None:
+            kinds.setdefault((item.how.value, str(piece.pattern), item.product.stage.value), []).append(item)
     found: list[Sample] = []
     for item in _in_turn(list(kinds.values())):
         if len(found) == count:
@@ -79,23 +79,23 @@ def _in_turn(kinds: list[list[Lowered]]) -> Iterator[Lowered]:
 
 
 def _sample(item: Lowered, config: SatConfig, most: int) -> Sample:
-    part, cut, a, w, keep = next(part_operands(item))
-    m, n, k = min(part.m, SIDE), min(part.n, SIDE), min(part.k, DEPTH)
+    piece, cut, a, w, keep = next(piece_operands(item))
+    m, n, k = min(piece.m, SIDE), min(piece.n, SIDE), min(piece.k, DEPTH)
     while m * n * k > most:
         m, n = (-(-m // 2), n) if m >= n else (m, -(-n // 2))
-    tiling = best_tiling(config, m, k, n, part.pattern)
+    tiling = best_tiling(config, m, k, n, piece.pattern)
     packed = pack_kept(w[:k, :n], keep[:k, :n], tiling.mapping.n, tiling.mapping.m)
     product = item.product
     return Sample(
         product.name,
         product.stage.value,
         item.how.value,
-        str(part.pattern or "dense"),
-        (m, n, k) == (part.m, part.n, part.k),
+        str(piece.pattern or "dense"),
+        (m, n, k) == (piece.m, piece.n, piece.k),
         np.ascontiguousarray(a[:m, :k]),
         packed,
         tiling,
-        _program_values(product, cut)[:m, :n] if k == part.k and product.y is not None else None,
+        _program_values(product, cut)[:m, :n] if k == piece.k and product.y is not None else None,
     )
 
 

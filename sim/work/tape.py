@@ -115,17 +115,17 @@ def _lowered(item: Lowered, config: SatConfig, start: int) -> Row:
         shape=(product.m, product.k, product.n, product.count),
         macs=product.macs_true,
         macs_full=product.macs_full,
-        schedule={"how": item.how.value, "parts": sum(part.count for part in item.parts), **cut},
+        schedule={"how": item.how.value, "parts": sum(piece.count for piece in item.pieces), **cut},
         # With fillers in place of absent elements the tiles spend more multiply-adds than the product has.
         tiling=tiling if tiling and kept_macs(tiling) == product.macs_true else None,
     )
 
 
 def _only_tiling(item: Lowered, config: SatConfig) -> Tiling | None:
-    if len(item.parts) != 1:
+    if len(item.pieces) != 1:
         return None
-    (part,) = item.parts
-    return best_tiling(config, part.m, part.k, part.n, part.pattern, count=part.count)
+    (piece,) = item.pieces
+    return best_tiling(config, piece.m, piece.k, piece.n, piece.pattern, count=piece.count)
 
 
 def _causes(duration: Duration) -> dict[str, int]:
@@ -133,10 +133,10 @@ def _causes(duration: Duration) -> dict[str, int]:
 
 
 def _parts_duration(item: Lowered, config: SatConfig) -> Duration:
-    """Return the cycles of all parts by cause; parts with one pattern follow each other in a chain."""
+    """Return the cycles of all pieces by cause; pieces with one pattern follow each other in a chain."""
     rows: dict[Pattern | None, list[Shape]] = {}
-    for part in item.parts:
-        rows.setdefault(part.pattern, []).append((part.m, part.k, part.n, part.count))
+    for piece in item.pieces:
+        rows.setdefault(piece.pattern, []).append((piece.m, piece.k, piece.n, piece.count))
     total = _sum([chain_duration(config, tuple(shapes), pattern) for pattern, shapes in rows.items()])
     if total.total != item.cycles:
         raise RuntimeError(f"causes of {item.product.name!r} add up to {total.total}, not to {item.cycles} cycles")

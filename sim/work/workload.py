@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Product, Tape
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling
-    from nmsat.dataflow.program.ways import Cut, Options, Part
+    from nmsat.dataflow.program.ways import Cut, Options, Piece
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def simulate_tape(tape: Tape, config: SatConfig, options: Options | None = None)
         key = (*product.facts()[1:], product.sparsity) if product.a is not None else product.facts()[1:]
         if product.a is not None or key not in cache:
             cache[key] = lower(product, config, options)
-        lowered.append(Lowered(product, config, cache[key].how, cache[key].parts))
+        lowered.append(Lowered(product, config, cache[key].how, cache[key].pieces))
     return WorkloadResult(config, tape, tuple(lowered))
 
 
@@ -178,10 +178,10 @@ def check_values(result: WorkloadResult) -> list[Mismatch]:
     return [found for item in held if (found := _compare(item)) is not None]
 
 
-def part_operands(
+def piece_operands(
     item: Lowered,
-) -> Iterator[tuple[Part, Cut, NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]]:
-    """Yield (part, cut, a, w, keep) of every product that the array runs for a lowered product with values.
+) -> Iterator[tuple[Piece, Cut, NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]]:
+    """Yield (piece, cut, a, w, keep) of every product that the array runs for a lowered product with values.
 
     keep says which elements of w are in the chain. Raises ValueError if the product holds no values.
     """
@@ -189,23 +189,23 @@ def part_operands(
     if product.a is None or product.w is None:
         raise ValueError(f"product {product.name!r} holds no values")
     kept = _kept(product)
-    for part in item.parts:
-        for cut in part.cuts:
+    for piece in item.pieces:
+        for cut in piece.cuts:
             a = _take(_copy(product.a, product.count, cut.copy), cut.rows, cut.depth)
             which = cut.copy if cut.expert is None else cut.expert
             w, keep = (_take(x[which] if x.ndim == 3 else x, cut.depth, cut.columns) for x in (product.w, kept))
-            yield part, cut, a, w, keep
+            yield piece, cut, a, w, keep
 
 
-def runs(item: Lowered) -> Iterator[tuple[Part, Cut, Tiling, NDArray[np.float16], Packed]]:
-    """Yield every product that the array runs for a lowered product with values: part, cut, tiling, a, packed W."""
-    for part, cut, a, w, keep in part_operands(item):
-        tiling = best_tiling(item.config, part.m, part.k, part.n, part.pattern)
-        yield part, cut, tiling, a, pack_kept(w, keep, tiling.mapping.n, tiling.mapping.m)
+def runs(item: Lowered) -> Iterator[tuple[Piece, Cut, Tiling, NDArray[np.float16], Packed]]:
+    """Yield every product that the array runs for a lowered product with values: piece, cut, tiling, a, packed W."""
+    for piece, cut, a, w, keep in piece_operands(item):
+        tiling = best_tiling(item.config, piece.m, piece.k, piece.n, piece.pattern)
+        yield piece, cut, tiling, a, pack_kept(w, keep, tiling.mapping.n, tiling.mapping.m)
 
 
 def simulated(item: Lowered) -> NDArray[np.float32]:
-    """Return Y of a lowered product as the array computes it; results that no part computes are 0."""
+    """Return Y of a lowered product as the array computes it; results that no piece computes are 0."""
     product = item.product
     y = np.zeros((product.count, product.m, product.n), np.float32)
     for _, cut, tiling, a, packed in runs(item):
@@ -234,7 +234,7 @@ def wanted(product: Product) -> NDArray[np.bool_]:
 
 def _compare(item: Lowered) -> Mismatch | None:
     product = item.product
-    if any(cut.depth is not None and (np.diff(cut.depth) < 0).any() for part in item.parts for cut in part.cuts):
+    if any(cut.depth is not None and (np.diff(cut.depth) < 0).any() for piece in item.pieces for cut in piece.cuts):
         raise ValueError(f"rows of product {product.name!r} were reordered: its chain is another one; lower it without")
     if product.y is None:
         raise ValueError(f"product {product.name!r} has operands but no result")

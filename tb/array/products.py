@@ -183,7 +183,7 @@ def _pack_job(job: Job) -> dict[str, Any]:
         "wgt": words,
         "act_gaps": _gaps(job, "act", len(act)),
         "wgt_gaps": _gaps(job, "wgt", len(words)),
-        "commands": np.array([command.encode() for command in placed.commands], np.uint64),
+        "commands": np.array([command.command() for command in placed.commands], np.uint64),
         "gaps": np.array(_command_gaps(job)),
         "expected": results_per_column(job.tiling),
         "limit": product_duration(job.tiling).total + 1000 + sum(_command_gaps(job)) + _FLUSH * len(placed.commands),
@@ -209,7 +209,7 @@ def _command_gaps(job: Job) -> list[int]:
 
 def _pair_words(placed: Placed) -> np.ndarray:
     """Return uint8[pairs, bytes]: the pairs of all columns side by side, 21 bits each
-    (`hw.parts.links.pair_layout`)."""
+    (`dataflow.contract.links.PAIR`)."""
     pair = placed.value.view(np.uint16).astype(np.uint32)
     pair |= placed.index.astype(np.uint32) << 16
     pair |= placed.filler.astype(np.uint32) << 20

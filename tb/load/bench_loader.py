@@ -21,7 +21,7 @@ from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
-    from nmsat.sim.memory.read_port import Burst
+    from nmsat.sim.memory.port import Burst
 
 
 class ReadMemory:

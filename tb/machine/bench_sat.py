@@ -6,7 +6,7 @@ Job: config (name), first, count. Random programs with their values are in `tb.m
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import cocotb
 import numpy as np
@@ -16,6 +16,7 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode
 from nmsat.dataflow.contract.registers import REGISTERS, Access, Command, Status, configuration
 from nmsat.sim.sat import Sat, launch, program_words
+from nmsat.tb.drive.axi_memory import SLVERR
 from nmsat.tb.drive.host import Machine
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import random_job
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.registers import Launch
     from nmsat.sim.sat import Report
     from nmsat.tb.drive.axi_lite import Lite
-
-SLVERR: Final = 2
 
 
 async def machine(dut: Any, job: dict[str, Any]) -> tuple[Machine, SatConfig]:

@@ -10,6 +10,7 @@ import numpy as np
 from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.tape import ConvShape, Pattern
 from nmsat.algorithms.core.windows import backward_taps, output_size
+from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import Opcode, Side
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
@@ -258,10 +259,8 @@ def _update(d: _Draft) -> None:
         "k": k,
         "n": n,
         "shift": d.whole(0, 24),
-        "ff_n_less_1": pattern.n - 1,
-        "ff_log2_m_less_1": pattern.m.bit_length() - 2,
-        "bp_n_less_1": other.n - 1,
-        "bp_log2_m_less_1": other.m.bit_length() - 2,
+        **codes(n=pattern.n, m=pattern.m, prefix="ff_"),
+        **codes(n=other.n, m=other.m, prefix="bp_"),
         "use_bp": int(backward is not None),
         "use_mask": int(d.rng.random() < 0.5),
         "region": w.master.region,

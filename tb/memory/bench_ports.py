@@ -1,5 +1,4 @@
-"""Bench of the memory ports: RTL against sim.memory.read_port and sim.memory.write_port in every cycle. Job: kind,
-cycles, resets."""
+"""Bench of the memory ports: RTL against sim.memory in every cycle. Job: kind, cycles, resets."""
 
 from __future__ import annotations
 
@@ -13,7 +12,8 @@ from cocotb.triggers import Timer
 from nmsat.dataflow.contract.isa import REGIONS
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import Region
-from nmsat.sim.memory.read_port import Burst, ReadPort
+from nmsat.sim.memory.port import Burst
+from nmsat.sim.memory.read_port import ReadPort
 from nmsat.sim.memory.write_port import WritePort
 from nmsat.tb.run.jobs import load_job, save_result
 
@@ -164,9 +164,9 @@ class Bench:
         chosen = port.choose(self.requests, ready, halt)
         self.expect_common(chosen)
         self.expect(beats=int(arrives))
-        self.expect(**{f"clients__{i}__valid": int(port.client == i) for i in range(self.clients)})
-        if port.client >= 0:
-            self.expect(**{f"clients__{port.client}__data": self.shown})
+        self.expect(**{f"clients__{i}__valid": int(port.told == i) for i in range(self.clients)})
+        if port.told >= 0:
+            self.expect(**{f"clients__{port.told}__data": self.shown})
         self.shown = data
         if port.address is not None and ready:
             self.under_way.append(port.address.beats)

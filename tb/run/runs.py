@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.signals import held
-from nmsat.hw.parts.cache import cache_folder, writing_cache
+from nmsat.hw.parts.cache import cache_folder, size_of, writing_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,9 @@ KEPT_BYTES: Final = 2 << 30
 """Bytes that they may take together; the newest stays in any case."""
 
 _LOCK: Final = ".running"
+
+_NAME: Final = re.compile(r"\w+-[0-9a-f]{8}")
+"""Names of runs: what else lies there is not ours."""
 
 
 @contextmanager
@@ -57,11 +61,11 @@ def run_folder(name: str) -> Iterator[Path]:
 
 
 def _prune(runs: Path) -> None:
-    """Remove the oldest runs above the limits, none that is under way."""
-    found = sorted((path for path in runs.iterdir() if path.is_dir()), key=_age, reverse=True)
+    """Remove the oldest runs above the limits, none that is under way, and nothing that is not named as a run."""
+    found = sorted((path for path in runs.iterdir() if _NAME.fullmatch(path.name)), key=_age, reverse=True)
     total = 0
     for number, place in enumerate(found, 1):
-        total += _size(place)
+        total += size_of(place)
         # One is about to come: with it there are at most KEPT.
         if (number >= KEPT or (total > KEPT_BYTES and number > 1)) and not _under_way(place):
             shutil.rmtree(place, ignore_errors=True)
@@ -72,14 +76,6 @@ def _age(place: Path) -> float:
         return place.stat().st_mtime
     except FileNotFoundError:  # another process removes it just now
         return 0.0
-
-
-def _size(place: Path) -> int:
-    total = 0
-    for path in place.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.lstat().st_size
-    return total
 
 
 def _under_way(place: Path) -> bool:

@@ -16,7 +16,7 @@ from cocotb.triggers import Timer
 from nmsat.algorithms.core.numeric import canonical, to_half
 from nmsat.dataflow.contract.config import SatConfig
 from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction, Opcode, Side
-from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import Walk
 from nmsat.sim.store.store import Store
 from nmsat.tb.run.jobs import load_job, save_result

@@ -9,6 +9,7 @@ import cocotb
 import numpy as np
 
 from nmsat.algorithms.training.optim import SgdConstants
+from nmsat.dataflow.contract.codes import codes
 from nmsat.sim.update.pregen import Pregen, PregenSettings, matrix_beats
 from nmsat.tb.drive.lockstep import Job, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
@@ -62,8 +63,7 @@ def settings_ports(settings: PregenSettings) -> dict[str, int]:
     ports |= {"shift": c.shift, "hold": int(settings.hold)}
     for name, pattern in (("ff", settings.ff), ("bp", settings.bp)):
         n, m = (pattern.n, pattern.m) if pattern else (1, 2)
-        ports[f"{name}_n_less_1"] = n - 1
-        ports[f"{name}_log2_m_less_1"] = m.bit_length() - 2
+        ports |= codes(n=n, m=m, prefix=f"{name}_")
         ports[f"{name}_use"] = int(pattern is not None)
     return ports
 

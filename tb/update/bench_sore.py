@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
+from nmsat.dataflow.contract.codes import codes
 from nmsat.sim.update.sore import Elements, Sore
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
@@ -27,7 +28,7 @@ def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[Elements
         beats = random_beats(rng, lanes, width, m, job["groups"])
         yield Job(
             OneStream(Sore(lanes, n, m, width), pairs_word),
-            {"n_less_1": n - 1, "log2_m_less_1": m.bit_length() - 2},
+            codes(n=n, m=m),
             [(beat, elements_word(beat)) for beat in beats],
             gap,
             stall,

@@ -16,7 +16,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction
-from nmsat.sim.memory.read_port import Burst
+from nmsat.sim.memory.port import Burst
 from nmsat.sim.update.update import Updater
 from nmsat.sim.update.values import UpdateShape, apply_update
 from nmsat.tb.run.jobs import load_job, save_result

@@ -11,13 +11,12 @@ import pytest
 from nmsat.algorithms.core.numeric import ordered_dot_packed
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import SatConfig, preset
-from nmsat.dataflow.contract.fields import TileCommand
+from nmsat.dataflow.contract.isa import Compute
 from nmsat.dataflow.mapping.place import place_results, results_per_column
 from nmsat.dataflow.mapping.tiling import legal_mappings
 from nmsat.hw.array.compute import Compute as ComputeRtl
 from nmsat.hw.parts.verilog import emit
 from nmsat.sim.array.stepped import place_operands
-from nmsat.tb.array.instructions import compute_instruction
 from nmsat.tb.array.products import operand_words
 from nmsat.tb.run.runner import build, run
 from tests.cases import product
@@ -32,9 +31,9 @@ TINY = preset("tiny").replace(act_depth=4096, weight_depth=4096, sum_depth=512)
 SLICED = TINY.replace(rows=3, columns=5, row_slices=(1,), column_slices=(2, 4), act_lanes=2)
 
 
-def random_commands(rng: np.random.Generator, config: SatConfig, count: int) -> list[TileCommand]:
+def random_commands(rng: np.random.Generator, config: SatConfig, count: int) -> list[Compute]:
     """Return legal commands; every third or so changes mode, pattern or rectangle, and chains of sums occur."""
-    found: list[TileCommand] = []
+    found: list[Compute] = []
     while len(found) < count:
         ws, m, a = bool(rng.integers(2)), int(rng.choice([2, 4, 8, 16])), int(rng.choice([1, 2, 4, 8]))
         n = int(rng.integers(1, m + 1))
@@ -44,7 +43,7 @@ def random_commands(rng: np.random.Generator, config: SatConfig, count: int) -> 
         for _ in range(int(rng.integers(1, 6))):
             windows = int(rng.choice([1, 1, 2, 3, 7]))
             seed, kept = kept, bool(rng.random() < (0.6 if ws else 0.3))
-            found.append(TileCommand(ws=ws, n=n, m=m, a=a, windows=windows, seed=seed, keep=kept))
+            found.append(Compute(ws=ws, n=n, m=m, a=a, windows=windows, seed=seed, keep=kept))
     return found[:count]
 
 
@@ -55,7 +54,7 @@ def product_job(rng: np.random.Generator, tiling: Tiling, a: np.ndarray, packed:
     first = int(rng.integers(config.sum_depth))
     words, at = [], first
     for command in placed.commands:
-        words.append(compute_instruction(command, at % config.sum_depth).encode())
+        words.append(dataclasses.replace(command, capture=at % config.sum_depth).instruction().encode())
         if not command.keep:
             at += 8 * (command.windows if command.ws else config.rows)
     gaps = (rng.integers(0, 200, len(words)) * (rng.random() < 0.5)).tolist()
@@ -69,7 +68,9 @@ def check(config: SatConfig, seed: int, commands: int, products: int) -> dict[st
     fields = {name: value for name, value in dataclasses.asdict(config).items() if name != "memory"}
     job: dict[str, Any] = {"config": fields, "count": products}
     random = random_commands(rng, config, commands)
-    job["timing"] = [compute_instruction(c, int(rng.integers(config.sum_depth))).encode() for c in random]
+    job["timing"] = [
+        dataclasses.replace(c, capture=int(rng.integers(config.sum_depth))).instruction().encode() for c in random
+    ]
     job["gaps"] = [int(gap) for gap in rng.choice([0, 0, 0, 1, 7, 60, 700], commands)]
     job["reset_after"] = [int(stop) for stop in rng.integers(20, 40 * commands, 4)]
     while len(chosen) < products:

@@ -10,9 +10,9 @@ import pytest
 from nmsat.dataflow.contract.config import preset
 from nmsat.hw.array.uspe import Uspe
 from nmsat.hw.parts.verilog import emit
-from nmsat.tb.array.uspe_model import UspeModel, Words
-from nmsat.tb.array.uspe_sequences import Sequence, Shape, join, output_stationary, random_words, weight_stationary
 from nmsat.tb.run.runner import Built, build, run
+from tests.array.uspe_model import UspeModel, Words
+from tests.array.uspe_sequences import Sequence, Shape, join, output_stationary, random_words, weight_stationary
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

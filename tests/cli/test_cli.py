@@ -133,7 +133,7 @@ def test_help_shows_an_example_that_can_be_parsed(call: Call, line: str) -> None
     assert outcome.code == 0
     example = outcome.out.rstrip().rpartition("example:")[2].split()
     assert example[0] == "nmsat"
-    assert call(f"{' '.join(example[1:])} --help").code == 0
+    assert nmsat.parse(example[1:]).parser is not None  # with --help behind it, nothing would be refused
 
 
 @pytest.mark.parametrize("group", ["", "verify", "workload"])
@@ -154,7 +154,7 @@ def test_version_needs_neither_git_nor_metadata(call: Call, tmp_path: Path) -> N
     assert (outcome.code, outcome.out) == (0, f"nmsat {VERSION}\n")
     assert json.loads(call("--version --json").out) == {"version": VERSION}
     # A copy of the sources alone, with the metadata of another version beside it.
-    root = Path(nmsat.__file__).parent
+    (root,) = map(Path, nmsat.__path__)
     for name in ("nmsat.py", "reports", "algorithms", "dataflow", "tb"):
         (tmp_path / name).symlink_to(root / name)
     stale = tmp_path / "nmsat-9.9.9.dist-info"

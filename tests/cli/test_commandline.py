@@ -19,7 +19,7 @@ from nmsat.algorithms.training.train import DEMO
 from nmsat.dataflow.contract.config import preset
 from nmsat.reports.commands.parser import GLOBAL, Subcommands, again
 from nmsat.reports.work.commandline import spell, word
-from tests.pages.test_demo import made_up
+from tests.pages.records import made_up
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Each command with every option that takes a value, none at its default.
 EVERYTHING: Final = {
     "bench": "--configs 3 --rtl-config tiny",
+    "cache": "",
     "completion": "zsh",
     "demo": "--config small --pattern 1:4 --seed 5 --out 'my out/demo'",
     "engines": "--scale 2 --seed 1",

@@ -13,7 +13,7 @@ import pytest
 
 import nmsat
 from nmsat.reports.work.extras import BROUGHT_BY, explain, install, missing
-from tests.test_imports import imported, modules
+from tests.source import imported, modules
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

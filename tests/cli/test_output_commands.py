@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import nmsat as nmsat_module
 from nmsat.algorithms.core.files import PART
 from nmsat.hw.parts.cache import cache_folder
+from nmsat.reports.commands.parser import Subcommands
 from nmsat.reports.work.manifest import MANIFEST
 from nmsat.reports.work.output import LOCK, STAGING
 
@@ -52,6 +54,23 @@ IN_THE_WAY = [
     (f"train --cell {CELL} --out {{}}", f"{CELL}.jsonl", "nmsat.reports.work.training.run_logged"),
     (f"train --cell {CELL} --out {{}}", f"{CELL}.npz", "nmsat.reports.work.training.run_logged"),
 ]
+
+
+READ = ("--masks", "--config-file")
+"""Options that name a file to read."""
+
+
+def test_every_option_that_names_an_output_is_among_them() -> None:
+    tried = {(line.partition(" --")[0], word) for line, _, _ in IN_THE_WAY for word in line.split() if word[:2] == "--"}
+    root = nmsat_module.command_line().fill()
+    for name in nmsat_module.COMMANDS:
+        parser = root
+        for word in name.split():
+            parser = next(a for a in parser._actions if isinstance(a, Subcommands)).choices[word].fill()
+        for action in parser._get_optional_actions():
+            flag = action.option_strings[-1]
+            if action.type is Path and flag not in READ:
+                assert [line for line, word in tried if line.startswith(name) and word == flag], f"{name} {flag}"
 
 
 def boom(*_: object, **__: object) -> None:
@@ -176,6 +195,8 @@ LARGE = ("64", "512", "64", "--config", "small")
         ("program", *LARGE, "--out", "{}"),
         ("program", *LARGE, "--out", "{}/deep/er"),
         ("gemm", "64", "64", "16", "--config", "small", "--vcd", "{}/t.vcd"),
+        ("train", "--cell", CELL, "--steps", "1", "--out", "{}/runs"),
+        ("study", "--networks", "mlp", "--methods", "dense", "--seeds", "0", "--processes", "1", "--out", "{}/study"),
         ("model", "resnet9", "--batch", "8", "--config", "small", "--tiles", "{}/t.csv", "--listing", "{}/l.txt"),
     ],
 )
@@ -248,7 +269,11 @@ def check_end(process: subprocess.Popen[str], number: int, code: int, text: str)
 
 @pytest.mark.parametrize(("number", "code", "text"), SIGNALS)
 @pytest.mark.parametrize(
-    "module", ["argparse", "numpy", "nmsat.reports.commands.base", "nmsat.dataflow.contract.isa", "nmsat.sim.sat"]
+    "module",
+    [
+        *("signal", "nmsat.reports.work.entry", "argparse", "numpy"),
+        *("nmsat.reports.commands.base", "nmsat.dataflow.contract.isa", "nmsat.sim.sat"),
+    ],
 )
 def test_a_signal_while_the_command_starts(module: str, number: int, code: int, text: str) -> None:
     """Python tells on stderr what it imports; the signal comes when it has imported `module`."""
@@ -258,6 +283,16 @@ def test_a_signal_while_the_command_starts(module: str, number: int, code: int, 
             if line.split("|")[-1].strip() == module:
                 break
         check_end(process, number, code, text)
+
+
+def test_next_to_nothing_is_imported_before_the_handlers_are_set() -> None:
+    """Until then Python answers Ctrl-C with a traceback."""
+    code = "import os, sys; before = set(sys.modules); import nmsat.reports.start; print(*set(sys.modules) - before)"
+    command = [sys.executable, "-S", "-c", code]
+    env = {"PYTHONPATH": str(Path(nmsat_module.__file__).parent)}
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+    ours = {"nmsat", "nmsat.reports", "nmsat.reports.version", "nmsat.reports.start"}
+    assert set(found) == {*ours, "__future__"}
 
 
 @pytest.mark.parametrize(("number", "code", "text"), SIGNALS)

@@ -11,8 +11,7 @@ import pytest
 
 from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
 from nmsat.algorithms.training.study import cells
-from nmsat.reports.work import progress, study
-from nmsat.reports.work import verify as machine_runs
+from nmsat.reports.work import progress, study, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,8 +129,8 @@ def test_verify_counts_programs(call: Call, line: str, labels: list[str], monkey
         saved = {"wrong": "[]", "mismatches": 0, "cycles": 5, "programs": job["count"], "ends": "{}"}
         return SimpleNamespace(saved=saved)
 
-    monkeypatch.setattr(machine_runs, "build_machine", lambda _: None)
-    monkeypatch.setattr(machine_runs, "_run", run)
+    monkeypatch.setattr(verify, "build_machine", lambda _: None)
+    monkeypatch.setattr(verify, "_run", run)
     monkeypatch.setattr(progress.Task, "advance", advance)
     lines = told(call, line)
     assert [label for label in labels if f"nmsat: {label}: begins" in lines] == labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,27 @@ def test_networks(call: Call, tmp_path: Path) -> None:
     paper, text = both(call, "paper --batch 16 --no-ablation")
     assert (paper["source"], paper["planned"]) == (Source.MODEL, [CHANNELS])
     assert told(Source.MODEL) in text
+
+
+@pytest.mark.parametrize(
+    ("line", "source"),
+    [
+        ("gemm 8 16 8", Source.ARRAY),
+        ("gemm 8 16 8 --memory", Source.MODEL),
+        ("model resnet9 --batch 1 --config small", Source.MODEL),
+    ],
+)
+def test_every_line_of_tiles_says_its_source(call: Call, tmp_path: Path, line: str, source: Source) -> None:
+    path = tmp_path / "t.csv"
+    assert call(f"{line} --tiles {path}").code == 0
+    with path.open(newline="") as file:
+        assert {row["source"] for row in csv.DictReader(file)} == {str(source)}
+
+
+def test_a_register_trace_says_its_source(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "t.vcd"
+    assert call(f"gemm 8 16 8 --memory --vcd {path}").code == 0
+    assert told(Source.ARRAY) in path.read_text()
 
 
 def test_a_number_too_large_for_the_words_of_a_program_is_one_line(

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, ErrorCode, Instruction, Opcode
-from nmsat.dataflow.contract.legal import check, check_machine, error_code
+from nmsat.dataflow.contract.legal import check, check_machine, error_code, products, rules
 from nmsat.hw.control.fetch import Check
 from nmsat.hw.control.sequencer import Sequencer
 from nmsat.hw.parts.verilog import emit
@@ -63,6 +63,7 @@ ILLEGAL = [
     (Opcode.LOAD_ACT, {"base": 2048 - 511}, "act_depth"),
     (Opcode.LOAD_ACT, {"k": 65}, "act_depth"),
     (Opcode.LOAD_ACT, {"mode": 2, "k": 9}, "k <= R M"),
+    (Opcode.LOAD_ACT, {"mode": 2, "k": 8, "base": 2048 - 63}, "WS: base and operands"),
     (Opcode.LOAD_ACT, {"windowed": 1, "width": 3, "x0": 3, "height": 1}, "x0 < width"),
     (Opcode.LOAD_ACT, {"windowed": 1, "width": 3, "height": 0}, "y0 < height"),
     (Opcode.LOAD_WGT, {"inner": 0}, "inner >= 1"),
@@ -73,6 +74,7 @@ ILLEGAL = [
     (Opcode.LOAD_WGT, {"log2_a": 2, "lane": 4}, "lane and beats"),
     (Opcode.LOAD_WGT, {"dense": 1, "inner": 1, "lane": 8}, "lane and beats"),
     (Opcode.LOAD_WGT, {"pad": 4}, "weight_depth"),
+    (Opcode.LOAD_WGT, {"dense": 1, "inner": 1, "base": 2048 - 27}, "dense: base and pairs"),
     (Opcode.STAGE, {"inner": 0}, "inner >= 1"),
     (Opcode.STAGE, {"outer": 0}, "outer >= 1"),
     (Opcode.STAGE, {"inner": 65}, "stage_depth"),
@@ -83,6 +85,7 @@ ILLEGAL = [
     (Opcode.COMPUTE, {"ws": 1, "n_less_1": 4}, "N b <= 16"),
     (Opcode.COMPUTE, {"act_base": 2048 - 127}, "act_depth"),
     (Opcode.COMPUTE, {"wgt_base": 2048 - 63}, "weight_depth"),
+    (Opcode.COMPUTE, {"ws": 1, "wgt_base": 2048 - 31, "capture": 0}, "WS: wgt_base"),
     (Opcode.COMPUTE, {"ws": 1, "capture": 1024 - 63}, "sum_depth"),
     (Opcode.COMPUTE, {"capture": 1024 - 31}, "sum_depth"),
     (Opcode.STORE, {"rows": 9}, "rows <= a R"),
@@ -93,6 +96,7 @@ ILLEGAL = [
     (Opcode.STORE, {"lane": 16}, "lane < 16"),
     (Opcode.STORE, {"capture": 1024 - 31}, "sum_depth"),
     (Opcode.STORE, {"ws": 1, "rows": 9}, "sum_depth"),
+    (Opcode.STORE, {"width": 2, "height": 2, "x0": 2}, "x0 < width"),
     (Opcode.STORE, {"width": 2, "height": 2, "y0": 2}, "y0 < height"),
     (Opcode.UPDATE, {"k": 0}, "k >= 1"),
     (Opcode.UPDATE, {"n": 0}, "n >= 1"),
@@ -117,6 +121,21 @@ def test_each_rule_is_found(opcode: Opcode, changes: dict[str, int], rule: str) 
     with pytest.raises(ValueError, match=rule):
         check(instruction, TINY)
     assert error_code(instruction.encode(), TINY) is ErrorCode.FIELD
+
+
+@pytest.mark.parametrize("opcode", list(Opcode))
+def test_every_rule_has_an_instruction_that_breaks_it(opcode: Opcode) -> None:
+    kept = broken_rules(opcode, {})
+    assert {rule for rule, broken in kept.items() if broken} == set()
+    cases = [broken_rules(opcode, changes) for other, changes, _ in ILLEGAL if other is opcode]
+    found = {rule for case in cases for rule, broken in case.items() if broken}
+    assert found >= kept.keys() - {"spare bits are 0"}  # one text for all, broken by an END
+
+
+def broken_rules(opcode: Opcode, changes: dict[str, int]) -> dict[str, bool]:
+    """Return rule -> whether the legal example with these changes breaks it."""
+    fields = Instruction(opcode, {**LEGAL[opcode], **changes}).patterns()
+    return {rule: not holds for rule, holds in rules(opcode, fields, products(opcode, fields), TINY).items()}
 
 
 def test_unknown_opcodes() -> None:
@@ -148,8 +167,9 @@ def words_at_the_limit(config: SatConfig, rng: np.random.Generator) -> list[int]
         fields = layout.unpack(word)
         for _ in range(3):
             name = str(rng.choice(list(fields)[1:]))
-            top = (1 << layout.widths()[name]) - 1
-            choices = (0, 1, top, fields[name] ^ 1, min(fields[name] + 1, top), int(rng.integers(1 << 62)) & top)
+            field, value = layout.by_name[name], fields[name]
+            anything = field.value(int(rng.integers(1 << 62)) & ((1 << field.bits) - 1))
+            choices = (0, 1, field.low, field.high, value ^ 1, min(value + 1, field.high), anything)
             words.append(layout.pack(**{**fields, name: choices[int(rng.integers(len(choices)))]}))
     return words
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nmsat.algorithms.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from nmsat.algorithms.training.config import DEMO, TrainConfig, format_config, parse_config, read_config
+from nmsat.algorithms.training.config import DEMO, TrainConfig, parse_config
 from nmsat.algorithms.training.data import Dataset, digits
 from nmsat.algorithms.training.results import read_lines, run_logged
 from nmsat.algorithms.training.train import Trainer, train
@@ -282,13 +282,6 @@ def test_bad_result_lines_are_named(tmp_path: Path) -> None:
     file.write_text(json.dumps({"event": "run"}) + "\n{\n")
     with pytest.raises(ValueError, match="line 2"):
         read_lines(file)
-
-
-@pytest.mark.parametrize("config", [DEMO, TrainConfig(network="vit-small", decay=0.0, dynamic_shift=True, lr=1e-3)])
-def test_configuration_files_round_trip(config: TrainConfig, tmp_path: Path) -> None:
-    file = tmp_path / "run.toml"
-    file.write_text(format_config(config))
-    assert read_config(file) == config
 
 
 def test_configuration_files_change_what_they_name() -> None:

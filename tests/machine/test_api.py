@@ -24,15 +24,15 @@ from nmsat.sim.api import gemm, matmul, simulate, training_step
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.array.stce import Stce
 from nmsat.sim.array.stepped import run_stepped
-from nmsat.sim.parts.stream import play
 from nmsat.sim.results.causes import CAUSES
 from nmsat.sim.schedule.machine import run_program
 from nmsat.sim.schedule.step import StepResult, simulate_step
 from nmsat.sim.store.epilogue import Epilogue, Sums
-from nmsat.sim.store.epilogue import Switches as EpilogueSwitches
+from nmsat.sim.store.epilogue import Options as EpilogueOptions
 from nmsat.sim.work.tape import TapeResult
 from nmsat.sim.work.workload import simulate_tape
 from tests.cases import patterns, product
+from tests.streams import play
 
 if TYPE_CHECKING:
     from nmsat.sim.array.stce import Trace
@@ -117,7 +117,7 @@ def test_the_flag_of_special_results_is_that_of_the_epilogue() -> None:
         x = result.values[0].ravel()
         beat = Sums(x=x, bias=np.zeros(3, np.float32), tile=x, mask=np.ones(3, bool), present=np.ones(3, bool))
         for half, flag in zip((False, True), flags, strict=True):
-            engine = Epilogue(EpilogueSwitches(to_half=half))
+            engine = Epilogue(EpilogueOptions(to_half=half))
             play(engine, [beat])
             assert engine.special is flag
 

@@ -11,7 +11,7 @@ from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.train import Trainer
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.reports.work import verify as machine_runs
+from nmsat.reports.work import verify
 from nmsat.sim.sat import Sat, launch
 from nmsat.sim.work.training import MachineTrainer
 from nmsat.tb.machine.fuzz import fuzzed_job
@@ -102,14 +102,14 @@ def _words(job) -> list[int]:
 
 @pytest.mark.rtl
 def test_random_programs_on_the_rtl() -> None:
-    verdict = machine_runs.verify_jobs(TINY, 30, 0)
+    verdict = verify.verify_jobs(TINY, 30, 0)
     assert verdict.wrong == ()
     assert (verdict.jobs, verdict.random_jobs, verdict.mismatches) == (30, 6, 0)
 
 
 @pytest.mark.rtl
 def test_damaged_programs_on_the_rtl() -> None:
-    verdict = machine_runs.verify_fuzz(TINY, 60, 0)
+    verdict = verify.verify_fuzz(TINY, 60, 0)
     assert verdict.wrong == ()
     assert verdict.programs == sum(verdict.ends.values()) == 60
     assert len(verdict.ends) > 2
@@ -119,7 +119,7 @@ def test_damaged_programs_on_the_rtl() -> None:
 def test_training_steps_on_the_rtl(tmp_path) -> None:
     told: list[list[object]] = []
     job = {"train": json.dumps(RUN.as_dict()), "folder": str(tmp_path), "steps": 2, "every": 1}
-    saved = machine_runs.train_on_rtl(TINY, job, told.append)
+    saved = verify.train_on_rtl(TINY, job, told.append)
     reference, model = Trainer(RUN), MachineTrainer(RUN, TINY, Sat(TINY))
     losses = [reference.run_step() for _ in range(2)]
     assert saved["losses"] == losses == [model.run_step() for _ in range(2)]
@@ -132,13 +132,13 @@ def test_training_steps_on_the_rtl(tmp_path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("config", [TINY, SMALL, TWO_LANES], ids=lambda config: config.name)
 def test_many_random_programs_on_the_rtl(config) -> None:
-    verdict = machine_runs.verify_jobs(config, 500, 10_000)
+    verdict = verify.verify_jobs(config, 500, 10_000)
     assert verdict.wrong == ()
 
 
 @pytest.mark.rtl
 @pytest.mark.long
 def test_many_damaged_programs_on_the_rtl() -> None:
-    verdict = machine_runs.verify_fuzz(TINY, 2000, 10_000)
+    verdict = verify.verify_fuzz(TINY, 2000, 10_000)
     assert verdict.wrong == ()
     assert verdict.programs == 2000

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from nmsat.algorithms.core.nm import mask, pack_kept
 from nmsat.algorithms.core.tape import Pattern, Stage
-from nmsat.dataflow.mapping.cover import Cover, cover_mask, native_pattern
+from nmsat.dataflow.mapping.cover import Cover, cover_mask
+from tests.mapping.native import native_pattern
 
 
 def random_mask(k: int, columns: int, density: float, seed: int = 0) -> np.ndarray:

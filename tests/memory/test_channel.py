@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.dataflow.contract.config import MemoryConfig, preset
+from nmsat.dataflow.contract.isa import BEAT_BYTES
 from nmsat.dataflow.cycles.memory import (
-    BEAT_BYTES,
     MemoryTiming,
     Stream,
     burst_shape,
@@ -24,7 +24,8 @@ from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.schedule.memory_plan import buffer_counts, check_buffers, memory_plan
 from nmsat.dataflow.schedule.traffic import Order, packed_bytes, passes, product_traffic
-from nmsat.sim.memory.channel import Channel, busiest, run_transfer
+from nmsat.sim.memory.channel import Channel
+from tests.memory.transfers import busiest, run_transfer
 
 timings = st.builds(
     MemoryTiming,

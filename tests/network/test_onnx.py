@@ -1,4 +1,4 @@
-"""The ONNX reader: small models built here, a transformer block, and broken files."""
+"""The ONNX reader: small models built here, and a transformer block."""
 
 from __future__ import annotations
 
@@ -15,62 +15,12 @@ from nmsat.dataflow.network.layers import ConvLayer, HostLayer, LinearLayer, Mat
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.readers.onnx import read_onnx
 from nmsat.dataflow.network.step import forward_macs, parameters, training_products
+from tests.network.onnx_files import cnn, ints, save, weight
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nmsat.dataflow.network.layers import Layer
-
-
-def weight(name: str, *shape: int) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.full(shape, 0.5, np.float32), name)
-
-
-def ints(name: str, *values: int) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.array(values, np.int64), name)
-
-
-def save(
-    path: Path,
-    nodes: list[onnx.NodeProto],
-    inputs: dict[str, list[Any]],
-    outputs: dict[str, list[Any]],
-    weights: list[onnx.TensorProto],
-    opset: int = 17,
-    check: bool = True,
-) -> Path:
-    """Write a model; sizes that are strings are open dimensions."""
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-    if check:
-        onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return path
-
-
-def cnn(path: Path, batch: int | str = "batch") -> Path:
-    """A strided, a grouped, a dilated convolution with normalisation, pooling, classifier."""
-    nodes = [
-        helper.make_node("Conv", ["x", "c1.weight"], ["y1"], "stem", strides=[2, 2], pads=[1, 1, 1, 1]),
-        helper.make_node("BatchNormalization", ["y1", "s", "b", "mean", "var"], ["n1"], "bn"),
-        helper.make_node("Relu", ["n1"], ["r1"], "relu"),
-        helper.make_node("Conv", ["r1", "c2.weight", "c2.bias"], ["y2"], "depthwise", group=8, auto_pad="SAME_UPPER"),
-        helper.make_node("Conv", ["y2", "c3.weight"], ["y3"], "wide", dilations=[2, 2], pads=[2, 2, 2, 2]),
-        helper.make_node("MaxPool", ["y3"], ["p"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("GlobalAveragePool", ["p"], ["g"], "gap"),
-        helper.make_node("Flatten", ["g"], ["f"], "flatten"),
-        helper.make_node("Gemm", ["f", "fc.weight", "fc.bias"], ["out"], "fc", transB=1),
-    ]
-    weights = [weight("c1.weight", 8, 3, 3, 3), weight("c2.weight", 8, 1, 3, 3), weight("c2.bias", 8)]
-    weights += [weight("c3.weight", 16, 8, 3, 3), weight("fc.weight", 10, 16), weight("fc.bias", 10)]
-    weights += [weight(name, 8) for name in ("s", "b", "mean", "var")]
-    return save(path, nodes, {"x": [batch, 3, 16, 16]}, {"out": [batch, 10]}, weights)
 
 
 def by_name(layers: list[Layer]) -> dict[str, Layer]:
@@ -259,108 +209,6 @@ def test_open_sizes_besides_the_batch(tmp_path: Path) -> None:
         read_onnx(path, 2)
     (layer,) = read_onnx(path, 2, sizes={"length": 5})
     assert layer == LinearLayer(name="proj", rows=10, features_in=8, features_out=4, input_gradient=False, weight="w")
-
-
-def test_unsupported_operators_are_named(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["y"], "conv"),
-        helper.make_node("ConvTranspose", ["y", "w"], ["z"], "up"),
-        helper.make_node("Det", ["z"], ["d"], "determinant"),
-    ]
-    path = save(tmp_path / "u.onnx", nodes, {"x": [1, 3, 8, 8]}, {"d": [1, 3]}, [weight("w", 3, 3, 3, 3)])
-    with pytest.raises(ValueError, match=r"u\.onnx: .*ConvTranspose at 'up'; Det at 'determinant'.*Conv, Gemm, MatMul"):
-        read_onnx(path)
-    cube = [helper.make_node("Conv", ["x", "w"], ["y"], "cube")]
-    path = save(tmp_path / "v.onnx", cube, {"x": [1, 3, 8, 8, 8]}, {"y": [1, 2, 6, 6, 6]}, [weight("w", 2, 3, 3, 3, 3)])
-    with pytest.raises(ValueError, match=r"v\.onnx: node 'cube' \(Conv\).*1 or 2 dimensions"):
-        read_onnx(path)
-    made = [helper.make_node("Relu", ["k"], ["w"], "make"), helper.make_node("Conv", ["x", "w"], ["y"], "dynamic")]
-    path = save(tmp_path / "w.onnx", made, {"x": [1, 3, 8, 8], "k": [2, 3, 3, 3]}, {"y": [1, 2, 6, 6]}, [])
-    with pytest.raises(ValueError, match=r"w\.onnx: node 'dynamic' \(Conv\) takes its weights 'w' from another node"):
-        read_onnx(path)
-
-
-def test_broken_files(tmp_path: Path) -> None:
-    whole = cnn(tmp_path / "cnn.onnx").read_bytes()
-    for name, data in (
-        ("empty.onnx", b""),
-        ("text.onnx", b"this is not a model\n" * 9),
-        ("random.onnx", bytes(np.random.default_rng(1).integers(0, 256, 500, np.uint8))),
-    ):
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(ValueError, match=name):
-            read_onnx(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match=r"missing\.onnx"):
-        read_onnx(tmp_path / "missing.onnx")
-    # Wherever a file is cut, the answer is a ValueError that names it.
-    cut = tmp_path / "cut.onnx"
-    for at in range(0, len(whole), 29):
-        cut.write_bytes(whole[:at])
-        with pytest.raises(ValueError, match=r"cut\.onnx"):
-            read_onnx(cut)
-
-
-def one_conv_file(path: Path, nodes: list[onnx.NodeProto], *weights: onnx.TensorProto) -> Path:
-    return save(path, nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 2, "h", "w"]}, list(weights), check=False)
-
-
-def test_broken_graphs_name_file_and_node(tmp_path: Path) -> None:
-    path = one_conv_file(tmp_path / "a.onnx", [helper.make_node("Conv", ["x", "gone"], ["y"], "conv")])
-    with pytest.raises(ValueError, match=r"(?s)a\.onnx: broken model.*gone"):
-        read_onnx(path)
-    path = one_conv_file(
-        tmp_path / "b.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "narrow")], weight("w", 2, 5, 3, 3)
-    )
-    with pytest.raises(ValueError, match=r"b\.onnx: .*narrow.*5.*3"):
-        read_onnx(path)
-    path = one_conv_file(
-        tmp_path / "c.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "huge")], weight("w", 2, 3, 9, 9)
-    )
-    with pytest.raises(ValueError, match=r"c\.onnx: .*huge"):
-        read_onnx(path)
-    short = weight("w", 2, 3, 3, 3)
-    short.raw_data = short.raw_data[:-4]
-    path = one_conv_file(tmp_path / "d.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], "conv")], short)
-    with pytest.raises(ValueError, match=r"d\.onnx: tensor 'w'.*holds 212 bytes; it needs 216"):
-        read_onnx(path)
-    path = save(
-        tmp_path / "e.onnx",
-        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
-        {"x": [4, 8]},
-        {"y": [4, 2]},
-        [weight("w", 9, 2)],
-        check=False,
-    )
-    with pytest.raises(ValueError, match=r"e\.onnx: .*product"):
-        read_onnx(path)
-
-
-def test_broken_attributes_name_file_and_node(tmp_path: Path) -> None:
-    cases: list[tuple[str, dict[str, Any], str]] = [
-        ("f.onnx", {"strides": [0, 0]}, "node name: conv"),
-        (
-            "g.onnx",
-            {"group": 3},
-            r"node 'conv' \(Conv\) has 3 input channels; weights \(2, 3, 3, 3\) in 3 groups need 9",
-        ),
-        ("h.onnx", {"auto_pad": "SAME"}, r"node 'conv' \(Conv\) has auto_pad 'SAME'; known: NOTSET"),
-        ("i.onnx", {"kernel_shape": [5, 5]}, r"node 'conv' \(Conv\) has output \(1, 2, 4, 4\)"),
-        ("j.onnx", {"group": 1.5}, r"broken model.*'conv : group'"),
-    ]
-    for name, attributes, message in cases:
-        path = one_conv_file(
-            tmp_path / name,
-            [helper.make_node("Conv", ["x", "w"], ["y"], "conv", **attributes)],
-            weight("w", 2, 3, 3, 3),
-        )
-        with pytest.raises(ValueError, match=f"{name}: .*{message}"):
-            read_onnx(path)
-    pool = helper.make_node("MaxPool", ["z"], ["y"], "pool", kernel_shape=[9, 9])
-    path = one_conv_file(
-        tmp_path / "k.onnx", [helper.make_node("Conv", ["x", "w"], ["z"], "conv"), pool], weight("w", 2, 3, 3, 3)
-    )
-    with pytest.raises(ValueError, match=r"k\.onnx: node 'pool' \(MaxPool\).*must be at least 1"):
-        read_onnx(path)
 
 
 def test_vgg19_from_a_file_equals_the_named_network(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from nmsat.algorithms.core.tape import ConvShape, Pattern, Stage
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.readers.scale_sim import read_scale_sim
-from nmsat.dataflow.network.step import forward_products, training_products
+from nmsat.dataflow.network.step import training_products
 
 DATA = Path(__file__).parent.parent / "data"
 CONV = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n"
@@ -54,7 +54,8 @@ def test_matrix_products() -> None:
 
 def test_the_sparsity_column_drives_the_products() -> None:
     layers = read_scale_sim(DATA / "convolutions.csv", 2)
-    patterns = {p.name: str(p.pattern) for p in forward_products(layers, "sr-ste", first_and_last_dense=False)}
+    forward = training_products(layers, "sr-ste", first_and_last_dense=False).products
+    patterns = {p.name: str(p.pattern) for p in forward if p.stage is Stage.FF}
     # 9 values are one full group of 8 of the depthwise layer.
     assert patterns == {"stem": "None", "inner": "2:4", "mixDP": "1:8", "head": "None"}
     step = training_products(layers, "bdwp", Pattern(2, 8))

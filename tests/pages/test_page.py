@@ -14,7 +14,7 @@ from nmsat.reports.pages import demo_page as page
 from nmsat.reports.pages.page_tables import Cell, Table
 from nmsat.reports.work.records import Check, ProductRun, Span, Timeline
 from tests.pages.picture import CONTENT, pixels_on_phone, size_of, texts, words
-from tests.pages.test_demo import made_up
+from tests.pages.records import made_up
 
 if TYPE_CHECKING:
     from nmsat.reports.work.records import DemoRecord

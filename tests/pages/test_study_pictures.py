@@ -191,10 +191,8 @@ def test_committed_files_are_drawn_from_the_committed_data() -> None:
     committed = {path.name: path.read_text(encoding="utf-8") for path in TABLES.glob("accuracy*")}
     assert made.keys() == committed.keys()
     for name, text in made.items():
-        if name.endswith(".svg"):
-            assert same_picture(text, committed[name]), f"{name} is old: nmsat study --redraw --tables reports/tables"
-        else:
-            assert text == committed[name], f"{name} is old: nmsat study --redraw --tables reports/tables"
+        same = same_picture(text, committed[name]) if name.endswith(".svg") else text == committed[name]
+        assert same, f"{name} is old: nmsat study --redraw --tables reports/tables --force"
 
 
 def test_a_changed_picture_is_noticed() -> None:

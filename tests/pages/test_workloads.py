@@ -16,9 +16,12 @@ from nmsat.algorithms.workloads.engine.registry import record, workloads
 from nmsat.dataflow.contract.config import preset
 from nmsat.reports.pages import workload_page as tables
 from nmsat.reports.work import workload as reports
+from nmsat.reports.work.text import prose
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.work.sample import sample_products
 from nmsat.sim.work.workload import simulate_tape
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 TINY = preset("tiny")
 
@@ -58,6 +61,18 @@ def test_the_table_has_a_line_for_every_workload_and_variant() -> None:
     assert len(lines) == 2 + 2 * len(workloads())
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| granet | faithful |")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reports" / "tables").glob("*.md")), ids=lambda path: path.name)
+def test_the_prose_of_the_pages_has_short_lines(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) >= 120 and not line.startswith(("|", "!", "    "))] == []
+
+
+def test_prose_is_wrapped() -> None:
+    text = prose(f"{'word ' * 60}\n{'x' * 130} sub-word")
+    assert max(len(line) for line in text.splitlines() if "x" not in line) < 120
+    assert text.split() == [*["word"] * 60, "x" * 130, "sub-word"]
 
 
 @pytest.mark.long

@@ -202,7 +202,7 @@ def test_experts_are_gathered_exactly(pattern: Pattern | None) -> None:
     assert _exact(product)
     item = lower(product, TINY)
     assert item.how is How.GATHER
-    assert sorted((part.m, part.count) for part in item.parts) == [(5, 2), (11, 1)]
+    assert sorted((part.m, part.count) for part in item.pieces) == [(5, 2), (11, 1)]
     assert whole(product).count == 4
     assert item.cycles_dense == _cycles(TINY, 21, 24, 10, None, 4)
 

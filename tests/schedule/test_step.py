@@ -19,13 +19,13 @@ from nmsat.dataflow.schedule.plan import Switches, schedule_product
 from nmsat.dataflow.schedule.program import ProductRun, Program, disassemble, load_record
 from nmsat.dataflow.schedule.step_program import step_program, update_bytes
 from nmsat.dataflow.schedule.traffic import Order, product_traffic
-from nmsat.sim.memory.channel import run_transfer
 from nmsat.sim.results.energy import step_energy
 from nmsat.sim.results.rows import roofline
 from nmsat.sim.schedule.machine import run_program
 from nmsat.sim.schedule.step import simulate_step
 from nmsat.sim.work.ablation import ablations
 from nmsat.sim.work.timeline import trace_events
+from tests.memory.transfers import run_transfer
 
 SMALL = preset("tiny").replace(act_depth=64, weight_depth=64)
 

@@ -14,7 +14,7 @@ from nmsat.algorithms.workloads.engine.registry import record
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.step import Step, Update
 from nmsat.dataflow.program.ways import How, Options, lower, whole
-from nmsat.dataflow.schedule.lowered_program import Weights, lowered_program, settled_parts
+from nmsat.dataflow.schedule.lowered_program import Weights, lowered_program, settled_pieces
 from nmsat.dataflow.schedule.program import ProductRun, UpdateRun
 from nmsat.dataflow.schedule.step_program import step_program
 from nmsat.sim.schedule.machine import run_program
@@ -87,16 +87,16 @@ def test_levels_of_a_cover_read_the_activations_again_unless_the_whole_product_i
     keep = np.random.default_rng(0).random((64, 256)) < np.repeat([0.02, 0.5], 128)
     product = Product("p", Stage.FF, 4096, 64, 256, sparsity=Unstructured("w", int(keep.sum()), keep))
     item = lower(product, BIG, Options(only=(How.COVER,)))
-    assert len(item.parts) > 1
+    assert len(item.pieces) > 1
     (one,) = lowered_program([lower(product, BIG, Options(only=(How.DENSE,)))], Weights()).instructions
     several = lowered_program([item], Weights(stored=("p",))).instructions
     assert isinstance(one, ProductRun)
-    assert settled_parts(item, stored=True) == item.parts
-    assert sum(run.a.bytes for run in several if isinstance(run, ProductRun)) == len(item.parts) * one.a.bytes
+    assert settled_pieces(item, stored=True) == item.pieces
+    assert sum(run.a.bytes for run in several if isinstance(run, ProductRun)) == len(item.pieces) * one.a.bytes
     # With next to no work in each part, loading them one by one is not worth it.
     small = Product("s", Stage.FF, 4, 64, 256, sparsity=Unstructured("w", int(keep.sum()), keep))
-    parts = lower(small, BIG, Options(only=(How.COVER,)))
-    assert settled_parts(parts, stored=True) == (whole(small),) or len(parts.parts) == 1
+    covered = lower(small, BIG, Options(only=(How.COVER,)))
+    assert settled_pieces(covered, stored=True) == (whole(small),) or len(covered.pieces) == 1
 
 
 def test_sat_updates_what_learns_by_sgd_once() -> None:

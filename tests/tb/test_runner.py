@@ -103,10 +103,72 @@ def test_only_the_ports_are_visible_unless_probed(built: Built, sources: dict[st
     assert run(probed, BENCH, ["hidden"]).saved["visible"] is True
 
 
+WAVED = """
+module leaf(input clk, input rst, input enable, input [15:0] value, output reg [31:0] total);
+  always @(posedge clk) if (rst) total <= 0; else if (enable) total <= total + {15'd0, value, 1'b0};
+endmodule
+module accumulator(input clk, input rst, input enable, input [15:0] value, output [31:0] total);
+  wire [31:0] other;
+  leaf one(.clk(clk), .rst(rst), .enable(enable), .value(value), .total(total));
+  leaf two(.clk(clk), .rst(rst), .enable(enable), .value(16'd0), .total(other));
+  wire unused = &{1'b0, other};
+endmodule
+"""
+
+
 @pytest.mark.long
-def test_waves_are_recorded(sources: dict[str, str], tmp_path: Path) -> None:
-    run(build(sources, "accumulator", waves=True), BENCH, ["hidden"], directory=tmp_path).check()
-    assert (tmp_path / "dump.vcd").stat().st_size > 0
+@pytest.mark.parametrize("blocks", [(), ("leaf",)])
+def test_waves_are_recorded_and_said(
+    blocks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WAVES", "1")
+    built = build({"accumulator.v": WAVED}, "accumulator", blocks=blocks)
+    run(built, BENCH, ["hidden"]).check()
+    out, err = capfd.readouterr()
+    label, _, path = err.rstrip("\n").rpartition(": ")
+    assert (out, label) == ("", f"nmsat: waves of {BENCH}")
+    assert Path(path).name == f"dump.{built.waves}"
+    assert Path(path).stat().st_size > 0
+    if built.waves == "vcd":
+        assert " two " in Path(path).read_text() or " leaf " in Path(path).read_text()
+
+
+def test_waves_asks_for_a_model_with_waves(
+    sources: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Built] = []
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path))
+    monkeypatch.setattr(runner, "_compile", lambda built, *_: asked.append(built))
+    for value, waves in ((None, False), ("", False), ("0", False), ("1", True), ("yes", True)):
+        if value is None:
+            monkeypatch.delenv("WAVES", raising=False)
+        else:
+            monkeypatch.setenv("WAVES", value)
+        assert (build(sources, "accumulator").waves is not None) is waves
+    assert len({built.directory for built in asked}) == 2  # with waves it is a build of its own
+
+
+@pytest.mark.parametrize("waves", [None, "vcd", "fst"])
+def test_a_run_says_where_its_waves_lie_and_keeps_them(
+    waves: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def simulate(*given: object) -> None:
+        (Path(str(given[-1])) / "results.xml").write_text(
+            '<r><testcase name="t" time="1"><properties><property name="sim_time_duration" value="1"/></properties>'
+            "</testcase></r>"
+        )
+
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path))
+    monkeypatch.setattr(runner, "_simulate", simulate)
+    run(Built("top", tmp_path, waves), BENCH).check()
+    out, err = capfd.readouterr()
+    kept = list((tmp_path / "runs").iterdir())
+    assert out == ""
+    if waves is None:
+        assert (err, kept) == ("", [])
+    else:
+        (place,) = kept
+        assert err == f"nmsat: waves of {BENCH}: {place / f'dump.{waves}'}\n"
 
 
 def test_equal_designs_share_a_build_and_others_do_not(built: Built, sources: dict[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +13,14 @@ from vcd.reader import ScalarChange, VarDecl, VectorChange, tokenize
 from nmsat.algorithms.core.nm import pack, prune
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.contract.links import TOKEN, control
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.sim.array.fast import simulate_product
+from nmsat.sim.array.head import Token
+from nmsat.sim.array.row_port import Control
 from nmsat.sim.array.stce import Stce
 from nmsat.sim.array.stepped import run_stepped
-from nmsat.sim.trace.signals import TOKEN, control_widths, widened
+from nmsat.sim.trace.signals import signals, widened
 from nmsat.sim.trace.vcd import TOP, check_size, write_vcd
 from tests.cases import operands
 from tests.vcd_values import read_waves
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.nm import Packed
     from nmsat.dataflow.mapping.tiling import Tiling
-    from nmsat.sim.array.row_port import Control
     from nmsat.sim.array.stce import Trace
     from tests.conftest import Outcome
 
@@ -79,10 +83,10 @@ def test_a_trace_read_back_is_what_the_stepped_gear_did(dataflow: str, tmp_path:
         assert [t for t, v in enumerate(waves["out_valid"]) if v >> c & 1] == trace.out_cycle[c]
     starts = [(t, bool(waves["token_compute"][t])) for t in range(cycles) if waves["token_valid"][t]]
     assert starts == trace.starts
-    widths = control_widths(CONFIG)
+    names = control(CONFIG).by_name
     for t in range(cycles):
-        for r, control in enumerate(watched.controls[t]):
-            assert [waves[f"row_{r}.port.ctl.{name}"][t] for name in widths] == list(control)
+        for r, row in enumerate(watched.controls[t]):
+            assert [waves[f"row_{r}.port.ctl.{name}"][t] for name in names] == list(row)
             for c in range(CONFIG.columns):
                 place = f"row_{r}.element_{c}"
                 lanes = [int(x) for x in widened(watched.acts[t][r, c])]
@@ -118,13 +122,30 @@ def test_widened_numbers_decode_to_what_they_were() -> None:
         assert np.array_equal(frac[~finite] == 0, np.isinf(every[~finite]))
 
 
-def test_layouts_are_those_of_the_circuit() -> None:
-    from nmsat.hw.parts.links import control_layout, token_layout, weight_layout
+@pytest.mark.parametrize("config", [CONFIG, preset("tiny"), preset("small")], ids=lambda config: config.name)
+def test_every_traced_signal_is_one_of_the_circuit_and_as_wide(config: SatConfig) -> None:
+    from amaranth.hdl import Value
 
-    for config in (CONFIG, preset("tiny")):
-        assert {name: field.width for name, field in control_layout(config)} == control_widths(config)
-    assert {name: field.width for name, field in token_layout()} == TOKEN
-    assert weight_layout().size == 22
+    from nmsat.hw.array.column_port import ColumnPort
+    from nmsat.hw.array.head import Head
+    from nmsat.hw.array.row_port import RowPort
+    from nmsat.hw.array.stce import Stce as Circuit
+    from nmsat.hw.array.uspe import Uspe
+
+    row = RowPort(config)
+    parts: dict[str, Any] = {"": Circuit(config), "head": Head(config), "row.port": row, "row.port.ctl": row.ctl}
+    parts |= {"column": ColumnPort(config), "row.element": Uspe(config)}
+    seen = {(re.sub(r"_\d+", "", scope), s.name): s.size for s in signals(config) for scope in s.scopes}
+    assert seen == {(part, name): len(Value.cast(getattr(parts[part], name))) for part, name in seen}
+    assert {part for part, _ in seen} == parts.keys()
+
+
+def test_registers_of_the_model_have_the_fields_of_the_links() -> None:
+    """The trace puts them into words by these names, and the controls of elements by this order."""
+    assert Control._fields == tuple(control(CONFIG).by_name)
+    decoded = {"valid": None, "n_less_1": "n", "log2_m_less_1": "m", "log2_a": "a"}
+    names = [decoded.get(name, name) for name in TOKEN.by_name]
+    assert [field.name for field in dataclasses.fields(Token)] == [name for name in names if name is not None]
 
 
 def test_large_products_are_refused_in_words(call: Callable[[str], Outcome], tmp_path: Path) -> None:
@@ -141,7 +162,7 @@ def test_large_products_are_refused_in_words(call: Callable[[str], Outcome], tmp
 def window(word: int) -> int:
     """Return the bits of a window that mean something: none unless valid, no `base` unless it is taken."""
     at, places = 0, {}
-    for name, width in TOKEN.items():
+    for name, width in TOKEN.widths().items():
         places[name] = ((1 << width) - 1) << at
         at += width
     if not word & places["valid"]:

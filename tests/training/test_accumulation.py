@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nmsat.algorithms.core.numeric import ordered_dot
-from nmsat.algorithms.training.accumulation import CASES, HALF_ROUNDING, chain, measure, survey, synthetic
+from nmsat.algorithms.training.accumulation import CASES, HALF_ROUNDING, chain, measure, survey, synthetic, table
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -57,3 +57,12 @@ def test_a_built_outlier_shows_the_weak_spot() -> None:
 def test_unknown_cases_are_named() -> None:
     with pytest.raises(ValueError, match="noise"):
         synthetic("noise", 10, 1)
+
+
+def test_table_has_a_line_for_each_case() -> None:
+    found = survey(lengths=(500, 4000), chunks=(1024,), outputs=4)
+    head, *lines = table(found).splitlines()
+    assert head.split() == ["500", "4,000", "in", "1,024s"]
+    assert [line[:9].strip() for line in lines] == list(CASES)
+    errors = {(row.case, row.terms, row.chunk): f"{row.error:.1e}" for row in found}
+    assert lines[0][9:].split() == [errors["zero mean", *rest] for rest in ((500, 0), (4000, 0), (4000, 1024))]

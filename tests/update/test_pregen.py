@@ -14,7 +14,6 @@ from nmsat.algorithms.training.optim import SgdConstants, sgd_update
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.update.pregen import Pregen as PregenRtl
 from nmsat.hw.update.transpose import Transposer as TransposerRtl
-from nmsat.sim.parts.stream import play
 from nmsat.sim.update.pregen import (
     BRANCHES,
     Pregen,
@@ -27,6 +26,7 @@ from nmsat.sim.update.pregen import (
 from nmsat.sim.update.transpose import Row, Transposer
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import Matrix, random_matrix
+from tests.streams import play
 
 if TYPE_CHECKING:
     from nmsat.sim.update.sore import Pairs

@@ -8,10 +8,10 @@ import pytest
 from nmsat.algorithms.core import nm
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.update.sore import Sore as SoreRtl
-from nmsat.sim.parts.stream import play
 from nmsat.sim.update.sore import Elements, Sore, prune_cycles, prune_groups
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import random_beats
+from tests.streams import play
 
 PATTERNS = [(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1)]
 

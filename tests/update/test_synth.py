@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from amaranth.lib.wiring import Component
 
-pytestmark = pytest.mark.synth
+pytestmark = [pytest.mark.synth, pytest.mark.long]
 
 # unit, DSP48E2, multipliers, adders in the source, most lookup tables, most flip-flops
 LEAVES: list[tuple[Callable[[], Component], int, int, int, int, int]] = [

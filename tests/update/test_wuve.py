@@ -11,10 +11,10 @@ from nmsat.algorithms.core.numeric import to_half
 from nmsat.algorithms.training.optim import SgdConstants, sgd_update
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.update.wuve import Wuve as WuveRtl
-from nmsat.sim.parts.stream import play
 from nmsat.sim.update.wuve import Update, Wuve, latency, update, update_cycles
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import random_weights
+from tests.streams import play
 
 CONSTANTS = SgdConstants(lr=0.1, momentum=0.9, weight_decay=5e-4, decay=2e-4, shift=8)
 

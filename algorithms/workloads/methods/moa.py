@@ -183,11 +183,6 @@ def token_mask(keep: NDArray[np.bool_], tokens: int, block: int) -> NDArray[np.b
     return keep[np.ix_(place, place)] & causal(tokens, tokens)
 
 
-def active_blocks(blocks: int, width: int) -> int:
-    """Return the number of blocks seen: w (w + 1) / 2 + w (n - w)."""
-    return width * (width + 1) // 2 + width * (blocks - width)
-
-
 SMALL: Final = Size(
     batch=2,
     tokens=64,

@@ -30,7 +30,7 @@ from nmsat.algorithms.workloads.engine.products import experts, linear, matmul
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
 from nmsat.algorithms.workloads.engine.text import library_text
-from nmsat.algorithms.workloads.engine.training import adam, clear
+from nmsat.algorithms.workloads.engine.training import LOSS_SCALE, adam, clear
 from nmsat.algorithms.workloads.engine.transformer import causal, dense, embedding, merge, norm, split, top_k, turn
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from nmsat.algorithms.workloads.engine.program import Tensor
 
 PATTERN: Final = Pattern(2, 8)
-LOSS_SCALE: Final = 1024.0
 
 
 @dataclass(frozen=True, kw_only=True)

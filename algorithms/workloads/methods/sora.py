@@ -28,7 +28,7 @@ from nmsat.algorithms.workloads.engine.parameters import Parameter
 from nmsat.algorithms.workloads.engine.products import linear, matmul
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
-from nmsat.algorithms.workloads.engine.training import adam, clear
+from nmsat.algorithms.workloads.engine.training import LOSS_SCALE, adam, clear
 from nmsat.algorithms.workloads.engine.transformer import dense, embedding, merge, norm, split, turn
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.workloads.engine.program import Tensor
 
 PATTERN: Final = Pattern(2, 4)
-LOSS_SCALE: Final = 1024.0
 ALPHA: Final = 16.0
-MODULES: Final = 6
 """Adapted matrices of a layer."""
 
 

@@ -31,7 +31,7 @@ from nmsat.algorithms.workloads.engine.planted import Regression, sparse_network
 from nmsat.algorithms.workloads.engine.products import conv2d, linear
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
-from nmsat.algorithms.workloads.engine.training import sgd
+from nmsat.algorithms.workloads.engine.training import LOSS_SCALE, sgd
 from nmsat.algorithms.workloads.methods.dropgrow import cosine, narrow_nm, regenerate, regenerate_nm
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 Family: TypeAlias = Literal["wide", "parallel", "factorized", "doped"]
 
-LOSS_SCALE: Final = 1024.0
 HIDDEN: Final = 24
 """Width of the dense student of the study."""
 

@@ -26,7 +26,7 @@ from nmsat.algorithms.workloads.engine.products import matmul
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
 from nmsat.algorithms.workloads.engine.text import library_text
-from nmsat.algorithms.workloads.engine.training import adam, clear
+from nmsat.algorithms.workloads.engine.training import LOSS_SCALE, adam, clear
 from nmsat.algorithms.workloads.engine.transformer import causal, dense, embedding, merge, split, turn
 from nmsat.algorithms.workloads.methods.sparsegpt import sparsegpt
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from nmsat.algorithms.workloads.engine.program import Tensor
 
 PATTERN: Final = Pattern(2, 4)
-LOSS_SCALE: Final = 1024.0
 EPSILON: Final = 2.0**-7
 """Machine epsilon of bfloat16."""
 

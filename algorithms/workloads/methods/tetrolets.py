@@ -86,20 +86,6 @@ def tilings() -> tuple[frozenset[Cells], ...]:
     return tuple(extend(frozenset(range(SIDE * SIDE)), ()))
 
 
-def symmetric_classes() -> int:
-    """Return the number of tilings up to rotation and reflection: 22."""
-    grid = np.arange(16).reshape(4, 4)
-    moves = [np.rot90(g, k).ravel() for g in (grid, grid.T) for k in range(4)]
-    seen: set[frozenset[Cells]] = set()
-    classes = 0
-    for tiling in tilings():
-        if tiling in seen:
-            continue
-        classes += 1
-        seen |= {frozenset(frozenset(int(move[c]) for c in piece) for piece in tiling) for move in moves}
-    return classes
-
-
 @lru_cache(maxsize=1)
 def tables() -> Tables:
     """Return the constant matrices of the transform."""
@@ -131,23 +117,6 @@ def join_low_pass(low: NDArray, n: int, side: int) -> NDArray:
     """Return low-pass values [blocks, 4] as the next level's images [n, side / 2, side / 2]."""
     blocks = side // SIDE
     return low.reshape(n, blocks, blocks, 2, 2).transpose(0, 1, 3, 2, 4).reshape(n, side // 2, side // 2)
-
-
-def split_low_pass(images: NDArray) -> NDArray:
-    """Undo `join_low_pass`."""
-    n, half, _ = images.shape
-    return images.reshape(n, half // 2, 2, half // 2, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4)
-
-
-def inverse(coefficients: NDArray, choice: NDArray[np.int64]) -> NDArray:
-    """Return the blocks [rows, 16] from the coefficients [rows, 4 tetrominoes, 4] of the chosen tilings [rows]."""
-    known = tables()
-    out = np.zeros((len(choice), SIDE * SIDE))
-    for piece in range(4):
-        used = known.tilings[choice, piece]
-        cells = np.array(known.placements)[used]
-        np.put_along_axis(out, cells, coefficients[:, piece] @ HAAR, axis=1)
-    return out
 
 
 def _by_square(tiling: frozenset[Cells]) -> tuple[Cells, ...]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.hw.parts.links import activation_layout, control_layout, sum_layout, weight_layout
-from nmsat.tb.array.uspe_model import Words, pack
 from nmsat.tb.fp import mac_vectors
+from tests.array.uspe_model import Words, pack
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig

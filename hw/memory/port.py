@@ -1,0 +1,163 @@
+"""What the read and the write port of the machine share: whose burst leaves, and what is told when memory answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from nmsat.dataflow.contract.config import UNDER_WAY
+from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, ErrorCode
+from nmsat.hw.memory.axi import ADDRESS_BITS, LOG2_BEAT, PAGE_BITS, error_layout, region_layout, regions_layout
+from nmsat.hw.parts.clients import burst_layout
+from nmsat.hw.parts.small_queue import SmallQueue
+
+if TYPE_CHECKING:
+    from amaranth.hdl import Value
+
+
+class Gate(wiring.Component):
+    """Choose the first client that asks, and check its burst against its region.
+
+    Parameters: clients: how many; burst: layout of a request; write: the region must allow writing.
+    Members:
+
+    valid : In(clients), this client asks.
+    requests : In(clients * burst.size), bursts asked for, client 0 first.
+    may : In(1), a burst may leave in this cycle.
+    regions : In(`regions_layout`), the regions of the run.
+    accept : Out(clients), the burst of this client leaves.
+    leaves : Out(1), a burst leaves.
+    violation : Out(1), a burst may leave but lies outside its region, and stays.
+    client : Out(range(max(2, clients))), the client chosen.
+    address : Out(64), byte address of its burst.
+    beats_less_1 : Out(4), beats of its burst less 1.
+
+    Timing: combinational.
+    """
+
+    valid: Signal
+    requests: Any
+    may: Signal
+    regions: Any
+    accept: Signal
+    leaves: Signal
+    violation: Signal
+    client: Signal
+    address: Signal
+    beats_less_1: Signal
+
+    def __init__(self, clients: int, burst: data.StructLayout, *, write: bool) -> None:
+        self._clients = clients
+        self._write = write
+        super().__init__(
+            {
+                "valid": In(clients),
+                "requests": In(data.ArrayLayout(burst, clients)),
+                "may": In(1),
+                "regions": In(regions_layout()),
+                "accept": Out(clients),
+                "leaves": Out(1),
+                "violation": Out(1),
+                "client": Out(range(max(2, clients))),
+                "address": Out(ADDRESS_BITS),
+                "beats_less_1": Out(4),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        burst = Signal.like(self.requests[0])
+        for i in reversed(range(self._clients)):
+            with m.If(self.valid[i]):
+                m.d.comb += [self.client.eq(i), burst.eq(self.requests[i])]
+        region = Signal(region_layout())
+        with m.Switch(burst.region):
+            for i in range(REGIONS):
+                with m.Case(i):
+                    m.d.comb += region.eq(self.regions[i])
+        end = Signal(OFFSET_BITS + 1)
+        inside = Signal()
+        right = region.writable if self._write else 1
+        m.d.comb += [
+            end.eq(burst.offset + burst.beats_less_1 + 1),
+            inside.eq((end <= region.size) & region.open & right),
+            self.leaves.eq(self.may & self.valid.any() & inside),
+            self.violation.eq(self.may & self.valid.any() & ~inside),
+            self.address.eq((region.page << PAGE_BITS) + (burst.offset << LOG2_BEAT)),
+            self.beats_less_1.eq(burst.beats_less_1),
+        ]
+        for i in range(self._clients):
+            m.d.comb += self.accept[i].eq(self.leaves & (self.client == i))
+        return m
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What memory answers to bursts, in their order: valid; ends: the last to its burst; wrong: an error, if valid."""
+
+    valid: Value
+    ends: Value
+    wrong: Value
+    code: ErrorCode
+
+
+def port_members(clients: int, client: wiring.Signature, axi: wiring.Signature) -> dict[str, wiring.Member]:
+    """Return the members that a port has; client: how an engine meets it; axi: its channels."""
+    return {
+        "clients": In(client).array(clients),
+        "regions": In(regions_layout()),
+        "halt": In(1),
+        "idle": Out(1),
+        "error": Out(error_layout(clients)),
+        "bursts": Out(1),
+        "beats": Out(1),
+        "axi": Out(axi),
+    }
+
+
+def arbitrate(m: Module, port: Any, channel: str, answers: Answers) -> tuple[Gate, Signal]:
+    """Let bursts leave a port, whose elaboration calls this; return the gate, and which client is told in this cycle.
+
+    channel: "ar" or "aw". A burst accepted in cycle t stands on the channel from t + 1 on, one burst per cycle; an
+    answer in cycle u is told to its client in u + 1. After an error no burst is accepted until reset.
+    """
+    m.submodules.gate = gate = Gate(len(port.clients), burst_layout(), write=channel == "aw")
+    m.submodules.waiting = waiting = SmallQueue(gate.client.shape(), UNDER_WAY)
+    valid, ready = getattr(port.axi, f"{channel}valid"), getattr(port.axi, f"{channel}ready")
+    address, length = getattr(port.axi, f"{channel}addr"), getattr(port.axi, f"{channel}len")
+    failed = Signal()
+    wrong = Signal()
+    told = Signal(len(port.clients))
+    m.d.comb += [
+        gate.may.eq((~valid | ready) & ~port.halt & ~failed & (waiting.level != UNDER_WAY)),
+        gate.regions.eq(port.regions),
+        waiting.push.eq(gate.leaves),
+        waiting.i.eq(gate.client),
+        waiting.pop.eq(answers.ends),
+        port.bursts.eq(gate.leaves),
+    ]
+    for i, client in enumerate(port.clients):
+        m.d.comb += [
+            gate.valid[i].eq(client.request.valid),
+            gate.requests[i].eq(client.request.payload),
+            client.request.ready.eq(gate.accept[i]),
+        ]
+    with m.If(gate.leaves):
+        m.d.sync += [valid.eq(1), address.eq(gate.address), length.eq(gate.beats_less_1)]
+    with m.Elif(ready):
+        m.d.sync += valid.eq(0)
+    m.d.comb += wrong.eq(answers.valid & answers.wrong)
+    m.d.sync += [
+        told.eq(answers.valid << waiting.o),
+        port.error.valid.eq(wrong | gate.violation),
+        port.error.code.eq(Mux(wrong, answers.code, ErrorCode.REGION)),
+        port.error.client.eq(Mux(wrong, waiting.o, gate.client)),
+    ]
+    with m.If(wrong | gate.violation):
+        m.d.sync += failed.eq(1)
+    m.d.comb += port.idle.eq(~valid & ~waiting.some & ~told.any())
+    return gate, told

@@ -1,0 +1,105 @@
+"""Bursts, and what both memory ports share cycle by cycle (hw/memory/port.py), without data."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nmsat.dataflow.contract.config import UNDER_WAY
+from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.sim.parts.state import Key, Registers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nmsat.dataflow.contract.registers import Region
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """A burst: region, first beat in it, beats (1 to 16)."""
+
+    region: int
+    offset: int
+    beats: int
+
+
+def violates(burst: Burst, regions: Sequence[Region | None], *, write: bool) -> bool:
+    """Return whether a burst lies outside its region or lacks the right to write."""
+    region = regions[burst.region] if burst.region < len(regions) else None
+    if region is None or (write and not region.writable):
+        return True
+    return burst.offset + burst.beats > region.size
+
+
+class AxiPort(Registers):
+    """Registers of `hw.memory.port.arbitrate`.
+
+    write: bursts need the right to write; code: of an error that memory answers. address: the burst on the address
+    channel, None without; told: who is told of an answer in the present cycle, -1 for nobody; error: (code, client)
+    shown in the present cycle. In every cycle `choose` comes first, then `tick`.
+    """
+
+    REGISTERS = ("_waiting", "_failed", "told")
+
+    def __init__(self, regions: Sequence[Region | None], code: ErrorCode, *, write: bool) -> None:
+        self._regions = regions
+        self._code = code
+        self._write = write
+        self._waiting: deque[int] = deque()
+        self._failed = False
+        self._taken: tuple[int, Burst] | None = None
+        self._violation = -1
+        self.address: Burst | None = None
+        self.told = -1
+        self.error: tuple[ErrorCode, int] | None = None
+
+    def key(self) -> Key:
+        """Return the state without addresses, of a port that shows no error."""
+        return (*super().key(), self.address.beats if self.address is not None else 0)
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:-1])
+        self.address = Burst(0, 0, key[-1]) if key[-1] else None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way."""
+        return self.address is None and not self._waiting and self.told < 0
+
+    def choose(self, requests: Sequence[Burst | None], ready: bool, halt: bool) -> int:
+        """Return the client whose burst is accepted in this cycle, -1 for none. ready: of the address channel."""
+        if halt or self._failed or (self.address is not None and not ready) or len(self._waiting) == UNDER_WAY:
+            return -1
+        for client, burst in enumerate(requests):
+            if burst is not None:
+                if violates(burst, self._regions, write=self._write):
+                    self._violation = client
+                    return -1
+                self._taken = (client, burst)
+                return client
+        return -1
+
+    def _end(self, ready: bool, answered: bool, last: bool, fault: bool) -> None:
+        """End the cycle; answered, last, fault: memory answers, for the last time to its burst, with an error."""
+        self.error = None
+        if self._violation >= 0:
+            self.error = (ErrorCode.REGION, self._violation)
+            self._failed = True
+            self._violation = -1
+        self.told = -1
+        if answered:
+            self.told = self._waiting[0]
+            if fault:
+                self.error = (self._code, self.told)
+                self._failed = True
+            if last:
+                self._waiting.popleft()
+        if self._taken is not None:
+            client, self.address = self._taken
+            self._waiting.append(client)
+            self._taken = None
+        elif ready:
+            self.address = None
