@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_WAITING, UPDATE_WRITES
 from nmsat.sim.memory.port import Burst
+from nmsat.sim.parts.state import Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
@@ -17,8 +18,10 @@ MASK, BP, FF, MOMENTA, WEIGHTS = range(5)
 _OFFSETS: Final = (1 << 34) - 1
 
 
-class UpdateWrite:
+class UpdateWrite(Registers):
     """The write streams of one pass between two clock edges. request: burst that stands on the port."""
+
+    REGISTERS = ("request", "_at", "_unasked", "_level", "_waiting", "_beat", "_asking", "_order")
 
     def __init__(self, instruction: Instruction, blocks: int) -> None:
         """Begin the pass of an UPDATE; blocks: of columns."""
