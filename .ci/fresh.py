@@ -25,6 +25,7 @@ import fresh_host
 
 ROOT = Path(__file__).resolve().parent.parent
 USER = "newcomer"
+SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Caches of nmsat, which nmsat cache --clear removes.\n"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ def cache() -> Path:
     """Return the folder that keeps the bare Debian and downloaded packages between runs."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "nmsat" / "fresh"
+
+
+def mark() -> None:
+    """Make the folder of the caches as nmsat would, if there is none: `nmsat cache --clear` clears no other."""
+    root = cache().parent
+    if not root.exists():
+        root.mkdir(parents=True)
+        (root / "CACHEDIR.TAG").write_text(SIGNATURE, encoding="utf-8")
 
 
 def bare(suite: str, place: Path, *, renew: bool) -> Path:
@@ -248,6 +257,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.inside:
         return tried(options, options.inside)
+    mark()
     options.log.parent.mkdir(parents=True, exist_ok=True)
     options.log.write_bytes(b"")
     place = Path(tempfile.mkdtemp(prefix="nmsat-fresh-", dir="/var/tmp"))

@@ -8,6 +8,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetS
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.isa import Queue
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import QUEUE_NAMES, WAIT_CAUSES
@@ -137,10 +138,12 @@ class Sat(wiring.Component):
         self._outside(m, control, read, write)
         for port, engine in zip(sequencer.work, engines, strict=True):
             wiring.connect(m, port, engine.work)
-        for port, client in zip(read.clients, (store.side, sequencer.read, loader.read, update.read), strict=True):
-            wiring.connect(m, port, client)
-        for port, client in zip(write.clients, (store.write, update.write), strict=True):
-            wiring.connect(m, port, client)
+        readers = {None: sequencer.read, Queue.LOAD: loader.read, Queue.STORE: store.side, Queue.UPDATE: update.read}
+        writers = {Queue.STORE: store.write, Queue.UPDATE: update.write}
+        for port, queue in zip(read.clients, READERS, strict=True):
+            wiring.connect(m, port, readers[queue])
+        for port, queue in zip(write.clients, WRITERS, strict=True):
+            wiring.connect(m, port, writers[queue])
         m.d.comb += [getattr(compute, name).eq(getattr(loader, name)) for name in _LOAD]
         m.d.comb += [
             compute.read_en.eq(store.read_en),
@@ -199,7 +202,7 @@ class Sat(wiring.Component):
         for name, port in ports.items():
             m.d.comb += [events[f"{name}_bursts"].eq(port.bursts), events[f"{name}_beats"].eq(port.beats)]
         busy = sequencer.busy[QUEUE_NAMES.index("compute")]
-        for code, cause in enumerate(WAIT_CAUSES, start=1):
+        for code, cause in WAIT_CAUSES.items():
             m.d.comb += events[f"wait_{cause}"].eq(busy & (compute.cause == code))
 
 

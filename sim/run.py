@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nmsat.dataflow.contract.isa import ErrorCode, Queue
+from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import COUNTERS, QUEUE_NAMES, WAIT_CAUSES
 from nmsat.sim.array.compute import NEVER, Compute
 from nmsat.sim.control.sequencer import Sequencer
@@ -25,10 +26,19 @@ if TYPE_CHECKING:
     from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.sim.control.fetch import Checked
     from nmsat.sim.load.beats import Beats
+    from nmsat.sim.memory.port import Burst
     from nmsat.sim.parts.state import Key
     from nmsat.sim.store.bursts import Bursts
 
-NO_REQUESTS: Final = (None, None, None, None)
+FETCH_READER, LOAD_READER, STORE_READER, UPDATE_READER = (
+    READERS.index(queue) for queue in (None, Queue.LOAD, Queue.STORE, Queue.UPDATE)
+)
+"""Number of each client of the read port."""
+
+STORE_WRITER, UPDATE_WRITER = (WRITERS.index(queue) for queue in (Queue.STORE, Queue.UPDATE))
+"""Number of each client of the write port."""
+
+NO_REQUESTS: Final = [None] * len(READERS)
 
 COMPUTE_OFFERS: Final = 1 << Queue.COMPUTE
 
@@ -104,16 +114,18 @@ class Run:
         stores, updates = store.active, update.active
         arready, awready = memory.ready()
         reader = writer = -1
-        requests = (
-            store.request if stores else None,
-            sequencer.fetch.request,
-            loader.request,
-            update.request if updates else None,
-        )
+        requests: list[Burst | None] = [None] * len(READERS)
+        requests[FETCH_READER], requests[LOAD_READER] = sequencer.fetch.request, loader.request
+        if stores:
+            requests[STORE_READER] = store.request
+        if updates:
+            requests[UPDATE_READER] = update.request
         if requests != NO_REQUESTS:
             reader = read.choose(requests, arready, halt)
         if stores or updates:
-            writer = write.choose((store.write_request, update.write_request), awready, halt)
+            asked: list[Burst | None] = [None] * len(WRITERS)
+            asked[STORE_WRITER], asked[UPDATE_WRITER] = store.write_request, update.write_request
+            writer = write.choose(asked, awready, halt)
         memory.tick(read.address if arready else None, write.address if awready else None)
         self._count(reader >= 0, writer >= 0)
         queue, instruction = self._offer()
@@ -123,15 +135,17 @@ class Run:
         done: Sequence[int] = ()
         if loader.done or self.compute.done or stores or updates:
             done = [q for q, engine in enumerate(self._engines) if engine.done]
-        finished = sequencer.tick(self._running, reader == 1, client == 1, queue, done)
-        loader.tick(instruction if queue == 0 else None, reader == 2, client == 2)
-        self.compute.tick(instruction if queue == 1 else None)
-        if stores or queue == 2:
-            offered = instruction if queue == 2 else None
-            store.tick(offered, reader == 0, client == 0, writer == 0, pulled == 0, told == 0)
-        if updates or queue == 3:
-            offered = instruction if queue == 3 else None
-            update.tick(offered, reader == 3, client == 3, writer == 1, pulled == 1, told == 1)
+        finished = sequencer.tick(self._running, reader == FETCH_READER, client == FETCH_READER, queue, done)
+        loader.tick(instruction if queue == Queue.LOAD else None, reader == LOAD_READER, client == LOAD_READER)
+        self.compute.tick(instruction if queue == Queue.COMPUTE else None)
+        if stores or queue == Queue.STORE:
+            offered = instruction if queue == Queue.STORE else None
+            writes = writer == STORE_WRITER, pulled == STORE_WRITER, told == STORE_WRITER
+            store.tick(offered, reader == STORE_READER, client == STORE_READER, *writes)
+        if updates or queue == Queue.UPDATE:
+            offered = instruction if queue == Queue.UPDATE else None
+            writes = writer == UPDATE_WRITER, pulled == UPDATE_WRITER, told == UPDATE_WRITER
+            update.tick(offered, reader == UPDATE_READER, client == UPDATE_READER, *writes)
         beat = memory.reads
         if beat is None:
             read.tick(arready, False, False, False)
@@ -226,7 +240,7 @@ class Run:
                 bit = 1 << (q + shift)
                 counters[f"{name}_{kind}"] = sum(n for mask, n in enumerate(self._masks) if mask & bit)
         counters |= self._moved
-        counters |= {f"wait_{cause}": self._causes[code] for code, cause in enumerate(WAIT_CAUSES, start=1)}
+        counters |= {f"wait_{cause}": self._causes[code] for code, cause in WAIT_CAUSES.items()}
         counters |= {"windows": self._windows, "steps": self._steps}
         return Report({name: counters[name] for name in COUNTERS}, *self._error, special=False, overflow=False)
 

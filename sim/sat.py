@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.dataflow.contract.registers import PAGE_BYTES, Launch, Region
+from nmsat.dataflow.contract.limits import PAGE_BYTES
+from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim.control.fetch import Words
 from nmsat.sim.results.report import ProgramRun

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import Packed
 from nmsat.algorithms.core.numeric import canonical, ordered_dot_packed, to_half
+from nmsat.algorithms.core.packed import Packed
 from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_BITS, ActMode, Compute, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_MASK, ActMode, Compute, Opcode, Side
 from nmsat.sim.update.values import apply_update
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
-
-_OFFSETS = (1 << OFFSET_BITS) - 1
 
 
 @dataclass
@@ -89,14 +87,14 @@ def walk(instruction: Instruction, steps: int, prefix: str = "") -> Walk:
     x_step = f[f"{prefix}x_step"]
     loads = f.opcode is Opcode.LOAD_ACT
     if f["width"] == 0 or (loads and not f["windowed"]):
-        return Walk((f[f"{prefix}at"] + s * x_step) & _OFFSETS, everywhere)
+        return Walk((f[f"{prefix}at"] + s * x_step) & OFFSET_MASK, everywhere)
     x, y, image, first_line, first_image = _pixels(f, s)
     line = np.where(
         first_image,
         f[f"{prefix}line_at"] + (y - f["y0"]) * f[f"{prefix}y_step"],
         f[f"{prefix}image_at"] + image * f[f"{prefix}image_step"] + y * f[f"{prefix}y_step"],
     )
-    offset = np.where(first_line, f[f"{prefix}at"] + (x - f["x0"]) * x_step, line + x * x_step) & _OFFSETS
+    offset = np.where(first_line, f[f"{prefix}at"] + (x - f["x0"]) * x_step, line + x * x_step) & OFFSET_MASK
     if not loads:
         return Walk(offset, everywhere)
     ix = np.where(first_line, f["ix0"] + (x - f["x0"]) * f["ix_step"], f["ix_line"] + x * f["ix_step"])
@@ -145,7 +143,7 @@ def _gather(f: Instruction, state: State, path: Walk, held: NDArray[np.uint16]) 
 
 def _stage(f: Instruction, state: State) -> None:
     o, i = np.divmod(np.arange(f["outer"] * f["inner"]), f["inner"])
-    at = (f["at"] + o * f["outer_step"] + i) & _OFFSETS
+    at = (f["at"] + o * f["outer_step"] + i) & OFFSET_MASK
     places = (f["base"] + np.arange(len(at))) % len(state.stage)
     state.stage[places] = state.halves(f["region"])[at]
 
@@ -179,7 +177,7 @@ def _load_wgt(f: Instruction, state: State) -> None:
         o, i = np.divmod(np.arange(rows), f["inner"])
         path = o * f["outer_step"] + i * f["inner_step"]
     for q in range(across):
-        at = (f["at"] + q * step + path) & _OFFSETS
+        at = (f["at"] + q * step + path) & OFFSET_MASK
         lanes = slice(f["lane"], f["lane"] + used)
         if f["dense"]:
             value = state.halves(f["region"])[at][:, lanes]

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import Packed, pack
+from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import GROUP_SIZES, SatConfig
 from nmsat.dataflow.mapping.tiling import Mapping, Tiling, legal_mappings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from nmsat.algorithms.core.packed import Packed
 
 SPECIAL = np.array(
     [0.0, -0.0, np.inf, -np.inf, np.nan, 6e-8, -6e-8, 6.1e-5, 65504.0, -65504.0, 1.0, -1.0, 1.001], np.float16

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import re
 import signal
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ import nmsat
 from nmsat.reports.work.extras import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -81,3 +83,29 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Outcome]:
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+_READ_ANYTHING = (1 << 1) | (1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: what lets root read a folder of mode 0
+
+
+@pytest.fixture
+def unreadable() -> Iterator[Callable[[Path], None]]:
+    """Return a function that makes a file or folder unreadable until the test ends, for root too."""
+    header = struct.pack("Ii", 0x20080522, 0)
+    before = ctypes.create_string_buffer(24)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, before) == 0
+    effective, *rest = struct.unpack("6I", before.raw)
+    assert libc.capset(header, struct.pack("6I", effective & ~_READ_ANYTHING, *rest)) == 0
+    closed: list[Path] = []
+
+    def close(path: Path) -> None:
+        path.chmod(0)
+        closed.append(path)
+
+    try:
+        yield close
+    finally:
+        libc.capset(header, before.raw)
+        for path in closed:
+            path.chmod(0o700)

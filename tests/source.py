@@ -29,6 +29,8 @@ def modules() -> dict[str, Path]:
 def imported(path: Path, module: str, *, at_run_time: bool = False) -> frozenset[str]:
     """Return the dotted names that a file imports, relative ones resolved, `nmsat.` in front left out.
 
+    `nmsat.sim.array` in an expression counts: `import nmsat.sim.parts` lets a file write it.
+
     at_run_time: only what is imported when the module is: not inside functions, not for type checkers.
     """
     found: set[str] = set()
@@ -40,11 +42,27 @@ def imported(path: Path, module: str, *, at_run_time: bool = False) -> frozenset
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            package = module.split(".")[: -node.level] if node.level else []
-            base = ".".join([*package, *([node.module] if node.module else [])])
+            base = ".".join([*_package(path, module, node.level), *([node.module] if node.module else [])])
             found |= {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute) and _root(node) == "nmsat":
+            found.add(ast.unparse(node))
+            continue
         pending += ast.iter_child_nodes(node)
     return frozenset(name.removeprefix("nmsat.") for name in found)
+
+
+def _package(path: Path, module: str, level: int) -> list[str]:
+    """Return the package at which an import with so many dots in front starts; of `__init__.py` one dot is itself."""
+    parts = module.split(".")
+    dropped = level - (path.name == "__init__.py")
+    return parts[: len(parts) - dropped] if level else []
+
+
+def _root(node: ast.expr) -> str | None:
+    """Return the name at which a chain of attributes starts."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def _is_type_checking(node: ast.AST) -> bool:

@@ -59,18 +59,6 @@ def test_every_room_has_a_page_with_a_worked_example() -> None:
         assert "## A worked example" in (ROOT / "docs" / "machine" / f"{room}.md").read_text(encoding="utf-8")
 
 
-def test_every_file_with_long_tests_is_in_the_contributors_page() -> None:
-    text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
-    table = text.partition("## Long tests")[2].partition("\n## ")[0]
-    files = [
-        path
-        for path in (ROOT / "tests").rglob("test_*.py")
-        if re.search(r"^@pytest\.mark\.long", path.read_text(), re.M)
-    ]
-    assert files
-    assert [str(path.relative_to(ROOT)) for path in files if f"`{path.relative_to(ROOT)}`" not in table] == []
-
-
 @pytest.mark.parametrize("word", TRAINING_WORDS + MACHINE_WORDS)
 def test_the_glossary_explains(word: str) -> None:
     text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")

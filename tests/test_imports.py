@@ -6,7 +6,6 @@ Type hints count: an import for the type checker alone is an import here.
 from __future__ import annotations
 
 import ast
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
 
 CONTRACT: Final = "dataflow.contract"
 CORE: Final = "algorithms.core"
+
+LONGEST: Final = 400
+"""Lines of a file."""
 
 LAW: Final[dict[str, tuple[str, ...]]] = {
     # What is computed. Knows nothing of hardware.
@@ -121,19 +123,69 @@ def room_of(module: str) -> str | None:
     return next((room for room in LAW if under(module, room)), None)
 
 
-@cache
-def arrows() -> list[tuple[str, str]]:
+def target_of(name: str, files: dict[str, Path]) -> str | None:
+    """Return the module that an imported name is or lies in; None if it is none of the project's."""
+    return next((part for part in reversed(prefixes(name)) if part in files), None)
+
+
+def arrows(files: dict[str, Path]) -> list[tuple[str, str]]:
     """Return (module, module it imports) inside the project; names imported from a module count as that module."""
-    files = modules()
-    found: set[tuple[str, str]] = set()
+    found = {
+        (module, target)
+        for module, path in files.items()
+        for name in imported(path, module)
+        if (target := target_of(name, files)) is not None and target != module
+    }
+    return sorted(found)
+
+
+def trespasses(files: dict[str, Path]) -> list[str]:
+    """Return the imports that `LAW` does not allow."""
+    return [
+        f"{module} imports {target}"
+        for module, target in arrows(files)
+        if (room := room_of(module)) is not None
+        and not under(target, room)
+        and not any(under(target, allowed) for allowed in LAW[room])
+    ]
+
+
+def circles(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return what is left of a graph of needs when all is taken out that needs nothing any more: {} without circles."""
+    left = dict(graph)
+    while free := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in free:
+            del left[name]
+    return left
+
+
+def circular_modules(files: dict[str, Path]) -> set[str]:
+    """Return the modules in circles, and those that need them; a package counts for each that imports from in it."""
+    graph: dict[str, set[str]] = {module: set() for module in files}
     for module, path in files.items():
         for name in imported(path, module):
-            target = next(
-                (name.rsplit(".", i)[0] for i in range(name.count(".") + 1) if name.rsplit(".", i)[0] in files), None
-            )
-            if target is not None and target != module:
-                found.add((module, target))
-    return sorted(found)
+            around = {part for part in prefixes(name) if not under(module, part)} & files.keys()
+            graph[module] |= ({target_of(name, files) or module} | around) - {module}
+    return set(circles(graph))
+
+
+def misnamed(folder: Path) -> list[str]:
+    """Return what is wrong with the rooms of hw/, sim/, tb/ or tests/: engines without a module, rooms of other names.
+
+    folder: of that name. Folders without Python files, caches for example, do not count.
+    """
+    start = {"tests": "test_", "tb": "bench_"}.get(folder.name, "")
+    found = {path.name: [file.name for file in path.glob("*.py")] for path in folder.iterdir() if path.is_dir()}
+    rooms = {name: files for name, files in found.items() if files}
+    known = {part for room in LAW for part in room.split(".")[1:]} | (
+        {"cli", "tb"} if folder.name == "tests" else set()
+    )
+    empty = [
+        f"{folder.name}/{name} has no {start or 'module'}"
+        for name in sorted(ENGINES)
+        if not any(file.startswith(start) and file != "__init__.py" for file in rooms.get(name, []))
+    ]
+    return empty + [f"{folder.name}/{name} is named like no room" for name in sorted(rooms.keys() - known)]
 
 
 def test_every_module_has_a_room() -> None:
@@ -142,49 +194,76 @@ def test_every_module_has_a_room() -> None:
 
 
 def test_imports_run_one_way_and_siblings_never_meet() -> None:
-    wrong = [
-        f"{module} imports {target}"
-        for module, target in arrows()
-        if (room := room_of(module)) is not None
-        and not under(target, room)
-        and target not in ("dataflow", "sim", "hw", "tb", "reports", "algorithms")
-        and not any(under(target, allowed) for allowed in LAW[room])
-    ]
-    assert wrong == []
+    assert trespasses(modules()) == []
 
 
 def test_no_two_rooms_import_each_other() -> None:
     """Circles of type hints included: whoever reads a room reads only rooms below it."""
     graph: dict[str, set[str]] = {room: set() for room in LAW}
-    for module, target in arrows():
+    for module, target in arrows(modules()):
         here, there = room_of(module), room_of(target)
         if here is not None and there is not None and here != there:
             graph[here].add(there)
-    while free := [room for room, needs in graph.items() if not needs & graph.keys()]:
-        for room in free:
-            del graph[room]
-    assert graph == {}
+    assert circles(graph) == {}
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    files = modules()
-    graph = {
-        module: (
-            {other for name in imported(path, module, at_run_time=True) for other in prefixes(name)} & files.keys()
-        )
-        - {module}
-        - {module.rpartition(".")[0]}
-        for module, path in files.items()
-    }
-    while free := [module for module, needs in graph.items() if not needs & graph.keys()]:
-        for module in free:
-            del graph[module]
-    assert graph == {}
+    """Neither while it runs nor for its type hints."""
+    assert circular_modules(modules()) == set()
 
 
 @pytest.mark.parametrize("folder", ["hw", "sim", "tb", "tests"])
 def test_a_part_of_the_machine_has_one_name_everywhere(folder: str) -> None:
-    assert {path.name for path in (ROOT / folder).iterdir()} >= ENGINES
+    assert misnamed(ROOT / folder) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "found"),
+    [
+        ("hw.fp.f32", "import nmsat.sim", ["hw.fp.f32 imports sim"]),
+        ("hw.fp.f32", "from nmsat import tb", ["hw.fp.f32 imports tb"]),
+        ("hw.fp.f32", "import nmsat.hw.parts\nX = nmsat.sim.array.head.Head", ["hw.fp.f32 imports sim.array.head"]),
+        ("hw.fp.f32", "from nmsat.sim import *", ["hw.fp.f32 imports sim"]),
+        ("hw.store.__init__", "from ..update import sore", ["hw.store imports hw.update.sore"]),
+        ("hw.store.__init__", "from . import epilogue", []),
+        ("hw.store.epilogue", "from ..update import sore", ["hw.store.epilogue imports hw.update.sore"]),
+        ("hw.fp.f32", "from nmsat.hw import parts", []),
+    ],
+)
+def test_a_trespass_is_found(module: str, text: str, found: list[str], tmp_path: Path) -> None:
+    file = tmp_path / f"{module.rpartition('.')[2]}.py"
+    file.write_text(text)
+    assert trespasses(modules() | {module.removesuffix(".__init__"): file}) == found
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ("from {b} import B", "from {a} import A", True),
+        ("from {b} import B", "if TYPE_CHECKING:\n    from {a} import A", True),
+        ("if TYPE_CHECKING:\n    from {b} import B", "if TYPE_CHECKING:\n    from . import axi", True),
+        ("def f():\n    from {b} import B", "from {a} import A", True),
+        ("from {b} import B", "", False),
+    ],
+)
+def test_a_circle_inside_a_room_is_found(first: str, second: str, found: bool, tmp_path: Path) -> None:
+    names = {"a": "nmsat.hw.memory.axi", "b": "nmsat.hw.memory.read_port"}
+    (tmp_path / "axi.py").write_text(first.format(**names))
+    (tmp_path / "read_port.py").write_text(second.format(**names))
+    files = modules() | {f"hw.memory.{name}": tmp_path / f"{name}.py" for name in ("axi", "read_port")}
+    assert ({"hw.memory.axi", "hw.memory.read_port"} <= circular_modules(files)) is found
+
+
+def test_a_room_of_another_name_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "tests"
+    for name in ENGINES:
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"test_{name}.py").touch()
+    assert misnamed(folder) == []
+    (folder / "load" / "test_load.py").unlink()
+    (folder / "loading").mkdir()
+    (folder / "loading" / "test_loader.py").touch()
+    assert misnamed(folder) == ["tests/load has no test_", "tests/loading is named like no room"]
 
 
 def test_everything_is_imported_under_one_name() -> None:
@@ -200,6 +279,13 @@ def test_everything_is_imported_under_one_name() -> None:
         if name.split(".")[0] in tops
     ]
     assert wrong == []
+
+
+def test_no_file_is_longer_than_a_reader_holds() -> None:
+    files = [*own_files().values(), ROOT / "setup.py", *(ROOT / ".ci").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files}
+    assert len(lengths) > 300
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
 def borrowings(files: dict[str, Path], known: dict[str, Path]) -> list[str]:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import Packed, pack
+from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.numeric import canonical, ordered_dot, ordered_dot_batched, ordered_dot_packed, to_half
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.algorithms.core.tape import Pattern
 
 

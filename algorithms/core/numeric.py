@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
 
 NAN16: Final = np.uint16(0x7E00).view(np.float16)
 """The only binary16 NaN that leaves a unit."""

@@ -9,6 +9,10 @@ import operator
 from contextlib import suppress
 from typing import Final, SupportsIndex
 
+MAX_SHIFT: Final = 24
+"""Largest exponent s of the loss scale 2^s: dividing by it is exact for every binary16 gradient (beyond 102 a quotient
+could become subnormal in binary32 and need rounding), and it fits the 5 bits of an instruction."""
+
 MAX_SIDE: Final = (1 << 40) - 1
 """Largest side of a matrix product: what the words of a program hold."""
 
@@ -28,11 +32,17 @@ def check_whole(name: str, value: object, low: int, high: int) -> None:
 
 def check_number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
     """Raise unless value is an int or a float from low (above: beyond it) to high; NaN and bool are neither."""
-    words = f"{'above' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}"
+    words = f"{'above' if above else 'from'} {_limit(low)} {'and at most' if above else 'to'} {_limit(high)}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}; it must be a number {words}")
     if not (low < value or (value == low and not above)) or value > high:
         raise ValueError(f"{name} is {_short(value)}; it must be {words}")
+
+
+def _limit(value: float) -> str:
+    """Return a limit exactly: 0.01, 1e+12, 16,777,216."""
+    short = f"{value:g}"
+    return short if float(short) == value else f"{int(value):,}" if value == int(value) else repr(value)
 
 
 def check_flag(name: str, value: object) -> None:

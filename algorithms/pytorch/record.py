@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nmsat.algorithms.pytorch.rules import Rule
-    from nmsat.algorithms.pytorch.slot import Slot
     from nmsat.algorithms.pytorch.works import Work
 
 NO_TAG: Final = -1
@@ -38,6 +37,13 @@ class Naming(Protocol):
 
     def weight(self, layer: nn.Module, param: str) -> str | None:
         """Return the name of the tensor behind a parameter and count it as the weight of a product."""
+
+
+class Learned(Protocol):
+    """What a recording needs of a weight (`algorithms.pytorch.slot.Slot`): its name in the layer, its rule."""
+
+    param: str
+    rule: Rule
 
 
 class Recorder:
@@ -103,7 +109,7 @@ def emit(tag: int, stage: Stage) -> None:
         _active.emit(tag, stage)
 
 
-def linear(layer: nn.Module, slot: Slot, weight: torch.Tensor, x: torch.Tensor, part: str = "") -> int:
+def linear(layer: nn.Module, slot: Learned, weight: torch.Tensor, x: torch.Tensor, part: str = "") -> int:
     """Record y = x weight^T, weight[out, in]; part: which rows of the parameter it is. Return the tag of the run."""
     if _active is None:
         return NO_TAG
@@ -113,7 +119,7 @@ def linear(layer: nn.Module, slot: Slot, weight: torch.Tensor, x: torch.Tensor, 
     return _active.start(matrix_work(_active.run(name), key, (rows, features_in, features_out), slot.rule))
 
 
-def convolution(layer: nn.Module, slot: Slot, weight: torch.Tensor, x: torch.Tensor, options: tuple) -> int:
+def convolution(layer: nn.Module, slot: Learned, weight: torch.Tensor, x: torch.Tensor, options: tuple) -> int:
     """Record a convolution of x[B, C, ...]. Return the tag of the run."""
     if _active is None:
         return NO_TAG
@@ -162,7 +168,7 @@ def _wide(axes: int, *options: Any) -> tuple[list[int], ...]:
     return tuple(list(option) * axes if len(option) == 1 else list(option) for option in options)
 
 
-def _names(recorder: Recorder, layer: nn.Module, slot: Slot, part: str) -> tuple[str, str]:
+def _names(recorder: Recorder, layer: nn.Module, slot: Learned, part: str) -> tuple[str, str]:
     """Return the name of a layer's product and of the tensor that it learns."""
     own = recorder.naming.module(layer)
     base = slot.rule.name if own is None else own

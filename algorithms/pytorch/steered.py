@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from torch.nn import functional
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    from torch import nn
 
-    from nmsat.algorithms.pytorch.seen import SeenWeight
+    from nmsat.algorithms.pytorch.slot import Slot
 
 LINEAR: Final = ("input", "weight", "bias")
 """Arguments of functional.linear."""
@@ -27,7 +28,15 @@ CONV: Final = ("input", "weight", "bias", "stride", "padding", "dilation", "grou
 DIMENSIONS: Final = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}
 
 
-def call(func: Callable, seen: SeenWeight, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
+class Seen(Protocol):
+    """A weight read from outside (`algorithms.pytorch.seen.SeenWeight`): its layer, its slot, what FF and BP read."""
+
+    nm_layer: nn.Module
+    nm_slot: Slot
+    nm_pair: tuple[torch.Tensor, torch.Tensor]
+
+
+def call(func: Callable, seen: Seen, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     """Return the function's result if it multiplies by the weight in a way that is known here, else None."""
     if func is functional.linear:
         given = _bound(LINEAR, args, kwargs)
@@ -44,9 +53,9 @@ def _bound(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any]) -> dict[
 
 
 def _linear(
-    seen: SeenWeight,
+    seen: Seen,
     input: torch.Tensor,  # noqa: A002 # PyTorch's name
-    weight: SeenWeight,
+    weight: Seen,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     del weight
@@ -56,10 +65,10 @@ def _linear(
 
 
 def _convolution(
-    seen: SeenWeight,
+    seen: Seen,
     dimensions: int,
     input: torch.Tensor,  # noqa: A002 # PyTorch's name
-    weight: SeenWeight,
+    weight: Seen,
     bias: torch.Tensor | None = None,
     stride: Any = 1,
     padding: Any = 0,

@@ -9,7 +9,6 @@ weight gradient undergoes afterwards (relative error up to 2^-11, about 2^-12.3 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-HALF_ROUNDING: Final = 2.0**-10 * math.sqrt(3 / (8 * math.log(2)) / 12)
-"""Root mean square relative error of rounding to binary16, 2.1e-4: uniform error, values log-uniform in a binade."""
 
 
 @dataclass(frozen=True)

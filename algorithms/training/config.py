@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.arithmetic import arithmetic
-from nmsat.algorithms.core.ranges import check_flag, check_number, check_whole
+from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, check_whole
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import trained_network
 from nmsat.algorithms.methods import make_method
-from nmsat.algorithms.training.optim import MAX_SHIFT
 
 if TYPE_CHECKING:
     from nmsat.algorithms.methods import Method
@@ -133,8 +132,3 @@ def field_kind(key: str) -> type:
     if key not in kinds:
         raise ValueError(f"configuration key is {key!r}; known keys: {', '.join(kinds)}")
     return kinds[key]
-
-
-def parse_config(text: str, base: TrainConfig = DEMO) -> TrainConfig:
-    """Read a TOML document with `parse_fields`; fields left out are those of base."""
-    return base.replace(**parse_fields(text))

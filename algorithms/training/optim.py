@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nmsat.algorithms.core.checkpoint import check_tensors
 from nmsat.algorithms.core.numeric import canonical
+from nmsat.algorithms.core.ranges import MAX_SHIFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.layers.parameter import Parameter
-
-MAX_SHIFT: Final = 24
-"""Largest exponent s of the loss scale 2^s for which removing it is exact for every binary16 gradient."""
 
 
 @dataclass(frozen=True)

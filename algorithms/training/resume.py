@@ -5,24 +5,53 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
 
 from nmsat.algorithms.core.checkpoint import check_names, check_tensors
+from nmsat.algorithms.core.ranges import MAX_SHIFT
 from nmsat.algorithms.layers.parameter import Weight
-from nmsat.algorithms.training.optim import MAX_SHIFT
 from nmsat.algorithms.training.outcome import Epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nmsat.algorithms.core.checkpoint import Checkpoint
-    from nmsat.algorithms.training.train import Trainer
+    from nmsat.algorithms.layers.base import Layer
+    from nmsat.algorithms.methods import Method
+    from nmsat.algorithms.training.config import TrainConfig
+    from nmsat.algorithms.training.optim import Optimizer
 
 PARTS: Final = ("master", "optimizer", "buffer", "method")
 """Parts of the tensors."""
 
 META: Final = ("config", "step", "losses", "epochs", "skipped", "macs", "seconds", "scale", "sad")
 """Names of the values beside them."""
+
+
+class Run(Protocol):
+    """What a checkpoint is held against (`algorithms.training.train.Trainer`)."""
+
+    config: TrainConfig
+    model: Layer
+    method: Method
+    optimizer: Optimizer
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        ...
+
+    @property
+    def dense_steps(self) -> int:
+        """Steps, from the first, that are trained dense."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +69,7 @@ class Resumed:
     sad: list[tuple[float, float]]
 
 
-def checked(saved: Checkpoint, trainer: Trainer) -> Resumed:
+def checked(saved: Checkpoint, trainer: Run) -> Resumed:
     """Return the values of a checkpoint of the trainer's run; ValueError says what does not fit.
 
     The text goes on after the name of the file: "has no tensor 'master/head'".
@@ -52,7 +81,29 @@ def checked(saved: Checkpoint, trainer: Trainer) -> Resumed:
     return state
 
 
-def _check_run(meta: dict[str, Any], trainer: Trainer) -> None:
+def not_finite(saved: Checkpoint) -> str:
+    """Return what a checkpoint has of infinities and NaN, '' if nothing.
+
+    Not a fault of the file: an update is left out when a gradient is not finite, but it can overflow itself, as can the
+    statistics of a run that diverges. The text goes on after the name of the file.
+    """
+    counts = {
+        name: int(array.size - np.isfinite(array).sum())
+        for name, array in saved.arrays.items()
+        if np.issubdtype(array.dtype, np.floating)
+    }
+    found = {name: count for name, count in counts.items() if count}
+    if not found:
+        return ""
+    first = next(iter(found))
+    more = f" and {len(found) - 1} more tensors" if len(found) > 1 else ""
+    return (
+        f"holds infinities or NaN: {found[first]} of {saved.arrays[first].size} numbers of {first!r}{more}; a run that "
+        "diverged leaves such, and so does a file that was changed"
+    )
+
+
+def _check_run(meta: dict[str, Any], trainer: Run) -> None:
     wanted = json.loads(json.dumps(trainer.config.as_dict()))
     found = meta.get("config")
     if found != wanted:
@@ -63,7 +114,7 @@ def _check_run(meta: dict[str, Any], trainer: Trainer) -> None:
         raise ValueError(f"has no {missing[0]!r}" if missing else f"has {more[0]!r}, which this run does not know")
 
 
-def _values(meta: dict[str, Any], trainer: Trainer) -> Resumed:
+def _values(meta: dict[str, Any], trainer: Run) -> Resumed:
     """Return the values beside the tensors, each within what the run allows."""
     config, per_epoch = trainer.config, trainer.per_epoch
     step = _need(meta, "step", lambda v: _whole(v, trainer.steps), f"a whole number from 0 to {trainer.steps}")
@@ -96,7 +147,7 @@ def _values(meta: dict[str, Any], trainer: Trainer) -> Resumed:
     )
 
 
-def _check_tensors(saved: Checkpoint, trainer: Trainer, state: Resumed) -> None:
+def _check_tensors(saved: Checkpoint, trainer: Run, state: Resumed) -> None:
     check_names({key.partition("/")[0] for key in saved.arrays} - set(PARTS), [])
     parameters = trainer.model.parameters()
     weights = [p for p in parameters if isinstance(p, Weight) and p.sparse]

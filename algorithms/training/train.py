@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from nmsat.algorithms.training.config import DEMO, TrainConfig
 from nmsat.algorithms.training.data import Dataset, load_dataset
 from nmsat.algorithms.training.optim import Adam, LossScale, Optimizer, Sgd
 from nmsat.algorithms.training.outcome import Epoch, Progress, TrainResult
-from nmsat.algorithms.training.resume import checked
+from nmsat.algorithms.training.resume import checked, not_finite
 from nmsat.algorithms.training.stability import MaskWatch
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+_LOG = logging.getLogger("nmsat.algorithms")
 
 __all__ = ["DEMO", "Epoch", "Progress", "TrainConfig", "TrainResult", "Trainer", "evaluate", "learning_rate", "train"]
 
@@ -272,6 +275,8 @@ def _continue(trainer: Trainer, checkpoint: Path) -> None:
         trainer.restore(saved)
     except ValueError as error:
         raise ValueError(f"checkpoint {str(checkpoint)!r} {error}; delete it to start again") from None
+    if found := not_finite(saved):
+        _LOG.warning("checkpoint %r %s; the run goes on from them; delete it to start again", str(checkpoint), found)
 
 
 def _recorded_step(record_step: int | None, steps: int) -> int | None:

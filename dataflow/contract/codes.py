@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from nmsat.dataflow.contract.config import GROUP_SIZES
+from nmsat.dataflow.contract.config import GROUP_SIZES, MAX_GROUP
 
 RECTANGLE_ROWS: Final = (1, 2, 4, 8)
 """Rows a of an interleave rectangle a x b = 8."""
@@ -23,8 +23,8 @@ def codes(*, n: int | None = None, m: int | None = None, a: int | None = None, p
     """
     found: dict[str, int] = {}
     if n is not None:
-        if not 1 <= n <= GROUP_SIZES[-1]:
-            raise ValueError(f"n is {n!r}; it must be from 1 to {GROUP_SIZES[-1]}")
+        if not 1 <= n <= MAX_GROUP:
+            raise ValueError(f"n is {n!r}; it must be from 1 to {MAX_GROUP}")
         found[f"{prefix}n_less_1"] = n - 1
     for name, value, allowed, field in (
         ("m", m, GROUP_SIZES, f"{prefix}log2_m_less_1"),

@@ -17,6 +17,9 @@ INTERLEAVE: Final = 8
 GROUP_SIZES: Final = (2, 4, 8, 16)
 """Legal M of a pattern N:M."""
 
+MAX_GROUP: Final = GROUP_SIZES[-1]
+"""Places of the largest group, and so the most pairs an element keeps of one."""
+
 UNDER_WAY: Final = 16
 """Bursts of one direction that the master of the machine lets be under way; a channel of memory takes as many."""
 

@@ -39,6 +39,11 @@ SEMAPHORE_MAX: Final = 255
 """Largest value of a semaphore; one signal more is an error."""
 
 OFFSET_BITS: Final = 34
+"""Bits of an offset, in beats: 1 TiB of a region."""
+
+OFFSET_MASK: Final = (1 << OFFSET_BITS) - 1
+"""Largest offset; sums of offsets wrap behind it."""
+
 STEP_BITS: Final = 22
 SIZE_BITS: Final = 12
 

@@ -6,8 +6,9 @@ and on signals of Amaranth. What a rule rejects ends the run with `ErrorCode.FIE
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from nmsat.algorithms.core.ranges import MAX_SHIFT
 from nmsat.dataflow.contract.codes import group_size, kept, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTIONS, LANES, ActMode, ErrorCode, Opcode
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 Number = Any
 """int in software, amaranth.hdl.Value in the circuit."""
-
-MAX_SHIFT: Final = 24
-"""Largest exponent of the loss scale."""
 
 
 def check_machine(config: SatConfig) -> None:

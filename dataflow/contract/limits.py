@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from nmsat.dataflow.contract.isa import Queue
+from nmsat.dataflow.contract.config import INTERLEAVE, MAX_GROUP
+from nmsat.dataflow.contract.isa import BEAT_BYTES, Queue
 
 # Array: cycles.
 
@@ -23,11 +24,31 @@ DRAIN_DELAY: Final = 10
 SEED_DELAY: Final = 4
 """Cycles from a window's token to its first seed request: column 0 sees the seed when row 0 needs it."""
 
+ROW_DRAIN: Final = INTERLEAVE + 1
+"""Cycles from a row's turn to drain (OS) until that of the row below: its 8 results, and one to hand the turn on."""
+
+WS_SETTLE: Final = INTERLEAVE * MAX_GROUP
+"""Further margin of a flush in WS: the steps of the longest window (N = M = 16)."""
+
 TOKEN_TO_STEP: Final = 3
 """Cycles from a window's token at a row port to its first step on the row link."""
 
+NO_STEP: Final = 255
+"""Step number of a row without a window: the last of 8 bits, beyond the longest window (8 * 16 steps)."""
+
 COMMANDS_IN_FLIGHT: Final = 8
 """Commands whose results have not all arrived. Their spacing (8 R) and latency (about 9 R + 20) need 5 at R = 1."""
+
+# Floating-point units: registers.
+
+MULTIPLY_STAGES: Final = 4
+"""Registers of a binary32 product behind its normalised operands; 1 to 5 can be built."""
+
+ADD_STAGES: Final = 4
+"""Registers of a binary32 sum; 1 to 6 can be built."""
+
+ROUND_STAGES: Final = 2
+"""Registers of a rounding to binary16; 1 or 2 can be built."""
 
 # Loader.
 
@@ -40,6 +61,9 @@ LOAD_PLACES: Final = 64
 LOAD_CHUNK: Final = 4
 """Beats of a tile row that the rows modes of a load read together, so that they are a burst. A power of two."""
 
+LOAD_SETS: Final = 2
+"""Sets of R tile rows that the rows mode holds besides the beats that leave: one is collected, one is written."""
+
 LOAD_AHEAD: Final = 4
 """Loads whose beats have been asked for and that wait to be written."""
 
@@ -48,8 +72,17 @@ LOAD_AHEAD: Final = 4
 MAX_BURST: Final = 16
 """Beats of the longest burst that an engine asks for."""
 
-PAGE_BEATS: Final = 64
-"""Beats of 4 KiB of address, which no burst crosses (AXI4, A3.4.1); regions start at a multiple of it."""
+PAGE_BITS: Final = 12
+"""Address bits within a page of 4 KiB, which no burst crosses (AXI4, A3.4.1)."""
+
+PAGE_BYTES: Final = 1 << PAGE_BITS
+"""Bytes of a page; regions start at a multiple of it, so that what stays within a page of its region stays in one."""
+
+PAGE_BEATS: Final = PAGE_BYTES // BEAT_BYTES
+"""Beats of a page."""
+
+PAGE_BEATS_BITS: Final = PAGE_BEATS.bit_length() - 1
+"""Bits of an offset within a page."""
 
 # Control.
 
@@ -98,6 +131,9 @@ UPDATE_BURST: Final = 8
 
 UPDATE_WAITING: Final = 63
 """Most bursts of results that memory has not yet acknowledged; the next one waits."""
+
+UPDATE_READS: Final = ("weights", "momenta", "gradient", "mask")
+"""Read streams of the update engine, by their numbers."""
 
 UPDATE_WRITES: Final = ("mask", "bp", "ff", "momenta", "weights")
 """Write streams of the update engine, in the order in which they are asked."""

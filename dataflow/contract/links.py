@@ -46,6 +46,12 @@ PAIR: Final = WordLayout(
 )
 """One packed weight as stored."""
 
+PAIR_BITS: Final = 32
+"""Bits of a pair in memory: PAIR at bit 0, zeros above; 16 of them are a beat (`dataflow.contract.isa.LANES`)."""
+
+FILLER_PAIR: Final = PAIR.pack(value=0, index=0, filler=1)
+"""A pair that contributes nothing, as it is stored."""
+
 SUM: Final = WordLayout("sum", (Field("value", 32, "binary32"), Field("valid", 1, "it is a result")))
 """One sum on its way down."""
 

@@ -7,10 +7,11 @@ the read that follows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, Queue
+from nmsat.dataflow.contract.limits import PAGE_BITS, PAGE_BYTES
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -20,9 +21,6 @@ VERSION: Final = 0x4E4D_0100
 
 ADDRESS_BITS: Final = 12
 """Address bits of the register space, 4 KiB."""
-
-PAGE_BYTES: Final = 4096
-"""Alignment of the base of a region: a burst that stays within 64 beats of its region stays within 4 KiB."""
 
 
 class Access(Enum):
@@ -73,8 +71,21 @@ class RegionFlag:
 QUEUE_NAMES: Final[tuple[str, ...]] = tuple(queue.name.lower() for queue in Queue)
 """Names of the queues, in order of their number."""
 
-WAIT_CAUSES: Final[tuple[str, ...]] = ("operand", "flush", "drain", "weight", "dependency", "tail")
-"""Why no window of the array starts, in order of `Stce.cause`, which is 1 for the first."""
+
+class Wait(IntEnum):
+    """Why no window of the array started in a cycle in which one could have; the head says it, counters count it."""
+
+    NONE = 0
+    OPERAND = 1  # no command
+    FLUSH = 2  # the array drains before mode, pattern or rectangle change
+    DRAIN = 3  # results of the previous tile still leave
+    WEIGHT = 4  # the weight links still carry an earlier load
+    DEPENDENCY = 5  # the previous command's sums are not there yet
+    TAIL = 6  # too many commands in flight
+
+
+WAIT_CAUSES: Final[dict[Wait, str]] = {wait: wait.name.lower() for wait in Wait if wait is not Wait.NONE}
+"""Names of the causes of waiting, in order of their number."""
 
 COUNTERS: Final[tuple[str, ...]] = (
     "cycles",
@@ -85,7 +96,7 @@ COUNTERS: Final[tuple[str, ...]] = (
     "read_beats",
     "write_bursts",
     "write_beats",
-    *(f"wait_{cause}" for cause in WAIT_CAUSES),
+    *(f"wait_{cause}" for cause in WAIT_CAUSES.values()),
     "windows",
     "steps",
 )
@@ -134,7 +145,14 @@ def _table() -> tuple[Register, ...]:
     for i in range(REGIONS):
         at = _REGIONS_AT + _REGION_STEP * i
         registers += [
-            Register(f"region{i}_base", at, setting, 20, "address of the first beat, a multiple of 4096", 12),
+            Register(
+                f"region{i}_base",
+                at,
+                setting,
+                32 - PAGE_BITS,
+                f"address of the first beat, a multiple of {PAGE_BYTES}",
+                PAGE_BITS,
+            ),
             Register(f"region{i}_base_high", at + 4, setting, 32, "its upper half"),
             Register(f"region{i}_size", at + 8, setting, 32, "size in beats"),
             Register(f"region{i}_size_high", at + 12, setting, high, "its upper bits"),

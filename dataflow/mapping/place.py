@@ -10,7 +10,7 @@ import numpy as np
 from nmsat.dataflow.contract.config import INTERLEAVE
 
 if TYPE_CHECKING:
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.dataflow.mapping.tiling import Tile, Tiling
 
 

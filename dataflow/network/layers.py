@@ -255,7 +255,7 @@ HOST_COSTS: Final[dict[str, HostCost]] = {
     # Smallest, largest, scale, then as above.
     "DynamicQuantizeLinear": HostCost(4, 3, 0, 2),
     # Two products and a sum per element, with a table of sines and cosines.
-    "RotaryEmbedding": HostCost(3, 4, 3, 4),
+    "RotaryEmbedding": HostCost(3, 3, 3, 3),
     # Maximum, difference, exponential, sum, division; backward y (dy - sum(y dy)).
     **dict.fromkeys(("Softmax", "LogSoftmax"), HostCost(5, 3, 4, 4)),
     **dict.fromkeys(("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"), _NORM),

@@ -164,11 +164,6 @@ def inference(step: Step) -> Step:
     )
 
 
-def forward_macs(layers: Sequence[Layer]) -> int:
-    """Multiply-adds of the dense forward pass, padding counted as work."""
-    return sum(layer.macs for layer in layers)
-
-
 def parameters(layers: Sequence[Layer]) -> int:
     """Learnt elements of the network; what layers share, by the names of weights and biases, counts once."""
     seen: set[str] = set()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.codes import codes
-from nmsat.dataflow.contract.isa import HALVES, OFFSET_BITS, ActMode, Opcode
+from nmsat.dataflow.contract.isa import HALVES, OFFSET_MASK, ActMode, Opcode
 from nmsat.dataflow.program.load_cost import load_cost
 from nmsat.dataflow.program.sources import RowTile
 from nmsat.dataflow.program.weights import FILLERS
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.tensors import Place, Rows
     from nmsat.dataflow.program.windows import Tap, Window
 
-_OFFSETS = (1 << OFFSET_BITS) - 1
 
 DIRECT: Final = 0.9
 """Windows are read from memory, once per tap, where that takes less than this share of the time by way of staging:
@@ -193,7 +192,7 @@ class ColumnsSource:
             if self.window is not None:
                 walk |= self.window.fields(self.tensor.at, self.tensor.step, self.taps[tap], part.first)
             for name in ("at", "line_at", "image_at"):
-                walk[name] = (walk.get(name, 0) + channel // HALVES) & _OFFSETS
+                walk[name] = (walk.get(name, 0) + channel // HALVES) & OFFSET_MASK
             base = (at - tile.first) // config.rows * mapping.m // config.act_lanes
             common = {**_shape(mapping), "mode": ActMode.OS_COLUMNS, "rows": rows, "k": part.size, "base": base}
             out.append((Opcode.LOAD_ACT, {**common, **walk}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,13 +21,14 @@ from nmsat.algorithms.methods import WeightMagnitude
 from nmsat.dataflow.contract.isa import LANES, Side
 from nmsat.dataflow.network.gradient import axis_segments
 from nmsat.dataflow.program import kinds
+from nmsat.dataflow.program.heads import attention
 from nmsat.dataflow.program.host import HostOp, Value, call, loss, probe, total
 from nmsat.dataflow.program.layer_plan import HOST, TENSORS, WEIGHTS, LayerPlan, absorbed
 from nmsat.dataflow.program.product import Epilogue
 from nmsat.dataflow.program.tensors import DENSE, Layout, Place, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -35,11 +36,9 @@ if TYPE_CHECKING:
     from nmsat.algorithms.layers.base import Layer
     from nmsat.algorithms.methods import Method
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.program.host import Action, StepRun
+    from nmsat.dataflow.program.host import Action, Back, StepRun
     from nmsat.dataflow.program.product import ProductCode
     from nmsat.dataflow.program.tensors import Weights
-
-    Back: TypeAlias = Callable[[Value], Value | None]
 
 
 @dataclass
@@ -145,8 +144,6 @@ class Planner:
             case Conv2d() | Linear():
                 return self.product(layer, x, relu=False, mask=False)
             case Attention():
-                from nmsat.dataflow.program.heads import attention
-
                 return attention(self, layer, x)
             case _ if layer.children():
                 raise ValueError(f"layer is {type(layer).__name__!r}; SAT knows no program of its parts")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -12,11 +12,48 @@ from nmsat.dataflow.program.host import Value
 from nmsat.dataflow.program.tensors import DENSE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nmsat.algorithms.core.tape import Pattern
     from nmsat.algorithms.layers.attention import Attention
-    from nmsat.dataflow.program.graph import Back, Planner
+    from nmsat.algorithms.layers.products import Conv2d, Linear
+    from nmsat.dataflow.program.host import Action, Back
+    from nmsat.dataflow.program.product import ProductCode
+    from nmsat.dataflow.program.tensors import Layout, Rows, Weights
 
 SOFTMAX_OPERATIONS = 5
 """Operations of a softmax for each score, forward and backward, as `Attention` records them."""
+
+
+class Planner(Protocol):
+    """What an attention needs of `dataflow.program.graph.Planner`, which says what each method does."""
+
+    layout: Layout
+
+    def host(
+        self,
+        name: str,
+        kind: str,
+        stage: Stage,
+        reads: tuple[Value, ...],
+        writes: tuple[Value, ...],
+        action: Action,
+        operations: int,
+    ) -> None: ...
+
+    def machine(self, codes: Iterable[ProductCode]) -> None: ...
+
+    def read(self, value: Value) -> Rows: ...
+
+    def made(self, name: str, shape: tuple[int, ...], size: int = 2) -> Value: ...
+
+    def record(
+        self, name: str, stage: Stage, shape: tuple[int, int, int], pattern: Pattern, count: int = 1
+    ) -> None: ...
+
+    def identity(self, rows: int) -> Weights: ...
+
+    def product(self, layer: Conv2d | Linear, x: Value, *, relu: bool, mask: bool) -> tuple[Value, Back]: ...
 
 
 def attention(planner: Planner, layer: Attention, x: Value) -> tuple[Value, Back]:

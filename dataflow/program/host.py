@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.tensors import Image, Rows
 
     Action = Callable[["StepRun", list[NDArray]], list[NDArray]]
+    Back = Callable[["Value"], "Value | None"]
+    """Plans the backward pass of a layer: from the gradient of its output to that of its input, None if unused."""
 
 
 UPDATE_OPERATIONS: Final = 8

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.windows import output_size
-from nmsat.dataflow.contract.config import GROUP_SIZES
+from nmsat.dataflow.contract.config import MAX_GROUP
 from nmsat.dataflow.contract.isa import HALVES, LANES
 from nmsat.dataflow.network.gradient import axis_segments
 from nmsat.dataflow.program.activations import ColumnsSource, NothingSource, RowsSource, WindowSource
@@ -174,7 +174,7 @@ def matmul(name: str, a: Matrix, b: Matrix, y: Rows, turning: Turning | None = N
 def identity_pattern(config: SatConfig) -> Pattern:
     """Return 1:M, the largest M for which a tile of the transposed operand is whole beats."""
     a = max(1, HALVES // config.rows)
-    return Pattern(1, min(GROUP_SIZES[-1], config.act_bank // a))
+    return Pattern(1, min(MAX_GROUP, config.act_bank // a))
 
 
 def transpose(name: str, source: Rows, turning: Turning) -> Iterator[ProductCode]:

@@ -16,11 +16,12 @@ from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.methods import WeightMagnitude
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
+from nmsat.dataflow.contract.links import FILLER_PAIR
 from nmsat.dataflow.program.assembler import Assembler, Code
+from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.graph import Codes, Planner
 from nmsat.dataflow.program.host import HostTask, Value, tasks
 from nmsat.dataflow.program.layer_plan import HOST
-from nmsat.dataflow.program.product import assemble
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class _Constants:
 
     def write(self, image: Image) -> None:
         words = image.regions[self.fillers.region].view(np.uint32)
-        words[self.fillers.at * LANES : (self.fillers.at + 1) * LANES] = 1 << 20
+        words[self.fillers.at * LANES : (self.fillers.at + 1) * LANES] = FILLER_PAIR
         for row in self.ones:
             image.write_rows(row, np.ones((1, row.columns), np.float16))
         for weights in self.identities:

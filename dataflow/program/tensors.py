@@ -9,18 +9,20 @@ import numpy as np
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, LANES, REGIONS
+from nmsat.dataflow.contract.limits import PAGE_BEATS
+from nmsat.dataflow.contract.links import FILLER_PAIR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
 
 DENSE = Pattern(4, 4)
 """How dense weights are packed: all of each four."""
 
-ALIGNMENT = 64
+ALIGNMENT = PAGE_BEATS
 """Beats (4 KiB) at which a tensor starts, so that its bursts are long."""
 
 
@@ -235,7 +237,7 @@ class Image:
 
 def _words(packed: Packed, columns: int) -> NDArray[np.uint32]:
     """Return uint32[groups, slots, columns] of pairs; columns that do not exist are fillers."""
-    out = np.full((packed.groups, packed.n, columns), 1 << 20, np.uint32)
+    out = np.full((packed.groups, packed.n, columns), FILLER_PAIR, np.uint32)
     value = np.ascontiguousarray(packed.values).view(np.uint16).astype(np.uint32)
     word = value | packed.index.astype(np.uint32) << 16 | packed.filler.astype(np.uint32) << 20
     out[:, :, : packed.columns] = word

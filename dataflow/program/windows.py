@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.windows import output_size
-from nmsat.dataflow.contract.isa import OFFSET_BITS
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.algorithms.core.tape import ConvShape
     from nmsat.dataflow.program.sources import Fields
-
-_OFFSETS = (1 << OFFSET_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,9 @@ class Window:
         line_at = image_at + y0 * y_step
         return {
             "windowed": 1,
-            "at": (line_at + x0 * x_step) & _OFFSETS,
-            "line_at": line_at & _OFFSETS,
-            "image_at": image_at & _OFFSETS,
+            "at": (line_at + x0 * x_step) & OFFSET_MASK,
+            "line_at": line_at & OFFSET_MASK,
+            "image_at": image_at & OFFSET_MASK,
             "x_step": x_step,
             "y_step": y_step,
             "image_step": picture,

@@ -88,7 +88,7 @@ class Compute(wiring.Component):
     read_en : In(1), one place of all capture buffers is read.
     read_addr : In(range(sum_depth)), which.
     read_data : Out(32 * C), what they hold, binary32, column 0 at bit 0.
-    cause : Out(3), why no window starts in this cycle (`hw.array.head.Wait`).
+    cause : Out(3), why no window starts in this cycle (`dataflow.contract.registers.Wait`).
     token_valid : Out(1), a window starts.
     token_compute : Out(1), beside `token_valid`: it computes; otherwise it only loads.
     steps : Out(8), multiply-adds that each element does in the window that starts in this cycle; 0 without one.

@@ -5,29 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.config import INTERLEAVE, MAX_GROUP
 from nmsat.dataflow.contract.isa import COMMAND
-from nmsat.dataflow.contract.limits import SEED_DELAY, SEED_GAP
-from nmsat.dataflow.contract.timing import flush_cycles_os, flush_cycles_ws
+from nmsat.dataflow.contract.limits import SEED_DELAY
+from nmsat.dataflow.contract.registers import Wait
+from nmsat.dataflow.contract.timing import (
+    drain_cycles,
+    flush_cycles_os,
+    flush_cycles_ws,
+    load_cycles,
+    row_hand_on,
+    seed_cycles,
+)
 from nmsat.hw.parts.links import seed_layout, token_layout, weight_control_layout
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-
-
-class Wait(enum.Enum, shape=3):
-    """Why no window started in a cycle in which one could have."""
-
-    NONE = 0
-    OPERAND = 1  # no command
-    FLUSH = 2  # the array drains before mode, pattern or rectangle change
-    DRAIN = 3  # results of the previous tile still leave
-    WEIGHT = 4  # the weight links still carry an earlier load
-    DEPENDENCY = 5  # the previous command's sums are not there yet
-    TAIL = 6  # too many commands in flight
 
 
 def command_layout() -> data.StructLayout:
@@ -48,7 +44,7 @@ class Head(wiring.Component):
     begin_count : Out(20), beside `begins`: results of the command per column.
     begin_keep : Out(1), beside `begins`: they stay as seeds.
     tail_ready : In(1), the tail can take another command.
-    cause : Out(3), why no window starts in this cycle (`Wait`).
+    cause : Out(3), why no window starts in this cycle (`dataflow.contract.registers.Wait`).
     idle : Out(1), no command is in progress.
 
     Timing: a window starts at most once every W cycles (docs/machine/array.md). All outputs but `commands.ready`,
@@ -126,12 +122,12 @@ class Head(wiring.Component):
         """Count down to the cycle in which each resource is free again."""
         config = self._config
         nxt = self.commands.payload
-        self.drain_timer = Signal(range(INTERLEAVE * config.rows + 1))
-        self.weight_timer = Signal(range(8 * 16 * config.rows + 1))
-        sums = range((8 * 16 + 1) * config.rows + SEED_GAP + len(config.row_slices) + 1)
+        self.drain_timer = Signal(range(drain_cycles(config) + 1))
+        self.weight_timer = Signal(range(load_cycles(config, MAX_GROUP) + 1))
+        sums = range(seed_cycles(config, MAX_GROUP) + 1)
         self.first_sums = Signal(sums)  # cycles until the previous command's first sums can be seeds
         self.last_sums = Signal(sums)  # ... and its last ones
-        self.flush_timer = Signal(range(flush_cycles_ws(config, 16) + 1))
+        self.flush_timer = Signal(range(flush_cycles_ws(config, MAX_GROUP) + 1))
         for timer in (
             self.drain_timer,
             self.weight_timer,
@@ -143,24 +139,25 @@ class Head(wiring.Component):
             with m.If(timer != 0):
                 m.d.sync += timer.eq(timer - 1)
         load_steps = Signal(8)  # of the command whose weights are being requested
-        ws_delay = Signal(8)
+        ws_delay = Signal(8)  # `row_hand_on` of this N; what does not depend on N is taken from N = 1
+        hand_on = row_hand_on(1) * config.rows
         m.d.comb += [
             load_steps.eq(Mux(self.prime, (nxt.n_less_1 + 1) << 3, self.steps)),
             ws_delay.eq(self.steps + 1),
         ]
         until_seed = Signal(sums)
-        m.d.comb += until_seed.eq(ws_delay * config.rows + (SEED_GAP + len(config.row_slices) - 1))
+        m.d.comb += until_seed.eq(ws_delay * config.rows + (seed_cycles(config, 1) - hand_on - 1))
         with m.If(self.go):
             with m.If(self.current.ws):
-                m.d.sync += self.flush_timer.eq(ws_delay * config.rows + (flush_cycles_ws(config, 1) - 9 * config.rows))
+                m.d.sync += self.flush_timer.eq(ws_delay * config.rows + (flush_cycles_ws(config, 1) - hand_on))
                 with m.If(self.fresh):
                     m.d.sync += self.first_sums.eq(until_seed)
                 with m.If(self.ends):
                     m.d.sync += self.last_sums.eq(until_seed)
             with m.Else():
-                m.d.sync += self.flush_timer.eq(self.steps + (flush_cycles_os(config, 1) - 8))
+                m.d.sync += self.flush_timer.eq(self.steps + (flush_cycles_os(config, 1) - INTERLEAVE))
                 with m.If(self.ends):
-                    m.d.sync += self.drain_timer.eq(INTERLEAVE * config.rows - 1)
+                    m.d.sync += self.drain_timer.eq(drain_cycles(config) - 1)
         with m.If(self.wload):
             m.d.sync += self.weight_timer.eq(load_steps * config.rows - 1)
 
@@ -253,7 +250,7 @@ class Head(wiring.Component):
         """Ask for pairs: one window's worth in OS, a whole array's worth per load in WS, each pair for `a` cycles."""
         config = self._config
         nxt, cur = self.commands.payload, self.current
-        left = Signal(range(8 * 16 * config.rows + 1))
+        left = Signal(range(load_cycles(config, MAX_GROUP) + 1))
         hold = Signal(3)  # cycles the pair is still asked for
         log2_a = Signal(2)
         ws = Signal()

@@ -9,15 +9,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.limits import DRAIN_DELAY
+from nmsat.dataflow.contract.limits import DRAIN_DELAY, NO_STEP
 from nmsat.hw.fp.widen import WidenActivation
 from nmsat.hw.parts.links import activation_layout, control_layout, token_layout
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-
-IDLE = 255
-"""Step number of a row without a window; beyond the longest window (8 * 16 steps)."""
 
 
 class RowPort(wiring.Component):
@@ -74,7 +71,7 @@ class RowPort(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         token = Signal(token_layout())
-        step = Signal(8, init=IDLE)
+        step = Signal(NO_STEP.bit_length(), init=NO_STEP)
         bank = Signal()
         weight_bank = Signal()
         toggle = Signal()
@@ -83,7 +80,7 @@ class RowPort(wiring.Component):
             m.d.sync += [token.eq(self.token_i), step.eq(0), bank.eq(~bank)]
             with m.If(self.token_i.wflip):
                 m.d.sync += weight_bank.eq(~weight_bank)
-        with m.Elif(step != IDLE):
+        with m.Elif(step != NO_STEP):
             m.d.sync += step.eq(step + 1)
 
         computing = Signal()

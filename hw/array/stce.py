@@ -128,7 +128,7 @@ class Stce(wiring.Component):
     token_valid : Out(1), a window starts.
     token_compute : Out(1), beside `token_valid`: it computes; otherwise it only loads.
     token_n_less_1 : Out(4), beside `token_valid`: its N, less 1.
-    cause : Out(3), why no window starts in this cycle (`hw.array.head.Wait`).
+    cause : Out(3), why no window starts in this cycle (`dataflow.contract.registers.Wait`).
     idle : Out(1), no command is in progress.
 
     Timing: docs/machine/array.md; `sim.array.stce` predicts every output cycle.

@@ -20,9 +20,6 @@ CANONICAL_NAN16: Final = 0x7E00
 HALF_CUTS: Final[dict[int, tuple[str, ...]]] = {1: ("round",), 2: ("shift", "round")}
 """Where `F32ToF16` of so many stages holds its registers."""
 
-MAX_DOWN: Final = 24
-"""Largest power of two that `F16ToF32` divides by; beyond 102 the quotient could become subnormal and need rounding."""
-
 
 class F16ToF32(wiring.Component):
     """o = i * 2^-down, from binary16 to binary32: exact, so no rounding.

@@ -9,7 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, INSTRUCTIONS, OFFSET_BITS, ActMode, Opcode
-from nmsat.dataflow.contract.limits import LOAD_BURST, LOAD_CHUNK
+from nmsat.dataflow.contract.limits import LOAD_BURST, LOAD_CHUNK, PAGE_BEATS_BITS
 from nmsat.dataflow.contract.timing import reads_pairs
 from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.fields import fields_of
@@ -18,9 +18,6 @@ from nmsat.hw.parts.walk import Walk, walk_fields
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-
-PAGE_BEATS_BITS: Final = 6
-"""Beats of 4 KiB, which no burst crosses, as a power of two."""
 
 CHUNK_BITS: Final = LOAD_CHUNK.bit_length() - 1
 """Bits of the place of a beat in its chunk."""

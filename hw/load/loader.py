@@ -14,9 +14,9 @@ from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_PLACES
 from nmsat.hw.load.ask import LoadAsk, place_layout
 from nmsat.hw.load.beats import LoadBeats
-from nmsat.hw.load.rows import LoadSets
+from nmsat.hw.load.rows import LoadRows
 from nmsat.hw.load.stage import LoadStage
-from nmsat.hw.load.weights import LoadWgt
+from nmsat.hw.load.weights import LoadWeights
 from nmsat.hw.parts.clients import ReadClient, WorkPort
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.links import pair_layout
@@ -78,11 +78,11 @@ class Loader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         ask = m.submodules.ask = LoadAsk(self._config)
-        sets = m.submodules.sets = LoadSets(self._config)
+        rows = m.submodules.sets = LoadRows(self._config)
         beats = m.submodules.beats = LoadBeats(self._config)
-        wgt = m.submodules.wgt = LoadWgt(self._config)
+        weights = m.submodules.wgt = LoadWeights(self._config)
         stage = m.submodules.stage = LoadStage(self._config)
-        writers = (sets, beats, wgt, stage)
+        writers = (rows, beats, weights, stage)
         wiring.connect(m, wiring.flipped(self.work.start), ask.start)
         wiring.connect(m, ask.request, wiring.flipped(self.read.request))
         word = Signal(INSTRUCTION_BITS)
@@ -90,9 +90,9 @@ class Loader(wiring.Component):
         ahead = m.submodules.ahead = SyncFIFO(width=INSTRUCTION_BITS, depth=LOAD_AHEAD)
         early = Signal()  # the beats of the instruction behind `word` are taken already
         hold, valid = Signal(init=1), Signal()  # beats of another instruction come next; one waits for its writer
-        rows = [named(m, name, _rows_mode(w)) for name, w in (("rows_now", word), ("rows_next", ahead.r_data))]
+        in_rows = [named(m, name, _rows_mode(w)) for name, w in (("rows_now", word), ("rows_next", ahead.r_data))]
         waits = named(m, "waits", hold & ~valid & busy & ~begin & ~early)
-        release = named(m, "release", waits & ahead.r_rdy & rows[0] & rows[1])
+        release = named(m, "release", waits & ahead.r_rdy & in_rows[0] & in_rows[1])
         opens = named(m, "opens", release | (begin & ~early))
         with m.If(release | begin):
             m.d.sync += early.eq(release)
@@ -103,24 +103,24 @@ class Loader(wiring.Component):
             ahead.w_en.eq(ask.waiting),
             ahead.w_data.eq(ask.word),
             ahead.r_en.eq(~busy),
-            ended.eq(sets.ended | beats.ended | wgt.ended | stage.ended),
+            ended.eq(rows.ended | beats.ended | weights.ended | stage.ended),
         ]
         m.d.sync += begin.eq(next_)
         with m.If(next_):
             m.d.sync += [word.eq(ahead.r_data), busy.eq(1)]
         with m.Elif(ended):
             m.d.sync += busy.eq(0)
-        weights = named(m, "weights", word[:4] == Opcode.LOAD_WGT)
+        in_weights = named(m, "weights", word[:4] == Opcode.LOAD_WGT)
         stages = named(m, "stages", word[:4] == Opcode.STAGE)
         m.d.comb += [
             *(writer.word.eq(word) for writer in writers),
-            sets.begin.eq(begin & rows[0]),
-            sets.collect.eq(opens & rows[0]),
-            beats.begin.eq(begin & ~weights & ~stages & ~rows[0]),
-            wgt.begin.eq(begin & weights),
+            rows.begin.eq(begin & in_rows[0]),
+            rows.collect.eq(opens & in_rows[0]),
+            beats.begin.eq(begin & ~in_weights & ~stages & ~in_rows[0]),
+            weights.begin.eq(begin & in_weights),
             stage.begin.eq(begin & stages),
         ]
-        self._ports(m, sets, beats, wgt, ended)
+        self._ports(m, rows, beats, weights, ended)
         return m
 
     def _queue(
@@ -166,7 +166,7 @@ class Loader(wiring.Component):
             m.d.sync += hold.eq(0)
         for writer in writers:
             payload: data.View[data.StructLayout] = writer.beat.payload
-            if isinstance(writer, LoadSets):
+            if isinstance(writer, LoadRows):
                 m.d.comb += [payload.pair.eq(now.pair), payload.next.eq(behind)]
             m.d.comb += [
                 writer.beat.valid.eq(valid),
@@ -176,16 +176,16 @@ class Loader(wiring.Component):
                 payload.last.eq(now.last),
             ]
 
-    def _ports(self, m: Module, sets: LoadSets, beats: LoadBeats, wgt: LoadWgt, ended: Signal) -> None:
+    def _ports(self, m: Module, rows: LoadRows, beats: LoadBeats, weights: LoadWeights, ended: Signal) -> None:
         """Registers in front of the array, which may lie far away."""
         written = Signal()
         m.d.sync += [
-            self.act_load_en.eq(sets.en.replicate(self._config.rows) | beats.en),
-            self.act_load_addr.eq(Mux(sets.en, sets.addr, beats.addr)),
-            self.act_load_data.eq(Mux(sets.en, sets.data, beats.data)),
-            self.wgt_load_en.eq(wgt.en),
-            self.wgt_load_addr.eq(wgt.addr),
-            self.wgt_load_data.eq(wgt.data),
+            self.act_load_en.eq(rows.en.replicate(self._config.rows) | beats.en),
+            self.act_load_addr.eq(Mux(rows.en, rows.addr, beats.addr)),
+            self.act_load_data.eq(Mux(rows.en, rows.data, beats.data)),
+            self.wgt_load_en.eq(weights.en),
+            self.wgt_load_addr.eq(weights.addr),
+            self.wgt_load_data.eq(weights.data),
             written.eq(ended),
             self.work.done.eq(written),
         ]

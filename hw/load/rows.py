@@ -10,7 +10,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import HALVES, Opcode
-from nmsat.dataflow.contract.limits import LOAD_CHUNK
+from nmsat.dataflow.contract.limits import LOAD_CHUNK, LOAD_SETS
 from nmsat.dataflow.contract.timing import takes_pairs
 from nmsat.hw.load.ask import CHUNK_BITS, rows_layout
 from nmsat.hw.load.writer import LoadWriter
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
 
-class LoadSets(LoadWriter):
+class LoadRows(LoadWriter):
     """Write one word of every array row per cycle.
 
     Members, beside those of `LoadWriter` (beats: `rows_layout`, single ones or pairs; sets are written after `begin`):
@@ -61,7 +61,7 @@ class LoadSets(LoadWriter):
         # a set in each half of the memories: whether it is there, its beats per tile row less 1, whether it is the last
         # of its chunk, of the instruction
         layout = data.StructLayout({"full": 1, "count": CHUNK_BITS, "chunk": 1, "last": 1})
-        halves = [Signal(layout, name=f"half_{half}") for half in range(2)]
+        halves = [Signal(layout, name=f"half_{half}") for half in range(LOAD_SETS)]
         fill, play, number = Signal(), Signal(), Signal(CHUNK_BITS)
         playing, play_last, ends = Signal(), Signal(), Signal()
         open_ = Signal()  # sets of `word` are to be written; those that are there may belong to the next instruction
@@ -76,7 +76,7 @@ class LoadSets(LoadWriter):
             m.d.sync += playing.eq(0)
         with m.If(moves & final):
             m.d.sync += [play.eq(~play), number.eq(0), open_.eq(~out.last)]
-            for half in range(2):
+            for half in range(LOAD_SETS):
                 with m.If(play == half):
                     m.d.sync += halves[half].full.eq(0)
         with m.If(self.begin):
@@ -84,7 +84,7 @@ class LoadSets(LoadWriter):
         enters, address, entering = self._collect(m, halves, fill)
         for r in range(rows):
             memory = m.submodules[f"row_{r}"] = Memory(
-                shape=16 * HALVES, depth=2 * LOAD_CHUNK, init=[], attrs={"ram_style": "distributed"}
+                shape=16 * HALVES, depth=LOAD_SETS * LOAD_CHUNK, init=[], attrs={"ram_style": "distributed"}
             )
             write, read = memory.write_port(), memory.read_port(domain="comb")
             played = Signal(16 * HALVES, name=f"played_{r}", reset_less=True)
@@ -118,7 +118,7 @@ class LoadSets(LoadWriter):
             m.d.sync += [place.eq(0), at.eq(at + 1)]
         with m.If(set_end):
             m.d.sync += [at.eq(0), fill.eq(~fill)]
-            for half in range(2):
+            for half in range(LOAD_SETS):
                 found = halves[half]
                 with m.If(fill == half):
                     m.d.sync += [found.full.eq(1), found.count.eq(place | beat.pair)]

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import Out
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
+from nmsat.dataflow.contract.links import FILLER_PAIR, PAIR_BITS
 from nmsat.hw.load.ask import beat_layout
 from nmsat.hw.load.writer import LoadWriter
 from nmsat.hw.parts.fields import fields_of
@@ -18,11 +19,8 @@ from nmsat.hw.parts.steps import named
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
-PACKED_BITS = 32
-"""Bits of a pair in memory."""
 
-
-class LoadWgt(LoadWriter):
+class LoadWeights(LoadWriter):
     """Write one pair per array column and cycle.
 
     Members, beside those of `LoadWriter` (beats: `beat_layout`):
@@ -137,15 +135,15 @@ class LoadWgt(LoadWriter):
             with m.If(turn):
                 m.d.sync += index.eq((index + 1) & last)
         with m.Else():
-            m.d.sync += now.eq(Mux(dense, now >> 16 * columns, now >> PACKED_BITS * columns))
+            m.d.sync += now.eq(Mux(dense, now >> 16 * columns, now >> PAIR_BITS * columns))
         with m.If(self.begin):
             m.d.sync += index.eq(0)
         pair = pair_layout()
         for c in range(columns):
             out = self.data.word_select(c, pair.size)
-            packed = now.word_select(c % LANES, PACKED_BITS)[: pair.size]
+            packed = now.word_select(c % LANES, PAIR_BITS)[: pair.size]
             whole = Cat(now.word_select(c, 16), played, Const(0, 1))
-            m.d.comb += out.eq(Mux(filler, 1 << (pair.size - 1), Mux(dense, whole, packed)))
+            m.d.comb += out.eq(Mux(filler, FILLER_PAIR, Mux(dense, whole, packed)))
 
     def _aligned(self, m: Module, fields: dict[str, Value]) -> Value:
         """Return the beat with the first lane in use at bit 0; lanes in use begin at multiples of C."""

@@ -8,13 +8,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, OFFSET_BITS, REGIONS
+from nmsat.dataflow.contract.limits import PAGE_BITS
 
 ADDRESS_BITS: Final = 64
 DATA_BITS: Final = 8 * BEAT_BYTES
 LOG2_BEAT: Final = BEAT_BYTES.bit_length() - 1
-
-PAGE_BITS: Final = 12
-"""Low bits of a region's base, which are 0."""
 
 
 class ReadChannels(wiring.Signature):

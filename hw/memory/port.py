@@ -11,7 +11,8 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, ErrorCode
-from nmsat.hw.memory.axi import ADDRESS_BITS, LOG2_BEAT, PAGE_BITS, error_layout, region_layout, regions_layout
+from nmsat.dataflow.contract.limits import PAGE_BITS
+from nmsat.hw.memory.axi import ADDRESS_BITS, LOG2_BEAT, error_layout, region_layout, regions_layout
 from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.small_queue import SmallQueue
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,6 +33,20 @@ ROOMS: Final = {
 KEPT: Final = "written"
 """The folder that cannot be made again: without it, files that nmsat wrote are overwritten with --force only."""
 
+RUN_NAME: Final = re.compile(r"bench_\w+-[0-9a-f]{8}")
+"""Names of runs, which `tb.run.runs` gives."""
+
+_SHA256: Final = "[0-9a-f]{64}"
+
+OURS: Final = {
+    "verilated": re.compile(rf"(library-)?{_SHA256}|{_SHA256}\.lock|\.{_SHA256}-[0-9a-f]{{8}}"),
+    "runs": RUN_NAME,
+    "synth": re.compile(rf"{_SHA256}\.json|tmp[a-z0-9_]{{8}}"),
+    "yosys": re.compile(r"(yowasp|amaranth)_yosys|YoWASP|wasmtime"),
+    "fresh": re.compile(r"(bookworm|trixie)\.(tar|log|part)|last\.log|debs|pip"),
+}
+"""Folders that can be made again, and the names that nmsat gives to what is in them: nothing else is removed."""
+
 TAG: Final = "CACHEDIR.TAG"
 """File that marks a folder as a cache, for programs that back up, and for `clear_caches` (bford.info/cachedir)."""
 
@@ -46,65 +62,108 @@ class CacheError(RuntimeError):
 def cache_root() -> Path:
     """Return the folder of all caches: NMSAT_BUILD_DIR, or `nmsat` in the user's cache folder."""
     chosen = os.environ.get(BUILD_DIR_VARIABLE)
-    return Path(chosen).resolve() if chosen else _user_root()
+    return Path(os.path.realpath(chosen)) if chosen else _user_root()
 
 
 def cache_folder(name: str) -> Path:
     """Return folder `name` of the caches, made if need be; CacheError if it cannot be written."""
     folder = cache_root() / name
     with writing_cache(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         _mark(folder.parent)
+        folder.mkdir(exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"no permission to write in {str(folder)!r}")
     return folder
 
 
 def _mark(root: Path) -> None:
-    """Write the tag, unless the folder holds anything that is not of these caches."""
-    if not (root / TAG).exists() and all(path.name in ROOMS for path in root.iterdir()):
+    """Write the tag if the folder is empty, as it is when nmsat made it: what lies in any other may be the user's."""
+    if not os.path.lexists(root / TAG) and not any(root.iterdir()):
         (root / TAG).write_text(_SIGNATURE, encoding="utf-8")
 
 
 def cache_sizes() -> dict[str, int]:
-    """Return folder -> bytes of all folders of the caches, 0 for one that is not there."""
-    return {name: size_of(cache_root() / name) for name in ROOMS}
+    """Return folder -> bytes of all folders of the caches, 0 for one that is not there; CacheError if not readable."""
+    with _told(cache_root(), "read"):
+        return {name: size_of(cache_root() / name) for name in ROOMS}
 
 
-def clear_caches() -> dict[str, int]:
-    """Remove what can be made again; return folder -> bytes of what went. Not while another nmsat is at work.
+@dataclass(frozen=True)
+class Cleared:
+    """What `clear_caches` did. gone: bytes removed; kept: what nmsat did not write, as paths in the folder."""
 
-    Raises CacheError, and removes nothing, if the folder is not marked as a cache of nmsat's, for it may hold folders
-    of these names that are the user's; and if something cannot be removed.
+    gone: int = 0
+    kept: tuple[str, ...] = ()
+
+
+def clear_caches() -> Cleared:
+    """Remove what can be made again; not while another nmsat is at work.
+
+    Only what has the names that nmsat gives (`OURS`) is removed: anything else stays. Raises CacheError, and neither
+    removes nor writes anything, if nmsat did not make the folder, for it may hold folders of these names that are the
+    user's; and if something cannot be removed.
     """
     root = cache_root()
-    if not root.exists():
-        return {name: 0 for name in ROOMS if name != KEPT}
     with writing_cache(root):
-        _mark(root)
-        if not (root / TAG).is_file() or not (root / TAG).read_text(encoding="utf-8").startswith(_SIGNATURE):
+        try:
+            there = sorted(path.name for path in root.iterdir())
+        except FileNotFoundError:
+            return Cleared()
+        if not _marked(root):
             raise CacheError(
-                f"folder {str(root)!r} holds other things than caches of nmsat, so nothing was removed; delete in it "
-                f"what you do not need ({', '.join(name for name in ROOMS if name != KEPT)})"
+                f"folder {str(root)!r} was not made by nmsat (no {TAG} of its own), so nothing was removed; delete in "
+                f"it what you do not need ({', '.join(OURS)})"
             )
-        gone = {}
-        for name in ROOMS:
-            if name == KEPT:
-                continue
-            gone[name] = size_of(root / name)
-            if (root / name).is_symlink():
-                (root / name).unlink()
-            elif (root / name).exists():
-                shutil.rmtree(root / name)
-    return gone
+        gone, kept = 0, [name for name in there if name not in {*OURS, KEPT, TAG}]
+        for room, names in OURS.items():
+            size, left = _clear(root / room, names)
+            gone += size
+            kept += left
+    return Cleared(gone, tuple(kept))
 
 
-def size_of(folder: Path) -> int:
-    """Return the bytes of all files below a folder, 0 if there is none; links are not followed."""
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # another process removes it just now
-            total += path.lstat().st_size if not path.is_dir() else 0
+def _marked(root: Path) -> bool:
+    try:
+        return (root / TAG).read_bytes().startswith(_SIGNATURE.encode())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+
+
+def _clear(room: Path, names: re.Pattern[str]) -> tuple[int, list[str]]:
+    """Remove the entries of a folder that have nmsat's names; return their bytes, and what stays."""
+    if room.is_symlink() or not room.is_dir():
+        return 0, [room.name] if os.path.lexists(room) else []
+    gone, kept = 0, []
+    for path in sorted(room.iterdir()):
+        if path.is_symlink() or not names.fullmatch(path.name):
+            kept.append(f"{room.name}/{path.name}")
+            continue
+        gone += size_of(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if not kept:
+        room.rmdir()
+    return gone, kept
+
+
+def size_of(place: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; 0 if there is none; links are not followed.
+
+    Raises OSError for a folder that cannot be read.
+    """
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    total = place.lstat().st_size if place.is_file() else 0
+    for folder, _, names in os.walk(place, onerror=failed):
+        for name in names:
+            with suppress(FileNotFoundError):  # another process removes it just now
+                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118
     return total
 
 
@@ -123,10 +182,17 @@ def _user_root() -> Path:
 @contextmanager
 def writing_cache(folder: Path) -> Iterator[None]:
     """Turn an OSError of the block, which writes in `folder`, into a CacheError."""
+    with _told(folder, "written"):
+        yield
+
+
+@contextmanager
+def _told(folder: Path, what: str) -> Iterator[None]:
+    todo = "free space there, or set" if what == "written" else "set"
     try:
         yield
     except OSError as error:
         raise CacheError(
-            f"folder {str(folder)!r} cannot be written: {error.strerror or error}; free space there, or set "
-            f"{BUILD_DIR_VARIABLE} to another folder for the caches"
+            f"folder {str(folder)!r} cannot be {what}: {error.strerror or error}; {todo} {BUILD_DIR_VARIABLE} to "
+            "another folder for the caches"
         ) from None

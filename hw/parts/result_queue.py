@@ -13,15 +13,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.timing import queue_depth
 from nmsat.hw.parts.steps import named
 
 if TYPE_CHECKING:
     from amaranth.hdl import ShapeLike
-
-
-def queue_depth(latency: int) -> int:
-    """Return the least power of two that keeps a data path of this latency busy in every cycle."""
-    return 1 << (latency + 1).bit_length()
 
 
 def queue_behind(m: Module, engine: Any, latency: int) -> ResultQueue:

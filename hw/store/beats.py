@@ -7,27 +7,24 @@ of as many elements as there are array columns. Places within a beat are counted
 from __future__ import annotations
 
 from math import gcd
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.isa import BEAT_BYTES
+from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES
 from nmsat.hw.parts.steps import named
 from nmsat.hw.store.epilogue import results_layout
 
 if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
 
-UNITS: Final = BEAT_BYTES // 2
-"""Units of a beat."""
-
 
 def chunk_beats(columns: int) -> int:
     """Return the most beats over which a chunk can spread; chunks start at multiples of `columns` elements."""
-    step = gcd(columns, UNITS)
-    return max(-(-(UNITS - min(UNITS, step << wide) + (columns << wide)) // UNITS) for wide in (0, 1))
+    step = gcd(columns, HALVES)
+    return max(-(-(HALVES - min(HALVES, step << wide) + (columns << wide)) // HALVES) for wide in (0, 1))
 
 
 def beat_layout() -> data.StructLayout:
@@ -166,7 +163,7 @@ class RowPacker(wiring.Component):
             self.row_end.eq(where.step & where.ends_row),
         ]
         values, exist = self._units(m, where)
-        held, held_exist = Signal(16 * UNITS), Signal(UNITS)
+        held, held_exist = Signal(16 * HALVES), Signal(HALVES)
         beat = named(m, "beat", held | self._piece(m, "value", where, values, 16))
         filled = named(m, "filled", held_exist | self._piece(m, "exist", where, exist, 1))
         m.d.comb += [
@@ -192,11 +189,11 @@ class RowPacker(wiring.Component):
     def _piece(self, m: Module, name: str, where: RowPlace, units: Value, width: int) -> Signal:
         """Return the part of the chunk that lies in the present beat, at its place there."""
         beats = chunk_beats(self._columns)
-        shifted: Value = Cat(units, Const(0, beats * UNITS * width))[: beats * UNITS * width]
+        shifted: Value = Cat(units, Const(0, beats * HALVES * width))[: beats * HALVES * width]
         for bit in _place_bits(self._columns):
             moved = Cat(Const(0, width << bit), shifted)[: len(shifted)]
             shifted = named(m, f"{name}_{bit}", Mux(where.at[bit], moved, shifted))
-        return _choose(m, f"{name}_piece", where.piece, [shifted.word_select(i, UNITS * width) for i in range(beats)])
+        return _choose(m, f"{name}_piece", where.piece, [shifted.word_select(i, HALVES * width) for i in range(beats)])
 
 
 class RowGatherer(wiring.Component):
@@ -286,7 +283,7 @@ class RowGatherer(wiring.Component):
 
 def _place_bits(columns: int) -> range:
     """Return the bits of a chunk's place in its beat that can be 1."""
-    return range(gcd(columns, UNITS).bit_length() - 1, UNITS.bit_length() - 1)
+    return range(gcd(columns, HALVES).bit_length() - 1, HALVES.bit_length() - 1)
 
 
 def _choose(m: Module, name: str, index: ValueLike, choices: list[Value]) -> Signal:

@@ -9,7 +9,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS
-from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS
+from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS, PAGE_BEATS_BITS
 from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.walk import Walk, walk_layout
@@ -101,7 +101,7 @@ class RowBursts(wiring.Component):
 
     def _least(self, m: Module, rest: Value, offset: Value) -> Signal:
         """Return the beats of the next burst: what is left of the row, of the page, and of the longest burst."""
-        in_page = named(m, "in_page", PAGE_BEATS - offset[:6])
+        in_page = named(m, "in_page", PAGE_BEATS - offset[:PAGE_BEATS_BITS])
         capped = named(m, "capped", Mux(rest > MAX_BURST, MAX_BURST, rest))
         return named(m, "asked", Mux(in_page < capped, in_page, capped)[:5])
 

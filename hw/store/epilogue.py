@@ -8,6 +8,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.limits import ADD_STAGES, ROUND_STAGES
+from nmsat.dataflow.contract.timing import epilogue_path
 from nmsat.hw.fp.convert import F32ToF16
 from nmsat.hw.fp.f32 import NEGATIVE_ZERO, F32Add
 from nmsat.hw.parts.result_queue import queue_behind
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from amaranth.hdl import ValueLike
 
 OPTIONS: Final = ("use_bias", "use_tile", "to_half", "use_relu", "use_mask")
-"""The steps that can be switched on, in their order."""
+"""The steps that an instruction may ask for, in their order."""
 
 
 def sums_layout(lanes: int) -> data.StructLayout:
@@ -88,9 +90,9 @@ class EpilogueLane(wiring.Component):
     y_mask: Signal
     special: Signal
 
-    def __init__(self, add_stages: int = 4, round_stages: int = 2) -> None:
+    def __init__(self, add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES) -> None:
         self._stages = (add_stages, round_stages)
-        self.latency = 2 * add_stages + round_stages + 1
+        self.latency = epilogue_path(*self._stages)
         super().__init__(
             {"x": In(32), "bias": In(32), "tile": In(32), "mask": In(1)}
             | {name: In(1) for name in OPTIONS}
@@ -158,7 +160,7 @@ class Epilogue(wiring.Component):
     clear: Signal
     idle: Signal
 
-    def __init__(self, lanes: int, add_stages: int = 4, round_stages: int = 2) -> None:
+    def __init__(self, lanes: int, add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES) -> None:
         if lanes < 1:
             raise ValueError(f"lanes is {lanes!r}; it must be at least 1")
         self.lanes = lanes

@@ -13,15 +13,15 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import UNDER_WAY
-from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, Opcode, Side
+from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, INSTRUCTION_BITS, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
+from nmsat.dataflow.contract.timing import queue_depth
 from nmsat.hw.fp.convert import F16ToF32
 from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
 from nmsat.hw.parts.fields import fields_of
-from nmsat.hw.parts.result_queue import queue_depth
 from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.verilog import place
-from nmsat.hw.store.beats import UNITS, RowGatherer, RowPacker, beat_layout
+from nmsat.hw.store.beats import RowGatherer, RowPacker, beat_layout
 from nmsat.hw.store.bursts import RowBursts, row_walk
 from nmsat.hw.store.epilogue import Epilogue
 from nmsat.hw.store.reader import ResultReader
@@ -123,7 +123,7 @@ class Store(wiring.Component):
     ) -> Signal:
         """Read capture buffers and second operand side by side; return whether some is left to be read.
 
-        The epilogue has room for all that is read. Its switches turn when it is empty.
+        The epilogue has room for all that is read. Its options change when it is empty.
         """
         columns = self._config.columns
         side = named(m, "side_kind", fields["side"])
@@ -132,7 +132,8 @@ class Store(wiring.Component):
         reader = m.submodules.reader = ResultReader(self._config)
         inside = Signal(range(queue_depth(epilogue.latency - 1) + 1))
         room = named(m, "room", inside != queue_depth(epilogue.latency - 1))
-        takes = named(m, "takes", reader.reading & gatherer.complete & room & self._switch(m, fields, inside, epilogue))
+        fits = self._set_options(m, fields, inside, epilogue)
+        takes = named(m, "takes", reader.reading & gatherer.complete & room & fits)
         m.d.comb += [getattr(reader, name).eq(fields[name]) for name in ("ws", "log2_a", "capture", "rows")]
         m.d.comb += [
             reader.start.eq(begins),
@@ -164,8 +165,8 @@ class Store(wiring.Component):
             m.d.sync += [late.eq(word), beat.mask[c].eq(_above(half))]
         return reader.reading
 
-    def _switch(self, m: Module, fields: Mapping[str, Value], inside: Signal, epilogue: Epilogue) -> Value:
-        """Turn the switches of the epilogue while it is empty; return whether they are those of the instruction."""
+    def _set_options(self, m: Module, fields: Mapping[str, Value], inside: Signal, epilogue: Epilogue) -> Value:
+        """Set the options of the epilogue while it is empty; return whether they are those of the instruction."""
         side = fields["side"]
         wanted = {
             "use_tile": (side == Side.TILE16) | (side == Side.TILE32),
@@ -173,12 +174,12 @@ class Store(wiring.Component):
             "to_half": fields["to_half"],
             "use_relu": fields["relu"],
         }
-        switches = {name: Signal(name=f"set_{name}") for name in wanted}
+        options = {name: Signal(name=f"set_{name}") for name in wanted}
         with m.If(inside == 0):
-            m.d.sync += [switches[name].eq(value) for name, value in wanted.items()]
-        m.d.comb += [getattr(epilogue, name).eq(value) for name, value in switches.items()]
+            m.d.sync += [options[name].eq(value) for name, value in wanted.items()]
+        m.d.comb += [getattr(epilogue, name).eq(value) for name, value in options.items()]
         m.d.comb += epilogue.use_bias.eq(0)
-        return named(m, "fits", Cat(*switches.values()) == Cat(*wanted.values()))
+        return named(m, "fits", Cat(*options.values()) == Cat(*wanted.values()))
 
     def _side(self, m: Module, fields: Mapping[str, Value], begins: Value, gatherer: RowGatherer, wide: Value) -> None:
         """Ask for the second operand ahead, as far as there is room."""
@@ -251,7 +252,7 @@ class Store(wiring.Component):
     ) -> None:
         """Give the bursts their walk, and the beats of a row in which there is an element."""
         before = named(m, f"{prefix}before", fields["lane"] << wide)
-        end = named(m, f"{prefix}end", ((fields["lane"] + fields["columns"]) << wide) + (UNITS - 1))
+        end = named(m, f"{prefix}end", ((fields["lane"] + fields["columns"]) << wide) + (HALVES - 1))
         m.d.sync += [bursts.first.eq(before[5:]), bursts.beats.eq((end >> 5) - before[5:])]
         m.d.comb += [bursts.region.eq(fields[prefix + "region"]), *row_walk(bursts, fields, prefix)]
 

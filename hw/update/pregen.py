@@ -18,6 +18,7 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.limits import ADD_STAGES, MULTIPLY_STAGES, ROUND_STAGES
 from nmsat.hw.parts.steps import named
 from nmsat.hw.update.sore import Sore, pairs_layout
 from nmsat.hw.update.transpose import Transposer
@@ -72,7 +73,13 @@ class Pregen(wiring.Component):
     clear: Signal
     idle: Signal
 
-    def __init__(self, lanes: int, multiply_stages: int = 4, add_stages: int = 4, round_stages: int = 2) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        multiply_stages: int = MULTIPLY_STAGES,
+        add_stages: int = ADD_STAGES,
+        round_stages: int = ROUND_STAGES,
+    ) -> None:
         self.lanes = lanes
         self._update = Wuve(lanes, multiply_stages, add_stages, round_stages)
         self._transposer = Transposer(lanes)

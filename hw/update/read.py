@@ -13,7 +13,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, LANES, OFFSET_BITS
-from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_READS
 from nmsat.hw.parts.clients import ReadClient
 from nmsat.hw.parts.steps import named
 
@@ -22,8 +22,6 @@ _BURSTS: Final = 64
 
 COUNT_BITS: Final = 28
 """Bits of the number of rows of all blocks."""
-
-STREAMS: Final = ("weights", "momenta", "gradient", "mask")
 
 _BEAT: Final = 8 * BEAT_BYTES
 _WIDTHS: Final = {"weights": _BEAT, "momenta": _BEAT, "gradient": 16 * LANES, "mask": 16 * LANES}
@@ -74,11 +72,11 @@ class UpdateRead(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        queues = {name: SyncFIFO(width=_WIDTHS[name], depth=UPDATE_BEATS) for name in STREAMS}
+        queues = {name: SyncFIFO(width=_WIDTHS[name], depth=UPDATE_BEATS) for name in UPDATE_READS}
         for name, queue in queues.items():
             m.submodules[name] = queue
             m.d.comb += self.o.payload[name].eq(queue.r_data)
-        there = [queues[name].r_rdy for name in STREAMS[:3]]
+        there = [queues[name].r_rdy for name in UPDATE_READS[:3]]
         masked = queues["mask"].r_rdy | ~self.settings.use_mask
         m.d.comb += self.o.valid.eq(Value.cast(there[0]) & there[1] & there[2] & masked)
         taken = named(m, "taken", self.o.valid & self.o.ready)
@@ -90,13 +88,13 @@ class UpdateRead(wiring.Component):
     def _ask(self, m: Module, popped: dict[str, Signal]) -> SyncFIFO:
         """Choose bursts and put them on the port; return the queue of what is under way (`_burst_layout`)."""
         m.submodules.order = order = SyncFIFO(width=_burst_layout().size, depth=_BURSTS)
-        taken = {name: Signal(name=f"{name}_taken") for name in STREAMS}
+        taken = {name: Signal(name=f"{name}_taken") for name in UPDATE_READS}
         half = Signal()
         places = {
             name: self._linear(m, name, taken[name]) if name != "gradient" else self._gradient(m, taken[name], half)
-            for name in STREAMS
+            for name in UPDATE_READS
         }
-        room = {name: Signal(range(UPDATE_BEATS + 1), name=f"{name}_room", init=UPDATE_BEATS) for name in STREAMS}
+        room = {name: Signal(range(UPDATE_BEATS + 1), name=f"{name}_room", init=UPDATE_BEATS) for name in UPDATE_READS}
         can = {}
         for name, (_, size, some) in places.items():
             # half of the queue is enough for masks; so they do not delay the first row
@@ -107,10 +105,10 @@ class UpdateRead(wiring.Component):
         chosen = self._choose(m, can, room)
         free = named(m, "free", ~self.read.request.valid | self.read.request.ready)
         asks = named(m, "asks", free & Cat(can.values()).any())
-        m.d.comb += [taken[name].eq(free & chosen[name]) for name in STREAMS]
+        m.d.comb += [taken[name].eq(free & chosen[name]) for name in UPDATE_READS]
         burst = data.View(_burst_layout(), Signal(_burst_layout().size, name="burst"))
         at = Signal(OFFSET_BITS)
-        for number, name in enumerate(STREAMS):
+        for number, name in enumerate(UPDATE_READS):
             with m.If(chosen[name]):
                 m.d.comb += [
                     at.eq(places[name][0]),
@@ -130,7 +128,7 @@ class UpdateRead(wiring.Component):
 
     def _choose(self, m: Module, can: dict[str, Signal], room: dict[str, Signal]) -> dict[str, Signal]:
         """Return for each stream whether it asks next: masks first, else who has the most room."""
-        w, v, g = (named(m, f"{name}_key", Mux(can[name], room[name], 0)) for name in STREAMS[:3])
+        w, v, g = (named(m, f"{name}_key", Mux(can[name], room[name], 0)) for name in UPDATE_READS[:3])
         first = can["mask"]
         gradient = named(m, "pick_gradient", ~first & can["gradient"] & (g >= w) & (g >= v))
         weights = named(m, "pick_weights", ~first & ~gradient & can["weights"] & (w >= v))

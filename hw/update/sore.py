@@ -16,6 +16,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.config import MAX_GROUP
 from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.steps import leading_zeros, named
 from nmsat.hw.parts.verilog import place
@@ -23,10 +24,7 @@ from nmsat.hw.parts.verilog import place
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-GROUP: Final = 16
-"""Places of the largest group."""
-
-DROPPED: Final = 16
+DROPPED: Final = MAX_GROUP
 """Scores from here on mean: not kept. A score is a rank plus 16 - N."""
 
 
@@ -45,7 +43,7 @@ def pairs_layout(lanes: int, width: int) -> data.StructLayout:
     keep: for each lane the places of the group that stay, the same in all beats of a group; last: last beat of a group.
     """
     pairs = data.ArrayLayout(pair_layout(), lanes * width)
-    return data.StructLayout({"pair": pairs, "keep": data.ArrayLayout(GROUP, lanes), "last": 1})
+    return data.StructLayout({"pair": pairs, "keep": data.ArrayLayout(MAX_GROUP, lanes), "last": 1})
 
 
 class SoreLane(wiring.Component):
@@ -94,11 +92,11 @@ class SoreLane(wiring.Component):
 
     def __init__(self, width: int) -> None:
         self._width = width
-        beats = GROUP // width
+        beats = MAX_GROUP // width
         inputs = {"value": 16 * width, "present": width, "advance": 1, "at1": beats, "last1": 1}
         inputs |= {"at2": beats, "slot2": range(beats), "bank2": 1, "take2": 1, "last2": 1, "drop": 4}
         inputs |= {"load": 1, "step": 1, "bank": 1}
-        outputs = {"pair": pair_layout().size * width, "keep": GROUP}
+        outputs = {"pair": pair_layout().size * width, "keep": MAX_GROUP}
         super().__init__(
             {name: In(shape) for name, shape in inputs.items()} | {name: Out(size) for name, size in outputs.items()}
         )
@@ -125,16 +123,16 @@ class SoreLane(wiring.Component):
         width = self._width
         magnitude = [Cat(value[16 * e : 16 * e + 15], 1) for e in range(width)]
         new = [named(m, f"new_{e}", magnitude[e] & present[e].replicate(16)) for e in range(width)]
-        key = [Signal(16, name=f"key_{j}") for j in range(GROUP - width)]
+        key = [Signal(16, name=f"key_{j}") for j in range(MAX_GROUP - width)]
         with m.If(self.advance):
-            for j in range(GROUP - width):
+            for j in range(MAX_GROUP - width):
                 with m.If(self.last1):
                     m.d.sync += key[j].eq(0)
                 with m.Elif(self.at1[j // width]):
                     m.d.sync += key[j].eq(new[j % width])
         wins: list[list[Signal]] = []
         for e in range(width):
-            row = [Signal(name=f"wins_{e}_{j}", reset_less=True) for j in range(GROUP - width + e)]
+            row = [Signal(name=f"wins_{e}_{j}", reset_less=True) for j in range(MAX_GROUP - width + e)]
             with m.If(self.advance):
                 m.d.sync += [win.eq(new[e] > old) for win, old in zip(row, [*key, *new[:e]], strict=True)]
             wins.append(row)
@@ -146,13 +144,13 @@ class SoreLane(wiring.Component):
         first = []
         for e in range(width):
             # every earlier place that the element does not beat comes before it: ties keep the lower index
-            later = wins[e + 1][GROUP - width + e] if e + 1 < width else Const(0, 1)
+            later = wins[e + 1][MAX_GROUP - width + e] if e + 1 < width else Const(0, 1)
             lost = named(m, f"lost_{e}", _count([~win for win in wins[e]]) + later)
             first.append(named(m, f"first_{e}", (self.drop + lost)[:5] | Cat(Const(0, 4), ~present[e])))
         keep = []
-        for j in range(GROUP):
+        for j in range(MAX_GROUP):
             score = Signal(5, name=f"score_{j}", init=DROPPED)
-            beaten = sum((wins[e][j] for e in range(width) if j < GROUP - width), Const(0, 1))
+            beaten = sum((wins[e][j] for e in range(width) if j < MAX_GROUP - width), Const(0, 1))
             total = named(m, f"total_{j}", (score[:4] + beaten)[:5])
             # a dropped element stays dropped
             aged = Cat(total[:4], total[4] | score[4])
@@ -165,21 +163,21 @@ class SoreLane(wiring.Component):
     def _leave(self, m: Module, keep: Value, value: Signal) -> None:
         """Read the kept pairs in ascending index."""
         width = self._width
-        keeping = Signal(GROUP, reset_less=True)
-        left = Signal(GROUP, reset_less=True)
+        keeping = Signal(MAX_GROUP, reset_less=True)
+        left = Signal(MAX_GROUP, reset_less=True)
         rest: Value = left
         index, filler = [], []
         for e in range(width):
-            index.append(leading_zeros(m, f"index_{e}", Cat(rest[j] for j in reversed(range(GROUP)))))
+            index.append(leading_zeros(m, f"index_{e}", Cat(rest[j] for j in reversed(range(MAX_GROUP)))))
             filler.append(named(m, f"filler_{e}", ~rest.any()))
-            rest = named(m, f"rest_{e}", rest & (rest - 1)[:GROUP])
+            rest = named(m, f"rest_{e}", rest & (rest - 1)[:MAX_GROUP])
         with m.If(self.step):
             m.d.sync += left.eq(rest)
         with m.If(self.load):
             m.d.sync += [left.eq(keep), keeping.eq(keep)]
         read = self._memory(m, value, index)
         pair = Signal(pair_layout().size * width, reset_less=True)
-        keep_out = Signal(GROUP, reset_less=True)
+        keep_out = Signal(MAX_GROUP, reset_less=True)
         with m.If(self.step):
             packed = [Cat(Mux(f, 0, v), Mux(f, 0, i), f) for v, i, f in zip(read, index, filler, strict=True)]
             m.d.sync += [pair.eq(Cat(packed)), keep_out.eq(keeping)]
@@ -191,7 +189,7 @@ class SoreLane(wiring.Component):
         shift = width.bit_length() - 1
         reads: list[list[Value]] = []
         for e in range(width):
-            memory = Memory(shape=16, depth=2 * GROUP // width, init=[], attrs={"ram_style": "distributed"})
+            memory = Memory(shape=16, depth=2 * MAX_GROUP // width, init=[], attrs={"ram_style": "distributed"})
             m.submodules[f"memory_{e}"] = memory
             write = memory.write_port()
             m.d.comb += [
@@ -285,7 +283,7 @@ class Sore(wiring.Component):
 
     def _arrive(self, m: Module, lane: dict[str, Signal], valid1: Signal, valid2: Signal, seen: Signal) -> Value:
         """Number the beats of a group and follow them through compare and rank stage."""
-        beats = GROUP // self.width
+        beats = MAX_GROUP // self.width
         at = Signal(range(beats))
         slot1 = Signal(range(beats))
         some1 = Signal()

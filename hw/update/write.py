@@ -14,6 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, LANES, OFFSET_BITS
 from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_WAITING, UPDATE_WRITES
+from nmsat.dataflow.contract.links import PAIR_BITS
 from nmsat.hw.parts.clients import WriteClient
 from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.steps import named
@@ -24,7 +25,6 @@ _BURSTS: Final = 32
 """Most bursts whose beats wait: 5 of each stream, as they lie between multiples of `UPDATE_BURST`, the last apart."""
 
 _PAIR: Final = pair_layout().size
-_SLOT: Final = 32  # bits of a pair in memory
 _WIDTHS: Final = {
     "mask": 16 * LANES,
     "bp": _PAIR * LANES,
@@ -168,10 +168,10 @@ class UpdateWrite(wiring.Component):
 
 
 def _spread(name: str, value: Value) -> Value:
-    """Return a beat of a stream as it lies in memory; each pair fills a slot of 32 bits."""
+    """Return a beat of a stream as it lies in memory; each pair fills a slot of `PAIR_BITS`."""
     if name not in ("ff", "bp"):
         return value
-    slots = [Cat(value[lane * _PAIR : (lane + 1) * _PAIR], Const(0, _SLOT - _PAIR)) for lane in range(LANES)]
+    slots = [Cat(value[lane * _PAIR : (lane + 1) * _PAIR], Const(0, PAIR_BITS - _PAIR)) for lane in range(LANES)]
     return Cat(slots)
 
 

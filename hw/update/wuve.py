@@ -11,6 +11,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.limits import ADD_STAGES, MULTIPLY_STAGES, ROUND_STAGES
+from nmsat.dataflow.contract.timing import wuve_path
 from nmsat.hw.fp.convert import F16ToF32, F32ToF16
 from nmsat.hw.fp.f32 import NEGATIVE_ZERO, F32Add, F32Normalise, F32Product, normal_layout
 from nmsat.hw.parts.result_queue import queue_behind
@@ -99,9 +101,11 @@ class WuveLane(wiring.Component):
     half: Signal
     special: Signal
 
-    def __init__(self, multiply_stages: int = 4, add_stages: int = 4, round_stages: int = 2) -> None:
+    def __init__(
+        self, multiply_stages: int = MULTIPLY_STAGES, add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES
+    ) -> None:
         self.stages = (multiply_stages, add_stages, round_stages)
-        self.latency = 2 + 2 * multiply_stages + 4 * add_stages + round_stages
+        self.latency = wuve_path(*self.stages)
         inputs = {"w": 32, "v": 32, "g": 16, "kept": 1, "down": 5, "hold": 1}
         outputs = {"new_w": 32, "new_v": 32, "half": 16, "special": 1}
         super().__init__(
@@ -222,7 +226,13 @@ class Wuve(wiring.Component):
     clear: Signal
     idle: Signal
 
-    def __init__(self, lanes: int, multiply_stages: int = 4, add_stages: int = 4, round_stages: int = 2) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        multiply_stages: int = MULTIPLY_STAGES,
+        add_stages: int = ADD_STAGES,
+        round_stages: int = ROUND_STAGES,
+    ) -> None:
         if lanes < 1:
             raise ValueError(f"lanes is {lanes!r}; it must be at least 1")
         self.lanes = lanes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nmsat.hw.parts.cache import KEPT, ROOMS, cache_root, cache_sizes, clear_caches
+from nmsat.hw.parts.cache import KEPT, ROOMS, Cleared, cache_root, cache_sizes, clear_caches
 from nmsat.reports.commands.base import Answer, Command
 from nmsat.reports.work.text import table
 
@@ -23,8 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Say the sizes, after removing what can be made again if that was asked for."""
-    removed = sum(clear_caches().values()) if options.clear else 0
-    values = {"folder": str(cache_root()), "bytes": cache_sizes(), "removed_bytes": removed}
+    cleared = clear_caches() if options.clear else Cleared()
+    values = {
+        "folder": str(cache_root()),
+        "bytes": cache_sizes(),
+        "removed_bytes": cleared.gone,
+        "not_removed": list(cleared.kept),
+    }
     return Answer(values, _text(values, cleared=options.clear))
 
 
@@ -35,6 +40,8 @@ def _text(values: dict[str, Any], *, cleared: bool) -> str:
     parts = [values["folder"], table(("folder", "MB", "holds"), rows)]
     if cleared:
         parts.append(f"{values['removed_bytes'] / 1e6:.1f} MB removed")
+    if values["not_removed"]:
+        parts.append(f"stays, as nmsat did not write it: {', '.join(values['not_removed'])}")
     return "\n\n".join(parts)
 
 

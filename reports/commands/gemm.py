@@ -98,6 +98,7 @@ def _write(files: OutputFiles, options: argparse.Namespace, product: Product, re
 
 def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result) -> dict[str, Any]:
     row = result.table()[0]
+    command, without = _machine_command(options, pattern)
     stalls = {cause: n for cause, n in result.stalls.items() if options.memory or cause in ARRAY_CAUSES}
     shape = ("m", "k", "n", "count", "group", "dataflow", "rectangle", "tile_rows", "tile_columns", "commands")
     return {
@@ -108,7 +109,8 @@ def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result
         "memory": options.memory,
         "source": result.source,
         "planned": list(result.planned),
-        "machine_command": _machine_command(options, pattern),
+        "machine_command": command,
+        "machine_command_without": without,
         **{name: row[name] for name in shape},
         "cycles": result.cycles,
         "ideal_cycles": -(-result.macs // options.config.elements),
@@ -127,10 +129,10 @@ def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result
     }
 
 
-def _machine_command(options: argparse.Namespace, pattern: Pattern | None) -> str | None:
-    """Return the command that runs the product on the machine's exact simulator; None if there is none.
+def _machine_command(options: argparse.Namespace, pattern: Pattern | None) -> tuple[str | None, list[str]]:
+    """Return the command that runs the product on the machine's exact simulator, and the options that it leaves out.
 
-    A dataflow that the machine does not have for this product is left out of the command.
+    The command is None if there is none. A dataflow that the machine does not have for this product is left out.
     """
     from nmsat.reports.work.program import check_program
 
@@ -143,8 +145,22 @@ def _machine_command(options: argparse.Namespace, pattern: Pattern | None) -> st
         words = ["nmsat program", *map(str, shape), *(["--transposed"] if transposed else [])]
         words += [f"--pattern {pattern}"] if pattern else []
         words += [f"--config {options.config.name}", *([f"--dataflow {dataflow}"] if dataflow else [])]
-        return " ".join(words)
-    return None
+        words += [f"--seed {options.seed}"] if options.seed else []
+        return " ".join(words), _left_out(options, pattern, dataflow)
+    return None, []
+
+
+def _left_out(options: argparse.Namespace, pattern: Pattern | None, dataflow: str | None) -> list[str]:
+    """Return what was asked for here and is not in the command of the machine, each with the reason."""
+    found = {
+        f"--pattern {options.pattern} (stage wu is dense)": options.pattern != pattern,
+        f"--stage {options.stage} (the same product)": options.stage == Stage.BP,
+        f"--dataflow {options.dataflow} (the machine does not have it for this product)": options.dataflow != dataflow,
+        "--memory (the machine always has it)": options.memory,
+        "--tiles (of nmsat gemm)": options.tiles is not None,
+        "--vcd (of nmsat gemm)": options.vcd is not None,
+    }
+    return [text for text, left in found.items() if left]
 
 
 def _digest(product: Product, config: SatConfig, seed: int) -> str | None:
@@ -187,6 +203,8 @@ def _text(values: dict[str, Any]) -> str:
     )
     machine = values["machine_command"] or "nmsat program takes smaller products; this one it cannot run"
     origin = [*told_lines(Source(values["source"]), values["planned"]), f"the machine's cycles: {machine}"]
+    if values["machine_command_without"]:
+        origin.append(f"not in that command: {', '.join(values['machine_command_without'])}")
     lines = [
         ("cycles", f"{cycles}", values["source"]),
         ("ideal cycles", f"{values['ideal_cycles']}", ""),

@@ -16,7 +16,7 @@ from nmsat.reports.commands.base import (
     whole,
 )
 from nmsat.reports.commands.model_advice import slower_layers, slower_note, speedup_bound
-from nmsat.reports.commands.model_options import add_file_options, add_layer_options, pattern_of_all
+from nmsat.reports.commands.model_options import KNOWN, add_file_options, add_layer_options, check_files, pattern_of_all
 from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps, without
 from nmsat.reports.work.output import add_force
 from nmsat.reports.work.output_files import output_files
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         type=Named(str, lambda: NETWORKS),
         metavar="NAME_OR_FILE",
-        help=f"{', '.join(NETWORKS)}, an ONNX file, a SCALE-Sim table, or a tape",
+        help=KNOWN,
     )
     parser.add_argument(
         "--batch", type=batch, default=None, metavar="B", help="batch size (default: 512, or the file's or recipe's)"
@@ -119,7 +119,8 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
     from nmsat.sim.results.energy import step_energy
     from nmsat.sim.work.ablation import VARIANTS, ablations
 
-    taped = Path(options.model).suffix == SUFFIX
+    check_files(options)
+    taped = Path(options.model).suffix.lower() == SUFFIX
     found = tape_steps(options) if taped else steps(options)
     step, dense, slower = found.step, found.dense, {}
     with task(f"simulating {options.model}", 2 + (2 * len(VARIANTS) if options.ablation else 0), "step") as running:
@@ -258,11 +259,12 @@ def _ablation_row(row: Ablation) -> dict[str, object]:
 
 
 def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> str:
+    head = (
+        f"{values['model']}, batch {values['batch'] or _unsaid(values)}, {values['method']} {values['pattern']}, "
+        f"configuration {values['config']}"
+    )
     parts = [
-        (
-            f"{values['model']}, batch {values['batch'] or _unsaid(values)}, {values['method']} {values['pattern']}, "
-            f"configuration {values['config']}"
-        ),
+        "\n".join([head, *told_lines(Source(values["source"]), values["planned"])]),
         _layers(result),
         _causes(result),
         _totals(values, result.config),
@@ -316,12 +318,12 @@ def _causes(result: StepResult) -> str:
 def _totals(values: dict[str, Any], machine: SatConfig) -> str:
     size = values["bytes"]
     moved = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in size.items())
+    unit = f"cycles ({values['source']})"
     energy, dense = values["energy"], values["dense_energy"]
     return "\n".join(
         [
-            *told_lines(Source(values["source"]), values["planned"]),
-            f"step          {values['cycles']} cycles, {values['seconds']:.4f} s at {machine.clock_mhz:g} MHz",
-            f"dense step    {values['dense_cycles']} cycles, utilization {values['dense_utilization']:.1%}",
+            f"step          {values['cycles']} {unit}, {values['seconds']:.4f} s at {machine.clock_mhz:g} MHz",
+            f"dense step    {values['dense_cycles']} {unit}, utilization {values['dense_utilization']:.1%}",
             f"speed-up      {values['speedup']:.4f}, bound {values['bound']:.4f}, {values['share_of_bound']:.1%} of it",
             *([f"bound         {values['bound_note']}"] if values["bound_note"] else []),
             f"utilization   {values['utilization']:.1%} of {machine.elements} elements with kept multiply-adds",

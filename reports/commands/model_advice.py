@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.network.step import layer_of
-
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -15,6 +13,8 @@ if TYPE_CHECKING:
 
 def slower_layers(step: Step, result: StepResult, full: StepResult, fixed: set[str]) -> list[str]:
     """Return the pruned layers whose products take longer than dense ones; fixed: those that the user decided on."""
+    from nmsat.dataflow.network.step import layer_of
+
     pruned = dict.fromkeys(layer_of(p.name) for p in step.products if p.pattern is not None)
     cycles: list[dict[str, int]] = []
     for run in (result, full):

@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.network.choice import Choice, read_choice
+from nmsat.algorithms.core.vocabulary import NETWORKS, RENAMED
 from nmsat.reports.commands.base import MAX_SIZE, sparse, whole
+from nmsat.reports.work.commandline import Setting
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.network.choice import Choice
+
+
+FILES: Final = {
+    ".onnx": "an ONNX file (.onnx)",
+    ".csv": "a SCALE-Sim table (.csv)",
+    ".tape": "a tape (.tape)",
+}
+"""Files that can stand for a network, by the end of their name."""
+
+KNOWN: Final = f"{', '.join(NETWORKS)}, {', '.join(FILES.values())}"
+"""What can stand for a network."""
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Raise InputError for a model that is neither a name nor such a file, and for files that cannot be read."""
+    named = options.model in NETWORKS or options.model in RENAMED
+    if not named and Path(options.model).suffix.lower() not in FILES:
+        raise InputError(f"model is {options.model!r}; it must be one of {KNOWN}")
+    asked = {"model": None if named else options.model, "--masks": options.masks, "--layers": options.layers}
+    for name, path in asked.items():
+        if path is None:
+            continue
+        try:
+            if Path(path).is_file():  # a reader says best what is no file
+                with Path(path).open("rb"):
+                    pass
+        except OSError as error:
+            raise InputError(f"{name} is {str(path)!r}; it cannot be read: {error.strerror or error}") from None
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -56,18 +86,18 @@ def add_layer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inference", action="store_true", help="the forward pass alone")
 
 
-def named_size(text: str) -> tuple[str, int]:
+def named_size(text: str) -> Setting:
     """Read NAME=N."""
     name, equals, number = text.rpartition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"the value is {text!r}; write NAME=N such as seq=128")
-    return name, whole(number, 1, MAX_SIZE)
+    return Setting(name, whole(number, 1, MAX_SIZE))
 
 
-def layer_pattern(text: str) -> tuple[str, Pattern]:
+def layer_pattern(text: str) -> Setting:
     """Read N:M or NAME=N:M; the name is '' for all layers."""
     name, _, pattern = text.rpartition("=")
-    return name, sparse(pattern)
+    return Setting(name, sparse(pattern))
 
 
 def pattern_of_all(options: argparse.Namespace) -> Pattern | None:
@@ -82,6 +112,8 @@ def pattern_of_all(options: argparse.Namespace) -> Pattern | None:
 
 def choice(options: argparse.Namespace) -> Choice:
     """Return what single layers get: the file's wishes, then those of the command line."""
+    from nmsat.dataflow.network.choice import Choice, read_choice
+
     wishes = read_choice(options.layers).wishes if options.layers else ()
     named = ((name, pattern) for name, pattern in options.pattern if name)
     return Choice((*wishes, *((name, None) for name in options.dense), *named))

@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from nmsat.reports.work.commandline import PROGRAM, spell
+from nmsat.reports.work.commandline import PROGRAM, Repeated, spell
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
@@ -139,9 +139,10 @@ def again(options: argparse.Namespace, **changed: object) -> str:
         if action.dest in GLOBAL:
             continue
         default = _default(action)
-        value = changed.get(action.dest, getattr(options, action.dest, default))
+        value: Any = changed.get(action.dest, getattr(options, action.dest, default))
         if value != default:
-            given[action.option_strings[-1]] = value
+            each = isinstance(action, argparse._AppendAction)
+            given[action.option_strings[-1]] = Repeated(value) if each else value
     return spell(parser.prog.removeprefix(PROGRAM), arguments, given)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.tb.array.products import Job
 

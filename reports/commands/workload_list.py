@@ -29,7 +29,7 @@ def _text(values: list[dict[str, Any]]) -> str:
     blank = " " * (width + 2)
     lines = []
     for item in values:
-        lines += [f"{item['name']:<{width}}  {item['title']} ({item['source']})", f"{blank}sparse: {item['sparse']}"]
+        lines += [f"{item['name']:<{width}}  {item['title']} ({item['paper']})", f"{blank}sparse: {item['sparse']}"]
         lines += [f"{blank}{variant}: {meaning}" for variant, meaning in item["variants"].items()]
     return "\n".join(lines)
 

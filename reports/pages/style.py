@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-PHONE: Final = 390
-"""Width of a phone's screen, CSS pixels."""
-
 PAGE_MARGIN: Final = 16
 """Margin of a page on either side of a phone's screen, CSS pixels; that of a report and of most sites for code."""
 
 WIDTH: Final = 360
-"""Width of a picture in its own units; on a phone it has PHONE - 2 PAGE_MARGIN pixels."""
+"""Width of a picture in its own units; on a phone of 390 CSS pixels it has 390 - 2 PAGE_MARGIN."""
 
 TEXT: Final = 12
 """Size of text, units."""

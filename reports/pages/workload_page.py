@@ -72,7 +72,8 @@ def granet_progress(config: SatConfig) -> list[dict[str, Any]]:
 def causal_attention(config: SatConfig) -> dict[str, int]:
     """Return the cycles of MoA's attention products: all pairs, causal blocks only, and MoA's plan."""
     from nmsat.algorithms.workloads.engine.program import Program
-    from nmsat.algorithms.workloads.methods.moa import FULL, run
+    from nmsat.algorithms.workloads.methods.moa import run
+    from nmsat.algorithms.workloads.methods.moa_model import FULL
 
     size = workload("moa").sizes["paper"]
     found = {}

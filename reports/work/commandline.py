@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import SatConfig
@@ -19,20 +19,32 @@ TRAIN_MACHINE: Final = "small"
 """Configuration whose cycles per step `train` and `study` tell unless another one is asked for."""
 
 
+class Setting(NamedTuple):
+    """What is given as NAME=VALUE, or as VALUE alone with an empty name."""
+
+    name: str
+    value: Any
+
+
+class Repeated(list[Any]):
+    """Values of an option that is given once for each."""
+
+
 def spell(command: str, arguments: Sequence[object] = (), options: Mapping[str, object] | None = None) -> str:
     """Return a command line, quoted for a shell.
 
     command: its words, such as 'verify gemm'; arguments: positional values in order; options: '--name' -> value, True
-    for one without a value. Raises TypeError for a value that has no text on the command line.
+    for one without a value, `Repeated` for one given several times. Raises TypeError for a value that has no text on
+    the command line.
     """
     words = [PROGRAM, *command.split()]
     for name, value in (options or {}).items():
         if value is True:
             words.append(name)
             continue
-        text = word(value)
-        # A value that looks like an option needs the form with '='.
-        words += [f"{name}={text}"] if text.startswith("-") else [name, text]
+        for text in map(word, value if isinstance(value, Repeated) else [value]):
+            # A value that looks like an option needs the form with '='.
+            words += [f"{name}={text}"] if text.startswith("-") else [name, text]
     texts = [word(value) for value in arguments]
     if any(text.startswith("-") for text in texts):
         words.append("--")
@@ -46,6 +58,8 @@ def word(value: object) -> str:
             return "dense"  # what `--pattern` makes of it
         case SatConfig():
             return value.name
+        case Setting(name, given):
+            return f"{name}={word(given)}" if name else word(given)
         case list() | tuple():
             return ",".join(map(word, value))
         case str() | int() | float() | PurePath() | Pattern():

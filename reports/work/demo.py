@@ -30,7 +30,7 @@ from nmsat.tb.run.errors import SimulationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.contract.config import SatConfig
 

@@ -155,6 +155,8 @@ def _end(number: int, _: object) -> None:
         _be_quiet()
         signal.signal(signal.SIGALRM, _end)
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
+    elif number != signal.SIGALRM:
+        return  # the end is under way: an impatient second signal must not cut the cleaning
     raise Stopped(NAMES[signal.Signals(_State.stopping)])
 
 

@@ -14,7 +14,7 @@ from nmsat.sim.api import matmul
 if TYPE_CHECKING:
     import argparse
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling

@@ -90,9 +90,7 @@ def output_folder(
     Missing folders on the way are made, a symbolic link to a folder stays a link. Raises InputError, before the block
     runs, when the folder cannot be written, another process writes there, or a file is in the way.
     """
-    path = Path(os.path.realpath(target))
-    if path.exists() and not path.is_dir():
-        raise InputError(f"output folder is {str(target)!r}; it is a file; choose a folder")
+    path = folder_of(target)
     made: list[Path] = []
     done = False
     try:
@@ -209,6 +207,15 @@ def _list(names: Sequence[str]) -> str:
 
 def _announced(name: str, names: Sequence[str]) -> bool:
     return any(fnmatchcase(name, wanted) for wanted in names)
+
+
+def folder_of(target: Path) -> Path:
+    """Return where a folder that the user named lies; InputError for a file, and for what cannot be reached."""
+    path = Path(os.path.realpath(target))
+    with writing_folder(target):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"output folder is {str(target)!r}; it is a file; choose a folder")
+    return path
 
 
 @contextmanager

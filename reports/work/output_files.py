@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,16 +39,21 @@ RECORDS: Final = "written"
 MAX_RECORDS: Final = 2000
 """Most files that are remembered; the oldest are forgotten first."""
 
+_LINKS: Final = 40
+"""Most symbolic links that are followed, as in Linux."""
+
 
 @dataclass
 class _File:
     """asked: the path as the user wrote it; path: where it lies; part: what is written until all are complete.
 
-    A device or a pipe has no part: it is written where it is.
+    descriptor: the number of an open file of this process, if the path names one. A device or a pipe has no part: it is
+    written where it is.
     """
 
     asked: Path
     path: Path
+    descriptor: int | None = None
     part: Path | None = None
     made: list[Path] = field(default_factory=list)
 
@@ -76,7 +83,11 @@ def output_files(paths: Mapping[str, Path | None], command: str, *, force: bool 
     symbolic link stays a link. Raises InputError, before the block runs, when a path cannot be written, two options
     name one file, or a file is in the way.
     """
-    files = {option: _File(path, Path(os.path.realpath(path))) for option, path in paths.items() if path is not None}
+    files: dict[str, _File] = {}
+    for option, path in paths.items():
+        if path is not None:
+            with _explained(option, path):
+                files[option] = _file(path)
     _check(files, force=force)
     done = False
     try:
@@ -86,9 +97,13 @@ def output_files(paths: Mapping[str, Path | None], command: str, *, force: bool 
         yield OutputFiles(files)
         for option, file in files.items():
             with _explained(option, file.asked), held():
-                if file.part is not None:
-                    _refuse(option, file, force=force)
-                    _place(file, file.part, command)
+                if file.part is None:
+                    continue
+                if file.descriptor is not None:
+                    _send(file.part, file.descriptor)
+                    continue
+                _refuse(option, file, force=force)
+                _place(file, file.part, command)
         done = True
     finally:
         with held():
@@ -104,10 +119,10 @@ def _check(files: Mapping[str, _File], *, force: bool) -> None:
     seen: dict[Path, str] = {}
     for option, file in files.items():
         with _explained(option, file.asked):
+            if _special(file):
+                continue
             if file.path.is_dir():
                 raise InputError(f"{option} is {str(file.asked)!r}; it is a folder; name a file")
-            if _special(file.path):
-                continue
             if file.path in seen:
                 raise InputError(f"{seen[file.path]} and {option} are both {str(file.asked)!r}; name two files")
             seen[file.path] = option
@@ -123,13 +138,42 @@ def _refuse(option: str, file: _File, *, force: bool) -> None:
         )
 
 
-def _special(path: Path) -> bool:
-    """Tell whether a path is a device, a pipe or a socket: nothing there can be lost or replaced."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+def _file(asked: Path) -> _File:
+    """Return what is known of a path before anything is written."""
+    descriptor = _descriptor(asked)
+    return _File(asked, asked if descriptor is not None else Path(os.path.realpath(asked)), descriptor)
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the number of the open file of this process that a path names (/dev/stdout, /dev/fd/3), else None.
+
+    What it is, a pipe or a file of the shell's, does not matter; where it leads is no path that could be opened anew.
+    """
+    pattern = re.compile(rf"/proc/{os.getpid()}(/task/\d+)?/fd/(\d+)")
+    for _ in range(_LINKS):
+        path = Path(os.path.realpath(path.parent)) / path.name
+        if not path.is_symlink():
+            return None
+        if found := pattern.fullmatch(str(path)):
+            return int(found[2])
+        path = path.parent / path.readlink()
+    return None
+
+
+def _special(file: _File) -> bool:
+    """Tell whether a path is a device, a pipe, a socket or an open file: nothing there is lost or replaced."""
+    if file.descriptor is not None:
+        return True
+    return file.path.exists() and not file.path.is_file() and not file.path.is_dir()
 
 
 def _open_part(file: _File) -> None:
-    if _special(file.path):
+    if file.descriptor is not None:
+        handle, name = tempfile.mkstemp(prefix=PART)
+        os.close(handle)
+        file.part = Path(name)
+        return
+    if _special(file):
         return
     missing = []
     folder = file.path.parent
@@ -142,6 +186,12 @@ def _open_part(file: _File) -> None:
     part = file.path.with_name(PART + secrets.token_hex(8))
     part.open("xb").close()
     file.part = part
+
+
+def _send(part: Path, descriptor: int) -> None:
+    """Write a file to where an open one stands: what else the process says there comes before or after it."""
+    with part.open("rb") as source, os.fdopen(os.dup(descriptor), "wb") as target:
+        shutil.copyfileobj(source, target)
 
 
 def _place(file: _File, part: Path, command: str) -> None:

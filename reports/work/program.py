@@ -14,9 +14,10 @@ from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource
 from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import assemble, choose
 from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.listing import listing, records
-from nmsat.dataflow.program.product import Epilogue, ProductCode, Sink, assemble, choose, cuts
+from nmsat.dataflow.program.product import Epilogue, ProductCode, Sink, cuts
 from nmsat.dataflow.program.step import write_code
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 from nmsat.dataflow.program.weights import DenseSource, ForwardWeights

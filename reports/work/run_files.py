@@ -9,10 +9,8 @@ given. Other files in the folder are never touched, and runs of other names may 
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.checkpoint import load_checkpoint
@@ -21,11 +19,12 @@ from nmsat.algorithms.core.signals import held
 from nmsat.algorithms.training.outcome import Epoch
 from nmsat.algorithms.training.results import epoch_lines, lock_file
 from nmsat.algorithms.training.study import finished
-from nmsat.reports.work.output import make_folders, remove_empty, writing_folder
+from nmsat.reports.work.output import folder_of, make_folders, remove_empty, writing_folder
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from nmsat.algorithms.training.study import Cell
 
@@ -41,9 +40,7 @@ def run_files(folder: Path, cells: Sequence[Cell], *, force: bool = False) -> It
     folder cannot be written, another process does one of the runs, or a file is in the way; and when the disk becomes
     full, or the like, while the block writes.
     """
-    path, made = Path(os.path.realpath(folder)), []
-    if path.exists() and not path.is_dir():
-        raise InputError(f"output folder is {str(folder)!r}; it is a file; choose a folder")
+    path, made = folder_of(folder), []
     try:
         with writing_folder(folder), held():
             make_folders(path, made)

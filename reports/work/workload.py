@@ -35,7 +35,7 @@ def workload_list() -> list[dict[str, Any]]:
         {
             "name": item.name,
             "title": item.title,
-            "source": item.source,
+            "paper": item.source,
             "sparse": item.sparse,
             "variants": dict(item.variants),
             "quoted": item.quoted,
@@ -74,16 +74,18 @@ def workload_run(
     if program.values:
         tell(f"computing {len(program.tape.products)} products on the simulator")
     wrong = check_values(result) if program.values else []
+    figures = result.record()
     return {
         "name": name,
         "title": found.title,
-        "source": found.source,
+        "paper": found.source,
         "quoted": found.quoted,
         "scale": scale,
         "variant": variant,
         "meaning": found.variants[variant],
         "config": config.name,
-        **result.record(),
+        "source": figures["cycles_source"],
+        **figures,
         "with_memory": simulate_memory(program, result).record(),
         "host_kinds": result.host_kinds(),
         "items": [_item(item) for item in result.lowered],
@@ -103,7 +105,7 @@ def workload_text(values: dict[str, Any]) -> str:
     kinds = ", ".join(list(values["host_kinds"])[:4])
     memory = values["with_memory"]
     lines = [
-        f"{values['title']} ({values['source']})",
+        f"{values['title']} ({values['paper']})",
         f"{values['scale']}, {values['variant']}: {values['meaning']}; configuration {values['config']}",
         "",
         f"multiply-adds   {values['macs_full']:.4g} full, {needed}, {spent}",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from nmsat.dataflow.contract import isa
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
+from nmsat.dataflow.contract.registers import Wait
 from nmsat.dataflow.contract.timing import last_column, last_result_os, last_result_ws
-from nmsat.sim.array.head import Head, Wait
+from nmsat.sim.array.head import Head
 from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from nmsat.sim.results.provenance import Source
 if TYPE_CHECKING:
     import numpy as np
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.dataflow.mapping.tiling import Tiling
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT, SEED_DELAY
+from nmsat.dataflow.contract.registers import Wait
 from nmsat.dataflow.contract.timing import (
     drain_cycles,
     flush_cycles_os,
@@ -22,18 +22,6 @@ from nmsat.sim.parts.state import Key, Registers
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Compute
-
-
-class Wait(IntEnum):
-    """Why no window started in a cycle in which one could have (`hw.array.head.Wait`)."""
-
-    NONE = 0
-    OPERAND = 1
-    FLUSH = 2
-    DRAIN = 3
-    WEIGHT = 4
-    DEPENDENCY = 5
-    TAIL = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.contract.limits import DRAIN_DELAY
+from nmsat.dataflow.contract.limits import DRAIN_DELAY, NO_STEP
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.array.head import Token
-
-IDLE: Final = 255
 
 
 class Control(NamedTuple):
@@ -50,7 +48,7 @@ class RowPort:
         self._early = Control()
         self._read = np.zeros(config.act_lanes, np.float16)
         self._window: Token | None = None
-        self._step = IDLE
+        self._step = NO_STEP
         self._bank = self._weight_bank = self._toggle = 0
         self._address = 0
         self._history: deque[bool] = deque([False] * (DRAIN_DELAY - 1), DRAIN_DELAY - 1)
@@ -71,7 +69,7 @@ class RowPort:
             self._window, self._step = token, 0
             self._bank ^= 1
             self._weight_bank ^= token.wflip
-        elif step != IDLE:
+        elif step != NO_STEP:
             self._step += 1
         if token is not None and token.rebase:
             self._address = token.base & (self._depth - 1)

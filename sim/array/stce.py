@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.dataflow.contract.registers import Wait
 from nmsat.sim.array.column_port import ColumnPorts
-from nmsat.sim.array.head import Head, Tail, Wait
+from nmsat.sim.array.head import Head, Tail
 from nmsat.sim.array.row_port import RowPort
 from nmsat.sim.array.uspe import Elements
 

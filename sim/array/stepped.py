@@ -13,7 +13,7 @@ from nmsat.sim.array.stce import Stce, Trace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.dataflow.contract.isa import Compute
     from nmsat.dataflow.mapping.tiling import Tiling
 

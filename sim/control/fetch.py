@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.contract.isa import OFFSET_BITS, ErrorCode, Instruction, Opcode
+from nmsat.dataflow.contract.isa import OFFSET_MASK, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
 from nmsat.sim.memory.port import Burst
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 FAR: Final = FETCH_BEATS + FETCH_BURST
 """With so many instructions left to load, fetch does not see the end of the program."""
-
-_OFFSETS: Final = (1 << OFFSET_BITS) - 1
 
 
 Checked = tuple[ErrorCode, Instruction | None]
@@ -135,7 +133,7 @@ class Fetch:
         if not self._asks():
             return 0
         beats = self._beats()
-        offset = (self._launch.program_at + self._asked) & _OFFSETS
+        offset = (self._launch.program_at + self._asked) & OFFSET_MASK
         self.request = Burst(self._launch.program_region, offset, beats)
         self._asked += beats
         return beats

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import INSTRUCTIONS, OFFSET_BITS, Instruction, Opcode
+from nmsat.dataflow.contract.isa import INSTRUCTIONS, OFFSET_MASK, Instruction, Opcode
 from nmsat.dataflow.contract.limits import PAGE_BEATS
 from nmsat.sim.load.writers import Place
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from nmsat.sim.load.slots import Slot
 
-MASK: Final = (1 << OFFSET_BITS) - 1
 
 FOLLOWS: Final = 32
 """Bit of a beat: read, and right behind the one that was read before it."""
@@ -66,11 +65,11 @@ class Beats:
             bits = place.local | place.turn << 1 | place.chunk << 2 | place.last << 3 | place.pair << 4
             if not place.local:
                 self.first, self.last = len(flags) if first else self.first, len(flags)
-                behind = offset + 1 & MASK
+                behind = offset + 1 & OFFSET_MASK
                 bits |= first or FOLLOWS * (offset == following)
                 bits |= PAGE_END * (behind % PAGE_BEATS == 0)
                 following, first = behind, 0
-                distance = offset if offset <= MASK >> 1 else offset - MASK - 1
+                distance = offset if offset <= OFFSET_MASK >> 1 else offset - OFFSET_MASK - 1
                 low, high = (distance, distance) if high < low else (min(low, distance), max(high, distance))
             flags.append(bits)
             self.offsets.append(offset)

@@ -8,21 +8,20 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import ActMode, Opcode
+from nmsat.dataflow.contract.isa import OFFSET_MASK, ActMode, Opcode
 from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_PLACES
 from nmsat.sim.load.beats import FIRST, FOLLOWS, PAGE_END, PLACES, Beats, canonical
 from nmsat.sim.load.slots import slots
-from nmsat.sim.load.writers import LoadBeats, LoadSets, LoadStage, LoadWgt
+from nmsat.sim.load.writers import LoadBeats, LoadRows, LoadStage, LoadWeights
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.state import Key, Registers
-from nmsat.sim.parts.walk import MASK
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.sim.load.writers import Place
 
-WRITERS: Final = (LoadSets, LoadBeats, LoadWgt, LoadStage)
+WRITERS: Final = (LoadRows, LoadBeats, LoadWeights, LoadStage)
 """Kinds of writers; a state names one by its place."""
 
 
@@ -38,14 +37,14 @@ class Loader(Registers):
     """
 
     REGISTERS = (
-        *("_sets", "_asking", "_prepare", "_waiting", "_slot", "_open", "_open_page", "_open_last", "_places"),
+        *("_rows", "_asking", "_prepare", "_waiting", "_slot", "_open", "_open_page", "_open_last", "_places"),
         *("_queued", "_now", "_hold", "_early", "_ahead", "_writing", "_begin", "_written", "_done"),
     )
 
     def __init__(self, config: SatConfig, known: dict[tuple[int, ...], Beats] | None = None) -> None:
         self._config = config
         self._known = {} if known is None else known
-        self._sets = LoadSets(config)
+        self._rows = LoadRows(config)
         # requests: the instruction looked at, its present beat, the burst that grows, the one that stands
         self._asking: Instruction | None = None
         self._prepare = self._waiting = False
@@ -69,7 +68,7 @@ class Loader(Registers):
         self._ahead: deque[Instruction] = deque()
         self._writing: Instruction | None = None
         self._begin = self._written = self._done = False
-        self._writer: LoadSets | LoadBeats | LoadWgt | LoadStage | None = None
+        self._writer: LoadRows | LoadBeats | LoadWeights | LoadStage | None = None
 
     @property
     def ready(self) -> bool:
@@ -108,7 +107,7 @@ class Loader(Registers):
         self._done, self._written = self._written, ended
         if release:
             self._early, self._hold = True, False
-            self._sets.collect()
+            self._rows.collect()
         elif self._begin:
             self._start_writer()
         self._begin = begin
@@ -156,19 +155,19 @@ class Loader(Registers):
         writing = self._writing
         assert writing is not None
         if _rows_mode(writing):
-            self._writer = self._sets
-            self._sets.begin(writing)
+            self._writer = self._rows
+            self._rows.begin(writing)
             if not self._early:
-                self._sets.collect()
+                self._rows.collect()
         else:
             self._writer = self._made(writing)
         self._hold = self._hold and self._early
         self._early = False
 
-    def _made(self, writing: Instruction) -> LoadBeats | LoadWgt | LoadStage:
+    def _made(self, writing: Instruction) -> LoadBeats | LoadWeights | LoadStage:
         """Return the writer of an instruction that is not of rows mode."""
         if writing.opcode == Opcode.LOAD_WGT:
-            return LoadWgt(self._config, writing)
+            return LoadWeights(self._config, writing)
         return LoadStage() if writing.opcode == Opcode.STAGE else LoadBeats(self._config, writing)
 
     def _ask(self, room: bool, granted: bool, handed: bool) -> None:
@@ -207,7 +206,7 @@ class Loader(Registers):
         at = self._next
         slot = beats.flags[at]
         if not slot & 1:
-            self._offset = (beats.offsets[at] + self._shift) & MASK
+            self._offset = (beats.offsets[at] + self._shift) & OFFSET_MASK
             if slot & FIRST and (self._joins == 1 or (self._joins == 2 and self._offset == self._end)):
                 slot |= FOLLOWS
             self._end, self._slot_region = self._offset + 1, self._region
@@ -260,7 +259,7 @@ class Loader(Registers):
         """Return the state without addresses; instructions stand for their beats."""
         writer = self._writer
         kind = -1 if writer is None else WRITERS.index(type(writer))
-        inner = () if writer is None or writer is self._sets else writer.key()
+        inner = () if writer is None or writer is self._rows else writer.key()
         beats = self._request.beats if self._request is not None else 0
         left = (self._next, self._joins) if self._beats is not None else None
         return (*super().key(), left, beats, kind, inner)
@@ -284,8 +283,8 @@ class Loader(Registers):
             self._find(self._asking)
             self._next, self._joins = left
         self._request = Burst(0, 0, beats) if beats else None
-        if kind == WRITERS.index(LoadSets):
-            self._writer = self._sets
+        if kind == WRITERS.index(LoadRows):
+            self._writer = self._rows
         elif kind >= 0 and self._writing is not None:
             self._writer = self._made(self._writing)
             self._writer.restore(inner)

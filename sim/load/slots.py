@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.codes import group_size, rectangle_rows
-from nmsat.dataflow.contract.isa import HALVES, ActMode, Instruction, Opcode
+from nmsat.dataflow.contract.isa import HALVES, OFFSET_MASK, ActMode, Instruction, Opcode
 from nmsat.dataflow.contract.limits import LOAD_CHUNK
 from nmsat.dataflow.contract.timing import reads_pairs
 from nmsat.sim.load.writers import Place
-from nmsat.sim.parts.walk import MASK, Walk
+from nmsat.sim.parts.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def _row_slots(instruction: Instruction, steps: int, pairs: bool) -> Iterator[Sl
             for q in range(first, behind, at_once):
                 turn = q + at_once == behind
                 end = turn and step == steps - 1
-                yield Place(local, turn, end, end and behind == beats, pairs), region, (walk.offset + q) & MASK
+                yield Place(local, turn, end, end and behind == beats, pairs), region, (walk.offset + q) & OFFSET_MASK
             walk.advance()
 
 
@@ -68,7 +68,7 @@ def _column_slots(instruction: Instruction) -> Iterator[Slot]:
             turn = q == beats - 1
             end = turn and step == steps - 1
             local = staged or not (step < k and walk.inside)
-            yield Place(local, turn, end, end), region, (walk.offset + q) & MASK
+            yield Place(local, turn, end, end), region, (walk.offset + q) & OFFSET_MASK
         walk.advance()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode
+from nmsat.dataflow.contract.limits import LOAD_SETS
 from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 PAIRS: Final = (LANES, HALVES)
 """Columns of a beat: packed, dense."""
-
-SETS: Final = 2
-"""Sets of R tile rows that a writer holds besides the beats that leave."""
 
 
 class Place(NamedTuple):
@@ -31,7 +29,7 @@ class Place(NamedTuple):
     pair: bool = False
 
 
-class LoadSets(Registers):
+class LoadRows(Registers):
     """Mode 0: chunks of R tile rows are collected, then written word by word.
 
     The sets of an instruction may be collected (`collect`) before those of the one in front have been written; they
@@ -77,7 +75,7 @@ class LoadSets(Registers):
     @property
     def ready(self) -> bool:
         """Whether a beat can be taken."""
-        return self._taking and len(self._sets) < SETS
+        return self._taking and len(self._sets) < LOAD_SETS
 
     def tick(self, place: Place | None) -> bool:
         """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
@@ -172,7 +170,7 @@ class LoadStage(Registers):
         return place.last
 
 
-class LoadWgt(Registers):
+class LoadWeights(Registers):
     """LOAD_WGT: every beat is written at once; fillers behind each block (dense: behind the last row) take no beat."""
 
     REGISTERS = ("_taking", "_pads", "_pad_last", "_left", "_play_last")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, TypeVar
 
+from nmsat.dataflow.contract.timing import queue_depth
+
 Item = TypeVar("Item")
 
 
@@ -15,7 +17,7 @@ class ResultQueue(Generic[Item]):
     """
 
     def __init__(self, latency: int) -> None:
-        self.depth = 1 << (latency + 1).bit_length()
+        self.depth = queue_depth(latency)
         self._path: deque[Item | None] = deque([None] * latency)
         self._waiting: deque[Item] = deque()
         self._inside = 0

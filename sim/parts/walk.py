@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.isa import OFFSET_BITS
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-MASK: Final = (1 << OFFSET_BITS) - 1
 
 
 class Walk:
@@ -42,15 +40,15 @@ class Walk:
         x_step, y_step, image_step = self._steps
         _, _, ix_line, iy_image, ix_step, iy_step = self._place
         if not self.line_end:
-            self.offset = (self.offset + x_step) & MASK
+            self.offset = (self.offset + x_step) & OFFSET_MASK
             self._x += 1
             self._ix += ix_step
         elif not self.image_end:
-            self.offset = self._line_at = (self._line_at + y_step) & MASK
+            self.offset = self._line_at = (self._line_at + y_step) & OFFSET_MASK
             self._x, self._y = 0, self._y + 1
             self._ix, self._iy = ix_line, self._iy + iy_step
         else:
-            self.offset = self._line_at = self._image_at = (self._image_at + image_step) & MASK
+            self.offset = self._line_at = self._image_at = (self._image_at + image_step) & OFFSET_MASK
             self._x, self._y = 0, 0
             self._ix, self._iy = ix_line, iy_image
         self._look()

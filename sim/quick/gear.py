@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.contract.isa import OFFSET_BITS, QUEUE_OF, REGIONS, ErrorCode, Queue
+from nmsat.dataflow.contract.isa import OFFSET_MASK, QUEUE_OF, REGIONS, ErrorCode, Queue
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.sim.control.fetch import FAR
 from nmsat.sim.quick.inner import STEP, Inner, Walker
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 KEPT: Final = 1 << 16
 """States that are remembered: some kilobytes each, with the stretches that begin there."""
 
-_ANY: Final = (Region(0, (1 << OFFSET_BITS) - 1, True),) * REGIONS
+_ANY: Final = (Region(0, OFFSET_MASK, True),) * REGIONS
 """Regions that no access leaves: symbols have been checked against the true ones."""
 
 

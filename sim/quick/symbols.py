@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.contract.isa import LANES, OFFSET_BITS, ErrorCode, Instruction, Opcode
+from nmsat.dataflow.contract.isa import LANES, OFFSET_MASK, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import UPDATE_BURST
 from nmsat.sim.load.loader import Loader
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nmsat.sim.load.beats import Beats
     from nmsat.sim.run import Known
 
-MASK: Final = (1 << OFFSET_BITS) - 1
 
 _WALK: Final = frozenset(
     (
@@ -70,7 +69,7 @@ class Reach:
     @classmethod
     def at(cls, region: int, low: int, high: int, *, writes: bool = False) -> Reach:
         """Return the reach of offsets that wrap: from low to high, both included; none if high < low."""
-        start = low & MASK
+        start = low & OFFSET_MASK
         return cls(region, start, start + high - low, writes)
 
     def within(self, regions: Sequence[Region | None]) -> bool:
@@ -163,9 +162,9 @@ class Reader:
         beats, shift = self._symbols.beats(instruction)
         if beats.high < beats.low:
             return self._symbols.load(instruction, 0), ()
-        joins = int(beats.offsets[beats.first] + shift & MASK == self._end)
+        joins = int(beats.offsets[beats.first] + shift & OFFSET_MASK == self._end)
         last = beats.last
-        self._end = -1 if beats.flags[last] & 8 else (beats.offsets[last] + shift & MASK) + 1
+        self._end = -1 if beats.flags[last] & 8 else (beats.offsets[last] + shift & OFFSET_MASK) + 1
         symbol = self._symbols.load(instruction, joins)
         return symbol, (Reach.at(instruction["region"], beats.low + shift, beats.high + shift),)
 

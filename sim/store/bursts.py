@@ -5,15 +5,13 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import OFFSET_BITS
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import Walk
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
-
-MASK: Final = (1 << OFFSET_BITS) - 1
 
 _WALK: Final = ("width", "height", "x0", "y0")
 _PLACES: Final = ("at", "line_at", "image_at")
@@ -33,14 +31,14 @@ class Bursts:
         for _ in range(rows):
             sent = 0
             while sent < beats:
-                offset = walk.offset + first + sent & MASK
+                offset = walk.offset + first + sent & OFFSET_MASK
                 size = min(beats - sent, MAX_BURST, PAGE_BEATS - offset % PAGE_BEATS)
                 sizes.append(size)
                 self.offsets.append(offset)
                 sent += size
             walk.advance()
         self.beats = bytes(sizes)
-        ends = [offset - (offset > MASK >> 1) * (MASK + 1) for offset in self.offsets]
+        ends = [offset - (offset > OFFSET_MASK >> 1) * (OFFSET_MASK + 1) for offset in self.offsets]
         self.low = min(ends, default=0)
         self.high = max([end + size - 1 for end, size in zip(ends, sizes, strict=True)], default=-1)
 
@@ -87,4 +85,4 @@ class RowBursts:
         if bursts is None or at >= len(bursts.beats):
             self.next = None
         else:
-            self.next = Burst(self._region, (bursts.offsets[at] + self._shift) & MASK, bursts.beats[at])
+            self.next = Burst(self._region, (bursts.offsets[at] + self._shift) & OFFSET_MASK, bursts.beats[at])

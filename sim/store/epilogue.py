@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.numeric import canonical, to_half
+from nmsat.dataflow.contract.limits import ADD_STAGES, ROUND_STAGES
+from nmsat.dataflow.contract.timing import epilogue_path
 from nmsat.sim.parts.result_queue import QueuedEngine
 
 if TYPE_CHECKING:
@@ -45,9 +47,9 @@ class Results:
     present: NDArray[np.bool_]
 
 
-def latency(add_stages: int = 4, round_stages: int = 2) -> int:
+def latency(add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES) -> int:
     """Return the cycles from the beat that enters to its result on the output."""
-    return 2 * add_stages + round_stages + 2
+    return epilogue_path(add_stages, round_stages) + 1
 
 
 def finish(sums: Sums, options: Options) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
+from nmsat.dataflow.contract.timing import epilogue_path, queue_depth
 from nmsat.sim.parts.state import Key, Registers
 from nmsat.sim.store.beats import RowPlace, side_rows, write_rows
 from nmsat.sim.store.bursts import RowBursts
-from nmsat.sim.store.epilogue import latency
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.memory.port import Burst
     from nmsat.sim.store.bursts import Bursts
 
-INSIDE: Final = 1 << latency().bit_length()
-"""Chunks that may be between the capture buffers and the end of the epilogue (`hw.parts.result_queue.queue_depth`)."""
+INSIDE: Final = queue_depth(epilogue_path())
+"""Chunks that may be between the capture buffers and the end of the epilogue."""
 
-IN_EPILOGUE: Final = 1 + latency()
+IN_EPILOGUE: Final = 2 + epilogue_path()
 """Cycles from the read of a chunk to its results."""
 
 
@@ -31,7 +31,7 @@ class Store(Registers):
     """
 
     REGISTERS = (
-        *("done", "_next", "_starts", "_running", "_fresh", "_sided", "_beside", "_switches", "_set"),
+        *("done", "_next", "_starts", "_running", "_fresh", "_sided", "_beside", "_options", "_set"),
         *("_rows", "_side_beats", "_side_room", "_pack_rows", "_write_beats", "_unasked", "_ends", "_under_way"),
     )
 
@@ -45,7 +45,7 @@ class Store(Registers):
         self._into, self._reads = RowPlace(config.columns), RowBursts(known)
         self._rows = 0  # still to be read from the capture buffers
         self._sided = self._beside = False
-        self._switches = self._set = _switches(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
+        self._options = self._set = _options(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
         self._inside: deque[int] = deque()  # cycles from which on the results of chunks stand behind the epilogue
         self._side_beats, self._side_room = 0, SIDE_BEATS
         # writing: the instruction that waits for it, the one in its first cycle, what is left of the one that runs
@@ -109,7 +109,7 @@ class Store(Registers):
         if start is not None:
             self._next, self._fresh = start, True
             self._sided, self._beside = start["side"] != Side.NONE, bool(start["beside"])
-            self._switches = _switches(start)
+            self._options = _options(start)
         self._now += 1
 
     @property
@@ -145,7 +145,7 @@ class Store(Registers):
             self._begin_reading(reading)
             self._fresh = False
         if empty:
-            self._set = self._switches
+            self._set = self._options
 
     def _begin_reading(self, instruction: Instruction) -> None:
         self._reading, self._rows = instruction, instruction["rows"]
@@ -193,7 +193,7 @@ class Store(Registers):
         place = self._into
         if self._sided and not self._side_beats:
             return False, False
-        fits = self._set == self._switches and len(self._inside) < INSIDE
+        fits = self._set == self._options and len(self._inside) < INSIDE
         takes = bool(self._rows) and place.ends_chunk and fits
         if not takes and place.ends_chunk:
             return False, False
@@ -241,8 +241,8 @@ class Store(Registers):
         self._under_way -= 1
 
 
-def _switches(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
-    """Return what an instruction switches on in the epilogue: sum, mask, rounding, ReLU."""
+def _options(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
+    """Return the options of the epilogue that an instruction sets: sum, mask, rounding, ReLU."""
     side = instruction["side"]
     tile = side in (Side.TILE16, Side.TILE32)
     return tile, side == Side.MASK, bool(instruction["to_half"]), bool(instruction["relu"])

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vcd.writer import Variable
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Compute
+    from nmsat.dataflow.contract.registers import Wait
     from nmsat.dataflow.mapping.tiling import Tiling
-    from nmsat.sim.array.head import Wait
     from nmsat.sim.array.stce import Trace
 
 MAX_ELEMENT_CYCLES: Final = 1 << 20
@@ -143,4 +143,4 @@ class _Writer:
 
 
 DECISIONS: Final = {"cause": 3, "offered": 1, "taken": 1}
-"""Signals of the edge that are known when a cycle ends: why no window starts (`sim.array.head.Wait`), commands."""
+"""Signals of the edge that are known when a cycle ends: why no window starts (`Wait`), commands."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import Packed
+from nmsat.algorithms.core.packed import Packed
 from nmsat.sim.update.sore import LATENCY, Elements, Pairs, Sore
 from nmsat.sim.update.transpose import Row, Transposer
 from nmsat.sim.update.wuve import Update, Updated, Wuve, latency

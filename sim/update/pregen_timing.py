@@ -6,14 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import LANES
+from nmsat.dataflow.contract.timing import queue_depth, wuve_path
 from nmsat.sim.parts.state import Registers
-from nmsat.sim.update.wuve import latency
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
 
-_PATH: Final = latency() - 1
-_DEPTH: Final = 1 << (_PATH + 1).bit_length()
+_PATH: Final = wuve_path()
+_DEPTH: Final = queue_depth(_PATH)
 
 
 class SoreTiming(Registers):

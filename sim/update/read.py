@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
+from nmsat.dataflow.contract.isa import OFFSET_MASK
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_READS
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.state import Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
 
-WEIGHTS, MOMENTA, GRADIENT, MASK = range(4)
-
-_OFFSETS: Final = (1 << 34) - 1
+WEIGHTS, MOMENTA, GRADIENT, MASK = (UPDATE_READS.index(name) for name in ("weights", "momenta", "gradient", "mask"))
 
 
 class UpdateRead(Registers):
@@ -40,7 +39,7 @@ class UpdateRead(Registers):
         self.request: Burst | None = None
         self._region, self._k, self._step = instruction["region"], k, instruction["g_step"]
         self._masked = instruction["use_mask"] == 1
-        self._at = [at, (at + blocks * k) & _OFFSETS, instruction["g_at"], instruction["mask_at"]]
+        self._at = [at, (at + blocks * k) & OFFSET_MASK, instruction["g_at"], instruction["mask_at"]]
         # beats; of the gradient: rows of the block
         self._left = [blocks * k, blocks * k, k, blocks * groups if self._masked else 0]
         self._room = [UPDATE_BEATS] * 4
@@ -107,14 +106,14 @@ class UpdateRead(Registers):
         if stream == GRADIENT:
             self._follow_gradient(at, size)
         else:
-            self._at[stream] = (at + size) & _OFFSETS
+            self._at[stream] = (at + size) & OFFSET_MASK
 
     def _follow_gradient(self, at: int, size: int) -> None:
         """Step to the next row, or to the next block, which lies in the other half of a beat."""
-        self._at[GRADIENT] = (at + (size if self._step == 1 else self._step)) & _OFFSETS
+        self._at[GRADIENT] = (at + (size if self._step == 1 else self._step)) & OFFSET_MASK
         if self._left[GRADIENT] == 0:
             self._blocks -= 1
-            self._base = (self._base + self._half) & _OFFSETS
+            self._base = (self._base + self._half) & OFFSET_MASK
             self._half ^= 1
             self._at[GRADIENT] = self._base
             self._left[GRADIENT] = self._k if self._blocks else 0

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.dataflow.contract.config import MAX_GROUP
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-GROUP: Final = 16
-"""Places of the largest group."""
 
 LATENCY: Final = 4
 """Cycles from the last beat of a group to its first pair."""
@@ -151,7 +150,7 @@ class Sore:
         value = np.concatenate([beat.value.T for beat in group])[None]
         present = np.concatenate([beat.present.T for beat in group])[None]
         pruned = prune_groups(value, present, self.n)
-        keep = np.zeros((self.lanes, GROUP), np.bool_)
+        keep = np.zeros((self.lanes, MAX_GROUP), np.bool_)
         keep[:, : value.shape[1]] = pruned.keep[0].T
         beats = -(-self.n // self.width)
         # an odd N leaves the last slot of a wide beat to a filler

@@ -13,6 +13,7 @@ from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.dataflow.contract.codes import group_size, kept
 from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, LANES
+from nmsat.dataflow.contract.links import FILLER_PAIR
 from nmsat.sim.update.wuve import update
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.dataflow.contract.isa import Instruction
-
-_FILLER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -122,9 +121,9 @@ def _pair_words(packed: nm.Packed) -> NDArray[np.uint32]:
     """Return pairs as uint32[group, slot, column], columns filled up with fillers to a multiple of 16."""
     words = packed.values.view(np.uint16).astype(np.uint32)
     words |= packed.index.astype(np.uint32) << np.uint32(16)
-    words |= np.where(packed.filler, np.uint32(_FILLER), np.uint32(0))
+    words |= np.where(packed.filler, np.uint32(FILLER_PAIR), np.uint32(0))
     spare = -words.shape[2] % LANES
-    return np.pad(words, ((0, 0), (0, 0), (0, spare)), constant_values=_FILLER)
+    return np.pad(words, ((0, 0), (0, 0), (0, spare)), constant_values=FILLER_PAIR)
 
 
 def _tensor(region: NDArray[np.uint8], instruction: Instruction, name: str, beats: int) -> NDArray[np.uint8]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_WAITING, UPDATE_WRITES
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.state import Registers
@@ -13,9 +14,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.sim.update.pregen_timing import PregenTiming
 
-MASK, BP, FF, MOMENTA, WEIGHTS = range(5)
-
-_OFFSETS: Final = (1 << 34) - 1
+MASK, BP, FF, MOMENTA, WEIGHTS = (UPDATE_WRITES.index(name) for name in ("mask", "bp", "ff", "momenta", "weights"))
 
 
 class UpdateWrite(Registers):
@@ -29,7 +28,7 @@ class UpdateWrite(Registers):
         copies = [instruction[f"{name}_at"] for name in UPDATE_WRITES[:3]]
         self.request: Burst | None = None
         self._region = instruction["region"]
-        self._at = [*copies, (at + blocks * instruction["k"]) & _OFFSETS, at]
+        self._at = [*copies, (at + blocks * instruction["k"]) & OFFSET_MASK, at]
         self._unasked = [0] * 5
         self._level = [0] * 5
         self._waiting = self._beat = 0
@@ -104,7 +103,7 @@ class UpdateWrite(Registers):
             self.request = Burst(self._region, at, size)
             self._order.append((stream, size))
             self._unasked[stream] -= size
-            self._at[stream] = (at + size) & _OFFSETS
+            self._at[stream] = (at + size) & OFFSET_MASK
             self._waiting += 1
             return
         self._asking = False

@@ -9,6 +9,8 @@ import numpy as np
 
 from nmsat.algorithms.core.numeric import canonical, to_half
 from nmsat.algorithms.training.optim import SgdConstants, sgd_update
+from nmsat.dataflow.contract.limits import ADD_STAGES, MULTIPLY_STAGES, ROUND_STAGES
+from nmsat.dataflow.contract.timing import wuve_path
 from nmsat.sim.parts.result_queue import QueuedEngine
 
 if TYPE_CHECKING:
@@ -40,9 +42,11 @@ class Updated:
     end: bool = False
 
 
-def latency(multiply_stages: int = 4, add_stages: int = 4, round_stages: int = 2) -> int:
+def latency(
+    multiply_stages: int = MULTIPLY_STAGES, add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES
+) -> int:
     """Return the cycles from the beat that enters to its result on the output."""
-    return 3 + 2 * multiply_stages + 4 * add_stages + round_stages
+    return wuve_path(multiply_stages, add_stages, round_stages) + 1
 
 
 def update_cycles(beats: int, cycles: int | None = None) -> int:

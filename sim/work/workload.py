@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.algorithms.core.tape import Product, Tape
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling

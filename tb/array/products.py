@@ -23,7 +23,7 @@ from nmsat.tb.run.runner import Built, build, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling

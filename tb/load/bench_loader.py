@@ -15,6 +15,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from nmsat.dataflow.contract.config import SatConfig
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.sim.load.loader import Loader
 from nmsat.tb.load.jobs import Memory, Writes, as_act_writes, as_weight_writes, compare, expected, random_loads
 from nmsat.tb.run.jobs import load_job, save_result
@@ -123,7 +124,7 @@ class Bench:
             "read__request__valid": int(burst is not None),
         }
         if burst is not None:
-            offset = burst.offset & ((1 << 34) - 1)
+            offset = burst.offset & OFFSET_MASK
             expected["read__request__payload"] = burst.region | offset << 2 | (burst.beats - 1) << 36
         for name, value in expected.items():
             got = int(getattr(dut, name).value)

@@ -8,6 +8,7 @@ import numpy as np
 
 from nmsat.dataflow.contract.isa import HALVES, LANES, REGIONS, ActMode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import check
+from nmsat.dataflow.contract.links import FILLER_PAIR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 REGION_BEATS = 4096
 """Beats of a region in a bench; offsets wrap, so that any program reads something."""
-
-FILLER = 1 << 20
-"""A pair that contributes nothing: value 0, index 0."""
 
 Writes = dict[tuple[int, int], int]
 """(array row, element) or (array column, pair) -> what is written there."""
@@ -243,7 +241,7 @@ def _weights(config: SatConfig, fields: Instruction, memory: Memory) -> Writes:
             offset += block * fields["block_step"]
             for p in range(used):
                 j, c = divmod(beat * q + p, config.columns)
-                pair = FILLER
+                pair = FILLER_PAIR
                 if s < rows:
                     pair = _pair(fields, memory.beat(fields["region"], offset), fields["lane"] + p, s)
                 writes[c, fields["base"] + s * b + j] = pair

@@ -12,10 +12,12 @@ from nmsat.algorithms.core.tape import ConvShape, Pattern
 from nmsat.algorithms.core.windows import backward_taps, output_size
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import LANES, Opcode, Side
+from nmsat.dataflow.contract.links import FILLER_PAIR
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
-from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
+from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.step import write_code
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place, Rows, Weights
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
@@ -264,7 +266,7 @@ def _all_gradient(d: _Draft) -> None:
 
     def fill(image: Image) -> None:
         words = image.regions[fillers.region].view(np.uint32)
-        words[fillers.at * LANES : (fillers.at + 1) * LANES] = 1 << 20
+        words[fillers.at * LANES : (fillers.at + 1) * LANES] = FILLER_PAIR
 
     d.fills.append(fill)
     for code in kinds.input_gradient(name, conv, dy, w, dx, Epilogue(watch=bool(d.rng.random() < 0.3)), fillers):

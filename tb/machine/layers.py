@@ -10,7 +10,8 @@ from nmsat.algorithms.core.windows import backward_taps, output_size
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
-from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble
+from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink
 from nmsat.dataflow.program.tensors import DENSE, Layout
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
 from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of

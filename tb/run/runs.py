@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.signals import held
-from nmsat.hw.parts.cache import cache_folder, size_of, writing_cache
+from nmsat.hw.parts.cache import RUN_NAME, cache_folder, size_of, writing_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +26,6 @@ KEPT_BYTES: Final = 2 << 30
 """Bytes that they may take together; the newest stays in any case."""
 
 _LOCK: Final = ".running"
-
-_NAME: Final = re.compile(r"\w+-[0-9a-f]{8}")
-"""Names of runs: what else lies there is not ours."""
 
 
 @contextmanager
@@ -62,7 +58,7 @@ def run_folder(name: str) -> Iterator[Path]:
 
 def _prune(runs: Path) -> None:
     """Remove the oldest runs above the limits, none that is under way, and nothing that is not named as a run."""
-    found = sorted((path for path in runs.iterdir() if _NAME.fullmatch(path.name)), key=_age, reverse=True)
+    found = sorted((path for path in runs.iterdir() if RUN_NAME.fullmatch(path.name)), key=_age, reverse=True)
     total = 0
     for number, place in enumerate(found, 1):
         total += size_of(place)

@@ -15,7 +15,7 @@ from cocotb.triggers import Timer
 
 from nmsat.algorithms.core.numeric import canonical, to_half
 from nmsat.dataflow.contract.config import UNDER_WAY, SatConfig
-from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction, Opcode, Side
+from nmsat.dataflow.contract.isa import BEAT_BYTES, OFFSET_MASK, Instruction, Opcode, Side
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import Walk
 from nmsat.sim.store.store import Store
@@ -49,7 +49,7 @@ def random_instruction(rng: np.random.Generator, config: SatConfig) -> Instructi
     fields |= {name: int(rng.integers(2)) for name in ("to_half", "relu", "watch", "beside")}
     fields |= {"x0": int(rng.integers(max(fields["width"], 1))), "y0": int(rng.integers(fields["height"]))}
     for prefix in ("", "side_"):
-        fields |= {prefix + name: int(rng.integers(1 << 34)) for name in ("at", "line_at", "image_at")}
+        fields |= {prefix + name: int(rng.integers(OFFSET_MASK + 1)) for name in ("at", "line_at", "image_at")}
         fields |= {prefix + name: int(rng.integers(-70, 70)) for name in ("x_step", "y_step", "image_step")}
         if rng.random() < 0.5:
             fields[prefix + "x_step"] = int(rng.integers(0, 3))
@@ -91,7 +91,7 @@ class Memory:
 
     def read(self, region: int, offset: int) -> bytearray:
         """Return a beat."""
-        key = (region, offset % (1 << 34))
+        key = (region, offset & OFFSET_MASK)
         if key not in self.beats and region == 0:
             halves = self.rng.standard_normal(32).astype(np.float16).view(np.uint16)
             beat = np.where(self.rng.random(32) < 0.1, self.rng.choice(SPECIAL, 32), halves)
@@ -240,7 +240,7 @@ class Lockstep:
             got = None
             if getattr(dut, f"{name}__request__valid").value == 1:
                 word = int(getattr(dut, f"{name}__request__payload").value)
-                got = Burst(word & 3, word >> 2 & (1 << 34) - 1, (word >> 36) + 1)
+                got = Burst(word & 3, word >> 2 & OFFSET_MASK, (word >> 36) + 1)
             assert got == burst, f"cycle {self.cycles}: request of {name} is {got}, the model says {burst}"
 
     def _pull(self) -> None:

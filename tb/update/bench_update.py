@@ -15,7 +15,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from nmsat.dataflow.contract.config import preset
-from nmsat.dataflow.contract.isa import BEAT_BYTES, Instruction
+from nmsat.dataflow.contract.isa import BEAT_BYTES, OFFSET_MASK, Instruction
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.update.update import Updater
 from nmsat.sim.update.values import UpdateShape, apply_update
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 QUIET: Final = 20
 """Cycles without a write after which a memory that is late with acknowledgements gives one."""
-
-OFFSET_MASK: Final = (1 << 34) - 1
 
 
 @dataclass

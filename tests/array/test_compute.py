@@ -22,7 +22,7 @@ from nmsat.tb.run.runner import build, run
 from tests.cases import product
 
 if TYPE_CHECKING:
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.dataflow.mapping.tiling import Tiling
 
 pytestmark = pytest.mark.rtl

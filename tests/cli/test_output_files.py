@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,13 @@ import pytest
 
 from nmsat.algorithms.core.files import PART, replaced
 from nmsat.reports.work import output_files as module
+from nmsat.reports.work.output import output_folder
 from nmsat.reports.work.output_files import output_files
+from nmsat.reports.work.run_files import run_files
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -165,3 +169,43 @@ def test_a_full_disk_leaves_the_old_file(full_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left"), replaced(full_disk / "t.csv") as file:
         file.write(b"x" * 100_000)
     assert [(p.name, p.read_text()) for p in full_disk.iterdir()] == [("t.csv", "1")]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "link"])
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_the_shells_stdout_is_written_where_it_stands(name: str, kind: str) -> None:
+    Path("link").symlink_to("/dev/stdout")
+    lines = (
+        "from pathlib import Path",
+        "from nmsat.reports.work.output_files import output_files",
+        f"with output_files({{'--tiles': Path({name!r})}}, 'gemm') as files, files.writing('--tiles') as path:",
+        "    path.write_text('tiles, ')",
+        "print('answer')",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    with Path("out").open("w") as out:
+        out.write("before, ")
+        out.flush()
+        target = out if kind == "file" else subprocess.PIPE
+        done = subprocess.run(command, stdout=target, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout or Path("out").read_text()) == {"pipe": "", "file": "before, "}[kind] + "tiles, answer\n"
+    assert Path("link").is_symlink()
+
+
+@pytest.mark.parametrize("path", ["shut", "shut/x", "shut/x/y"])
+def test_what_cannot_be_reached_is_one_line(path: str, unreadable: Callable[[Path], None]) -> None:
+    Path("shut").mkdir()
+    unreadable(Path("shut"))
+    place = Path(path)
+    if path != "shut":
+        with pytest.raises(InputError, match="it cannot be written: Permission denied"):
+            write(path, "")
+    for entered in (output_folder(place, "program", ["x"]), run_files(place, [])):
+        try:
+            with entered:
+                assert path == "shut"
+        except InputError as error:
+            assert f"output folder is {path!r}; it cannot be written: Permission denied" in str(error)
+        else:
+            assert path == "shut"

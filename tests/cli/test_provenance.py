@@ -66,22 +66,38 @@ def test_a_product_with_memory_is_the_models_and_names_the_machines_command(call
 
 
 @pytest.mark.parametrize(
-    ("line", "command"),
+    ("line", "command", "without"),
     [
-        ("40 70 40 --pattern 2:8", "40 70 40 --pattern 2:8 --config tiny"),
-        ("40 70 40 --pattern 2:8 --dataflow ws --memory", "40 70 40 --pattern 2:8 --config tiny --dataflow ws"),
-        ("40 70 40 --stage wu --config small", "40 70 40 --transposed --config small"),
-        ("40 70 40 --stage wu --dataflow ws", "40 70 40 --transposed --config tiny"),  # the machine has no such mapping
-        ("9 9 9 --stage bp", "9 9 9 --config tiny"),
+        ("40 70 40 --pattern 2:8", "40 70 40 --pattern 2:8 --config tiny", []),
+        (
+            "40 70 40 --pattern 2:8 --dataflow ws --memory",
+            "40 70 40 --pattern 2:8 --config tiny --dataflow ws",
+            ["--memory"],
+        ),
+        ("40 70 40 --stage wu --config small", "40 70 40 --transposed --config small", []),
+        (
+            "40 64 24 --pattern 2:8 --stage wu --dataflow ws --seed 5 --config small",
+            "40 64 24 --transposed --config small --seed 5",
+            ["--pattern 2:8", "--dataflow ws"],
+        ),
+        (
+            "40 70 40 --stage wu --dataflow ws",
+            "40 70 40 --transposed --config tiny",
+            ["--dataflow ws"],
+        ),  # the machine has no such mapping
+        ("9 9 9 --stage bp", "9 9 9 --config tiny", ["--stage bp"]),
+        ("9 9 9 --seed 7 --dataflow os", "9 9 9 --config tiny --dataflow os --seed 7", []),
     ],
 )
-def test_the_named_command_gives_the_machines_figure(call: Call, line: str, command: str) -> None:
+def test_the_named_command_gives_the_machines_figure(call: Call, line: str, command: str, without: list[str]) -> None:
     values, text = both(call, f"gemm {line}")
     source = Source.MODEL if "--memory" in line else Source.ARRAY
     assert values["source"] == source
     assert told(source) in text
     assert "planned" not in text
     assert values["machine_command"] == f"nmsat program {command}"
+    assert [words.partition(" (")[0] for words in values["machine_command_without"]] == without
+    assert ("not in that command: " in text) == bool(without)
     machine, said = both(call, f"program {command}")
     assert machine["source"] == Source.MACHINE
     assert told(Source.MACHINE) in said
@@ -147,7 +163,9 @@ def test_a_number_too_large_for_the_words_of_a_program_is_one_line(
 def test_workloads(call: Call) -> None:
     assert WORKLOAD_RUN.summary
     values, text = both(call, "workload run sparsifiner --scale paper")
-    assert (values["cycles_source"], values["with_memory"]["source"]) == (Source.ARRAY, Source.MODEL)
+    assert values["source"] == values["cycles_source"] == Source.ARRAY
+    assert values["with_memory"]["source"] == Source.MODEL
+    assert values["paper"] in text
     assert values["with_memory"]["planned"] == [CHANNELS]
     assert f"{values['cycles']} on SAT (array alone)" in text
     assert f"speed-up {values['with_memory']['speedup']:.2f} (schedule model)" in text

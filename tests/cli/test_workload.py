@@ -23,11 +23,11 @@ def test_list_is_an_object_with_all_workloads(call: Call) -> None:
     assert outcome.code == 0
     assert outcome.err == ""
     assert [item["name"] for item in values] == list(workloads())
-    assert len({item["source"] for item in values}) >= 9
+    assert len({item["paper"] for item in values}) >= 9
     text = call("workload list").out
     for item in values:
         assert f"\n{item['name']} " in f"\n{text}"
-        assert item["source"] in text
+        assert item["paper"] in text
 
 
 @pytest.mark.parametrize("variant", ["faithful", "nm"])

@@ -20,8 +20,9 @@ from nmsat.dataflow.network.layers import ConvLayer
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.lower import Form, place
-from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
+from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
 from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nmsat.algorithms.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from nmsat.algorithms.training.config import DEMO, TrainConfig, parse_config
+from nmsat.algorithms.training.config import DEMO, TrainConfig, parse_fields
 from nmsat.algorithms.training.data import Dataset, digits
 from nmsat.algorithms.training.results import read_lines, run_logged
 from nmsat.algorithms.training.train import Trainer, train
@@ -107,6 +107,21 @@ def stopped(name: str, file: Path, steps: int = 6) -> Checkpoint:
     """Return the checkpoint that a run leaves after some steps."""
     train(RUNS[name], data=few(), checkpoint=file, stop=StopAfter(steps))
     return load_checkpoint(file)
+
+
+@pytest.mark.parametrize("part", ["master", "optimizer"])
+def test_numbers_that_are_not_finite_are_said(part: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "run.npz"
+    run, config = next(iter(RUNS.items()))
+    whole = stopped(run, file)
+    key = next(key for key in whole.arrays if key.startswith(f"{part}/"))
+    train(config, data=few(), checkpoint=file, stop=StopAfter(1))
+    assert not caplog.messages
+    bad = np.full_like(whole.arrays[key], np.nan)
+    save_checkpoint(file, Checkpoint(whole.meta, {**whole.arrays, key: bad}))
+    train(config, data=few(), checkpoint=file, stop=StopAfter(1))
+    (told,) = caplog.messages
+    assert f"'{file}' holds infinities or NaN: {bad.size} of {bad.size} numbers of {key!r};" in told
 
 
 def refusal(trainer: Trainer, saved: Checkpoint) -> str:
@@ -285,8 +300,8 @@ def test_bad_result_lines_are_named(tmp_path: Path) -> None:
 
 
 def test_configuration_files_change_what_they_name() -> None:
-    assert parse_config('method = "sdgp"\nlr = 1') == DEMO.replace(method="sdgp", lr=1.0)
-    assert parse_config("", TrainConfig(network="mlp")).network == "mlp"
+    assert DEMO.replace(**parse_fields('method = "sdgp"\nlr = 1')) == DEMO.replace(method="sdgp", lr=1.0)
+    assert parse_fields("") == {}
 
 
 @pytest.mark.parametrize(
@@ -305,7 +320,7 @@ def test_configuration_files_change_what_they_name() -> None:
 )
 def test_bad_configuration_files_are_named(text: str, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
-        parse_config(text)
+        DEMO.replace(**parse_fields(text))
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:

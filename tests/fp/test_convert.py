@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nmsat.algorithms.core.numeric import canonical, to_half
-from nmsat.hw.fp.convert import HALF_CUTS, MAX_DOWN, F16ToF32, F32ToF16
+from nmsat.dataflow.contract.legal import MAX_SHIFT
+from nmsat.hw.fp.convert import HALF_CUTS, F16ToF32, F32ToF16
 from nmsat.tb.drive.bank import check
 from nmsat.tb.fp import mpfr
 from nmsat.tb.fp.f32_vectors import SPECIAL, half_boundaries
@@ -52,7 +53,7 @@ def test_widen_flags_infinity_and_nan() -> None:
 @pytest.mark.rtl
 @pytest.mark.long
 def test_widen_every_half_by_every_scale() -> None:
-    assert check_widening(list(range(MAX_DOWN + 1))) == 25 << 16
+    assert check_widening(list(range(MAX_SHIFT + 1))) == 25 << 16
 
 
 @pytest.mark.rtl

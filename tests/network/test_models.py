@@ -9,7 +9,8 @@ from nmsat.dataflow.network.layers import HostLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.models import MODELS, load_model
 from nmsat.dataflow.network.models.cnn import resnet18
 from nmsat.dataflow.network.models.vit import vit
-from nmsat.dataflow.network.step import forward_macs, parameters, training_products
+from nmsat.dataflow.network.step import parameters, training_products
+from tests.network.macs import forward_macs
 
 # Forward and training GMAC per image; bounds of SR-STE 2:8 and of BDWP 2:4, 2:8, 2:16, first layer and classifier
 # dense, no input gradient for the first layer, products of attention dense.

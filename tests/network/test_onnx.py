@@ -14,7 +14,8 @@ from nmsat.algorithms.core.tape import ConvShape, Pattern, Stage
 from nmsat.dataflow.network.layers import ConvLayer, HostLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.readers.onnx import read_onnx
-from nmsat.dataflow.network.step import forward_macs, parameters, training_products
+from nmsat.dataflow.network.step import parameters, training_products
+from tests.network.macs import forward_macs
 from tests.network.onnx_files import cnn, ints, save, weight
 
 if TYPE_CHECKING:

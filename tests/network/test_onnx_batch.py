@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from nmsat.dataflow.network.readers.onnx import read_onnx, read_onnx_model
-from nmsat.dataflow.network.step import forward_macs
+from tests.network.macs import forward_macs
 from tests.network.onnx_files import ints, save, weight
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from onnx import helper, numpy_helper
 from nmsat.dataflow.network.layers import LinearLayer
 from nmsat.dataflow.network.readers.masks import read_masks
 from nmsat.dataflow.network.readers.onnx import read_onnx
-from nmsat.dataflow.network.step import forward_macs
 from nmsat.reports.work.text import printable
+from tests.network.macs import forward_macs
 from tests.network.onnx_files import ints, save, weight
 
 if TYPE_CHECKING:

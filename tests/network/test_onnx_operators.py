@@ -13,7 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.dataflow.network.layers import ConvLayer, HostLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.readers.onnx import read_onnx, read_onnx_model
-from nmsat.dataflow.network.step import forward_macs, parameters, training_products
+from nmsat.dataflow.network.step import parameters, training_products
+from tests.network.macs import forward_macs
 from tests.network.onnx_files import ints, save, weight
 
 if TYPE_CHECKING:

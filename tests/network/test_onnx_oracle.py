@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from nmsat.dataflow.network.readers.onnx import read_onnx
-from nmsat.dataflow.network.step import forward_macs
+from tests.network.macs import forward_macs
 from tests.network.onnx_oracle import COUNTED, multiply_adds
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from nmsat.algorithms.layers.networks import digits_cnn
 from nmsat.algorithms.methods import make_method
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer, host_layer, pool_layer, scale_batch
 from nmsat.dataflow.network.models import MODELS, load_model
-from nmsat.dataflow.network.step import Prune, Step, Update, forward_macs, training_products
+from nmsat.dataflow.network.step import Prune, Step, Update, training_products
+from tests.network.macs import forward_macs
 
 P28 = Pattern(2, 8)
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from nmsat.algorithms.core.nm import Packed
+    from nmsat.algorithms.core.packed import Packed
     from tests.conftest import Outcome
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -9,8 +9,9 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.program.activations import RowsSource
 from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.estimate import estimate_cycles
-from nmsat.dataflow.program.product import ProductCode, Sink, assemble
+from nmsat.dataflow.program.product import ProductCode, Sink
 from nmsat.dataflow.program.tensors import Layout
 from nmsat.dataflow.program.weights import ForwardWeights
 from nmsat.sim.sat import Sat

@@ -18,8 +18,9 @@ from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.readers.recorded import recorded_step
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import emit_command
 from nmsat.dataflow.program.lower import Form, form_of, place
-from nmsat.dataflow.program.product import cuts, emit_command
+from nmsat.dataflow.program.product import cuts
 from nmsat.dataflow.program.ways import lower
 
 if TYPE_CHECKING:

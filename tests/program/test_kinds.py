@@ -17,8 +17,8 @@ from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 from nmsat.dataflow.network.products import forward, input_gradient, weight_gradient
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.assembler import LINKS, Assembler
+from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.lower import Form, Placed, place
-from nmsat.dataflow.program.product import assemble
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Rows
 from nmsat.sim.values import State, execute
 

@@ -15,8 +15,9 @@ from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Opcode, Side
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.listing import disassemble, listing, read_listing
-from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, assemble, cuts
+from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
 from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of
@@ -263,9 +264,9 @@ def test_a_second_operand_is_read_beside_stores_unless_one_of_them_writes_it() -
     layout = Layout([1 << 20] * 4)
     old, sums = layout.rows("old", 0, 40, 70), layout.rows("sums", 1, 40, 70)
     out = Assembler(config)
-    for side, sink in ((None, y), (old, sums), (y, sums)):
+    for name, side, sink in (("none", None, y), ("old", old, sums), ("stored", y, sums)):
         kind = Side.NONE if side is None else Side.TILE16
-        assemble(out, dataclasses.replace(code, name=sink.name, sink=Sink(sink, Epilogue(kind=kind, side=side))))
+        assemble(out, dataclasses.replace(code, name=name, sink=Sink(sink, Epilogue(kind=kind, side=side))))
     stores = [i for i in out.finish().instructions if i.opcode is Opcode.STORE]
     third = len(stores) // 3
     assert third > 1

@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 from nmsat.dataflow.network.readers.onnx import read_onnx
-from nmsat.dataflow.network.step import forward_macs, parameters
+from nmsat.dataflow.network.step import parameters
+from tests.network.macs import forward_macs
 from tests.network.onnx_oracle import multiply_adds
 
 torch = pytest.importorskip("torch")

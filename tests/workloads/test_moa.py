@@ -12,15 +12,8 @@ from nmsat.algorithms.core.sparsity import Blocks
 from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import record
-from nmsat.algorithms.workloads.methods.moa import (
-    FULL,
-    SMALL,
-    VICUNA_7B,
-    Rule,
-    band,
-    forward,
-    token_mask,
-)
+from nmsat.algorithms.workloads.methods.moa import VICUNA_7B
+from nmsat.algorithms.workloads.methods.moa_model import FULL, SMALL, Rule, band, forward, token_mask
 from nmsat.algorithms.workloads.methods.moa_plan import (
     block_influence,
     choose,

@@ -12,7 +12,7 @@ from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant
 from nmsat.algorithms.workloads.engine.training import adam, clear
-from nmsat.algorithms.workloads.methods.moa import FULL, SMALL, Rule, Size, band, forward
+from nmsat.algorithms.workloads.methods.moa_model import FULL, SMALL, Rule, Size, band, forward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

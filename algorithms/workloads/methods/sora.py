@@ -7,9 +7,9 @@ the code of its authors.
     g <- S_xi(g - eta dL/dg)                S_xi(z) = sign(z) max(|z| - xi, 0)
 
 Wd uniform, Wu zero, g normal(0, 1), alpha = 16, r = 8. Ranks whose gate is 0 are left out: a smaller dense product.
-Faithful: adapter, gates, threshold (`soft_threshold`; the authors' code instead zeroes everything below 2 xi,
-`repo_threshold`); disentangled attention of DeBERTa. q, k and v read one x, so their Wd are one product. The ranks
-at the scale of the paper are assumed: 6 of 8 in attention, 5 in the feed-forward layers, 71 % (its abstract: 70 %).
+Faithful: adapter, gates, threshold (`soft_threshold`; the authors' code instead zeroes everything below 2 xi);
+disentangled attention of DeBERTa. q, k and v read one x, so their Wd are one product. The ranks at the scale of the
+paper are assumed: 6 of 8 in attention, 5 in the feed-forward layers, 71 % (its abstract: 70 %).
 Relative positions are clipped differences, not DeBERTa's logarithmic buckets: other rows are gathered, as many.
 Ours (`nm`): the frozen matrices are 2:4 along k, and along n in the input gradient.
 """
@@ -62,12 +62,6 @@ class Size:
 def soft_threshold(z: NDArray, xi: float) -> NDArray:
     """Return sign(z) max(|z| - xi, 0): the proximal operator of xi |z|."""
     return np.sign(z) * np.maximum(np.abs(z) - xi, 0)
-
-
-def repo_threshold(z: NDArray, xi: float) -> NDArray:
-    """Return what the authors' code computes: shrink by xi, then zero what is left below xi."""
-    shrunk = soft_threshold(z, xi)
-    return np.where(np.abs(shrunk) < xi, 0, shrunk)
 
 
 def run(p: Program, size: Size, variant: Variant) -> None:
