@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import ConvShape, Stage
 from nmsat.algorithms.core.windows import backward_taps, output_size
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
 
-OPEN: Final = Region(0, (1 << 34) - 1, True)
+OPEN: Final = Region(0, OFFSET_MASK, True)
 """A region that no access leaves."""
 
 
