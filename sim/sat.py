@@ -5,23 +5,16 @@ Time is stepped here; values are carried out once per instruction, when it is do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode, Queue
+from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.dataflow.contract.limits import PAGE_BYTES, READERS, WRITERS
-from nmsat.dataflow.contract.registers import COUNTERS, QUEUE_NAMES, WAIT_CAUSES, Launch, Region, Wait
+from nmsat.dataflow.contract.limits import PAGE_BYTES
+from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.cycles.memory import memory_timing
-from nmsat.sim.array.compute import Compute
-from nmsat.sim.control.sequencer import Sequencer
-from nmsat.sim.load.loader import Loader
-from nmsat.sim.memory.channel import Channel
-from nmsat.sim.memory.read_port import ReadPort
-from nmsat.sim.memory.write_port import WritePort
+from nmsat.sim.control.fetch import Words
 from nmsat.sim.results.report import ProgramRun
-from nmsat.sim.store.store import Store
-from nmsat.sim.update.update import Updater
+from nmsat.sim.run import Machine, Report, Run
 from nmsat.sim.values import State, execute
 
 if TYPE_CHECKING:
@@ -35,33 +28,10 @@ if TYPE_CHECKING:
     from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.dataflow.program.tensors import Image, Place
 
-FETCH_READER, LOAD_READER, STORE_READER, UPDATE_READER = (
-    READERS.index(queue) for queue in (None, Queue.LOAD, Queue.STORE, Queue.UPDATE)
-)
-"""Number of each client of the read port."""
-
-STORE_WRITER, UPDATE_WRITER = (WRITERS.index(queue) for queue in (Queue.STORE, Queue.UPDATE))
-"""Number of each client of the write port."""
+__all__ = ["LIMIT", "Report", "Sat", "launch", "program_words"]
 
 LIMIT: Final = 1 << 32
 """Cycles after which a run of the model is given up."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """How a run ended. counters: by the names of `dataflow.contract.registers.COUNTERS`; error_index: instruction at
-    fault."""
-
-    counters: dict[str, int]
-    error: ErrorCode
-    error_index: int
-    special: bool
-    overflow: bool
-
-    @property
-    def cycles(self) -> int:
-        """From the first to the last cycle of the run."""
-        return self.counters["cycles"]
 
 
 def launch(regions: Sequence[NDArray[np.uint8]], program: Place, *, base: int = 0) -> Launch:
@@ -117,8 +87,9 @@ class Sat:
         limit: int = LIMIT,
     ) -> Report:
         """Run a program without values; done: called with each instruction when it is done."""
-        run = Run(self, settings, words)
+        run = self.start(settings, words)
         while not run.over:
+            run.rest()
             for instruction in run.cycle():
                 if done is not None:
                     done(instruction)
@@ -128,177 +99,13 @@ class Sat:
         self.reports.append(report)
         return report
 
+    def start(self, settings: Launch, words: Sequence[int]) -> Run:
+        """Return a run of a program before its first cycle, without values."""
+        return Run(Machine(self.config, self.timing, self.faults), settings, Words(self.config, words))
+
     def run_program(self, image: Image, program: Place) -> ProgramRun:
         """Run a program that lies in the image (`sim.work.training.Machine`); RuntimeError if it ends in an error."""
         report = self.run(launch(image.regions, program), image.regions)
         if report.error is not ErrorCode.NONE:
             raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
         return ProgramRun(report.cycles, report.special, report.counters)
-
-
-class MemoryPort:
-    """The memory behind the master: one channel, reads and writes in the order in which they were asked for.
-
-    Timing: docs/timing.md; reads go first in a cycle with two requests; a write is answered one cycle after its last
-    beat.
-    """
-
-    def __init__(self, settings: Launch, timing: MemoryTiming, faults: frozenset[int]) -> None:
-        self._settings = settings
-        self._timing = timing
-        self._faults = faults
-        self._channel = Channel(timing)
-        self._answer: bool | None = None
-        self.reads: tuple[bool, bool] | None = None
-        self.writes = False
-        self.answer: bool | None = None
-
-    def ready(self) -> tuple[bool, bool]:
-        """Return `arready` and `awready` of this cycle."""
-        room = self._timing.outstanding - self._channel.in_flight
-        return room > 0, room > 1
-
-    def tick(self, read: Any, write: Any) -> None:
-        """Take the bursts on AR and AW (None without) and end the cycle.
-
-        Then reads is (last, fault) of the beat on R in this cycle or None; writes: a beat on W was taken; answer: the
-        fault of the answer on B or None.
-        """
-        channel = self._channel
-        self.answer, self._answer = self._answer, None
-        for burst, is_write in ((read, False), (write, True)):
-            if burst is not None:
-                channel.request(burst.beats, (is_write, self._first(burst), burst.beats))
-        beat = channel.tick()
-        self.reads, self.writes = None, False
-        if beat is None:
-            return
-        tag: Any = beat.tag
-        is_write, first, beats = tag
-        if is_write:
-            self.writes = True
-            if beat.last:
-                self._answer = not self._faults.isdisjoint(range(first, first + beats))
-        else:
-            self.reads = (beat.last, first + beat.number in self._faults)
-
-    def _first(self, burst: Any) -> int:
-        region = self._settings.regions[burst.region]
-        assert region is not None  # the port has checked
-        return region.base // BEAT_BYTES + burst.offset
-
-
-class Run:
-    """One run of a program; `cycle` until `over`."""
-
-    def __init__(self, sat: Sat, settings: Launch, words: Sequence[int]) -> None:
-        config = sat.config
-        self.read, self.write = ReadPort(settings.regions), WritePort(settings.regions)
-        self.sequencer = Sequencer(config, settings, words)
-        self.loader, self.compute = Loader(config), Compute(config)
-        self.store, self.update = Store(config), Updater(config)
-        self.memory = MemoryPort(settings, sat.timing, sat.faults)
-        self.cycles = 0
-        self.over = False
-        self._running = True
-        self._error: tuple[ErrorCode, int] = (ErrorCode.NONE, 0)
-        self._engines = (self.loader, self.compute, self.store, self.update)
-        readers = {
-            None: self.sequencer.fetch,
-            Queue.LOAD: self.loader,
-            Queue.STORE: self.store,
-            Queue.UPDATE: self.update,
-        }
-        writers = {Queue.STORE: self.store, Queue.UPDATE: self.update}
-        self._readers = [readers[queue] for queue in READERS]
-        self._writers = [writers[queue] for queue in WRITERS]
-        self._masks = [0] * 256  # cycles by (blocked, busy) queues
-        self._causes = [0] * len(Wait)
-        self._moved = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
-        self._windows = self._steps = 0
-
-    def cycle(self) -> list[Instruction]:
-        """Pass one cycle; return the instructions that are done in it."""
-        sequencer, loader, store, update = self.sequencer, self.loader, self.store, self.update
-        read, write, memory = self.read, self.write, self.memory
-        halt = not self._running
-        arready, awready = memory.ready()
-        reader = read.choose([client.request for client in self._readers], arready, halt)
-        writer = write.choose([client.write_request for client in self._writers], awready, halt)
-        memory.tick(read.address if arready else None, write.address if awready else None)
-        self._count(reader >= 0, writer >= 0)
-        queue, instruction = self._offer()
-        ends = self._ending()
-        client, told, pulled = read.told, write.told, write.client if memory.writes else -1
-        done = [q for q, engine in enumerate(self._engines) if engine.done]
-        finished = sequencer.tick(self._running, reader == FETCH_READER, client == FETCH_READER, queue, done)
-        loader.tick(instruction if queue == Queue.LOAD else None, reader == LOAD_READER, client == LOAD_READER)
-        self.compute.tick(instruction if queue == Queue.COMPUTE else None)
-        store.tick(
-            instruction if queue == Queue.STORE else None,
-            reader == STORE_READER,
-            client == STORE_READER,
-            writer == STORE_WRITER,
-            pulled == STORE_WRITER,
-            told == STORE_WRITER,
-        )
-        update.tick(
-            instruction if queue == Queue.UPDATE else None,
-            reader == UPDATE_READER,
-            client == UPDATE_READER,
-            writer == UPDATE_WRITER,
-            pulled == UPDATE_WRITER,
-            told == UPDATE_WRITER,
-        )
-        last, fault = memory.reads or (False, False)
-        read.tick(arready, memory.reads is not None, last, fault)
-        write.tick(awready, memory.writes, memory.answer is not None, bool(memory.answer))
-        self.cycles += 1
-        self._running = self._running and not ends
-        return finished
-
-    def report(self) -> Report:
-        """Return what the host reads after the run."""
-        counters = {"cycles": self.cycles, "instructions": self.sequencer.instructions}
-        for kind, shift in (("busy", 0), ("blocked", 4)):
-            for q, name in enumerate(QUEUE_NAMES):
-                bit = 1 << (q + shift)
-                counters[f"{name}_{kind}"] = sum(n for mask, n in enumerate(self._masks) if mask & bit)
-        counters |= self._moved
-        counters |= {f"wait_{cause}": self._causes[code] for code, cause in WAIT_CAUSES.items()}
-        counters |= {"windows": self._windows, "steps": self._steps}
-        return Report({name: counters[name] for name in COUNTERS}, *self._error, special=False, overflow=False)
-
-    def _offer(self) -> tuple[int, Any]:
-        """Return the queue and the instruction that start in this cycle; -1 and None if none does."""
-        if not self._running:
-            return -1, None
-        return self.sequencer.offer([engine.ready for engine in self._engines]) or (-1, None)
-
-    def _ending(self) -> bool:
-        """Return whether the run proper ends with this cycle; note why, and whether the machine comes to rest."""
-        if not self._running:
-            self.over = self.read.idle and self.write.idle
-            return False
-        failure = self.sequencer.failure(self.read.error, self.write.error)
-        if failure is not None:
-            self._error = failure
-        return failure is not None or self.sequencer.finished
-
-    def _count(self, reads: bool, writes: bool) -> None:
-        sequencer, memory, moved = self.sequencer, self.memory, self._moved
-        self._masks[sequencer.busy | sequencer.blocked << 4] += 1
-        if sequencer.busy >> Queue.COMPUTE & 1:
-            self._causes[self.compute.cause] += 1
-            steps = self.compute.steps
-            if steps:
-                self._windows += 1
-                self._steps += steps
-        if reads:
-            moved["read_bursts"] += 1
-        if writes:
-            moved["write_bursts"] += 1
-        if memory.reads is not None:
-            moved["read_beats"] += 1
-        if memory.writes:
-            moved["write_beats"] += 1

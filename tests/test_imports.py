@@ -58,17 +58,21 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "sim.trace": (CORE, "dataflow", "sim.array", "sim.parts"),
     "sim.values": (CORE, CONTRACT, "sim.update"),
     "sim.results": (CORE, "dataflow"),
-    "sim.sat": (
-        "dataflow",
-        "sim.array",
+    "sim.run": (
+        CONTRACT,
+        "dataflow.cycles",
+        *(f"sim.{room}" for room in ("array", "load", "store", "update", "control", "memory", "parts")),
+    ),
+    "sim.sat": ("dataflow", "sim.run", "sim.control", "sim.values", "sim.results"),
+    "sim.quick": (
+        CONTRACT,
+        "dataflow.cycles",
         "sim.load",
         "sim.store",
-        "sim.update",
         "sim.control",
-        "sim.memory",
         "sim.parts",
-        "sim.values",
-        "sim.results",
+        "sim.run",
+        "sim.sat",
     ),
     "sim.schedule": ("algorithms", "dataflow", "sim.array", "sim.results"),
     "sim.work": (

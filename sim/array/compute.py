@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract import isa
 from nmsat.dataflow.contract.config import INTERLEAVE
@@ -11,14 +11,21 @@ from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
 from nmsat.dataflow.contract.registers import Wait
 from nmsat.dataflow.contract.timing import last_column, last_result_os, last_result_ws
 from nmsat.sim.array.head import Head
+from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.array.head import Begin, Token
 
 
-class Compute:
+NEVER: Final = 1 << 62
+"""Cycles until something that does not happen."""
+
+
+class Compute(Registers):
     """Registers of `hw.array.compute.Compute`. Properties describe the present cycle; `tick` ends it."""
+
+    REGISTERS = ("_head", "_command", "_token", "_begin", "_rest", "_reason", "_due", "_inside")
 
     def __init__(self, config: SatConfig) -> None:
         self._config = config
@@ -35,6 +42,7 @@ class Compute:
         self._arrivals: deque[tuple[int, int]] = deque()  # last cycle and number of results at the bottom of column 0
         self._done: deque[int] = deque()  # cycles in which done is shown
         self._inside = 0
+        self._wakes = 0  # until this cycle only timers move
 
     @property
     def ready(self) -> bool:
@@ -73,6 +81,11 @@ class Compute:
 
     def tick(self, start: isa.Instruction | None) -> None:
         """End the cycle; start: the instruction taken in it."""
+        if self._now < self._wakes and start is None:
+            self._rest -= 1
+            self._owed += 1
+            self._now += 1
+            return
         if self._done and self._done[0] == self._now:
             self._done.popleft()
             self._inside -= 1
@@ -87,6 +100,8 @@ class Compute:
             self._command = isa.Compute.of(start)
             self._inside += 1
         self._now += 1
+        quiet = self._rest and self._token is None and self._begin is None
+        self._wakes = self._now + min(self._rest, self._undisturbed) if quiet else 0
 
     @property
     def _tail_ready(self) -> bool:
@@ -124,6 +139,78 @@ class Compute:
         leaves = last_result_ws(config, token.n) if token.ws else last_result_os(config, token.n)
         count = INTERLEAVE if token.ws else INTERLEAVE * config.rows
         self._arrivals.append((self._now + leaves - self._last_column, count))
+
+    @property
+    def horizon(self) -> int:
+        """Cycles, from the present one on, in which surely no command is taken or done if none is offered."""
+        now, head = self._now, self._head
+        found = self._done[0] - now if self._done else NEVER
+        left = self._due[0] if self._due else 0
+        for cycle, results in self._arrivals:
+            left -= results
+            if left <= 0:
+                found = min(found, cycle - now + self._last_column + 2)
+                break
+        if head.left:
+            return min(found, self._rest + (head.left - 1) * head.window)
+        return found if self._command is None else 0
+
+    @property
+    def _quiet(self) -> int:
+        """Cycles, from the present one on, in which only timers move."""
+        if self._token is not None or self._begin is not None:
+            return 0
+        idle = self._command is None and self._head.idle
+        return min(self._rest or (NEVER if idle else 0), self._undisturbed)
+
+    @property
+    def _undisturbed(self) -> int:
+        """Cycles, from the present one on, before results arrive or a command is done."""
+        now = self._now
+        arrival = self._arrivals[0][0] - now if self._arrivals else NEVER
+        return min(arrival, self._done[0] - now if self._done else NEVER)
+
+    def advance(self, cycles: int, causes: list[int]) -> tuple[int, int]:
+        """End so many cycles without a start; count their causes; return the windows and steps that began in them."""
+        windows = steps = self._wakes = 0
+        while cycles:
+            quiet = min(self._quiet, cycles)
+            if not quiet:
+                causes[self.cause] += 1
+                windows += self.steps > 0
+                steps += self.steps
+                self.tick(None)
+                cycles -= 1
+                continue
+            window = self._head.window
+            alike = min(self._head.alike, min(cycles, self._undisturbed) // window) if self._rest else 0
+            if alike > 0:
+                self._tell()
+                current = self._head.repeat(alike)
+                quiet = alike * window
+                windows += alike
+                steps += alike * INTERLEAVE * current
+                causes[Wait.NONE] += quiet
+            else:
+                causes[self.cause] += quiet
+                self._rest -= min(self._rest, quiet)
+                self._owed += quiet
+            self._now += quiet
+            cycles -= quiet
+        return windows, steps
+
+    def key(self) -> Key:
+        """Return the state; results and ends count from the present cycle."""
+        self._tell()
+        self._reason = self._reason if self._rest else Wait.NONE
+        arrivals = tuple([(cycle - self._now, results) for cycle, results in self._arrivals])
+        return (*super().key(), arrivals, tuple([cycle - self._now for cycle in self._done]))
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:-2])
+        self._owed = self._now = self._wakes = 0
+        self._arrivals, self._done = deque(key[-2]), deque(key[-1])
 
     def _tell(self) -> None:
         """Let the timers of the head catch up."""

@@ -17,6 +17,7 @@ from nmsat.dataflow.contract.timing import (
     seed_cycles,
     window_cycles,
 )
+from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -54,11 +55,16 @@ _TIMER_OF: Final = {Wait.NONE: "_pace", Wait.DRAIN: "_drain", Wait.WEIGHT: "_wei
 _TIMERS: Final = ("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush")
 
 
-class Head:
+class Head(Registers):
     """Registers of `hw.array.head.Head`. Outputs hold the values visible in the present cycle; `tick` ends the cycle.
 
     requests: follow the requests for pairs and seeds too; windows do not depend on them.
     """
+
+    REGISTERS = (
+        *("token", "begin", "_current", "_shape", "_active", "_left", "_fresh", "_loaded"),
+        *("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush"),
+    )
 
     def __init__(self, config: SatConfig, *, requests: bool = True) -> None:
         self._config = config
@@ -76,6 +82,13 @@ class Head:
         self._first_sums = self._last_sums = 0  # cycles until the previous command's first (last) sums can be seeds
         self._weights = _WeightSequence(config)
         self._seeds = _SeedSequence(config)
+
+    def key(self) -> Key:
+        """Return the state, without requests; what a command that has ended left behind is not part of it."""
+        if not self._active:
+            self._current, self._left, self._fresh, self._loaded = None, 0, False, False
+            self._shape = self._shape if self._flush else None
+        return super().key()
 
     @property
     def idle(self) -> bool:
@@ -155,6 +168,35 @@ class Head:
             if left:
                 setattr(self, name, left - cycles if left > cycles else 0)
         self.token = self.begin = None
+
+    @property
+    def left(self) -> int:
+        """Windows of the command in progress that have not started, 0 without one."""
+        return self._left if self._active else 0
+
+    @property
+    def window(self) -> int:
+        """Cycles of a window of the command in progress."""
+        cur = self._current
+        return window_cycles(self._config, cur.n, cur.m, cur.a) if self._active and cur is not None else 1
+
+    @property
+    def alike(self) -> int:
+        """How many windows of the command in progress can only start one behind the other, none of them the last."""
+        cur = self._current
+        return self._left - 1 if self._active and not self._fresh and cur is not None and not cur.ws else 0
+
+    def repeat(self, windows: int) -> int:
+        """End the cycles of so many windows that are alike, from one place in a window to the same place.
+
+        Return N, kept elements of a group.
+        """
+        assert self._current is not None
+        flush, pace = self._flush, self._pace
+        self.skip(windows * self.window)
+        self._left -= windows
+        self._flush, self._pace = flush, pace
+        return self._current.n
 
     def _start_prime(self, nxt: Compute) -> None:
         self.token = self._token(nxt, compute=False, first=False, last=False, base=nxt.act_base, wload=nxt.ws)

@@ -12,9 +12,10 @@ from nmsat.sim.control.fetch import Fetch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.contract.registers import Launch
+    from nmsat.sim.control.fetch import Checked
+    from nmsat.sim.parts.state import Key
 
 QUEUES: Final = tuple(range(len(Queue)))
 
@@ -25,12 +26,14 @@ Failure = tuple[ErrorCode, int]
 class Sequencer:
     """Registers of `hw.control.sequencer.Sequencer`; its values stand for the present cycle.
 
-    busy, blocked: one bit per queue; finished: the run is over; instructions: handed to the queues so far. In every
+    busy, blocked, offers: one bit per queue; offers: an instruction waits for nothing but its engine; finished: the run
+    is over; instructions: handed to the queues so far. In every
     cycle `offer` comes first, then `tick`.
     """
 
-    def __init__(self, config: SatConfig, launch: Launch, words: Sequence[int]) -> None:
-        self.fetch = Fetch(config, launch, words)
+    def __init__(self, launch: Launch, program: Sequence[Checked]) -> None:
+        self.fetch = Fetch(launch, program)
+        self._program = program
         self._empty = launch.program_count == 0
         self._waiting: list[deque[tuple[Instruction, int]]] = [deque() for _ in QUEUES]
         self._started: list[deque[tuple[Instruction, int]]] = [deque() for _ in QUEUES]
@@ -38,7 +41,43 @@ class Sequencer:
         self._above = 0
         self._own: Failure | None = None
         self.busy = self.blocked = 0
+        self.offers = 0
+        self._still = False  # the cycle before changed nothing
         self.instructions = 0
+
+    def key(self) -> Key:
+        """Return the state, of a sequencer that shows no error, without places in the program."""
+        queues = tuple([tuple([entry[0] for entry in queue]) for queue in (*self._waiting, *self._started)])
+        return queues, tuple(self._values), self.fetch.key()
+
+    def restore(self, key: Key, loaded: int) -> None:
+        """Return to a state that `key` gave, in a program of which so many instructions have been loaded."""
+        queues, values, fetch = key
+        self.fetch.restore(fetch, loaded)
+        self._values = list(values)
+        self._above = sum(1 << s for s in range(SEMAPHORES) if values[s])
+        self._own, self._still = None, False
+        places = self._places([len(queues[q]) + len(queues[q + len(QUEUES)]) for q in QUEUES])
+        for q in QUEUES:
+            started = len(queues[q + len(QUEUES)])
+            self._started[q] = deque(zip(queues[q + len(QUEUES)], places[q][:started], strict=True))
+            self._waiting[q] = deque(zip(queues[q], places[q][started:], strict=True))
+        self._look()
+
+    def _places(self, counts: Sequence[int]) -> list[list[int]]:
+        """Return where the last instructions of each queue stand that have been handed out, so many of each."""
+        at = self.fetch.loaded - self.fetch.checks
+        places: list[list[int]] = [[] for _ in QUEUES]
+        left = sum(counts)
+        while left:
+            at -= 1
+            instruction = self._program[at][1]
+            assert instruction is not None
+            q = QUEUE_OF[instruction.opcode]
+            if len(places[q]) < counts[q]:
+                places[q].insert(0, at)
+                left -= 1
+        return places
 
     @property
     def finished(self) -> bool:
@@ -57,6 +96,19 @@ class Sequencer:
             return write[0], self._oldest(WRITERS[write[1]])
         return self._own
 
+    def rests(self, ready: Sequence[bool]) -> bool:
+        """Return whether nothing changes until an engine is done or ready, or memory answers. ready: as in `offer`."""
+        fetch = self.fetch
+        if not self.busy or self._own is not None or fetch.request is not None or not fetch.settled:
+            return False
+        if fetch.valid:
+            if fetch.instruction is None or fetch.code is not ErrorCode.NONE:
+                return False
+            queue = QUEUE_OF.get(fetch.instruction.opcode)
+            if queue is not None and len(self._waiting[queue]) < QUEUE_DEPTH:
+                return False
+        return self.offer(ready) is None
+
     def offer(self, ready: Sequence[bool]) -> tuple[int, Instruction] | None:
         """Return the queue and instruction that start in this cycle. ready: `start.ready` of the engines."""
         blocked = self.blocked
@@ -72,6 +124,9 @@ class Sequencer:
         granted, arrives: of the fetch; start: queue whose instruction starts, -1 for none; done: queues of the engines
         that show `done`.
         """
+        if self._still and run and start < 0 and not (done or granted or arrives):
+            return []
+        still = self.fetch.still
         take = self._dispatch(run)  # looks at the queues as they are in this cycle
         finished: list[Instruction] = []
         if start >= 0 or done:
@@ -84,6 +139,8 @@ class Sequencer:
         if take >= 0 or start >= 0 or done:
             self._look()
         self.fetch.tick(run, granted, arrives, take >= 0)
+        moved = take >= 0 or start >= 0 or bool(done) or granted or arrives
+        self._still = still and run and not moved and self._own is None and self.busy != 0
         return finished
 
     def _oldest(self, queue: Queue) -> int:
@@ -159,6 +216,7 @@ class Sequencer:
             if self._waiting[q] and self._waiting[q][0][0]["wait"] & ~self._above:
                 blocked |= 1 << q
         self.busy, self.blocked = busy, blocked
+        self.offers = sum(1 << q for q in QUEUES if self._waiting[q] and not blocked >> q & 1)
 
 
 def _add(values: list[int], mask: int, step: int) -> None:

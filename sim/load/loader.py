@@ -6,89 +6,23 @@ It carries no data: what instructions do is computed elsewhere.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.codes import group_size, rectangle_rows
-from nmsat.dataflow.contract.isa import HALVES, OFFSET_MASK, ActMode, Instruction, Opcode
-from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_CHUNK, LOAD_PLACES, PAGE_BEATS
-from nmsat.dataflow.contract.timing import reads_pairs
-from nmsat.sim.load.writers import LoadBeats, LoadRows, LoadStage, LoadWeights, Place
+from nmsat.dataflow.contract.isa import OFFSET_MASK, ActMode, Opcode
+from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_PLACES
+from nmsat.sim.load.beats import FIRST, FOLLOWS, PAGE_END, PLACES, Beats, canonical
+from nmsat.sim.load.slots import slots
+from nmsat.sim.load.writers import LoadBeats, LoadRows, LoadStage, LoadWeights
 from nmsat.sim.memory.port import Burst
-from nmsat.sim.parts.walk import Walk
+from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.sim.load.writers import Place
 
-Slot = tuple[Place, int, int]
-"""A beat of an instruction, its region and its offset."""
-
-
-def slots(config: SatConfig, instruction: Instruction) -> Iterator[Slot]:
-    """Yield the beats of a load in the order in which they are looked at; offsets of zeros mean nothing."""
-    if instruction.opcode == Opcode.LOAD_WGT:
-        return _weight_slots(instruction)
-    if instruction.opcode == Opcode.STAGE:
-        return _weight_slots(Instruction(Opcode.LOAD_WGT, {**instruction.fields, "blocks": 1, "inner_step": 1}))
-    if instruction["mode"] == ActMode.OS_COLUMNS:
-        return _column_slots(instruction)
-    steps = instruction["rows"]
-    if instruction["mode"] == ActMode.OS_ROWS:
-        steps = config.rows * rectangle_rows(instruction)
-    return _row_slots(instruction, steps, bool(reads_pairs(config, instruction)))
-
-
-def _walk(instruction: Instruction) -> Walk:
-    fields = instruction.fields
-    return Walk(fields if instruction["windowed"] else {**fields, "width": 0})
-
-
-def _row_slots(instruction: Instruction, steps: int, pairs: bool) -> Iterator[Slot]:
-    walk, region, rows = _walk(instruction), instruction["region"], instruction["rows"]
-    staged = bool(instruction["staged"])
-    beats = -(-instruction["k"] // HALVES)
-    at_once = 2 if pairs else 1
-    chunk = at_once if pairs else LOAD_CHUNK
-    for first in range(0, beats, chunk):
-        behind = min(first + chunk, beats)
-        walk.start()
-        for step in range(steps):
-            local = staged or not (step < rows and walk.inside)
-            for q in range(first, behind, at_once):
-                turn = q + at_once == behind
-                end = turn and step == steps - 1
-                yield Place(local, turn, end, end and behind == beats, pairs), region, (walk.offset + q) & OFFSET_MASK
-            walk.advance()
-
-
-def _column_slots(instruction: Instruction) -> Iterator[Slot]:
-    walk, region, k = _walk(instruction), instruction["region"], instruction["k"]
-    staged = bool(instruction["staged"])
-    beats = -(-instruction["rows"] // HALVES)
-    group = group_size(instruction)
-    steps = -(-k // group) * group
-    for step in range(steps):
-        for q in range(beats):
-            turn = q == beats - 1
-            end = turn and step == steps - 1
-            local = staged or not (step < k and walk.inside)
-            yield Place(local, turn, end, end), region, (walk.offset + q) & OFFSET_MASK
-        walk.advance()
-
-
-def _weight_slots(instruction: Instruction) -> Iterator[Slot]:
-    at = instruction["at"]
-    steps = {"x_step": "inner_step", "y_step": "outer_step", "image_step": "block_step"}
-    sizes = {"width": "inner", "height": "outer"}
-    walk = Walk(
-        {"at": at, "line_at": at, "image_at": at, **{key: instruction[name] for key, name in (steps | sizes).items()}}
-    )
-    blocks = instruction["blocks"]
-    while blocks:
-        blocks -= walk.image_end
-        yield Place(False, walk.image_end, walk.image_end, blocks == 0), instruction["region"], walk.offset
-        walk.advance()
+WRITERS: Final = (LoadRows, LoadBeats, LoadWeights, LoadStage)
+"""Kinds of writers; a state names one by its place."""
 
 
 def _rows_mode(instruction: Instruction) -> bool:
@@ -96,19 +30,33 @@ def _rows_mode(instruction: Instruction) -> bool:
     return instruction.opcode == Opcode.LOAD_ACT and instruction["mode"] == ActMode.OS_ROWS
 
 
-class Loader:
-    """The loader between two clock edges; properties describe the present cycle, `tick` ends it."""
+class Loader(Registers):
+    """The loader between two clock edges; properties describe the present cycle, `tick` ends it.
 
-    def __init__(self, config: SatConfig) -> None:
+    known: the beats of loads seen before; loaders of one configuration may share it.
+    """
+
+    REGISTERS = (
+        *("_rows", "_asking", "_prepare", "_waiting", "_slot", "_open", "_open_page", "_open_last", "_places"),
+        *("_queued", "_now", "_hold", "_early", "_ahead", "_writing", "_begin", "_written", "_done"),
+    )
+
+    def __init__(self, config: SatConfig, known: dict[tuple[int, ...], Beats] | None = None) -> None:
         self._config = config
+        self._known = {} if known is None else known
         self._rows = LoadRows(config)
         # requests: the instruction looked at, its present beat, the burst that grows, the one that stands
         self._asking: Instruction | None = None
         self._prepare = self._waiting = False
-        self._slots: Iterator[Slot] | None = None
-        self._slot: Slot | None = None
-        self._open: tuple[int, int] | None = None  # region, offset
-        self._beats, self._open_last = 0, False
+        self._beats: Beats | None = None  # of the instruction looked at
+        self._next = self._shift = 0  # the next one of them; where they lie
+        self._joins = 2  # whether the first of them follows the last one of the instruction in front; 2: not known
+        self._slot = -1  # flags of the present one
+        self._region = self._slot_region = 0  # of the instruction, of the present beat
+        self._offset = self._end = 0  # of the present beat, behind it
+        self._open = 0  # beats of the burst that grows
+        self._open_page = self._open_last = False  # a page begins behind it, the instruction has no more
+        self._open_at = (0, 0)  # its region and offset
         self._request: Burst | None = None
         # beats under way: what was asked for, how many have come
         self._places: deque[Place] = deque()
@@ -211,57 +159,132 @@ class Loader:
             self._rows.begin(writing)
             if not self._early:
                 self._rows.collect()
-        elif writing.opcode == Opcode.LOAD_WGT:
-            self._writer = LoadWeights(self._config, writing)
-        elif writing.opcode == Opcode.STAGE:
-            self._writer = LoadStage()
         else:
-            self._writer = LoadBeats(self._config, writing)
+            self._writer = self._made(writing)
         self._hold = self._hold and self._early
         self._early = False
+
+    def _made(self, writing: Instruction) -> LoadBeats | LoadWeights | LoadStage:
+        """Return the writer of an instruction that is not of rows mode."""
+        if writing.opcode == Opcode.LOAD_WGT:
+            return LoadWeights(self._config, writing)
+        return LoadStage() if writing.opcode == Opcode.STAGE else LoadBeats(self._config, writing)
 
     def _ask(self, room: bool, granted: bool, handed: bool) -> None:
         """Look at one more beat, let bursts grow."""
         free = self._gather(room, granted)
-        was_active = self._slots is not None
+        beats = self._beats
+        was_active = beats is not None
         if free:
-            self._slot = None
-            if self._slots is not None:
-                self._slot = next(self._slots)
-                if self._slot[0].last:
-                    self._slots = None
-        finished = not self._prepare and (not was_active or self._slots is None)
+            self._slot = -1
+            if beats is not None:
+                self._look(beats)
+        finished = not self._prepare and (not was_active or self._beats is None)
         if self._prepare:
             self._prepare = False
             assert self._asking is not None
-            self._slots = slots(self._config, self._asking)
+            self._find(self._asking)
         if finished and (handed or not self._waiting):
             self._asking = None
+
+    def _find(self, instruction: Instruction) -> None:
+        """Find the beats of an instruction."""
+        self._beats, self._shift = self.beats(instruction)
+        self._next = 0
+        self._region = instruction["region"]
+        self._joins = instruction.fields.get("joins", 2)
+
+    def beats(self, instruction: Instruction) -> tuple[Beats, int]:
+        """Return the beats of an instruction as `canonical` puts them, and how far behind that they lie."""
+        name, moved, shift = canonical(instruction)
+        if name not in self._known:
+            self._known[name] = Beats(slots(self._config, moved))
+        return self._known[name], shift
+
+    def _look(self, beats: Beats) -> None:
+        """Look at the next beat."""
+        at = self._next
+        slot = beats.flags[at]
+        if not slot & 1:
+            self._offset = (beats.offsets[at] + self._shift) & OFFSET_MASK
+            if slot & FIRST and (self._joins == 1 or (self._joins == 2 and self._offset == self._end)):
+                slot |= FOLLOWS
+            self._end, self._slot_region = self._offset + 1, self._region
+        self._slot = slot
+        self._next = at + 1
+        if slot & 8:
+            self._beats = None
 
     def _gather(self, room: bool, granted: bool) -> bool:
         """Give the present beat its place and join it to the burst; return whether the next one can come."""
         slot, opened = self._slot, self._open
-        full = joins = closes = False
-        if opened is not None:
-            following = opened[1] + self._beats
-            full = self._open_last or self._beats == LOAD_BURST or following % PAGE_BEATS == 0
-            joins = not full and slot is not None and not slot[0].local and slot[2] == following
-            closes = (full or (slot is not None and not joins)) and (self._request is None or granted)
-        takes = slot is not None and room and (joins or closes or opened is None)
+        joins = closes = False
+        if opened:
+            full = self._open_last or opened == LOAD_BURST or self._open_page
+            joins = not full and slot >= 0 and slot & (1 | FOLLOWS) == FOLLOWS
+            closes = (full or (slot >= 0 and not joins)) and (self._request is None or granted)
+        takes = slot >= 0 and room and (joins or closes or not opened)
         if closes:
-            assert opened is not None
-            self._request = Burst(*opened, self._beats)
-            self._open = None
+            self._request = Burst(*self._open_at, opened)
+            self._open, self._open_last, self._open_page = 0, False, False
         elif granted:
             self._request = None
         if takes:
-            assert slot is not None
-            place = slot[0]
-            self._places.append(place)
-            if not place.local:
-                self._open_last = place.last
+            self._places.append(PLACES[slot & 31])
+            if not slot & 1:
+                self._open_last, self._open_page = bool(slot & 8), bool(slot & PAGE_END)
                 if joins:
-                    self._beats += 1
+                    self._open = opened + 1
                 else:
-                    self._open, self._beats = slot[1:], 1
-        return takes or slot is None
+                    self._open, self._open_at = 1, (self._slot_region, self._offset)
+        return takes or slot < 0
+
+    @property
+    def left(self) -> int:
+        """Beats of the instruction looked at that have not been looked at yet."""
+        return 0 if self._beats is None else len(self._beats.flags) - self._next
+
+    @property
+    def looked_at(self) -> int:
+        """Beats of the instruction looked at that have been looked at."""
+        return self._next
+
+    @property
+    def flags(self) -> bytes:
+        """Flags of all beats of the instruction looked at."""
+        assert self._beats is not None
+        return self._beats.flags
+
+    def key(self) -> Key:
+        """Return the state without addresses; instructions stand for their beats."""
+        writer = self._writer
+        kind = -1 if writer is None else WRITERS.index(type(writer))
+        inner = () if writer is None or writer is self._rows else writer.key()
+        beats = self._request.beats if self._request is not None else 0
+        left = (self._next, self._joins) if self._beats is not None else None
+        return (*super().key(), left, beats, kind, inner)
+
+    def rhythm(self) -> Key:
+        """Return the state but for the place in the instruction looked at."""
+        key = self.key()
+        return (*key[:-4], key[-4] and key[-4][1], *key[-3:])
+
+    def follow(self, rhythm: Key, place: int) -> None:
+        """Return to a state that `rhythm` gave, at this place."""
+        joins = rhythm[-4]
+        self.restore((*rhythm[:-4], None if joins is None else (place, joins), *rhythm[-3:]))
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:-4])
+        left, beats, kind, inner = key[-4:]
+        self._beats = self._writer = None
+        if left is not None and self._asking is not None:
+            self._find(self._asking)
+            self._next, self._joins = left
+        self._request = Burst(0, 0, beats) if beats else None
+        if kind == WRITERS.index(LoadRows):
+            self._writer = self._rows
+        elif kind >= 0 and self._writing is not None:
+            self._writer = self._made(self._writing)
+            self._writer.restore(inner)

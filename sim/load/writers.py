@@ -9,6 +9,7 @@ from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode
 from nmsat.dataflow.contract.limits import LOAD_SETS
+from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -28,12 +29,17 @@ class Place(NamedTuple):
     pair: bool = False
 
 
-class LoadRows:
+class LoadRows(Registers):
     """Mode 0: chunks of R tile rows are collected, then written word by word.
 
     The sets of an instruction may be collected (`collect`) before those of the one in front have been written; they
     are written from its `begin` on.
     """
+
+    REGISTERS = (
+        *("_taking", "_at", "_place", "_sets", "_open", "_words", "_beat_groups", "_groups", "_set_groups"),
+        *("_number", "_left", "_play_last"),
+    )
 
     def __init__(self, config: SatConfig) -> None:
         self._rows, self._lanes = config.rows, config.act_lanes
@@ -46,6 +52,13 @@ class LoadRows:
         self._words = self._beat_groups = self._groups = self._set_groups = 0
         self._number = self._left = 0
         self._play_last = False
+
+    def key(self) -> Key:
+        """Return the state; what an instruction that has ended left behind is not part of it."""
+        if not self._open:
+            self._words = self._beat_groups = self._groups = self._set_groups = 0
+        self._play_last = self._play_last and self._left > 0
+        return super().key()
 
     def collect(self) -> None:
         """Take the beats of an instruction from the next cycle on."""
@@ -100,8 +113,10 @@ class LoadRows:
             self._set_groups = self._groups
 
 
-class LoadBeats:
+class LoadBeats(Registers):
     """Modes 1 and 2: every beat is written at once."""
+
+    REGISTERS = ("_even", "_taking", "_left", "_play_last")
 
     def __init__(self, config: SatConfig, instruction: Instruction) -> None:
         columns = instruction["mode"] == ActMode.OS_COLUMNS
@@ -134,8 +149,10 @@ class LoadBeats:
         return ended
 
 
-class LoadStage:
+class LoadStage(Registers):
     """STAGE: a beat is written in every cycle."""
+
+    REGISTERS = ("_taking",)
 
     def __init__(self) -> None:
         self._taking = True
@@ -153,8 +170,10 @@ class LoadStage:
         return place.last
 
 
-class LoadWeights:
+class LoadWeights(Registers):
     """LOAD_WGT: every beat is written at once; fillers behind each block (dense: behind the last row) take no beat."""
+
+    REGISTERS = ("_taking", "_pads", "_pad_last", "_left", "_play_last")
 
     def __init__(self, config: SatConfig, instruction: Instruction) -> None:
         beat = max(1, PAIRS[instruction["dense"]] // config.columns)

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nmsat.dataflow.cycles.memory import MemoryTiming
+    from nmsat.sim.parts.state import Key
 
 
 @dataclass
@@ -47,6 +50,30 @@ class Channel:
     cycle: int = 0
     free: int = 0
     _queue: deque[_Burst] = field(default_factory=deque)
+
+    def key(self) -> Key:
+        """Return the state without tags; times count from the present cycle, None for a burst that has not begun."""
+        now = self.cycle
+        bursts = [
+            (burst.beats, max(0, burst.ready - now), None if burst.start < 0 else now - burst.start, burst.given)
+            for burst in self._queue
+        ]
+        return max(0, self.free - now), tuple(bursts)
+
+    def restore(self, key: Key, tags: Sequence[object]) -> None:
+        """Return to a state that `key` gave; tags: of the bursts in flight, oldest first."""
+        free, bursts = key
+        self.cycle = now = max([passed or 0 for _, _, passed, _ in bursts], default=0)
+        self.free = free + now
+        self._queue = deque(
+            _Burst(tag, beats, now + ready, -1 if passed is None else now - passed, given)
+            for tag, (beats, ready, passed, given) in zip(tags, bursts, strict=True)
+        )
+
+    @property
+    def tags(self) -> list[object]:
+        """Tags of the bursts in flight, oldest first."""
+        return [burst.tag for burst in self._queue]
 
     @property
     def in_flight(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +33,15 @@ def violates(burst: Burst, regions: Sequence[Region | None], *, write: bool) -> 
     return burst.offset + burst.beats > region.size
 
 
-class AxiPort:
+class AxiPort(Registers):
     """Registers of `hw.memory.port.arbitrate`.
 
     write: bursts need the right to write; code: of an error that memory answers. address: the burst on the address
     channel, None without; told: who is told of an answer in the present cycle, -1 for nobody; error: (code, client)
     shown in the present cycle. In every cycle `choose` comes first, then `tick`.
     """
+
+    REGISTERS = ("_waiting", "_failed", "told")
 
     def __init__(self, regions: Sequence[Region | None], code: ErrorCode, *, write: bool) -> None:
         self._regions = regions
@@ -51,6 +54,15 @@ class AxiPort:
         self.address: Burst | None = None
         self.told = -1
         self.error: tuple[ErrorCode, int] | None = None
+
+    def key(self) -> Key:
+        """Return the state without addresses, of a port that shows no error."""
+        return (*super().key(), self.address.beats if self.address is not None else 0)
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:-1])
+        self.address = Burst(0, 0, key[-1]) if key[-1] else None
 
     @property
     def idle(self) -> bool:

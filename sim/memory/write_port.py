@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 class WritePort(AxiPort):
     """Registers of `hw.memory.write_port.WritePort`; who is `told` has one burst more in memory."""
 
+    REGISTERS = (*AxiPort.REGISTERS, "_order", "_number")
+
     def __init__(self, regions: Sequence[Region | None]) -> None:
         super().__init__(regions, ErrorCode.WRITE, write=True)
         self._order: deque[tuple[int, int]] = deque()
         self._number = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether a cycle changes anything even if no burst is chosen in it."""
+        return bool(self._order) or not self.idle or self.error is not None or self._violation >= 0
 
     @property
     def client(self) -> int:

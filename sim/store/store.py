@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import HALVES, Instruction, Opcode, Side
+from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
 from nmsat.dataflow.contract.timing import epilogue_path, queue_depth
+from nmsat.sim.parts.state import Key, Registers
+from nmsat.sim.store.beats import RowPlace, side_rows, write_rows
 from nmsat.sim.store.bursts import RowBursts
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.memory.port import Burst
+    from nmsat.sim.store.bursts import Bursts
 
 INSIDE: Final = queue_depth(epilogue_path())
 """Chunks that may be between the capture buffers and the end of the epilogue."""
@@ -21,53 +24,25 @@ IN_EPILOGUE: Final = 2 + epilogue_path()
 """Cycles from the read of a chunk to its results."""
 
 
-class RowPlace:
-    """Registers of `hw.store.beats.RowPlace`."""
+class Store(Registers):
+    """Registers of `hw.store.store.Store`. Properties describe the present cycle; `tick` ends it.
 
-    def __init__(self, columns: int) -> None:
-        self._columns = columns
-        self._row_columns = self._lane = self._left = self._at = self._piece = 0
-        self._wide = False
-        self.ends_chunk = self.ends_beat = self.ends_row = False
+    known: the bursts of tiles seen before; engines may share it.
+    """
 
-    def start(self, row_columns: int, lane: int, wide: bool) -> None:
-        """Begin a row of so many columns, the first at `lane`, of 4 (wide) or 2 bytes."""
-        self._row_columns, self._lane, self._wide = row_columns, lane, wide
-        self._begin_row()
+    REGISTERS = (
+        *("done", "_next", "_starts", "_running", "_fresh", "_sided", "_beside", "_options", "_set"),
+        *("_rows", "_side_beats", "_side_room", "_pack_rows", "_write_beats", "_unasked", "_ends", "_under_way"),
+    )
 
-    def step(self) -> None:
-        """Go to the next piece."""
-        if self.ends_row:
-            self._begin_row()
-            return
-        self._piece += 1
-        if self.ends_chunk:
-            self._piece = 0
-            self._left -= self._columns
-            self._at = (self._at + (self._columns << self._wide)) % HALVES
-        self._look()
-
-    def _begin_row(self) -> None:
-        self._piece, self._left, self._at = 0, self._row_columns, (self._lane << self._wide) % HALVES
-        self._look()
-
-    def _look(self) -> None:
-        end = self._at + (min(self._left, self._columns) << self._wide)
-        edge = HALVES * (self._piece + 1)
-        self.ends_chunk = end <= edge
-        self.ends_row = self.ends_chunk and self._left <= self._columns
-        self.ends_beat = end >= edge or self.ends_row
-
-
-class Store:
-    """Registers of `hw.store.store.Store`. Properties describe the present cycle; `tick` ends it."""
-
-    def __init__(self, config: SatConfig) -> None:
+    def __init__(self, config: SatConfig, known: dict[tuple[int, ...], Bursts] | None = None) -> None:
         self.done = False
+        known = {} if known is None else known
         self._now = 0
-        # reading: whether the instruction is new, what is left of it
+        # reading: whether the instruction is new, the one whose chunks are read, what is left of it
         self._fresh = False
-        self._into, self._reads = RowPlace(config.columns), RowBursts()
+        self._reading: Instruction | None = None
+        self._into, self._reads = RowPlace(config.columns), RowBursts(known)
         self._rows = 0  # still to be read from the capture buffers
         self._sided = self._beside = False
         self._options = self._set = _options(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
@@ -77,12 +52,14 @@ class Store:
         self._next: Instruction | None = None
         self._starts: Instruction | None = None
         self._running = False
-        self._out, self._writes = RowPlace(config.columns), RowBursts()
+        self._writing: Instruction | None = None
+        self._out, self._writes = RowPlace(config.columns), RowBursts(known)
         self._pack_rows = 0
         self._write_beats = self._unasked = 0
         # bursts without acknowledgement: of instructions that have asked for all of theirs, of the one that runs
         self._ends: deque[int] = deque()
         self._under_way = 0
+        self._idle = super().key()
 
     @property
     def ready(self) -> bool:
@@ -93,6 +70,11 @@ class Store:
     def busy(self) -> bool:
         """Whether an instruction is inside; until the cycle before its done."""
         return not self.ready or not self._alone
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to do but to take an instruction."""
+        return self.done or self.busy
 
     @property
     def request(self) -> Burst | None:
@@ -166,17 +148,45 @@ class Store:
             self._set = self._options
 
     def _begin_reading(self, instruction: Instruction) -> None:
-        columns, lane = instruction["columns"], instruction["lane"]
-        self._rows, wide = instruction["rows"], instruction["side"] == Side.TILE32
-        self._into.start(columns, lane, wide)
-        side_rows = self._rows if self._sided else 0
-        self._reads.start(instruction, "side_", side_rows, *row_beats(columns, lane, wide))
+        self._reading, self._rows = instruction, instruction["rows"]
+        self._into.start(instruction["columns"], instruction["lane"], instruction["side"] == Side.TILE32)
+        self._reads.start(instruction, *side_rows(instruction))
 
     def _begin_writing(self, instruction: Instruction) -> None:
-        columns, lane, wide = instruction["columns"], instruction["lane"], not instruction["to_half"]
-        self._pack_rows = instruction["rows"]
-        self._out.start(columns, lane, wide)
-        self._writes.start(instruction, "", self._pack_rows, *row_beats(columns, lane, wide))
+        self._writing, self._pack_rows = instruction, instruction["rows"]
+        self._out.start(instruction["columns"], instruction["lane"], not instruction["to_half"])
+        self._writes.start(instruction, *write_rows(instruction))
+
+    def bursts(self, instruction: Instruction) -> tuple[tuple[Bursts, int], tuple[Bursts, int]]:
+        """Return the bursts of a STORE, writes and reads, moved to the first page, and by how many beats."""
+        writes = self._writes.bursts(instruction, *write_rows(instruction))
+        return writes, self._reads.bursts(instruction, *side_rows(instruction))
+
+    def key(self) -> Key:
+        """Return the state without addresses; chunks count from the present cycle. An idle engine has but one."""
+        if not self.busy:
+            return self.done, *self._idle[1:], (), None, None
+        inside = tuple([max(0, cycle - self._now) for cycle in self._inside])
+        reads = (self._reading, self._reads.at, self._into.key()) if self._rows else None
+        writes = (self._writing, self._writes.at, self._out.key()) if self._running else None
+        return *super().key(), inside, reads, writes
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        *registers, inside, reads, writes = key
+        super().restore(tuple(registers))
+        self._now, self._inside = 0, deque(inside)
+        self._reading = self._writing = self._reads.next = self._writes.next = None
+        if reads is not None:
+            self._reading, at, place = reads
+            self._reads.start(reads[0], *side_rows(reads[0]))
+            self._reads.go(at)
+            self._into.restore(place)
+        if writes is not None:
+            self._writing, at, place = writes
+            self._writes.start(writes[0], *write_rows(writes[0]))
+            self._writes.go(at)
+            self._out.restore(place)
 
     def _read(self) -> tuple[bool, bool]:
         """Return whether a chunk is read, and whether a beat of the second operand is used up."""
@@ -236,9 +246,3 @@ def _options(instruction: Instruction) -> tuple[bool, bool, bool, bool]:
     side = instruction["side"]
     tile = side in (Side.TILE16, Side.TILE32)
     return tile, side == Side.MASK, bool(instruction["to_half"]), bool(instruction["relu"])
-
-
-def row_beats(columns: int, lane: int, wide: bool) -> tuple[int, int]:
-    """Return (first beat that holds an element, beats) of a row of so many columns, the first at place `lane`."""
-    first = (lane << wide) // HALVES
-    return first, -(-(lane + columns << wide) // HALVES) - first

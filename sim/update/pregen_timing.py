@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import LANES
 from nmsat.dataflow.contract.timing import queue_depth, wuve_path
+from nmsat.sim.parts.state import Registers
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
@@ -15,11 +16,12 @@ _PATH: Final = wuve_path()
 _DEPTH: Final = queue_depth(_PATH)
 
 
-class SoreTiming:
+class SoreTiming(Registers):
     """One pruning engine of one element per cycle (hw/update/sore.py). valid, last: what stands on the output
     stream."""
 
     __slots__ = ("_active", "_at", "_last2", "_m", "_n", "_seen", "_slot", "_stage1", "_valid2", "last", "valid")
+    REGISTERS = ("_active", "_at", "_last2", "_seen", "_slot", "_stage1", "_valid2", "last", "valid")
 
     def __init__(self, pattern: Pattern) -> None:
         self._n = pattern.n
@@ -73,10 +75,11 @@ class SoreTiming:
             self._stage1 = None
 
 
-class TransposerTiming:
+class TransposerTiming(Registers):
     """The transposer of 16 lanes (hw/update/transpose.py). valid: a column stands on the output; present: n has it."""
 
     __slots__ = ("_at", "_ends", "_flushing", "_next_width", "_padding", "_whole", "_width", "present", "valid")
+    REGISTERS = __slots__
 
     def __init__(self) -> None:
         self._at = 0
@@ -121,11 +124,16 @@ class TransposerTiming:
             self._at = 0
 
 
-class PregenTiming:
+class PregenTiming(Registers):
     """One pass over [k, n] (hw/update/pregen.py); bp: None if W_bp is not made. Between two clock edges.
 
     state, ff, bp: what stands on the output streams in this cycle.
     """
+
+    REGISTERS = (
+        *("_path", "_inside", "_waiting", "_row", "_block", "_ff", "_bp", "_transposer"),
+        *("_done_state", "_done_ff", "_done_bp"),
+    )
 
     def __init__(self, k: int, n: int, ff: Pattern, bp: Pattern | None) -> None:
         self._k = k

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_READS
 from nmsat.sim.memory.port import Burst
+from nmsat.sim.parts.state import Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
@@ -15,8 +16,22 @@ if TYPE_CHECKING:
 WEIGHTS, MOMENTA, GRADIENT, MASK = (UPDATE_READS.index(name) for name in ("weights", "momenta", "gradient", "mask"))
 
 
-class UpdateRead:
+class UpdateRead(Registers):
     """The read streams of one pass between two clock edges. request: burst that stands on the port."""
+
+    REGISTERS = (
+        "request",
+        "_at",
+        "_left",
+        "_room",
+        "_level",
+        "_blocks",
+        "_base",
+        "_half",
+        "_beat",
+        "_asking",
+        "_order",
+    )
 
     def __init__(self, instruction: Instruction, blocks: int, groups: int) -> None:
         """Begin the pass of an UPDATE; blocks: of columns; groups: of W_ff in a block."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.codes import group_size, kept
+from nmsat.sim.parts.state import Key, Registers
 from nmsat.sim.update.pregen_timing import LANES, PregenTiming
 from nmsat.sim.update.read import UpdateRead
 from nmsat.sim.update.write import UpdateWrite
@@ -23,8 +24,10 @@ SETUP: Final = 3
 """Cycles between the one that takes an instruction and the first one of its pass."""
 
 
-class _Pass:
+class _Pass(Registers):
     """One instruction: the streams and pre-generation between them."""
+
+    REGISTERS = ("_row", "_block", "_place", "_fed", "_flush", "_pregen", "read", "write")
 
     def __init__(self, instruction: Instruction) -> None:
         ff, bp = (Pattern(kept(instruction, copy), group_size(instruction, copy)) for copy in ("ff_", "bp_"))
@@ -61,8 +64,10 @@ class _Pass:
         return group and self._masked
 
 
-class Updater:
+class Updater(Registers):
     """The update engine between two clock edges. done: an instruction has ended, for one cycle."""
+
+    REGISTERS = ("done", "_starting", "_setup")
 
     def __init__(self, config: SatConfig) -> None:
         for name in ("wuve_lanes", "sore_lanes"):
@@ -72,6 +77,20 @@ class Updater:
         self._starting: Instruction | None = None
         self._setup = 0
         self._pass: _Pass | None = None
+        self._present: Instruction | None = None  # that of the pass
+
+    def key(self) -> Key:
+        """Return the state without regions; addresses of a pass are part of it."""
+        return (*super().key(), self._present, () if self._pass is None else self._pass.key())
+
+    def restore(self, key: Key) -> None:
+        """Return to a state that `key` gave."""
+        super().restore(key[:-2])
+        self._present, inner = key[-2:]
+        self._pass = None
+        if self._present is not None:
+            self._pass = _Pass(self._present)
+            self._pass.restore(inner)
 
     @property
     def ready(self) -> bool:
@@ -82,6 +101,11 @@ class Updater:
     def busy(self) -> bool:
         """Whether an instruction is inside."""
         return not self.ready
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to do but to take an instruction."""
+        return self.done or not self.ready
 
     @property
     def request(self) -> Burst | None:
@@ -110,11 +134,12 @@ class Updater:
         self.done = False
         if self._pass is not None:
             if self._pass.tick(granted, arrives, write_granted, pulled, acknowledged):
-                self._pass = None
+                self._pass = self._present = None
                 self.done = True
         elif self._starting is not None:
             self._setup += 1
             if self._setup == SETUP:
-                self._pass, self._starting = _Pass(self._starting), None
+                self._pass, self._present = _Pass(self._starting), self._starting
+                self._starting, self._setup = None, 0
         elif start is not None:
             self._starting, self._setup = start, 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_WAITING, UPDATE_WRITES
 from nmsat.sim.memory.port import Burst
+from nmsat.sim.parts.state import Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 MASK, BP, FF, MOMENTA, WEIGHTS = (UPDATE_WRITES.index(name) for name in ("mask", "bp", "ff", "momenta", "weights"))
 
 
-class UpdateWrite:
+class UpdateWrite(Registers):
     """The write streams of one pass between two clock edges. request: burst that stands on the port."""
+
+    REGISTERS = ("request", "_at", "_unasked", "_level", "_waiting", "_beat", "_asking", "_order")
 
     def __init__(self, instruction: Instruction, blocks: int) -> None:
         """Begin the pass of an UPDATE; blocks: of columns."""

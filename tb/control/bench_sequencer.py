@@ -16,6 +16,7 @@ from nmsat.dataflow.contract.config import SatConfig
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, SEMAPHORES, ErrorCode, Instruction, Opcode, Queue
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.sim.control.fetch import Words
 from nmsat.sim.control.sequencer import Sequencer
 from nmsat.tb.run.jobs import load_job, save_result
 
@@ -103,7 +104,7 @@ class Bench:
         self.words = words
         count = 0 if rng.random() < 0.02 else len(words)
         self.launch = Launch((Region(0, 1 << 20, True),), 0, int(rng.integers(1 << 10)), count)
-        self.model = Sequencer(self.config, self.launch, words)
+        self.model = Sequencer(self.launch, Words(self.config, words))
         self.engines = [Engine(holds, rng) for holds in HOLDS]
         self.beats: deque[int] = deque()
         self.speed = float(rng.choice([0.1, 0.6, 1.0]))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
+from nmsat.dataflow.contract.legal import check as check_legal
+from nmsat.dataflow.contract.limits import STORE_AHEAD
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.store.beats import chunk_beats
 from nmsat.hw.store.store import Store as StoreRtl
 from nmsat.sim.store.store import Store
 from nmsat.tb.run.runner import build, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def check(rows: int, columns: int, count: int, seed: int) -> dict[str, int]:
@@ -45,24 +51,36 @@ def test_beats_over_which_a_chunk_spreads(columns: int, beats: int) -> None:
     assert chunk_beats(columns) == beats
 
 
-def done_cycles(instructions: list[Instruction], latency: int = 20) -> list[int]:
-    """Return when each is done, before a memory that takes everything at once and answers after `latency` cycles."""
+def done_cycles(
+    instructions: list[Instruction], latency: int = 20, between: Callable[[Store], Store] | None = None
+) -> list[int]:
+    """Return when each is done, before a memory that takes everything at once and answers after `latency` cycles.
+
+    between: gives the engine that goes on in the next cycle.
+    """
     engine, waiting, answers, done = Store(preset("tiny")), deque(instructions), deque[int](), list[int]()
-    cycle = leaving = reads = 0
+    bursts = deque[int]()  # beats that are left to leave
+    cycle = reads = 0
     while len(done) < len(instructions):
         burst, side = engine.write_request, engine.request
         start = waiting.popleft() if waiting and engine.ready else None
-        pulled, answered = leaving > 0, bool(answers) and answers[0] <= cycle
+        pulled, answered = bool(bursts), bool(answers) and answers[0] <= cycle
         if answered:
             answers.popleft()
         engine.tick(start, side is not None, reads > 0, burst is not None, pulled, answered)
         if pulled:
-            answers.append(cycle + latency)
-        leaving += (burst.beats if burst else 0) - pulled
+            bursts[0] -= 1
+            if not bursts[0]:
+                bursts.popleft()
+                answers.append(cycle + latency)
+        if burst is not None:
+            bursts.append(burst.beats)
         reads += (side.beats if side else 0) - (reads > 0)
         cycle += 1
         if engine.done:
             done.append(cycle)
+        if between is not None:
+            engine = between(engine)
     return done
 
 
@@ -75,3 +93,27 @@ def test_a_store_is_read_while_the_one_in_front_is_written() -> None:
     alone = done_cycles([plain, Instruction(Opcode.STORE, {**fields, **mask})])
     assert beside[1] < alone[1]
     assert alone[1] - alone[0] > alone[0]
+
+
+def test_another_engine_goes_on_from_the_state_of_any_cycle() -> None:
+    fields = {"log2_a": 1, "rows": 8, "columns": 16, "to_half": 1, "x_step": 1}
+    wide = {"log2_a": 0, "rows": 4, "columns": 30, "lane": 4, "to_half": 0, "x_step": 4, "at": 61}
+    mask, tile = {"side": Side.MASK, "side_x_step": 1}, {"side": Side.TILE32, "side_x_step": 3, "side_at": 62}
+    changes = [{}, {"rows": 1}, {"rows": 1}, {"rows": 1}, wide, {**mask, "beside": 1}, {"relu": 1}, mask]
+    changes += [wide | tile | {"beside": 1}, {"rows": 1}, tile, {}]
+    works = [Instruction(Opcode.STORE, {**fields, **change}) for change in changes]
+    config, under_way = preset("tiny"), set[int]()
+    for work in works:
+        check_legal(work, config)
+
+    def another(engine: Store) -> Store:
+        key = engine.key()
+        found = Store(config)
+        found.restore(key)
+        assert found.key() == key
+        under_way.add(len(key[Store.REGISTERS.index("_ends")]))
+        return found
+
+    for latency in (1, 20, 90):
+        assert done_cycles(works, latency, another) == done_cycles(works, latency)
+    assert under_way == set(range(STORE_AHEAD + 1))

@@ -1,0 +1,1 @@
+"""The quick gear: the exact gear walked once."""

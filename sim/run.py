@@ -1,0 +1,284 @@
+"""One run of SAT, cycle by cycle: engines, sequencer, memory ports and memory wired as in hw/sat.py, without values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from nmsat.dataflow.contract.isa import ErrorCode, Queue
+from nmsat.dataflow.contract.limits import READERS, WRITERS
+from nmsat.dataflow.contract.registers import COUNTERS, QUEUE_NAMES, WAIT_CAUSES
+from nmsat.sim.array.compute import NEVER, Compute
+from nmsat.sim.control.sequencer import Sequencer
+from nmsat.sim.load.loader import Loader
+from nmsat.sim.memory.behind import MemoryPort
+from nmsat.sim.memory.read_port import ReadPort
+from nmsat.sim.memory.write_port import WritePort
+from nmsat.sim.store.store import Store
+from nmsat.sim.update.update import Updater
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.dataflow.contract.registers import Launch
+    from nmsat.dataflow.cycles.memory import MemoryTiming
+    from nmsat.sim.control.fetch import Checked
+    from nmsat.sim.load.beats import Beats
+    from nmsat.sim.memory.port import Burst
+    from nmsat.sim.parts.state import Key
+    from nmsat.sim.store.bursts import Bursts
+
+FETCH_READER, LOAD_READER, STORE_READER, UPDATE_READER = (
+    READERS.index(queue) for queue in (None, Queue.LOAD, Queue.STORE, Queue.UPDATE)
+)
+"""Number of each client of the read port."""
+
+STORE_WRITER, UPDATE_WRITER = (WRITERS.index(queue) for queue in (Queue.STORE, Queue.UPDATE))
+"""Number of each client of the write port."""
+
+NO_REQUESTS: Final = [None] * len(READERS)
+
+COMPUTE_OFFERS: Final = 1 << Queue.COMPUTE
+
+LEAST_REST: Final = 8
+"""Cycles of rest that are worth a look at the whole machine."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run ended. counters: by the names of `dataflow.contract.registers.COUNTERS`; error_index: instruction at
+    fault."""
+
+    counters: dict[str, int]
+    error: ErrorCode
+    error_index: int
+    special: bool
+    overflow: bool
+
+    @property
+    def cycles(self) -> int:
+        """From the first to the last cycle of the run."""
+        return self.counters["cycles"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run is of. timing: of the one channel of memory behind the master; faults: beats (addresses divided by 64)
+    that memory answers with an error."""
+
+    config: SatConfig
+    timing: MemoryTiming
+    faults: frozenset[int] = frozenset()
+
+
+class Known(NamedTuple):
+    """What engines have found out about instructions: the beats of loads, the bursts of stores."""
+
+    beats: dict[tuple[int, ...], Beats]
+    bursts: dict[tuple[int, ...], Bursts]
+
+
+class Run:
+    """One run of a program; `cycle` until `over`, with `rest` in front of any of them.
+
+    program: its checked instructions; known: beats and bursts seen before, runs may share it.
+    """
+
+    def __init__(
+        self, machine: Machine, settings: Launch, program: Sequence[Checked], known: Known | None = None
+    ) -> None:
+        config, known = machine.config, known or Known({}, {})
+        self.read, self.write = ReadPort(settings.regions), WritePort(settings.regions)
+        self.sequencer = Sequencer(settings, program)
+        self.loader, self.compute = Loader(config, known.beats), Compute(config)
+        self.store, self.update = Store(config, known.bursts), Updater(config)
+        self.memory = MemoryPort(settings, machine.timing, machine.faults)
+        self.cycles = self.starts = 0
+        self.over = False
+        self._running = True
+        self._error: tuple[ErrorCode, int] = (ErrorCode.NONE, 0)
+        self._engines = (self.loader, self.compute, self.store, self.update)
+        self._parts: tuple[Any, ...] = (self.sequencer, *self._engines, self.read, self.write, self.memory)
+        self._masks = [0] * 256  # cycles by (blocked, busy) queues
+        self._causes = [0] * 8
+        self._moved = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
+        self._windows = self._steps = 0
+
+    def cycle(self) -> list[Instruction]:
+        """Pass one cycle; return the instructions that are done in it."""
+        sequencer, loader, store, update = self.sequencer, self.loader, self.store, self.update
+        read, write, memory = self.read, self.write, self.memory
+        halt = not self._running
+        stores, updates = store.active, update.active
+        arready, awready = memory.ready()
+        reader = writer = -1
+        requests: list[Burst | None] = [None] * len(READERS)
+        requests[FETCH_READER], requests[LOAD_READER] = sequencer.fetch.request, loader.request
+        if stores:
+            requests[STORE_READER] = store.request
+        if updates:
+            requests[UPDATE_READER] = update.request
+        if requests != NO_REQUESTS:
+            reader = read.choose(requests, arready, halt)
+        if stores or updates:
+            asked: list[Burst | None] = [None] * len(WRITERS)
+            asked[STORE_WRITER], asked[UPDATE_WRITER] = store.write_request, update.write_request
+            writer = write.choose(asked, awready, halt)
+        memory.tick(read.address if arready else None, write.address if awready else None)
+        self._count(reader >= 0, writer >= 0)
+        queue, instruction = self._offer()
+        self.starts += queue >= 0
+        ends = self._ending()
+        client, told, pulled = read.told, write.told, write.client if memory.writes else -1
+        done: Sequence[int] = ()
+        if loader.done or self.compute.done or stores or updates:
+            done = [q for q, engine in enumerate(self._engines) if engine.done]
+        finished = sequencer.tick(self._running, reader == FETCH_READER, client == FETCH_READER, queue, done)
+        loader.tick(instruction if queue == Queue.LOAD else None, reader == LOAD_READER, client == LOAD_READER)
+        self.compute.tick(instruction if queue == Queue.COMPUTE else None)
+        if stores or queue == Queue.STORE:
+            offered = instruction if queue == Queue.STORE else None
+            writes = writer == STORE_WRITER, pulled == STORE_WRITER, told == STORE_WRITER
+            store.tick(offered, reader == STORE_READER, client == STORE_READER, *writes)
+        if updates or queue == Queue.UPDATE:
+            offered = instruction if queue == Queue.UPDATE else None
+            writes = writer == UPDATE_WRITER, pulled == UPDATE_WRITER, told == UPDATE_WRITER
+            update.tick(offered, reader == UPDATE_READER, client == UPDATE_READER, *writes)
+        beat = memory.reads
+        if beat is None:
+            read.tick(arready, False, False, False)
+        else:
+            read.tick(arready, True, *beat)
+        if write.active or writer >= 0:
+            write.tick(awready, memory.writes, memory.answer is not None, bool(memory.answer))
+        self.cycles += 1
+        self._running = self._running and not ends
+        return finished
+
+    def rest(self) -> int:
+        """Pass the cycles in which only the compute engine works and meets nobody; return them."""
+        compute, store, update = self.compute, self.store, self.update
+        if self.loader.busy or store.active or not update.ready or not self._running:
+            return 0
+        cycles = compute.horizon
+        if not LEAST_REST <= cycles < NEVER or update.done or not (self.memory.idle and self.read.idle):
+            return 0
+        if not (self.write.idle and self.sequencer.rests([engine.ready for engine in self._engines])):
+            return 0
+        self._masks[self.sequencer.busy | self.sequencer.blocked << 4] += cycles
+        self.cycles += cycles
+        self.advance(cycles)
+        return cycles
+
+    def key(self) -> Key:
+        """Return the state of the machine in the present cycle, without counters, addresses and place in the program.
+
+        Two runs with equal keys, whose programs go on alike, go on alike. Not of a run that is ending or has an error.
+        """
+        return tuple([part.key() for part in self._parts])
+
+    def restore(self, key: Key, loaded: int) -> None:
+        """Return to a state that `key` gave, in this program, of which so many instructions have been loaded."""
+        self.sequencer.restore(key[0], loaded)
+        for part, state in zip(self._parts[1:], key[1:], strict=True):
+            part.restore(state)
+
+    def around(self) -> Key:
+        """Return the state of all but the compute engine, of which only counts whether it is ready, and of the loader
+        but for the place in its load."""
+        parts = [part.key() for part in self._parts[3:]]
+        return (self.sequencer.key(), self.loader.rhythm(), *parts, self.compute.ready)
+
+    def restore_around(self, key: Key, loaded: int, place: int) -> None:
+        """Return to a state that `around` gave, with the loader at a place in its load; the compute engine stays."""
+        self.sequencer.restore(key[0], loaded)
+        self.loader.follow(key[1], place)
+        for part, state in zip(self._parts[3:], key[2:-1], strict=True):
+            part.restore(state)
+
+    def advance(self, cycles: int) -> None:
+        """End so many cycles of the compute engine alone, in which it takes and ends nothing; count what it did."""
+        causes = self._causes if self.sequencer.busy >> Queue.COMPUTE & 1 else [0] * 8
+        windows, steps = self.compute.advance(cycles, causes)
+        if causes is self._causes:
+            self._windows += windows
+            self._steps += steps
+
+    @property
+    def ending(self) -> bool:
+        """Whether the run proper has ended, or shows why it will."""
+        shown = self.read.error or self.write.error or self.sequencer.failure(None, None)
+        return not self._running or shown is not None
+
+    def counts(self) -> tuple[int, ...]:
+        """Return all that is counted, in one row: sums of rows are those of runs one behind the other."""
+        return (
+            *(self.cycles, self.sequencer.instructions, self._windows, self._steps),
+            *self._moved.values(),
+            *self._causes,
+            *self._masks,
+        )
+
+    def outside(self, counts: Sequence[int]) -> list[int]:
+        """Return a row of `counts` without what the compute engine does."""
+        return [*counts[:2], 0, 0, *counts[4:8], *[0] * 8, *counts[16:]]
+
+    def count(self, counts: Sequence[int]) -> None:
+        """Add a row of `counts`."""
+        values = [one + other for one, other in zip(self.counts(), counts, strict=True)]
+        self.cycles, self.sequencer.instructions, self._windows, self._steps = values[:4]
+        self._moved = dict(zip(self._moved, values[4:8], strict=True))
+        self._causes, self._masks = values[8:16], values[16:]
+
+    def report(self) -> Report:
+        """Return what the host reads after the run."""
+        counters = {"cycles": self.cycles, "instructions": self.sequencer.instructions}
+        for kind, shift in (("busy", 0), ("blocked", 4)):
+            for q, name in enumerate(QUEUE_NAMES):
+                bit = 1 << (q + shift)
+                counters[f"{name}_{kind}"] = sum(n for mask, n in enumerate(self._masks) if mask & bit)
+        counters |= self._moved
+        counters |= {f"wait_{cause}": self._causes[code] for code, cause in WAIT_CAUSES.items()}
+        counters |= {"windows": self._windows, "steps": self._steps}
+        return Report({name: counters[name] for name in COUNTERS}, *self._error, special=False, overflow=False)
+
+    def _offer(self) -> tuple[int, Any]:
+        """Return the queue and the instruction that start in this cycle; -1 and None if none does."""
+        offers = self.sequencer.offers
+        if not self._running or not offers or (offers == 1 and not self.loader.ready):
+            return -1, None
+        if offers == COMPUTE_OFFERS and not self.compute.ready:
+            return -1, None
+        return self.sequencer.offer([engine.ready for engine in self._engines]) or (-1, None)
+
+    def _ending(self) -> bool:
+        """Return whether the run proper ends with this cycle; note why, and whether the machine comes to rest."""
+        if not self._running:
+            self.over = self.read.idle and self.write.idle
+            return False
+        read, write, sequencer = self.read.error, self.write.error, self.sequencer
+        failure = sequencer.failure(read, write)
+        if failure is not None:
+            self._error = failure
+            return True
+        return not sequencer.busy and sequencer.finished
+
+    def _count(self, reads: bool, writes: bool) -> None:
+        sequencer, memory, moved = self.sequencer, self.memory, self._moved
+        self._masks[sequencer.busy | sequencer.blocked << 4] += 1
+        if sequencer.busy >> Queue.COMPUTE & 1:
+            self._causes[self.compute.cause] += 1
+            steps = self.compute.steps
+            if steps:
+                self._windows += 1
+                self._steps += steps
+        if reads:
+            moved["read_bursts"] += 1
+        if writes:
+            moved["write_bursts"] += 1
+        if memory.reads is not None:
+            moved["read_beats"] += 1
+        if memory.writes:
+            moved["write_beats"] += 1
