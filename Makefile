@@ -60,7 +60,7 @@ fresh:
 	python3 .ci/fresh.py --suite $(SUITE) --steps "$(FRESH_STEPS)"
 
 # The PyTorch tests, in an environment of their own, from wheels. Hashes cover all but PyTorch itself: one version of it
-# is another file on another index (CPU or CUDA build).
+# is another file on another index (CPU or CUDA build). onnxscript: export by dynamo; transformers: Hugging Face's layers.
 TORCH := .venv-torch
 
 .PHONY: test-torch
@@ -70,7 +70,8 @@ test-torch: $(TORCH)/.installed
 $(TORCH)/.installed: requirements/test.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(TORCH)
 	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/test.lock
-	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: torch==2.13.0
+	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: \
+		torch==2.13.0 onnxscript==0.7.2 transformers==5.24.0
 	$(TORCH)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
