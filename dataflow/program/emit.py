@@ -20,15 +20,15 @@ def choose(config: SatConfig, code: ProductCode) -> Cut:
     return min(cuts(config, code), key=estimate_cycles)
 
 
-def assemble(out: Assembler, code: ProductCode) -> Cut:
-    """Append the instructions of a product; return how it was cut.
+def assemble(out: Assembler, code: ProductCode, cut: Cut | None = None) -> Cut:
+    """Append the instructions of a product, cut as given or as the chooser does; return how it was cut.
 
     Raises ValueError if the program has a product of that name: what stands in the buffers is known by it.
     """
     if code.name in out.products:
         raise ValueError(f"the program has a product {code.name!r} already; names must differ")
     out.products.add(code.name)
-    cut = choose(out.config, code)
+    cut = cut or choose(out.config, code)
     out.staging.clear()
     for tile, column, part in cut.commands():
         emit_command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
