@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from nmsat.dataflow.contract.isa import OFFSET_MASK, REGIONS
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.program.assembler import Assembler
-from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.emit import assemble, choose
+from nmsat.dataflow.program.stream import stream
 from nmsat.sim.sat import LIMIT
 
 if TYPE_CHECKING:
@@ -25,7 +26,13 @@ def time_product(gear: Quick, code: ProductCode, cut: Cut | None = None, *, limi
     cut: how it is cut; by default as the chooser does. Raises ValueError if the machine has no way to run it,
     RuntimeError after `limit` cycles.
     """
-    out = Assembler(gear.sat.config)
-    assemble(out, code, cut)
-    instructions = out.finish().instructions
-    return gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=limit).report
+    config = gear.sat.config
+    cut = cut or choose(config, code)
+    program = stream(config, cut)
+    found = None if program is None else gear.time_stream(program, limit=limit)
+    if found is None:
+        out = Assembler(config)
+        assemble(out, code, cut)
+        instructions = out.finish().instructions
+        found = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=limit)
+    return found.report
