@@ -18,14 +18,15 @@ from nmsat.algorithms.layers.attention import Attention
 from nmsat.algorithms.layers.base import Residual, Sequential
 from nmsat.algorithms.layers.products import Conv2d, Linear
 from nmsat.algorithms.methods import WeightMagnitude
-from nmsat.dataflow.contract.isa import LANES, Side
+from nmsat.dataflow.contract.isa import Side
 from nmsat.dataflow.network.gradient import axis_segments
 from nmsat.dataflow.program import kinds
+from nmsat.dataflow.program.constants import place_fillers, place_identity
 from nmsat.dataflow.program.heads import attention
 from nmsat.dataflow.program.host import HostOp, Value, call, loss, probe, total
 from nmsat.dataflow.program.layer_plan import HOST, TENSORS, WEIGHTS, LayerPlan, absorbed
 from nmsat.dataflow.program.product import Epilogue
-from nmsat.dataflow.program.tensors import DENSE, Layout, Place, Rows
+from nmsat.dataflow.program.tensors import DENSE, Layout, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,7 +60,7 @@ class Planner:
         self.parts: list[Codes | list[HostOp]] = []
         self.identities: list[Weights] = []
         self.ones: dict[int, Rows] = {}
-        self.fillers = Place("fillers", WEIGHTS, self.layout.rows("fillers", WEIGHTS, 1, LANES, 4).at, 1)
+        self.fillers = place_fillers(self.layout, "fillers", WEIGHTS)
         self._method = method
         self._integers = False
 
@@ -127,8 +128,7 @@ class Planner:
         side = min(rows, kinds.TRANSPOSED_ROWS)
         found = next((weights for weights in self.identities if weights.k == side), None)
         if found is None:
-            pattern = kinds.identity_pattern(self.config)
-            found = self.layout.weights(f"identity{side}", WEIGHTS, side, side, pattern, DENSE, backward=False)
+            found = place_identity(self.config, self.layout, f"identity{side}", WEIGHTS, side)
             self.identities.append(found)
         return found
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import pack_kept
 from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.methods import WeightMagnitude
 from nmsat.dataflow.contract.codes import codes
-from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
-from nmsat.dataflow.contract.links import FILLER_PAIR
+from nmsat.dataflow.contract.isa import HALVES, Opcode
 from nmsat.dataflow.program.assembler import Assembler, Code
+from nmsat.dataflow.program.constants import Constants
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.graph import Codes, Planner
 from nmsat.dataflow.program.host import HostTask, Value, tasks
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.assembler import Node
     from nmsat.dataflow.program.layer_plan import LayerPlan
     from nmsat.dataflow.program.product import Cut, ProductCode
-    from nmsat.dataflow.program.tensors import Rows, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,7 @@ class StepPlan:
     logits: Value
     products: tuple[Product, ...]
     beats: tuple[int, ...]
-    constants: _Constants
+    constants: Constants
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -113,24 +111,6 @@ class StepPlan:
             for instruction, label in zip(code.instructions, code.labels, strict=True)
         ]
         write_code(image, self.update.place, Code(tuple(patched), code.labels))
-
-
-@dataclass(frozen=True)
-class _Constants:
-    """What the host writes once: fillers, rows of ones, identities."""
-
-    fillers: Place
-    ones: tuple[Rows, ...]
-    identities: tuple[Weights, ...]
-
-    def write(self, image: Image) -> None:
-        words = image.regions[self.fillers.region].view(np.uint32)
-        words[self.fillers.at * LANES : (self.fillers.at + 1) * LANES] = FILLER_PAIR
-        for row in self.ones:
-            image.write_rows(row, np.ones((1, row.columns), np.float16))
-        for weights in self.identities:
-            one = np.eye(weights.k, dtype=np.float16)
-            image.write_copies(weights, pack_kept(one, one > 0, weights.ff.n, weights.ff.m), None)
 
 
 def write_code(image: Image, place: Place, code: Code) -> None:
@@ -190,7 +170,7 @@ def plan_step(
         out.append(_program(config, planner.layout, "update", (), planner.layers, method))
     update = out[-1]
     assert isinstance(update, Program)
-    constants = _Constants(planner.fillers, tuple(planner.ones.values()), tuple(planner.identities))
+    constants = Constants(planner.fillers, tuple(planner.ones.values()), tuple(planner.identities))
     layers, beats = tuple(planner.layers), tuple(planner.layout.beats)
     products = tuple(planner.products)
     return StepPlan(config, batch, layers, tuple(out), update, alone, host, logits, products, beats, constants)
