@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.layers.base import Layer
     from nmsat.algorithms.methods import Method
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.bounds import Bounds
     from nmsat.dataflow.program.host import Action, Back, StepRun
     from nmsat.dataflow.program.product import ProductCode
     from nmsat.dataflow.program.tensors import Weights
@@ -52,7 +53,7 @@ class Codes:
 class Planner:
     """Walks through a model once, forward and backward, places its tensors and collects the parts of a step."""
 
-    def __init__(self, config: SatConfig, method: Method) -> None:
+    def __init__(self, config: SatConfig, method: Method, bounds: Bounds) -> None:
         self.config = config
         self.layout = Layout()
         self.layers: list[LayerPlan] = []
@@ -62,6 +63,7 @@ class Planner:
         self.ones: dict[int, Rows] = {}
         self.fillers = place_fillers(self.layout, "fillers", WEIGHTS)
         self._method = method
+        self._bounds = bounds
         self._integers = False
 
     def step(self, model: Layer, x: Value, *, integers: bool) -> Value:
@@ -109,14 +111,20 @@ class Planner:
     def read(self, value: Value) -> Rows:
         """Return the place of a tensor that the machine reads: that of its writer, or one for the host to write to."""
         if value.rows is None:
-            value.rows = self.layout.rows(value.name, HOST, *value.matrix, value.bytes)
+            value.rows = self._rows(value, HOST)
         return value.rows
 
     def made(self, name: str, shape: tuple[int, ...], size: int = 2) -> Value:
         """Return a tensor that the machine writes."""
         value = Value(name, shape, size)
-        value.rows = self.layout.rows(name, TENSORS, *value.matrix, size)
+        value.rows = self._rows(value, TENSORS)
         return value
+
+    def _rows(self, value: Value, region: int) -> Rows:
+        """Place a tensor; ValueError beyond the bounds, before the host computes with it."""
+        rows = self.layout.rows(value.name, region, *value.matrix, value.bytes)
+        self._bounds.check_beats(self.layout.beats)
+        return rows
 
     def record(self, name: str, stage: Stage, shape: tuple[int, int, int], pattern: Pattern, count: int = 1) -> None:
         """Note a product as NumPy counts it."""
