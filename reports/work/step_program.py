@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.training.train import Trainer
+from nmsat.dataflow.program.bounds import Bounds
 from nmsat.dataflow.program.host import UPDATE_OPERATIONS
 from nmsat.dataflow.program.listing import listing
 from nmsat.dataflow.program.step import Program
@@ -33,6 +34,9 @@ STEP_FILES: Final = ("forward*.bin", "forward*.txt", "backward*.bin", "backward*
 
 MEMORY_FILES: Final = ("region0.bin", "region1.bin", "region2.bin")
 """Memory as it is when the first program starts."""
+
+BOUNDS: Final = Bounds(beats=1 << 20, instructions=1 << 16)
+"""What a step may hold: 64 MiB; the simulator, which goes through every cycle, takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,11 @@ class StepProgram:
 def step_program(run: TrainConfig, sat: SatConfig, rates: HostRates | None = None, *, rtl: bool = False) -> StepProgram:
     """Return the first step of a run as programs, with what each costs; rtl: also run it on the Verilated RTL.
 
-    Raises ValueError for a run that SAT cannot carry out.
+    Raises ValueError for a run that SAT cannot carry out, and beyond `BOUNDS`.
     """
     with task("assembling the programs of a step"):
         machine = _Recorder(sat)
-        trainer = MachineTrainer(run, sat, machine)
+        trainer = MachineTrainer(run, sat, machine, bounds=BOUNDS)
     plan = trainer.plan
     with task("running the step on the simulator", len(plan.programs), "program") as running:
         machine.running = running

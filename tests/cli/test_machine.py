@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import nmsat
 from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.numeric import ordered_dot_packed, to_half
 from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.program.bounds import Bounds
 from nmsat.dataflow.program.listing import disassemble, listing, read_listing
 from nmsat.reports.work.program import matrix_program, run_on_simulator
 
@@ -114,6 +116,26 @@ def test_program_of_a_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     (written,) = host[1]["writes"]
     assert (written["rows"], written["columns"], written["format"]) == (4 * 4, 32, "binary16")
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["cycles"] == found["cycles"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        (Bounds(beats=4000), r"the step takes \d+ beats of 64 bytes and more; the limit is 4000; choose a smaller"),
+        (Bounds(instructions=30), r"the step takes \d+ instructions and more; the limit is 30; choose a smaller"),
+    ],
+    ids=["beats", "instructions"],
+)
+def test_a_step_too_large_is_refused_before_its_memory_is_made(
+    bounds: Bounds, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("nmsat.reports.work.step_program.BOUNDS", bounds)
+    monkeypatch.setattr("nmsat.dataflow.program.step.Image", None)
+    assert nmsat.main(["program", "--network", "digits-sat", "--config", "small", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.strip().count("\n") == 0
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.rtl
