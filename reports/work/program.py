@@ -21,6 +21,7 @@ from nmsat.dataflow.program.product import Epilogue, ProductCode, Sink, cuts
 from nmsat.dataflow.program.step import write_code
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 from nmsat.dataflow.program.weights import DenseSource, ForwardWeights
+from nmsat.dataflow.program.wellformed import check_well_formed
 from nmsat.sim.sat import Sat, launch
 
 if TYPE_CHECKING:
@@ -146,8 +147,13 @@ def convolution_program(config: SatConfig, conv: ConvShape, pattern: Pattern | N
 
 
 def run_on_simulator(config: SatConfig, program: ProductProgram) -> Report:
-    """Run the program and change its image; RuntimeError if it ends in an error."""
-    report = Sat(config).run(launch(program.image.regions, program.place), program.image.regions)
+    """Run the program and change its image.
+
+    Raises IllFormedError, a ValueError, if it is not well-formed, RuntimeError if it ends in an error.
+    """
+    settings = launch(program.image.regions, program.place)
+    check_well_formed(config, program.code.instructions, settings)
+    report = Sat(config).run(settings, program.image.regions)
     if report.error is not ErrorCode.NONE:
         raise RuntimeError(f"the program ended in {report.error.name} at instruction {report.error_index}")
     return report

@@ -13,9 +13,10 @@ from nmsat.dataflow.program.bounds import Bounds
 from nmsat.dataflow.program.host import UPDATE_OPERATIONS
 from nmsat.dataflow.program.listing import listing
 from nmsat.dataflow.program.step import Program
+from nmsat.dataflow.program.wellformed import check_well_formed
 from nmsat.reports.work.progress import task
 from nmsat.sim.results.provenance import Source
-from nmsat.sim.sat import Sat
+from nmsat.sim.sat import Sat, launch
 from nmsat.sim.work.training import MachineTrainer
 
 if TYPE_CHECKING:
@@ -63,12 +64,15 @@ class StepProgram:
 def step_program(run: TrainConfig, sat: SatConfig, rates: HostRates | None = None, *, rtl: bool = False) -> StepProgram:
     """Return the first step of a run as programs, with what each costs; rtl: also run it on the Verilated RTL.
 
-    Raises ValueError for a run that SAT cannot carry out, and beyond `BOUNDS`.
+    Raises ValueError for a run that SAT cannot carry out, beyond `BOUNDS`, and for a program that is not well-formed.
     """
     with task("assembling the programs of a step"):
         machine = _Recorder(sat)
         trainer = MachineTrainer(run, sat, machine, bounds=BOUNDS)
     plan = trainer.plan
+    regions = plan.image().regions
+    for program in plan.programs:
+        check_well_formed(sat, program.code.instructions, launch(regions, program.place))
     with task("running the step on the simulator", len(plan.programs), "program") as running:
         machine.running = running
         loss = trainer.run_step()

@@ -138,8 +138,10 @@ def random_job(config: SatConfig, seed: int) -> MachineJob:
     out = Assembler(config)
     for code in draft.codes:
         assemble(out, code)
+    # an infinite result that is watched suppresses every update, so no update starts before the last of them
+    watched = [node for node in out.nodes if node.fields.get("watch")]
     for weights, fields in draft.updates:
-        out.emit(Opcode.UPDATE, fields, weights.name)
+        out.emit(Opcode.UPDATE, fields, weights.name, after=watched[-1:])
     code = out.finish()
     # Only what the program needs is open, so that one beat too many is noticed.
     place = Place("program", 0, draft.whole(0, 3), len(code.instructions))
