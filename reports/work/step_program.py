@@ -14,6 +14,7 @@ from nmsat.dataflow.program.host import UPDATE_OPERATIONS
 from nmsat.dataflow.program.listing import listing
 from nmsat.dataflow.program.step import Program
 from nmsat.dataflow.program.wellformed import check_well_formed
+from nmsat.reports.work.launch import launch_files
 from nmsat.reports.work.progress import task
 from nmsat.sim.results.provenance import Source
 from nmsat.sim.sat import Sat, launch
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 STEP_FILES: Final = ("forward*.bin", "forward*.txt", "backward*.bin", "backward*.txt", "update.bin", "update.txt")
 """Files that the programs of a step are written to, beside the memory."""
-
-MEMORY_FILES: Final = ("region0.bin", "region1.bin", "region2.bin")
-"""Memory as it is when the first program starts."""
 
 BOUNDS: Final = Bounds(beats=1 << 20, instructions=1 << 16)
 """What a step may hold: 64 MiB; the simulator, which goes through every cycle, takes minutes."""
@@ -93,13 +91,16 @@ def step_program(run: TrainConfig, sat: SatConfig, rates: HostRates | None = Non
 
 
 def step_files(step: StepProgram) -> dict[str, str | bytes]:
-    """Return file name -> content of the programs, as binary and text, and of the memory."""
+    """Return file name -> content of the programs, as binary and text, and of the memory before the first of them.
+
+    What must come out is not there: the host works between the programs (`summary.json` says what).
+    """
     out: dict[str, str | bytes] = {}
     for program in step.plan.programs:
         first, end = program.place.at * 64, (program.place.at + program.place.beats) * 64
         out[f"{program.name}.bin"] = step.memory[program.place.region][first:end].tobytes()
         out[f"{program.name}.txt"] = listing(program.code.instructions, program.code.labels)
-    return out | {name: step.memory[number].tobytes() for number, name in enumerate(MEMORY_FILES)}
+    return out | launch_files(step.memory, None, [program.place for program in step.plan.programs])
 
 
 class _Recorder:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from nmsat.dataflow.contract.isa import OFFSET_MASK, Opcode
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.dataflow.contract.limits import PAGE_BEATS
 from nmsat.sim.quick.symbols import LOADS, Reader
 

@@ -15,13 +15,13 @@ from cocotb.triggers import SimTimeoutError
 from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.recipes import run_name
 from nmsat.algorithms.training.results import run_logged
-from nmsat.dataflow.contract.config import MemoryConfig, SatConfig, preset
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.program.tensors import Place
 from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.sat import Report, Sat, launch
 from nmsat.sim.work.training import MachineTrainer
 from nmsat.tb.drive.host import Machine
+from nmsat.tb.machine.configs import machine_config
 from nmsat.tb.machine.expected import difference, expected
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import MachineJob, random_job
@@ -30,6 +30,7 @@ from nmsat.tb.run.jobs import load_job, save_result
 if TYPE_CHECKING:
     from nmsat.algorithms.training.data import Dataset
     from nmsat.algorithms.training.train import Progress
+    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.tensors import Image
 
 RESULT_FIELDS: Final = (
@@ -169,14 +170,6 @@ def _train(job: dict[str, Any], config: SatConfig, run_config: TrainConfig, mach
     )
     saved = {name: getattr(result, name) for name in RESULT_FIELDS}
     save_result(**saved, epochs=[asdict(epoch) for epoch in result.epochs])
-
-
-def machine_config(record: str | dict[str, Any]) -> SatConfig:
-    """Return the configuration that a job carries: the name of a preset, or its fields."""
-    if isinstance(record, str):
-        return preset(record)
-    slices = {name: tuple(record[name]) for name in ("row_slices", "column_slices")}
-    return SatConfig(**{**record, **slices, "memory": MemoryConfig(**record["memory"])})
 
 
 def differences(drawn: MachineJob, expected: MachineJob, found: Report, report: Report, *, exact: bool) -> str:
