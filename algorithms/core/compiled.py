@@ -10,10 +10,13 @@ import secrets
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.caches import cache_folder, writing_cache
 from nmsat.algorithms.core.signals import held
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COMPILERS: Final = ("cc", "gcc", "g++", "c++", "clang")
 """Compilers that are looked for, in this order, when CC is not set; those of C++ compile C as well."""
@@ -40,14 +43,14 @@ def find_compiler() -> str:
     return os.path.realpath(found)
 
 
-def compiled(source: Path, variant: tuple[str, ...]) -> Path:
-    """Return the shared library of a C file; compile it unless it has been compiled before.
+def compiled(sources: Sequence[Path], variant: tuple[str, ...]) -> Path:
+    """Return the shared library of C files; compile it unless it has been compiled before.
 
     The name is the SHA-256 of all that shapes it: source, flags, compiler, and the processor that `variant` may mean.
     Two processes that compile at once make the same file; the later one replaces it whole. Raises CompileError, and
     CacheError if the cache cannot be written.
     """
-    compiler, text = find_compiler(), source.read_text(encoding="utf-8")
+    compiler, text = find_compiler(), [source.read_text(encoding="utf-8") for source in sources]
     status = Path(compiler).stat()
     key = json.dumps([text, FLAGS, variant, compiler, status.st_size, status.st_mtime_ns, processor()])
     folder = cache_folder("kernel")
@@ -58,7 +61,7 @@ def compiled(source: Path, variant: tuple[str, ...]) -> Path:
     with writing_cache(folder):
         part = folder / f".{name}-{secrets.token_hex(4)}"
         try:
-            _compile([compiler, *FLAGS, *variant, str(source), "-o", str(part)])
+            _compile([compiler, *FLAGS, *variant, *map(str, sources), "-o", str(part)])
             part.replace(library)
         finally:
             with held():

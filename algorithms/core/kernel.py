@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nmsat.algorithms.core import chains
+from nmsat.algorithms.core import chains, tensors
 from nmsat.algorithms.core.caches import CacheError
 from nmsat.algorithms.core.compiled import VARIANTS, CompileError, compiled
 from nmsat.algorithms.core.packed import Packed
+from nmsat.algorithms.core.tensors import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ KERNEL_VARIABLE: Final = "NMSAT_KERNEL"
 THREADS_VARIABLE: Final = "NMSAT_THREADS"
 """Environment variable: threads of one large product (default 1); they change no bit."""
 
-SOURCE: Final = Path(__file__).with_name("kernel.c")
+SOURCES: Final = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "tensors.c"))
 
 _LOG: Final = logging.getLogger("nmsat.algorithms")
 
@@ -49,11 +50,12 @@ _POINTER = ctypes.c_void_p
 
 
 class Kernel:
-    """The functions of one compiled library. All return canonical NaNs."""
+    """The functions of one compiled library. All return canonical NaNs. tensors: what lies between products."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         library = ctypes.CDLL(str(path))
+        self.tensors = Tensors(library)
         self._dense_scratch = _function(library.nmsat_dense_scratch, _SIZE, _SIZE)
         self._packed_scratch = _function(library.nmsat_packed_scratch, _SIZE, *[_SIZE] * 4)
         matrix = [_POINTER, _SIZE, _SIZE]
@@ -125,15 +127,21 @@ def load() -> Kernel | None:
     why = ""
     for variant in VARIANTS:
         try:
-            kernel = Kernel(compiled(SOURCE, variant))
+            kernel = Kernel(compiled(SOURCES, variant))
         except (CompileError, CacheError, OSError, AttributeError) as error:  # the last: another's library of that name
             why = str(error)
             continue
-        if equal_to_numpy(kernel):
+        if equal_to_numpy(kernel) and tensors.equal_to_numpy(kernel.tensors):
             return kernel
         why = f"what {str(kernel.path)!r} computes differs from NumPy"
     _LOG.warning("contract products run in NumPy: the same bits, but 20 times slower, as the C kernel fails (%s)", why)
     return None
+
+
+def between() -> Tensors | None:
+    """Return what computes between products; None where NumPy must."""
+    found = load()
+    return None if found is None else found.tensors
 
 
 def threads() -> int:

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.packed import Packed
+    from nmsat.algorithms.core.tensors import Tensors
 
 NAN16: Final = np.uint16(0x7E00).view(np.float16)
 """The only binary16 NaN that leaves a unit."""
 
 NAN32: Final = np.uint32(0x7FC00000).view(np.float32)
 """The only binary32 NaN that leaves a unit."""
+
+FEW: Final = 1024
+"""Elements of a tensor below which a call into C gains nothing."""
 
 
 def canonical(x: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -42,10 +46,20 @@ def to_half(x: NDArray[np.floating]) -> NDArray[np.float16]:
     """
     if x.dtype not in (np.float16, np.float32):
         raise TypeError(f"x has dtype {x.dtype}; to_half takes float32 or float16")
+    if x.dtype == np.float32 and (c := between(x)) is not None:
+        return c.to_half(x)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         half = np.array(x, dtype=np.float16)
     canonical(half)
     return half
+
+
+def between(*tensors: NDArray) -> Tensors | None:
+    """Return the C functions for work between products on tensors; None where NumPy must do it, or does it as soon."""
+    first = tensors[0]
+    whole = first.flags.c_contiguous or (first.flags.f_contiguous and len(tensors) == 1)
+    same = all(x.shape == first.shape and x.flags.c_contiguous for x in tensors[1:])
+    return kernel.between() if first.size >= FEW and whole and same else None
 
 
 def compared(x: NDArray[np.floating]) -> NDArray[np.float16]:

@@ -162,7 +162,7 @@ def test_a_pair_outside_of_the_matrix_is_refused(built: kernel.Kernel) -> None:
 @pytest.mark.parametrize("variant", compiled.VARIANTS)
 def test_each_variant_of_the_flags_is_right(variant: tuple[str, ...]) -> None:
     """The plain one runs other code: four lanes, no conversion by the processor."""
-    assert kernel.equal_to_numpy(kernel.Kernel(compiled.compiled(kernel.SOURCE, variant)))
+    assert kernel.equal_to_numpy(kernel.Kernel(compiled.compiled(kernel.SOURCES, variant)))
 
 
 def test_a_kernel_of_other_bits_is_not_used(
@@ -171,12 +171,12 @@ def test_a_kernel_of_other_bits_is_not_used(
     """An addition that was left out, one rounding too many, a NaN with a payload: each is found when it is loaded."""
     del fresh
     monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path))
-    text = kernel.SOURCE.read_text(encoding="utf-8")
+    text = kernel.SOURCES[0].read_text(encoding="utf-8")
     wrong = text.replace("NAN32 = 0x7fc00000u", "NAN32 = 0xffc00000u")
     assert wrong != text
     source = tmp_path / "wrong.c"
     source.write_text(wrong)
-    monkeypatch.setattr(kernel, "SOURCE", source)
+    monkeypatch.setattr(kernel, "SOURCES", (source, kernel.SOURCES[1]))
     monkeypatch.setattr(kernel, "VARIANTS", (("-O0",),))
     with caplog.at_level(logging.WARNING, "nmsat.algorithms"):
         assert kernel.load() is None
@@ -227,8 +227,8 @@ def test_first_builds_at_once_leave_one_library(tmp_path: Path) -> None:
 
 
 def test_another_compiler_flag_or_processor_is_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = compiled.compiled(kernel.SOURCE, ())
-    assert compiled.compiled(kernel.SOURCE, ()) == first
+    first = compiled.compiled(kernel.SOURCES, ())
+    assert compiled.compiled(kernel.SOURCES, ()) == first
     built: list[list[str]] = []
 
     def make(command: list[str]) -> None:
@@ -237,7 +237,7 @@ def test_another_compiler_flag_or_processor_is_another_library(monkeypatch: pyte
 
     monkeypatch.setattr(compiled, "_compile", make)
     monkeypatch.setattr(compiled, "processor", lambda: "another")
-    other = compiled.compiled(kernel.SOURCE, ())
+    other = compiled.compiled(kernel.SOURCES, ())
     other.unlink()
     assert other != first
     assert len(built) == 1
