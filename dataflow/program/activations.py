@@ -9,7 +9,6 @@ from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, OFFSET_MASK, ActMode, Opcode
 from nmsat.dataflow.program.load_cost import load_cost
 from nmsat.dataflow.program.sources import RowTile
-from nmsat.dataflow.program.weights import FILLERS
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -216,34 +215,6 @@ class ColumnsSource:
         image, place = divmod(part.first, self.window.size[0] * self.window.size[1])
         pixels = image * self.window.images.height * self.window.images.width
         return (*key, place), pixels * self.tensor.step
-
-
-@dataclass(frozen=True)
-class NothingSource:
-    """A[m, 2] of zeros, none of them read: pixels outside of an image of no size; output stationary."""
-
-    m: int
-
-    @property
-    def unit(self) -> int:
-        return FILLERS.m
-
-    def places(self) -> tuple[Place, ...]:
-        return ()
-
-    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
-        if mapping.ws:
-            raise ValueError("zeros are read output stationary")
-        return cut(self.m, mapping.a * config.rows)
-
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[Load]:
-        del config
-        outside = {"windowed": 1, "width": 1, "height": 1, "in_width": 0, "in_height": 0, "x_step": 0}
-        shape = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": part.size, "base": 0}
-        return [(Opcode.LOAD_ACT, {**shape, **outside})]
-
-    def alike(self, tile: RowTile, part: DepthRange) -> Alike:
-        return (tile.rows, part.size), 0
 
 
 def _pieces(total: int, most: int) -> list[tuple[int, int]]:

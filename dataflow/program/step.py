@@ -176,7 +176,7 @@ def plan_step(
     update = out[-1]
     assert isinstance(update, Program)
     bounds.check_beats(planner.layout.beats)
-    constants = Constants(planner.fillers, tuple(planner.ones.values()), tuple(planner.identities))
+    constants = Constants(tuple(planner.ones.values()), tuple(planner.identities))
     layers, beats = tuple(planner.layers), tuple(planner.layout.beats)
     products = tuple(planner.products)
     return StepPlan(config, batch, layers, tuple(out), update, alone, host, logits, products, beats, constants)
