@@ -104,7 +104,8 @@ class WindowSource:
         staged = self._staged(config, mapping, tile, taps, channels, beat)
         if not staged:
             return direct
-        costs = [sum(load_cost(config, load) for load in loads) for loads in (direct, staged)]
+        found = self._found(tile, taps) if len(staged) == 1 + len(taps) else 0  # one STAGE
+        costs = [sum(load_cost(config, load) for load in loads) for loads in (direct, _behind(staged, found))]
         return direct if costs[0] < DIRECT * costs[1] else staged
 
     def alike(self, tile: RowTile, part: DepthRange) -> Alike:
@@ -112,6 +113,14 @@ class WindowSource:
         image, place = divmod(tile.first, self.window.size[0] * self.window.size[1])
         pixels = image * self.window.images.height * self.window.images.width
         return (place, tile.rows, part.first, part.size, pixels & 1), pixels * self.tensor.step
+
+    def _found(self, tile: RowTile, taps: tuple[Tap, ...]) -> int:
+        """Return how many pixels that a tile stages are there from the tile in front of it."""
+        if not tile.first:
+            return 0
+        first, _ = self.window.span(taps, tile.first, tile.rows)
+        _, behind = self.window.span(taps, tile.first - 1, 1)
+        return max(0, behind - first) * self.window.images.width
 
     def _direct(
         self, config: SatConfig, mapping: Mapping, tile: RowTile, taps: tuple[Tap, ...], channels: int, beat: int
@@ -215,6 +224,13 @@ class ColumnsSource:
         image, place = divmod(part.first, self.window.size[0] * self.window.size[1])
         pixels = image * self.window.images.height * self.window.images.width
         return (*key, place), pixels * self.tensor.step
+
+
+def _behind(loads: list[Load], found: int) -> list[Load]:
+    """Return the loads of a tile without the first `found` runs of their STAGE."""
+    (opcode, fields), *rest = loads
+    left = fields["outer"] - found
+    return [(opcode, {**fields, "outer": left}), *rest] if left > 0 else rest
 
 
 def _pieces(total: int, most: int) -> list[tuple[int, int]]:
