@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 UPDATE_OPERATIONS: Final = 8
-"""Operations of the host for each element that it updates (docs/arithmetic.md, "Weight update")."""
+"""Operations for each element that is updated, by SAT or by the host: the four multiplications and four additions of
+docs/arithmetic.md, "Weight update". Scaling the gradient by a power of two is exact and counts as none."""
 
 
 @dataclass(eq=False)
