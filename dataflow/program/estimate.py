@@ -154,14 +154,20 @@ def _store(cut: Cut) -> float:
 
 
 def _written(cut: Cut) -> float:
-    """Cycles of the memory port for results and second operands of the stores, biases left out."""
+    """Cycles of the memory port for results and second operands of the stores."""
     config, code, epilogue = cut.config, cut.code, cut.code.sink.epilogue
     whole, rest = divmod(code.n, cut.width)
-    size = 2 if epilogue.to_half else 4
-    beats = whole * row_beats(cut.width, size) + (row_beats(rest, size) if rest else 0)
+
+    def across(size: int) -> int:
+        """Beats of a row of the result, each tile's part in whole beats."""
+        return whole * row_beats(cut.width, size) + (row_beats(rest, size) if rest else 0)
+
+    beats = code.m * across(2 if epilogue.to_half else 4)
     if epilogue.kind in (Side.MASK, Side.TILE16):
-        beats += whole * row_beats(cut.width) + (row_beats(rest) if rest else 0)
-    return code.m * beats * float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
+        beats += code.m * across(2)
+    elif epilogue.kind is Side.TILE32:
+        beats += code.m * across(4)  # a bias is one row, which is read anew for each row of the result
+    return beats * float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
 
 
 def _sample(items: Sequence[T]) -> list[T]:

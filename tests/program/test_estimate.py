@@ -8,12 +8,13 @@ import pytest
 
 from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.contract.isa import Side
 from nmsat.dataflow.contract.registers import Launch
 from nmsat.dataflow.program.activations import RowsSource
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.estimate import estimate_cycles
-from nmsat.dataflow.program.product import Cut, ProductCode, Sink, cuts
+from nmsat.dataflow.program.product import Cut, Epilogue, ProductCode, Sink, cuts
 from nmsat.dataflow.program.tensors import Layout
 from nmsat.dataflow.program.weights import ForwardWeights
 from nmsat.sim.quick.gear import Quick
@@ -24,13 +25,14 @@ SHALLOW = VCU.replace(act_depth=2048)
 """A machine in whose activation buffers 1,152 elements of 128 rows do not stay."""
 
 
-def plain(m: int, k: int, n: int, pattern: Pattern | None = None) -> ProductCode:
+def plain(m: int, k: int, n: int, pattern: Pattern | None = None, *, bias: bool = False) -> ProductCode:
     """Return a product of rows by packed weights."""
     layout = Layout()
     x, y = layout.rows("x", 0, m, k), layout.rows("y", 1, m, n)
     held = pattern or Pattern(4, 4)
     w = layout.weights("w", 2, k, n, held, held, backward=False)
-    return ProductCode("ff", m, k, n, RowsSource(x, m, k), ForwardWeights(w), Sink(y), held)
+    epilogue = Epilogue(kind=Side.TILE32, side=layout.rows("bias", 0, 1, n, 4)) if bias else Epilogue()
+    return ProductCode("ff", m, k, n, RowsSource(x, m, k), ForwardWeights(w), Sink(y, epilogue), held)
 
 
 def run(config: SatConfig, code: ProductCode) -> tuple[Cut, int]:
@@ -100,3 +102,10 @@ def test_lines_that_the_tile_in_front_staged_count_as_there() -> None:
     part = cuts(VCU, replace(layer.code(), act=two, k=256))[0].parts[0]
     found = [loads[0][0].name for tile in tiles for loads in (two.loads(VCU, mapping, tile, part),)]
     assert found[1:] == ["STAGE"] * (len(tiles) - 1), found
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(512, 64, 256), (512, 128, 512)])
+def test_the_port_reads_a_bias_for_every_row(m: int, k: int, n: int) -> None:
+    pairs = [run(VCU, plain(rows, k, n, Pattern(2, 8), bias=True)) for rows in (m, 2 * m)]
+    estimated = estimate_cycles(pairs[1][0]) - estimate_cycles(pairs[0][0])
+    assert abs(estimated / (pairs[1][1] - pairs[0][1]) - 1) < 0.07, (estimated, pairs)
