@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.hw.release.xilinx import Device
+    from nmsat.hw.release.devices import Device
 
 FILE_LIST: Final = "files.f"
 """List of the Verilog files in the order in which tools read them."""

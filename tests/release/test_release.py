@@ -16,11 +16,11 @@ import pytest
 from nmsat import main
 from nmsat.dataflow.contract.config import preset
 from nmsat.hw.parts.verilog import emit, read_ports
+from nmsat.hw.release.devices import device
 from nmsat.hw.release.kernel import kernel_verilog
 from nmsat.hw.release.package import file_list, package_files
 from nmsat.hw.release.synth import synthesise
 from nmsat.hw.release.tops import ENGINES, TOPS, rtl_files, synthesis_tops
-from nmsat.hw.release.xilinx import device
 
 if TYPE_CHECKING:
     from pathlib import Path
