@@ -196,7 +196,14 @@ def test_command_writes_all_or_nothing(
     first, *listed = (target / "files.f").read_text().splitlines()
     assert first == "// top module: sat_kernel"
     assert sorted(listed) == sorted(path.name for path in target.glob("*.v"))
-    assert {path.name for path in target.iterdir()} >= {"registers", "xilinx", "host", "names.json", "summary.json"}
+    assert {path.name for path in target.iterdir()} >= {
+        "registers",
+        "xilinx",
+        "host",
+        "waves",
+        "names.json",
+        "summary.json",
+    }
     assert (answer["top"], answer["device"]["name"]) == ("sat_kernel", "vcu1525")
     for name, digest in answer["files"].items():
         assert hashlib.sha256((target / name).read_bytes()).hexdigest() == digest
