@@ -40,7 +40,7 @@ OUTPUTS: Final = ("sat*.v", FILE_LIST, NAME_MAP, f"{REGISTERS}/*", f"{FOLDER}/*"
 """Names of the files of a package; which leaves there are is known once the circuit has been elaborated."""
 
 _MODULE: Final = re.compile(r"^module (\\?\S+?) ?\((.*?)^endmodule$", re.MULTILINE | re.DOTALL)
-_INSTANCE: Final = re.compile(r"^  (\\?[\w.$]+) (\\?[\w.$\[\]]+) \($", re.MULTILINE)
+_INSTANCE: Final = re.compile(r"^  (\\?[\w.$]+) +(\\?[\w.$\[\]]+) +\($", re.MULTILINE)
 
 
 def package_files(config: SatConfig, board: Device, verilog: Mapping[str, str]) -> dict[str, str]:
