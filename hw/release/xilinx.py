@@ -63,7 +63,7 @@ def settings(config: SatConfig, board: Device, sources: Sequence[str]) -> str:
         "version": REVISION,
         "control": CONTROL,
         "memory": MEMORY,
-        "register_bytes": f"{1 << ADDRESS_BITS:#x}",
+        "register_bytes": str(1 << ADDRESS_BITS),
     }
     lines = [f"# Written by nmsat: configuration {_word(config.name)}, device {board.name}."]
     lines += [f"set sat_{name} {_word(value)}" for name, value in values.items()]
