@@ -57,7 +57,7 @@ IN_THE_WAY = [
 ]
 
 
-READ = ("--masks", "--config-file", "--layers")
+READ = ("--masks", "--config-file", "--layers", "--image", "--library")
 """Options that name a file to read."""
 
 
