@@ -67,6 +67,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "sim.quick": (
         CONTRACT,
         "dataflow.cycles",
+        "dataflow.program",
         "sim.load",
         "sim.store",
         "sim.control",

@@ -14,7 +14,7 @@ from nmsat.dataflow.program.weights import FILLERS
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
-    from nmsat.dataflow.program.sources import DepthRange, Fields, Load
+    from nmsat.dataflow.program.sources import Alike, DepthRange, Fields, Load
     from nmsat.dataflow.program.tensors import Place, Rows
     from nmsat.dataflow.program.windows import Tap, Window
 
@@ -66,6 +66,9 @@ class RowsSource:
         shape = {**_shape(mapping), "mode": mode, "rows": tile.rows, "k": part.size, "base": 0}
         return [(Opcode.LOAD_ACT, {**shape, **_place(self.tensor, at)})]
 
+    def alike(self, tile: RowTile, part: DepthRange) -> Alike:
+        return (tile.rows, part.size), tile.first * self.tensor.step + part.first // HALVES
+
 
 @dataclass(frozen=True)
 class WindowSource:
@@ -104,6 +107,12 @@ class WindowSource:
             return direct
         costs = [sum(load_cost(config, load) for load in loads) for loads in (direct, staged)]
         return direct if costs[0] < DIRECT * costs[1] else staged
+
+    def alike(self, tile: RowTile, part: DepthRange) -> Alike:
+        """The same pixels of another image."""
+        image, place = divmod(tile.first, self.window.size[0] * self.window.size[1])
+        pixels = image * self.window.images.height * self.window.images.width
+        return (place, tile.rows, part.first, part.size, pixels & 1), pixels * self.tensor.step
 
     def _direct(
         self, config: SatConfig, mapping: Mapping, tile: RowTile, taps: tuple[Tap, ...], channels: int, beat: int
@@ -199,6 +208,15 @@ class ColumnsSource:
             at += rows
         return out
 
+    def alike(self, tile: RowTile, part: DepthRange) -> Alike:
+        """The same rows of Y; their windows from the same pixel of another image on."""
+        key = (tile.first, tile.rows, part.size)
+        if self.window is None:
+            return key, part.first * self.tensor.step
+        image, place = divmod(part.first, self.window.size[0] * self.window.size[1])
+        pixels = image * self.window.images.height * self.window.images.width
+        return (*key, place), pixels * self.tensor.step
+
 
 @dataclass(frozen=True)
 class NothingSource:
@@ -223,6 +241,9 @@ class NothingSource:
         outside = {"windowed": 1, "width": 1, "height": 1, "in_width": 0, "in_height": 0, "x_step": 0}
         shape = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": part.size, "base": 0}
         return [(Opcode.LOAD_ACT, {**shape, **outside})]
+
+    def alike(self, tile: RowTile, part: DepthRange) -> Alike:
+        return (tile.rows, part.size), 0
 
 
 def _pieces(total: int, most: int) -> list[tuple[int, int]]:

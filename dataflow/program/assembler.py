@@ -6,9 +6,11 @@ there is one semaphore: the instruction waited for signals it, the one that wait
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import permutations
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, QUEUE_OF, Instruction, Opcode, Queue
@@ -25,7 +27,7 @@ LINKS: Final[dict[tuple[Queue, Queue], int]] = {pair: i for i, pair in enumerate
 """(queue that signals, queue that waits) -> semaphore."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Node:
     """An instruction in the making: its place in its queue and its masks."""
 
@@ -48,10 +50,10 @@ class Node:
 
 @dataclass
 class _Use:
-    """Who wrote and who has read a tensor since."""
+    """Who wrote a tensor last, and of each queue who has read it last since."""
 
     writer: Node | None = None
-    readers: list[Node] = field(default_factory=list)
+    readers: dict[Queue, Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ class Assembler:
         self.config = config
         self.nodes: list[Node] = []
         self.products: set[str] = set()
-        self._counts: dict[Queue, int] = dict.fromkeys(Queue, 0)
-        self._waited: dict[tuple[Queue, Queue], int] = dict.fromkeys(LINKS, -1)
+        # instructions of each queue so far; of each link the last one waited for
+        self.counts: dict[Queue, int] = dict.fromkeys(Queue, 0)
+        self.waited: dict[tuple[Queue, Queue], int] = dict.fromkeys(LINKS, -1)
         self._uses: dict[tuple[int, int], _Use] = defaultdict(_Use)
         self.act = Ring(config.act_depth)
         self.weight = Ring(config.weight_depth)
@@ -100,18 +103,18 @@ class Assembler:
             check(Instruction(opcode, fields), self.config)
         except ValueError as error:
             raise ValueError(f"{label}, instruction {len(self.nodes)}: {error}") from None
-        node = Node(opcode, fields, self._counts[QUEUE_OF[opcode]], label)
-        self._counts[node.queue] += 1
+        node = Node(opcode, fields, self.counts[QUEUE_OF[opcode]], label)
+        self.counts[node.queue] += 1
         needs = [*after]
         for place in reads:
             use = self._uses[place.key]
             needs += [use.writer] if use.writer else []
         for place in writes:
             use = self._uses[place.key]
-            needs += [*use.readers, *([use.writer] if use.writer else [])]
+            needs += [*use.readers.values(), *([use.writer] if use.writer else [])]
         self._wait(node, needs)
         for place in reads:
-            self._uses[place.key].readers.append(node)
+            self._uses[place.key].readers[node.queue] = node
         for place in writes:
             self._uses[place.key] = _Use(node)
         self.nodes.append(node)
@@ -134,22 +137,30 @@ class Assembler:
                 last[need.queue] = need
         for queue, need in last.items():
             link = (queue, node.queue)
-            if need.number > self._waited[link]:
-                self._waited[link] = need.number
+            if need.number > self.waited[link]:
+                self.waited[link] = need.number
                 need.signal |= 1 << LINKS[link]
                 node.wait |= 1 << LINKS[link]
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Block:
-    """Part of a buffer: [first, end), who filled it, who used it last."""
+    """Part of a buffer: [first, end), who filled it last, who used it last."""
 
     key: object
     first: int
     end: int
-    filled: list[Node]
-    users: list[Node]
-    valid: bool = True
+    filled: Node | None = None
+    used: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A block for a command. fresh: it has to be filled first, and before that `after` must be done."""
+
+    block: Block
+    fresh: bool
+    after: list[Node]
 
 
 class Ring:
@@ -158,29 +169,45 @@ class Ring:
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self._next = 0
-        self._blocks: list[Block] = []
+        self._standing: list[Block] = []  # by their places, which do not overlap
+        self._torn: list[Block] = []  # overwritten in part
+        self._by_key: dict[object, Block] = {}
 
-    def find(self, key: object) -> Block | None:
-        """Return the block of this key if it still stands in the buffer."""
-        return next((block for block in self._blocks if block.valid and block.key == key), None)
+    def room(self, key: object, size: int) -> Room:
+        """Return the block of this key if it still stands in the buffer, else a new one."""
+        found = self._by_key.get(key)
+        return self.take(key, size) if found is None else Room(found, False, [])
 
-    def take(self, key: object, size: int) -> tuple[Block, list[Node]]:
-        """Return room for `size` places and the instructions that must be done before it is filled.
-
-        Raises ValueError if the buffer is too small.
-        """
+    def take(self, key: object, size: int) -> Room:
+        """Return a new block of `size` places. Raises ValueError if the buffer is too small."""
         if size > self.depth:
             raise ValueError(f"a block needs {size!r} places; the buffer has {self.depth}")
         first = self._next if self._next + size <= self.depth else 0
-        self._next = first + size
-        after, keep = [], []
-        for block in self._blocks:
-            if block.first < first + size and first < block.end:
-                after += [*block.filled, *block.users]
-                block.valid = False
-                if block.first >= first and block.end <= first + size:
-                    continue  # wholly covered: whoever comes later waits for the new block
-            keep.append(block)
-        new = Block(key, first, first + size, [], [])
-        self._blocks = [*keep, new]
-        return new, after
+        end = self._next = first + size
+        low, high = self._met(first, end)
+        met = self._standing[low:high]
+        for block in met:
+            if self._by_key.get(block.key) is block:
+                del self._by_key[block.key]
+        after = _nodes(met)
+        if self._torn:
+            after += _nodes(block for block in self._torn if block.first < end and first < block.end)
+        # of what is wholly covered whoever comes later waits for the new block
+        self._torn = [block for block in (*self._torn, *met) if not (block.first >= first and block.end <= end)]
+        block = self._by_key[key] = Block(key, first, end)
+        self._standing[low:high] = [block]
+        return Room(block, True, after)
+
+    def _met(self, first: int, end: int) -> tuple[int, int]:
+        """Return the range of the standing blocks that share places with [first, end)."""
+        standing = self._standing
+        low = bisect_right(standing, first, key=_end)
+        return low, bisect_left(standing, end, lo=low, key=_first)
+
+
+_first, _end = attrgetter("first"), attrgetter("end")
+
+
+def _nodes(blocks: Iterable[Block]) -> list[Node]:
+    """Return who filled and who used the blocks last."""
+    return [node for block in blocks for node in (block.filled, block.used) if node is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import Compute, Opcode
@@ -10,7 +11,7 @@ from nmsat.dataflow.program.product import cuts
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.program.assembler import Assembler, Block, Node
+    from nmsat.dataflow.program.assembler import Assembler, Room
     from nmsat.dataflow.program.product import Cut, ProductCode
     from nmsat.dataflow.program.sources import DepthRange, RowTile
 
@@ -20,32 +21,52 @@ def choose(config: SatConfig, code: ProductCode) -> Cut:
     return min(cuts(config, code), key=estimate_cycles)
 
 
-def assemble(out: Assembler, code: ProductCode) -> Cut:
-    """Append the instructions of a product; return how it was cut.
+def assemble(out: Assembler, code: ProductCode, cut: Cut | None = None) -> Cut:
+    """Append the instructions of a product, cut as given or as the chooser does; return how it was cut.
 
     Raises ValueError if the program has a product of that name: what stands in the buffers is known by it.
     """
     if code.name in out.products:
         raise ValueError(f"the program has a product {code.name!r} already; names must differ")
     out.products.add(code.name)
-    cut = choose(out.config, code)
+    cut = cut or choose(out.config, code)
     out.staging.clear()
     for tile, column, part in cut.commands():
         emit_command(out, cut, tile, (column, min(cut.width, code.n - column)), part)
     return cut
 
 
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Where a command finds its operands and leaves its results; capture: None if its sums stay in the array."""
+
+    weights: Room
+    acts: Room
+    capture: Room | None
+
+
 def emit_command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: DepthRange) -> None:
     """Append a command with its loads, and its STORE if its results leave. columns: the first and how many."""
+    fill(out, cut, tile, columns, part, find_rooms(out, cut, tile, columns[0], part))
+
+
+def find_rooms(out: Assembler, cut: Cut, tile: RowTile, column: int, part: DepthRange) -> Rooms:
+    """Return where in the buffers a command works; what does not stand there yet gets room."""
+    name = cut.code.name
+    weights = out.weight.room((name, column, part.first), cut.pairs(part))
+    acts = out.act.room((name, tile.first, part.first), cut.act_words(tile, part))
+    leaves = part.first + part.size == cut.code.k
+    return Rooms(weights, acts, out.capture.take(None, cut.results(tile)) if leaves else None)
+
+
+def fill(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: DepthRange, rooms: Rooms) -> None:
+    """Append the instructions of a command that works in these rooms."""
     code, mapping = cut.code, cut.mapping
-    leaves = part.first + part.size == code.k
-    weights = _weights(out, cut, columns, part)
-    acts = _activations(out, cut, tile, part)
-    after: list[Node] = [weights.filled[-1], acts.filled[-1]]
-    capture = None
-    if leaves:
-        capture, free = out.capture.take(object(), cut.results(tile))
-        after += free
+    weights, acts, capture = rooms.weights.block, rooms.acts.block, rooms.capture
+    if rooms.weights.fresh:
+        _load_weights(out, cut, columns, part, rooms.weights)
+    if rooms.acts.fresh:
+        _load_activations(out, cut, tile, part, rooms.acts)
     compute = Compute(
         ws=mapping.ws,
         n=mapping.n,
@@ -55,47 +76,34 @@ def emit_command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, in
         act_base=acts.first,
         wgt_base=weights.first,
         seed=part.first > 0,
-        keep=not leaves,
-        capture=capture.first if capture else 0,
+        keep=capture is None,
+        capture=capture.block.first if capture else 0,
     )
-    node = out.emit(Opcode.COMPUTE, compute.fields(), code.name, after=after)
-    weights.users.append(node)
-    acts.users.append(node)
+    after = [node for node in (weights.filled, acts.filled) if node is not None]
+    node = out.emit(Opcode.COMPUTE, compute.fields(), code.name, after=after + capture.after if capture else after)
+    weights.used = acts.used = node
     if capture is None:
         return
-    capture.filled.append(node)
+    capture.block.filled = node
     store = code.sink.fields(mapping, tile, *columns)
     reads, writes = code.sink.places(), (code.sink.tensor,)
     # stores overlap; one whose second operand a store in front may still be writing has to wait for it
-    store |= {"capture": capture.first, "beside": int(bool(reads) and not any(map(out.stored, reads)))}
-    capture.users.append(out.emit(Opcode.STORE, store, code.name, after=[node], reads=reads, writes=writes))
+    store |= {"capture": capture.block.first, "beside": int(bool(reads) and not any(map(out.stored, reads)))}
+    capture.block.used = out.emit(Opcode.STORE, store, code.name, after=[node], reads=reads, writes=writes)
 
 
-def _weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: DepthRange) -> Block:
-    """Return the block of the weight buffer that holds the operand, loaded now if it does not stand there."""
-    code = cut.code
-    key = (code.name, columns[0], part)
-    block = out.weight.find(key)
-    if block is not None:
-        return block
-    block, after = out.weight.take(key, cut.pairs(part))
+def _load_weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: DepthRange, room: Room) -> None:
+    code, block = cut.code, room.block
     for fields in code.wgt.loads(out.config, cut.mapping, *columns, part):
         placed = {**fields, "base": fields["base"] + block.first}
-        block.filled.append(out.emit(Opcode.LOAD_WGT, placed, code.name, after=after, reads=code.wgt.places()))
-    return block
+        block.filled = out.emit(Opcode.LOAD_WGT, placed, code.name, after=room.after, reads=code.wgt.places())
 
 
-def _activations(out: Assembler, cut: Cut, tile: RowTile, part: DepthRange) -> Block:
-    """The same for the activation buffer."""
-    code = cut.code
-    key = (code.name, tile, part)
-    block = out.act.find(key)
-    if block is not None:
-        return block
-    block, after = out.act.take(key, cut.act_words(tile, part))
+def _load_activations(out: Assembler, cut: Cut, tile: RowTile, part: DepthRange, room: Room) -> None:
+    code, block = cut.code, room.block
     for opcode, fields in out.staging.loads(code.act.loads(out.config, cut.mapping, tile, part)):
         loads = opcode is Opcode.LOAD_ACT
         placed = {**fields, "base": fields["base"] + block.first} if loads else fields
         reads = () if fields.get("staged") else code.act.places()
-        block.filled.append(out.emit(opcode, placed, code.name, after=after if loads else (), reads=reads))
-    return block
+        after = room.after if loads else ()
+        block.filled = out.emit(opcode, placed, code.name, after=after, reads=reads)

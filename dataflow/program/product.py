@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import lcm
+from math import lcm, prod
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.codes import codes
@@ -97,6 +97,22 @@ class Sink:
             return {**out, **walk, "side_line_at": walk["side_at"], "side_image_at": walk["side_at"]}
         # element `lane` of the side's beats belongs to the first column
         return {**out, **self._walk("side_", e.side, tile.first, (column - column % per_beat) // HALVES)}
+
+    def alike(self, tile: RowTile, column: int, columns: int) -> tuple[tuple[int, ...], int, int]:
+        """Return a key, beats of the result and of what is read beside it: stores of equal keys are alike but for
+        offsets, which are as much apart as the beats."""
+        e, per_beat = self.epilogue, HALVES if self.epilogue.to_half else LANES
+        lane, place, pixels = column % per_beat, 0, tile.first
+        if self.phase is not None:
+            image, place = divmod(tile.first, prod(self.phase.size))
+            pixels = image * self.phase.images.height * self.phase.images.width
+        key = (tile.rows, columns, lane, place)
+        beats = pixels * self.tensor.step + column // per_beat
+        if e.side is None:
+            return key, beats, 0
+        if e.kind is Side.TILE32:
+            return key, beats, (column - lane) // LANES
+        return key, beats, pixels * e.side.step + (column - lane) // HALVES
 
     def _walk(self, prefix: str, tensor: Rows, first: int, beat: int) -> Fields:
         step, region = tensor.step, {f"{prefix}region": tensor.region}

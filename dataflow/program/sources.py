@@ -18,6 +18,9 @@ Fields = dict[str, int]
 Load = tuple[Opcode, Fields]
 """An instruction of the load queue."""
 
+Alike = tuple[tuple[int, ...], int]
+"""A key and beats: instructions of equal keys are alike but for offsets in memory, all as much apart as the beats."""
+
 
 @dataclass(frozen=True)
 class RowTile:
@@ -53,6 +56,10 @@ class ActSource(Protocol):
         """Return the STAGE and LOAD_ACT of a tile for part of the reduction; ValueError if it cannot be parted."""
         ...
 
+    def alike(self, tile: RowTile, part: DepthRange) -> Alike:
+        """Return what tells these loads from others; staged places of alike ones are even numbers apart."""
+        ...
+
 
 class WgtSource(Protocol):
     """Operand W of a product. unit: as in `ActSource`."""
@@ -66,4 +73,8 @@ class WgtSource(Protocol):
 
     def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
         """Return the LOAD_WGT of the tile columns from `column` on for part of the reduction."""
+        ...
+
+    def alike(self, mapping: Mapping, column: int, columns: int, part: DepthRange) -> Alike:
+        """Return what tells these loads from others."""
         ...

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class Staging:
-    """The runs of the last STAGE that are still in place; `depth`: beats of the buffer.
+    """The runs of the last STAGE that are still in place (`held`); `depth`: beats of the buffer.
 
     Sources place runs by where they lie in memory (modulo the depth), so those of neighbouring tiles follow each other.
     """
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
-        self._held: Fields | None = None
+        self.held: Fields | None = None
 
     def clear(self) -> None:
         """Forget what is there: memory may change."""
-        self._held = None
+        self.held = None
 
     def loads(self, wanted: Iterable[Load]) -> Iterator[Load]:
         """Yield the loads of a tile, a STAGE only of the runs that are missing."""
@@ -39,13 +39,13 @@ class Staging:
     def _missing(self, wanted: Fields) -> Fields | None:
         """Return the STAGE of the runs that are not there, None if all are; they are there from now on."""
         ahead = self._ahead(wanted)
-        held = self._held
-        self._held = wanted
+        held = self.held
+        self.held = wanted
         if ahead is None or held is None:
             return wanted
         common = held["outer"] - ahead
         if common >= wanted["outer"]:
-            self._held = {**wanted, "outer": common}
+            self.held = {**wanted, "outer": common}
             return None
         at = wanted["at"] + common * wanted["outer_step"]
         base = (wanted["base"] + common * wanted["inner"]) % self._depth
@@ -53,7 +53,7 @@ class Staging:
 
     def _ahead(self, wanted: Fields) -> int | None:
         """Return by how many runs `wanted` begins behind what is held; None if they have no run in common."""
-        held = self._held
+        held = self.held
         if held is None or any(held[name] != wanted[name] for name in ("region", "inner", "outer_step")):
             return None
         runs, odd = divmod(wanted["at"] - held["at"], wanted["outer_step"])

@@ -12,7 +12,7 @@ from nmsat.dataflow.contract.isa import HALVES, LANES
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
-    from nmsat.dataflow.program.sources import DepthRange, Fields
+    from nmsat.dataflow.program.sources import Alike, DepthRange, Fields
     from nmsat.dataflow.program.tensors import Place, Rows, Weights
 
 
@@ -44,6 +44,11 @@ class ForwardWeights:
             "block_step": w.groups * slots,
         }
         return [{**_columns(config, mapping, column, columns, LANES), **fields}]
+
+    def alike(self, mapping: Mapping, column: int, columns: int, part: DepthRange) -> Alike:
+        w = self.weights
+        blocks = column // LANES * w.groups + part.first // w.ff.m
+        return (column % LANES, columns, part.size), blocks * w.ff.n
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,10 @@ class BackwardWeights:
                 out.append({**common, **shape, "at": at, "base": slot + full * run * mapping.b})
         return out
 
+    def alike(self, mapping: Mapping, column: int, columns: int, part: DepthRange) -> Alike:
+        """Blocks that are not whole lie apart by less: only the same columns are alike."""
+        return (column, columns, part.first, part.size), 0
+
 
 @dataclass(frozen=True)
 class FillerSource:
@@ -125,6 +134,9 @@ class FillerSource:
             raise ValueError("fillers are read output stationary")
         fields = {"region": self.place.region, "at": self.place.at, "inner": 1, "block_step": 0}
         return [{**_columns(config, mapping, column, columns, LANES), **fields}]
+
+    def alike(self, mapping: Mapping, column: int, columns: int, part: DepthRange) -> Alike:
+        return (column % LANES, columns), 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,9 @@ class DenseSource:
         }
         across = _columns(config, mapping, column, columns, HALVES)
         return [{**across, "inner": across["blocks"], "blocks": 1, **fields}]
+
+    def alike(self, mapping: Mapping, column: int, columns: int, part: DepthRange) -> Alike:
+        return (column % HALVES, columns, part.size), part.first * self.tensor.step + column // HALVES
 
 
 def _columns(config: SatConfig, mapping: Mapping, column: int, columns: int, wide: int) -> Fields:

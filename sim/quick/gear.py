@@ -15,6 +15,7 @@ from nmsat.dataflow.contract.isa import OFFSET_MASK, QUEUE_OF, REGIONS, ErrorCod
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.sim.control.fetch import FAR
 from nmsat.sim.quick.inner import STEP, Inner, Walker
+from nmsat.sim.quick.read import read_stream
 from nmsat.sim.quick.symbols import Symbols, decoded
 from nmsat.sim.run import Known, Machine, Report, Run
 from nmsat.sim.sat import LIMIT, Sat
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.cycles.memory import MemoryTiming
+    from nmsat.dataflow.program.stream import Stream
     from nmsat.sim.parts.state import Key
     from nmsat.sim.quick.symbols import Symbol
 
@@ -101,6 +103,12 @@ class Quick:
         if symbols is None:
             return self._exact(settings, [instruction.encode() for instruction in instructions], limit)
         return self.run(settings, symbols, limit=limit)
+
+    def time_stream(self, program: Stream, *, limit: int = LIMIT) -> QuickReport | None:
+        """Run a program that is told by forms, in regions as large as can be; None if an access may leave even those."""
+        settings = Launch(_ANY, 0, 0, len(program))
+        symbols = read_stream(self.symbols, program, settings)
+        return None if symbols is None else self.run(settings, symbols, limit=limit)
 
     def _exact(self, settings: Launch, words: Sequence[int], limit: int) -> QuickReport:
         report = self.sat.time(settings, words, limit=limit)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch, Region
-    from nmsat.sim.load.beats import Beats
     from nmsat.sim.run import Known
 
 
@@ -48,6 +47,9 @@ _CONSTANTS: Final = ("shift", "region", "lr", "mu", "wd", "lam")
 _UPDATE_PLACES: Final = ("w_at", "g_at", "mask_at", "ff_at", "bp_at")
 
 
+LOADS: Final = (Opcode.LOAD_ACT, Opcode.LOAD_WGT, Opcode.STAGE)
+
+
 class Symbol(Instruction):
     """An instruction of which only what its time depends on is kept; two are equal if they are the same object."""
 
@@ -71,6 +73,10 @@ class Reach:
         """Return the reach of offsets that wrap: from low to high, both included; none if high < low."""
         start = low & OFFSET_MASK
         return cls(region, start, start + high - low, writes)
+
+    def moved(self, beats: int) -> Reach:
+        """Return it so many beats further."""
+        return Reach.at(self.region, self.low + beats, self.high + beats, writes=self.writes)
 
     def within(self, regions: Sequence[Region | None]) -> bool:
         """Whether all of it lies in the region, which may be written if need be."""
@@ -108,9 +114,27 @@ class Symbols:
         name = (instruction.opcode, beats.flags, joins, *sorted(item for item in kept if item[1]))
         return self._named(name, Instruction(instruction.opcode, {**instruction.fields, "joins": joins}))
 
-    def beats(self, instruction: Instruction) -> tuple[Beats, int]:
-        """Return the beats of a load and how far behind the first page they lie."""
-        return self._loader.beats(instruction)
+    def span(self, instruction: Instruction) -> tuple[int, int] | None:
+        """Return the first offset that a load reads, and that behind its last one; None if it reads nothing.
+
+        Behind the last is -1 if its last beat is one that is read: nothing can follow that.
+        """
+        beats, shift = self._loader.beats(instruction)
+        if beats.high < beats.low:
+            return None
+        first, last = (beats.offsets[at] + shift & OFFSET_MASK for at in (beats.first, beats.last))
+        return first, -1 if beats.flags[beats.last] & 8 else last + 1
+
+    def reach(self, instruction: Instruction) -> Reach:
+        """Return what a load that reads accesses."""
+        beats, shift = self._loader.beats(instruction)
+        return Reach.at(instruction["region"], beats.low + shift, beats.high + shift)
+
+    def of(self, instruction: Instruction, joins: int) -> Symbol:
+        """Return the symbol of an instruction. joins: of a load, as in `load`."""
+        if instruction.opcode in LOADS:
+            return self.load(instruction, joins)
+        return self.store(instruction)[0] if instruction.opcode is Opcode.STORE else self.other(instruction)
 
     def store(self, instruction: Instruction) -> tuple[Symbol, tuple[Reach, ...]]:
         """Return the symbol of a STORE and what it accesses."""
@@ -151,7 +175,7 @@ class Reader:
     def read(self, instruction: Instruction) -> tuple[Symbol, tuple[Reach, ...]]:
         """Return the symbol of the next instruction and what it accesses."""
         opcode = instruction.opcode
-        if opcode in (Opcode.LOAD_ACT, Opcode.LOAD_WGT, Opcode.STAGE):
+        if opcode in LOADS:
             return self._load(instruction)
         if opcode is Opcode.STORE:
             return self._symbols.store(instruction)
@@ -159,14 +183,12 @@ class Reader:
         return symbol, update_reach(instruction) if opcode is Opcode.UPDATE else ()
 
     def _load(self, instruction: Instruction) -> tuple[Symbol, tuple[Reach, ...]]:
-        beats, shift = self._symbols.beats(instruction)
-        if beats.high < beats.low:
+        span = self._symbols.span(instruction)
+        if span is None:
             return self._symbols.load(instruction, 0), ()
-        joins = int(beats.offsets[beats.first] + shift & OFFSET_MASK == self._end)
-        last = beats.last
-        self._end = -1 if beats.flags[last] & 8 else (beats.offsets[last] + shift & OFFSET_MASK) + 1
-        symbol = self._symbols.load(instruction, joins)
-        return symbol, (Reach.at(instruction["region"], beats.low + shift, beats.high + shift),)
+        joins = int(span[0] == self._end)
+        self._end = span[1]
+        return self._symbols.load(instruction, joins), (self._symbols.reach(instruction),)
 
 
 def update_reach(f: Instruction) -> tuple[Reach, ...]:

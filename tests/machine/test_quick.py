@@ -10,8 +10,12 @@ from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.registers import Launch
+from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.product import cuts
 from nmsat.sim.control.fetch import Words
 from nmsat.sim.quick.gear import Quick
+from nmsat.sim.quick.product import time_product
 from nmsat.sim.sat import Sat, launch, program_words
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import random_job
@@ -95,6 +99,17 @@ def test_what_repeats_is_walked_once(stage: Stage, kernel: int, batch: int) -> N
     """Tiles in FF and BP; in WU the beats of long loads."""
     product = LayerProduct(stage, 4, (16, 16), kernel, batch=batch, pattern=Pattern(2, 8))
     assert check_product(Quick(SMALL, step=16), product) > 1.5
+
+
+def test_a_product_is_timed_by_its_program_and_cut() -> None:
+    product = LayerProduct(Stage.FF, 4, (16, 16), 3, batch=3, pattern=Pattern(2, 8))
+    gear = Quick(SMALL)
+    for cut in (None, *cuts(SMALL, product.code())):
+        out = Assembler(SMALL)
+        assemble(out, product.code(), cut)
+        words = [instruction.encode() for instruction in out.finish().instructions]
+        exact = Sat(SMALL).time(Launch((OPEN,) * 4, 0, 0, len(words)), words)
+        assert ends(time_product(gear, product.code(), cut)) == ends(exact)
 
 
 @pytest.mark.long

@@ -1,0 +1,38 @@
+"""What one product takes on the machine: assembled, and run by the quick gear without values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.contract.isa import OFFSET_MASK, REGIONS
+from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import assemble, choose
+from nmsat.dataflow.program.stream import stream
+from nmsat.sim.sat import LIMIT
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.program.product import Cut, ProductCode
+    from nmsat.sim.quick.gear import Quick
+    from nmsat.sim.run import Report
+
+OPEN: Final = (Region(0, OFFSET_MASK, True),) * REGIONS
+"""Regions as large as can be: where a product lies is for whoever places it."""
+
+
+def time_product(gear: Quick, code: ProductCode, cut: Cut | None = None, *, limit: int = LIMIT) -> Report:
+    """Return cycles and all counters of the program that runs one product and nothing else, its END included.
+
+    cut: how it is cut; by default as the chooser does. Raises ValueError if the machine has no way to run it,
+    RuntimeError after `limit` cycles.
+    """
+    config = gear.sat.config
+    cut = cut or choose(config, code)
+    program = stream(config, cut)
+    found = None if program is None else gear.time_stream(program, limit=limit)
+    if found is None:
+        out = Assembler(config)
+        assemble(out, code, cut)
+        instructions = out.finish().instructions
+        found = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=limit)
+    return found.report
