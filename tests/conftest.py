@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import nmsat
+from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.reports.work.extras import missing
 
 if TYPE_CHECKING:
@@ -109,3 +110,26 @@ def unreadable() -> Iterator[Callable[[Path], None]]:
         libc.capset(header, before.raw)
         for path in closed:
             path.chmod(0o700)
+
+
+@pytest.fixture
+def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the chooser's estimate stand for the quick gear where cycles are not what is tested: it takes an instant."""
+    from nmsat.dataflow.contract.registers import COUNTERS
+    from nmsat.dataflow.program.estimate import estimate_cycles
+    from nmsat.dataflow.program.jobs import Run, UpdateRun
+    from nmsat.sim.run import Report
+    from nmsat.sim.work import timed
+
+    def time_run(_: object, run: Run | UpdateRun) -> Report:
+        counters = dict.fromkeys(COUNTERS, 0)
+        if isinstance(run, Run):
+            cycles = sum(round(estimate_cycles(cut)) for cut in run.cuts)
+            counters |= {"compute_busy": cycles, "steps": cycles // 2, "wait_drain": cycles // 10}
+        else:
+            cycles = run.job.k * run.job.n // 16
+            counters["update_busy"] = cycles
+        return Report(counters | {"cycles": cycles}, ErrorCode.NONE, 0, False, False)
+
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))  # nobody else may find these
+    monkeypatch.setattr(timed, "time_run", time_run)

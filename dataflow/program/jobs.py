@@ -1,4 +1,4 @@
-"""A training step as programs of the machine: one for each product with all its parts, one for each weight matrix.
+"""A training step as programs of the machine: one a product, a part of an input gradient, an update of a matrix.
 
 Programs are apart, as the host works between products (normalisation, pooling, loss). Copies of a small product, such
 as the heads of an attention, share a program.
@@ -16,8 +16,10 @@ from nmsat.dataflow.network.gradient import GradientPart, gradient_parts
 from nmsat.dataflow.network.step import layer_of, run_of
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.assembler import Assembler
-from nmsat.dataflow.program.emit import assemble, choose
+from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.lower import Form, form_of, place
+from nmsat.dataflow.program.product import cuts
 from nmsat.dataflow.program.tensors import DENSE, Layout
 from nmsat.dataflow.program.update import emit_update
 
@@ -45,8 +47,35 @@ ATTENTION: Final = {
 
 
 @dataclass(frozen=True)
+class Switches:
+    """What the programs of a step may use; all of it by default.
+
+    dataflow: 'os' or 'ws' alone; rectangle: rows of outputs per element (the a of a x b = 8) of every product; either
+    where a product has such a cut. pregenerate: the update makes both packed copies at once; without, masters, W_ff and
+    W_bp each take a pass of their own.
+    """
+
+    dataflow: str | None = None
+    rectangle: int | None = None
+    pregenerate: bool = True
+
+    def choose(self, config: SatConfig, code: ProductCode) -> Cut:
+        """Return the cut that the estimate finds fastest among those that are left on."""
+        found = cuts(config, code)
+        fits = [
+            cut
+            for cut in found
+            if self.dataflow in (None, cut.mapping.name) and self.rectangle in (None, cut.mapping.a)
+        ]
+        return min(fits or found, key=estimate_cycles)
+
+
+ALL_ON: Final = Switches()
+
+
+@dataclass(frozen=True)
 class Run:
-    """The program of one or more products, which runs `times` times. cuts: how each of them is cut."""
+    """The program of a product, or of several, which runs `times` times. cuts: how each of them is cut."""
 
     times: int
     cuts: tuple[Cut, ...]
@@ -55,7 +84,7 @@ class Run:
         """Return the instructions of the program."""
         out = Assembler(config)
         for cut in self.cuts:
-            assemble(out, replace(cut.code, mapping=cut.mapping))
+            assemble(out, cut.code, cut)
         return out.finish()
 
 
@@ -79,7 +108,7 @@ class ProductJob:
     """A product of a step on the machine.
 
     products: the product, or all parts of an input gradient; form: how its operands lie; bias: a row is added to its
-    results; backward: its layer has an input gradient.
+    results; backward: its layer has an input gradient; switches: which cuts it may have.
     """
 
     name: str
@@ -88,6 +117,7 @@ class ProductJob:
     form: Form
     bias: bool = False
     backward: bool = True
+    switches: Switches = ALL_ON
 
     @property
     def count(self) -> int:
@@ -97,19 +127,22 @@ class ProductJob:
     @property
     def facts(self) -> str:
         """All that its programs depend on, as text; not its name."""
-        return repr((self.form.value, self.bias, self.backward, *(p.facts()[1:] for p in self.products)))
+        left = (self.switches.dataflow, self.switches.rectangle)
+        return repr((self.form.value, self.bias, self.backward, left, *(p.facts()[1:] for p in self.products)))
 
     def runs(self, config: SatConfig) -> list[Run]:
         """Return its programs; ValueError for a product that the machine has no instructions for."""
-        first = [choose(config, code) for code in self._codes(config, 0)]
+        first = [self.switches.choose(config, code) for code in self._codes(config, 0)]
+        if self.count == 1:
+            return [Run(1, (cut,)) for cut in first]
         commands = sum(len(cut.rows) * cut.column_tiles * len(cut.parts) for cut in first)
         shared = min(self.count, max(1, COMMANDS // commands))
-        cuts = list(first)
+        every = list(first)
         for index in range(1, shared):
-            cuts += [replace(cut, code=code) for cut, code in zip(first, self._codes(config, index), strict=True)]
+            every += [replace(cut, code=code) for cut, code in zip(first, self._codes(config, index), strict=True)]
         whole, rest = divmod(self.count, shared)
-        found = [Run(whole, tuple(cuts))]
-        return found + ([Run(1, tuple(cuts[: rest * len(first)]))] if rest else [])
+        found = [Run(whole, tuple(every))]
+        return found + ([Run(1, tuple(every[: rest * len(first)]))] if rest else [])
 
     def _codes(self, config: SatConfig, index: int) -> tuple[ProductCode, ...]:
         product = self.products[0]
@@ -154,7 +187,7 @@ class UpdateJob:
 Job: TypeAlias = "ProductJob | UpdateJob"
 
 
-def step_jobs(step: Step) -> tuple[Job, ...]:
+def step_jobs(step: Step, switches: Switches = ALL_ON) -> tuple[Job, ...]:
     """Return a step as programs of the machine, in its order; updates last: one infinite gradient suppresses them all.
 
     Not among them is what the host does: updates of biases and normalisations, pruning of dY within the step.
@@ -172,8 +205,16 @@ def step_jobs(step: Step) -> tuple[Job, ...]:
         form = _form(step, first)
         added = form is Form.WEIGHTS and first.stage is Stage.FF and layer in biases
         name = run_of(first.name) if len(members) > 1 else first.name
-        jobs.append(ProductJob(name, first.stage.value, members, form, added, layer in back))
-    return (*jobs, *_updates(step, back, windowed))
+        jobs.append(ProductJob(name, first.stage.value, members, form, added, layer in back, switches))
+    updates = _updates(step, back, windowed)
+    return (*jobs, *(each for job in updates for each in (_passes(job) if not switches.pregenerate else (job,))))
+
+
+def _passes(job: UpdateJob) -> tuple[UpdateJob, ...]:
+    """Return an update as one pass for the masters and one for each packed copy."""
+    if not job.backward:
+        return (replace(job, count=2 * job.count),)
+    return replace(job, count=2 * job.count, backward=False), job
 
 
 def host_prunes(step: Step) -> int:

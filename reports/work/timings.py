@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import as_completed
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -15,11 +16,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import nmsat
 from nmsat.algorithms.core.files import write_text
+from nmsat.algorithms.training.workers import workers
+from nmsat.dataflow.program.jobs import step_jobs
 from nmsat.hw.parts.cache import CacheError, cache_folder
+from nmsat.sim.work.machine import machine_step
 from nmsat.sim.work.timed import Timer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.network.step import Step
+    from nmsat.dataflow.program.jobs import Job
+    from nmsat.sim.results.machine import MachineResult
+    from nmsat.sim.work.timed import Timed
 
 ROOM: Final = "timed"
 """Folder of the results in the cache folder."""
@@ -74,3 +84,51 @@ def version() -> str:
 def timer(config: SatConfig) -> Timer:
     """Return a timer of a configuration whose results are kept."""
     return Timer(config, Timings(), version())
+
+
+def time_all(
+    config: SatConfig, steps: Sequence[Step], told: Callable[[Job], object], processes: int = 1
+) -> list[MachineResult]:
+    """Return what each of several steps takes on the machine.
+
+    told: called once for each distinct program of them, when it is timed or known; processes: how many time programs at
+    once, each of which holds what it walked (up to a gigabyte for a large network).
+    """
+    kept = timer(config)
+    jobs = {kept.key(job): job for step in steps for job in step_jobs(step)}
+    if processes == 1:
+        for job in jobs.values():
+            told(job)
+            kept.time(job)
+    else:
+        _in_processes(kept, jobs, told, processes)
+    return [machine_step(step, kept) for step in steps]
+
+
+def distinct(config: SatConfig, steps: Sequence[Step]) -> int:
+    """Return the number of distinct programs of several steps."""
+    kept = Timer(config)
+    return len({kept.key(job) for step in steps for job in step_jobs(step)})
+
+
+def _in_processes(kept: Timer, jobs: dict[str, Job], told: Callable[[Job], object], processes: int) -> None:
+    """Time jobs in several processes, those with the most work first, and keep what they find."""
+    order = sorted(jobs.values(), key=lambda job: -sum(p.macs_kept for p in job.products))
+    with workers(processes) as pool:
+        todo = {pool.submit(_timed, kept.config, job): job for job in order if not kept.knows(job)}
+        for job in jobs.values():
+            if kept.knows(job):
+                told(job)
+        for done in as_completed(todo):
+            kept.keep(todo[done], done.result())
+            told(todo[done])
+
+
+_here: dict[SatConfig, Timer] = {}
+"""Timers of this worker."""
+
+
+def _timed(config: SatConfig, job: Job) -> Timed:
+    if config not in _here:
+        _here[config] = Timer(config)
+    return _here[config].time(job)

@@ -96,11 +96,6 @@ class MachineResult:
         """What gave the cycles."""
         return Source.MACHINE
 
-    @property
-    def planned(self) -> tuple[str, ...]:
-        """In words, what of machine and memory is planned and not built in RTL, or built for one port alone."""
-        return (*self.config.planned, *self.config.memory.planned)
-
     @cached_property
     def counters(self) -> dict[str, int]:
         """All counters of the machine, of all programs together."""
@@ -179,7 +174,7 @@ class MachineResult:
         return {
             "config": self.config.name,
             "source": self.source,
-            "planned": list(self.planned),
+            "memory_channels": 1,
             "cycles": self.cycles,
             "seconds": self.seconds,
             "macs": self.macs,

@@ -8,10 +8,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from nmsat.dataflow.contract.isa import OFFSET_MASK, REGIONS, ErrorCode
-from nmsat.dataflow.contract.registers import COUNTERS, Launch, Region
+from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.registers import COUNTERS, Launch
 from nmsat.dataflow.program.jobs import Run, UpdateJob, UpdateRun
 from nmsat.sim.quick.gear import Quick
+from nmsat.sim.quick.product import OPEN, time_product
 from nmsat.sim.work.rhythm import update_counters
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 1 << 44
 """Cycles after which a program is given up: days of the machine."""
-
-OPEN: Final = (Region(0, OFFSET_MASK, True),) * REGIONS
-"""Regions as large as can be: where the tensors of a step lie in memory is for whoever runs it."""
 
 
 class Kept(Protocol):
@@ -40,12 +38,19 @@ class Kept(Protocol):
         ...
 
 
-class Memory(dict[str, "dict[str, Any]"]):
-    """Results that are kept as long as the process runs."""
+class Memory:
+    """Results that are kept as long as the timer is."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[str, Any]] = {}
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return what was kept under a key, None if there is nothing."""
+        return self._held.get(key)
 
     def put(self, key: str, value: dict[str, Any]) -> None:
         """Keep a result."""
-        self[key] = value
+        self._held[key] = value
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,14 @@ class Timer:
             self._kept.put(key, found)
         return Timed(**found)
 
+    def knows(self, job: Job) -> bool:
+        """Whether the result of a job is kept."""
+        return self._kept.get(self.key(job)) is not None
+
+    def keep(self, job: Job, timed: Timed) -> None:
+        """Keep what another timer of the same configuration found."""
+        self._kept.put(self.key(job), asdict(timed))
+
     def all(self, jobs: Sequence[Job], told: Callable[[Job], object] | None = None) -> list[Timed]:
         """Return what each job takes; told: called with each before it is timed."""
         out = []
@@ -119,8 +132,11 @@ class Timer:
 
 def time_run(gear: Quick, run: Run | UpdateRun) -> Report:
     """Return cycles and counters of a program, without values. RuntimeError if it ends in an error."""
-    instructions = run.assemble(gear.sat.config).instructions
-    report = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=LIMIT).report
+    if isinstance(run, Run) and len(run.cuts) == 1:
+        report = time_product(gear, run.cuts[0].code, run.cuts[0], limit=LIMIT)
+    else:
+        instructions = run.assemble(gear.sat.config).instructions
+        report = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=LIMIT).report
     if report.error is not ErrorCode.NONE:
         raise RuntimeError(f"a program ended in {report.error.name} at instruction {report.error_index}")
     return report
@@ -136,5 +152,5 @@ def _schedule(run: Run) -> dict[str, Any]:
         "rectangle": f"{mapping.a}x{mapping.b}",
         "tile_rows": max(tile.rows for tile in cut.rows),
         "tile_columns": cut.width,
-        "commands": sum(len(c.rows) * c.column_tiles * len(c.parts) for c in run.cuts),
+        "commands": len(cut.rows) * cut.column_tiles * len(cut.parts),
     }

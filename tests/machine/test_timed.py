@@ -18,10 +18,11 @@ from nmsat.reports.work import timings
 from nmsat.reports.work.program import gradient_program, matrix_program, run_on_simulator
 from nmsat.sim.api import gemm
 from nmsat.sim.quick.gear import Quick
+from nmsat.sim.quick.product import OPEN
 from nmsat.sim.sat import Sat
 from nmsat.sim.work import rhythm, timed
 from nmsat.sim.work.machine import machine_step
-from nmsat.sim.work.timed import OPEN, Timer, time_run
+from nmsat.sim.work.timed import Timer, time_run
 
 if TYPE_CHECKING:
     from pathlib import Path

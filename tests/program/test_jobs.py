@@ -13,7 +13,7 @@ from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.readers.recorded import recorded_step
 from nmsat.dataflow.network.step import training_products
-from nmsat.dataflow.program.jobs import ProductJob, UpdateJob, step_jobs
+from nmsat.dataflow.program.jobs import ProductJob, Run, Switches, UpdateJob, step_jobs
 from nmsat.dataflow.program.lower import Form
 
 
@@ -35,13 +35,14 @@ def step_names(step) -> set[str]:
     return {p.name for p in step.products if p.stage is Stage.WU}
 
 
-def test_parts_of_an_input_gradient_are_one_program() -> None:
+def test_parts_of_an_input_gradient_belong_together() -> None:
     shape = ConvShape(2, 8, 8, 16, 32, (3, 3), (2, 2), (1, 1))
     step = training_products([ConvLayer(name="c", shape=shape)], "bdwp", Pattern(2, 8), first_and_last_dense=False)
-    back = [job for job in step_jobs(step) if job.stage == "bp"]
+    back = [job for job in step_jobs(step) if isinstance(job, ProductJob) and job.stage == "bp"]
     assert [(job.name, len(job.products)) for job in back] == [("c", 4)]
-    (run,) = back[0].runs(preset("small"))
-    assert len({cut.code.name for cut in run.cuts}) == len(run.cuts) == 4
+    runs = back[0].runs(preset("small"))
+    assert [len(run.cuts) for run in runs] == [1, 1, 1, 1]
+    assert len({run.cuts[0].code.name for run in runs}) == 4
 
 
 def test_a_layer_without_input_gradient_needs_no_copy_for_one() -> None:
@@ -70,7 +71,8 @@ def test_biases_are_added_by_the_machine_and_updated_by_the_host() -> None:
 
 
 def test_copies_of_a_small_product_share_programs() -> None:
-    (job,) = step_jobs(training_products([MatMulLayer(name="s", m=5, k=16, n=5, count=5000)], "dense"))[:1]
+    job = step_jobs(training_products([MatMulLayer(name="s", m=5, k=16, n=5, count=5000)], "dense"))[0]
+    assert isinstance(job, ProductJob)
     runs = job.runs(preset("small"))
     assert sum(run.times * len(run.cuts) for run in runs) == 5000
     assert len(runs[0].cuts) > 1000
@@ -90,3 +92,27 @@ def test_recorded_attention_lies_as_it_is_recorded() -> None:
     jobs = step_jobs(recorded_step("vit-small", "bdwp", Pattern(2, 4), 2))
     forms = Counter(job.form for job in jobs if isinstance(job, ProductJob))
     assert forms[Form.TURNED] == forms[Form.PLAIN] == forms[Form.TRANSPOSED] == 4
+
+
+@pytest.mark.parametrize(
+    ("switches", "held"),
+    [(Switches(dataflow="ws"), ("ws", None)), (Switches(rectangle=1), (None, 1)), (Switches(), (None, None))],
+)
+def test_switches_leave_cuts_out(switches: Switches, held: tuple[str | None, int | None]) -> None:
+    config, step = preset("small"), training_products([linear("a", 64), linear("b", 64)], "dense")
+    for job in step_jobs(step, switches):
+        for run in job.runs(config):
+            if isinstance(run, Run) and job.stage == "ff":  # gradients have no cut in WS
+                assert all(held[0] in (None, cut.mapping.name) for cut in run.cuts)
+                assert all(held[1] in (None, cut.mapping.a) for cut in run.cuts)
+
+
+def test_without_pregeneration_each_copy_takes_a_pass() -> None:
+    step = training_products([linear("a", 16), linear("b", 16)], "dense")
+    updates = [job for job in step_jobs(step, Switches(pregenerate=False)) if isinstance(job, UpdateJob)]
+    assert [(job.name, job.count, job.backward) for job in updates] == [
+        ("a", 2, False),
+        ("a", 1, True),
+        ("b", 2, False),
+        ("b", 1, True),
+    ]
