@@ -130,11 +130,7 @@ class _Draft:
 
 def random_job(config: SatConfig, seed: int) -> MachineJob:
     """Return the job of a seed: the same on every machine."""
-    rng = np.random.default_rng([20260, seed])
-    draft = _Draft(config, rng, Layout([0, *(int(b) * 64 for b in rng.integers(0, 4, 2)), 0]))
-    while not draft.what:
-        for _ in range(draft.whole(1, 2)):
-            KINDS[draft.whole(0, len(KINDS) - 1)](draft)
+    draft = _drafted(config, seed)
     out = Assembler(config)
     for code in draft.codes:
         assemble(out, code)
@@ -152,6 +148,20 @@ def random_job(config: SatConfig, seed: int) -> MachineJob:
         fill(image)
     write_code(image, place, code)
     return MachineJob(seed, "; ".join(draft.what), image, code, place)
+
+
+def random_products(config: SatConfig, seed: int) -> list[ProductCode]:
+    """Return the products of the job of a seed, each with one of its mappings."""
+    return _drafted(config, seed).codes
+
+
+def _drafted(config: SatConfig, seed: int) -> _Draft:
+    rng = np.random.default_rng([20260, seed])
+    draft = _Draft(config, rng, Layout([0, *(int(b) * 64 for b in rng.integers(0, 4, 2)), 0]))
+    while not draft.what:
+        for _ in range(draft.whole(1, 2)):
+            KINDS[draft.whole(0, len(KINDS) - 1)](draft)
+    return draft
 
 
 def _linear(d: _Draft) -> None:
