@@ -51,7 +51,7 @@ smoke: setup-test
 setup-run setup-test setup-lint: setup-%:
 	@$(call INSTALL,$*)
 
-# All three locks: versions and hashes, no address. Wants the oldest Python that nmsat runs on.
+# All three locks: versions and hashes, no address.
 lock:
 	$(PYTHON) .ci/lock.py
 

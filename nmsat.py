@@ -39,6 +39,7 @@ BAD_INPUT: Final = 2
 COMMANDS: Final[dict[str, str]] = {
     "bench": "nmsat.reports.commands.bench",
     "cache": "nmsat.reports.commands.cache",
+    "card validate": "nmsat.reports.commands.card_validate",
     "completion": "nmsat.reports.commands.completion",
     "demo": "nmsat.reports.commands.demo",
     "engines": "nmsat.reports.commands.engines",
@@ -53,13 +54,18 @@ COMMANDS: Final[dict[str, str]] = {
     "verify fuzz": "nmsat.reports.commands.verify_fuzz",
     "verify gemm": "nmsat.reports.commands.verify_gemm",
     "verify workload": "nmsat.reports.commands.verify_workload",
+    "vivado read": "nmsat.reports.commands.vivado_read",
     "workload list": "nmsat.reports.commands.workload_list",
     "workload run": "nmsat.reports.commands.workload_run",
     "workload table": "nmsat.reports.commands.workload_table",
 }
 """Words of each command -> module that holds its COMMAND. Modules are imported when their command is used."""
 
-GROUPS: Final[dict[str, str]] = {"workload": "Published sparse methods as workloads: list, run, table."}
+GROUPS: Final[dict[str, str]] = {
+    "card": "A machine on an FPGA card: validate.",
+    "vivado": "What Vivado reports: read.",
+    "workload": "Published sparse methods as workloads: list, run, table.",
+}
 """Words that stand for their sub-commands alone -> summary."""
 
 _HELP: Final = ("-h", "--help")

@@ -12,6 +12,7 @@ from nmsat.algorithms.core.packed import Packed
 from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_MASK, ActMode, Compute, Opcode, Side
+from nmsat.dataflow.contract.walks import walk
 from nmsat.sim.update.values import apply_update
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
+    from nmsat.dataflow.contract.walks import Walk
 
 
 @dataclass
@@ -69,45 +71,6 @@ def execute(instruction: Instruction, state: State) -> None:
     action = _ACTIONS.get(instruction.opcode)
     if action is not None:
         action(instruction, state)
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Steps of a walk: offset of each (beats), and whether it lies inside the input."""
-
-    offset: NDArray[np.int64]
-    inside: NDArray[np.bool_]
-
-
-def walk(instruction: Instruction, steps: int, prefix: str = "") -> Walk:
-    """Return the first `steps` steps of the walk of a LOAD_ACT (inside counts) or STORE."""
-    f = instruction
-    s = np.arange(steps, dtype=np.int64)
-    everywhere = np.ones(steps, np.bool_)
-    x_step = f[f"{prefix}x_step"]
-    loads = f.opcode is Opcode.LOAD_ACT
-    if f["width"] == 0 or (loads and not f["windowed"]):
-        return Walk((f[f"{prefix}at"] + s * x_step) & OFFSET_MASK, everywhere)
-    x, y, image, first_line, first_image = _pixels(f, s)
-    line = np.where(
-        first_image,
-        f[f"{prefix}line_at"] + (y - f["y0"]) * f[f"{prefix}y_step"],
-        f[f"{prefix}image_at"] + image * f[f"{prefix}image_step"] + y * f[f"{prefix}y_step"],
-    )
-    offset = np.where(first_line, f[f"{prefix}at"] + (x - f["x0"]) * x_step, line + x * x_step) & OFFSET_MASK
-    if not loads:
-        return Walk(offset, everywhere)
-    ix = np.where(first_line, f["ix0"] + (x - f["x0"]) * f["ix_step"], f["ix_line"] + x * f["ix_step"])
-    iy = np.where(first_image, f["iy0"] + (y - f["y0"]) * f["iy_step"], f["iy_image"] + y * f["iy_step"])
-    return Walk(offset, (ix >= 0) & (ix < f["in_width"]) & (iy >= 0) & (iy < f["in_height"]))
-
-
-def _pixels(f: Instruction, s: NDArray[np.int64]) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
-    width, height = f["width"], f["height"]
-    place = f["y0"] * width + f["x0"] + s
-    line = place // width
-    x, y, image = place % width, line % height, line // height
-    return x, y, image, line == f["y0"], image == 0
 
 
 def _load_act(f: Instruction, state: State) -> None:
@@ -225,7 +188,10 @@ def _compute(instruction: Instruction, state: State) -> None:
 
 
 def _packed(f: Compute, state: State) -> Packed:
-    """Return the pairs of a command as packed weights over columns j C + c."""
+    """Return the pairs of a command as packed weights over columns j C + c.
+
+    Columns that are not stored may hold pairs of another product, whose places lie beyond M: they mean nothing.
+    """
     n, m, b = f.n, f.m, f.b
     groups = state.config.rows if f.ws else f.windows
     parts = []
@@ -233,7 +199,7 @@ def _packed(f: Compute, state: State) -> Packed:
         part = source[:, f.wgt_base : f.wgt_base + groups * n * b]
         # c, g, s, j -> g, s, j, c
         parts.append(np.ascontiguousarray(part.reshape(-1, groups, n, b).transpose(1, 2, 3, 0)).reshape(groups, n, -1))
-    return Packed(parts[0].view(np.float16), parts[1], parts[2], groups * m, n, m)
+    return Packed(parts[0].view(np.float16), parts[1] & (m - 1), parts[2], groups * m, n, m)
 
 
 def _store(f: Instruction, state: State) -> None:

@@ -14,7 +14,11 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-PAGES: Final = ("docs/timing.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs" / "machine").glob("*.md")))
+PAGES: Final = (
+    "docs/timing.md",
+    "docs/xilinx.md",
+    *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs" / "machine").glob("*.md")),
+)
 """Pages whose Python is run."""
 
 _BLOCK: Final = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)

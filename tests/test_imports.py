@@ -64,6 +64,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
         *(f"sim.{room}" for room in ("array", "load", "store", "update", "control", "memory", "parts")),
     ),
     "sim.sat": ("dataflow", "sim.run", "sim.control", "sim.values", "sim.results"),
+    "sim.card": (CONTRACT, "dataflow.cycles", "dataflow.program", "sim.sat", "sim.results"),
     "sim.quick": (
         CONTRACT,
         "dataflow.cycles",

@@ -8,16 +8,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from typing import TYPE_CHECKING, Final
+from contextlib import nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
 from nmsat.hw.parts.cache import Cleared, clear_caches
 from tests.ci_scripts import script
 from tests.source import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAKEFILE: Final = (ROOT / "Makefile").read_text(encoding="utf-8")
 LEVELS: Final = ("run", "test", "lint")
@@ -78,13 +78,58 @@ def test_metadata_has_ranges() -> None:
     assert set(project["optional-dependencies"]) == {"rtl", "report", "onnx", "torch", "test"}
 
 
-def test_locks_are_made_with_the_oldest_python_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+class Tools:
+    """Stands for pip and uv while locks are made: one package, with a wheel for each Python but those `lacking`."""
+
+    def __init__(self, *lacking: str) -> None:
+        self.lacking = lacking
+        self.compiled: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(self, command: list[object], **how: Any) -> subprocess.CompletedProcess:
+        words = [str(word) for word in command]
+        configured = ":env:.index-url='https://mirror/simple'\nglobal.index-url='https://other/simple'\n"
+        told = configured if words[1:] == ["config", "list"] else ""
+        if words[1:3] == ["pip", "compile"]:
+            self.compiled.append((words, how["env"]))
+            lock = f"# by uv\none==1 \\\n    --hash=sha256:{'0' * 64}\n"
+            Path(words[words.index("--output-file") + 1]).write_text(lock, encoding="utf-8")
+        if words[1] == "download":
+            if words[words.index("--python-version") + 1] in self.lacking:
+                raise subprocess.CalledProcessError(1, words)
+            folder = Path(words[words.index("--dest") + 1])
+            folder.mkdir()
+            (folder / "one-1-py3-none-any.whl").write_bytes(b"wheel")
+        return subprocess.CompletedProcess(words, 0, told, "")
+
+
+@pytest.mark.parametrize("lacking", [(), ("3.13",)])
+def test_locks_are_written_all_or_none(
+    lacking: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    lock = script("lock", monkeypatch)
-    monkeypatch.setattr(lock.sys, "version_info", (3, 13, 0))
-    assert lock.main() == 2
-    assert "make lock needs Python 3.11" in capsys.readouterr().err
+    lock, tools = script("lock", monkeypatch), Tools(*lacking)
+    monkeypatch.setattr(lock.subprocess, "run", tools.run)
+    monkeypatch.setattr(lock, "FOLDER", tmp_path)
+    with pytest.raises(subprocess.CalledProcessError) if lacking else nullcontext():
+        lock.main()
+    text = f"one==1 \\\n    --hash=sha256:{'0' * 64}\n"
+    written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert written == ({} if lacking else {f"{level}.lock": text for level in LEVELS})
+
+
+def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lock, tools = script("lock", monkeypatch), Tools()
+    monkeypatch.setattr(lock.subprocess, "run", tools.run)
+    monkeypatch.setattr(lock, "FOLDER", tmp_path)
+    lock.main()
+    assert len(tools.compiled) == len(LEVELS)
+    for words, env in tools.compiled:
+        given = dict(pairwise(words))
+        assert given["--python-version"] == "3.11"
+        assert given["--only-binary"] == ":all:"
+        assert Path(given["--cache-dir"]).parent == Path(given["--output-file"]).parent
+        assert env["UV_DEFAULT_INDEX"] == "https://mirror/simple"
+    constraints = [dict(pairwise(words)).get("--constraint", "none") for words, _ in tools.compiled]
+    assert [Path(name).name for name in constraints] == ["none", "run.lock", "test.lock"]
 
 
 # ------------------------------------------------------------------------------------------------------- Makefile

@@ -130,7 +130,7 @@ def _table() -> tuple[Register, ...]:
         Register("command", 0x000, Access.COMMAND, 2, "1: start a run (if idle); 2: end the run and reset"),
         Register("status", 0x004, Access.STATUS, 5, "1 idle, 2 done, 4 error, 8 special, 16 overflow"),
         Register("interrupt", 0x008, Access.SETTING, 1, "1: the interrupt line follows `done`"),
-        Register("error_code", 0x00C, read, 4, "dataflow.contract.isa.ErrorCode of the last run"),
+        Register("error_code", 0x00C, read, 4, "why the last run ended, 0 without error"),
         Register("error_index", 0x010, read, 32, "instruction the error belongs to, 0 the first of the program"),
         Register("version", 0x014, read, 32, f"{VERSION:#x}"),
     ]
@@ -169,6 +169,13 @@ def _table() -> tuple[Register, ...]:
 
 REGISTERS: Final[dict[str, Register]] = {register.name: register for register in _table()}
 """All registers by name."""
+
+
+def named_bits(name: str) -> dict[str, int]:
+    """Return the bits of a register that have names: name -> bit; {} where the register is one number."""
+    holder = {"command": Command, "status": Status}.get(name, RegionFlag if name.endswith("_flags") else None)
+    masks = {key.lower(): mask for key, mask in vars(holder).items() if key.isupper()} if holder else {}
+    return {key: mask.bit_length() - 1 for key, mask in masks.items()}
 
 
 def configuration(config: SatConfig) -> dict[str, int]:

@@ -18,14 +18,15 @@ from nmsat.algorithms.layers.attention import Attention
 from nmsat.algorithms.layers.base import Residual, Sequential
 from nmsat.algorithms.layers.products import Conv2d, Linear
 from nmsat.algorithms.methods import WeightMagnitude
-from nmsat.dataflow.contract.isa import LANES, Side
+from nmsat.dataflow.contract.isa import Side
 from nmsat.dataflow.network.gradient import axis_segments
 from nmsat.dataflow.program import kinds
+from nmsat.dataflow.program.constants import place_fillers, place_identity
 from nmsat.dataflow.program.heads import attention
 from nmsat.dataflow.program.host import HostOp, Value, call, loss, probe, total
 from nmsat.dataflow.program.layer_plan import HOST, TENSORS, WEIGHTS, LayerPlan, absorbed
 from nmsat.dataflow.program.product import Epilogue
-from nmsat.dataflow.program.tensors import DENSE, Layout, Place, Rows
+from nmsat.dataflow.program.tensors import DENSE, Layout, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.layers.base import Layer
     from nmsat.algorithms.methods import Method
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.bounds import Bounds
     from nmsat.dataflow.program.host import Action, Back, StepRun
     from nmsat.dataflow.program.product import ProductCode
     from nmsat.dataflow.program.tensors import Weights
@@ -51,7 +53,7 @@ class Codes:
 class Planner:
     """Walks through a model once, forward and backward, places its tensors and collects the parts of a step."""
 
-    def __init__(self, config: SatConfig, method: Method) -> None:
+    def __init__(self, config: SatConfig, method: Method, bounds: Bounds) -> None:
         self.config = config
         self.layout = Layout()
         self.layers: list[LayerPlan] = []
@@ -59,8 +61,9 @@ class Planner:
         self.parts: list[Codes | list[HostOp]] = []
         self.identities: list[Weights] = []
         self.ones: dict[int, Rows] = {}
-        self.fillers = Place("fillers", WEIGHTS, self.layout.rows("fillers", WEIGHTS, 1, LANES, 4).at, 1)
+        self.fillers = place_fillers(self.layout, "fillers", WEIGHTS)
         self._method = method
+        self._bounds = bounds
         self._integers = False
 
     def step(self, model: Layer, x: Value, *, integers: bool) -> Value:
@@ -108,14 +111,20 @@ class Planner:
     def read(self, value: Value) -> Rows:
         """Return the place of a tensor that the machine reads: that of its writer, or one for the host to write to."""
         if value.rows is None:
-            value.rows = self.layout.rows(value.name, HOST, *value.matrix, value.bytes)
+            value.rows = self._rows(value, HOST)
         return value.rows
 
     def made(self, name: str, shape: tuple[int, ...], size: int = 2) -> Value:
         """Return a tensor that the machine writes."""
         value = Value(name, shape, size)
-        value.rows = self.layout.rows(name, TENSORS, *value.matrix, size)
+        value.rows = self._rows(value, TENSORS)
         return value
+
+    def _rows(self, value: Value, region: int) -> Rows:
+        """Place a tensor; ValueError beyond the bounds, before the host computes with it."""
+        rows = self.layout.rows(value.name, region, *value.matrix, value.bytes)
+        self._bounds.check_beats(self.layout.beats)
+        return rows
 
     def record(self, name: str, stage: Stage, shape: tuple[int, int, int], pattern: Pattern, count: int = 1) -> None:
         """Note a product as NumPy counts it."""
@@ -127,8 +136,7 @@ class Planner:
         side = min(rows, kinds.TRANSPOSED_ROWS)
         found = next((weights for weights in self.identities if weights.k == side), None)
         if found is None:
-            pattern = kinds.identity_pattern(self.config)
-            found = self.layout.weights(f"identity{side}", WEIGHTS, side, side, pattern, DENSE, backward=False)
+            found = place_identity(self.config, self.layout, f"identity{side}", WEIGHTS, side)
             self.identities.append(found)
         return found
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.core.windows import output_size
-from nmsat.dataflow.contract.isa import HALVES, LANES, Side
+from nmsat.dataflow.contract.isa import HALVES, Side
 from nmsat.dataflow.network.gradient import GradientPart
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource
+from nmsat.dataflow.program.constants import place_fillers, place_identity
 from nmsat.dataflow.program.product import Epilogue, ProductCode, Sink
-from nmsat.dataflow.program.tensors import DENSE, Layout, Place, Rows, Weights, row_beats
+from nmsat.dataflow.program.tensors import DENSE, Layout, Rows, Weights, row_beats
 from nmsat.dataflow.program.weights import ForwardWeights
 from nmsat.dataflow.program.windows import taps_of, window_of
 
@@ -61,7 +62,7 @@ class Placed:
     b: Rows | Weights
     y: Rows
     bias: Rows | None = None
-    fillers: Place | None = None
+    fillers: Rows | None = None
     turning: kinds.Turning | None = None
 
     @property
@@ -136,7 +137,7 @@ def _input_gradient(product: Product, index: int) -> Placed:
     """Return dX; of a convolution all its parts and the zeros, whichever part the product is."""
     layout, conv, bp = Layout(), product.conv, product.pattern or DENSE
     group = (index, product.count)
-    fillers = Place("fillers", WEIGHTS, layout.rows("fillers", WEIGHTS, 1, LANES, 4).at, 1)
+    fillers = place_fillers(layout, "fillers", WEIGHTS)
     if conv is None:
         dy, dx = layout.rows("dy", INPUTS, product.m, product.k), layout.rows("dx", RESULTS, product.m, product.n)
         w = layout.weights("w", WEIGHTS, product.n, product.k, DENSE, bp, backward=True)
@@ -182,9 +183,7 @@ def _activations(config: SatConfig, product: Product, form: Form, index: int) ->
     y = head("y", RESULTS, m, n)
     turning = None
     if turned:
-        side = min(n, kinds.TRANSPOSED_ROWS)
-        pattern = kinds.identity_pattern(config)
-        identity = layout.weights("identity", WEIGHTS, side, side, pattern, DENSE, backward=False)
+        identity = place_identity(config, layout, "identity", WEIGHTS, n)
         turning = kinds.Turning(layout.rows("turned", RESULTS, k, n), identity)
     codes = kinds.matmul(product.name, kinds.Matrix(a, transposed), kinds.Matrix(b, turned), y, turning)
     return Placed(layout, tuple(codes), a, b, y, turning=turning)

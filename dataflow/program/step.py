@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import pack_kept
 from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.methods import WeightMagnitude
-from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode
-from nmsat.dataflow.contract.links import FILLER_PAIR
+from nmsat.dataflow.contract.isa import HALVES, Opcode
 from nmsat.dataflow.program.assembler import Assembler, Code
+from nmsat.dataflow.program.bounds import NO_BOUNDS
+from nmsat.dataflow.program.constants import Constants
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.graph import Codes, Planner
 from nmsat.dataflow.program.host import HostTask, Value, tasks
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from nmsat.algorithms.methods import Method
     from nmsat.algorithms.training.optim import SgdConstants
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.bounds import Bounds
     from nmsat.dataflow.program.layer_plan import LayerPlan
     from nmsat.dataflow.program.product import Cut, ProductCode
-    from nmsat.dataflow.program.tensors import Rows, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class StepPlan:
     logits: Value
     products: tuple[Product, ...]
     beats: tuple[int, ...]
-    constants: _Constants
+    constants: Constants
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -114,24 +114,6 @@ class StepPlan:
         write_code(image, self.update.place, Code(tuple(patched), code.labels))
 
 
-@dataclass(frozen=True)
-class _Constants:
-    """What the host writes once: fillers, rows of ones, identities."""
-
-    fillers: Place
-    ones: tuple[Rows, ...]
-    identities: tuple[Weights, ...]
-
-    def write(self, image: Image) -> None:
-        words = image.regions[self.fillers.region].view(np.uint32)
-        words[self.fillers.at * LANES : (self.fillers.at + 1) * LANES] = FILLER_PAIR
-        for row in self.ones:
-            image.write_rows(row, np.ones((1, row.columns), np.float16))
-        for weights in self.identities:
-            one = np.eye(weights.k, dtype=np.float16)
-            image.write_copies(weights, pack_kept(one, one > 0, weights.ff.n, weights.ff.m), None)
-
-
 def write_code(image: Image, place: Place, code: Code) -> None:
     """Put a program into memory."""
     data = np.frombuffer(code.encode(), np.uint8)
@@ -159,15 +141,17 @@ def plan_step(
     batch: int,
     *,
     integers: bool = False,
+    bounds: Bounds = NO_BOUNDS,
 ) -> StepPlan:
     """Return the programs of a training step and what the host does between them.
 
     model: of the layers in `algorithms.layers`; input_shape: of one sample; integers: samples are tokens. Raises
-    ValueError for a method that prunes no weights by magnitude, and where a product does not fit the machine.
+    ValueError for a method that prunes no weights by magnitude, where a product does not fit the machine, and beyond
+    the bounds.
     """
     if not (method.name == "dense" or isinstance(method, WeightMagnitude)):
         raise ValueError(f"method is {method.name!r}; SAT runs dense, ste, sr-ste, sdwp and bdwp by itself")
-    planner = Planner(config, method)
+    planner = Planner(config, method, bounds)
     logits = planner.step(model, Value("input", (batch, *input_shape)), integers=integers)
     weights = {id(plan.layer.weight) for plan in planner.layers}
     host = tuple(parameter for parameter in model.parameters() if id(parameter) not in weights)
@@ -177,19 +161,21 @@ def plan_step(
     # Where one program holds all gradients, SAT itself suppresses the updates behind an infinite one.
     alone = bool(host) or len(behind) != 1 or parts[-1] is not behind[0]
     names = _names(parts, loss)
+    programs = _Programs(config, planner.layout, method, bounds)
     out: list[StepPart] = []
     held: set[Value] = set()
     for part, name in zip(parts, names, strict=True):
         if isinstance(part, Codes):
             last = part is parts[-1] and not alone
-            out.append(_program(config, planner.layout, name, part.codes, planner.layers if last else (), method))
+            out.append(programs.assemble(name, part.codes, planner.layers if last else ()))
         else:
             out.append(tasks(part, held))
     if alone:
-        out.append(_program(config, planner.layout, "update", (), planner.layers, method))
+        out.append(programs.assemble("update", (), planner.layers))
     update = out[-1]
     assert isinstance(update, Program)
-    constants = _Constants(planner.fillers, tuple(planner.ones.values()), tuple(planner.identities))
+    bounds.check_beats(planner.layout.beats)
+    constants = Constants(planner.fillers, tuple(planner.ones.values()), tuple(planner.identities))
     layers, beats = tuple(planner.layers), tuple(planner.layout.beats)
     products = tuple(planner.products)
     return StepPlan(config, batch, layers, tuple(out), update, alone, host, logits, products, beats, constants)
@@ -207,22 +193,29 @@ def _names(parts: list[Codes | list], loss: int) -> list[str]:
     return out
 
 
-def _program(
-    config: SatConfig,
-    layout: Layout,
-    name: str,
-    codes: Iterable[ProductCode],
-    updated: Iterable[LayerPlan],
-    method: Method,
-) -> Program:
-    """Return a program of products, and of updates behind the last of them."""
-    out, cuts = Assembler(config), {}
-    for code in codes:
-        cuts[code.name] = assemble(out, code)
-    after = out.nodes[-1:]
-    for layer in reversed([*updated]):
-        # It waits for the last gradient: a single infinite one suppresses all updates.
-        emit_update(out, f"{layer.name}.update", layer.weights, decays=method.decay != 0, after=after)
-    code = out.finish()
-    beats = len(code.instructions)
-    return Program(name, code, Place(name, HOST, layout.rows(name, HOST, beats, HALVES).at, beats), cuts)
+@dataclass
+class _Programs:
+    """Assembles the programs of a step, one after the other. instructions: of those that are done."""
+
+    config: SatConfig
+    layout: Layout
+    method: Method
+    bounds: Bounds
+    instructions: int = 0
+
+    def assemble(self, name: str, codes: Iterable[ProductCode], updated: Iterable[LayerPlan]) -> Program:
+        """Return a program of products, and of updates behind the last of them."""
+        out, cuts = Assembler(self.config), {}
+        for code in codes:
+            cuts[code.name] = assemble(out, code)
+            self.bounds.check_instructions(self.instructions + len(out.nodes))
+        after = out.nodes[-1:]
+        for layer in reversed([*updated]):
+            # It waits for the last gradient: a single infinite one suppresses all updates.
+            decays = self.method.decay != 0
+            emit_update(out, f"{layer.name}.update", layer.weights, decays=decays, after=after)
+        code = out.finish()
+        beats = len(code.instructions)
+        self.instructions += beats
+        self.bounds.check_instructions(self.instructions)
+        return Program(name, code, Place(name, HOST, self.layout.rows(name, HOST, beats, HALVES).at, beats), cuts)

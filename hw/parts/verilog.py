@@ -92,8 +92,7 @@ class Leaf:
             wires[f"i_{CLOCK}"] = ClockSignal()
         if RESET in names:
             wires[f"i_{RESET}"] = ResetSignal()
-        # Amaranth warns of components that were never elaborated; all twins but the first are such, by design.
-        component.__dict__["_MustUse__used"] = True
+        _mark_used(component)
         return Instance(self.name, **wires)
 
 
@@ -128,9 +127,12 @@ def place(component: wiring.Component, name: str, platform: object, *, parameter
     return cast("HasElaborate", component)
 
 
-def emit(component: wiring.Component, name: str) -> dict[str, str]:
-    """Return file name -> Verilog text of `component` as module `name` and of every leaf placed inside it."""
-    platform = VerilogPlatform()
+def emit(component: wiring.Component, name: str, known: VerilogPlatform | None = None) -> dict[str, str]:
+    """Return file name -> Verilog text of `component` as module `name` and of every leaf placed inside it.
+
+    known: takes the leaves; those that it has are not written again, and are among the files all the same.
+    """
+    platform = known or VerilogPlatform()
     top = _convert(component, name, platform)
     if name in platform.leaves:
         raise ValueError(f"module {name!r} is both the top and a leaf; names must differ")
@@ -145,6 +147,12 @@ def read_ports(text: str, module: str) -> tuple[Port, ...]:
         raise ValueError(f"module is {module!r}; the text does not define it")
     declared = _PORT.findall(body[0])
     return tuple(Port(name, int(high) + 1 if high else 1, way == "input") for way, high, name in declared)
+
+
+def component_ports(component: wiring.Component) -> tuple[Port, ...]:
+    """Return the ports that the module of `component` has beside `CLOCK` and `RESET`; it need not be elaborated."""
+    _mark_used(component)
+    return tuple(port for port, _ in _members(component))
 
 
 def _convert(component: wiring.Component, name: str, platform: VerilogPlatform) -> Leaf:
@@ -173,6 +181,11 @@ def _members(component: wiring.Component) -> list[tuple[Port, Value]]:
         name = "__".join(str(part) for part in path)
         result.append((Port(name, len(wire), member.flow is wiring.In), wire))
     return result
+
+
+def _mark_used(component: wiring.Component) -> None:
+    """Keep Amaranth from warning of a component that was never elaborated: twins of a leaf are such, by design."""
+    component.__dict__["_MustUse__used"] = True
 
 
 def _list(ports: set[Port]) -> str:

@@ -12,7 +12,7 @@ from nmsat.hw.array.stce import Stce
 from nmsat.hw.array.tail import Tail
 from nmsat.hw.array.uspe import Uspe
 from nmsat.hw.fp.f32 import F32Add, F32Multiply
-from nmsat.hw.parts.verilog import emit
+from nmsat.hw.parts.verilog import VerilogPlatform, emit
 from nmsat.hw.sat import Sat
 from nmsat.hw.store.epilogue import Epilogue, EpilogueLane
 from nmsat.hw.update.pregen import Pregen
@@ -47,24 +47,22 @@ def rtl_files(
 ) -> dict[str, str]:
     """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
 
-    Leaves come before the tops that hold them. told: called with the name of each top before it is written (the whole
-    machine takes minutes). ValueError when the whole machine is asked for and only planned, and when two tops need
-    different modules of one name.
+    Leaves come before the tops that hold them, and are written once, whoever holds them. told: called with the name of
+    each top before it is written. ValueError when the whole machine is asked for and only planned, and when two tops
+    need different modules of one name.
     """
     if "sat" in tops_wanted:
         check_machine(config)
-    leaves: dict[str, str] = {}
-    tops: dict[str, str] = {}
-    for name in tops_wanted:
+    # The machine first: it holds the other tops as leaves, and a leaf is written as a top of its own.
+    known, machine = VerilogPlatform(), {}
+    for name in sorted(tops_wanted, key=lambda name: name != "sat"):
         if told is not None:
             told(name)
-        files = emit(TOPS[name](config), name)
-        tops[f"{name}.v"] = files.pop(f"{name}.v")
-        for file, text in files.items():
-            if leaves.setdefault(file, text) != text:
-                raise ValueError(f"{file!r} of {name!r} differs from that of another engine; give one another name")
-    own = {name: text for name, text in sorted(leaves.items()) if name not in tops}
-    return {**own, **tops}
+        if name not in known.leaves:
+            machine |= emit(TOPS[name](config), name, known)
+    files = {**{f"{name}.v": leaf.text for name, leaf in sorted(known.leaves.items())}, **machine}
+    tops = {f"{name}.v": files.pop(f"{name}.v") for name in tops_wanted}
+    return {**files, **tops}
 
 
 def synthesis_tops(config: SatConfig) -> dict[str, Callable[[], Component]]:

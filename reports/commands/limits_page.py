@@ -19,6 +19,7 @@ from nmsat.reports.commands.base import MAX_SEED, MAX_SIZE
 from nmsat.reports.commands.program import MAX_CONV
 from nmsat.reports.pages import tiles
 from nmsat.reports.work import program as programs
+from nmsat.reports.work import step_program
 from nmsat.sim.trace import vcd as trace
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def _commands() -> list[Row]:
         ("`program`: M x K x N", _most(programs.MAX_MACS), "", "every cycle of the machine is simulated"),
         ("`program`: tensors", _most(programs.MAX_BEATS, "beats of 64 bytes"), "", "64 MiB"),
         ("`program`: estimated cycles", _most(programs.MAX_CYCLES), "", "minutes"),
+        ("`program --network`: memory", _most(step_program.BOUNDS.beats, "beats of 64 bytes"), "", "64 MiB"),
+        ("`program --network`: instructions", _most(step_program.BOUNDS.instructions), "", "minutes"),
         ("`program --conv`: each number", f"from 1 (padding: 0) to {_number(MAX_CONV)}", "", "sizes of images"),
         ("`verify gemm`: cycles", _most(verify_gemm.MAX_CYCLES), "", "hours on the RTL beyond"),
         ("`verify --jobs`, `verify fuzz --programs`", f"from 1 to {_number(verify.MAX_JOBS)}", "", ""),
@@ -125,7 +128,7 @@ def _commands() -> list[Row]:
     ]
 
 
-def _most(limit: int, unit: str = "") -> str:
+def _most(limit: float, unit: str = "") -> str:
     return f"at most {_number(limit)} {unit}".rstrip()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS
@@ -75,30 +74,35 @@ def steps(options: argparse.Namespace) -> Steps:
         raise InputError(f"method {name!r} prunes no weights, so --masks has nothing to do; use one of {able}")
     pattern_of_all(options)
     try:
-        made = _recorded_steps if options.model in TRAINED_NETWORKS else _shaped_steps
-        return _whole_or_forward(options, made(options, name))
+        trains = options.model in TRAINED_NETWORKS
+        return _whole_or_forward(options, _recorded_steps(options, name) if trains else _shaped_steps(options))
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
 
 
 def without(options: argparse.Namespace, found: Steps, slower: Mapping[str, None]) -> Step:
     """Return the step with some layers left dense besides what the user asked for."""
-    from nmsat.dataflow.network.step import inference, training_products
+    from nmsat.dataflow.network.step import inference
 
-    step = training_products(
+    step = _sparse_step(options, found, {**found.own, **slower})
+    return inference(step) if options.inference else step
+
+
+def _sparse_step(options: argparse.Namespace, found: Steps, own: Mapping[str, Pattern | None]) -> Step:
+    """Return the step of a method; own: patterns of single layers, None for dense."""
+    from nmsat.dataflow.network.step import training_products
+
+    return training_products(
         found.layers or [],
         options.method or "bdwp",
         step_pattern(options),
         first_and_last_dense=not options.first_last,
         masks=found.masks,
-        own={**found.own, **slower},
+        own=own,
     )
-    return inference(step) if options.inference else step
 
 
 def _whole_or_forward(options: argparse.Namespace, found: Steps) -> Steps:
-    from dataclasses import replace
-
     from nmsat.dataflow.network.step import inference
 
     if not options.inference:
@@ -106,30 +110,22 @@ def _whole_or_forward(options: argparse.Namespace, found: Steps) -> Steps:
     return replace(found, step=inference(found.step), dense=inference(found.dense))
 
 
-def _shaped_steps(options: argparse.Namespace, method: str) -> Steps:
+def _shaped_steps(options: argparse.Namespace) -> Steps:
     """Return the steps of a network that is known by its layers."""
-    from nmsat.dataflow.network.models import DEFAULT_BATCH, MODELS, load_model
+    from nmsat.dataflow.network.models import find_model, is_onnx
     from nmsat.dataflow.network.readers.masks import read_masks
     from nmsat.dataflow.network.step import training_products
 
-    batch, notes = options.batch, ()
-    if Path(options.model).suffix.lower() == ".onnx" and options.model not in MODELS:
-        from nmsat.dataflow.network.readers.onnx import read_onnx_model
-
-        read = read_onnx_model(
-            options.model, batch, dict(options.size), batch_dim=options.batch_dim, strict=options.strict
-        )
-        layers, batch, notes = read.layers, read.batch, read.notes
-    elif asked := asked_file(options):
+    asked = asked_file(options)
+    if asked and not is_onnx(options.model):
         raise ValueError(f"{asked} is for ONNX files; {options.model!r} is none")
-    else:
-        layers = load_model(options.model, batch)
-        batch = batch or (DEFAULT_BATCH if options.model in MODELS else 1)
-    masks = read_masks(options.masks, layers, options.mask_layout) if options.masks else {}
-    own = choice(options).of(layers)
-    edges = not options.first_last
-    step = training_products(layers, method, step_pattern(options), first_and_last_dense=edges, masks=masks, own=own)
-    return Steps(step, training_products(layers, "dense"), masks, layers, own, batch, notes)
+    sizes = dict(options.size)
+    found = find_model(options.model, options.batch, sizes, batch_dim=options.batch_dim, strict=options.strict)
+    masks = read_masks(options.masks, found.layers, options.mask_layout) if options.masks else {}
+    dense = training_products(found.layers, "dense")
+    own = choice(options).of(found.layers)
+    unpruned = Steps(dense, dense, masks, found.layers, own, found.batch, found.notes)
+    return replace(unpruned, step=_sparse_step(options, unpruned, own))
 
 
 def _recorded_steps(options: argparse.Namespace, method: str) -> Steps:

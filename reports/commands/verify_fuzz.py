@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> Answer:
     verdict = verify_fuzz(options.config, options.programs, options.seed)
     values: dict[str, Any] = {
         "programs": verdict.programs,
+        "well_formed": verdict.compared,
         "mismatches": verdict.mismatches,
         "ends": verdict.ends,
         "config": options.config.name,
@@ -39,7 +40,8 @@ def _text(values: dict[str, Any]) -> str:
     lines = [
         f"configuration {values['config']}, seeds {first} to {first + count - 1}: {count} damaged programs",
         f"ended: {ends}",
-        f"accesses outside the regions, writes to the read-only region, runs without end: {values['mismatches']}",
+        f"well-formed all the same, memory held to the simulator's: {values['well_formed']}",
+        f"accesses outside regions, writes to what is read only, runs without end, differences: {values['mismatches']}",
     ]
     return "\n".join([*lines, *values["differences"]])
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from nmsat.algorithms.core.nm import pack
+from nmsat.algorithms.core.numeric import ordered_dot, ordered_dot_packed, to_half
 from nmsat.algorithms.core.windows import output_size
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.program import kinds
@@ -21,10 +22,14 @@ from nmsat.dataflow.program.product import Epilogue, ProductCode, Sink, cuts
 from nmsat.dataflow.program.step import write_code
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
 from nmsat.dataflow.program.weights import DenseSource, ForwardWeights
+from nmsat.dataflow.program.wellformed import check_well_formed
+from nmsat.reports.work.launch import LAUNCH_FILES, launch_files
 from nmsat.sim.sat import Sat, launch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from nmsat.algorithms.core.tape import ConvShape, Pattern
     from nmsat.dataflow.contract.config import SatConfig
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.tensors import Rows, Weights
     from nmsat.sim.sat import Report
 
-PROGRAM_FILES: Final = ("program.bin", "program.txt", "program.json", "region0.bin", "region1.bin", "region2.bin")
+PROGRAM_FILES: Final = ("program.bin", "program.txt", "program.json", *LAUNCH_FILES)
 """Files that a program is written to."""
 
 
@@ -49,13 +54,17 @@ MAX_CYCLES: Final = 1 << 24
 
 @dataclass(frozen=True)
 class ProductProgram:
-    """A product as a program: how it was cut, its code, the memory that it starts from, its result."""
+    """A product as a program: how it was cut, its code, the memory that it starts from, its result.
+
+    reference: gives the result by NumPy's ordered sums, from the operands alone; None where that takes windows apart.
+    """
 
     cut: Cut
     code: Code
     image: Image
     place: Place
     result: Rows
+    reference: Callable[[], NDArray[np.float16]] | None = None
 
     @property
     def macs(self) -> int:
@@ -78,13 +87,14 @@ def matrix_program(
     layout, code, x, w = _matrix(shape, pattern, dataflow)
     (m, k, n), packed = shape, pattern or DENSE
     rng = np.random.default_rng(seed)
-    values = _halves(rng, k, n)
+    weights = pack(_halves(rng, k, n), packed.n, packed.m)
+    values = _halves(rng, m, k)
 
     def fill(image: Image) -> None:
-        image.write_rows(x, _halves(rng, m, k))
-        image.write_copies(w, pack(values, packed.n, packed.m), None)
+        image.write_rows(x, values)
+        image.write_copies(w, weights, None)
 
-    return _finish(config, layout, code, fill)
+    return _finish(config, layout, code, fill, lambda: to_half(ordered_dot_packed(values, weights)))
 
 
 def gradient_program(config: SatConfig, shape: tuple[int, int, int], dataflow: str | None, seed: int) -> ProductProgram:
@@ -92,12 +102,13 @@ def gradient_program(config: SatConfig, shape: tuple[int, int, int], dataflow: s
     layout, code, x, dy = _gradient(shape, dataflow)
     m, k, n = shape
     rng = np.random.default_rng(seed)
+    inputs, gradients = _halves(rng, k, m), _halves(rng, k, n)
 
     def fill(image: Image) -> None:
-        image.write_rows(x, _halves(rng, k, m))
-        image.write_rows(dy, _halves(rng, k, n))
+        image.write_rows(x, inputs)
+        image.write_rows(dy, gradients)
 
-    return _finish(config, layout, code, fill)
+    return _finish(config, layout, code, fill, lambda: to_half(ordered_dot(inputs.T.copy(), gradients)))
 
 
 def check_program(
@@ -146,25 +157,30 @@ def convolution_program(config: SatConfig, conv: ConvShape, pattern: Pattern | N
 
 
 def run_on_simulator(config: SatConfig, program: ProductProgram) -> Report:
-    """Run the program and change its image; RuntimeError if it ends in an error."""
-    report = Sat(config).run(launch(program.image.regions, program.place), program.image.regions)
+    """Run the program and change its image.
+
+    Raises IllFormedError, a ValueError, if it is not well-formed, RuntimeError if it ends in an error.
+    """
+    settings = launch(program.image.regions, program.place)
+    check_well_formed(config, program.code.instructions, settings)
+    report = Sat(config).run(settings, program.image.regions)
     if report.error is not ErrorCode.NONE:
         raise RuntimeError(f"the program ended in {report.error.name} at instruction {report.error_index}")
     return report
 
 
-def program_files(program: ProductProgram) -> dict[str, str | bytes]:
-    """Return file name -> content of the program as binary, text and JSON, and of the memory as it is now.
+def program_files(program: ProductProgram, before: Sequence[NDArray[np.uint8]]) -> dict[str, str | bytes]:
+    """Return file name -> content of the program as binary, text and JSON, and of what a host needs to run it.
 
-    The names are among those of `PROGRAM_FILES`.
+    before: the regions before the run; those of the image are as the program has left them. The names are among those
+    of `PROGRAM_FILES`.
     """
     code = program.code
-    regions = {f"region{number}.bin": region.tobytes() for number, region in enumerate(program.image.regions[:3])}
     return {
         "program.bin": code.encode(),
         "program.txt": listing(code.instructions, code.labels),
         "program.json": json.dumps(records(code), indent=1),
-        **regions,
+        **launch_files(before, program.image.regions, [program.place]),
     }
 
 
@@ -189,7 +205,13 @@ def _gradient(shape: tuple[int, int, int], dataflow: str | None) -> tuple[Layout
     return layout, code, x, dy
 
 
-def _finish(config: SatConfig, layout: Layout, product: ProductCode, fill: Callable[[Image], None]) -> ProductProgram:
+def _finish(
+    config: SatConfig,
+    layout: Layout,
+    product: ProductCode,
+    fill: Callable[[Image], None],
+    reference: Callable[[], NDArray[np.float16]] | None = None,
+) -> ProductProgram:
     cut = choose(config, product)
     cycles = estimate_cycles(cut)
     if cycles > MAX_CYCLES:
@@ -205,7 +227,7 @@ def _finish(config: SatConfig, layout: Layout, product: ProductCode, fill: Calla
     image = Image(beats)
     fill(image)
     write_code(image, place, code)
-    return ProductProgram(cut, code, image, place, product.sink.tensor)
+    return ProductProgram(cut, code, image, place, product.sink.tensor, reference)
 
 
 def _check_room(layout: Layout) -> None:

@@ -9,12 +9,15 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.training.train import Trainer
+from nmsat.dataflow.program.bounds import Bounds
 from nmsat.dataflow.program.host import UPDATE_OPERATIONS
 from nmsat.dataflow.program.listing import listing
 from nmsat.dataflow.program.step import Program
+from nmsat.dataflow.program.wellformed import check_well_formed
+from nmsat.reports.work.launch import launch_files
 from nmsat.reports.work.progress import task
 from nmsat.sim.results.provenance import Source
-from nmsat.sim.sat import Sat
+from nmsat.sim.sat import Sat, launch
 from nmsat.sim.work.training import MachineTrainer
 
 if TYPE_CHECKING:
@@ -31,8 +34,8 @@ if TYPE_CHECKING:
 STEP_FILES: Final = ("forward*.bin", "forward*.txt", "backward*.bin", "backward*.txt", "update.bin", "update.txt")
 """Files that the programs of a step are written to, beside the memory."""
 
-MEMORY_FILES: Final = ("region0.bin", "region1.bin", "region2.bin")
-"""Memory as it is when the first program starts."""
+BOUNDS: Final = Bounds(beats=1 << 20, instructions=1 << 16)
+"""What a step may hold: 64 MiB; the simulator, which goes through every cycle, takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,15 @@ class StepProgram:
 def step_program(run: TrainConfig, sat: SatConfig, rates: HostRates | None = None, *, rtl: bool = False) -> StepProgram:
     """Return the first step of a run as programs, with what each costs; rtl: also run it on the Verilated RTL.
 
-    Raises ValueError for a run that SAT cannot carry out.
+    Raises ValueError for a run that SAT cannot carry out, beyond `BOUNDS`, and for a program that is not well-formed.
     """
     with task("assembling the programs of a step"):
         machine = _Recorder(sat)
-        trainer = MachineTrainer(run, sat, machine)
+        trainer = MachineTrainer(run, sat, machine, bounds=BOUNDS)
     plan = trainer.plan
+    regions = plan.image().regions
+    for program in plan.programs:
+        check_well_formed(sat, program.code.instructions, launch(regions, program.place))
     with task("running the step on the simulator", len(plan.programs), "program") as running:
         machine.running = running
         loss = trainer.run_step()
@@ -85,13 +91,16 @@ def step_program(run: TrainConfig, sat: SatConfig, rates: HostRates | None = Non
 
 
 def step_files(step: StepProgram) -> dict[str, str | bytes]:
-    """Return file name -> content of the programs, as binary and text, and of the memory."""
+    """Return file name -> content of the programs, as binary and text, and of the memory before the first of them.
+
+    What must come out is not there: the host works between the programs (`summary.json` says what).
+    """
     out: dict[str, str | bytes] = {}
     for program in step.plan.programs:
         first, end = program.place.at * 64, (program.place.at + program.place.beats) * 64
         out[f"{program.name}.bin"] = step.memory[program.place.region][first:end].tobytes()
         out[f"{program.name}.txt"] = listing(program.code.instructions, program.code.labels)
-    return out | {name: step.memory[number].tobytes() for number, name in enumerate(MEMORY_FILES)}
+    return out | launch_files(step.memory, None, [program.place for program in step.plan.programs])
 
 
 class _Recorder:

@@ -51,9 +51,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class FuzzVerdict:
-    """Hostile programs on the RTL: how each ended (name of the error code or NONE), what went wrong."""
+    """Hostile programs on the RTL: how each ended (name of the error code or NONE), what went wrong.
+
+    compared: those that are well-formed, whose memory and flags were held to the simulator's.
+    """
 
     programs: int
+    compared: int
     mismatches: int
     wrong: tuple[str, ...]
     ends: dict[str, int]
@@ -88,7 +92,8 @@ def verify_fuzz(config: SatConfig, programs: int, seed: int) -> FuzzVerdict:
     """Run hostile programs on the RTL."""
     saved = _bench(build_machine(config), config, "fuzz", seed, programs, pauses=0.0)
     wrong = tuple(json.loads(saved["wrong"]))
-    return FuzzVerdict(int(saved["programs"]), int(saved["mismatches"]), wrong, json.loads(saved["ends"]))
+    programs, compared, mismatches = (int(saved[name]) for name in ("programs", "compared", "mismatches"))
+    return FuzzVerdict(programs, compared, mismatches, wrong, json.loads(saved["ends"]))
 
 
 def run_image(

@@ -105,7 +105,7 @@ class Quick:
         return self.run(settings, symbols, limit=limit)
 
     def time_stream(self, program: Stream, *, limit: int = LIMIT) -> QuickReport | None:
-        """Run a program that is told by forms, in regions as large as can be; None if an access may leave even those."""
+        """Run a program told by forms, in regions as large as can be; None if an access may leave even those."""
         settings = Launch(_ANY, 0, 0, len(program))
         symbols = read_stream(self.symbols, program, settings)
         return None if symbols is None else self.run(settings, symbols, limit=limit)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from nmsat.dataflow.contract.isa import OFFSET_MASK, Opcode
+from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.dataflow.contract.limits import PAGE_BEATS
 from nmsat.sim.quick.symbols import LOADS, Reader
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.registers import Launch
     from nmsat.dataflow.program.stream import Stream
-    from nmsat.sim.quick.symbols import Reach, Symbol, Symbols
+    from nmsat.sim.quick.symbols import Symbol, Symbols
 
 _Ints: TypeAlias = "NDArray[np.int64]"
 
@@ -49,27 +49,20 @@ def read_stream(symbols: Symbols, program: Stream, launch: Launch) -> list[Symbo
 
 
 def _within(symbols: Symbols, program: Stream, places: _Places, launch: Launch) -> bool:
-    """Whether all accesses stay in their regions; of instructions that differ by pages the first and the last do."""
-    beats, side = program.beats, program.side
-    ends = [np.copy(column[places.at]) for column in (beats, beats, side, side)]
-    for end, column, least in zip(ends, (beats, beats, side, side), (True, False, True, False), strict=True):
-        (np.minimum if least else np.maximum).at(end, places.of, column)
-    low, high, side_low, side_high = ends
+    """Whether all accesses stay in their regions: of instructions that differ by pages the first and the last do."""
+    ranges: list[tuple[_Ints, _Ints]] = []
+    for column in (program.beats, program.side):
+        here = column[places.at]
+        least, most = here.copy(), here.copy()
+        np.minimum.at(least, places.of, column)
+        np.maximum.at(most, places.of, column)
+        ranges.append((least - here, most - here))
     for number, at in enumerate(places.at.tolist()):
-        reader = Reader(symbols)
-        reach = reader.read(program.instruction(at))[1]
-        moves = ((low, high, beats), (side_low, side_high, side))
-        for part, (least, most, column) in zip(reach, moves, strict=False):
-            here = int(column[at])
-            if not _moved(part, int(least[number]) - here, int(most[number]) - here, launch):
+        reach = Reader(symbols).read(program.instruction(at))[1]  # a load's; a store's, result and what lies beside
+        for part, ends in zip(reach, ranges, strict=False):
+            if not all(part.moved(int(end[number])).within(launch.regions) for end in ends):
                 return False
     return True
-
-
-def _moved(reach: Reach, back: int, on: int, launch: Launch) -> bool:
-    """Whether what is accessed stays in its region from so many beats back to so many on."""
-    ends = [reach.moved(back), reach.moved(on)]
-    return all(end.within(launch.regions) for end in ends)
 
 
 def _joins(symbols: Symbols, program: Stream, places: _Places) -> _Ints:

@@ -9,6 +9,7 @@ import numpy as np
 from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.training.optim import Sgd, SgdConstants
 from nmsat.algorithms.training.train import Trainer, learning_rate
+from nmsat.dataflow.program.bounds import NO_BOUNDS
 from nmsat.dataflow.program.host import HostTask, StepRun
 from nmsat.dataflow.program.step import StepPlan, plan_step
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.training.data import Dataset
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.bounds import Bounds
     from nmsat.dataflow.program.tensors import Image, Place
     from nmsat.sim.results.report import ProgramRun
 
@@ -33,10 +35,17 @@ class MachineTrainer(Trainer):
     """A training run on a machine. Losses and weights have the bits of `Trainer`.
 
     Raises ValueError for a run that SAT cannot carry out: another arithmetic than the contract, another optimizer than
-    SGD, dense steps first, or a model or method that `plan_step` refuses.
+    SGD, dense steps first, a model or method that `plan_step` refuses, or a step beyond the bounds.
     """
 
-    def __init__(self, config: TrainConfig, sat: SatConfig, machine: Machine, data: Dataset | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        sat: SatConfig,
+        machine: Machine,
+        data: Dataset | None = None,
+        bounds: Bounds = NO_BOUNDS,
+    ) -> None:
         for name, wanted in (
             ("arithmetic", "contract"),
             ("optimizer", "sgd"),
@@ -51,7 +60,9 @@ class MachineTrainer(Trainer):
         samples = self.data.x_train
         integers = np.issubdtype(samples.dtype, np.integer)
         shape = samples.shape[1:]
-        self.plan: StepPlan = plan_step(sat, self.model, self.method, shape, config.batch, integers=integers)
+        self.plan: StepPlan = plan_step(
+            sat, self.model, self.method, shape, config.batch, integers=integers, bounds=bounds
+        )
         self.image = self.plan.image()
         self._written = False
 

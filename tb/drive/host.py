@@ -68,6 +68,11 @@ class Machine:
         """Access to the registers."""
         return self._lite
 
+    @property
+    def space(self) -> Space:
+        """The memory."""
+        return self._space
+
     async def run(
         self,
         settings: Launch,

@@ -15,13 +15,14 @@ from cocotb.triggers import SimTimeoutError
 from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.recipes import run_name
 from nmsat.algorithms.training.results import run_logged
-from nmsat.dataflow.contract.config import MemoryConfig, SatConfig, preset
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.program.tensors import Place
 from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.sat import Report, Sat, launch
 from nmsat.sim.work.training import MachineTrainer
 from nmsat.tb.drive.host import Machine
+from nmsat.tb.machine.configs import machine_config
+from nmsat.tb.machine.expected import difference, expected
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import MachineJob, random_job
 from nmsat.tb.run.jobs import load_job, save_result
@@ -29,6 +30,7 @@ from nmsat.tb.run.jobs import load_job, save_result
 if TYPE_CHECKING:
     from nmsat.algorithms.training.data import Dataset
     from nmsat.algorithms.training.train import Progress
+    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.tensors import Image
 
 RESULT_FIELDS: Final = (
@@ -73,27 +75,38 @@ async def jobs(dut: Any) -> None:
 
 @cocotb.test()
 async def fuzz(dut: Any) -> None:
-    """Hostile programs: each ends in done or error, and no access leaves the regions (`tb.drive.axi_memory.Space`)."""
+    """Hostile programs: each ends in done or error, and no access leaves the regions (`tb.drive.axi_memory.Space`).
+
+    Of those that are well-formed memory and flags are the simulator's.
+    """
     job = load_job()
     config = machine_config(job["config"])
     machine = Machine(dut, config)
     await machine.start()
     ends: dict[str, int] = {}
     wrong: list[str] = []
+    compared = 0
     for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
         drawn = fuzzed_job(config, seed)
+        settings = launch(drawn.image.regions, drawn.place)
+        wanted = expected(config, settings, drawn.image.regions)
         guard = drawn.image.regions[drawn.place.region].copy()
         try:
-            found = await machine.run(launch(drawn.image.regions, drawn.place), drawn.image.regions, limit=FUZZ_LIMIT)
+            found = await machine.run(settings, drawn.image.regions, limit=FUZZ_LIMIT)
         except (AssertionError, SimTimeoutError) as error:
             # What the machine does after this says nothing about the programs behind it.
             wrong.append(f"seed {seed} ({drawn.what}): {type(error).__name__} {error}")
             break
         if not np.array_equal(guard, drawn.image.regions[drawn.place.region]):
             wrong.append(f"seed {seed} ({drawn.what}): a region that is read only has changed")
+        differs = difference(wanted, found, drawn.image.regions)
+        if differs:
+            wrong.append(f"seed {seed} ({drawn.what}): {differs}")
+        compared += wanted.memory is not None
         ends[found.error.name] = ends.get(found.error.name, 0) + 1
         _tell(job, seed)
-    save_result(programs=sum(ends.values()), mismatches=len(wrong), wrong=json.dumps(wrong), ends=json.dumps(ends))
+    counts = {"programs": sum(ends.values()), "compared": compared, "mismatches": len(wrong)}
+    save_result(**counts, wrong=json.dumps(wrong), ends=json.dumps(ends))
 
 
 @cocotb.test()
@@ -157,14 +170,6 @@ def _train(job: dict[str, Any], config: SatConfig, run_config: TrainConfig, mach
     )
     saved = {name: getattr(result, name) for name in RESULT_FIELDS}
     save_result(**saved, epochs=[asdict(epoch) for epoch in result.epochs])
-
-
-def machine_config(record: str | dict[str, Any]) -> SatConfig:
-    """Return the configuration that a job carries: the name of a preset, or its fields."""
-    if isinstance(record, str):
-        return preset(record)
-    slices = {name: tuple(record[name]) for name in ("row_slices", "column_slices")}
-    return SatConfig(**{**record, **slices, "memory": MemoryConfig(**record["memory"])})
 
 
 def differences(drawn: MachineJob, expected: MachineJob, found: Report, report: Report, *, exact: bool) -> str:

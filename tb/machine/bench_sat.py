@@ -18,6 +18,7 @@ from nmsat.dataflow.contract.registers import REGISTERS, Access, Command, Status
 from nmsat.sim.sat import Sat, launch, program_words
 from nmsat.tb.drive.axi_memory import SLVERR
 from nmsat.tb.drive.host import Machine
+from nmsat.tb.machine.expected import difference, expected
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import random_job
 from nmsat.tb.run.jobs import load_job, save_result
@@ -171,18 +172,23 @@ def _spoil(rng: np.random.Generator, settings: Launch) -> tuple[Launch, frozense
 
 @cocotb.test()
 async def hostile(dut: Any) -> None:
-    """Damaged programs: ends, cycles and counters are those of the model."""
+    """Damaged programs: ends, cycles and counters are those of the model; of well-formed ones memory and flags too."""
     job = load_job()
     host, config = await machine(dut, job)
     ends: dict[str, int] = {}
+    compared = 0
     for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
         drawn = fuzzed_job(config, seed)
         regions = drawn.image.regions
         settings = launch(regions, drawn.place)
-        report = Sat(config).time(settings, program_words(regions, settings))
-        compare(await host.run(settings, regions), report, f"seed {seed} ({drawn.what})")
-        ends[report.error.name] = ends.get(report.error.name, 0) + 1
-    save_result(ends=ends)
+        wanted = expected(config, settings, regions)
+        found = await host.run(settings, regions)
+        compare(found, wanted.report, f"seed {seed} ({drawn.what})")
+        wrong = difference(wanted, found, regions)
+        assert not wrong, f"seed {seed} ({drawn.what}): {wrong}"
+        compared += wanted.memory is not None
+        ends[found.error.name] = ends.get(found.error.name, 0) + 1
+    save_result(ends=ends, compared=compared)
 
 
 def _short_jobs(config: SatConfig, first: int, count: int) -> list[int]:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nmsat.algorithms.core.nm import pack, pack_kept
+from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.tape import ConvShape, Pattern
 from nmsat.algorithms.core.windows import backward_taps, output_size
 from nmsat.dataflow.contract.codes import codes
-from nmsat.dataflow.contract.isa import LANES, Opcode, Side
-from nmsat.dataflow.contract.links import FILLER_PAIR
+from nmsat.dataflow.contract.isa import Opcode, Side
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
+from nmsat.dataflow.program.constants import place_fillers, place_identity, write_fillers, write_identity
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.step import write_code
@@ -130,16 +130,14 @@ class _Draft:
 
 def random_job(config: SatConfig, seed: int) -> MachineJob:
     """Return the job of a seed: the same on every machine."""
-    rng = np.random.default_rng([20260, seed])
-    draft = _Draft(config, rng, Layout([0, *(int(b) * 64 for b in rng.integers(0, 4, 2)), 0]))
-    while not draft.what:
-        for _ in range(draft.whole(1, 2)):
-            KINDS[draft.whole(0, len(KINDS) - 1)](draft)
+    draft = _drafted(config, seed)
     out = Assembler(config)
     for code in draft.codes:
         assemble(out, code)
+    # an infinite result that is watched suppresses every update, so no update starts before the last of them
+    watched = [node for node in out.nodes if node.fields.get("watch")]
     for weights, fields in draft.updates:
-        out.emit(Opcode.UPDATE, fields, weights.name)
+        out.emit(Opcode.UPDATE, fields, weights.name, after=watched[-1:])
     code = out.finish()
     # Only what the program needs is open, so that one beat too many is noticed.
     place = Place("program", 0, draft.whole(0, 3), len(code.instructions))
@@ -150,6 +148,20 @@ def random_job(config: SatConfig, seed: int) -> MachineJob:
         fill(image)
     write_code(image, place, code)
     return MachineJob(seed, "; ".join(draft.what), image, code, place)
+
+
+def random_products(config: SatConfig, seed: int) -> list[ProductCode]:
+    """Return the products of the job of a seed, each with one of its mappings."""
+    return _drafted(config, seed).codes
+
+
+def _drafted(config: SatConfig, seed: int) -> _Draft:
+    rng = np.random.default_rng([20260, seed])
+    draft = _Draft(config, rng, Layout([0, *(int(b) * 64 for b in rng.integers(0, 4, 2)), 0]))
+    while not draft.what:
+        for _ in range(draft.whole(1, 2)):
+            KINDS[draft.whole(0, len(KINDS) - 1)](draft)
+    return draft
 
 
 def _linear(d: _Draft) -> None:
@@ -262,13 +274,8 @@ def _all_gradient(d: _Draft) -> None:
     k = conv.kernel[0] * conv.kernel[1] * conv.channels_in
     dy, w = d.rows(f"{name}.dy", outputs, conv.channels_out), d.weights(f"{name}.w", k, conv.channels_out, pattern)
     dx = d.rows(f"{name}.dx", inputs, conv.channels_in)
-    fillers = d.layout.rows(f"{name}.fillers", 1, 1, LANES, 4)
-
-    def fill(image: Image) -> None:
-        words = image.regions[fillers.region].view(np.uint32)
-        words[fillers.at * LANES : (fillers.at + 1) * LANES] = FILLER_PAIR
-
-    d.fills.append(fill)
+    fillers = place_fillers(d.layout, f"{name}.fillers", 1)
+    d.fills.append(lambda image: write_fillers(image, fillers))
     for code in kinds.input_gradient(name, conv, dy, w, dx, Epilogue(watch=bool(d.rng.random() < 0.3)), fillers):
         d.add_code(code)
 
@@ -276,11 +283,10 @@ def _all_gradient(d: _Draft) -> None:
 def _turned(d: _Draft) -> None:
     """Two activations, A B^T: B is turned by an identity that lacks all but its ones."""
     m, k, n = d.whole(1, 40), d.whole(1, 40), d.whole(1, 70)
-    name, pattern = d.name("turned"), kinds.identity_pattern(d.config)
+    name = d.name("turned")
     a, b, y = d.rows(f"{name}.a", m, k), d.rows(f"{name}.b", n, k), d.rows(f"{name}.y", m, n, 4)
-    identity = d.layout.weights(f"{name}.identity", 1, n, n, pattern, DENSE, backward=False)
-    one = np.eye(n, dtype=np.float16)
-    d.fills.append(lambda image: image.write_copies(identity, pack_kept(one, one > 0, pattern.n, pattern.m), None))
+    identity = place_identity(d.config, d.layout, f"{name}.identity", 1, n)
+    d.fills.append(lambda image: write_identity(image, identity))
     turning = kinds.Turning(d.rows(f"{name}.room", k, n), identity)
     for code in kinds.matmul(name, kinds.Matrix(a), kinds.Matrix(b, transposed=True), y, turning):
         d.add_code(code)

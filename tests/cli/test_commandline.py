@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 EVERYTHING: Final = {
     "bench": "--configs 3 --rtl-config tiny",
     "cache": "",
+    "card validate": "--backend xrt --config small --image i --library l --device 1 --programs 2 --steps 3 --seed 4",
     "completion": "zsh",
     "demo": "--config small --pattern 1:4 --seed 5 --out 'my out/demo'",
     "engines": "--scale 2 --seed 1",
@@ -44,7 +45,7 @@ EVERYTHING: Final = {
     "paper": "--batch 2 --config tiny --networks vit,vgg19 --processes 2",
     "program": "9 8 7 --pattern 2:4 --config small --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
     " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
-    "rtl": "--config small --out d",
+    "rtl": "--config small --device u250 --out d",
     "study": "--out a --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
     " --processes 2 --config tiny",
     "train": "--cell mlp-bdwp-2of8-seed1 --config-file f.toml --network mlp --method ste --pattern 2:4"
@@ -53,6 +54,7 @@ EVERYTHING: Final = {
     "verify fuzz": "--programs 4 --seed 2 --config small",
     "verify gemm": "9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4 --operands all",
     "verify workload": "moa --variant nm --config small --products 3",
+    "vivado read": "d",
     "workload list": "",
     "workload run": "moa --scale paper --variant nm --config small",
     "workload table": "--out d",

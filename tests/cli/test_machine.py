@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +14,11 @@ import nmsat
 from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.numeric import ordered_dot_packed, to_half
 from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.dataflow.program.bounds import Bounds
 from nmsat.dataflow.program.listing import disassemble, listing, read_listing
 from nmsat.reports.work.program import matrix_program, run_on_simulator
+from nmsat.sim.sat import Sat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +38,29 @@ def test_program_of_a_convolution(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert read_listing(text).encode() == program
     assert listing(disassemble(program)).count("\n") == found["instructions"]
     assert len(json.loads((tmp_path / "p" / "program.json").read_text(encoding="utf-8"))) == found["instructions"]
+
+
+def test_a_program_is_written_with_memory_before_the_run(tmp_path: Path) -> None:
+    """Whoever runs it finds what it needs and, apart, what must come out; the answer is not in the memory."""
+    words = "program 20 16 17 --pattern 2:8 --config tiny --seed 3 --quiet --out"
+    assert nmsat.main([*words.split(), str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "launch.json").read_text(encoding="utf-8"))
+    regions = [np.frombuffer((tmp_path / r["file"]).read_bytes(), np.uint8).copy() for r in found["regions"]]
+    for entry, region in zip(found["regions"], regions, strict=True):
+        assert (entry["bytes"], 64 * entry["beats"]) == (region.size, region.size)
+        assert entry["sha256"] == hashlib.sha256(region.tobytes()).hexdigest()
+    assert [entry["writable"] for entry in found["regions"]] == [False, True, True, True]
+    assert not regions[2].any()
+    (place,) = found["programs"]
+    placed = tuple(Region(4096 * 1000 * i, r.size // 64, i != place["region"]) for i, r in enumerate(regions))
+    Sat(preset("tiny")).run(Launch(placed, place["region"], place["at"], place["count"]), regions)
+    results = {entry["expected"]: regions[entry["region"]] for entry in found["regions"] if "expected" in entry}
+    assert list(results) == ["expected/region2.bin"]
+    assert [path.name for path in (tmp_path / "expected").iterdir()] == ["region2.bin"]
+    assert (tmp_path / "expected" / "region2.bin").read_bytes() == results["expected/region2.bin"].tobytes()
+    lines = (tmp_path / "launch.txt").read_text(encoding="utf-8").splitlines()[1:]
+    rights = [f"region {r['region']} {'write' if r['writable'] else 'read'} {r['file']}" for r in found["regions"]]
+    assert lines == [*rights, f"program {place['region']} {place['at']} {place['count']}"]
 
 
 @pytest.mark.parametrize("extra", [[], ["--transposed"], ["--dataflow", "ws", "--pattern", "2:4"]])
@@ -114,6 +142,26 @@ def test_program_of_a_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     (written,) = host[1]["writes"]
     assert (written["rows"], written["columns"], written["format"]) == (4 * 4, 32, "binary16")
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["cycles"] == found["cycles"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        (Bounds(beats=4000), r"the step takes \d+ beats of 64 bytes and more; the limit is 4000; choose a smaller"),
+        (Bounds(instructions=30), r"the step takes \d+ instructions and more; the limit is 30; choose a smaller"),
+    ],
+    ids=["beats", "instructions"],
+)
+def test_a_step_too_large_is_refused_before_its_memory_is_made(
+    bounds: Bounds, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("nmsat.reports.work.step_program.BOUNDS", bounds)
+    monkeypatch.setattr("nmsat.dataflow.program.step.Image", None)
+    assert nmsat.main(["program", "--network", "digits-sat", "--config", "small", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.strip().count("\n") == 0
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.rtl

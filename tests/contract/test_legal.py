@@ -14,8 +14,9 @@ from nmsat.algorithms.core.numeric import ordered_dot, to_half
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.algorithms.core.windows import backward_taps, forward_windows, output_size
 from nmsat.dataflow.contract.config import PRESETS, SatConfig, preset
-from nmsat.dataflow.contract.isa import ErrorCode, Instruction, Opcode
+from nmsat.dataflow.contract.isa import OFFSET_MASK, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
+from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.network.layers import ConvLayer
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
@@ -25,6 +26,7 @@ from nmsat.dataflow.program.lower import Form, place
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
+from nmsat.dataflow.program.wellformed import check_well_formed
 from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of
 from nmsat.sim.values import State, execute
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONFIGS = [*PRESETS.values(), SatConfig(name="lanes", rows=4, columns=8, act_lanes=2)]
+OPEN = tuple(Region(i << 41, OFFSET_MASK, True) for i in range(4))
+"""Regions that hold everything; the program lies in the last."""
 PATTERNS = (DENSE, Pattern(2, 4), Pattern(2, 8), Pattern(1, 8), Pattern(2, 16))
 
 
@@ -108,7 +112,7 @@ def attention(config: SatConfig, rng: np.random.Generator) -> Iterator[ProductCo
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 @pytest.mark.parametrize("seed", range(12))
-def test_random_layers_assemble_to_legal_instructions(config: SatConfig, seed: int) -> None:
+def test_random_layers_assemble_to_legal_and_well_formed_programs(config: SatConfig, seed: int) -> None:
     rng = np.random.default_rng([14, seed])
     made = 0
     kinds = (layer, layer, linear, partial(odd, config), partial(odd, config), partial(attention, config))
@@ -121,9 +125,11 @@ def test_random_layers_assemble_to_legal_instructions(config: SatConfig, seed: i
         cut = found[int(rng.integers(len(found)))]
         out = Assembler(config)
         assemble(out, dataclasses.replace(code, mapping=cut.mapping))
-        for instruction in out.finish().instructions:
+        instructions = out.finish().instructions
+        for instruction in instructions:
             assert error_code(instruction.encode(), config) is ErrorCode.NONE, instruction
             made += 1
+        check_well_formed(config, instructions, Launch(OPEN, 3, 0, len(instructions)))
     assert made
 
 

@@ -123,6 +123,7 @@ def test_damaged_programs_on_the_rtl() -> None:
     assert verdict.wrong == ()
     assert verdict.programs == sum(verdict.ends.values()) == 60
     assert len(verdict.ends) > 2
+    assert verdict.compared >= 3
 
 
 @pytest.mark.rtl
@@ -152,3 +153,4 @@ def test_many_damaged_programs_on_the_rtl() -> None:
     verdict = verify.verify_fuzz(TINY, 2000, 10_000)
     assert verdict.wrong == ()
     assert verdict.programs == 2000
+    assert verdict.compared > 100

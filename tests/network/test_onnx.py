@@ -11,9 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Stage
+from nmsat.dataflow.network.found import FoundModel
 from nmsat.dataflow.network.layers import ConvLayer, HostLayer, LinearLayer, MatMulLayer
-from nmsat.dataflow.network.models import load_model
-from nmsat.dataflow.network.readers.onnx import read_onnx
+from nmsat.dataflow.network.models import find_model, load_model
+from nmsat.dataflow.network.readers.onnx import read_onnx, read_onnx_model
 from nmsat.dataflow.network.step import parameters, training_products
 from tests.network.macs import forward_macs
 from tests.network.onnx_files import cnn, ints, save, weight
@@ -63,6 +64,8 @@ def test_host_operators_are_counted(tmp_path: Path) -> None:
 def test_batch_open_fixed_and_refused(tmp_path: Path) -> None:
     opened, fixed = cnn(tmp_path / "open.onnx"), cnn(tmp_path / "fixed.onnx", batch=2)
     assert read_onnx(opened, 6) == load_model(opened, 6)
+    assert read_onnx_model(opened, 6) == find_model(opened, 6)
+    assert find_model("resnet9", 3) == FoundModel(load_model("resnet9", 3), 3)
     assert forward_macs(load_model(opened)) == 512 * forward_macs(load_model(opened, 1))
     assert read_onnx(fixed) == read_onnx(opened, 2)
     assert read_onnx(fixed, 6) == read_onnx(opened, 6)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nmsat.algorithms.core.nm import pack, pack_kept
+from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.numeric import ordered_dot, ordered_dot_packed, to_half
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.algorithms.core.windows import backward_matrix, backward_taps, forward_windows, output_size, windows
@@ -17,6 +17,7 @@ from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 from nmsat.dataflow.network.products import forward, input_gradient, weight_gradient
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.assembler import LINKS, Assembler
+from nmsat.dataflow.program.constants import write_fillers, write_identity
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.lower import Form, Placed, place
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Rows
@@ -145,8 +146,7 @@ def test_input_gradient_of_convolutions(config: SatConfig, name: str, pattern: P
         padded = tapped(w, conv, placed.weights.k)
         image.write_copies(placed.weights, pack(padded, 4, 4), pack(padded, held.n, held.m, axis=1))
         assert placed.fillers is not None
-        fillers = image.regions[placed.fillers.region].view(np.uint32)
-        fillers[placed.fillers.at * 16 : (placed.fillers.at + 1) * 16] = 1 << 20
+        write_fillers(image, placed.fillers)
 
     expected = input_reference(one, channels(dy, index, conv.groups), w, held)
     assert np.array_equal(carry_out(config, placed, fill), expected.reshape(-1, one.channels_in))
@@ -204,9 +204,7 @@ def test_products_of_two_activations(config: SatConfig, form: Form, shape: tuple
         image.write_rows(placed.a, laid[0])
         image.write_rows(placed.rows, laid[1])
         if placed.turning is not None:
-            w = placed.turning.identity
-            one = np.eye(w.k, dtype=np.float16)
-            image.write_copies(w, pack_kept(one, one > 0, w.ff.n, w.ff.m), None)
+            write_identity(image, placed.turning.identity)
 
     expected = to_half(ordered_dot(a, b))
     assert np.array_equal(carry_out(config, placed, fill).view(np.uint16), expected.view(np.uint16))

@@ -15,8 +15,10 @@ import pytest
 from nmsat import main
 from nmsat.dataflow.contract.config import preset
 from nmsat.hw.parts.verilog import emit, read_ports
+from nmsat.hw.release.package import package_files
 from nmsat.hw.release.synth import synthesise
 from nmsat.hw.release.tops import ENGINES, TOPS, rtl_files, synthesis_tops
+from nmsat.hw.release.xilinx import device
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,6 +120,37 @@ def test_machine_and_engines_share_their_leaves(tiny: dict[str, str]) -> None:
     assert {"clk", "rst", "interrupt", "m_axi_araddr", "m_axi_wdata", "s_axi_control_awaddr"} <= ports
 
 
+def test_tops_are_what_they_are_alone(tiny: dict[str, str]) -> None:
+    """A leaf of the machine that is a top as well is written once, as the top that it would be."""
+    for name in ("sat_sore", "sat_epilogue"):
+        assert tiny[f"{name}.v"] == emit(ENGINES[name](preset("tiny")), name)[f"{name}.v"]
+
+
+def test_package_is_the_same_from_call_to_call(tiny: dict[str, str]) -> None:
+    config, board = preset("tiny"), device("u250")
+    assert list(package_files(config, board, tiny).items()) == list(package_files(config, board, tiny).items())
+    assert list(package_files(config, board, tiny))[: len(tiny) + 1] == [*tiny, "sat_kernel.v"]
+
+
+def test_names_lead_to_every_module_and_every_placed_cell(tiny: dict[str, str]) -> None:
+    files = package_files(preset("tiny"), device("u250"), tiny)
+    names = json.loads(files["names.json"])
+    held = {module for part in names["modules"].values() for module in part["instances"].values()}
+    assert set(names["modules"]) - held == {"sat_kernel"}
+    assert held <= names["modules"].keys()
+    for name, part in names["modules"].items():
+        assert re.search(rf"^module \\?{re.escape(name)} ?\(", files[part["file"]], re.MULTILINE)
+    cells = re.findall(r"machine/[\w/]+", files["xilinx/floorplan.xdc"])
+    assert len(cells) == 4 + 7
+    for cell in cells:
+        module = names["top"]
+        for instance in cell.split("/"):
+            module = names["modules"][module]["instances"][instance]
+    registers = re.findall(r"get_pins \{(\w+)_reg\[0\]/D\}", files["xilinx/clock.xdc"])
+    assert registers == ["reset_sync"]
+    assert "reg [1:0] reset_sync" in files["sat_kernel.v"]
+
+
 def test_command_writes_all_or_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,8 +159,11 @@ def test_command_writes_all_or_nothing(
     assert main(["rtl", "--config", "tiny", "--out", str(target), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert set(answer["tops"]) == set(TOPS)
-    listed = (target / "files.f").read_text().split()
+    first, *listed = (target / "files.f").read_text().splitlines()
+    assert first == "// top module: sat_kernel"
     assert sorted(listed) == sorted(path.name for path in target.glob("*.v"))
+    assert {path.name for path in target.iterdir()} >= {"registers", "xilinx", "host", "names.json", "summary.json"}
+    assert (answer["top"], answer["device"]["name"]) == ("sat_kernel", "vcu1525")
     for name, digest in answer["files"].items():
         assert hashlib.sha256((target / name).read_bytes()).hexdigest() == digest
     (target / "pins.xdc").write_text("keep me")

@@ -8,10 +8,10 @@ reading and not listed. External weight files are not needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmsat.dataflow.network.found import FoundModel
 from nmsat.dataflow.network.layers import HostLayer
 from nmsat.dataflow.network.readers.onnx_batch import bind_inputs
 from nmsat.dataflow.network.readers.onnx_load import load
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.network.layers import Layer
     from nmsat.dataflow.network.readers.onnx_batch import Binding
     from nmsat.dataflow.network.readers.onnx_load import Loaded
-
-
-@dataclass(frozen=True)
-class OnnxModel:
-    """What an ONNX file holds: its layers, the batch that they are for (None if its inputs do not agree), and notes of
-    what the reader had to decide."""
-
-    layers: list[Layer]
-    batch: int | None
-    notes: tuple[str, ...]
 
 
 def read_onnx(
@@ -55,7 +45,7 @@ def read_onnx_model(
     *,
     batch_dim: int | None = None,
     strict: bool = False,
-) -> OnnxModel:
+) -> FoundModel:
     """Return the layers of an ONNX file and what was decided on the way.
 
     batch: images per step; an open batch dimension of the inputs takes it (512 if None), a model exported with a fixed
@@ -87,7 +77,7 @@ def read_onnx_model(
     unknown = sorted({layer.kind for layer in layers if isinstance(layer, HostLayer) and not layer.cost_known})
     if strict and unknown:
         raise ValueError(f"{where}: the cost of {', '.join(unknown)} on the host is not known")
-    return OnnxModel(layers, bound.batch, (*_notes(loaded, bound), *_unknown_note(unknown)))
+    return FoundModel(layers, bound.batch, (*_notes(loaded, bound), *_unknown_note(unknown)))
 
 
 def _notes(loaded: Loaded, bound: Binding) -> tuple[str, ...]:

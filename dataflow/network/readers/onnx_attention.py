@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.network.layers import Layer, LinearLayer, MatMulLayer, host_layer
-from nmsat.dataflow.network.readers.onnx_products import attributes
+from nmsat.dataflow.network.readers.onnx_ask import attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.algorithms.core.tape import ConvShape
 from nmsat.algorithms.core.windows import output_size
 from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, Layer, LinearLayer, host_layer
-from nmsat.dataflow.network.readers.onnx_products import attributes, requantize
+from nmsat.dataflow.network.readers.onnx_ask import attributes
+from nmsat.dataflow.network.readers.onnx_products import requantize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

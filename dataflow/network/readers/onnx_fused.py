@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from onnx import helper
+from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT, attributes, is_standard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 Shape: TypeAlias = tuple[int, ...]
-
-MICROSOFT: Final = "com.microsoft"
 
 SAME_AS_INPUT: Final[dict[str, str]] = {
     **dict.fromkeys(("Gelu", "FastGelu", "BiasGelu", "QuickGelu"), "Gelu"),
@@ -45,7 +43,7 @@ def fused_shape(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape 
     inputs: shapes of the inputs, None where unknown or left out. An output may still be unknown.
     """
     first = inputs[0] if inputs else None
-    if node.domain in ("", "ai.onnx"):
+    if is_standard(node):
         return (first,) if node.op_type in PLAIN_SAME and first is not None else None
     if node.domain != MICROSOFT:
         return None
@@ -69,11 +67,6 @@ def fused_shape(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape 
     return rule(node, inputs) if rule is not None else None
 
 
-def attribute(node: NodeProto, name: str, default: int = 0) -> int:
-    """Return a whole-number attribute."""
-    return next((int(helper.get_attribute_value(each)) for each in node.attribute if each.name == name), default)
-
-
 def swapped(shape: Shape, flag: int) -> Shape:
     """Return a shape with its last two dimensions exchanged if the flag is set."""
     return (*shape[:-2], shape[-1], shape[-2]) if flag and len(shape) > 1 else shape
@@ -91,19 +84,20 @@ def _matmul(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | No
     a, b = inputs[0], inputs[1]
     if a is None or b is None or len(a) < 2 or len(b) < 2:
         return (None,)
-    a, b = swapped(a, attribute(node, "transA")), swapped(b, attribute(node, "transB"))
+    given = attributes(node)
+    a, b = swapped(a, given.get("transA", 0)), swapped(b, given.get("transB", 0))
     lead = _broadcast(a[:-2], b[:-2])
     return ((*(lead or ()), a[-2], b[-1]),)
 
 
 def _bits(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
     first = inputs[0]
-    return ((*first[:-1], attribute(node, "N")) if first else None,)
+    return ((*first[:-1], int(attributes(node).get("N", 0))) if first else None,)
 
 
 def _attention(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
     x, w = inputs[0], inputs[1]
-    sizes = next((helper.get_attribute_value(each) for each in node.attribute if each.name == "qkv_hidden_sizes"), None)
+    sizes = attributes(node).get("qkv_hidden_sizes")
     if x is None or w is None:
         return (None,)
     return ((*x[:-1], sizes[2] if sizes else w[-1] // 3),)

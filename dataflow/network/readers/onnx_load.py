@@ -18,6 +18,8 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from nmsat.dataflow.network.readers.onnx_ask import STANDARD, is_standard
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
@@ -152,7 +154,7 @@ def load(path: Path) -> Loaded:
 
 def take_constant(loaded: Loaded, node: NodeProto, where: str) -> bool:
     """Take up a Constant node and tell whether it was one."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
+    if node.op_type != "Constant" or not is_standard(node) or len(node.attribute) != 1:
         return False
     (name,), (attribute,) = node.output, node.attribute
     match attribute.type:
@@ -165,10 +167,11 @@ def take_constant(loaded: Loaded, node: NodeProto, where: str) -> bool:
             sparse = attribute.sparse_tensor
             loaded.add(name, sparse.values.data_type, sparse.dims, held=True)
         case AttributeProto.FLOAT | AttributeProto.FLOATS:
-            floats = np.asarray(_plain(attribute), np.float32)
+            floats = np.asarray(helper.get_attribute_value(attribute), np.float32)
             take_tensor(loaded, numpy_helper.from_array(floats, name), where, held=True)
         case AttributeProto.INT | AttributeProto.INTS:
-            take_tensor(loaded, numpy_helper.from_array(np.asarray(_plain(attribute), np.int64), name), where)
+            whole = np.asarray(helper.get_attribute_value(attribute), np.int64)
+            take_tensor(loaded, numpy_helper.from_array(whole, name), where)
         case _:
             loaded.add(name, TensorProto.STRING, (len(attribute.strings),) if attribute.strings else ())
     return True
@@ -226,10 +229,6 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
         yield from attribute.graphs
 
 
-def _plain(attribute: AttributeProto) -> Any:
-    return helper.get_attribute_value(attribute)
-
-
 def _parse(path: Path) -> ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
@@ -237,7 +236,7 @@ def _parse(path: Path) -> ModelProto:
         raise ValueError(f"{path.name}: not an ONNX file, or truncated ({first_line(error)})") from error
     if not model.graph.node:
         raise ValueError(f"{path.name}: not an ONNX file, or truncated: the graph has no nodes")
-    if not any(each.domain in ("", "ai.onnx") for each in model.opset_import):
+    if not any(each.domain in STANDARD for each in model.opset_import):
         # What files of IR version 2 and before mean by saying nothing.
         model.opset_import.append(helper.make_opsetid("", 1))
     # From version 4 on, initializers need not be inputs too; before, shapes are not inferred without.

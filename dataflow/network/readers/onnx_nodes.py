@@ -16,10 +16,10 @@ from nmsat.dataflow.network.layers import (
     pool_layer,
     scale_batch,
 )
-from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, MICROSOFT, SAME_AS_INPUT
+from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT, attributes, is_standard, operator
+from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, SAME_AS_INPUT
 from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, WEIGHT_SLOTS, subgraphs
 from nmsat.dataflow.network.readers.onnx_operators import PRODUCTS
-from nmsat.dataflow.network.readers.onnx_products import attributes
 from nmsat.dataflow.network.readers.onnx_state import State
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ class _Nodes(State):
         """Append the layers of one node."""
         inputs = [name for name in node.input if name]
         static = bool(inputs) and all(name in self.static for name in inputs)
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if (domain, node.op_type) in PRODUCTS and not static:
-            layers = PRODUCTS[domain, node.op_type](self, node)
+        if operator(node) in PRODUCTS and not static:
+            layers = PRODUCTS[operator(node)](self, node)
         elif self._is_bias(node):
             layers = ()
         else:
@@ -82,7 +81,7 @@ class _Nodes(State):
         for name in node.output:
             if static:
                 # A weight seen through a transposition or cast keeps its name.
-                through = node.op_type in SEEN_THROUGH and not domain
+                through = node.op_type in SEEN_THROUGH and is_standard(node)
                 self.static[name] = self.static[inputs[0]] if through else name
                 self.sources[name] = frozenset().union(*(self.sources.get(each, {each}) for each in inputs))
             if any(source in self.graded for source in inputs) and node.op_type not in COMPARISONS:
@@ -157,7 +156,8 @@ class _Nodes(State):
         if MULTIPLIES.search(node.op_type) and not static:
             raise self.error(node, f"is not supported: {kind} multiplies matrices; see the table of operators")
         heavy = [name for name in node.input if self._is_matrix(name)]
-        if heavy and not static and not _is_standard(node):
+        # Of the standard none multiplies matrices but those that the reader knows or refuses.
+        if heavy and not static and not is_standard(node):
             raise self.error(
                 node, f"is not supported: {kind} reads the constant {heavy[0]!r}, so that a product may hide in it"
             )
@@ -171,7 +171,7 @@ class _Nodes(State):
 
 def host_kind(node: NodeProto) -> str:
     """Return the kind of host work that an operator is: a key of HOST_COSTS where it is known."""
-    if node.domain in ("", "ai.onnx"):
+    if is_standard(node):
         return node.op_type
     known = node.domain == MICROSOFT
     if known and node.op_type in SAME_AS_INPUT:
@@ -190,17 +190,12 @@ def learnt_inputs(node: NodeProto) -> tuple[str, ...]:
     return tuple(node.input) if node.op_type in LEARNING else ()
 
 
-def _is_standard(node: NodeProto) -> bool:
-    """Tell operators of the standard: none of them multiplies matrices but those that the reader knows or refuses."""
-    return node.domain in ("", "ai.onnx")
-
-
 def _inner_products(node: NodeProto) -> set[str]:
     """Return the operators with products in the graphs that a node holds."""
     found: set[str] = set()
     for graph in subgraphs(node):
         for inner in graph.node:
-            if ("" if inner.domain == "ai.onnx" else inner.domain, inner.op_type) in PRODUCTS:
+            if operator(inner) in PRODUCTS:
                 found.add(inner.op_type)
             found |= _inner_products(inner)
     return found

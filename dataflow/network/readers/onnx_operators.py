@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.network.readers import onnx_attention, onnx_conv, onnx_products, onnx_recurrent
-from nmsat.dataflow.network.readers.onnx_fused import MICROSOFT
+from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-from onnx import helper
+from typing import TYPE_CHECKING, TypeAlias
 
 from nmsat.dataflow.network.layers import HostLayer, Layer, LinearLayer, MatMulLayer, host_layer
+from nmsat.dataflow.network.readers.onnx_ask import attributes
 from nmsat.dataflow.network.readers.onnx_fused import swapped
 
 if TYPE_CHECKING:
@@ -17,11 +16,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.network.readers.onnx_state import State
 
 Shape: TypeAlias = tuple[int, ...]
-
-
-def attributes(node: NodeProto) -> dict[str, Any]:
-    """Return the attributes of a node by name."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def gemm(reader: State, node: NodeProto) -> tuple[Layer, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.network.layers import Layer, LinearLayer, host_layer
-from nmsat.dataflow.network.readers.onnx_products import attributes
+from nmsat.dataflow.network.readers.onnx_ask import attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -17,12 +17,12 @@ import onnx.shape_inference
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from nmsat.dataflow.network.readers.onnx_ask import is_standard, operator
 from nmsat.dataflow.network.readers.onnx_fused import fused_shape
 from nmsat.dataflow.network.readers.onnx_load import (
     MAX_DEPTH,
     MAX_RANK,
     SMALL,
-    Weight,
     first_line,
     node_name,
     take_constant,
@@ -75,14 +75,13 @@ SAME_SIZE: Final = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 class Tensors:
     """What is known of a graph.
 
-    shapes: by tensor; values: of small constants; nodes: those that remain to run; weights: all constants by name;
-    lost: why the shape of a tensor is not known.
+    shapes: by tensor; values: of small constants; nodes: those that remain to run; lost: why the shape of a tensor is
+    not known.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     values: Mapping[str, NDArray[Any]]
     nodes: Sequence[NodeProto]
-    weights: Mapping[str, Weight] = field(default_factory=dict)
     lost: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -95,7 +94,7 @@ def infer_tensors(loaded: Loaded, sizes: Mapping[str, int], where: str) -> Tenso
     walk = _Walk(loaded, sizes, where)
     for node in loaded.nodes:
         walk.visit(node)
-    return Tensors(walk.shapes, loaded.values, tuple(walk.nodes), loaded.weights, walk.lost)
+    return Tensors(walk.shapes, loaded.values, tuple(walk.nodes), walk.lost)
 
 
 class _Walk:
@@ -184,12 +183,11 @@ class _Walk:
             ) from error
 
     def _schema(self, node: NodeProto) -> onnx.defs.OpSchema | None:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        key = (domain, node.op_type)
+        domain, kind = key = operator(node)
         if key not in self._schemas:
             version = self.opsets.get(domain, self.opsets.get("ai.onnx", 0) if not domain else 0)
             try:
-                self._schemas[key] = onnx.defs.get_schema(node.op_type, version, domain)
+                self._schemas[key] = onnx.defs.get_schema(kind, version, domain)
             except onnx.defs.SchemaError:
                 self._schemas[key] = None
         return self._schemas[key]
@@ -215,7 +213,7 @@ class _Walk:
 
     def _fold(self, node: NodeProto) -> bool:
         """Evaluate a node that depends on shapes and small constants only, where its outputs are small as well."""
-        if node.op_type not in FOLDED or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in FOLDED or not is_standard(node):
             return False
         if node.op_type == "Shape" and node.input[0] in self.shapes:
             given = {attribute.name: attribute.i for attribute in node.attribute}
@@ -238,7 +236,7 @@ class _Walk:
 
     def _quick(self, node: NodeProto) -> bool:
         """Evaluate a node that NumPy evaluates by a function of its own, before anything is inferred."""
-        plain = node.op_type in QUICK and node.domain in ("", "ai.onnx") and not node.attribute
+        plain = node.op_type in QUICK and is_standard(node) and not node.attribute
         if not plain or not all(name in self.values for name in node.input) or len(node.output) != 1:
             return False
         inputs = [self.values[name] for name in node.input]

@@ -1,0 +1,256 @@
+// Host of the SAT machine on a card, by XRT's own interface (2022.2 and later): one file, nothing of nmsat beside it but
+// sat_registers.h. C++, since XRT gives the registers of a user-managed kernel to C++ alone (xrt::ip).
+//
+//   g++ -std=c++17 -I../registers -I$XILINX_XRT/include sat_host.cpp -o sat_host -L$XILINX_XRT/lib -lxrt_coreutil -luuid
+//   ./sat_host sat.xclbin FOLDER OUT [DEVICE]
+//
+// FOLDER is what `nmsat program --out FOLDER` writes: launch.txt and the regions before the run. OUT takes the regions
+// that the program may write; FOLDER/expected holds what they must be (cmp OUT/region2.bin FOLDER/expected/region2.bin).
+// With -DSAT_LIBRARY -shared -fPIC the file is the library behind `nmsat card validate --backend xrt`.
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <xrt/xrt_bo.h>
+#include <xrt/xrt_device.h>
+#if __has_include(<xrt/experimental/xrt_ip.h>)
+#include <xrt/experimental/xrt_ip.h>
+#include <xrt/experimental/xrt_xclbin.h>
+#else
+#include <experimental/xrt_ip.h>
+#include <experimental/xrt_xclbin.h>
+#endif
+
+#include "sat_registers.h"
+
+namespace {
+
+// The card: its registers, and the memory bank that the kernel is linked to.
+struct Card {
+    xrt::device device;
+    xrt::uuid id;
+    xrt::ip registers;
+    int bank;
+
+    Card(const std::string& image, const std::string& kernel, unsigned number)
+        : device(number), id(device.load_xclbin(image)), registers(device, id, kernel), bank(used_bank(image)) {}
+
+    static int used_bank(const std::string& image) {
+        for (const auto& memory : xrt::xclbin(image).get_mems())
+            if (memory.get_used()) return memory.get_index();
+        throw std::runtime_error("no memory of " + image + " is used");
+    }
+};
+
+}  // namespace
+
+#ifdef SAT_LIBRARY
+
+// For Python: handles, and 0 for success. What went wrong is told by sat_error.
+namespace {
+thread_local std::string message;
+
+template <typename Work>
+int guarded(Work work) {
+    try {
+        work();
+        return 0;
+    } catch (const std::exception& error) {
+        message = error.what();
+        return 1;
+    }
+}
+}  // namespace
+
+extern "C" {
+
+const char* sat_error() { return message.c_str(); }
+
+void* sat_open(const char* image, const char* kernel, unsigned device) {
+    Card* card = nullptr;
+    guarded([&] { card = new Card(image, kernel, device); });
+    return card;
+}
+
+void sat_close(void* card) { delete static_cast<Card*>(card); }
+
+int sat_read(void* card, uint32_t offset, uint32_t* value) {
+    return guarded([&] { *value = static_cast<Card*>(card)->registers.read_register(offset); });
+}
+
+int sat_write(void* card, uint32_t offset, uint32_t value) {
+    return guarded([&] { static_cast<Card*>(card)->registers.write_register(offset, value); });
+}
+
+void* sat_buffer(void* card, uint64_t bytes) {
+    xrt::bo* buffer = nullptr;
+    guarded([&] {
+        Card* owner = static_cast<Card*>(card);
+        buffer = new xrt::bo(owner->device, bytes, owner->bank);
+    });
+    return buffer;
+}
+
+uint64_t sat_address(void* buffer) { return static_cast<xrt::bo*>(buffer)->address(); }
+
+int sat_upload(void* buffer, const void* data, uint64_t bytes) {
+    return guarded([&] {
+        xrt::bo* memory = static_cast<xrt::bo*>(buffer);
+        memory->write(data, bytes, 0);
+        memory->sync(XCL_BO_SYNC_BO_TO_DEVICE);
+    });
+}
+
+int sat_download(void* buffer, void* data, uint64_t bytes) {
+    return guarded([&] {
+        xrt::bo* memory = static_cast<xrt::bo*>(buffer);
+        memory->sync(XCL_BO_SYNC_BO_FROM_DEVICE);
+        memory->read(data, bytes, 0);
+    });
+}
+
+void sat_free(void* buffer) { delete static_cast<xrt::bo*>(buffer); }
+
+}  // extern "C"
+
+#else
+
+namespace {
+
+constexpr int REGIONS = 4;
+constexpr uint32_t REGION_STEP = SAT_REGION1_BASE - SAT_REGION0_BASE;
+constexpr std::chrono::seconds TIMEOUT{60};
+
+struct Region {
+    bool writable = false;
+    std::string file;
+    std::vector<char> data;
+    std::unique_ptr<xrt::bo> buffer;
+};
+
+struct Launch {
+    Region regions[REGIONS];
+    uint32_t region = 0;
+    uint64_t at = 0;
+    uint32_t count = 0;
+};
+
+std::vector<char> read_file(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw std::runtime_error("cannot read " + path);
+    return std::vector<char>(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
+// launch.txt: `region NUMBER read|write FILE` and `program REGION AT COUNT`, a line each; # starts a comment.
+Launch read_launch(const std::string& folder) {
+    std::ifstream file(folder + "/launch.txt");
+    if (!file) throw std::runtime_error("cannot read " + folder + "/launch.txt");
+    Launch launch;
+    std::string line;
+    while (std::getline(file, line)) {
+        std::istringstream words(line);
+        std::string word, rights;
+        int number = 0;
+        if (!(words >> word) || word[0] == '#') continue;
+        if (word == "region" && words >> number >> rights && number >= 0 && number < REGIONS) {
+            Region& region = launch.regions[number];
+            region.writable = rights == "write";
+            if (!(words >> region.file)) throw std::runtime_error("launch.txt: " + line);
+            region.data = read_file(folder + "/" + region.file);
+        } else if (!(word == "program" && words >> launch.region >> launch.at >> launch.count)) {
+            throw std::runtime_error("launch.txt: " + line);
+        }
+    }
+    return launch;
+}
+
+void write_pair(xrt::ip& registers, uint32_t offset, uint64_t value) {
+    registers.write_register(offset, static_cast<uint32_t>(value));
+    registers.write_register(offset + 4, static_cast<uint32_t>(value >> 32));
+}
+
+void place(Card& card, Launch& launch) {
+    for (int i = 0; i < REGIONS; ++i) {
+        Region& region = launch.regions[i];
+        uint32_t at = i * REGION_STEP;
+        uint32_t flags = 0;
+        if (!region.data.empty()) {
+            region.buffer = std::make_unique<xrt::bo>(card.device, region.data.size(), card.bank);
+            region.buffer->write(region.data.data(), region.data.size(), 0);
+            region.buffer->sync(XCL_BO_SYNC_BO_TO_DEVICE);
+            write_pair(card.registers, SAT_REGION0_BASE + at, region.buffer->address());
+            write_pair(card.registers, SAT_REGION0_SIZE + at, region.data.size() / 64);
+            flags = SAT_REGION0_FLAGS_OPEN | (region.writable ? SAT_REGION0_FLAGS_WRITABLE : 0);
+        }
+        card.registers.write_register(SAT_REGION0_FLAGS + at, flags);
+    }
+    card.registers.write_register(SAT_PROGRAM_REGION, launch.region);
+    write_pair(card.registers, SAT_PROGRAM_AT, launch.at);
+    card.registers.write_register(SAT_PROGRAM_COUNT, launch.count);
+}
+
+void run(Card& card) {
+    xrt::ip& registers = card.registers;
+    registers.write_register(SAT_COMMAND, SAT_COMMAND_START);
+    auto end = std::chrono::steady_clock::now() + TIMEOUT;
+    while (!(registers.read_register(SAT_STATUS) & SAT_STATUS_DONE)) {
+        if (std::chrono::steady_clock::now() > end) {
+            registers.write_register(SAT_COMMAND, SAT_COMMAND_RESET);
+            throw std::runtime_error("the program has not ended in time; the machine was reset");
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    uint32_t status = registers.read_register(SAT_STATUS);
+    if (status & SAT_STATUS_ERROR)
+        throw std::runtime_error("error " + std::to_string(registers.read_register(SAT_ERROR_CODE)) +
+                                 " at instruction " + std::to_string(registers.read_register(SAT_ERROR_INDEX)));
+    uint64_t cycles = registers.read_register(SAT_CYCLES);
+    cycles |= static_cast<uint64_t>(registers.read_register(SAT_CYCLES_HIGH)) << 32;
+    std::printf("cycles %llu\n", static_cast<unsigned long long>(cycles));
+    registers.write_register(SAT_STATUS, SAT_STATUS_DONE);
+}
+
+void keep(Launch& launch, const std::string& folder) {
+    for (Region& region : launch.regions) {
+        if (!region.buffer || !region.writable) continue;
+        region.buffer->sync(XCL_BO_SYNC_BO_FROM_DEVICE);
+        region.buffer->read(region.data.data(), region.data.size(), 0);
+        std::ofstream file(folder + "/" + region.file, std::ios::binary);
+        file.write(region.data.data(), static_cast<std::streamsize>(region.data.size()));
+        if (!file) throw std::runtime_error("cannot write " + folder + "/" + region.file);
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc < 4) {
+        std::fprintf(stderr, "usage: %s XCLBIN FOLDER OUT [DEVICE]\n", argv[0]);
+        return 2;
+    }
+    try {
+        Card card(argv[1], "sat_kernel", argc > 4 ? std::stoul(argv[4]) : 0);
+        uint32_t version = card.registers.read_register(SAT_VERSION);
+        if (version != SAT_VERSION_VALUE) throw std::runtime_error("the card is no SAT of this version");
+        Launch launch = read_launch(argv[2]);
+        place(card, launch);
+        run(card);
+        keep(launch, argv[3]);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "sat_host: %s\n", error.what());
+        return 1;
+    }
+    return 0;
+}
+
+#endif

@@ -1,0 +1,12 @@
+# The Vitis kernel: vivado -mode batch -source package_kernel.tcl [-tclargs FOLDER]
+# Writes FOLDER/sat_kernel.xo (default: packaged/ here). Then, with the platform of the card:
+#   v++ -l -t hw --platform PLATFORM --config link.cfg FOLDER/sat_kernel.xo -o sat.xclbin
+
+source [file join [file dirname [file normalize [info script]]] lib.tcl]
+
+set folder [sat::argument 0 packaged]
+set ip [sat::package_ip $folder]
+set xo [file normalize [file join $folder $sat_kernel.xo]]
+package_xo -force -xo_path $xo -kernel_name $sat_kernel -ip_directory $ip \
+    -kernel_xml [file join $sat::here kernel.xml]
+puts "packaged: $xo"

@@ -1,0 +1,216 @@
+"""What Vivado and Vitis are given beside the Verilog: settings for the scripts in `vivado/`, kernel.xml, constraints.
+
+The scripts are the same for all configurations; `settings.tcl`, written here, holds all that differs. No Vivado was at
+hand: commands and arguments are those of UG835, UG1118 and UG1393 (Vivado 2022.2) and of public projects that use them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nmsat.dataflow.contract.isa import REGIONS
+from nmsat.dataflow.contract.registers import ADDRESS_BITS, REGISTERS, Access, named_bits
+from nmsat.hw.memory.axi import DATA_BITS
+from nmsat.hw.release.kernel import CONTROL, KERNEL, MEMORY
+from nmsat.hw.release.register_map import IPXACT_ACCESS, LIBRARY, REVISION, VENDOR
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.registers import Register
+
+SCRIPTS: Final = Path(__file__).with_name("vivado")
+"""Folder of the scripts that are the same for all configurations."""
+
+FOLDER: Final = "xilinx"
+"""Folder of the package that holds what this module writes."""
+
+_ROWS: Final = "machine/compute/stce/row_{}"
+"""Cell of a row of elements below the kernel."""
+
+_POINTER: Final = "_base"
+"""End of the names of registers that hold the low half of an address."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A board. part: of AMD; board: its board files, without version; kind: 'card' (PCIe) or 'zynq'; slrs: dies."""
+
+    name: str
+    part: str
+    board: str
+    kind: str
+    slrs: int = 1
+
+
+DEVICES: Final[dict[str, Device]] = {
+    device.name: device
+    for device in (
+        Device("vcu1525", "xcvu9p-fsgd2104-2L-e", "xilinx.com:vcu1525:part0", "card", 3),
+        Device("u200", "xcu200-fsgd2104-2-e", "xilinx.com:au200:part0", "card", 3),
+        Device("u250", "xcu250-figd2104-2L-e", "xilinx.com:au250:part0", "card", 4),
+        Device("zcu102", "xczu9eg-ffvb1156-2-e", "xilinx.com:zcu102:part0", "zynq"),
+        Device("kv260", "xck26-sfvc784-2LV-c", "xilinx.com:kv260_som:part0", "zynq"),
+    )
+}
+"""Boards that the package knows, by name."""
+
+
+def device(name: str) -> Device:
+    """Return the board called `name`; ValueError lists the known ones."""
+    try:
+        return DEVICES[name]
+    except KeyError:
+        raise ValueError(f"device is {name!r}; known devices: {', '.join(DEVICES)}") from None
+
+
+def xilinx_files(config: SatConfig, board: Device, sources: Sequence[str]) -> dict[str, str]:
+    """Return file name below `FOLDER` -> content. sources: Verilog files beside that folder, in order of reading."""
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.glob("*.tcl"))}
+    return {
+        "settings.tcl": settings(config, board, sources),
+        **scripts,
+        "kernel.xml": kernel_xml(),
+        "link.cfg": link_config(config),
+        "clock.xdc": clock_constraints(config),
+        "floorplan.xdc": floorplan(config, board),
+    }
+
+
+def settings(config: SatConfig, board: Device, sources: Sequence[str]) -> str:
+    """Return `settings.tcl`: all that the scripts need to know of a configuration and a board."""
+    values = {
+        "config": config.name,
+        "device": board.name,
+        "part": board.part,
+        "board": board.board,
+        "board_kind": board.kind,
+        "clock_mhz": f"{config.clock_mhz:.3f}",
+        "kernel": KERNEL,
+        "vendor": VENDOR,
+        "library": LIBRARY,
+        "version": REVISION,
+        "control": CONTROL,
+        "memory": MEMORY,
+        "register_bytes": f"{1 << ADDRESS_BITS:#x}",
+    }
+    lines = [f"# Written by nmsat: configuration {_word(config.name)}, device {board.name}."]
+    lines += [f"set sat_{name} {_word(value)}" for name, value in values.items()]
+    lines += ["set sat_files {", *(f"    {_word('../' + name)}" for name in sources), "}"]
+    pointers = [register.name for register in REGISTERS.values() if register.name.endswith(_POINTER)]
+    lines += [f"set sat_pointers {{{' '.join(pointers)}}}"]
+    lines += ["# Name, offset, bits, access, description, fields (name, bit, width, access)."]
+    lines += ["set sat_registers {", *(f"    {{{_register(item)}}}" for item in _vivado_registers()), "}", ""]
+    return "\n".join(lines)
+
+
+def kernel_xml() -> str:
+    """Return `kernel.xml` (UG1393): a user-managed kernel with a pointer for each region of memory."""
+    args = "\n".join(
+        f'      <arg name="region{i}_base" addressQualifier="1" id="{i}" port="{MEMORY}" size="0x8" '
+        f'offset="{REGISTERS[f"region{i}_base"].address:#x}" hostOffset="0x0" hostSize="0x8" type="void*"/>'
+        for i in range(REGIONS)
+    )
+    return f"""\
+<?xml version="1.0" encoding="UTF-8"?>
+<root versionMajor="1" versionMinor="9">
+  <kernel name="{KERNEL}" language="ip" vlnv="{VENDOR}:{LIBRARY}:{KERNEL}:{REVISION}" attributes="" \
+preferredWorkGroupSizeMultiple="0" workGroupSize="1" interrupt="true" hwControlProtocol="user_managed">
+    <ports>
+      <port name="{CONTROL}" mode="slave" range="{1 << ADDRESS_BITS:#x}" dataWidth="32" portType="addressable" \
+base="0x0"/>
+      <port name="{MEMORY}" mode="master" range="0xFFFFFFFFFFFFFFFF" dataWidth="{DATA_BITS}" \
+portType="addressable" base="0x0"/>
+    </ports>
+    <args>
+{args}
+    </args>
+  </kernel>
+</root>
+"""
+
+
+def link_config(config: SatConfig) -> str:
+    """Return `link.cfg` for `v++ -l`: one machine, its memory in the first DDR channel, its clock."""
+    return f"""\
+# One machine, all its regions in one DDR channel.
+[connectivity]
+nk={KERNEL}:1:{KERNEL}_1
+sp={KERNEL}_1.{MEMORY}:DDR[0]
+
+[clock]
+freqHz={round(config.clock_mhz * 1e6)}:{KERNEL}_1
+"""
+
+
+def clock_constraints(config: SatConfig) -> str:
+    """Return `clock.xdc`: the clock of an out-of-context run; in a design the clock comes from outside."""
+    period = 1000 / config.clock_mhz
+    return f"""\
+# Out of context: the clock of the machine, {config.clock_mhz:g} MHz; ap_rst_n is synchronised inside.
+create_clock -name ap_clk -period {period:.3f} [get_ports ap_clk]
+set_false_path -to [get_pins {{reset_sync_reg[0]/D}}]
+"""
+
+
+def floorplan(config: SatConfig, board: Device) -> str:
+    """Return `floorplan.xdc`: the rows of the array dealt to the SLRs, what feeds them in the middle one."""
+    lines = [f"# {config.rows} rows of elements on {board.slrs} SLR of {board.part}."]
+    if board.slrs == 1:
+        return "\n".join([*lines, "# Nothing to place: there is one.", ""])
+    starts = [share.start for share in _shares(config.rows, board.slrs)[1:]]
+    lines += [
+        "# Links between rows cross an SLR boundary without a register slice of their own unless row_slices names it.",
+        f"# Slices: {', '.join(map(str, config.row_slices)) or 'none'}; boundaries: {', '.join(map(str, starts))}.",
+    ]
+    for slr, rows in enumerate(_shares(config.rows, board.slrs)):
+        cells = " ".join(_ROWS.format(row) for row in rows)
+        lines += [
+            f"create_pblock sat_slr{slr}",
+            f"resize_pblock sat_slr{slr} -add SLR{slr}",
+            f"add_cells_to_pblock sat_slr{slr} [get_cells {{{cells}}}]",
+        ]
+    feeders = [f"machine/{name}" for name in ("control", "sequencer", "loader", "read_port", "write_port")]
+    feeders += ["machine/compute/stce/head", "machine/compute/stce/tail"]
+    middle = board.slrs // 2
+    lines += [f"add_cells_to_pblock sat_slr{middle} [get_cells {{{' '.join(feeders)}}}]", ""]
+    return "\n".join(lines)
+
+
+def _shares(rows: int, slrs: int) -> list[range]:
+    """Return the rows of each SLR, in order; the middle ones, which hold the rest as well, get no more than others."""
+    share = -(-rows // slrs)
+    return [range(min(rows, slr * share), min(rows, (slr + 1) * share)) for slr in range(slrs)]
+
+
+def _vivado_registers() -> list[tuple[Register, int]]:
+    """Return (register, bits) of the IP's memory map: both halves of a region's base are one pointer, for Vitis."""
+    halves = {f"{name}_high" for name in REGISTERS if name.endswith(_POINTER)}
+    return [
+        (register, 64 if register.name.endswith(_POINTER) else 32)
+        for register in REGISTERS.values()
+        if register.name not in halves
+    ]
+
+
+def _register(item: tuple[Register, int]) -> str:
+    register, bits = item
+    access = IPXACT_ACCESS[register.access]
+    named = named_bits(register.name)
+    fields = " ".join(f"{{{name} {at} 1 {_bit_access(register, name)}}}" for name, at in named.items())
+    return f"{register.name} {register.address:#05x} {bits} {access} {_word(register.doc)} {{{fields}}}"
+
+
+def _bit_access(register: Register, name: str) -> str:
+    return "read-only" if register.access is Access.STATUS and name != "done" else IPXACT_ACCESS[register.access]
+
+
+def _word(text: str) -> str:
+    """Return a text as one word of Tcl."""
+    if text and all(character.isalnum() or character in "_.:/-+" for character in text):
+        return text
+    escaped = "".join(f"\\{character}" if character in '\\{}[]$";' else character for character in text)
+    return f'"{escaped}"'

@@ -1,0 +1,76 @@
+"""What a host needs to run programs: regions before the run and how to set them; what must come out lies apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS
+from nmsat.sim.sat import launch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nmsat.dataflow.program.tensors import Place
+
+DESCRIPTION: Final = "launch.json"
+"""Regions with sizes and rights, and the programs in order: place and number of instructions."""
+
+PLAIN: Final = "launch.txt"
+"""The same of a single program, for `sat_host.cpp`."""
+
+EXPECTED: Final = "expected"
+"""Folder of the regions as the simulator leaves them."""
+
+LAUNCH_FILES: Final = (
+    DESCRIPTION,
+    PLAIN,
+    *(f"region{number}.bin" for number in range(REGIONS)),
+    *(f"{EXPECTED}/region{number}.bin" for number in range(REGIONS)),
+)
+"""Names of the files that may be written."""
+
+
+def launch_files(
+    before: Sequence[NDArray[np.uint8]], after: Sequence[NDArray[np.uint8]] | None, programs: Sequence[Place]
+) -> dict[str, str | bytes]:
+    """Return file name -> content. before, after: the regions around the run (after None: not written).
+
+    The programs lie in one region, which the machine may not write. Regions that the run may write and leaves as they
+    are have no file in the folder of results.
+    """
+    settings = launch(before, programs[0])
+    regions: list[dict[str, Any]] = []
+    files: dict[str, str | bytes] = {}
+    for number, (data, region) in enumerate(zip(before, settings.regions, strict=True)):
+        name = f"region{number}.bin"
+        content = data.tobytes()
+        writable = region is not None and region.writable
+        files[name] = content
+        entry: dict[str, Any] = {
+            "region": number,
+            "file": name,
+            "bytes": len(content),
+            "beats": len(content) // BEAT_BYTES,
+            "writable": writable,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        if after is not None and writable and (result := after[number].tobytes()) != content:
+            files[f"{EXPECTED}/{name}"] = result
+            entry["expected"] = f"{EXPECTED}/{name}"
+        regions.append(entry)
+    listed = [{"name": p.name, "region": p.region, "at": p.at, "count": p.beats} for p in programs]
+    files[DESCRIPTION] = json.dumps({"regions": regions, "programs": listed}, indent=1) + "\n"
+    if len(programs) == 1:
+        files[PLAIN] = _plain(regions, programs[0])
+    return files
+
+
+def _plain(regions: Sequence[dict[str, Any]], program: Place) -> str:
+    lines = ["# region NUMBER read|write FILE; program REGION AT COUNT (beats of 64 bytes, instructions)"]
+    lines += [f"region {r['region']} {'write' if r['writable'] else 'read'} {r['file']}" for r in regions]
+    return "\n".join([*lines, f"program {program.region} {program.at} {program.beats}", ""])

@@ -1,0 +1,170 @@
+"""The driver of a card: runs programs as `sim.sat.Sat` does, through registers and buffers of a link.
+
+card = Card(preset("vcu1525"), link)         # link: sim.card.model, sim.card.xrt, sim.card.pynq, or a bench's
+report = card.run(settings, regions)         # regions change in place, counters are those of the card
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.registers import (
+    COUNTERS,
+    REGISTERS,
+    Command,
+    Launch,
+    Status,
+    configuration,
+)
+from nmsat.sim.results.report import ProgramRun
+from nmsat.sim.sat import Report, launch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.tensors import Image, Place
+
+TIMEOUT_SECONDS: Final = 60.0
+"""Time after which a run is given up."""
+
+POLL_SECONDS: Final = 50e-6
+"""Time between two looks at the status."""
+
+
+class Buffer(Protocol):
+    """Memory of a card. address: of its first byte as the machine sees it, a multiple of 4096."""
+
+    address: int
+
+    def upload(self, data: NDArray[np.uint8]) -> None:
+        """Copy bytes to the card, from the start of the buffer."""
+        ...
+
+    def download(self, data: NDArray[np.uint8]) -> None:
+        """Fill an array with the bytes of the card, from the start of the buffer."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class Link(Protocol):
+    """A way to a card: its registers by byte offset, and memory that the machine reaches."""
+
+    def read(self, offset: int) -> int:
+        """Return a register; OSError if the card refuses."""
+        ...
+
+    def write(self, offset: int, value: int) -> None:
+        """Write a register; OSError if the card refuses."""
+        ...
+
+    def buffer(self, size: int) -> Buffer:
+        """Return `size` bytes of memory; MemoryError if the card has no room."""
+        ...
+
+
+class CardError(RuntimeError):
+    """The card does not answer as a machine of this configuration does."""
+
+
+class Card:
+    """A machine behind a link, with the interface of `sim.sat.Sat`.
+
+    Parameters: config: of the machine that the card should hold; link; timeout_s: time that a run may take.
+    Raises CardError unless the card's registers say that it is this machine.
+    """
+
+    def __init__(self, config: SatConfig, link: Link, timeout_s: float = TIMEOUT_SECONDS) -> None:
+        self.config = config
+        self.reports: list[Report] = []
+        self._link = link
+        self._timeout_s = timeout_s
+        self._buffers: dict[int, tuple[int, Buffer]] = {}
+        self._written: dict[str, int] = {}
+        for name, wanted in configuration(config).items():
+            found = self.read(name)
+            if found != wanted:
+                raise CardError(
+                    f"register {name!r} of the card is {found!r}; configuration {config.name!r} has {wanted!r}; "
+                    "name the configuration that the card was built from"
+                )
+
+    def read(self, name: str) -> int:
+        """Return a register by name."""
+        return self._link.read(REGISTERS[name].address)
+
+    def write(self, name: str, value: int) -> None:
+        """Write a register by name."""
+        self._link.write(REGISTERS[name].address, value)
+
+    def run(self, settings: Launch, regions: list[NDArray[np.uint8]]) -> Report:
+        """Run the program in the regions and change them as the machine does; their addresses are the card's.
+
+        Raises CardError if the run does not end in time: the machine is reset then.
+        """
+        placed = self._place(settings, regions)
+        for name, value in placed.writes().items():
+            if self._written.get(name) != value:
+                self.write(name, value)
+                self._written[name] = value
+        self.write("command", Command.START)
+        self._wait()
+        report = self._report()
+        for number, region in enumerate(placed.regions):
+            if region is not None and region.writable:
+                self._buffers[number][1].download(regions[number])
+        self.reports.append(report)
+        return report
+
+    def run_program(self, image: Image, program: Place) -> ProgramRun:
+        """Run a program that lies in the image (`sim.work.training.Machine`); RuntimeError if it ends in an error."""
+        report = self.run(launch(image.regions, program), image.regions)
+        if report.error is not ErrorCode.NONE:
+            raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
+        return ProgramRun(report.cycles, report.special, report.counters)
+
+    def close(self) -> None:
+        """Give all memory of the card back."""
+        for _, buffer in self._buffers.values():
+            buffer.close()
+        self._buffers.clear()
+
+    def _place(self, settings: Launch, regions: Sequence[NDArray[np.uint8]]) -> Launch:
+        """Copy the regions to the card and return the launch with their addresses there."""
+        placed = []
+        for number, region in enumerate(settings.regions):
+            if region is None:
+                placed.append(None)
+                continue
+            size, buffer = self._buffers.get(number, (0, None))
+            if buffer is None or size < regions[number].size:
+                if buffer is not None:
+                    buffer.close()
+                buffer = self._link.buffer(regions[number].size)
+                self._buffers[number] = regions[number].size, buffer
+            buffer.upload(regions[number])
+            placed.append(replace(region, base=buffer.address))
+        return replace(settings, regions=tuple(placed))
+
+    def _wait(self) -> None:
+        limit = time.monotonic() + self._timeout_s
+        while not self.read("status") & Status.DONE:
+            if time.monotonic() > limit:
+                self.write("command", Command.RESET)
+                raise CardError(f"the program has not ended within {self._timeout_s!r} s; the machine was reset")
+            time.sleep(POLL_SECONDS)
+
+    def _report(self) -> Report:
+        status, code, index = self.read("status"), ErrorCode(self.read("error_code")), self.read("error_index")
+        counters = {name: self.read(name) + (self.read(f"{name}_high") << 32) for name in COUNTERS}
+        self.write("status", Status.DONE)
+        return Report(counters, code, index, bool(status & Status.SPECIAL), bool(status & Status.OVERFLOW))

@@ -1,0 +1,98 @@
+"""Bench of the driver of a card: `sim.card.driver` on the RTL of `sat_kernel`, through its AXI4-Lite slave.
+
+Job: config, place (region, first beat, beats of the program), region0, region1, ...: memory before the run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import cocotb
+import numpy as np
+from cocotb.task import bridge, resume
+
+from nmsat.dataflow.contract.limits import PAGE_BYTES
+from nmsat.dataflow.contract.registers import REGISTERS, Command, Launch, Region
+from nmsat.dataflow.program.tensors import Place
+from nmsat.sim.card.driver import Card
+from nmsat.sim.sat import launch
+from nmsat.tb.drive.host import Machine
+from nmsat.tb.drive.kernel import Kernel
+from nmsat.tb.machine.configs import machine_config
+from nmsat.tb.run.jobs import load_job, save_result
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BASE: Final = 1 << 34
+"""Address of the first buffer: beyond 32 bits."""
+
+
+class _Buffer:
+    """Memory behind the RTL."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.address = address
+        self.data = np.zeros(size, np.uint8)
+
+    def upload(self, data: NDArray[np.uint8]) -> None:
+        self.data[: data.size] = data
+
+    def download(self, data: NDArray[np.uint8]) -> None:
+        data[:] = self.data[: data.size]
+
+    def close(self) -> None:
+        pass
+
+
+class RtlLink:
+    """A link to the RTL; to be called from a thread of `cocotb.bridge`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._read = resume(machine.registers.read_word)
+        self._write = resume(machine.registers.write_word)
+        self._buffers: list[_Buffer] = []
+        self._next = BASE
+
+    def read(self, offset: int) -> int:
+        """Return a register."""
+        value, response = self._read(offset)
+        if response:
+            raise OSError(f"reading {offset:#x} was answered with {response}")
+        return value
+
+    def write(self, offset: int, value: int) -> None:
+        """Write a register; the memory is there when a run starts."""
+        if offset == REGISTERS["command"].address and value & Command.START:
+            regions = tuple(Region(b.address, b.data.size // 64, True) for b in self._buffers)
+            self._machine.space.open(Launch(regions, 0, 0, 0), [b.data for b in self._buffers], frozenset())
+        response = self._write(offset, value)
+        if response:
+            raise OSError(f"writing {offset:#x} was answered with {response}")
+
+    def buffer(self, size: int) -> _Buffer:
+        """Return memory behind all that there is."""
+        made = _Buffer(self._next, size)
+        self._next += -(-size // PAGE_BYTES) * PAGE_BYTES
+        self._buffers.append(made)
+        return made
+
+
+@cocotb.test()
+async def program(dut: Any) -> None:
+    """One program in its memory, by the driver of a card."""
+    job = load_job()
+    config = machine_config(job["config"])
+    machine = Machine(Kernel(dut), config)
+    await machine.start()
+    regions = [job[name] for name in sorted(name for name in job if name.startswith("region"))]
+    region, at, beats = (int(value) for value in job["place"])
+
+    def work() -> None:
+        report = Card(config, RtlLink(machine)).run(launch(regions, Place("program", region, at, beats)), regions)
+        flags = {"error": int(report.error), "error_index": report.error_index}
+        flags |= {"special": int(report.special), "overflow": int(report.overflow)}
+        save_result(counters=report.counters, **flags, **{f"region{i}": data for i, data in enumerate(regions)})
+
+    await bridge(work)()

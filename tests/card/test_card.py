@@ -1,0 +1,308 @@
+"""The driver of a card on every link: the register model, XRT's interface and PYNQ's by stand-ins, and the RTL."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pytest
+
+import nmsat
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Access, Command, Status, configuration
+from nmsat.dataflow.cycles.memory import MemoryTiming, memory_timing
+from nmsat.hw.release.package import HOST_SOURCES
+from nmsat.hw.release.register_map import c_header
+from nmsat.reports.work.card import TIMELESS, RtlCard, open_card, validate
+from nmsat.reports.work.program import matrix_program, program_files
+from nmsat.sim.card.driver import Card, CardError
+from nmsat.sim.card.model import Model
+from nmsat.sim.card.pynq import Pynq
+from nmsat.sim.card.xrt import Xrt
+from nmsat.sim.sat import Sat, launch
+from nmsat.tb.machine.fuzz import fuzzed_job
+from nmsat.tb.machine.jobs import random_job
+from tests.source import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY: Final = preset("tiny")
+STUB: Final = ROOT / "tests" / "release" / "xrt_stub"
+SLOW: Final = MemoryTiming(**{**vars(memory_timing(TINY.memory, TINY.clock_mhz)), "latency": 90})
+
+
+# ------------------------------------------------------------------------------------------------ register model
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_driver_runs_programs_as_the_simulator_does(seed: int) -> None:
+    drawn, expected = random_job(TINY, seed), random_job(TINY, seed)
+    report = Sat(TINY).run(launch(expected.image.regions, expected.place), expected.image.regions)
+    card = Card(TINY, Model(TINY))
+    assert card.run(launch(drawn.image.regions, drawn.place), drawn.image.regions) == report
+    for mine, theirs in zip(drawn.image.regions, expected.image.regions, strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_the_driver_tells_how_a_damaged_program_ended() -> None:
+    card, ends = Card(TINY, Model(TINY)), set()
+    for seed in range(8):
+        drawn, expected = fuzzed_job(TINY, seed), fuzzed_job(TINY, seed)
+        report = Sat(TINY).run(launch(expected.image.regions, expected.place), expected.image.regions)
+        assert card.run(launch(drawn.image.regions, drawn.place), drawn.image.regions) == report
+        ends.add(report.error.name)
+    assert len(ends) > 2
+
+
+def test_counters_called_timeless_do_not_depend_on_the_memory() -> None:
+    for seed in range(8):
+        jobs = [random_job(TINY, seed) for _ in range(2)]
+        quick, slow = (
+            Card(TINY, Model(TINY, timing)).run(launch(job.image.regions, job.place), job.image.regions)
+            for job, timing in zip(jobs, (None, SLOW), strict=True)
+        )
+        assert quick.cycles < slow.cycles
+        assert [quick.counters[name] for name in TIMELESS] == [slow.counters[name] for name in TIMELESS]
+
+
+def test_the_model_has_the_registers_of_the_circuit() -> None:
+    """As `tb.machine.bench_sat.registers` asks of the RTL."""
+    model = Model(TINY)
+    rng = np.random.default_rng(1)
+    for name, value in configuration(TINY).items():
+        assert model.read(REGISTERS[name].address) == value
+    for name, register in REGISTERS.items():
+        if register.access is Access.READ:
+            with pytest.raises(OSError, match=f"register {name!r}"):
+                model.write(register.address, 1)
+        elif register.access is Access.SETTING:
+            value = int(rng.integers(1 << 32))
+            model.write(register.address, value)
+            kept = ((1 << register.bits) - 1) << register.low
+            assert model.read(register.address) == value & kept, name
+    for offset in (0x3C, 0x200, 0xFFC):
+        with pytest.raises(OSError, match="there is no register at"):
+            model.read(offset)
+    assert model.read(REGISTERS["command"].address) == 0
+    assert model.read(REGISTERS["status"].address) == Status.IDLE
+
+
+def test_another_machine_is_refused() -> None:
+    with pytest.raises(CardError, match="register 'rows' of the card is 4; configuration 'small' has 8"):
+        Card(preset("small"), Model(TINY))
+
+
+class Stuck(Model):
+    """A card that never ends a run."""
+
+    resets = 0
+
+    def write(self, offset: int, value: int) -> None:
+        if offset == REGISTERS["command"].address:
+            self.resets += bool(value & Command.RESET)
+        else:
+            super().write(offset, value)
+
+
+def test_a_run_that_does_not_end_is_reset() -> None:
+    link, job = Stuck(TINY), random_job(TINY, 1)
+    card = Card(TINY, link, timeout_s=0.01)
+    with pytest.raises(CardError, match=r"has not ended within 0\.01 s; the machine was reset"):
+        card.run(launch(job.image.regions, job.place), job.image.regions)
+    assert link.resets == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- PYNQ
+
+
+class _Memory(np.ndarray):
+    """An array of `pynq.allocate`: what the card sees is another array until it is synchronised."""
+
+    device_address: int
+    buffer: Any
+
+    def sync_to_device(self) -> None:
+        self.buffer.data[:] = self
+
+    def sync_from_device(self) -> None:
+        self[:] = self.buffer.data
+
+    def freebuffer(self) -> None:
+        self.buffer = None
+
+
+def fake_pynq(model: Model) -> SimpleNamespace:
+    def allocate(shape: tuple[int], dtype: type) -> _Memory:
+        memory = np.zeros(shape, dtype).view(_Memory)
+        memory.buffer = model.buffer(memory.size)
+        memory.device_address = memory.buffer.address
+        return memory
+
+    return SimpleNamespace(Overlay=lambda _: SimpleNamespace(sat=model), allocate=allocate)
+
+
+def test_pynq_runs_the_same_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynq", fake_pynq(Model(TINY)))
+    card = open_card("pynq", TINY, image=tmp_path / "sat_zynq.bit")
+    assert isinstance(card, Card)
+    found = validate(card, TINY, programs=3, steps=0, seed=4, exact=True)
+    assert [check.wrong for check in found] == [""] * 6
+    card.close()
+
+
+def test_pynq_that_is_not_installed_is_an_import_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynq", None)
+    with pytest.raises(ImportError, match="pynq"):
+        Pynq(tmp_path / "sat.bit")
+
+
+# ----------------------------------------------------------------------------------------------------------- XRT
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the host program and its library, compiled against the stand-in of XRT."""
+    folder = tmp_path_factory.mktemp("host")
+    (folder / "sat_registers.h").write_text(c_header())
+    compiler = shutil.which("g++") or "c++"
+    flags = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{folder}", f"-I{STUB}"]
+    source = str(HOST_SOURCES / "sat_host.cpp")
+    builds = [["-o", "sat_host"], ["-DSAT_LIBRARY", "-shared", "-fPIC", "-o", "libsat_host.so"]]
+    running = [subprocess.Popen([*flags, source, *words], cwd=folder) for words in builds]
+    assert [process.wait() for process in running] == [0, 0]
+    return folder
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder as `nmsat program --out` writes it, and set the stand-in up for it."""
+    found = matrix_program(TINY, (12, 16, 17), Pattern(2, 8), None, 5)
+    before = [region.copy() for region in found.image.regions]
+    Sat(TINY).run(launch(found.image.regions, found.place), found.image.regions)
+    folder = tmp_path / "program"
+    for name, content in program_files(found, before).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    (tmp_path / "sat.xclbin").touch()
+    (tmp_path / "out").mkdir()
+    registers = {REGISTERS[name].address: value for name, value in configuration(TINY).items()}
+    registers |= {REGISTERS["cycles"].address: 321, REGISTERS["cycles_high"].address: 1}
+    monkeypatch.setenv("SAT_STUB_REGISTERS", " ".join(f"{at}={value}" for at, value in registers.items()))
+    monkeypatch.setenv("SAT_STUB_AFTER", str(folder / "expected"))
+    monkeypatch.setenv("SAT_STUB_LOG", str(tmp_path / "log"))
+    return folder
+
+
+def written(log: Path) -> dict[str, int]:
+    """Return the last value of each register that the host wrote."""
+    names = {register.address: name for name, register in REGISTERS.items()}
+    return {names[int(at)]: int(value) for at, value in (line.split() for line in log.read_text().splitlines())}
+
+
+def test_host_program_runs_a_folder(host: Path, program: Path, tmp_path: Path) -> None:
+    words = [host / "sat_host", tmp_path / "sat.xclbin", program, tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"cycles {(1 << 32) + 321}\n")
+    assert (tmp_path / "out" / "region2.bin").read_bytes() == (program / "expected" / "region2.bin").read_bytes()
+    assert not (tmp_path / "out" / "region0.bin").exists()
+    asked, description = written(tmp_path / "log"), json.loads((program / "launch.json").read_text())
+    for entry in description["regions"]:
+        i = entry["region"]
+        assert asked[f"region{i}_flags"] == (3 if entry["writable"] else 1)
+        assert (asked[f"region{i}_size"], asked[f"region{i}_size_high"]) == (entry["beats"], 0)
+        assert asked[f"region{i}_base_high"] == 2
+        assert asked[f"region{i}_base"] % 4096 == 0
+    (place,) = description["programs"]
+    assert (asked["program_region"], asked["program_at"], asked["program_count"]) == (0, place["at"], place["count"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.xclbin", "{}", "."], "cannot open none.xclbin"),
+        (["{}/region0.bin", "nowhere", "."], "cannot read nowhere/launch.txt"),
+        (["{}/region0.bin", "{}", ".", "3"], "no such device"),
+    ],
+)
+def test_host_program_says_what_is_wrong(words: list[str], message: str, host: Path, program: Path) -> None:
+    command = [str(host / "sat_host"), *(word.format(program) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"sat_host: {message}\n")
+
+
+def test_python_drives_xrt_through_the_library(host: Path, program: Path, tmp_path: Path) -> None:
+    card = open_card("xrt", TINY, image=tmp_path / "sat.xclbin", library=host / "libsat_host.so")
+    assert isinstance(card, Card)
+    job = matrix_program(TINY, (12, 16, 17), Pattern(2, 8), None, 5)
+    report = card.run(launch(job.image.regions, job.place), job.image.regions)
+    assert report.counters == dict.fromkeys(COUNTERS, 0) | {"cycles": (1 << 32) + 321}
+    assert job.image.regions[2].tobytes() == (program / "expected" / "region2.bin").read_bytes()
+    assert job.reference is not None
+    assert np.array_equal(job.image.read_rows(job.result), job.reference())
+    card.close()
+
+
+def test_xrt_errors_are_told(host: Path, program: Path, tmp_path: Path) -> None:
+    assert program.exists()
+    library = host / "libsat_host.so"
+    with pytest.raises(OSError, match=r"card 0 with .*gone\.xclbin.*: cannot open"):
+        Xrt(library, tmp_path / "gone.xclbin")
+    link = Xrt(library, tmp_path / "sat.xclbin")
+    with pytest.raises(OSError, match="XRT: register offset"):
+        link.read(0x1002)
+    link.close()
+
+
+# ----------------------------------------------------------------------------------------------------- validation
+
+
+class Wrong(Model):
+    """A card that flips a bit of what it computed."""
+
+    def write(self, offset: int, value: int) -> None:
+        super().write(offset, value)
+        if offset == REGISTERS["command"].address and value & Command.START:
+            self._buffers[2].data[64] ^= 1
+
+
+def test_validation_finds_a_wrong_bit() -> None:
+    found = validate(Card(TINY, Wrong(TINY)), TINY, programs=1, steps=0, seed=0, exact=True)
+    assert [bool(check.wrong) for check in found[:3]] == [True] * 3
+    assert found[0].wrong == "1 values differ from NumPy"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--backend xrt", "image is not given; backend 'xrt' loads an xclbin or a bitstream"),
+        ("--backend xrt --image x.xclbin", "library is not given; backend 'xrt' needs libsat_host.so"),
+        ("--backend xrt --image x.xclbin --library ./gone.so", "gone.so: cannot open shared object"),
+        ("--backend board", "invalid choice: 'board'"),
+    ],
+)
+def test_what_a_backend_needs_is_asked_for(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nmsat.main(["card", "validate", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command_tells_each_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert nmsat.main(["card", "validate", "--programs", "2", "--steps", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["backend"], found["wrong"], len(found["checks"])) == ("sim", 0, 5)
+
+
+@pytest.mark.rtl
+@pytest.mark.long
+def test_the_same_checks_hold_on_the_rtl() -> None:
+    card = open_card("rtl", TINY)
+    assert isinstance(card, RtlCard)
+    found = validate(card, TINY, programs=4, steps=1, seed=0, exact=True)
+    assert [check.wrong for check in found] == [""] * 8

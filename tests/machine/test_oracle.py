@@ -1,0 +1,141 @@
+"""The simulator's values against a second implementation that shares nothing with it (`tests.machine.oracle`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.contract.isa import Instruction, Opcode
+from nmsat.sim.values import State, execute
+from nmsat.tb.machine.jobs import MachineJob, random_job
+from tests.machine.oracle import Oracle, to32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TINY = preset("tiny")
+TWO_LANES = SatConfig(name="lanes", rows=4, columns=8, act_lanes=2)
+STEPS = 150_000
+"""Multiply-adds of the largest program that is run by hand here: about a second."""
+
+
+def steps(config: SatConfig, job: MachineJob) -> int:
+    found = 0
+    for f in job.code.instructions:
+        if f.opcode.name == "COMPUTE":
+            found += f["windows"] * (f["n_less_1"] + 1) * 8 * config.rows * config.columns
+    return found
+
+
+def check(config: SatConfig, seed: int) -> set[str]:
+    """Compare memory and flags; return what the program has met."""
+    job = random_job(config, seed)
+    regions = [bytearray(region.tobytes()) for region in job.image.regions]
+    oracle = Oracle(config.rows, config.columns, config.act_lanes, config.stage_depth, regions)
+    state = State(config, job.image.regions)
+    met = set()
+    for instruction in job.code.instructions:
+        oracle.run(instruction.opcode.name, instruction.values())
+        execute(instruction, state)
+        met.add(instruction.opcode.name)
+        met |= {name for name in ("staged", "seed", "use_bp", "use_mask", "relu", "pad") if instruction[name]}
+    for number, (mine, theirs) in enumerate(zip(regions, state.regions, strict=True)):
+        places = np.flatnonzero(np.frombuffer(bytes(mine), np.uint8) != theirs)
+        assert not places.size, f"seed {seed} ({job.what}): region {number} differs at {places[0]:#x}"
+    assert (oracle.special, oracle.overflow) == (state.special, state.overflow), f"seed {seed} ({job.what})"
+    return met
+
+
+def quick(config: SatConfig, first: int, count: int) -> list[int]:
+    """Return seeds of programs that the oracle runs in about a second each."""
+    found: list[int] = []
+    seed = first
+    while len(found) < count:
+        if steps(config, random_job(config, seed)) <= STEPS:
+            found.append(seed)
+        seed += 1
+    return found
+
+
+def test_random_programs() -> None:
+    """Programs of tiny that are quick and meet all that the set below names."""
+    met = {name for seed in (107, 115, 118, 127, 133, 134, 142) for name in check(TINY, seed)}
+    assert {"LOAD_ACT", "LOAD_WGT", "COMPUTE", "STORE", "UPDATE", "STAGE"} <= met
+    assert {"staged", "seed", "use_bp", "use_mask", "relu", "pad"} <= met
+
+
+def run(f: Instruction, regions: list[np.ndarray], prepare: Callable[[State, Oracle], None]) -> tuple[State, Oracle]:
+    """Carry out one instruction on both; their memory and flags must agree."""
+    copies = [bytearray(region.tobytes()) for region in regions]
+    oracle = Oracle(TINY.rows, TINY.columns, TINY.act_lanes, TINY.stage_depth, copies)
+    state = State(TINY, [region.copy() for region in regions])
+    prepare(state, oracle)
+    oracle.run(f.opcode.name, f.values())
+    execute(f, state)
+    for mine, theirs in zip(copies, state.regions, strict=True):
+        assert bytes(mine) == theirs.tobytes()
+    assert (oracle.special, oracle.overflow) == (state.special, state.overflow)
+    return state, oracle
+
+
+@pytest.mark.parametrize(
+    ("result", "fields", "special"),
+    [
+        (-np.inf, {"relu": 1}, False),  # what is written is +0
+        (-np.inf, {}, True),
+        (np.inf, {"relu": 1}, True),
+        (np.nan, {"relu": 1}, True),
+        (65520.0, {}, True),  # infinite once it is rounded
+        (65520.0, {"to_half": 0}, False),
+        (np.inf, {"side": 1}, False),  # the mask is 0
+        (np.inf, {"watch": 0}, False),
+        (65504.0, {}, False),
+    ],
+)
+def test_watch_looks_at_what_is_written(result: float, fields: dict[str, int], special: bool) -> None:
+    def prepare(state: State, oracle: Oracle) -> None:
+        state.capture[0, 0] = result
+        oracle.capture[0, 0] = to32(result)
+
+    f = {"rows": 1, "columns": 1, "to_half": 1, "watch": 1, "side_region": 1, **fields}
+    state, _ = run(Instruction(Opcode.STORE, f), [np.zeros(64, np.uint8)] * 2, prepare)
+    assert state.special == special
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_an_update_that_is_held(hold: bool) -> None:
+    rng = np.random.default_rng(4)
+    memory = rng.integers(0, 256, 64 * 64, np.uint8)
+    words = memory.view(np.uint32)
+    words[:512] &= 0xBFFF_FFFF  # weights and momenta below 2 in size
+    fields = {"k": 13, "n": 9, "use_bp": 1, "use_mask": 1, "g_step": 1, "g_at": 32, "mask_at": 46, "ff_at": 48}
+    fields |= {"bp_at": 56, "ff_log2_m_less_1": 2, "bp_log2_m_less_1": 1, "bp_n_less_1": 1, "shift": 3}
+    fields |= {name: 0x3C00_0000 + 0x4_0000 * i for i, name in enumerate(("lr", "mu", "wd", "lam"))}
+
+    def prepare(state: State, oracle: Oracle) -> None:
+        state.special = oracle.special = hold
+
+    state, _ = run(Instruction(Opcode.UPDATE, fields), [memory], prepare)
+    same = (state.words(0)[:13, :9] == words.reshape(-1, 16)[:13, :9]).mean()
+    assert (same == 1.0) == hold
+
+
+def test_the_staging_buffer_wraps() -> None:
+    memory = np.random.default_rng(5).integers(0, 256, 64 * 64, np.uint8)
+    last = TINY.stage_depth - 1
+    f = {"outer": 3, "inner": 2, "outer_step": 7, "at": 1, "base": last}
+    state, oracle = run(Instruction(Opcode.STAGE, f), [memory], lambda *_: None)
+    for place in (last, 0, 1, 2, 3, 4):
+        assert state.stage[place].tolist() == oracle.stage[place]
+    assert state.stage[0].tolist() == memory.view(np.uint16).reshape(-1, 32)[2].tolist()
+    assert not state.stage[5:last].any()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("config", [TINY, preset("small"), TWO_LANES], ids=lambda config: config.name)
+def test_many_random_programs(config: SatConfig) -> None:
+    met = {name for seed in quick(config, 2_000, 60) for name in check(config, seed)}
+    assert {"staged", "seed", "use_bp", "use_mask", "relu", "pad"} <= met
