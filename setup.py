@@ -13,7 +13,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 FOLDERS = ("algorithms", "dataflow", "sim", "hw", "tb", "reports")
-DATA = ("*.j2", "*.vlt", "*.tcl", "*.cpp")
+DATA = ("*.c", "*.j2", "*.vlt", "*.tcl", "*.cpp")
 TYPED = "nmsat/py.typed"
 
 

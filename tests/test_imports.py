@@ -38,7 +38,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "dataflow.program": ("algorithms", CONTRACT, "dataflow.cycles", "dataflow.mapping", "dataflow.network"),
     "dataflow.schedule": (CORE, "dataflow"),
     # The circuit. It sees the contract and nothing else of the project.
-    "hw.parts": (CONTRACT,),
+    "hw.parts": (CONTRACT, "algorithms.core.caches"),  # where caches lie: one place for compiled models and kernel
     "hw.fp": (CONTRACT, "hw.parts"),
     "hw.memory": (CONTRACT, "hw.parts"),
     **{

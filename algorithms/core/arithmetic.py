@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from nmsat.algorithms.core.nm import pack
-from nmsat.algorithms.core.numeric import canonical, ordered_dot, ordered_dot_batched, ordered_dot_packed, to_half
+from nmsat.algorithms.core.numeric import (
+    between,
+    canonical,
+    ordered_dot,
+    ordered_dot_batched,
+    ordered_dot_packed,
+    to_half,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +62,11 @@ class Arithmetic(ABC):
     def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
         """Return a[g, m, k] @ w[g, k, n], dense, in the wide format."""
 
+    def add(self, x: NDArray, y: NDArray) -> NDArray:
+        """Return x + y of two tensors: one addition in the wide format, one rounding to the tensor format."""
+        with np.errstate(all="ignore"):
+            return self.narrow(x.astype(self.wide) + y.astype(self.wide))
+
     def from_host(self, x: NDArray) -> NDArray:
         """Round what the host computed to the tensor format, once."""
         with np.errstate(all="ignore"):
@@ -80,6 +92,14 @@ class ContractArithmetic(Arithmetic):
 
     def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
         return ordered_dot_batched(a, w)
+
+    def add(self, x: NDArray, y: NDArray) -> NDArray:
+        c = between(x, y)
+        return super().add(x, y) if c is None else c.add(x, y)
+
+    def from_host(self, x: NDArray) -> NDArray:
+        c = between(x) if x.dtype == np.float64 else None
+        return super().from_host(x) if c is None else c.to_half(x)
 
 
 class FloatArithmetic(Arithmetic):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.core.numeric import to_half
+from nmsat.algorithms.core.numeric import between, to_half
 from nmsat.algorithms.core.packed import Packed
 from nmsat.algorithms.core.tape import Pattern
 
@@ -33,6 +33,9 @@ def mask(w: NDArray[np.floating], n: int, m: int, axis: int = 0) -> NDArray[np.b
     index. Result: bool of w's shape. Raises ValueError for an illegal pattern, TypeError for another dtype.
     """
     Pattern(n, m)
+    if w.ndim == 2 and (c := between(w)) is not None:
+        half = _as_half(w)
+        return c.mask(half, n, m) if axis % 2 == 0 else c.mask(half.T, n, m).T
     rows = _grouped(magnitude(w), m, axis)
     return _ungrouped(_largest(rows, n), w.shape, axis)
 
@@ -48,6 +51,11 @@ def pack(w: NDArray[np.floating], n: int, m: int, axis: int = 0) -> Packed:
     w: float16 or float32 (rounded to binary16). Packing a pruned matrix gives the same as packing the dense one. `axis`
     becomes k of the result: pack(w, n, m, axis=1) of w[r, c] is the packed form of w.T.
     """
+    Pattern(n, m)
+    if w.ndim == 2 and (c := between(w)) is not None:
+        half = _as_half(w)
+        pairs = c.pack(half if axis % 2 == 0 else half.T, n, m)
+        return Packed(pairs.values, pairs.index, pairs.filler, w.shape[axis], n, m)
     return pack_kept(w, mask(w, n, m, axis), n, m, axis)
 
 

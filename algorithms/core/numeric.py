@@ -1,4 +1,8 @@
-"""The arithmetic contract of SAT in NumPy: binary16 rounding and the ordered dot product (docs/arithmetic.md)."""
+"""The arithmetic contract of SAT: binary16 rounding and the ordered dot product (docs/arithmetic.md).
+
+Products run in C where a compiler is at hand (`algorithms.core.kernel`), else in NumPy (`algorithms.core.chains`): the
+bits are the same.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.core import chains, kernel
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.packed import Packed
+    from nmsat.algorithms.core.tensors import Tensors
 
 NAN16: Final = np.uint16(0x7E00).view(np.float16)
 """The only binary16 NaN that leaves a unit."""
@@ -17,8 +26,8 @@ NAN16: Final = np.uint16(0x7E00).view(np.float16)
 NAN32: Final = np.uint32(0x7FC00000).view(np.float32)
 """The only binary32 NaN that leaves a unit."""
 
-_INNER: Final = 4096  # elements of the inner loop of one rank-1 update
-_BLOCK: Final = 16384  # sums of one block: with the products of one step they fill 128 KiB, for the second cache
+FEW: Final = 1024
+"""Elements of a tensor below which a call into C gains nothing."""
 
 
 def canonical(x: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -37,10 +46,20 @@ def to_half(x: NDArray[np.floating]) -> NDArray[np.float16]:
     """
     if x.dtype not in (np.float16, np.float32):
         raise TypeError(f"x has dtype {x.dtype}; to_half takes float32 or float16")
+    if x.dtype == np.float32 and (c := between(x)) is not None:
+        return c.to_half(x)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         half = np.array(x, dtype=np.float16)
     canonical(half)
     return half
+
+
+def between(*tensors: NDArray) -> Tensors | None:
+    """Return the C functions for work between products on tensors; None where NumPy must do it, or does it as soon."""
+    first = tensors[0]
+    whole = first.flags.c_contiguous or (first.flags.f_contiguous and len(tensors) == 1)
+    same = all(x.shape == first.shape and x.flags.c_contiguous for x in tensors[1:])
+    return kernel.between() if first.size >= FEW and whole and same else None
 
 
 def compared(x: NDArray[np.floating]) -> NDArray[np.float16]:
@@ -59,12 +78,7 @@ def ordered_dot(
     """
     _check_operands(a, w.shape, w.dtype)
     start = _start(seed, a.shape[0], w.shape[1])
-    at = np.ascontiguousarray(a.T, dtype=np.float32)
-    wf = np.ascontiguousarray(w, dtype=np.float32)
-    # The longer side runs in the inner loop: NumPy's cost per row of a broadcast product is what counts here.
-    if a.shape[0] <= w.shape[1]:
-        return canonical(_chain(at, wf, start))
-    return canonical(np.ascontiguousarray(_chain(wf, at, np.ascontiguousarray(start.T)).T))
+    return _kernel_or(lambda c: c.dense(a, w, start), lambda: chains.dense(a, w, start))
 
 
 def ordered_dot_packed(
@@ -78,8 +92,9 @@ def ordered_dot_packed(
     """
     _check_operands(a, (packed.k, packed.columns), packed.values.dtype)
     start = _start(seed, a.shape[0], packed.columns)
-    at = np.ascontiguousarray(a.T, dtype=np.float32)
-    return canonical(np.ascontiguousarray(_chain_packed(at, packed, np.ascontiguousarray(start.T)).T))
+    return _kernel_or(
+        lambda c: c.packed(a, packed, start, seeded=seed is not None), lambda: chains.packed(a, packed, start)
+    )
 
 
 def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -87,20 +102,15 @@ def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArr
     if a.ndim != 3 or w.ndim != 3 or a.shape[0] != w.shape[0]:
         raise ValueError(f"operands have shapes {a.shape} and {w.shape}; they must be [g, m, k] and [g, k, n]")
     _check_operands(a[0], w.shape[1:], w.dtype)
-    left, right = (
-        a.transpose(2, 0, 1)[..., None].astype(np.float32),
-        w.transpose(1, 0, 2)[:, :, None].astype(np.float32),
-    )
-    acc = np.zeros((a.shape[0], a.shape[1], w.shape[2]), np.float32)
-    groups = max(1, _BLOCK // max(1, a.shape[1] * w.shape[2]))
-    with np.errstate(all="ignore"):
-        for g in range(0, a.shape[0], groups):
-            block = acc[g : g + groups]
-            product = np.empty_like(block)
-            for k in range(a.shape[2]):
-                np.multiply(left[k, g : g + groups], right[k, g : g + groups], out=product)
-                np.add(block, product, out=block)
-    return canonical(acc)
+    return _kernel_or(lambda c: c.batched(a, w), lambda: chains.batched(a, w))
+
+
+def _kernel_or(
+    compiled: Callable[[kernel.Kernel], NDArray[np.float32]], plain: Callable[[], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Return what the C kernel makes, or NumPy where there is none; both leave canonical NaNs."""
+    c = kernel.load()
+    return canonical(plain()) if c is None else compiled(c)
 
 
 def _check_operands(a: NDArray[np.float16], shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -116,45 +126,3 @@ def _start(seed: NDArray[np.float32] | None, m: int, n: int) -> NDArray[np.float
     if seed.dtype != np.float32 or seed.shape != (m, n):
         raise ValueError(f"seed is {seed.dtype}{list(seed.shape)}; it must be float32[{m}, {n}]")
     return seed.copy()
-
-
-def _chain(p: NDArray[np.float32], q: NDArray[np.float32], acc: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Add p[k, :, None] * q[k, None, :] to acc[r, c] for ascending k, block by block so that the sums stay in cache."""
-    columns = min(_INNER, max(1, q.shape[1]))
-    rows = max(1, _BLOCK // columns)
-    with np.errstate(all="ignore"):
-        for r in range(0, acc.shape[0], rows):
-            left = np.ascontiguousarray(p[:, r : r + rows])[:, :, None]
-            for c in range(0, acc.shape[1], columns):
-                right = np.ascontiguousarray(q[:, c : c + columns])[:, None, :]
-                block = np.ascontiguousarray(acc[r : r + rows, c : c + columns])
-                product = np.empty_like(block)
-                for k in range(p.shape[0]):
-                    np.multiply(left[k], right[k], out=product)
-                    np.add(block, product, out=block)
-                acc[r : r + rows, c : c + columns] = block
-    return acc
-
-
-def _chain_packed(at: NDArray[np.float32], packed: Packed, acc: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Add the kept products to acc[column, row]; at is a transposed, so that a kept index selects a whole row of it."""
-    columns = packed.columns
-    width = max(64, _BLOCK // max(1, columns))
-    weights = packed.values.astype(np.float32)[..., None]
-    source = packed.index + np.arange(0, packed.groups * packed.m, packed.m, dtype=np.intp)[:, None, None]
-    whole = np.logical_not(packed.filler.any(axis=2))
-    with np.errstate(all="ignore"):
-        for r in range(0, acc.shape[1], width):
-            left = np.ascontiguousarray(at[:, r : r + width])
-            block = np.ascontiguousarray(acc[:, r : r + width])
-            product = np.empty_like(block)
-            for group, slot in np.ndindex(whole.shape):
-                if whole[group, slot]:
-                    # Indices are in range by construction; mode "clip" saves take a buffered copy.
-                    np.take(left, source[group, slot], axis=0, out=product, mode="clip")
-                    np.multiply(product, weights[group, slot], out=product)
-                    np.add(block, product, out=block)
-                elif (kept := np.flatnonzero(~packed.filler[group, slot])).size:
-                    block[kept] += left[source[group, slot, kept]] * weights[group, slot, kept]
-            acc[:, r : r + width] = block
-    return acc

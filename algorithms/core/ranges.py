@@ -56,6 +56,9 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
 
     For sizes that programs compute: an int of NumPy would wrap around in products of sizes.
     """
+    if type(value) is int:  # most are, and asking for the protocol takes long
+        check_whole(name, value, low, high)
+        return value
     found = None
     if isinstance(value, SupportsIndex) and not isinstance(value, bool):
         with suppress(TypeError):  # an array of several numbers

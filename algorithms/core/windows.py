@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.numeric import between
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,6 +41,8 @@ def windows(
 
     x: [B, H, W, C]; rows, columns: offsets of the taps; size: windows per axis; step: distance of windows.
     """
+    if (c := between(x)) is not None:
+        return c.windows(np.ascontiguousarray(x), rows, columns, size, step)
     batch, height, width, channels = x.shape
     last = ((size[0] - 1) * step[0], (size[1] - 1) * step[1])
     top, left = max(0, -min(rows)), max(0, -min(columns))

@@ -131,8 +131,7 @@ class Residual(Layer):
 
 def add(x: NDArray, y: NDArray, ctx: Context) -> NDArray:
     """Return x + y of two tensors: one addition in the wide format, one rounding to the tensor format."""
-    with np.errstate(all="ignore"):
-        return ctx.arithmetic.narrow(x.astype(ctx.arithmetic.wide) + y.astype(ctx.arithmetic.wide))
+    return ctx.arithmetic.add(x, y)
 
 
 def prepare(model: Layer, ctx: Context) -> None:

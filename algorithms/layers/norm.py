@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.numeric import between
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.layers.base import Layer
 from nmsat.algorithms.layers.parameter import Parameter
@@ -13,6 +14,7 @@ from nmsat.algorithms.layers.parameter import Parameter
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nmsat.algorithms.core.tensors import Tensors
     from nmsat.algorithms.layers.base import Context
 
 
@@ -71,19 +73,45 @@ class BatchNorm(_Norm):
         return {f"{self.name}.mean": self.mean, f"{self.name}.variance": self.variance}
 
     def forward(self, x: NDArray, ctx: Context) -> NDArray:
-        wide = x.astype(ctx.arithmetic.host)
+        c = self._compiled(x, ctx)
+        wide = x if c is not None else x.astype(ctx.arithmetic.host)
         if not ctx.training:
-            return self._scale(wide, self.mean.astype(wide.dtype), self.variance.astype(wide.dtype), ctx)
+            return self._scaled(c, wide, self.mean.astype(ctx.arithmetic.host), self.variance, ctx)
         axes = tuple(range(x.ndim - 1))
         with np.errstate(all="ignore"):
-            mean, variance = wide.mean(axis=axes), wide.var(axis=axes)
+            mean, variance = (wide.mean(axis=axes), wide.var(axis=axes)) if c is None else c.statistics(x)
         if np.isfinite(mean).all() and np.isfinite(variance).all():  # a suppressed step must not spoil them
             self.mean += (1 - self.momentum) * (mean - self.mean)
             self.variance += (1 - self.momentum) * (variance - self.variance)
-        return self._scale(wide, mean, variance, ctx)
+        return self._scaled(c, wide, mean, variance, ctx)
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
-        return self._gradients(dy, tuple(range(dy.ndim - 1)), ctx)
+        c = self._compiled(dy, ctx)
+        if c is None or self._normal.dtype != np.float64:
+            return self._gradients(dy, tuple(range(dy.ndim - 1)), ctx)
+        ctx.host(self.name, "Normalization", Stage.BP, dy, 12)
+        gain = self._wide(self.gain, ctx)
+        with np.errstate(all="ignore"):
+            sums = c.norm_sums(dy, self._normal, gain)
+            self.gain.grad, self.offset.grad = ctx.arithmetic.from_host(sums[0]), ctx.arithmetic.from_host(sums[1])
+            mean, slope = sums[2:] / (dy.size // dy.shape[-1])
+        return c.norm_gradient(dy, self._normal, gain, mean, slope, self._inverse)
+
+    @staticmethod
+    def _compiled(x: NDArray, ctx: Context) -> Tensors | None:
+        """Return the C functions if they compute what NumPy would: binary16 in, binary64 inside, rows in order."""
+        host = x.dtype == np.float16 and ctx.arithmetic.host == np.float64
+        return between(x) if host and x.shape[-1] > 1 and x.flags.c_contiguous else None  # one channel: summed in pairs
+
+    def _scaled(self, c: Tensors | None, x: NDArray, mean: NDArray, variance: NDArray, ctx: Context) -> NDArray:
+        if c is None:
+            return self._scale(x, mean, variance.astype(x.dtype), ctx)
+        ctx.host(self.name, "Normalization", Stage.FF, np.broadcast_to(np.float64(0), x.shape), 8)
+        with np.errstate(all="ignore"):
+            self._inverse = 1 / np.sqrt(variance + self.eps)
+        gain, offset = self._wide(self.gain, ctx), self._wide(self.offset, ctx)
+        y, self._normal = c.normalise(x, mean, self._inverse, gain, offset)
+        return y
 
 
 class LayerNorm(_Norm):

@@ -27,12 +27,25 @@ class ReLU(Layer):
     def forward(self, x: NDArray, ctx: Context) -> NDArray:
         del ctx
         with np.errstate(invalid="ignore"):
-            self._pass = ~(x <= 0)
-        return np.where(self._pass, x, x.dtype.type(0))
+            self._pass = _positive_half(x) if x.dtype == np.float16 else ~(x <= 0)
+        return _where(self._pass, x)
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
         del ctx
-        return np.where(self._pass, dy, dy.dtype.type(0))
+        return _where(self._pass, dy)
+
+
+def _positive_half(x: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Return ~(x <= 0) from the bits: NumPy compares binary16 one by one."""
+    bits = x.view(np.int16)
+    return (bits > -1024) & (bits != 0)  # as int16 the NaNs with a sign are -1023 to -1, -0 and below are lower
+
+
+def _where(keep: NDArray[np.bool_], x: NDArray) -> NDArray:
+    """Return x where kept, +0 elsewhere."""
+    if x.dtype != np.float16:
+        return np.where(keep, x, x.dtype.type(0))
+    return np.multiply(x.view(np.int16), keep, dtype=np.int16).view(np.float16)
 
 
 class Gelu(Layer):

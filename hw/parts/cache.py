@@ -1,26 +1,47 @@
-"""The folder of what is made once and found again: Verilated models, their runs, results of Yosys, timings."""
+"""What lies in the caches: Verilated models, runs, results of Yosys, timings; sizes of all, and how to empty them."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import platformdirs
+from nmsat.algorithms.core.caches import (
+    BUILD_DIR_VARIABLE,
+    SIGNATURE,
+    TAG,
+    CacheError,
+    cache_folder,
+    cache_root,
+    telling_of,
+    writing_cache,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-BUILD_DIR_VARIABLE: Final = "NMSAT_BUILD_DIR"
-"""Environment variable with the folder of the caches, instead of the user's cache folder."""
-
+__all__ = [
+    "BUILD_DIR_VARIABLE",
+    "KEPT",
+    "OURS",
+    "ROOMS",
+    "RUN_NAME",
+    "CacheError",
+    "Cleared",
+    "cache_folder",
+    "cache_root",
+    "cache_sizes",
+    "clear_caches",
+    "size_of",
+    "writing_cache",
+    "yosys_environment",
+]
 
 ROOMS: Final = {
+    "kernel": "the compiled products of the arithmetic contract",
     "verilated": "compiled models",
     "runs": "simulations that failed, and those with waves",
     "synth": "resources that Yosys counted",
@@ -40,6 +61,7 @@ RUN_NAME: Final = re.compile(r"bench_\w+-[0-9a-f]{8}")
 _SHA256: Final = "[0-9a-f]{64}"
 
 OURS: Final = {
+    "kernel": re.compile(rf"{_SHA256}\.so|\.{_SHA256}-[0-9a-f]{{8}}"),
     "verilated": re.compile(rf"(library-)?{_SHA256}|{_SHA256}\.lock|\.{_SHA256}-[0-9a-f]{{8}}"),
     "runs": RUN_NAME,
     "synth": re.compile(rf"{_SHA256}\.json|tmp[a-z0-9_]{{8}}"),
@@ -49,45 +71,10 @@ OURS: Final = {
 }
 """Folders that can be made again, and the names that nmsat gives to what is in them: nothing else is removed."""
 
-TAG: Final = "CACHEDIR.TAG"
-"""File that marks a folder as a cache, for programs that back up, and for `clear_caches` (bford.info/cachedir)."""
-
-_SIGNATURE: Final = (
-    "Signature: 8a477f597d28d172789f06886806bc55\n# Caches of nmsat, which nmsat cache --clear removes.\n"
-)
-
-
-class CacheError(RuntimeError):
-    """A cache cannot be written; the text says where and why."""
-
-
-def cache_root() -> Path:
-    """Return the folder of all caches: NMSAT_BUILD_DIR, or `nmsat` in the user's cache folder."""
-    chosen = os.environ.get(BUILD_DIR_VARIABLE)
-    return Path(os.path.realpath(chosen)) if chosen else _user_root()
-
-
-def cache_folder(name: str) -> Path:
-    """Return folder `name` of the caches, made if need be; CacheError if it cannot be written."""
-    folder = cache_root() / name
-    with writing_cache(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _mark(folder.parent)
-        folder.mkdir(exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(f"no permission to write in {str(folder)!r}")
-    return folder
-
-
-def _mark(root: Path) -> None:
-    """Write the tag if the folder is empty, as it is when nmsat made it: what lies in any other may be the user's."""
-    if not os.path.lexists(root / TAG) and not any(root.iterdir()):
-        (root / TAG).write_text(_SIGNATURE, encoding="utf-8")
-
 
 def cache_sizes() -> dict[str, int]:
     """Return folder -> bytes of all folders of the caches, 0 for one that is not there; CacheError if not readable."""
-    with _told(cache_root(), "read"):
+    with telling_of(cache_root(), "read"):
         return {name: size_of(cache_root() / name) for name in ROOMS}
 
 
@@ -127,7 +114,7 @@ def clear_caches() -> Cleared:
 
 def _marked(root: Path) -> bool:
     try:
-        return (root / TAG).read_bytes().startswith(_SIGNATURE.encode())
+        return (root / TAG).read_bytes().startswith(SIGNATURE.encode())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
 
@@ -173,28 +160,3 @@ def yosys_environment() -> dict[str, str]:
     """Return the variables with which both packages of Yosys keep their compiled programs in the caches, too."""
     folder = str(cache_folder("yosys"))
     return {"YOWASP_CACHE_DIR": folder, "XDG_CACHE_HOME": folder}
-
-
-@cache
-def _user_root() -> Path:
-    # Once: `yosys_environment` changes the variable that this depends on.
-    return platformdirs.user_cache_path("nmsat", appauthor=False)
-
-
-@contextmanager
-def writing_cache(folder: Path) -> Iterator[None]:
-    """Turn an OSError of the block, which writes in `folder`, into a CacheError."""
-    with _told(folder, "written"):
-        yield
-
-
-@contextmanager
-def _told(folder: Path, what: str) -> Iterator[None]:
-    todo = "free space there, or set" if what == "written" else "set"
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"folder {str(folder)!r} cannot be {what}: {error.strerror or error}; {todo} {BUILD_DIR_VARIABLE} to "
-            "another folder for the caches"
-        ) from None

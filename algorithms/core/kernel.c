@@ -1,0 +1,376 @@
+/* The contract's products in C: one binary32 chain per output, over ascending k (docs/arithmetic.md, "Chain").
+ *
+ * Outputs are independent, so many chains run side by side in vector registers; the order inside a chain never changes.
+ * Products of binary16 numbers are exact in binary32, so a fused multiply-add gives the bits of the unfused one: `chain`
+ * is the only place that fuses, all else is compiled with -ffp-contract=off. Sums are kept in binary32 between blocks
+ * of k: that is exact too. Strides are in elements.
+ * Nothing is allocated here: callers pass scratch memory of `scratch_*` floats, aligned to 64 bytes.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
+#ifdef __AVX__
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define ROWS 6            /* dense: rows of a tile; with two vectors of columns 12 accumulators */
+#define WIDE (2 * LANES)  /* dense: columns of a tile */
+#define DEPTH 256         /* dense: k of a block; WIDE x DEPTH weights stay in the first cache */
+#define BAND 60           /* dense: rows widened at once */
+#define ROW (DEPTH + 16)  /* dense: distance of widened rows, no power of two: rows share no cache set */
+#define STRIP (12 * LANES) /* packed: rows of a strip, all 12 accumulators of one column */
+#define PACKED_DEPTH 64   /* packed: k of a block; STRIP x PACKED_DEPTH activations stay in the first cache */
+#define PACKED_COLUMNS 256 /* packed: columns whose sums of a strip are kept while k runs */
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint16_t half;
+
+static const uint32_t NAN32 = 0x7fc00000u;
+
+/* Exact; the payload of a NaN may change, which no sum shows. */
+static inline float widen(half h) {
+#ifdef __F16C__
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+#else
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = (uint32_t)(h & 0x7fff) << 13;
+    union { uint32_t u; float f; } x, scale = {0x77800000u}; /* 2^112 */
+    if ((h & 0x7c00) == 0x7c00) {
+        x.u = rest | 0x7f800000u;
+    } else {
+        /* A binary16 subnormal is a whole number of 2^-24: no binary32 subnormal is touched. */
+        union { uint32_t u; float f; } small;
+        if (rest < 0x00800000u) {
+            small.f = (float)(rest >> 13) * 5.9604644775390625e-8f;
+            x.u = small.u;
+        } else {
+            x.u = rest;
+            x.f *= scale.f;
+        }
+    }
+    x.u |= sign;
+    return x.f;
+#endif
+}
+
+#ifdef __F16C__
+static inline void widen8(float *to, const half *from) {
+    _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)));
+}
+
+/* Eight rows of eight binary16 values, transposed and widened. */
+static inline void turn8(float *to, ptrdiff_t step, const half *from, ptrdiff_t ld) {
+    __m128i r[8], s[8], t[8];
+    for (int i = 0; i < 8; i++) r[i] = _mm_loadu_si128((const __m128i *)(from + i * ld));
+    for (int i = 0; i < 4; i++) {
+        s[2 * i] = _mm_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
+        s[2 * i + 1] = _mm_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++) {
+        t[4 * i] = _mm_unpacklo_epi32(s[4 * i], s[4 * i + 2]);
+        t[4 * i + 1] = _mm_unpackhi_epi32(s[4 * i], s[4 * i + 2]);
+        t[4 * i + 2] = _mm_unpacklo_epi32(s[4 * i + 1], s[4 * i + 3]);
+        t[4 * i + 3] = _mm_unpackhi_epi32(s[4 * i + 1], s[4 * i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + (2 * i) * step, _mm256_cvtph_ps(_mm_unpacklo_epi64(t[i], t[4 + i])));
+        _mm256_storeu_ps(to + (2 * i + 1) * step, _mm256_cvtph_ps(_mm_unpackhi_epi64(t[i], t[4 + i])));
+    }
+}
+#else
+static inline void widen8(float *to, const half *from) {
+    for (int i = 0; i < 8; i++) to[i] = widen(from[i]);
+}
+
+static inline void turn8(float *to, ptrdiff_t step, const half *from, ptrdiff_t ld) {
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < 8; j++) to[j * step + i] = widen(from[i * ld + j]);
+}
+#endif
+
+/* to[i * step + j] = from[i * si + j * sj] for rows x columns; zeros up to `padded` columns. */
+static void widen_block(float *to, ptrdiff_t step, const half *from, ptrdiff_t si, ptrdiff_t sj, ptrdiff_t rows,
+                        ptrdiff_t columns, ptrdiff_t padded) {
+    ptrdiff_t whole_rows = 0;
+    if (sj != 1 && si == 1) {
+        whole_rows = rows & ~(ptrdiff_t)7;
+        ptrdiff_t j = 0;
+        /* Along i the source is contiguous: that loop is the inner one, so every cache line is read once. */
+        for (; j + 8 <= columns; j += 8)
+            for (ptrdiff_t i = 0; i < whole_rows; i += 8) turn8(to + i * step + j, step, from + i + j * sj, sj);
+        for (; j < columns; j++)
+            for (ptrdiff_t i = 0; i < whole_rows; i++) to[i * step + j] = widen(from[i + j * sj]);
+    }
+    for (ptrdiff_t i = whole_rows; i < rows; i++) {
+        ptrdiff_t j = 0;
+        const half *row = from + i * si;
+        if (sj == 1)
+            for (; j + 8 <= columns; j += 8) widen8(to + i * step + j, row + j);
+        for (; j < columns; j++) to[i * step + j] = widen(row[j * sj]);
+    }
+    if (padded > columns)
+        for (ptrdiff_t i = 0; i < rows; i++) memset(to + i * step + columns, 0, (size_t)(padded - columns) * 4);
+}
+
+static inline vec load(const float *p) { return *(const vec *)p; }
+static inline void store(float *p, vec x) { *(vec *)p = x; }
+static inline vec fill(float x) {
+#if LANES == 8
+    return (vec){x, x, x, x, x, x, x, x};
+#else
+    return (vec){x, x, x, x};
+#endif
+}
+
+static inline vec chain(vec acc, vec x, vec w) {
+#if LANES == 8 && defined(__FMA__)
+    return (vec)_mm256_fmadd_ps((__m256)x, (__m256)w, (__m256)acc);
+#else
+    return acc + x * w;
+#endif
+}
+
+/* sums[ROWS][WIDE] += a[ROWS][depth] w[depth][WIDE], each sum in ascending k. */
+static inline __attribute__((always_inline)) void tile(float *sums, ptrdiff_t ld, const float *a, ptrdiff_t lda,
+                                                        const float *w, ptrdiff_t depth, int rows) {
+    vec left[ROWS], right[ROWS];
+    for (int r = 0; r < rows; r++) {
+        left[r] = load(sums + r * ld);
+        right[r] = load(sums + r * ld + LANES);
+    }
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        vec w0 = load(w + k * WIDE), w1 = load(w + k * WIDE + LANES);
+        for (int r = 0; r < rows; r++) {
+            vec x = fill(a[r * lda + k]);
+            left[r] = chain(left[r], x, w0);
+            right[r] = chain(right[r], x, w1);
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        store(sums + r * ld, left[r]);
+        store(sums + r * ld + LANES, right[r]);
+    }
+}
+
+static void tile_full(float *sums, ptrdiff_t ld, const float *a, ptrdiff_t lda, const float *w, ptrdiff_t depth) {
+    tile(sums, ld, a, lda, w, depth, ROWS);
+}
+
+static void tile_one(float *sums, ptrdiff_t ld, const float *a, ptrdiff_t lda, const float *w, ptrdiff_t depth) {
+    tile(sums, ld, a, lda, w, depth, 1);
+}
+
+/* One NaN leaves a unit. */
+static void clean(float *y, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t ld) {
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        uint32_t *row = (uint32_t *)(y + i * ld);
+        for (ptrdiff_t j = 0; j < columns; j++)
+            row[j] = (row[j] & 0x7fffffffu) > 0x7f800000u ? NAN32 : row[j];
+    }
+}
+
+static ptrdiff_t least(ptrdiff_t x, ptrdiff_t y) { return x < y ? x : y; }
+
+/* Floats of scratch memory of `nmsat_dense`. */
+ptrdiff_t nmsat_dense_scratch(ptrdiff_t n) {
+    return DEPTH * ((n + WIDE - 1) / WIDE * WIDE) + BAND * ROW + ROWS * WIDE;
+}
+
+/* y[m, n] (on entry the seed) continues with a[m, k] w[k, n]. */
+void nmsat_dense(float *y, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
+                 const half *w, ptrdiff_t wk, ptrdiff_t wn, float *scratch) {
+    ptrdiff_t panels = (n + WIDE - 1) / WIDE;
+    float *weights = scratch, *rows = weights + panels * WIDE * DEPTH, *edge = rows + BAND * ROW;
+    for (ptrdiff_t k0 = 0; k0 < k; k0 += DEPTH) {
+        ptrdiff_t depth = least(DEPTH, k - k0);
+        for (ptrdiff_t p = 0; p < panels; p++)
+            widen_block(weights + p * WIDE * DEPTH, WIDE, w + k0 * wk + p * WIDE * wn, wk, wn, depth,
+                        least(WIDE, n - p * WIDE), WIDE);
+        for (ptrdiff_t i0 = 0; i0 < m; i0 += BAND) {
+            ptrdiff_t band = least(BAND, m - i0);
+            widen_block(rows, ROW, a + i0 * am + k0 * ak, am, ak, band, depth, depth);
+            for (ptrdiff_t p = 0; p < panels; p++) {
+                const float *panel = weights + p * WIDE * DEPTH;
+                ptrdiff_t columns = least(WIDE, n - p * WIDE);
+                for (ptrdiff_t i = 0; i < band;) {
+                    ptrdiff_t count = band - i >= ROWS ? ROWS : 1;
+                    float *sums = y + (i0 + i) * n + p * WIDE, *at = sums;
+                    ptrdiff_t ld = n;
+                    if (columns < WIDE) {
+                        at = edge, ld = WIDE;
+                        for (ptrdiff_t r = 0; r < count; r++) {
+                            memset(edge + r * WIDE, 0, WIDE * 4);
+                            memcpy(edge + r * WIDE, sums + r * n, (size_t)columns * 4);
+                        }
+                    }
+                    (count == ROWS ? tile_full : tile_one)(at, ld, rows + i * ROW, ROW, panel, depth);
+                    if (columns < WIDE)
+                        for (ptrdiff_t r = 0; r < count; r++)
+                            memcpy(sums + r * n, edge + r * WIDE, (size_t)columns * 4);
+                    i += count;
+                }
+            }
+        }
+    }
+    clean(y, m, n, n);
+}
+
+/* A kept pair of a column: where its activations lie in a strip, and its value. */
+typedef struct {
+    uint32_t place;
+    float value;
+} pair;
+
+/* sums[rows of a strip] += at[place][rows] * value over the pairs, in order; `count` vectors of rows. */
+static inline __attribute__((always_inline)) void column(float *sums, const float *at, const pair *from,
+                                                          const pair *end, int count) {
+    vec acc[12];
+    for (int v = 0; v < count; v++) acc[v] = load(sums + v * LANES);
+    for (; from < end; from++) {
+        const float *x = at + from->place;
+        vec w = fill(from->value);
+        for (int v = 0; v < count; v++) acc[v] = chain(acc[v], load(x + v * LANES), w);
+    }
+    for (int v = 0; v < count; v++) store(sums + v * LANES, acc[v]);
+}
+
+/* All columns of a block of k: counts pairs each, one column behind the other. */
+#define COLUMNS(count)                                                                                     \
+    static void columns_##count(float *sums, const float *at, const pair *pairs, const uint32_t *ends,     \
+                                ptrdiff_t columns) {                                                       \
+        for (ptrdiff_t j = 0; j < columns; j++, sums += STRIP)                                             \
+            column(sums, at, pairs + ends[j], pairs + ends[j + 1], count);                                 \
+    }
+COLUMNS(1)
+COLUMNS(2)
+COLUMNS(4)
+COLUMNS(6)
+COLUMNS(8)
+COLUMNS(12)
+
+typedef void columns_of(float *, const float *, const pair *, const uint32_t *, ptrdiff_t);
+
+static columns_of *columns_for(ptrdiff_t rows) {
+    ptrdiff_t vectors = (rows + LANES - 1) / LANES;
+    return vectors > 8   ? columns_12
+           : vectors > 6 ? columns_8
+           : vectors > 4 ? columns_6
+           : vectors > 2 ? columns_4
+           : vectors > 1 ? columns_2
+                         : columns_1;
+}
+
+/* to[j * lt + i] = from[i * lf + j]. */
+static void turn(float *to, ptrdiff_t lt, const float *from, ptrdiff_t lf, ptrdiff_t rows, ptrdiff_t columns) {
+    ptrdiff_t i = 0;
+#ifdef __AVX__
+    for (; i + 8 <= rows; i += 8) {
+        ptrdiff_t j = 0;
+        for (; j + 8 <= columns; j += 8) {
+            __m256 r[8], s[8], t[8];
+            for (int v = 0; v < 8; v++) r[v] = _mm256_loadu_ps(from + (i + v) * lf + j);
+            for (int v = 0; v < 4; v++) {
+                s[2 * v] = _mm256_unpacklo_ps(r[2 * v], r[2 * v + 1]);
+                s[2 * v + 1] = _mm256_unpackhi_ps(r[2 * v], r[2 * v + 1]);
+            }
+            for (int v = 0; v < 2; v++) {
+                t[4 * v] = _mm256_shuffle_ps(s[4 * v], s[4 * v + 2], 0x44);
+                t[4 * v + 1] = _mm256_shuffle_ps(s[4 * v], s[4 * v + 2], 0xee);
+                t[4 * v + 2] = _mm256_shuffle_ps(s[4 * v + 1], s[4 * v + 3], 0x44);
+                t[4 * v + 3] = _mm256_shuffle_ps(s[4 * v + 1], s[4 * v + 3], 0xee);
+            }
+            for (int v = 0; v < 4; v++) {
+                _mm256_storeu_ps(to + (j + v) * lt + i, _mm256_permute2f128_ps(t[v], t[4 + v], 0x20));
+                _mm256_storeu_ps(to + (j + 4 + v) * lt + i, _mm256_permute2f128_ps(t[v], t[4 + v], 0x31));
+            }
+        }
+        for (; j < columns; j++)
+            for (ptrdiff_t v = i; v < i + 8; v++) to[j * lt + v] = from[v * lf + j];
+    }
+#endif
+    for (; i < rows; i++)
+        for (ptrdiff_t j = 0; j < columns; j++) to[j * lt + i] = from[i * lf + j];
+}
+
+static ptrdiff_t blocks_of(ptrdiff_t groups, ptrdiff_t pm) {
+    ptrdiff_t per = PACKED_DEPTH / pm;
+    return (groups + per - 1) / per;
+}
+
+/* Floats of scratch memory of `nmsat_packed`. */
+ptrdiff_t nmsat_packed_scratch(ptrdiff_t groups, ptrdiff_t pn, ptrdiff_t pm, ptrdiff_t n) {
+    return 2 * groups * pn * n + blocks_of(groups, pm) * (n + 1) + STRIP * (PACKED_DEPTH + PACKED_COLUMNS) + 64;
+}
+
+/* Lay the kept pairs of values[groups, pn, n] out by block of k, column and k; -1 if a pair lies outside of k. */
+static int lay_out(pair *pairs, uint32_t *ends, ptrdiff_t k, ptrdiff_t n, const half *values, const uint8_t *index,
+                   const uint8_t *filler, ptrdiff_t groups, ptrdiff_t pn, ptrdiff_t pm) {
+    ptrdiff_t per = PACKED_DEPTH / pm, used = 0;
+    for (ptrdiff_t g0 = 0; g0 < groups; g0 += per, ends += n + 1) {
+        ptrdiff_t count = least(per, groups - g0) * pn, first = g0 * pn * n;
+        if (!memchr(filler + first, 1, (size_t)(count * n)) && (g0 + per) * pm <= k) {
+            unsigned largest = 0;
+            for (ptrdiff_t i = 0; i < count * n; i++) largest = index[first + i] > largest ? index[first + i] : largest;
+            if (largest >= (unsigned)pm) return -1;
+            for (ptrdiff_t t = 0; t < count; t++) {
+                uint32_t base = (uint32_t)(t / pn * pm);
+                pair *to = pairs + used + t;
+                for (ptrdiff_t j = 0; j < n; j++, first++, to += count)
+                    *to = (pair){(base + index[first]) * STRIP, widen(values[first])};
+            }
+            for (ptrdiff_t j = 0; j <= n; j++) ends[j] = (uint32_t)(used + j * count);
+            used += count * n;
+            continue;
+        }
+        for (ptrdiff_t j = 0; j < n; j++) {
+            ends[j] = (uint32_t)used;
+            for (ptrdiff_t t = 0; t < count; t++) {
+                ptrdiff_t at = first + t * n + j, group = t / pn * pm;
+                if (filler[at]) continue;
+                if (index[at] >= pm || g0 * pm + group + index[at] >= k) return -1;
+                pairs[used++] = (pair){(uint32_t)((group + index[at]) * STRIP), widen(values[at])};
+            }
+        }
+        ends[n] = (uint32_t)used;
+    }
+    return 0;
+}
+
+/* y[m, n] (on entry the seed, if `seeded`) continues with a[m, k] W[k, n], W packed; 0, or -1 if W is no such matrix. */
+int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
+                 const half *values, const uint8_t *index, const uint8_t *filler, ptrdiff_t groups, ptrdiff_t pn,
+                 ptrdiff_t pm, float *scratch) {
+    ptrdiff_t per = PACKED_DEPTH / pm, blocks = blocks_of(groups, pm);
+    float *at = scratch, *sums = at + STRIP * PACKED_DEPTH;
+    pair *pairs = (pair *)(sums + STRIP * PACKED_COLUMNS);
+    uint32_t *ends = (uint32_t *)(pairs + groups * pn * n);
+    if (lay_out(pairs, ends, k, n, values, index, filler, groups, pn, pm)) return -1;
+    for (ptrdiff_t i0 = 0; i0 < m; i0 += STRIP) {
+        ptrdiff_t rows = least(STRIP, m - i0);
+        columns_of *run = columns_for(rows);
+        for (ptrdiff_t j0 = 0; j0 < n; j0 += PACKED_COLUMNS) {
+            ptrdiff_t columns = least(PACKED_COLUMNS, n - j0);
+            memset(sums, 0, (size_t)(columns * STRIP) * 4);
+            if (seeded) turn(sums, STRIP, y + i0 * n + j0, n, rows, columns);
+            for (ptrdiff_t b = 0; b < blocks; b++) {
+                ptrdiff_t k0 = b * per * pm, depth = least(per * pm, k - k0);
+                if (depth > 0) widen_block(at, STRIP, a + i0 * am + k0 * ak, ak, am, depth, rows, STRIP);
+                run(sums, at, pairs, ends + b * (n + 1) + j0, columns);
+            }
+            clean(sums, columns, STRIP, STRIP);
+            turn(y + i0 * n + j0, n, sums, STRIP, columns, rows);
+        }
+    }
+    return 0;
+}
+
+/* g products of `nmsat_dense`, operands `ag` and `wg` elements apart. */
+void nmsat_batched(float *y, ptrdiff_t g, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t ag,
+                   ptrdiff_t am, ptrdiff_t ak, const half *w, ptrdiff_t wg, ptrdiff_t wk, ptrdiff_t wn,
+                   float *scratch) {
+    for (ptrdiff_t i = 0; i < g; i++) nmsat_dense(y + i * m * n, m, k, n, a + i * ag, am, ak, w + i * wg, wk, wn, scratch);
+}

@@ -1,0 +1,226 @@
+"""The contract's products in C (`kernel.c`): compiled once, checked against NumPy when it is loaded, called by ctypes.
+
+    c = load()                      None where it cannot be had: then NumPy computes the same bits, slowly
+    y = c.dense(a, w, start)
+
+Operands are checked by the callers (`algorithms.core.numeric`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from nmsat.algorithms.core import chains, tensors
+from nmsat.algorithms.core.caches import CacheError
+from nmsat.algorithms.core.compiled import VARIANTS, CompileError, compiled
+from nmsat.algorithms.core.packed import Packed
+from nmsat.algorithms.core.tensors import Tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+KERNEL_VARIABLE: Final = "NMSAT_KERNEL"
+"""Environment variable: 'numpy' computes in NumPy although C could be had."""
+
+THREADS_VARIABLE: Final = "NMSAT_THREADS"
+"""Environment variable: threads of one large product (default 1); they change no bit."""
+
+SOURCES: Final = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "tensors.c"))
+
+_LOG: Final = logging.getLogger("nmsat.algorithms")
+
+_MANY: Final = 1 << 23
+"""Multiply-adds from which a product is worth a second thread."""
+
+_STRIP: Final = 96
+"""Rows that the kernel takes at once: threads get whole strips of them."""
+
+_SIZE = ctypes.c_ssize_t
+_POINTER = ctypes.c_void_p
+
+
+class Kernel:
+    """The functions of one compiled library. All return canonical NaNs. tensors: what lies between products."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        library = ctypes.CDLL(str(path))
+        self.tensors = Tensors(library)
+        self._dense_scratch = _function(library.nmsat_dense_scratch, _SIZE, _SIZE)
+        self._packed_scratch = _function(library.nmsat_packed_scratch, _SIZE, *[_SIZE] * 4)
+        matrix = [_POINTER, _SIZE, _SIZE]
+        self._dense = _function(library.nmsat_dense, None, _POINTER, *[_SIZE] * 3, *matrix, *matrix, _POINTER)
+        self._packed = _function(
+            library.nmsat_packed,
+            ctypes.c_int,
+            *(_POINTER, ctypes.c_int, *[_SIZE] * 3, *matrix, *[_POINTER] * 3, *[_SIZE] * 3, _POINTER),
+        )
+        batch = [_POINTER, *[_SIZE] * 3]
+        self._batched = _function(library.nmsat_batched, None, _POINTER, *[_SIZE] * 4, *batch, *batch, _POINTER)
+
+    def dense(self, a: NDArray[np.float16], w: NDArray[np.float16], y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Continue y[m, n], C-contiguous, with a[m, k] @ w[k, n] in place; return y."""
+        a, w, (k, n) = _plain(a), _plain(w), w.shape
+
+        def part(first: int, rows: int) -> None:
+            scratch = _scratch(self._dense_scratch(n))
+            to, left = y.ctypes.data + 4 * first * n, a.ctypes.data + first * a.strides[0]
+            self._dense(to, rows, k, n, left, *_steps(a), w.ctypes.data, *_steps(w), scratch.ctypes.data)
+
+        _shared(part, y.shape[0], k * n)
+        return y
+
+    def packed(self, a: NDArray[np.float16], w: Packed, y: NDArray[np.float32], *, seeded: bool) -> NDArray[np.float32]:
+        """Continue y[m, n] (zeros unless `seeded`), C-contiguous, with a[m, k] @ W[k, n] in place; return y.
+
+        Raises ValueError for a pair outside of W, which `pack` never makes.
+        """
+        a, k, n = _plain(a), w.k, w.columns
+        pairs = [np.ascontiguousarray(x, t) for x, t in zip((w.values, w.index, w.filler), _PAIR, strict=True)]
+        if any(x.shape != (w.groups, w.n, n) for x in pairs):
+            raise ValueError(f"packed matrix has parts of shapes {[x.shape for x in pairs]}; they must be equal")
+        places = [x.ctypes.data for x in pairs]
+
+        def part(first: int, rows: int) -> None:
+            scratch = _scratch(self._packed_scratch(w.groups, w.n, w.m, n))
+            to, left = y.ctypes.data + 4 * first * n, a.ctypes.data + first * a.strides[0]
+            wrong = self._packed(
+                *(to, seeded, rows, k, n, left, *_steps(a), *places, w.groups, w.n, w.m, scratch.ctypes.data)
+            )
+            if wrong:
+                raise ValueError(f"packed matrix holds an index outside of its {w.m} places or of k = {k}")
+
+        _shared(part, y.shape[0], w.groups * w.n * n)
+        return y
+
+    def batched(self, a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArray[np.float32]:
+        """Return a[g, m, k] @ w[g, k, n] as g dense products."""
+        a, w, (count, m, k), n = _plain(a), _plain(w), a.shape, w.shape[2]
+        y = np.zeros((count, m, n), np.float32)
+        scratch = _scratch(self._dense_scratch(n))
+        left, right = (a.ctypes.data, *_steps(a)), (w.ctypes.data, *_steps(w))
+        self._batched(y.ctypes.data, count, m, k, n, *left, *right, scratch.ctypes.data)
+        return y
+
+
+_PAIR: Final = (np.float16, np.uint8, np.bool_)
+
+
+@cache
+def load() -> Kernel | None:
+    """Return the kernel, compiled if need be; None, and one warning that says why, if it cannot be had.
+
+    A library whose results differ from NumPy's in one bit is not used.
+    """
+    if os.environ.get(KERNEL_VARIABLE, "") == "numpy":
+        return None
+    why = ""
+    for variant in VARIANTS:
+        try:
+            kernel = Kernel(compiled(SOURCES, variant))
+        except (CompileError, CacheError, OSError, AttributeError) as error:  # the last: another's library of that name
+            why = str(error)
+            continue
+        if equal_to_numpy(kernel) and tensors.equal_to_numpy(kernel.tensors):
+            return kernel
+        why = f"what {str(kernel.path)!r} computes differs from NumPy"
+    _LOG.warning("contract products run in NumPy: the same bits, but 20 times slower, as the C kernel fails (%s)", why)
+    return None
+
+
+def between() -> Tensors | None:
+    """Return what computes between products; None where NumPy must."""
+    found = load()
+    return None if found is None else found.tensors
+
+
+def threads() -> int:
+    """Return how many threads a large product may take; ValueError if the variable is no such number."""
+    text = os.environ.get(THREADS_VARIABLE) or "1"
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise ValueError(f"{THREADS_VARIABLE} is {text!r}; it must be a whole number from 1 to 1024")
+    return int(text)
+
+
+def equal_to_numpy(kernel: Kernel) -> bool:
+    """Tell whether a kernel computes the bits of the NumPy definition: all classes of operands, tails, fillers, seeds.
+
+    A few products of a millisecond together, fixed by a seed.
+    """
+    rng = np.random.default_rng(16)
+    for m, k, n, pattern in ((97, 70, 17, (2, 8)), (13, 259, 35, (3, 4)), (1, 16, 1, (16, 16))):
+        a, w = (rng.integers(0, 1 << 16, size, np.uint16).view(np.float16) for size in ((m, k), (k, n)))
+        a[: m // 2] = rng.standard_normal((m // 2, k)).astype(np.float16)
+        w[:, ::2] = rng.standard_normal(w[:, ::2].shape).astype(np.float16)
+        seed = rng.standard_normal((m, n)).astype(np.float32)
+        sparse = _any_packed(rng, w, *pattern)
+        for start in (np.zeros_like(seed), seed):
+            for left in (a, np.asfortranarray(a)):
+                with np.errstate(all="ignore"):
+                    right = [chains.dense(left, w, start.copy()), chains.packed(left, sparse, start.copy())]
+                found = [kernel.dense(left, w, start.copy())]
+                found.append(kernel.packed(left, sparse, start.copy(), seeded=start is seed))
+                if not all(same(x, y) for x, y in zip(found, right, strict=True)):
+                    return False
+    return True
+
+
+def same(x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
+    """Tell whether x, whose NaNs are canonical, has the bits of y but for the kind of its NaNs."""
+    bits = np.where(np.isnan(y), np.uint32(0x7FC00000), y.view(np.uint32))
+    return np.array_equal(x.view(np.uint32), bits)
+
+
+def _any_packed(rng: np.random.Generator, w: NDArray[np.float16], n: int, m: int) -> Packed:
+    """Return a packed form of w with random places, in which some groups end in fillers."""
+    groups = -(-w.shape[0] // m)
+    padded = np.concatenate([w, np.zeros((groups * m - w.shape[0], w.shape[1]), np.float16)])
+    index = np.sort(rng.random((groups, m, w.shape[1])).argsort(axis=1)[:, :n], axis=1)
+    whole = index + m * np.arange(groups)[:, None, None]
+    filler = whole >= w.shape[0]
+    filler[0, n - 1 :] = n > 1
+    values = np.where(filler, np.float16(0), np.take_along_axis(padded.reshape(groups, m, -1), index, axis=1))
+    return Packed(values, np.where(filler, 0, index).astype(np.uint8), filler, w.shape[0], n, m)
+
+
+def _function(function: Callable[..., object], result: object, *arguments: object) -> Callable[..., int]:
+    function.restype, function.argtypes = result, arguments  # type: ignore[attr-defined] # of a ctypes function
+    return function  # type: ignore[return-value]
+
+
+def _plain(x: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Return x, copied if its elements do not lie a whole number of elements apart."""
+    fits = x.flags.aligned and not any(step % 2 for step in x.strides)
+    return x if fits else np.ascontiguousarray(x)
+
+
+def _steps(x: NDArray[np.float16]) -> tuple[int, ...]:
+    return tuple(step // 2 for step in x.strides)
+
+
+def _scratch(floats: int) -> NDArray[np.float32]:
+    """Return memory that begins at a cache line."""
+    block = np.empty(floats + 16, np.float32)
+    return block[-block.ctypes.data // 4 % 16 :]
+
+
+def _shared(part: Callable[[int, int], None], rows: int, macs: int) -> None:
+    """Call part(first row, rows) for all rows, by several threads if they are wanted and worth it."""
+    count = threads() if rows * macs >= _MANY else 1
+    size = max(_STRIP, -(-rows // (count * _STRIP)) * _STRIP)
+    if count == 1 or size >= rows:
+        part(0, rows)
+        return
+    firsts = range(0, rows, size)
+    with ThreadPoolExecutor(len(firsts)) as pool:
+        list(pool.map(lambda first: part(first, min(size, rows - first)), firsts))

@@ -1,0 +1,187 @@
+"""What lies between products in C (`tensors.c`): the same bits as the NumPy code beside each call, much sooner.
+
+Arrays are checked by the callers: C-contiguous, of the types that are named.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_SIZE = ctypes.c_ssize_t
+_POINTER = ctypes.c_void_p
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The kept pairs of the groups of a matrix; parts of `algorithms.core.packed.Packed`."""
+
+    values: NDArray[np.float16]
+    index: NDArray[np.uint8]
+    filler: NDArray[np.bool_]
+
+
+class Tensors:
+    """The functions of one compiled library."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def _call(self, name: str, *arguments: NDArray[Any] | int | None) -> None:
+        """Call a function of arrays, sizes and null pointers."""
+        given = [
+            _POINTER(x.ctypes.data) if isinstance(x, np.ndarray) else _POINTER(None) if x is None else _SIZE(x)
+            for x in arguments
+        ]
+        function = getattr(self._library, name)
+        function.restype = None
+        function(*given)
+
+    def to_half(self, x: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float16]:
+        """Return x rounded to binary16 once, with canonical NaNs, laid out as x, which has no gaps."""
+        out = np.empty_like(x, np.float16)
+        self._call("nmsat_to_half" if x.dtype == np.float32 else "nmsat_wide_to_half", out, x, x.size)
+        return out
+
+    def add(self, x: NDArray[np.float16], y: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Return round16(round32(x + y)) of two tensors of one shape."""
+        out = np.empty_like(x)
+        self._call("nmsat_add", out, x, y, x.size)
+        return out
+
+    def statistics(self, x: NDArray[np.float16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and variance of every channel of x[..., channels]."""
+        channels = x.shape[-1]
+        rows = x.size // channels
+        mean, variance = np.empty(channels), np.empty(channels)
+        with np.errstate(all="ignore"):
+            self._call("nmsat_row_sums", mean, x, rows, channels)
+            mean /= rows
+            self._call("nmsat_square_sums", variance, x, mean, rows, channels)
+            variance /= rows
+        return mean, variance
+
+    def normalise(
+        self, x: NDArray[np.float16], *channel: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
+        """Return round16(normal * gain + offset), normal = (x - mean) * inverse; channel: mean, inverse, gain, offset."""
+        y, normal = np.empty_like(x), np.empty(x.shape)
+        self._call("nmsat_normalise", y, normal, x, *channel, x.size // x.shape[-1], x.shape[-1])
+        return y, normal
+
+    def norm_sums(
+        self, dy: NDArray[np.float16], normal: NDArray[np.float64], gain: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the sums over rows of dy * normal, dy, dy * gain, dy * gain * normal as [4, channels]."""
+        sums = np.empty((4, dy.shape[-1]))
+        self._call("nmsat_norm_sums", sums, dy, normal, gain, dy.size // dy.shape[-1], dy.shape[-1])
+        return sums
+
+    def norm_gradient(
+        self, dy: NDArray[np.float16], normal: NDArray[np.float64], *channel: NDArray[np.float64]
+    ) -> NDArray[np.float16]:
+        """Return round16((dy * gain - mean - normal * slope) * inverse); channel: gain, mean, slope, inverse."""
+        dx = np.empty_like(dy)
+        self._call("nmsat_norm_gradient", dx, dy, normal, *channel, dy.size // dy.shape[-1], dy.shape[-1])
+        return dx
+
+    def mask(self, w: NDArray[np.float16], n: int, m: int) -> NDArray[np.bool_]:
+        """Return which elements of w[k, columns], of any strides, N:M pruning along k keeps, laid out as w."""
+        keep = np.empty_like(w, np.bool_)
+        self._call("nmsat_select", w, *_steps(w), *w.shape, n, m, keep, *keep.strides, None, None, None)
+        return keep
+
+    def pack(self, w: NDArray[np.float16], n: int, m: int) -> Pairs:
+        """Return the kept pairs of w[k, columns], of any strides."""
+        shape = (-(-w.shape[0] // m), n, w.shape[1])
+        pairs = Pairs(np.empty(shape, np.float16), np.empty(shape, np.uint8), np.empty(shape, np.bool_))
+        self._call("nmsat_select", w, *_steps(w), *w.shape, n, m, None, 0, 0, pairs.values, pairs.index, pairs.filler)
+        return pairs
+
+    def windows(
+        self, x: NDArray, rows: Sequence[int], columns: Sequence[int], size: tuple[int, int], step: tuple[int, int]
+    ) -> NDArray:
+        """Return what `algorithms.core.windows.windows` does, for elements of any type."""
+        batch, height, width, channels = x.shape
+        out = np.empty((batch * size[0] * size[1], len(rows) * len(columns) * channels), x.dtype)
+        taps = np.array(rows, np.int64), np.array(columns, np.int64)
+        places = (taps[0], len(rows), taps[1], len(columns))
+        self._call("nmsat_windows", out, x, batch, height, width, channels * x.itemsize, *places, *size, *step)
+        return out
+
+
+def equal_to_numpy(t: Tensors) -> bool:
+    """Tell whether the functions give the bits of NumPy on samples of all classes of numbers, fixed by a seed."""
+    rng = np.random.default_rng(64)
+    halves = rng.integers(0, 1 << 16, (37, 70), np.uint16).view(np.float16)
+    singles = rng.integers(0, 1 << 32, 5001, np.uint32).view(np.float32)
+    singles[:2000] = np.ldexp(rng.integers(-4096, 4097, 2000) / 2048, rng.integers(-28, 18, 2000))  # ties, both ends
+    beside = singles[:2000] * (1 + rng.integers(-1, 2, 2000) * 2.0**-50)
+    with np.errstate(all="ignore"):
+        wides = np.concatenate([singles.astype(np.float64), beside])
+    finite = rng.standard_normal((37, 70)).astype(np.float16)
+    channel = rng.standard_normal((4, 70))
+    with np.errstate(all="ignore"):
+        wide = finite.astype(np.float64)
+        mean, inverse, gain, offset = channel
+        normal = (wide - mean) * inverse
+        inner = wide * gain
+        sums = [wide * normal, wide, inner, inner * normal]
+        right = [
+            *(_rounded(x) for x in (singles, wides)),
+            _rounded(halves.astype(np.float32) + halves[::-1].astype(np.float32)),
+            *(wide.mean(axis=0), wide.var(axis=0)),
+            *(_rounded(normal * gain + offset), normal),
+            np.stack([x.sum(axis=0) for x in sums]),
+            _rounded((inner - mean - normal * offset) * inverse),
+            *_selected(halves, 2, 8),
+        ]
+    pairs = t.pack(halves, 2, 8)
+    found = [
+        *(t.to_half(x) for x in (singles, wides)),
+        t.add(halves, np.ascontiguousarray(halves[::-1])),
+        *t.statistics(finite),
+        *t.normalise(finite, mean, inverse, gain, offset),
+        t.norm_sums(finite, normal, gain),
+        t.norm_gradient(finite, normal, gain, mean, offset, inverse),
+        *(t.mask(halves, 2, 8), pairs.values, pairs.index),
+    ]
+    return all(_bytes(x) == _bytes(y) for x, y in zip(found, right, strict=True))
+
+
+_NAN16: Final = np.uint16(0x7E00).view(np.float16)
+
+
+def _rounded(x: NDArray[np.floating]) -> NDArray[np.float16]:
+    half = x.astype(np.float16)
+    half[np.isnan(half)] = _NAN16
+    return half
+
+
+def _selected(w: NDArray[np.float16], n: int, m: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Return mask, values and places of N:M pruning along axis 0 by sorting; the last group may be short."""
+    size = np.full((-(-len(w) // m) * m, w.shape[1]), -1, np.int32)
+    size[: len(w)] = w.view(np.uint16) & 0x7FFF
+    order = np.sort(np.argsort(-size.reshape(-1, m, w.shape[1]), axis=1, kind="stable")[:, :n], axis=1)
+    keep = np.zeros((len(size) // m, m, w.shape[1]), bool)
+    np.put_along_axis(keep, order, True, axis=1)
+    padded = np.zeros(size.shape, np.float16)
+    padded[: len(w)] = w
+    values = np.take_along_axis(padded.reshape(keep.shape), order, axis=1)
+    return keep.reshape(size.shape)[: len(w)], values, order.astype(np.uint8)
+
+
+def _bytes(x: NDArray) -> tuple[tuple[int, ...], np.dtype, bytes]:
+    return x.shape, x.dtype, np.ascontiguousarray(x).tobytes()
+
+
+def _steps(x: NDArray) -> tuple[int, ...]:
+    return tuple(step // x.itemsize for step in x.strides)

@@ -1,0 +1,251 @@
+"""The C kernel against the NumPy definition, bit for bit; how it is built, found again, refused and replaced."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nmsat.algorithms.core import chains, compiled, kernel, numeric
+from nmsat.algorithms.core.nm import pack, pack_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CLASSES = {
+    "zeros": [0x0000, 0x8000],
+    "subnormal": [0x0001, 0x8001, 0x03FF, 0x83FF, 0x0200],
+    "small": [0x0400, 0x8400, 0x0401],
+    "ones": [0x3C00, 0xBC00, 0x3C01, 0x3555, 0x4248],
+    "large": [0x7BFF, 0xFBFF, 0x7800],
+    "infinite": [0x7C00, 0xFC00],
+    "nan": [0x7E00, 0xFE01, 0x7D00, 0x7FFF],
+}
+"""Bit patterns of binary16 of every class; signalling and quiet NaNs with payloads."""
+
+PATTERNS = [(1, 2), (2, 4), (3, 4), (2, 8), (8, 8), (1, 16), (2, 16), (16, 16)]
+
+
+@pytest.fixture(scope="module")
+def built() -> kernel.Kernel:
+    found = kernel.load()
+    assert found is not None, "no C compiler, or a kernel that differs from NumPy"
+    return found
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Load the kernel anew in the test, and once more after it."""
+    kernel.load.cache_clear()
+    yield
+    kernel.load.cache_clear()
+
+
+def operands(rng: np.random.Generator, shape: tuple[int, ...], names: tuple[str, ...]) -> np.ndarray:
+    """Random values of the given classes; 'any' is any bit pattern, 'normal' a normal distribution."""
+    bits = np.concatenate([np.array(CLASSES[name], np.uint16) for name in names if name in CLASSES] or [np.zeros(1)])
+    x = rng.choice(bits.astype(np.uint16), shape).view(np.float16)
+    if "any" in names:
+        x = np.where(rng.random(shape) < 0.5, rng.integers(0, 1 << 16, shape, np.uint16).view(np.float16), x)
+    if "normal" in names:
+        x = np.where(rng.random(shape) < 0.5, rng.standard_normal(shape).astype(np.float16), x)
+    return np.asfortranarray(x) if rng.random() < 0.5 else x
+
+
+def bits_of(y: np.ndarray) -> np.ndarray:
+    assert y.dtype == np.float32
+    assert y.flags.c_contiguous
+    return y.view(np.uint32)
+
+
+def numpy_bits(y: np.ndarray) -> np.ndarray:
+    return bits_of(np.ascontiguousarray(numeric.canonical(y)))
+
+
+NAMES = st.lists(st.sampled_from(["any", "normal", *CLASSES]), min_size=1, max_size=4).map(tuple)
+SIZES = st.tuples(st.integers(1, 200), st.integers(1, 300), st.integers(1, 40))
+
+
+@given(SIZES, NAMES, st.sampled_from(PATTERNS), st.booleans(), st.integers(0, 1 << 30))
+@settings(max_examples=60, deadline=None)
+def test_every_operand_gives_the_bits_of_numpy(
+    sizes: tuple[int, int, int], names: tuple[str, ...], pattern: tuple[int, int], seeded: bool, number: int
+) -> None:
+    (m, k, n), rng = sizes, np.random.default_rng(number)
+    a, w = operands(rng, (m, k), names), operands(rng, (k, n), names)
+    seed = rng.integers(0, 1 << 32, (m, n), np.uint32).view(np.float32) if seeded else None  # subnormal ones, too
+    start = np.zeros((m, n), np.float32) if seed is None else seed
+    with np.errstate(all="ignore"):
+        assert np.array_equal(bits_of(numeric.ordered_dot(a, w, seed)), numpy_bits(chains.dense(a, w, start.copy())))
+        packed = pack(w, *pattern)
+        want = numpy_bits(chains.packed(a, packed, start.copy()))
+        assert np.array_equal(bits_of(numeric.ordered_dot_packed(a, packed, seed)), want)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (6, 16, 16), (97, 257, 17), (60, 512, 1), (193, 64, 300), (5, 0, 3)])
+def test_tails_of_blocks(built: kernel.Kernel, shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    rng = np.random.default_rng(list(shape))
+    a, w = operands(rng, (m, k), ("normal",)), operands(rng, (k, n), ("normal",))
+    y = built.dense(a, w, np.zeros((m, n), np.float32))
+    assert np.array_equal(bits_of(y), numpy_bits(chains.dense(a, w, np.zeros((m, n), np.float32))))
+
+
+def test_groups_with_few_kept_and_a_last_group_that_is_short(built: kernel.Kernel) -> None:
+    rng = np.random.default_rng(3)
+    a, w = operands(rng, (33, 45), ("any",)), operands(rng, (45, 29), ("any",))
+    keep = rng.random(w.shape) < 0.2
+    keep[:, 0] = False  # a column without any
+    packed = pack_kept(w, keep, 8, 8)
+    zeros = np.zeros((33, 29), np.float32)
+    y = built.packed(a, packed, zeros.copy(), seeded=False)
+    with np.errstate(all="ignore"):
+        assert np.array_equal(bits_of(y), numpy_bits(chains.packed(a, packed, zeros)))
+    assert not y[:, 0].any()
+
+
+def test_any_strides_are_read(built: kernel.Kernel) -> None:
+    rng = np.random.default_rng(4)
+    whole, other = (operands(rng, (60, 90), ("normal",)) for _ in range(2))
+    odd = np.zeros(1 + 60 * 90 * 2, np.uint8)[1:].view(np.float16).reshape(60, 90)
+    odd[...] = whole
+    for a in (whole[::2, ::-1], whole[::-3], whole.T[:60, :60].T, np.broadcast_to(whole[:1], (7, 90)), odd):
+        w = other.T[: a.shape[1], ::2]
+        start = np.zeros((a.shape[0], w.shape[1]), np.float32)
+        assert np.array_equal(bits_of(built.dense(a, w, start.copy())), numpy_bits(chains.dense(a, w, start.copy())))
+        packed = pack(w, 2, 8)
+        found = built.packed(a, packed, start.copy(), seeded=False)
+        assert np.array_equal(bits_of(found), numpy_bits(chains.packed(a, packed, start)))
+
+
+@pytest.mark.parametrize("count", ["1", "2", "3"])
+def test_threads_change_no_bit(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    a, w = operands(rng, (500, 300), ("normal",)), operands(rng, (300, 60), ("normal",))
+    one = numeric.ordered_dot(a, w), numeric.ordered_dot_packed(a, pack(w, 2, 8))
+    monkeypatch.setattr(kernel, "_MANY", 1)
+    monkeypatch.setenv("NMSAT_THREADS", count)
+    many = numeric.ordered_dot(a, w), numeric.ordered_dot_packed(a, pack(w, 2, 8))
+    assert all(np.array_equal(bits_of(x), bits_of(y)) for x, y in zip(one, many, strict=True))
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1", "1e3"])
+def test_threads_are_a_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NMSAT_THREADS", text)
+    with pytest.raises(ValueError, match=f"NMSAT_THREADS is '{text}'"):
+        kernel.threads()
+
+
+def test_a_pair_outside_of_the_matrix_is_refused(built: kernel.Kernel) -> None:
+    packed = pack(np.ones((12, 3), np.float16), 2, 8)
+    for place, index in (((0, 0, 0), 8), ((1, 1, 2), 7)):
+        wrong = packed.index.copy()
+        wrong[place] = index
+        with pytest.raises(ValueError, match="index outside"):
+            numeric.ordered_dot_packed(np.ones((2, 12), np.float16), replace(packed, index=wrong))
+    with pytest.raises(ValueError, match="shapes"):
+        cut = replace(packed, filler=packed.filler[:, :, :2])
+        built.packed(np.ones((2, 12), np.float16), cut, np.zeros((2, 3), np.float32), seeded=False)
+
+
+@pytest.mark.parametrize("variant", compiled.VARIANTS)
+def test_each_variant_of_the_flags_is_right(variant: tuple[str, ...]) -> None:
+    """The plain one runs other code: four lanes, no conversion by the processor."""
+    assert kernel.equal_to_numpy(kernel.Kernel(compiled.compiled(kernel.SOURCES, variant)))
+
+
+def test_a_kernel_of_other_bits_is_not_used(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An addition that was left out, one rounding too many, a NaN with a payload: each is found when it is loaded."""
+    del fresh
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path))
+    text = kernel.SOURCES[0].read_text(encoding="utf-8")
+    wrong = text.replace("NAN32 = 0x7fc00000u", "NAN32 = 0xffc00000u")
+    assert wrong != text
+    source = tmp_path / "wrong.c"
+    source.write_text(wrong)
+    monkeypatch.setattr(kernel, "SOURCES", (source, kernel.SOURCES[1]))
+    monkeypatch.setattr(kernel, "VARIANTS", (("-O0",),))
+    with caplog.at_level(logging.WARNING, "nmsat.algorithms"):
+        assert kernel.load() is None
+    assert "differs from NumPy" in caplog.text
+
+
+@pytest.mark.parametrize("case", ["no compiler", "bad compiler", "no cache"])
+def test_without_a_kernel_numpy_gives_the_same_and_says_so_once(
+    case: str, fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    del fresh
+    rng = np.random.default_rng(6)
+    a, w = operands(rng, (20, 40), ("any",)), operands(rng, (40, 9), ("any",))
+    three = np.stack([a, a]), np.stack([w, w])
+    want = numeric.ordered_dot(a, w), numeric.ordered_dot_packed(a, pack(w, 2, 8)), numeric.ordered_dot_batched(*three)
+    kernel.load.cache_clear()
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))
+    monkeypatch.setenv("CC", {"no compiler": "no-such-cc", "bad compiler": "false"}.get(case, "cc"))
+    if case == "no cache":
+        (tmp_path / "caches").write_text("a file")
+    with caplog.at_level(logging.WARNING, "nmsat.algorithms"):
+        plain = (
+            numeric.ordered_dot(a, w),
+            numeric.ordered_dot_packed(a, pack(w, 2, 8)),
+            numeric.ordered_dot_batched(*three),
+        )
+    assert all(np.array_equal(bits_of(x), bits_of(y)) for x, y in zip(want, plain, strict=True))
+    assert len([r for r in caplog.records if "run in NumPy" in r.message]) == 1
+
+
+def test_the_variable_asks_for_numpy_without_a_word(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    del fresh
+    monkeypatch.setenv("NMSAT_KERNEL", "numpy")
+    assert kernel.load() is None
+    assert not caplog.records
+
+
+def test_first_builds_at_once_leave_one_library(tmp_path: Path) -> None:
+    code = "from nmsat.algorithms.core import kernel; assert kernel.load() is not None"
+    environment = {**os.environ, "NMSAT_BUILD_DIR": str(tmp_path / "caches")}
+    started = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+    names = [path.name for path in (tmp_path / "caches" / "kernel").iterdir()]
+    assert len(names) == 1
+    assert names[0].endswith(".so")
+
+
+def test_another_compiler_flag_or_processor_is_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compiled.compiled(kernel.SOURCES, ())
+    assert compiled.compiled(kernel.SOURCES, ()) == first
+    built: list[list[str]] = []
+
+    def make(command: list[str]) -> None:
+        built.append(command)
+        shutil.copy(first, command[-1])
+
+    monkeypatch.setattr(compiled, "_compile", make)
+    monkeypatch.setattr(compiled, "processor", lambda: "another")
+    other = compiled.compiled(kernel.SOURCES, ())
+    other.unlink()
+    assert other != first
+    assert len(built) == 1
+
+
+def test_the_kernel_leaves_the_state_of_the_processor_alone(built: kernel.Kernel) -> None:
+    """No library loaded with -ffast-math: binary32 subnormals, which the update needs, are still numbers."""
+    assert isinstance(built, kernel.Kernel)
+    tiny = np.float32(2.0**-140)
+    assert tiny * np.float32(0.5) == np.float32(2.0**-141)
+    assert ctypes.c_float(2.0**-149).value > 0
