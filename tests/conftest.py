@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from nmsat.dataflow.program.product import Cut
+
 
 SEEN = pytest.StashKey[set[str]]()
 """Names of all tests, when one is asked for by its name."""
@@ -114,17 +116,20 @@ def unreadable() -> Iterator[Callable[[Path], None]]:
 
 @pytest.fixture
 def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the chooser's estimate stand for the quick gear where cycles are not what is tested: it takes an instant."""
+    """Let multiply-adds stand for cycles where those are not what is tested: in an instant, no chooser, no gear."""
     from nmsat.dataflow.contract.registers import COUNTERS
-    from nmsat.dataflow.program.estimate import estimate_cycles
+    from nmsat.dataflow.program import jobs
     from nmsat.dataflow.program.jobs import Run, UpdateRun
     from nmsat.sim.run import Report
     from nmsat.sim.work import timed
 
+    def work(cut: Cut) -> int:
+        return cut.code.m * cut.code.n * -(-cut.code.k * cut.mapping.n // cut.mapping.m)
+
     def time_run(_: object, run: Run | UpdateRun) -> Report:
         counters = dict.fromkeys(COUNTERS, 0)
         if isinstance(run, Run):
-            cycles = sum(round(estimate_cycles(cut)) for cut in run.cuts)
+            cycles = sum(2 * work(cut) // cut.config.elements + 1 for cut in run.cuts)
             counters |= {"compute_busy": cycles, "steps": cycles // 2, "wait_drain": cycles // 10}
         else:
             cycles = run.job.k * run.job.n // 16
@@ -132,4 +137,5 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return Report(counters | {"cycles": cycles}, ErrorCode.NONE, 0, False, False)
 
     monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))  # nobody else may find these
+    monkeypatch.setattr(jobs, "estimate_cycles", work)
     monkeypatch.setattr(timed, "time_run", time_run)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.network.step import Step
     from nmsat.dataflow.program.jobs import Job
+    from nmsat.sim.results.machine import MachineResult
 
 MAX_PROCESSES: Final = 64
 """Most of --processes."""
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"some of {', '.join(PAPER_NETWORKS)} (default: all)",
     )
     parser.add_argument(
+        "--ablation", action="store_true", help="also the 2:8 steps with one thing switched off at a time"
+    )
+    parser.add_argument(
         "--processes",
         type=lambda text: whole(text, 1, MAX_PROCESSES),
         default=1,
@@ -62,7 +66,7 @@ def run(options: argparse.Namespace) -> Answer:
 
     names = tuple(name for name in PAPER_NETWORKS if name in (options.networks or PAPER_NETWORKS))
     steps = {name: _steps(name, options.batch) for name in names}
-    results = _results(options, steps)
+    results, ablation = _results(options, steps)
     rows = [row_of(name, steps[name], results[name]) for name in names]
     values: dict[str, Any] = {
         "config": options.config.name,
@@ -73,6 +77,7 @@ def run(options: argparse.Namespace) -> Answer:
         "speedup": mean([row["2:8"]["speedup"] for row in rows]),
         "bound": mean([row["2:8"]["bound"] for row in rows]),
         "dense_utilization": mean([row["dense_utilization"] for row in rows]),
+        "ablation": ablation,
         "before": (options.config.name, options.batch) == BEFORE,
     }
     values["goals"] = goals(values)
@@ -91,22 +96,29 @@ def _steps(name: str, size: int) -> dict[str, Step]:
     return {"dense": training_products(layers, "dense"), **sparse}
 
 
-def _results(options: argparse.Namespace, steps: dict[str, dict[str, Step]]) -> dict[str, dict[str, Any]]:
-    from nmsat.reports.work.timings import distinct, time_all
+def _results(
+    options: argparse.Namespace, steps: dict[str, dict[str, Step]]
+) -> tuple[dict[str, dict[str, MachineResult]], dict[str, list[float]]]:
+    """Return what all steps take, and by variant of the ablation the speed-ups at 2:8 of the networks."""
+    from nmsat.reports.work.paper import VARIANTS
+    from nmsat.reports.work.timings import Wanted, distinct, time_all
 
-    config = options.config
+    variants = VARIANTS if options.ablation else {}
+    plain = [Wanted(step) for found in steps.values() for step in found.values()]
+    others = [Wanted(found["2:8"], switches) for switches in variants.values() for found in steps.values()]
     try:
-        every = [step for found in steps.values() for step in found.values()]
-        with task("paper", distinct(config, every), "program") as running:
+        with task("paper", distinct(options.config, [*plain, *others]), "program") as running:
 
             def told(job: Job) -> None:
                 running.now(f"{job.name} {job.stage}")
                 running.advance()
 
-            timed = iter(time_all(config, every, told, options.processes))
+            timed = iter(time_all(options.config, [*plain, *others], told, options.processes))
     except ValueError as error:
         raise InputError(str(error)) from None
-    return {name: {text: next(timed) for text in found} for name, found in steps.items()}
+    results = {name: {text: next(timed) for text in found} for name, found in steps.items()}
+    speedups = {variant: [results[name]["dense"].cycles / next(timed).cycles for name in steps] for variant in variants}
+    return results, speedups
 
 
 COMMAND = Command(

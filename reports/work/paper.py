@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.dataflow.program.jobs import Switches
 from nmsat.reports.work.text import prose, table
 from nmsat.sim.results.causes import MACHINE_CAUSES
 from nmsat.sim.results.provenance import Source, told
@@ -26,6 +27,15 @@ PAPER: Final = 1.75
 
 DENSE: Final = 0.97
 """Least utilization of each dense step."""
+
+VARIANTS: Final = {
+    "as built": Switches(),
+    "fixed rectangle 1x8": Switches(rectangle=1),
+    "OS only": Switches(dataflow="os"),
+    "WS only": Switches(dataflow="ws"),
+    "no pre-generation": Switches(pregenerate=False),
+}
+"""Name of an ablation -> what is left on; a product without such a cut keeps its own."""
 
 WORST: Final = 3
 """Products of each network that are named with what they lose."""
@@ -156,6 +166,11 @@ def report(values: Mapping[str, Any]) -> str:
         f"where most is lost: the {WORST} programs of each step with the most cycles beyond their multiply-adds\n"
         + _worst(rows),
     ]
+    if values["ablation"]:
+        parts.append(
+            "2:8 with one thing switched off in the programs, over the dense step as built\n"
+            + _ablation(rows, values["ablation"])
+        )
     if values["before"]:
         parts.append(prose(BEFORE_NOTE) + "\n" + _before(rows))
     return "\n\n".join(parts)
@@ -206,6 +221,11 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> str:
         for item in row[text]["worst"]
     ]
     return table(("step", "program", "lost of the step", "use", "busiest"), lines)
+
+
+def _ablation(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Sequence[float]]) -> str:
+    lines = [(name, *(f"{x:.3f}" for x in speedups), f"{mean(speedups):.3f}") for name, speedups in found.items()]
+    return table(("ablation", *(row["model"] for row in rows), "average"), lines)
 
 
 def _before(rows: Sequence[Mapping[str, Any]]) -> str:

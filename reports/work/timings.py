@@ -10,6 +10,7 @@ import hashlib
 import json
 from concurrent.futures import as_completed
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import nmsat
 from nmsat.algorithms.core.files import write_text
 from nmsat.algorithms.training.workers import workers
-from nmsat.dataflow.program.jobs import step_jobs
+from nmsat.dataflow.program.jobs import ALL_ON, step_jobs
 from nmsat.hw.parts.cache import CacheError, cache_folder
 from nmsat.sim.work.machine import machine_step
 from nmsat.sim.work.timed import Timer
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
-    from nmsat.dataflow.program.jobs import Job
+    from nmsat.dataflow.program.jobs import Job, Switches
     from nmsat.sim.results.machine import MachineResult
     from nmsat.sim.work.timed import Timed
 
@@ -86,8 +87,21 @@ def timer(config: SatConfig) -> Timer:
     return Timer(config, Timings(), version())
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A step to be timed. switches: what its programs may use."""
+
+    step: Step
+    switches: Switches = ALL_ON
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Its programs."""
+        return step_jobs(self.step, self.switches)
+
+
 def time_all(
-    config: SatConfig, steps: Sequence[Step], told: Callable[[Job], object], processes: int = 1
+    config: SatConfig, wanted: Sequence[Wanted], told: Callable[[Job], object], processes: int = 1
 ) -> list[MachineResult]:
     """Return what each of several steps takes on the machine.
 
@@ -95,20 +109,20 @@ def time_all(
     once, each of which holds what it walked (up to a gigabyte for a large network).
     """
     kept = timer(config)
-    jobs = {kept.key(job): job for step in steps for job in step_jobs(step)}
+    jobs = {kept.key(job): job for one in wanted for job in one.jobs}
     if processes == 1:
         for job in jobs.values():
             told(job)
             kept.time(job)
     else:
         _in_processes(kept, jobs, told, processes)
-    return [machine_step(step, kept) for step in steps]
+    return [machine_step(one.step, kept, switches=one.switches) for one in wanted]
 
 
-def distinct(config: SatConfig, steps: Sequence[Step]) -> int:
+def distinct(config: SatConfig, wanted: Sequence[Wanted]) -> int:
     """Return the number of distinct programs of several steps."""
     kept = Timer(config)
-    return len({kept.key(job) for step in steps for job in step_jobs(step)})
+    return len({kept.key(job) for one in wanted for job in one.jobs})
 
 
 def _in_processes(kept: Timer, jobs: dict[str, Job], told: Callable[[Job], object], processes: int) -> None:

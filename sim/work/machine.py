@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.program.jobs import step_jobs
+from nmsat.dataflow.program.jobs import ALL_ON, step_jobs
 from nmsat.sim.results.machine import MachineResult, MachineRow
 from nmsat.sim.results.result import HostTotals
 
@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nmsat.dataflow.network.step import Step
-    from nmsat.dataflow.program.jobs import Job
+    from nmsat.dataflow.program.jobs import Job, Switches
     from nmsat.sim.work.timed import Timed, Timer
 
 
-def machine_step(step: Step, timer: Timer, told: Callable[[Job], object] | None = None) -> MachineResult:
+def machine_step(
+    step: Step, timer: Timer, told: Callable[[Job], object] | None = None, *, switches: Switches = ALL_ON
+) -> MachineResult:
     """Return what a step takes on the machine of the timer.
 
-    told: called with each program before it is timed. Raises ValueError for a product that the machine has no program
-    for (docs/machine/programs.md).
+    told: called with each program before it is timed; switches: what the programs may use. Raises ValueError for a
+    product that the machine has no program for (docs/machine/programs.md).
     """
-    jobs = step_jobs(step)
+    jobs = step_jobs(step, switches)
     rows, start = [], 0
     for job, timed in zip(jobs, timer.all(jobs, told), strict=True):
         rows.append(_row(job, timed, timer, start))

@@ -9,10 +9,11 @@ import pytest
 
 from nmsat.algorithms.core.tape import ConvShape, Pattern
 from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import Launch
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.step import Step, training_products
-from nmsat.dataflow.program.jobs import UpdateJob, UpdateRun, step_jobs
+from nmsat.dataflow.program.jobs import Run, UpdateJob, UpdateRun, step_jobs
 from nmsat.dataflow.program.tensors import DENSE
 from nmsat.reports.work import timings
 from nmsat.reports.work.program import gradient_program, matrix_program, run_on_simulator
@@ -70,6 +71,18 @@ def test_a_product_takes_what_nmsat_program_says(pattern: str | None, stage: str
     else:
         program = matrix_program(SMALL, (m, k, n), product.pattern, None, 0)
     assert Timer(SMALL).time(job).counters == run_on_simulator(SMALL, program).counters
+
+
+def test_many_small_tiles_raise_no_semaphore_beyond_its_end() -> None:
+    """The buffer would hold 512 tiles, and the array be 388 of them ahead of the load that waits for it."""
+    config = preset("tiny").replace(act_depth=8192)
+    product = gemm(16 * 900, 2, 4)
+    (job,) = step_jobs(Step("products", (product,), (), (), (), product.macs_full, frozen=(product.name,)))
+    (run,) = job.runs(config)
+    assert isinstance(run, Run)
+    assert len(run.cuts[0].rows) == 900
+    assert run.cuts[0].act_words(run.cuts[0].rows[0], run.cuts[0].parts[0]) == 16
+    assert time_run(Quick(config), run).error is ErrorCode.NONE
 
 
 def test_what_was_timed_is_found_again(step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
