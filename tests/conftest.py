@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import nmsat
+from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.reports.work.extras import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from nmsat.dataflow.program.product import Cut
 
 
 SEEN = pytest.StashKey[set[str]]()
@@ -109,3 +112,30 @@ def unreadable() -> Iterator[Callable[[Path], None]]:
         libc.capset(header, before.raw)
         for path in closed:
             path.chmod(0o700)
+
+
+@pytest.fixture
+def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let multiply-adds stand for cycles where those are not what is tested: in an instant, no chooser, no gear."""
+    from nmsat.dataflow.contract.registers import COUNTERS
+    from nmsat.dataflow.program import jobs
+    from nmsat.dataflow.program.jobs import Run, UpdateRun
+    from nmsat.sim.run import Report
+    from nmsat.sim.work import timed
+
+    def work(cut: Cut) -> int:
+        return cut.code.m * cut.code.n * -(-cut.code.k * cut.mapping.n // cut.mapping.m)
+
+    def time_run(_: object, run: Run | UpdateRun) -> Report:
+        counters = dict.fromkeys(COUNTERS, 0)
+        if isinstance(run, Run):
+            cycles = sum(2 * work(cut) // cut.config.elements + 1 for cut in run.cuts)
+            counters |= {"compute_busy": cycles, "steps": cycles // 2, "wait_drain": cycles // 10}
+        else:
+            cycles = run.job.k * run.job.n // 16
+            counters["update_busy"] = cycles
+        return Report(counters | {"cycles": cycles}, ErrorCode.NONE, 0, False, False)
+
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))  # nobody else may find these
+    monkeypatch.setattr(jobs, "estimate_cycles", work)
+    monkeypatch.setattr(timed, "time_run", time_run)

@@ -83,6 +83,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
         "sim.array",
         "sim.results",
         "sim.schedule",
+        "sim.quick",
         "sim.sat",
         "sim.trace",
         "sim.values",

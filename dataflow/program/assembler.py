@@ -162,8 +162,16 @@ class Room(NamedTuple):
     after: list[Node]
 
 
+BLOCKS: Final = 64
+"""Most blocks that stand in a buffer. The engine in front may be as many commands ahead, and a semaphore counts them:
+those of two buffers together stay below `SEMAPHORE_MAX`."""
+
+
 class Ring:
-    """A buffer whose places are dealt out in turn; remembers what still stands where."""
+    """A buffer whose places are dealt out in turn; remembers what still stands where.
+
+    A block takes at least 1 / `BLOCKS` of the buffer.
+    """
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
@@ -181,6 +189,7 @@ class Ring:
         """Return a new block of `size` places. Raises ValueError if the buffer is too small."""
         if size > self.depth:
             raise ValueError(f"a block needs {size!r} places; the buffer has {self.depth}")
+        size = max(size, -(-self.depth // BLOCKS))
         first = self._next if self._next + size <= self.depth else 0
         end = self._next = first + size
         low, high = self._met(first, end)

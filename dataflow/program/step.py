@@ -14,7 +14,6 @@ import numpy as np
 
 from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.methods import WeightMagnitude
-from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, Opcode
 from nmsat.dataflow.program.assembler import Assembler, Code
 from nmsat.dataflow.program.bounds import NO_BOUNDS
@@ -23,7 +22,8 @@ from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.graph import Codes, Planner
 from nmsat.dataflow.program.host import HostTask, Value, task_of
 from nmsat.dataflow.program.layer_plan import HOST
-from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place
+from nmsat.dataflow.program.tensors import Image, Layout, Place
+from nmsat.dataflow.program.update import emit_update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from nmsat.algorithms.methods import Method
     from nmsat.algorithms.training.optim import SgdConstants
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.program.assembler import Node
     from nmsat.dataflow.program.bounds import Bounds
     from nmsat.dataflow.program.host import HostOp
     from nmsat.dataflow.program.layer_plan import LayerPlan
@@ -211,33 +210,11 @@ class _Programs:
             self.bounds.check_instructions(self.instructions + len(out.nodes))
         after = out.nodes[-1:]
         for layer in reversed([*updated]):
-            _update(out, layer, self.method, after)
+            # It waits for the last gradient: a single infinite one suppresses all updates.
+            decays = self.method.decay != 0
+            emit_update(out, f"{layer.name}.update", layer.weights, decays=decays, after=after)
         code = out.finish()
         beats = len(code.instructions)
         self.instructions += beats
         self.bounds.check_instructions(self.instructions)
         return Program(name, code, Place(name, HOST, self.layout.rows(name, HOST, beats, HALVES).at, beats), cuts)
-
-
-def _update(out: Assembler, layer: LayerPlan, method: Method, after: list[Node]) -> None:
-    """Append an UPDATE. It waits for the last gradient: a single infinite one suppresses all updates."""
-    w = layer.weights
-    sparse = (w.ff.n, w.ff.m) != (DENSE.n, DENSE.m)
-    fields = {
-        "k": w.k,
-        "n": w.n,
-        **codes(n=w.ff.n, m=w.ff.m, prefix="ff_"),
-        **codes(n=w.bp.n, m=w.bp.m, prefix="bp_"),
-        "use_bp": int(w.bp_place is not None),
-        "use_mask": int(sparse and method.decay != 0),
-        "region": w.master.region,
-        "g_step": w.gradient.step,
-        "w_at": w.master.at,
-        "g_at": w.gradient.at,
-        "mask_at": w.mask.at,
-        "ff_at": w.ff_place.at,
-        "bp_at": w.bp_place.at if w.bp_place else 0,
-    }
-    written = [w.master, w.ff_place, w.mask, *([w.bp_place] if w.bp_place else [])]
-    reads = [w.gradient, w.master, w.mask]
-    out.emit(Opcode.UPDATE, fields, f"{layer.name}.update", after=after, reads=reads, writes=written)

@@ -1,4 +1,4 @@
-"""What lies in the caches: Verilated models, their runs, results of Yosys; sizes of all, and how to empty them."""
+"""What lies in the caches: Verilated models, runs, results of Yosys, timings; sizes of all, and how to empty them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ ROOMS: Final = {
     "verilated": "compiled models",
     "runs": "simulations that failed, and those with waves",
     "synth": "resources that Yosys counted",
+    "timed": "cycles of products on the machine",
     "yosys": "compiled programs of the Yosys packages",
     "fresh": "bare Debian systems of make fresh",
     "written": "which single files nmsat wrote",
@@ -64,6 +65,7 @@ OURS: Final = {
     "verilated": re.compile(rf"(library-)?{_SHA256}|{_SHA256}\.lock|\.{_SHA256}-[0-9a-f]{{8}}"),
     "runs": RUN_NAME,
     "synth": re.compile(rf"{_SHA256}\.json|tmp[a-z0-9_]{{8}}"),
+    "timed": re.compile(rf"{_SHA256}\.json|\.nmsat-part-[0-9a-f]{{16}}"),
     "yosys": re.compile(r"(yowasp|amaranth)_yosys|YoWASP|wasmtime"),
     "fresh": re.compile(r"(bookworm|trixie)\.(tar|log|part)|last\.log|debs|pip"),
 }

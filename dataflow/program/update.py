@@ -1,0 +1,42 @@
+"""The update of a weight matrix as an instruction: masters, momenta and both packed copies in one pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nmsat.dataflow.contract.codes import codes
+from nmsat.dataflow.contract.isa import Opcode
+from nmsat.dataflow.program.tensors import DENSE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nmsat.dataflow.program.assembler import Assembler, Node
+    from nmsat.dataflow.program.tensors import Weights
+
+
+def emit_update(out: Assembler, label: str, w: Weights, *, decays: bool, after: Iterable[Node] = ()) -> Node:
+    """Append the UPDATE of a weight matrix; its constants are those of no step yet (`step.update_constants`).
+
+    decays: the method has an SR-STE term, which reads the mask of W_ff; after: what it waits for beside its own
+    gradient, such as the last one of the step: a single infinite one suppresses all updates.
+    """
+    sparse = (w.ff.n, w.ff.m) != (DENSE.n, DENSE.m)
+    fields = {
+        "k": w.k,
+        "n": w.n,
+        **codes(n=w.ff.n, m=w.ff.m, prefix="ff_"),
+        **codes(n=w.bp.n, m=w.bp.m, prefix="bp_"),
+        "use_bp": int(w.bp_place is not None),
+        "use_mask": int(sparse and decays),
+        "region": w.master.region,
+        "g_step": w.gradient.step,
+        "w_at": w.master.at,
+        "g_at": w.gradient.at,
+        "mask_at": w.mask.at,
+        "ff_at": w.ff_place.at,
+        "bp_at": w.bp_place.at if w.bp_place else 0,
+    }
+    written = [w.master, w.ff_place, w.mask, *([w.bp_place] if w.bp_place else [])]
+    reads = [w.gradient, w.master, w.mask]
+    return out.emit(Opcode.UPDATE, fields, label, after=after, reads=reads, writes=written)

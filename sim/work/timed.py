@@ -1,0 +1,156 @@
+"""What the programs of a step take on the machine, each distinct one timed once by the quick gear."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.registers import COUNTERS, Launch
+from nmsat.dataflow.program.jobs import Run, UpdateJob, UpdateRun
+from nmsat.sim.quick.gear import Quick
+from nmsat.sim.quick.product import OPEN, time_product
+from nmsat.sim.work.rhythm import update_counters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.jobs import Job
+    from nmsat.sim.sat import Report
+
+LIMIT: Final = 1 << 44
+"""Cycles after which a program is given up: days of the machine."""
+
+
+class Kept(Protocol):
+    """Results that are kept, by a text of 64 hexadecimal digits."""
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return what was kept under a key, None if there is nothing."""
+        ...
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        """Keep a result."""
+        ...
+
+
+class Memory:
+    """Results that are kept as long as the timer is."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[str, Any]] = {}
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return what was kept under a key, None if there is nothing."""
+        return self._held.get(key)
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        """Keep a result."""
+        self._held[key] = value
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a job takes. counters: of all its programs together, by the names of `registers.COUNTERS`; schedule: how its
+    first product is cut; programs: how often a program is started."""
+
+    counters: dict[str, int]
+    schedule: dict[str, Any]
+    programs: int
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of all programs, one after the other."""
+        return self.counters["cycles"]
+
+
+class Timer:
+    """Times jobs on one configuration. kept: where results are looked up first and put; version: of the code that they
+    come from, so that those of another one are not taken."""
+
+    def __init__(self, config: SatConfig, kept: Kept | None = None, version: str = "") -> None:
+        self.config = config
+        self._kept: Kept = Memory() if kept is None else kept
+        self._version = version
+        self._gear = Quick(config)
+        self._updates: dict[str, dict[str, int]] = {}
+
+    def key(self, job: Job) -> str:
+        """Return what the result of a job is kept by: configuration without its name, job, version."""
+        config = {name: value for name, value in asdict(self.config).items() if name != "name"}
+        text = json.dumps([self._version, config, job.facts], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def time(self, job: Job) -> Timed:
+        """Return what a job takes; ValueError for a product that the machine has no program for."""
+        key = self.key(job)
+        found = self._kept.get(key)
+        if found is None:
+            found = asdict(self._run(job))
+            self._kept.put(key, found)
+        return Timed(**found)
+
+    def knows(self, job: Job) -> bool:
+        """Whether the result of a job is kept."""
+        return self._kept.get(self.key(job)) is not None
+
+    def keep(self, job: Job, timed: Timed) -> None:
+        """Keep what another timer of the same configuration found."""
+        self._kept.put(self.key(job), asdict(timed))
+
+    def all(self, jobs: Sequence[Job], told: Callable[[Job], object] | None = None) -> list[Timed]:
+        """Return what each job takes; told: called with each before it is timed."""
+        out = []
+        for job in jobs:
+            if told is not None:
+                told(job)
+            out.append(self.time(job))
+        return out
+
+    def _run(self, job: Job) -> Timed:
+        total: Counter[str] = Counter()
+        runs = job.runs(self.config)
+        for run in runs:
+            counters = (
+                time_run(self._gear, run).counters if isinstance(run, Run) else update_counters(run.job, self._update)
+            )
+            total.update({name: run.times * count for name, count in counters.items()})
+        first = runs[0]
+        schedule = _schedule(first) if isinstance(first, Run) else {}
+        return Timed({name: total[name] for name in COUNTERS}, schedule, sum(run.times for run in runs))
+
+    def _update(self, job: UpdateJob) -> dict[str, int]:
+        """Run an UPDATE, each distinct one once."""
+        if job.facts not in self._updates:
+            self._updates[job.facts] = time_run(self._gear, UpdateRun(1, job)).counters
+        return self._updates[job.facts]
+
+
+def time_run(gear: Quick, run: Run | UpdateRun) -> Report:
+    """Return cycles and counters of a program, without values. RuntimeError if it ends in an error."""
+    if isinstance(run, Run) and len(run.cuts) == 1:
+        report = time_product(gear, run.cuts[0].code, run.cuts[0], limit=LIMIT)
+    else:
+        instructions = run.assemble(gear.sat.config).instructions
+        report = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=LIMIT).report
+    if report.error is not ErrorCode.NONE:
+        raise RuntimeError(f"a program ended in {report.error.name} at instruction {report.error_index}")
+    return report
+
+
+def _schedule(run: Run) -> dict[str, Any]:
+    """Return how the first product of a program is cut, as columns of a table."""
+    cut = run.cuts[0]
+    mapping = cut.mapping
+    return {
+        "group": f"{mapping.n}:{mapping.m}",
+        "dataflow": mapping.name,
+        "rectangle": f"{mapping.a}x{mapping.b}",
+        "tile_rows": max(tile.rows for tile in cut.rows),
+        "tile_columns": cut.width,
+        "commands": len(cut.rows) * cut.column_tiles * len(cut.parts),
+    }
