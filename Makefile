@@ -13,7 +13,7 @@ export WAVES
 FRESH_STEPS ?= demo test
 SUITE ?= bookworm
 
-.PHONY: demo test regression engines lint lock fresh smoke types setup-run setup-test setup-lint clean
+.PHONY: demo test regression mutate engines lint lock fresh smoke types setup-run setup-test setup-lint clean
 
 demo: setup-run
 	$(BIN)/nmsat demo
@@ -32,6 +32,11 @@ engines: setup-run
 
 regression: setup-test test-torch
 	$(BIN)/pytest -m "long"
+
+# Plant faults one at a time (.ci/mutants.toml); each must be seen by its test. Some of them: make mutate ONLY=circuit
+ONLY ?=
+mutate: setup-test
+	$(BIN)/python .ci/mutate.py --only "$(ONLY)"
 
 lint: setup-lint types
 	$(BIN)/ruff check .

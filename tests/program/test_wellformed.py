@@ -172,7 +172,7 @@ def test_random_programs_are_well_formed(name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "network", ["digits-sat", "resnet9-small", pytest.param("vgg19-small", marks=pytest.mark.long)]
+    "network", ["digits-sat", "resnet9-small", "vgg19-small"]
 )
 def test_steps_of_networks_are_well_formed(network: str) -> None:
     digits = TrainConfig(network="digits-sat", epochs=1)
