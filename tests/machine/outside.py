@@ -191,6 +191,7 @@ class Outside:
         patch.setattr(control, "Signal", self._signal)
         self.dut = top.Sat(config)
         self._scenario: Callable[[Bench], Awaitable[None]]
+        self._has_run = False
         self._simulator = Simulator(self.dut)
         self._simulator.add_clock(1e-6)
         self._simulator.add_testbench(self._run)
@@ -221,7 +222,9 @@ class Outside:
     def run(self, scenario: Callable[[Bench], Awaitable[None]]) -> None:
         """Run a scenario from reset to its end."""
         self._scenario = scenario
-        self._simulator.reset()
+        if self._has_run:
+            self._simulator.reset()
+        self._has_run = True
         self._simulator.run()
 
 

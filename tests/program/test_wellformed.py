@@ -6,13 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.recipes import recipe
 from nmsat.dataflow.contract.config import preset
-from nmsat.dataflow.contract.isa import Instruction, Opcode
+from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
 from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.dataflow.program.activations import RowsSource
+from nmsat.dataflow.program.assembler import Assembler
+from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.listing import read_listing
 from nmsat.dataflow.program.order import IllFormedError
+from nmsat.dataflow.program.product import Epilogue, ProductCode, Sink
+from nmsat.dataflow.program.tensors import Layout
+from nmsat.dataflow.program.weights import ForwardWeights
 from nmsat.dataflow.program.wellformed import check_well_formed, check_words
 from nmsat.sim.sat import Sat, launch, program_words
 from nmsat.sim.values import State, execute
@@ -171,9 +178,7 @@ def test_random_programs_are_well_formed(name: str, count: int) -> None:
         check_words(config, program_words(job.image.regions, settings), settings)
 
 
-@pytest.mark.parametrize(
-    "network", ["digits-sat", "resnet9-small", "vgg19-small"]
-)
+@pytest.mark.parametrize("network", ["digits-sat", "resnet9-small", "vgg19-small"])
 def test_steps_of_networks_are_well_formed(network: str) -> None:
     digits = TrainConfig(network="digits-sat", epochs=1)
     run = digits if network == "digits-sat" else recipe(network)
@@ -182,6 +187,27 @@ def test_steps_of_networks_are_well_formed(network: str) -> None:
     regions = plan.image().regions
     for program in plan.programs:
         check_well_formed(small, program.code.instructions, launch(regions, program.place))
+
+
+def test_a_store_that_adds_what_one_in_front_has_written_waits() -> None:
+    """As a residual input: the second product adds the first one's result, and must not read it too early."""
+    layout, pattern = Layout(), Pattern(2, 8)
+    x, y, z = (layout.rows(name, 1, 16, 32) for name in ("x", "y", "z"))
+    w = layout.weights("w", 1, 32, 32, pattern, pattern, backward=False)
+    out = Assembler(TINY)
+    for name, target, epilogue in (("first", y, Epilogue()), ("second", z, Epilogue(kind=Side.TILE16, side=y))):
+        shape = (16, 32, 32)
+        assemble(
+            out, ProductCode(name, *shape, RowsSource(x, 16, 32), ForwardWeights(w), Sink(target, epilogue), pattern)
+        )
+    code = out.finish().instructions
+    settings = Launch(
+        (Region(0, len(code), writable=False), Region(1 << 20, layout.beats[1], writable=True)), 0, 0, len(code)
+    )
+    check_well_formed(TINY, code, settings)
+    early = [Instruction(i.opcode, {**i.fields, **({"beside": 1} if i["side"] else {})}) for i in code]
+    with pytest.raises(IllFormedError, match="field 'beside'"):
+        check_well_formed(TINY, early, settings)
 
 
 def test_columns_that_are_not_stored_may_hold_pairs_of_other_groups() -> None:
