@@ -137,12 +137,13 @@ class ProductJob:
             return [Run(1, (cut,)) for cut in first]
         commands = sum(len(cut.rows) * cut.column_tiles * len(cut.parts) for cut in first)
         shared = min(self.count, max(1, COMMANDS // commands))
-        every = list(first)
+        copies = [first]
         for index in range(1, shared):
-            every += [replace(cut, code=code) for cut, code in zip(first, self._codes(config, index), strict=True)]
+            codes = self._codes(config, index)
+            copies.append([replace(cut, code=code) for cut, code in zip(first, codes, strict=True)])
         whole, rest = divmod(self.count, shared)
-        found = [Run(whole, tuple(every))]
-        return found + ([Run(1, tuple(every[: rest * len(first)]))] if rest else [])
+        found = [Run(whole, tuple(kinds.turned_first(copies)))]
+        return found + ([Run(1, tuple(kinds.turned_first(copies[:rest])))] if rest else [])
 
     def _codes(self, config: SatConfig, index: int) -> tuple[ProductCode, ...]:
         product = self.products[0]
@@ -265,7 +266,8 @@ def _updates(step: Step, back: set[str], windowed: set[str]) -> Iterator[UpdateJ
         ff, bp = update.ff or DENSE, update.bp or DENSE
         backward, conv = update.name in back, product.conv
         rows = update.k
-        if conv is not None and (backward or update.name not in windowed):
+        by_host = update.name in windowed or (conv is not None and kinds.windows_by_host(conv))
+        if conv is not None and (backward or not by_host):
             ff_of_taps = DENSE if update.name in windowed else ff
             rows = update.taps * kinds.padded_channels(conv, ff_of_taps, backward=backward)
         yield UpdateJob(update.name, rows, update.n, update.count, ff, bp, backward, decays, update.elements)

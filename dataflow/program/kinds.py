@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.windows import output_size
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.gradient import Segment
     from nmsat.dataflow.program.tensors import Rows, Weights
+
+T = TypeVar("T")
 
 TRANSPOSED_ROWS: Final = 256
 """Rows that are transposed at a time: the size of the identity."""
@@ -149,8 +151,8 @@ def matmul(name: str, a: Matrix, b: Matrix, y: Rows, turning: Turning | None = N
     yield ProductCode(name, y.rows, k, second.columns, act, DenseSource(second, k), sink)
 
 
-def turned_first(products: Iterable[Iterable[ProductCode]]) -> list[ProductCode]:
-    """Return the codes of several products of two activations: what turns operands first, then the products.
+def turned_first(products: Iterable[Iterable[T]]) -> list[T]:
+    """Return the codes (or their cuts) of several products of two activations: what turns operands first.
 
     A product that reads what has just been turned would wait for the store in front of it, with nothing beside. Each
     must have a room of its own.

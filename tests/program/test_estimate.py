@@ -21,8 +21,8 @@ from nmsat.sim.quick.gear import Quick
 from nmsat.tb.machine.layers import OPEN, LayerProduct
 
 VCU = preset("vcu1525")
-SHALLOW = VCU.replace(act_depth=2048)
-"""A machine in whose activation buffers 1,152 elements of 128 rows do not stay."""
+SHALLOW = VCU.replace(act_depth=1024)
+"""A machine in whose activation buffers 576 elements of 128 rows do not stay."""
 
 
 def plain(m: int, k: int, n: int, pattern: Pattern | None = None, *, bias: bool = False) -> ProductCode:
@@ -76,7 +76,7 @@ def test_start_and_end_are_part_of_it(code: ProductCode, config: SatConfig) -> N
 
 def test_the_cut_that_is_chosen_is_the_fastest() -> None:
     """Windows that do not stay in the buffers are staged anew for every column tile, each part of them once."""
-    code = LayerProduct(Stage.FF, 2, (128, 256), 3, batch=32, pattern=Pattern(2, 8)).code()
+    code = LayerProduct(Stage.FF, 2, (64, 256), 3, batch=32, pattern=Pattern(2, 8)).code()
     exact = {cut.mapping: run(SHALLOW, replace(code, mapping=cut.mapping))[1] for cut in cuts(SHALLOW, code)}
     chosen, cycles = run(SHALLOW, code)
     assert len(exact) > 2

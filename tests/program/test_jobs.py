@@ -46,14 +46,14 @@ def test_parts_of_an_input_gradient_belong_together() -> None:
 
 
 def test_a_layer_without_input_gradient_needs_no_copy_for_one() -> None:
-    """Three channels then take 4 rows of W per tap, else 16."""
+    """Three channels then take 3 rows of W per tap, in windows that the host lays out, else 16."""
     shape = ConvShape(1, 8, 8, 3, 16, (3, 3), (1, 1), (1, 1))
     rows = {}
     for gradient in (False, True):
         layers = [ConvLayer(name="c", shape=shape, input_gradient=gradient), linear("fc", 16)]
         jobs = step_jobs(training_products(layers, "dense"))
         rows[gradient] = next(job for job in jobs if isinstance(job, UpdateJob) and job.name == "c")
-    assert (rows[False].k, rows[False].backward) == (36, False)
+    assert (rows[False].k, rows[False].backward) == (27, False)
     assert (rows[True].k, rows[True].backward) == (144, True)
 
 
@@ -76,6 +76,17 @@ def test_copies_of_a_small_product_share_programs() -> None:
     runs = job.runs(preset("small"))
     assert sum(run.times * len(run.cuts) for run in runs) == 5000
     assert len(runs[0].cuts) > 1000
+
+
+def test_heads_are_turned_before_the_first_product() -> None:
+    """A product right behind its own turn would wait for it."""
+    products = training_products([MatMulLayer(name="s", m=9, k=16, n=9, count=3)], "dense")
+    job = next(job for job in step_jobs(products) if isinstance(job, ProductJob) and job.form is Form.TURNED)
+    (run,) = job.runs(preset("small"))
+    names = [cut.code.name for cut in run.cuts]
+    assert [name.endswith("/turn") for name in names] == [True] * 3 + [False] * 3
+    rooms = {cut.code.sink.tensor.at for cut in run.cuts[:3]}
+    assert len(rooms) == 3
 
 
 def test_windows_of_groups_that_run_across_taps_are_laid_out_by_the_host() -> None:
