@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 from _signal import (  # pyright: ignore[reportMissingImports]  # built in; module `signal` loads five others
     SIG_IGN,
-    SIGHUP,
-    SIGINT,
-    SIGTERM,
     getsignal,
     signal,
 )
+
+from nmsat.reports.ending import TOLD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_TOLD = {SIGINT: b"interrupted", SIGTERM: b"terminated", SIGHUP: b"terminal closed"}
-
 
 def main() -> int:
     """Run the command line of this process and return its exit code."""
-    for number in _TOLD:
+    for number in TOLD:
         # What a shell ignores for a job in the background stays ignored.
         if getsignal(number) != SIG_IGN:
             signal(number, _leave)
@@ -35,5 +32,5 @@ def main() -> int:
 
 def _leave(number: int, _: object) -> NoReturn:
     """End the process: nothing is open yet."""
-    os.write(2, b"nmsat: " + _TOLD[number] + b"\n")
+    os.write(2, f"nmsat: {TOLD[number]}\n".encode())
     os._exit(128 + number)

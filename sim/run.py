@@ -30,17 +30,19 @@ if TYPE_CHECKING:
     from nmsat.sim.parts.state import Key
     from nmsat.sim.store.bursts import Bursts
 
-FETCH_READER, LOAD_READER, STORE_READER, UPDATE_READER = (
-    READERS.index(queue) for queue in (None, Queue.LOAD, Queue.STORE, Queue.UPDATE)
-)
-"""Number of each client of the read port."""
+STORE_READER, FETCH_READER, LOAD_READER, UPDATE_READER = range(len(READERS))
+"""Number of each client of the read port (`READERS`)."""
 
 STORE_WRITER, UPDATE_WRITER = (WRITERS.index(queue) for queue in (Queue.STORE, Queue.UPDATE))
 """Number of each client of the write port."""
 
-NO_REQUESTS: Final = [None] * len(READERS)
+LOAD, COMPUTE, STORE, UPDATE = Queue
+"""Here once: a member of an enumeration is looked up tens of times as slowly as a name."""
 
-COMPUTE_OFFERS: Final = 1 << Queue.COMPUTE
+LOAD_OFFERS, COMPUTE_OFFERS, STORE_OFFERS, UPDATE_OFFERS = (1 << queue for queue in Queue)
+
+MOVED: Final = ("read_bursts", "write_bursts", "read_beats", "write_beats")
+"""What is counted of memory, in the order of a row of counts."""
 
 LEAST_REST: Final = 8
 """Cycles of rest that are worth a look at the whole machine."""
@@ -103,7 +105,7 @@ class Run:
         self._parts: tuple[Any, ...] = (self.sequencer, *self._engines, self.read, self.write, self.memory)
         self._masks = [0] * 256  # cycles by (blocked, busy) queues
         self._causes = [0] * 8
-        self._moved = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), 0)
+        self._moved = [0] * len(MOVED)
         self._windows = self._steps = 0
 
     def cycle(self) -> list[Instruction]:
@@ -114,14 +116,12 @@ class Run:
         stores, updates = store.active, update.active
         arready, awready = memory.ready()
         reader = writer = -1
-        requests: list[Burst | None] = [None] * len(READERS)
-        requests[FETCH_READER], requests[LOAD_READER] = sequencer.fetch.request, loader.request
-        if stores:
-            requests[STORE_READER] = store.request
-        if updates:
-            requests[UPDATE_READER] = update.request
-        if requests != NO_REQUESTS:
-            reader = read.choose(requests, arready, halt)
+        fetches, loads = sequencer.fetch.request, loader.request
+        if stores or updates:
+            beside, updated = store.request if stores else None, update.request if updates else None
+            reader = read.choose((beside, fetches, loads, updated), arready, halt)
+        elif fetches is not None or loads is not None:
+            reader = read.choose((None, fetches, loads), arready, halt)
         if stores or updates:
             asked: list[Burst | None] = [None] * len(WRITERS)
             asked[STORE_WRITER], asked[UPDATE_WRITER] = store.write_request, update.write_request
@@ -133,17 +133,17 @@ class Run:
         ends = self._ending()
         client, told, pulled = read.told, write.told, write.client if memory.writes else -1
         done: Sequence[int] = ()
-        if loader.done or self.compute.done or stores or updates:
+        if loader.done or self.compute.done or (stores and store.done) or (updates and update.done):
             done = [q for q, engine in enumerate(self._engines) if engine.done]
         finished = sequencer.tick(self._running, reader == FETCH_READER, client == FETCH_READER, queue, done)
-        loader.tick(instruction if queue == Queue.LOAD else None, reader == LOAD_READER, client == LOAD_READER)
-        self.compute.tick(instruction if queue == Queue.COMPUTE else None)
-        if stores or queue == Queue.STORE:
-            offered = instruction if queue == Queue.STORE else None
+        loader.tick(instruction if queue == LOAD else None, reader == LOAD_READER, client == LOAD_READER)
+        self.compute.tick(instruction if queue == COMPUTE else None)
+        if stores or queue == STORE:
+            offered = instruction if queue == STORE else None
             writes = writer == STORE_WRITER, pulled == STORE_WRITER, told == STORE_WRITER
             store.tick(offered, reader == STORE_READER, client == STORE_READER, *writes)
-        if updates or queue == Queue.UPDATE:
-            offered = instruction if queue == Queue.UPDATE else None
+        if updates or queue == UPDATE:
+            offered = instruction if queue == UPDATE else None
             writes = writer == UPDATE_WRITER, pulled == UPDATE_WRITER, told == UPDATE_WRITER
             update.tick(offered, reader == UPDATE_READER, client == UPDATE_READER, *writes)
         beat = memory.reads
@@ -200,7 +200,7 @@ class Run:
 
     def advance(self, cycles: int) -> None:
         """End so many cycles of the compute engine alone, in which it takes and ends nothing; count what it did."""
-        causes = self._causes if self.sequencer.busy >> Queue.COMPUTE & 1 else [0] * 8
+        causes = self._causes if self.sequencer.busy >> COMPUTE & 1 else [0] * 8
         windows, steps = self.compute.advance(cycles, causes)
         if causes is self._causes:
             self._windows += windows
@@ -216,7 +216,7 @@ class Run:
         """Return all that is counted, in one row: sums of rows are those of runs one behind the other."""
         return (
             *(self.cycles, self.sequencer.instructions, self._windows, self._steps),
-            *self._moved.values(),
+            *self._moved,
             *self._causes,
             *self._masks,
         )
@@ -229,7 +229,7 @@ class Run:
         """Add a row of `counts`."""
         values = [one + other for one, other in zip(self.counts(), counts, strict=True)]
         self.cycles, self.sequencer.instructions, self._windows, self._steps = values[:4]
-        self._moved = dict(zip(self._moved, values[4:8], strict=True))
+        self._moved = values[4:8]
         self._causes, self._masks = values[8:16], values[16:]
 
     def report(self) -> Report:
@@ -239,7 +239,7 @@ class Run:
             for q, name in enumerate(QUEUE_NAMES):
                 bit = 1 << (q + shift)
                 counters[f"{name}_{kind}"] = sum(n for mask, n in enumerate(self._masks) if mask & bit)
-        counters |= self._moved
+        counters |= dict(zip(MOVED, self._moved, strict=True))
         counters |= {f"wait_{cause}": self._causes[code] for code, cause in WAIT_CAUSES.items()}
         counters |= {"windows": self._windows, "steps": self._steps}
         return Report({name: counters[name] for name in COUNTERS}, *self._error, special=False, overflow=False)
@@ -247,11 +247,15 @@ class Run:
     def _offer(self) -> tuple[int, Any]:
         """Return the queue and the instruction that start in this cycle; -1 and None if none does."""
         offers = self.sequencer.offers
-        if not self._running or not offers or (offers == 1 and not self.loader.ready):
-            return -1, None
-        if offers == COMPUTE_OFFERS and not self.compute.ready:
+        if not self._running or not offers or not self._taken(offers):
             return -1, None
         return self.sequencer.offer([engine.ready for engine in self._engines]) or (-1, None)
+
+    def _taken(self, offers: int) -> bool:
+        """Whether one of the engines with an instruction in front of it can start."""
+        if (offers & LOAD_OFFERS and self.loader.ready) or (offers & COMPUTE_OFFERS and self.compute.ready):
+            return True
+        return bool((offers & STORE_OFFERS and self.store.ready) or (offers & UPDATE_OFFERS and self.update.ready))
 
     def _ending(self) -> bool:
         """Return whether the run proper ends with this cycle; note why, and whether the machine comes to rest."""
@@ -268,17 +272,17 @@ class Run:
     def _count(self, reads: bool, writes: bool) -> None:
         sequencer, memory, moved = self.sequencer, self.memory, self._moved
         self._masks[sequencer.busy | sequencer.blocked << 4] += 1
-        if sequencer.busy >> Queue.COMPUTE & 1:
+        if sequencer.busy >> COMPUTE & 1:
             self._causes[self.compute.cause] += 1
             steps = self.compute.steps
             if steps:
                 self._windows += 1
                 self._steps += steps
         if reads:
-            moved["read_bursts"] += 1
+            moved[0] += 1
         if writes:
-            moved["write_bursts"] += 1
+            moved[1] += 1
         if memory.reads is not None:
-            moved["read_beats"] += 1
-        if memory.writes:
-            moved["write_beats"] += 1
+            moved[2] += 1
+        elif memory.writes:
+            moved[3] += 1

@@ -100,7 +100,8 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "tb.engines": ("algorithms", "dataflow", "hw", "sim", "tb"),
     # What people read.
     "reports.version": (),
-    "reports.work": ("reports.version", "algorithms", "dataflow", "hw", "sim", "tb"),
+    "reports.ending": (),
+    "reports.work": ("reports.version", "reports.ending", "algorithms", "dataflow", "hw", "sim", "tb"),
     "reports.pages": ("reports.version", "algorithms", "dataflow", "hw", "sim", "tb", "reports.work"),
     "reports.commands": (
         "reports.version",

@@ -85,17 +85,18 @@ class Kernel:
 
         Raises ValueError for a pair outside of W, which `pack` never makes.
         """
-        a, k, n = _plain(a), w.k, w.columns
+        a, k, n = _plain(a), int(w.k), w.columns
+        pattern = int(w.n), int(w.m)
         pairs = [np.ascontiguousarray(x, t) for x, t in zip((w.values, w.index, w.filler), _PAIR, strict=True)]
         if any(x.shape != (w.groups, w.n, n) for x in pairs):
             raise ValueError(f"packed matrix has parts of shapes {[x.shape for x in pairs]}; they must be equal")
         places = [x.ctypes.data for x in pairs]
 
         def part(first: int, rows: int) -> None:
-            scratch = _scratch(self._packed_scratch(w.groups, w.n, w.m, n))
+            scratch = _scratch(self._packed_scratch(w.groups, *pattern, n))
             to, left = y.ctypes.data + 4 * first * n, a.ctypes.data + first * a.strides[0]
             wrong = self._packed(
-                *(to, seeded, rows, k, n, left, *_steps(a), *places, w.groups, w.n, w.m, scratch.ctypes.data)
+                *(to, seeded, rows, k, n, left, *_steps(a), *places, w.groups, *pattern, scratch.ctypes.data)
             )
             if wrong:
                 raise ValueError(f"packed matrix holds an index outside of its {w.m} places or of k = {k}")

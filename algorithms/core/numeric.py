@@ -13,8 +13,6 @@ import numpy as np
 from nmsat.algorithms.core import chains, kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.packed import Packed
@@ -78,7 +76,8 @@ def ordered_dot(
     """
     _check_operands(a, w.shape, w.dtype)
     start = _start(seed, a.shape[0], w.shape[1])
-    return _kernel_or(lambda c: c.dense(a, w, start), lambda: chains.dense(a, w, start))
+    c = kernel.load()
+    return canonical(chains.dense(a, w, start)) if c is None else c.dense(a, w, start)
 
 
 def ordered_dot_packed(
@@ -92,9 +91,10 @@ def ordered_dot_packed(
     """
     _check_operands(a, (packed.k, packed.columns), packed.values.dtype)
     start = _start(seed, a.shape[0], packed.columns)
-    return _kernel_or(
-        lambda c: c.packed(a, packed, start, seeded=seed is not None), lambda: chains.packed(a, packed, start)
-    )
+    c = kernel.load()
+    if c is None:
+        return canonical(chains.packed(a, packed, start))
+    return c.packed(a, packed, start, seeded=seed is not None)
 
 
 def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -102,15 +102,8 @@ def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArr
     if a.ndim != 3 or w.ndim != 3 or a.shape[0] != w.shape[0]:
         raise ValueError(f"operands have shapes {a.shape} and {w.shape}; they must be [g, m, k] and [g, k, n]")
     _check_operands(a[0], w.shape[1:], w.dtype)
-    return _kernel_or(lambda c: c.batched(a, w), lambda: chains.batched(a, w))
-
-
-def _kernel_or(
-    compiled: Callable[[kernel.Kernel], NDArray[np.float32]], plain: Callable[[], NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """Return what the C kernel makes, or NumPy where there is none; both leave canonical NaNs."""
     c = kernel.load()
-    return canonical(plain()) if c is None else compiled(c)
+    return canonical(chains.batched(a, w)) if c is None else c.batched(a, w)
 
 
 def _check_operands(a: NDArray[np.float16], shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -216,7 +216,7 @@ void nmsat_select(const half *w, ptrdiff_t wk, ptrdiff_t wc, ptrdiff_t k, ptrdif
                 for (ptrdiff_t c = 0; c < width; c++) {
                     ptrdiff_t at = k0 / m * n * columns + c0 + c, slot = 0;
                     for (ptrdiff_t i = 0; i < depth; i++)
-                        if (above[i][c] < n) {
+                        if (above[i][c] < n && slot < n) {
                             values[at] = bits[i][c], index[at] = (uint8_t)i, filler[at] = 0;
                             at += columns, slot++;
                         }

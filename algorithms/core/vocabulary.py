@@ -9,8 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.ranges import check_number
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+MAX_DECAY: Final = 1000
+"""Largest lambda of SR-STE's term that is taken."""
 
 SR_STE_DECAY: Final = 2e-4
 """lambda of SR-STE's term (Zhou et al., ICLR 2021: 0.0002); Bi-Mask uses the same."""
@@ -131,6 +136,19 @@ def method_facts(name: str) -> MethodFacts:
     if name not in METHODS:
         raise ValueError(_unknown("method", name, METHODS))
     return METHODS[name]
+
+
+def check_decay(name: str, decay: float | None) -> None:
+    """Raise ValueError if a method cannot have this lambda of the SR-STE term; None, its own, it always can."""
+    if decay is None:
+        return
+    check_number("decay", decay, 0, MAX_DECAY)
+    if decay and not method_facts(name).ff_weights:
+        able = _known(other for other, facts in METHODS.items() if facts.ff_weights)
+        raise ValueError(
+            f"decay is {decay!r}; method {name!r} prunes no weight in the forward product, so it has no SR-STE term: "
+            f"leave decay out ({able} have it)"
+        )
 
 
 def trained_network(name: str) -> NetworkFacts:

@@ -54,6 +54,9 @@ class _Product(Layer):
         sparse = ctx.method.update_gradient(dy, ctx.rng) if self.weight.sparse else None
         operand = arithmetic.operand(dy) if sparse is None else arithmetic.operand(sparse, ctx.method.pattern)
         grad = ctx.product(self.name, Stage.WU, self._rows.T, operand, conv, online=sparse is not None)
+        if sparse is not None and (shift := ctx.method.update_shift(dy)):
+            with np.errstate(all="ignore"):
+                grad = grad * grad.dtype.type(2.0**shift)
         self.weight.grad = arithmetic.narrow(grad)
         if self.bias is not None:
             ones = np.ones((1, dy.shape[0]), dy.dtype)

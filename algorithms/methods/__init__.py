@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nmsat.algorithms.core.vocabulary import METHODS, method_facts
+from nmsat.algorithms.core.vocabulary import METHODS, check_decay, method_facts
 from nmsat.algorithms.methods.base import Masks, Method
 from nmsat.algorithms.methods.gradients import Mvue, Sdgp
 from nmsat.algorithms.methods.masks import BiMask, Transposable
@@ -23,9 +23,11 @@ def make_method(
     """Return a method by name.
 
     pattern: needed by every method but 'dense'; decay: lambda of the SR-STE term, None for the method's own;
-    from_master: see `WeightMagnitude`, which alone can do it (ValueError otherwise).
+    ValueError for one below 0 and for a method without the term; from_master: see `WeightMagnitude`, which alone can
+    do it (ValueError otherwise).
     """
     facts = method_facts(name)
+    check_decay(name, decay)
     if not facts.prunes:
         return Method(name)
     if pattern is None:

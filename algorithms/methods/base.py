@@ -62,9 +62,17 @@ class Method:
         return None
 
     def update_gradient(self, dy: NDArray, rng: np.random.Generator) -> NDArray | None:
-        """Return dy[rows, C_out] as the update product reads it, N:M along rows (the batch); None leaves it dense."""
+        """Return dy[rows, C_out] as the update product reads it, N:M along rows (the batch); None leaves it dense.
+
+        It is scaled by 2^-s with s of `update_shift`; the sums of the product are scaled back.
+        """
         del dy, rng
         return None
+
+    def update_shift(self, dy: NDArray) -> int:
+        """Return s, by which `update_gradient` scales down what its format could not hold; 0 leaves it as it is."""
+        del dy
+        return 0
 
     def group(self, stage: Stage) -> int:
         """Return M of the sparse operand of a stage, 1 when it is dense."""

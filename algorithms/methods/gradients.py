@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,11 +81,25 @@ def sample(pi: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool
     return np.diff(upper, axis=1, prepend=0.0) > 0
 
 
-def mvue(dy: NDArray, n: int, m: int, rng: np.random.Generator) -> NDArray:
+def mvue_shift(dy: NDArray, n: int, m: int) -> int:
+    """Return s from which no dy / pi * 2^-s of `mvue` can be infinite in the format of dy: 0 unless dy is large.
+
+    dy / pi is at most m / n times the largest magnitude. At 2:8 eight equal gradients of 30,000 become 120,000, which
+    binary16 does not hold: s is 1 then.
+    """
+    limit = float(np.finfo(dy.dtype).max)
+    with np.errstate(all="ignore"):
+        size = np.abs(dy)
+        largest = float(np.where(np.isfinite(size), size, dy.dtype.type(0)).max(initial=0)) * m / n
+    return max(0, math.ceil(math.log2(largest / limit))) if largest > limit else 0
+
+
+def mvue(dy: NDArray, n: int, m: int, rng: np.random.Generator, shift: int = 0) -> NDArray:
     """Return dy[rows, columns] with at most n of m rows kept per group and column, equal to dy in expectation.
 
-    Kept values are dy / pi, computed in binary64 and rounded once to dy's format (so the expectation holds up to that
-    rounding). A group with an infinity or a NaN keeps its largest magnitudes as they are: the update is suppressed.
+    Kept values are dy / pi * 2^-shift, computed in binary64 and rounded once to dy's format (so the expectation holds
+    up to that rounding). A group with an infinity or a NaN keeps its largest magnitudes as they are: the update is
+    suppressed.
     """
     rows, columns = dy.shape
     padded = np.concatenate([dy, np.zeros((-rows % m, columns), dy.dtype)]).reshape(-1, m, columns)
@@ -93,7 +108,7 @@ def mvue(dy: NDArray, n: int, m: int, rng: np.random.Generator) -> NDArray:
     pi = inclusion(np.abs(x), n)
     keep = sample(pi, rng)
     with np.errstate(all="ignore"):
-        values = np.where(keep, x / np.where(pi > 0, pi, 1.0), 0.0).astype(dy.dtype)
+        values = np.where(keep, x / np.where(pi > 0, pi, 1.0) * 2.0**-shift, 0.0).astype(dy.dtype)
     if not finite.all():
         largest = mask(compared(padded), n, m, axis=1)
         values = np.where(finite, values, np.where(largest, padded, dy.dtype.type(0)))
@@ -116,7 +131,10 @@ class Mvue(Method):
         return self.weights.masks(weight)
 
     def update_gradient(self, dy: NDArray, rng: np.random.Generator) -> NDArray:
-        return mvue(dy, self._nm.n, self._nm.m, rng)
+        return mvue(dy, self._nm.n, self._nm.m, rng, self.update_shift(dy))
+
+    def update_shift(self, dy: NDArray) -> int:
+        return mvue_shift(dy, self._nm.n, self._nm.m)
 
     def group(self, stage: Stage) -> int:
         return self._nm.m if stage is Stage.WU else self.weights.group(stage)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.core.vocabulary import check_decay
 from nmsat.algorithms.pytorch import attention, decay, layers, memory  # noqa: F401 # attention adds a behaviour
 from nmsat.algorithms.pytorch.base import NmModule, Scaler, class_of
 from nmsat.algorithms.pytorch.plan import Request, base_class, make_plan
@@ -45,6 +46,7 @@ def sparsify(
     Layers that multiply and have no converted form stay as they are, with a warning that names them. A model that was
     converted before is converted anew. Raises ValueError for unknown names and methods; the model is then as it was.
     """
+    check_decay(method, decay)
     parsed = None if method == "dense" else Pattern.parse(pattern)
     plan = make_plan(model, Request(method, parsed, dense, decay))
     if plan.table.left:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.arithmetic import arithmetic
 from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, check_whole
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.core.vocabulary import trained_network
+from nmsat.algorithms.core.vocabulary import MAX_DECAY, trained_network
 from nmsat.algorithms.methods import make_method
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ NUMBER_RANGES: Final = (
     ("warmup", 0, 1 << 24),
     ("momentum", 0, 1),
     ("weight_decay", 0, 1000),
-    ("decay", 0, 1000),
+    ("decay", 0, MAX_DECAY),
     ("dense_epochs", 0, 1 << 24),
 )
 """The same of the other numbers; `lr` is above its least value, and `decay` may be None."""

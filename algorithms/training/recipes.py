@@ -9,13 +9,13 @@ from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, RENAMED, SCHEDUL
 from nmsat.algorithms.training.config import DEMO, TrainConfig, field_kind, parse_fields
 
 RECIPES: Final[dict[str, TrainConfig]] = {
-    "resnet9-small": TrainConfig(network="resnet9-small", arithmetic="fast", epochs=6),
-    "vit-small": TrainConfig(network="vit-small", arithmetic="fast", epochs=20, optimizer="adam", lr=4e-3, warmup=2.0),
-    "vgg19-small": TrainConfig(network="vgg19-small", arithmetic="fast", epochs=6),
-    "resnet18-small": TrainConfig(network="resnet18-small", arithmetic="fast", epochs=6, lr=0.2),
-    "resnet50-small": TrainConfig(network="resnet50-small", arithmetic="fast", epochs=8, lr=0.1),
-    "gpt": TrainConfig(network="gpt", arithmetic="fast", epochs=4, optimizer="adam", lr=8e-3, warmup=0.5),
-    "mlp": TrainConfig(network="mlp", arithmetic="fast", epochs=12, batch=128, lr=0.2, weight_decay=3e-3),
+    "resnet9-small": TrainConfig(network="resnet9-small", epochs=6),
+    "vit-small": TrainConfig(network="vit-small", epochs=20, optimizer="adam", lr=4e-3, warmup=2.0),
+    "vgg19-small": TrainConfig(network="vgg19-small", epochs=6),
+    "resnet18-small": TrainConfig(network="resnet18-small", epochs=6, lr=0.2),
+    "resnet50-small": TrainConfig(network="resnet50-small", epochs=8, lr=0.1),
+    "gpt": TrainConfig(network="gpt", epochs=4, optimizer="adam", lr=8e-3, warmup=0.5),
+    "mlp": TrainConfig(network="mlp", epochs=12, batch=128, lr=0.2, weight_decay=3e-3),
     "digits-cnn": DEMO,
     "digits-sat": TrainConfig(network="digits-sat", epochs=2, batch=16, warmup=0.5),
 }

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG = logging.getLogger("nmsat.algorithms")
+
+CHECKPOINT_SECONDS: Final = 60.0
+"""A checkpoint is written before this much work would be lost, whatever computes the steps."""
 
 __all__ = ["DEMO", "Epoch", "Progress", "TrainConfig", "TrainResult", "Trainer", "evaluate", "learning_rate", "train"]
 
@@ -238,8 +241,9 @@ def train(
 
     progress: called after every step; record_step: step (0-based, negative from the end) whose products are recorded
     with values; data: replaces the network's data set; checkpoint: file that the run continues from if it exists, and
-    that is written every `every` steps (0: at the end of each epoch); stop: asked after every step, true ends the run
-    early with a checkpoint (if one is wanted); make: another trainer, which computes elsewhere.
+    that is written every `every` steps (0: at the end of each epoch), and after the last step that ends within
+    `CHECKPOINT_SECONDS` of the one before; stop: asked after every step, true ends the run early with a checkpoint (if
+    one is wanted); make: another trainer, which computes elsewhere.
     """
     trainer = make(config, data)
     if checkpoint is not None:
@@ -247,18 +251,24 @@ def train(
     recorded = _recorded_step(record_step, trainer.steps)
     result, before, start = trainer.result, trainer.result.seconds, time.perf_counter()
     period = every or trainer.per_epoch
+    saved, longest = start, 0.0
     while trainer.step < trainer.steps:
         tape = Tape(values=True) if trainer.step == recorded else None
         result.tape = tape or result.tape
+        began = time.perf_counter()
         loss = trainer.run_step(tape)
-        result.seconds = before + time.perf_counter() - start
+        now = time.perf_counter()
+        longest = max(longest, now - began)
+        result.seconds = before + now - start
         if progress is not None:
             accuracy = result.accuracies[-1] if result.accuracies else math.nan
             epoch = (trainer.step - 1) // trainer.per_epoch
             progress(Progress(trainer.step, trainer.steps, epoch, loss, accuracy, result.seconds))
         stopping = stop is not None and stop()
-        if checkpoint is not None and (stopping or trainer.step % period == 0 or trainer.step == trainer.steps):
+        late = now - saved + longest > CHECKPOINT_SECONDS  # the next step would end too late
+        if checkpoint is not None and (stopping or late or trainer.step % period == 0 or trainer.step == trainer.steps):
             save_checkpoint(checkpoint, trainer.checkpoint())
+            saved = time.perf_counter()
         if stopping:
             break
     result.weights_sha256 = trainer.weights_sha256()

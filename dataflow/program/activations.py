@@ -9,7 +9,6 @@ from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, OFFSET_MASK, ActMode, Opcode
 from nmsat.dataflow.program.load_cost import load_cost
 from nmsat.dataflow.program.sources import RowTile
-from nmsat.dataflow.program.weights import FILLERS
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -105,7 +104,8 @@ class WindowSource:
         staged = self._staged(config, mapping, tile, taps, channels, beat)
         if not staged:
             return direct
-        costs = [sum(load_cost(config, load) for load in loads) for loads in (direct, staged)]
+        found = self._found(tile, taps) if len(staged) == 1 + len(taps) else 0  # one STAGE
+        costs = [sum(load_cost(config, load) for load in loads) for loads in (direct, _behind(staged, found))]
         return direct if costs[0] < DIRECT * costs[1] else staged
 
     def alike(self, tile: RowTile, part: DepthRange) -> Alike:
@@ -113,6 +113,14 @@ class WindowSource:
         image, place = divmod(tile.first, self.window.size[0] * self.window.size[1])
         pixels = image * self.window.images.height * self.window.images.width
         return (place, tile.rows, part.first, part.size, pixels & 1), pixels * self.tensor.step
+
+    def _found(self, tile: RowTile, taps: tuple[Tap, ...]) -> int:
+        """Return how many pixels that a tile stages are there from the tile in front of it."""
+        if not tile.first:
+            return 0
+        first, _ = self.window.span(taps, tile.first, tile.rows)
+        _, behind = self.window.span(taps, tile.first - 1, 1)
+        return max(0, behind - first) * self.window.images.width
 
     def _direct(
         self, config: SatConfig, mapping: Mapping, tile: RowTile, taps: tuple[Tap, ...], channels: int, beat: int
@@ -218,32 +226,11 @@ class ColumnsSource:
         return (*key, place), pixels * self.tensor.step
 
 
-@dataclass(frozen=True)
-class NothingSource:
-    """A[m, 2] of zeros, none of them read: pixels outside of an image of no size; output stationary."""
-
-    m: int
-
-    @property
-    def unit(self) -> int:
-        return FILLERS.m
-
-    def places(self) -> tuple[Place, ...]:
-        return ()
-
-    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
-        if mapping.ws:
-            raise ValueError("zeros are read output stationary")
-        return cut(self.m, mapping.a * config.rows)
-
-    def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[Load]:
-        del config
-        outside = {"windowed": 1, "width": 1, "height": 1, "in_width": 0, "in_height": 0, "x_step": 0}
-        shape = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": part.size, "base": 0}
-        return [(Opcode.LOAD_ACT, {**shape, **outside})]
-
-    def alike(self, tile: RowTile, part: DepthRange) -> Alike:
-        return (tile.rows, part.size), 0
+def _behind(loads: list[Load], found: int) -> list[Load]:
+    """Return the loads of a tile without the first `found` runs of their STAGE."""
+    (opcode, fields), *rest = loads
+    left = fields["outer"] - found
+    return [(opcode, {**fields, "outer": left}), *rest] if left > 0 else rest
 
 
 def _pieces(total: int, most: int) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import permutations
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, QUEUE_OF, Instruction, Opcode, Queue
 from nmsat.dataflow.contract.legal import check
@@ -154,8 +154,7 @@ class Block:
     used: Node | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """A block for a command. fresh: it has to be filled first, and before that `after` must be done."""
 
     block: Block
@@ -181,10 +180,10 @@ class Ring:
         self._torn: list[Block] = []  # overwritten in part
         self._by_key: dict[object, Block] = {}
 
-    def room(self, key: object, size: int) -> Room:
-        """Return the block of this key if it still stands in the buffer, else a new one."""
+    def find(self, key: object) -> Room | None:
+        """Return the block of this key if it still stands in the buffer."""
         found = self._by_key.get(key)
-        return self.take(key, size) if found is None else Room(found, False, [])
+        return None if found is None else Room(found, False, [])
 
     def take(self, key: object, size: int) -> Room:
         """Return a new block of `size` places. Raises ValueError if the buffer is too small."""

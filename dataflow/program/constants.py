@@ -1,4 +1,4 @@
-"""What of a program's memory never changes: a beat of fillers, rows of ones, identities. The host writes it once."""
+"""What of a program's memory never changes: rows of ones, identities. The host writes it once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.nm import pack_kept
-from nmsat.dataflow.contract.isa import LANES
-from nmsat.dataflow.contract.links import FILLER_PAIR
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.tensors import DENSE
 
@@ -22,27 +20,15 @@ if TYPE_CHECKING:
 class Constants:
     """The constants of a step, in place."""
 
-    fillers: Rows
     ones: tuple[Rows, ...]
     identities: tuple[Weights, ...]
 
     def write(self, image: Image) -> None:
         """Put them into memory."""
-        write_fillers(image, self.fillers)
         for row in self.ones:
             image.write_rows(row, np.ones((1, row.columns), np.float16))
         for identity in self.identities:
             write_identity(image, identity)
-
-
-def place_fillers(layout: Layout, name: str, region: int) -> Rows:
-    """Place a beat of fillers: the weights of a product whose results are zeros."""
-    return layout.rows(name, region, 1, LANES, 4)
-
-
-def write_fillers(image: Image, fillers: Rows) -> None:
-    """Put a beat of fillers into memory."""
-    image.write_rows(fillers, np.full((1, LANES), FILLER_PAIR, np.uint32).view(np.float32))
 
 
 def place_identity(config: SatConfig, layout: Layout, name: str, region: int, rows: int) -> Weights:

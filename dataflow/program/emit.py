@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nmsat.dataflow.contract.isa import Compute, Opcode
 from nmsat.dataflow.program.estimate import estimate_cycles
@@ -36,8 +35,7 @@ def assemble(out: Assembler, code: ProductCode, cut: Cut | None = None) -> Cut:
     return cut
 
 
-@dataclass(frozen=True, slots=True)
-class Rooms:
+class Rooms(NamedTuple):
     """Where a command finds its operands and leaves its results; capture: None if its sums stay in the array."""
 
     weights: Room
@@ -53,8 +51,10 @@ def emit_command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, in
 def find_rooms(out: Assembler, cut: Cut, tile: RowTile, column: int, part: DepthRange) -> Rooms:
     """Return where in the buffers a command works; what does not stand there yet gets room."""
     name = cut.code.name
-    weights = out.weight.room((name, column, part.first), cut.pairs(part))
-    acts = out.act.room((name, tile.first, part.first), cut.act_words(tile, part))
+    key = (name, column, part.first)
+    weights = out.weight.find(key) or out.weight.take(key, cut.pairs(part))
+    key = (name, tile.first, part.first)
+    acts = out.act.find(key) or out.act.take(key, cut.act_words(tile, part))
     leaves = part.first + part.size == cut.code.k
     return Rooms(weights, acts, out.capture.take(None, cut.results(tile)) if leaves else None)
 

@@ -1,4 +1,7 @@
-"""What the choice of a mapping goes by: cycles of the queues and of the memory port, the longest counts."""
+"""What the choice of a mapping goes by: cycles of the queues and of the memory port, the longest counts.
+
+Before the busiest of them starts, and behind its end, the first and the last command pass the others alone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from nmsat.dataflow.contract.isa import Opcode, Side
 from nmsat.dataflow.contract.limits import STORE_GAP
-from nmsat.dataflow.contract.timing import drain_cycles, flush_cycles_ws, window_cycles
+from nmsat.dataflow.contract.timing import (
+    drain_cycles,
+    epilogue_path,
+    last_result_os,
+    last_result_ws,
+    load_cycles,
+    seed_cycles,
+    window_cycles,
+)
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.dataflow.program.load_cost import load_cost, port_cost
 from nmsat.dataflow.program.staging import Staging
@@ -17,28 +28,68 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.product import Cut
-    from nmsat.dataflow.program.sources import DepthRange, Load
+    from nmsat.dataflow.program.sources import DepthRange, Load, RowTile
 
     LoadCost = Callable[[SatConfig, Load], float]
+    Operands = tuple[float, float]
 
 SAMPLES: Final = 8
 """Tiles, and parts of a reduction, whose loads are looked at; the others are taken to be like them."""
+
+STORE_ROW: Final = 3
+"""Least cycles of a row of a store."""
+
+ENDS: Final = 3
+"""Latencies of the memory that nothing hides: of the first instruction, of the first operand, of the last result."""
+
+PARTS: Final = 64
+"""Parts of a reduction that are looked at one behind the other; of more only samples: those are of operands as they
+lie, which nothing is staged of."""
 
 T = TypeVar("T")
 
 
 def estimate_cycles(cut: Cut) -> float:
-    """Return about how many cycles a product takes: those of the busiest of load, compute, store, port, and a start.
+    """Return about how many cycles a product takes: the busiest of load, compute, store and port, and what is alone.
 
     Its own time does not grow with the product: loads of at most `SAMPLES` tiles and parts are looked at.
     """
     config, mapping = cut.config, cut.mapping
-    start = flush_cycles_ws(config, mapping.n) if mapping.ws else drain_cycles(config)
-    return max(_loads(cut, load_cost), _compute(cut), _store(cut), _port(cut)) + start
+    latency = memory_timing(config.memory, config.clock_mhz).latency
+    loads, ports, compute, store = _loads(cut, load_cost), _loads(cut, port_cost), _compute(cut), _store(cut)
+    port = sum(ports) + _written(cut)
+    first, command = _first(cut), compute / (len(cut.rows) * cut.column_tiles * len(cut.parts))
+    last = cut.rows[-1].rows * float(max(mapping.b, STORE_ROW))
+    alone = (sum(loads) + command + last, first + compute + last, first + command + store, port + command)
+    result = (last_result_ws if mapping.ws else last_result_os)(config, mapping.n)
+    uneven = _uneven(cut, (loads, ports), (compute, store, _written(cut)))
+    # what the first command waits for is part of what is uneven
+    return max(alone) + max(0.0, uneven - first) + result + epilogue_path() + ENDS * latency
 
 
-def _loads(cut: Cut, cost: LoadCost) -> float:
-    """Sum of the cost of all loads: cycles of the load queue, or of the memory port."""
+def _uneven(cut: Cut, operands: tuple[Operands, Operands], results: tuple[float, float, float]) -> float:
+    """Return what is lost because operand A, which stays in its buffers, is all loaded beside the first columns."""
+    columns = cut.column_tiles
+    if cut.rows_outer or columns == 1 or not _resident(cut):
+        return 0.0
+    (act, wgt), (act_port, wgt_port) = operands
+    compute, store, written = results
+    rest = max(wgt, compute, store, wgt_port + written) * (columns - 1) / columns
+    begin = max(act + wgt / columns, compute / columns, store / columns, act_port + (wgt_port + written) / columns)
+    return begin + rest - max(act + wgt, compute, store, act_port + wgt_port + written)
+
+
+def _first(cut: Cut) -> float:
+    """Return the cost of what the first command waits for."""
+    config, mapping, code, part = cut.config, cut.mapping, cut.code, cut.parts[0]
+    weights = code.wgt.loads(config, mapping, 0, min(cut.width, code.n), part)
+    return sum(load_cost(config, (Opcode.LOAD_WGT, fields)) for fields in weights) + _part(
+        cut, Staging(config.stage_depth), cut.rows[0], part, load_cost
+    )
+
+
+def _loads(cut: Cut, cost: LoadCost) -> Operands:
+    """Sums of the cost of all loads, of A and of W: cycles of the load queue, or of the memory port."""
     config, mapping, code = cut.config, cut.mapping, cut.code
     parts, columns = _sample(cut.parts), _sample(range(0, code.n, cut.width))
     weights = [
@@ -47,53 +98,76 @@ def _loads(cut: Cut, cost: LoadCost) -> float:
         for column in columns
         for loads in (code.wgt.loads(config, mapping, column, min(cut.width, code.n - column), part),)
     ]
-    acts = [_tile(cut, tile, part, cost) for part in parts for tile in _sample(range(len(cut.rows)))]
     wgt = _mean(weights) * len(cut.parts) * cut.column_tiles
-    act = _mean(acts) * len(cut.parts) * len(cut.rows)
+    act = _mean([_tile(cut, tile, cost) for tile in _sample(range(len(cut.rows)))]) * len(cut.rows)
+    act *= 1 if _resident(cut) else cut.column_tiles
     if not cut.rows_outer:
-        resident = cut.act_words(cut.rows[0], parts[0]) * len(cut.rows) * len(cut.parts) <= config.act_depth
-        act *= 1 if resident else cut.column_tiles
         kept = cut.pairs(parts[0]) * len(cut.parts) <= config.weight_depth
         wgt *= 1 if kept else len(cut.rows)
-    return act + wgt
+    return act, wgt
 
 
-def _tile(cut: Cut, number: int, part: DepthRange, cost: LoadCost) -> float:
-    """Cost of the loads of a row tile behind those of the one before it."""
-    config, staging = cut.config, Staging(cut.config.stage_depth)
-    loads: list[Load] = []
-    for tile in cut.rows[max(0, number - 1) : number + 1]:
-        loads = list(staging.loads(cut.code.act.loads(config, cut.mapping, tile, part)))
-    return sum(cost(config, load) for load in loads)
+def _resident(cut: Cut) -> bool:
+    """Whether A is still in its buffers when the next column tile needs it."""
+    rows = 1 if cut.rows_outer else len(cut.rows)
+    return cut.act_words(cut.rows[0], cut.parts[0]) * rows * len(cut.parts) <= cut.config.act_depth
+
+
+def _tile(cut: Cut, number: int, cost: LoadCost) -> float:
+    """Cost of the loads of a row tile behind those of the one before it; the last one is before the first.
+
+    What a part of the reduction stages takes the place of what the part before it did, so all parts are looked at.
+    """
+    staging = Staging(cut.config.stage_depth)
+    parts = cut.parts if len(cut.parts) <= PARTS else _sample(cut.parts)
+    total = 0.0
+    for tile in (cut.rows[number - 1], cut.rows[number]):
+        total = sum(_part(cut, staging, tile, part, cost) for part in parts)
+    return total * len(cut.parts) / len(parts)
+
+
+def _part(cut: Cut, staging: Staging, tile: RowTile, part: DepthRange, cost: LoadCost) -> float:
+    loads = cut.code.act.loads(cut.config, cut.mapping, tile, part)
+    return sum(cost(cut.config, load) for load in staging.loads(loads))
 
 
 def _compute(cut: Cut) -> float:
-    """Cycles of the array."""
-    mapping = cut.mapping
-    window = window_cycles(cut.config, mapping.n, mapping.m, mapping.a)
+    """Cycles of the array, from the first window to the end of the last."""
+    config, mapping, parts = cut.config, cut.mapping, len(cut.parts)
+    window = window_cycles(config, mapping.n, mapping.m, mapping.a)
     if mapping.ws:
-        commands = sum(cut.windows(tile, cut.parts[0]) * window for tile in cut.rows) * len(cut.parts)
+        load, seeded = load_cycles(config, mapping.n), seed_cycles(config, mapping.n)
+        lengths = [cut.windows(tile, cut.parts[0]) * window for tile in cut.rows]
+        commands = sum(max(length, load) + max(length, load, seeded) * (parts - 1) for length in lengths)
+        last, spaced = lengths[-1], max(lengths[-1], load, seeded if parts > 1 else 0)
     else:
-        least = drain_cycles(cut.config)
-        one = sum(max(cut.windows(cut.rows[0], part) * window, least) for part in cut.parts)
-        commands = one * len(cut.rows)
-    return float(commands * cut.column_tiles)
+        least = drain_cycles(config)
+        one = [cut.windows(cut.rows[0], part) * window for part in cut.parts]
+        commands = sum(max(length, least) for length in one) * len(cut.rows)
+        last, spaced = one[-1], max(one[-1], least)
+    return float(commands * cut.column_tiles - (spaced - last))  # nothing waits for the space behind the last
 
 
 def _store(cut: Cut) -> float:
     """Cycles of the stores: of their chunks, of their bursts, and a gap behind each (machine/store.md)."""
-    return float((cut.code.m * max(cut.mapping.b, 3) + STORE_GAP * len(cut.rows)) * cut.column_tiles)
+    return float((cut.code.m * max(cut.mapping.b, STORE_ROW) + STORE_GAP * len(cut.rows)) * cut.column_tiles)
 
 
-def _port(cut: Cut) -> float:
-    """Cycles of the memory port: reads of the loads, writes and second operands of the stores, biases left out."""
+def _written(cut: Cut) -> float:
+    """Cycles of the memory port for results and second operands of the stores."""
     config, code, epilogue = cut.config, cut.code, cut.code.sink.epilogue
     whole, rest = divmod(code.n, cut.width)
-    size = 2 if epilogue.to_half else 4
-    beats = whole * row_beats(cut.width, size) + (row_beats(rest, size) if rest else 0)
+
+    def across(size: int) -> int:
+        """Beats of a row of the result, each tile's part in whole beats."""
+        return whole * row_beats(cut.width, size) + (row_beats(rest, size) if rest else 0)
+
+    beats = code.m * across(2 if epilogue.to_half else 4)
     if epilogue.kind in (Side.MASK, Side.TILE16):
-        beats += whole * row_beats(cut.width) + (row_beats(rest) if rest else 0)
-    return _loads(cut, port_cost) + code.m * beats * float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
+        beats += code.m * across(2)
+    elif epilogue.kind is Side.TILE32:
+        beats += code.m * across(4)  # a bias is one row, which is read anew for each row of the result
+    return beats * float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
 
 
 def _sample(items: Sequence[T]) -> list[T]:

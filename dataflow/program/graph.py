@@ -21,7 +21,7 @@ from nmsat.algorithms.methods import WeightMagnitude
 from nmsat.dataflow.contract.isa import Side
 from nmsat.dataflow.network.gradient import axis_segments
 from nmsat.dataflow.program import kinds
-from nmsat.dataflow.program.constants import place_fillers, place_identity
+from nmsat.dataflow.program.constants import place_identity
 from nmsat.dataflow.program.heads import attention
 from nmsat.dataflow.program.host import HostOp, Value, call, loss, probe, total
 from nmsat.dataflow.program.layer_plan import HOST, TENSORS, WEIGHTS, LayerPlan, absorbed
@@ -61,7 +61,6 @@ class Planner:
         self.parts: list[Codes | list[HostOp]] = []
         self.identities: list[Weights] = []
         self.ones: dict[int, Rows] = {}
-        self.fillers = place_fillers(self.layout, "fillers", WEIGHTS)
         self._method = method
         self._bounds = bounds
         self._integers = False
@@ -239,7 +238,7 @@ class Planner:
         (k, n), taps, side = layer.weight.master.shape, kinds.taps(conv), x
         channels = (k // taps, k // taps)
         if conv is not None and taps > 1:
-            if layer.first and (conv.channels_in % ff.m if ff.n < ff.m else 2 * conv.channels_in < ff.m):
+            if layer.first and kinds.windows_by_host(conv):
                 side, conv, taps, channels = self._windows(layer, x, conv), None, 1, (k, k)
             else:
                 channels = (conv.channels_in, kinds.padded_channels(conv, ff, backward=not layer.first))
@@ -270,7 +269,7 @@ class Planner:
         dx = self.made(f"{plan.name}.dx", x.shape)
         epilogue = Epilogue(kind=Side.MASK, side=self.read(x)) if mask else Epilogue()
         w, rows = plan.weights, self.read(dy)
-        self.machine(kinds.input_gradient(f"{plan.name}.bp", conv, rows, w, self.read(dx), epilogue, self.fillers))
+        self.machine(kinds.input_gradient(f"{plan.name}.bp", conv, rows, w, self.read(dx), epilogue))
         if conv is None:
             self.record(plan.name, Stage.BP, (rows.rows, w.n, w.k), w.bp)
             return dx
@@ -281,7 +280,7 @@ class Planner:
         return dx
 
     def _windows(self, layer: Conv2d | Linear, x: Value, conv: ConvShape) -> Value:
-        """Return the windows of the first layer's input, laid out by the host: its channels fill no group."""
+        """Return the windows of the first layer's input, laid out by the host."""
         k = layer.weight.master.shape[0]
         side = Value(f"{layer.name}.windows", (conv.batch * int(np.prod(output_size(conv))), k))
         self.host(side.name, "Im2col", Stage.FF, (x,), (side,), lambda _, found: [forward_windows(found[0], conv)], 0)

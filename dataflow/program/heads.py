@@ -151,6 +151,7 @@ def _batched(
     k = rows if transposed else columns
     first, second, result = planner.read(a), planner.read(b), planner.read(y)
     room = planner.layout.rows(f"{name}.turned", result.region, count * k, n) if turned else None
+    codes: list[Iterable[ProductCode]] = []
     for head in range(count):
         left = first.part((head * rows, rows), (0, columns))
         right = second.part((head * b.shape[1], b.shape[1]), (0, b.shape[2]))
@@ -159,7 +160,6 @@ def _batched(
             turning = kinds.Turning(room.part((head * k, k), (0, n)), planner.identity(n))
         target = result.part((head * m, m), (0, n))
         label = f"{name}/head{head}.{stage}"
-        planner.machine(
-            kinds.matmul(label, kinds.Matrix(left, transposed), kinds.Matrix(right, turned), target, turning)
-        )
+        codes.append(kinds.matmul(label, kinds.Matrix(left, transposed), kinds.Matrix(right, turned), target, turning))
+    planner.machine(kinds.turned_first(codes))
     planner.record(name, stage, (m, k, n), DENSE, count)

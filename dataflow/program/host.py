@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 UPDATE_OPERATIONS: Final = 8
-"""Operations of the host for each element that it updates (docs/arithmetic.md, "Weight update")."""
+"""Operations for each element that is updated, by SAT or by the host: the four multiplications and four additions of
+docs/arithmetic.md, "Weight update". Scaling the gradient by a power of two is exact and counts as none."""
 
 
 @dataclass(eq=False)
@@ -141,8 +142,8 @@ def probe(layer: Layer, shape: tuple[int, ...], *, integers: bool) -> Probe:
     return Probe(y.shape, operations[0], operations[1])
 
 
-def tasks(ops: list[HostOp], held: set[Value]) -> HostTask:
-    """Return operations of the host as a task; held: what it has seen of the step already, which grows."""
+def task_of(ops: list[HostOp], held: set[Value]) -> HostTask:
+    """Return operations that follow each other as one task; held: what the host has seen of the step, which grows."""
     written = {value for op in ops for value in op.writes}
     wanted = [value for op in ops for value in op.reads if value not in held and value not in written]
     held |= {*written, *wanted}
@@ -150,14 +151,17 @@ def tasks(ops: list[HostOp], held: set[Value]) -> HostTask:
 
 
 def call(function: Callable[[NDArray, Context], NDArray], run: StepRun, found: list[NDArray]) -> list[NDArray]:
+    """Action of a layer: `function` is its forward or backward pass, of one tensor to one."""
     return [function(found[0], run.ctx)]
 
 
 def total(run: StepRun, found: list[NDArray]) -> list[NDArray]:
+    """Action of a residual connection: the sum of two tensors of one shape."""
     return [add(found[0], found[1], run.ctx)]
 
 
 def loss(run: StepRun, found: list[NDArray]) -> list[NDArray]:
+    """Action of the loss: from logits [samples, ..., classes] to their scaled gradient; the mean loss goes to `run`."""
     logits = found[0]
     rows = logits.reshape(len(run.labels), -1)
     run.loss, dy = softmax_cross_entropy(rows, run.labels, run.ctx.arithmetic, run.scale)

@@ -8,29 +8,39 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.windows import output_size
-from nmsat.dataflow.contract.config import MAX_GROUP
 from nmsat.dataflow.contract.isa import HALVES, LANES
 from nmsat.dataflow.network.gradient import axis_segments
-from nmsat.dataflow.program.activations import ColumnsSource, NothingSource, RowsSource, WindowSource
+from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink
-from nmsat.dataflow.program.weights import FILLERS, BackwardWeights, DenseSource, FillerSource, ForwardWeights
+from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
 from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from nmsat.algorithms.core.tape import ConvShape
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.gradient import Segment
-    from nmsat.dataflow.program.tensors import Place, Rows, Weights
+    from nmsat.dataflow.program.tensors import Rows, Weights
 
 TRANSPOSED_ROWS: Final = 256
 """Rows that are transposed at a time: the size of the identity."""
+
+MAX_IDENTITY: Final = 8
+"""Largest group of the identity."""
 
 
 def taps(conv: ConvShape | None) -> int:
     """Return the kernel places of a convolution, 1 for a plain product."""
     return 1 if conv is None else prod(conv.kernel)
+
+
+def windows_by_host(conv: ConvShape) -> bool:
+    """Whether the host lays out the windows of a first layer, a row for each: its channels do not fill a beat.
+
+    A pixel of the input takes a beat of its own as well, so the rows are about as many beats, and no tap wastes one.
+    """
+    return taps(conv) > 1 and conv.groups == 1 and conv.channels_in < HALVES
 
 
 def padded_channels(conv: ConvShape, ff: Pattern, *, backward: bool) -> int:
@@ -58,11 +68,11 @@ def forward(name: str, conv: ConvShape | None, x: Rows, w: Weights, y: Rows, epi
 
 
 def input_gradient(
-    name: str, conv: ConvShape | None, dy: Rows, w: Weights, dx: Rows, epilogue: Epilogue, fillers: Place
+    name: str, conv: ConvShape | None, dy: Rows, w: Weights, dx: Rows, epilogue: Epilogue
 ) -> Iterator[ProductCode]:
-    """Yield dX = dY W^T, a product for each part of a convolution, and zeros where no gradient reaches.
+    """Yield dX = dY W^T, a product for each part of a convolution.
 
-    fillers: one beat of them.
+    Nothing is written where no gradient reaches: the place of dX is zeros from the start, and stays so.
     """
     if conv is None:
         act, wgt = RowsSource(dy, dy.rows, w.n), BackwardWeights(w, (0,), w.k)
@@ -72,10 +82,6 @@ def input_gradient(
     for index, (rows, columns) in enumerate(parts):
         part = name if len(parts) == 1 else f"{name}/phase{index}"
         yield _part(part, conv, (rows, columns), dy, w, Sink(dx, epilogue))
-    for index, phase in enumerate(_unreached(conv)):
-        m = conv.batch * prod(phase.size)
-        sink, wgt = Sink(dx, Epilogue(watch=epilogue.watch), phase), FillerSource(fillers)
-        yield ProductCode(f"{name}/zeros{index}", m, FILLERS.m, dx.columns, NothingSource(m), wgt, sink, FILLERS)
 
 
 def _part(name: str, conv: ConvShape, part: tuple[Segment, Segment], dy: Rows, w: Weights, sink: Sink) -> ProductCode:
@@ -89,34 +95,6 @@ def _part(name: str, conv: ConvShape, part: tuple[Segment, Segment], dy: Rows, w
     phase = Phase(images, (rows.first, columns.first), (rows.step, columns.step), size)
     m, k = conv.batch * prod(size), len(places) * wgt.depth
     return ProductCode(name, m, k, sink.tensor.columns, act, wgt, replace(sink, phase=phase), w.bp)
-
-
-def _unreached(conv: ConvShape) -> list[Phase]:
-    """Return the pixels of dX in no part: lines that no part has, and of the others the columns that none has."""
-    images = Images(conv.batch, conv.height, conv.width)
-    lines, columns = axis_segments(conv, 0), axis_segments(conv, 1)
-    everything = ((0, 1, conv.width),)
-    free = [(line, column) for line in _gaps(lines, conv.height) for column in everything]
-    held = [(s.first, s.step, s.positions) for s in lines]
-    free += [(line, column) for line in held for column in _gaps(columns, conv.width)]
-    return [Phase(images, (v[0], h[0]), (v[1], h[1]), (v[2], h[2])) for v, h in free]
-
-
-def _gaps(segments: tuple[Segment, ...], length: int) -> list[tuple[int, int, int]]:
-    """Return the places of an axis in no segment, as (first, step, number)."""
-    reached = {s.first + j * s.step for s in segments for j in range(s.positions)}
-    missing = [place for place in range(length) if place not in reached]
-    out: list[tuple[int, int, int]] = []
-    while missing:
-        first = missing[0]
-        step = missing[1] - first if len(missing) > 1 else 1
-        number = 1
-        while first + number * step in missing:
-            number += 1
-        out.append((first, step, number))
-        taken = {first + j * step for j in range(number)}
-        missing = [place for place in missing if place not in taken]
-    return out
 
 
 def weight_gradient(name: str, conv: ConvShape | None, x: Rows, dy: Rows, w: Weights) -> ProductCode:
@@ -171,10 +149,24 @@ def matmul(name: str, a: Matrix, b: Matrix, y: Rows, turning: Turning | None = N
     yield ProductCode(name, y.rows, k, second.columns, act, DenseSource(second, k), sink)
 
 
+def turned_first(products: Iterable[Iterable[ProductCode]]) -> list[ProductCode]:
+    """Return the codes of several products of two activations: what turns operands first, then the products.
+
+    A product that reads what has just been turned would wait for the store in front of it, with nothing beside. Each
+    must have a room of its own.
+    """
+    codes = [list(product) for product in products]
+    turns = [code for product in codes for code in product[:-1]]
+    return turns + [product[-1] for product in codes]
+
+
 def identity_pattern(config: SatConfig) -> Pattern:
-    """Return 1:M, the largest M for which a tile of the transposed operand is whole beats."""
+    """Return 1:M, the largest M up to 8 for which a tile of the transposed operand is whole beats.
+
+    A larger one allows tiles of few rows only, and short reductions wait for the drain of each tile anyway.
+    """
     a = max(1, HALVES // config.rows)
-    return Pattern(1, min(MAX_GROUP, config.act_bank // a))
+    return Pattern(1, min(MAX_IDENTITY, config.act_bank // a))
 
 
 def transpose(name: str, source: Rows, turning: Turning) -> Iterator[ProductCode]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from nmsat.dataflow.contract.isa import HALVES, Side
 from nmsat.dataflow.network.gradient import GradientPart
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource
-from nmsat.dataflow.program.constants import place_fillers, place_identity
+from nmsat.dataflow.program.constants import place_identity
 from nmsat.dataflow.program.product import Epilogue, ProductCode, Sink
 from nmsat.dataflow.program.tensors import DENSE, Layout, Rows, Weights, row_beats
 from nmsat.dataflow.program.weights import ForwardWeights
@@ -53,7 +53,8 @@ def form_of(product: Product, activations: frozenset[str] = frozenset()) -> Form
 class Placed:
     """One of the `count` products that a product stands for: its codes in order, its operands and its result.
 
-    fillers: a beat of them, for what no gradient reaches; turning: room and identity of a transposed second operand.
+    turning: room and identity of a transposed second operand. The result is zeros where no gradient reaches, and the
+    codes do not write there.
     """
 
     layout: Layout
@@ -62,7 +63,6 @@ class Placed:
     b: Rows | Weights
     y: Rows
     bias: Rows | None = None
-    fillers: Rows | None = None
     turning: kinds.Turning | None = None
 
     @property
@@ -86,12 +86,15 @@ def place(
     """Return product `index` of `product.count` with its operands placed in memory.
 
     bias: a row is added to the result of FF; backward: the layer has an input gradient, so that its weights are laid
-    out for one too. Raises ValueError for a product that the layout cannot hold.
+    out for one too. Without one it is the first, whose windows the host may lay out (`kinds.windows_by_host`). Raises
+    ValueError for a product that the layout cannot hold.
     """
     if form is Form.PACKED:
         return _packed(product)
     if form is not Form.WEIGHTS:
         return _activations(config, product, form, index)
+    if not backward and product.conv is not None and kinds.windows_by_host(product.conv):
+        product = replace(product, conv=None)
     if product.stage is Stage.WU:
         return _weight_gradient(product, index, backward=backward)
     if product.stage is Stage.BP:
@@ -134,10 +137,9 @@ def _forward(product: Product, index: int, *, bias: bool, backward: bool) -> Pla
 
 
 def _input_gradient(product: Product, index: int) -> Placed:
-    """Return dX; of a convolution all its parts and the zeros, whichever part the product is."""
+    """Return dX; of a convolution all its parts, whichever part the product is."""
     layout, conv, bp = Layout(), product.conv, product.pattern or DENSE
     group = (index, product.count)
-    fillers = place_fillers(layout, "fillers", WEIGHTS)
     if conv is None:
         dy, dx = layout.rows("dy", INPUTS, product.m, product.k), layout.rows("dx", RESULTS, product.m, product.n)
         w = layout.weights("w", WEIGHTS, product.n, product.k, DENSE, bp, backward=True)
@@ -151,8 +153,8 @@ def _input_gradient(product: Product, index: int) -> Placed:
         inputs = conv.channels_in // conv.groups
         dx = channel_group(layout, "dx", RESULTS, (pixels, inputs), inputs, group)
         w = layout.weights("w", WEIGHTS, kinds.taps(conv) * channels, outputs, DENSE, bp, backward=True)
-    codes = tuple(kinds.input_gradient(product.name, conv, dy, w, dx, Epilogue(), fillers))
-    return Placed(layout, codes, dy, w, dx, fillers=fillers)
+    codes = tuple(kinds.input_gradient(product.name, conv, dy, w, dx, Epilogue()))
+    return Placed(layout, codes, dy, w, dx)
 
 
 def _weight_gradient(product: Product, index: int, *, backward: bool) -> Placed:
@@ -184,7 +186,7 @@ def _activations(config: SatConfig, product: Product, form: Form, index: int) ->
     turning = None
     if turned:
         identity = place_identity(config, layout, "identity", WEIGHTS, n)
-        turning = kinds.Turning(layout.rows("turned", RESULTS, k, n), identity)
+        turning = kinds.Turning(head("turned", RESULTS, k, n), identity)
     codes = kinds.matmul(product.name, kinds.Matrix(a, transposed), kinds.Matrix(b, turned), y, turning)
     return Placed(layout, tuple(codes), a, b, y, turning=turning)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm, prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_MASK, Side
+from nmsat.dataflow.contract.timing import window_cycles
 from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
 from nmsat.dataflow.program.sources import DepthRange
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.sources import ActSource, Fields, RowTile, WgtSource
     from nmsat.dataflow.program.tensors import Place, Rows
     from nmsat.dataflow.program.windows import Images
+
+
+COMMAND: Final = 2048
+"""Cycles of the commands of a product of few tiles: a few times what the end of one and the start of the next take."""
+
+FEW: Final = 64
+"""Tiles of a product from which on its start is less than a hundredth of it."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +184,11 @@ class Cut:
 
     @cached_property
     def span(self) -> int:
-        """Elements along K of a command: an array load (WS); all of K, or even parts that half a buffer takes (OS)."""
+        """Elements along K of a command: an array load (WS); all of K, or even parts of it (OS).
+
+        A part is at most what half a buffer takes. A product of few tiles whose operands can be cut anywhere (no taps
+        of windows) has parts of at most `COMMAND` cycles: nothing runs beside the load of its first one.
+        """
         config, mapping, k = self.config, self.mapping, self.code.k
         if mapping.ws:
             return config.rows * mapping.m
@@ -184,11 +196,14 @@ class Cut:
         pairs = config.weight_depth // (mapping.n * mapping.b) * mapping.m
         # More than half a buffer leaves no room to load the next tile beside it; parts are alike, so that the load of
         # a long one need not hide behind a short one.
-        half, unit = min(acts, pairs) // 2, lcm(self.code.act.unit, self.code.wgt.unit)
-        if -(-k // mapping.m) * mapping.m <= half:
+        most, unit = min(acts, pairs) // 2, lcm(self.code.act.unit, self.code.wgt.unit)
+        if unit <= HALVES and len(self.rows) * self.column_tiles < FEW:
+            window = window_cycles(config, mapping.n, mapping.m, mapping.a)
+            most = min(most, max(unit, COMMAND // window * mapping.m))
+        if -(-k // mapping.m) * mapping.m <= most:
             return k
         units = -(-k // unit)
-        parts = -(-units // max(1, half // unit))
+        parts = -(-units // max(1, most // unit))
         return -(-units // parts) * unit
 
     @property

@@ -6,6 +6,7 @@ normalisation, pooling, additions of branches, softmax, loss, updates of biases 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,7 +20,7 @@ from nmsat.dataflow.program.bounds import NO_BOUNDS
 from nmsat.dataflow.program.constants import Constants
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.graph import Codes, Planner
-from nmsat.dataflow.program.host import HostTask, Value, tasks
+from nmsat.dataflow.program.host import HostTask, Value, task_of
 from nmsat.dataflow.program.layer_plan import HOST
 from nmsat.dataflow.program.tensors import Image, Layout, Place
 from nmsat.dataflow.program.update import emit_update
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.optim import SgdConstants
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.bounds import Bounds
+    from nmsat.dataflow.program.host import HostOp
     from nmsat.dataflow.program.layer_plan import LayerPlan
     from nmsat.dataflow.program.product import Cut, ProductCode
 
@@ -61,7 +63,6 @@ class StepPlan:
     """
 
     config: SatConfig
-    batch: int
     layers: tuple[LayerPlan, ...]
     parts: tuple[StepPart, ...]
     update: Program
@@ -160,36 +161,34 @@ def plan_step(
     behind = [part for part in parts[loss + 1 :] if isinstance(part, Codes)]
     # Where one program holds all gradients, SAT itself suppresses the updates behind an infinite one.
     alone = bool(host) or len(behind) != 1 or parts[-1] is not behind[0]
-    names = _names(parts, loss)
+    names = iter(_names(parts, loss))
     programs = _Programs(config, planner.layout, method, bounds)
     out: list[StepPart] = []
     held: set[Value] = set()
-    for part, name in zip(parts, names, strict=True):
+    for part in parts:
         if isinstance(part, Codes):
             last = part is parts[-1] and not alone
-            out.append(programs.assemble(name, part.codes, planner.layers if last else ()))
+            out.append(programs.assemble(next(names), part.codes, planner.layers if last else ()))
         else:
-            out.append(tasks(part, held))
+            out.append(task_of(part, held))
     if alone:
         out.append(programs.assemble("update", (), planner.layers))
     update = out[-1]
     assert isinstance(update, Program)
     bounds.check_beats(planner.layout.beats)
-    constants = Constants(planner.fillers, tuple(planner.ones.values()), tuple(planner.identities))
+    constants = Constants(tuple(planner.ones.values()), tuple(planner.identities))
     layers, beats = tuple(planner.layers), tuple(planner.layout.beats)
     products = tuple(planner.products)
-    return StepPlan(config, batch, layers, tuple(out), update, alone, host, logits, products, beats, constants)
+    return StepPlan(config, layers, tuple(out), update, alone, host, logits, products, beats, constants)
 
 
-def _names(parts: list[Codes | list], loss: int) -> list[str]:
-    """Return the names of programs: forward and backward, with a number where there are several."""
-    sides = ["forward" if at < loss else "backward" for at in range(len(parts))]
-    programs = [isinstance(part, Codes) for part in parts]
-    out = []
-    for at, side in enumerate(sides):
-        many = sum(is_program for other, is_program in zip(sides, programs, strict=True) if other == side) > 1
-        number = sum(is_program for other, is_program in zip(sides[:at], programs, strict=False) if other == side)
-        out.append(f"{side}{number + 1}" if many else side)
+def _names(parts: list[Codes | list[HostOp]], loss: int) -> list[str]:
+    """Return the names of the programs among the parts: forward or backward, numbered where there are several."""
+    sides = ["forward" if at < loss else "backward" for at, part in enumerate(parts) if isinstance(part, Codes)]
+    many, seen, out = Counter(sides), Counter[str](), []
+    for side in sides:
+        seen[side] += 1
+        out.append(f"{side}{seen[side]}" if many[side] > 1 else side)
     return out
 
 

@@ -27,6 +27,10 @@ _PLACES: Final = ("at", "line_at", "image_at")
 _SIDE_PLACES: Final = ("side_at", "side_line_at", "side_image_at")
 _BUFFERS: Final = ("base", "act_base", "wgt_base", "capture")
 
+LOAD, COMPUTE, STORE, _ = Queue
+_OP_LOAD_ACT, _OP_LOAD_WGT, _OP_COMPUTE, _OP_STORE = Opcode.LOAD_ACT, Opcode.LOAD_WGT, Opcode.COMPUTE, Opcode.STORE
+"""Here once: looking up a member of an enumeration takes long, and this goes through all commands of a network."""
+
 _LOADED: Final = LINKS[Queue.LOAD, Queue.COMPUTE]
 _FREED: Final = LINKS[Queue.COMPUTE, Queue.LOAD]
 _STORED: Final = LINKS[Queue.STORE, Queue.COMPUTE]
@@ -44,7 +48,7 @@ _WHOSE: Final = {
     Opcode.STORE: RESULT,
     Opcode.COMPUTE: NOTHING,
 }
-_SIGNALLING: Final = [pair[0] for pair in LINKS]
+_SIGNALLING: Final = [int(pair[0]) for pair in LINKS]
 _NONE: Final[Fields] = {}
 _Ints: TypeAlias = "NDArray[np.int64]"
 
@@ -120,8 +124,7 @@ class _Kind(NamedTuple):
     held: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Command:
+class _Command(NamedTuple):
     """A command, where its operands and results are in the buffers, and how many instructions back those are for which
     it has to wait: 0 for none. beats: of its operands, its result and what is read beside it."""
 
@@ -172,7 +175,7 @@ class _Streamer:
         capture = rooms.capture
         command = _Command(
             *(tile, columns, part, rooms, self._needs(rooms.weights), self._needs(rooms.acts)),
-            self._back(capture.after, Opcode.STORE, _STORED) if capture else 0,
+            self._back(capture.after, _OP_STORE, _STORED) if capture else 0,
             (act_beats, wgt_beats, beats, side),
         )
         key = (
@@ -191,14 +194,17 @@ class _Streamer:
     def _needs(self, room: Room) -> int:
         """Return how many instructions back the last one is that an operand has to wait for."""
         if room.fresh:
-            return self._back(room.after, Opcode.COMPUTE, _FREED)
+            return self._back(room.after, _OP_COMPUTE, _FREED)
         filled = room.block.filled
         return self._back([filled], filled.opcode, _LOADED) if filled else 0
 
     def _back(self, nodes: list[Node], opcode: Opcode, link: int) -> int:
         """Return how many back the last of the nodes of an opcode is; 0 if there is none or it is waited for."""
-        last = max([node.number for node in nodes if node.opcode is opcode], default=-1)
-        return self._counts[QUEUE_OF[opcode]] - last if last > self._waited[link] else 0
+        last = -1
+        for node in nodes:
+            if node.opcode is opcode and node.number > last:
+                last = node.number
+        return self._counts[_SIGNALLING[link]] - last if last > self._waited[link] else 0
 
     def _standing(self, act_beats: int) -> tuple[Any, ...]:
         """Return what stands in the staging buffer, seen from a tile that lies there."""
@@ -215,9 +221,9 @@ class _Streamer:
         if self._staged is not None:
             tile, part, runs = self._staged
             out.staging.held = {**self._stages(tile, part)[-1], "outer": runs}
-        weights = _shadow(c.rooms.weights, out.weight.depth, Opcode.COMPUTE, c.weights)
-        acts = _shadow(c.rooms.acts, out.act.depth, Opcode.COMPUTE, c.acts)
-        capture = c.rooms.capture and _shadow(c.rooms.capture, out.capture.depth, Opcode.STORE, c.capture)
+        weights = _shadow(c.rooms.weights, out.weight.depth, _OP_COMPUTE, c.weights)
+        acts = _shadow(c.rooms.acts, out.act.depth, _OP_COMPUTE, c.acts)
+        capture = c.rooms.capture and _shadow(c.rooms.capture, out.capture.depth, _OP_STORE, c.capture)
         fill(out, self._cut, c.tile, c.columns, c.part, Rooms(weights, acts, capture))
         front = [node for room in (weights, acts, capture) if room for node in (*room.after, room.block.filled) if node]
         nodes = {id(node): node for node in (*front, *out.nodes)}.values()
@@ -246,14 +252,14 @@ class _Streamer:
         counts, rooms = self._counts, command.rooms
         weights, acts = rooms.weights.block, rooms.acts.block
         if rooms.weights.fresh:
-            weights.filled = Node(Opcode.LOAD_WGT, _NONE, counts[Queue.LOAD] + kind.weights, "")
+            weights.filled = Node(_OP_LOAD_WGT, _NONE, counts[LOAD] + kind.weights, "")
         if rooms.acts.fresh:
-            acts.filled = Node(Opcode.LOAD_ACT, _NONE, counts[Queue.LOAD] + kind.acts, "")
+            acts.filled = Node(_OP_LOAD_ACT, _NONE, counts[LOAD] + kind.acts, "")
             if kind.held >= 0:
                 self._staged = command.tile, command.part, kind.held
-        weights.used = acts.used = Node(Opcode.COMPUTE, _NONE, counts[Queue.COMPUTE], "")
+        weights.used = acts.used = Node(_OP_COMPUTE, _NONE, counts[COMPUTE], "")
         if rooms.capture:
-            rooms.capture.block.used = Node(Opcode.STORE, _NONE, counts[Queue.STORE], "")
+            rooms.capture.block.used = Node(_OP_STORE, _NONE, counts[STORE], "")
         for link, place in kind.waited:
             self._waited[link] = counts[_SIGNALLING[link]] + place
         self._counts = [count + more for count, more in zip(counts, kind.counts, strict=True)]
@@ -262,7 +268,7 @@ class _Streamer:
         """Return the number of an instruction's form."""
         whose = _WHOSE[node.opcode]
         fields = {name: value for name, value in node.fields.items() if name not in _BUFFERS}
-        if node.opcode is Opcode.LOAD_ACT and not fields.get("windowed"):
+        if node.opcode is _OP_LOAD_ACT and not fields.get("windowed"):
             fields = {name: value for name, value in fields.items() if name not in _PLACES[1:]}
         if fields.get("staged"):  # pairs of beats look at odd places
             fields |= {name: fields[name] & 1 for name in _PLACES if name in fields}
@@ -304,7 +310,7 @@ def _shadow(room: Room, depth: int, opcode: Opcode, back: int) -> Room:
     first = depth - (room.block.end - room.block.first)
     if room.fresh:
         return Room(Block(None, first, depth), True, [Node(opcode, _NONE, _START - back, "")] if back else [])
-    filled = Node(Opcode.LOAD_ACT, _NONE, _START - back, "") if back else None
+    filled = Node(_OP_LOAD_ACT, _NONE, _START - back, "") if back else None
     return Room(Block(None, first, depth, filled), False, [])
 
 

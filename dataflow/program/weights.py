@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, LANES
 
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.mapping.tiling import Mapping
     from nmsat.dataflow.program.sources import Alike, DepthRange, Fields
     from nmsat.dataflow.program.tensors import Place, Rows, Weights
-
-
-FILLERS: Final = Pattern(1, 2)
-"""Group of the product that writes zeros."""
 
 
 @dataclass(frozen=True)
@@ -113,30 +108,6 @@ class BackwardWeights:
     def alike(self, mapping: Mapping, column: int, columns: int, part: DepthRange) -> Alike:
         """Blocks that are not whole lie apart by less: only the same columns are alike."""
         return (column, columns, part.first, part.size), 0
-
-
-@dataclass(frozen=True)
-class FillerSource:
-    """Nothing but fillers [2, n]: what `NothingSource` is multiplied with. place: one beat of fillers."""
-
-    place: Place
-
-    @property
-    def unit(self) -> int:
-        return FILLERS.m
-
-    def places(self) -> tuple[Place, ...]:
-        return (self.place,)
-
-    def loads(self, config: SatConfig, mapping: Mapping, column: int, columns: int, part: DepthRange) -> list[Fields]:
-        del part  # a single group
-        if mapping.ws:
-            raise ValueError("fillers are read output stationary")
-        fields = {"region": self.place.region, "at": self.place.at, "inner": 1, "block_step": 0}
-        return [{**_columns(config, mapping, column, columns, LANES), **fields}]
-
-    def alike(self, mapping: Mapping, column: int, columns: int, part: DepthRange) -> Alike:
-        return (column % LANES, columns), 0
 
 
 @dataclass(frozen=True)

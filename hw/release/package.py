@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.hw.release.kernel import KERNEL, kernel_verilog
 from nmsat.hw.release.register_map import register_files
+from nmsat.hw.release.waves import wave_files
 from nmsat.hw.release.xilinx import FOLDER, xilinx_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.hw.release.xilinx import Device
+    from nmsat.hw.release.devices import Device
 
 FILE_LIST: Final = "files.f"
 """List of the Verilog files in the order in which tools read them."""
@@ -29,14 +30,17 @@ REGISTERS: Final = "registers"
 HOST: Final = "host"
 """Folder of the host program."""
 
+WAVES: Final = "waves"
+"""Folder of what shows traces."""
+
 HOST_SOURCES: Final = Path(__file__).with_name("host")
 """Where the host program stands in this project."""
 
-OUTPUTS: Final = ("sat*.v", FILE_LIST, NAME_MAP, f"{REGISTERS}/*", f"{FOLDER}/*", f"{HOST}/*")
+OUTPUTS: Final = ("sat*.v", FILE_LIST, NAME_MAP, f"{REGISTERS}/*", f"{FOLDER}/*", f"{HOST}/*", f"{WAVES}/*")
 """Names of the files of a package; which leaves there are is known once the circuit has been elaborated."""
 
 _MODULE: Final = re.compile(r"^module (\\?\S+?) ?\((.*?)^endmodule$", re.MULTILINE | re.DOTALL)
-_INSTANCE: Final = re.compile(r"^  (\\?[\w.$]+) (\\?[\w.$\[\]]+) \($", re.MULTILINE)
+_INSTANCE: Final = re.compile(r"^  (\\?[\w.$]+) +(\\?[\w.$\[\]]+) +\($", re.MULTILINE)
 
 
 def package_files(config: SatConfig, board: Device, verilog: Mapping[str, str]) -> dict[str, str]:
@@ -50,6 +54,7 @@ def package_files(config: SatConfig, board: Device, verilog: Mapping[str, str]) 
         **{f"{REGISTERS}/{name}": text for name, text in register_files().items()},
         **{f"{FOLDER}/{name}": text for name, text in xilinx_files(config, board, tuple(modules)).items()},
         **{f"{HOST}/{name}": text for name, text in host.items()},
+        **{f"{WAVES}/{name}": text for name, text in wave_files(verilog).items()},
     }
 
 

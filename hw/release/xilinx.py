@@ -6,7 +6,6 @@ hand: commands and arguments are those of UG835, UG1118 and UG1393 (Vivado 2022.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Register
+    from nmsat.hw.release.devices import Device
 
 SCRIPTS: Final = Path(__file__).with_name("vivado")
 """Folder of the scripts that are the same for all configurations."""
@@ -33,38 +33,6 @@ _ROWS: Final = "machine/compute/stce/row_{}"
 
 _POINTER: Final = "_base"
 """End of the names of registers that hold the low half of an address."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A board. part: of AMD; board: its board files, without version; kind: 'card' (PCIe) or 'zynq'; slrs: dies."""
-
-    name: str
-    part: str
-    board: str
-    kind: str
-    slrs: int = 1
-
-
-DEVICES: Final[dict[str, Device]] = {
-    device.name: device
-    for device in (
-        Device("vcu1525", "xcvu9p-fsgd2104-2L-e", "xilinx.com:vcu1525:part0", "card", 3),
-        Device("u200", "xcu200-fsgd2104-2-e", "xilinx.com:au200:part0", "card", 3),
-        Device("u250", "xcu250-figd2104-2L-e", "xilinx.com:au250:part0", "card", 4),
-        Device("zcu102", "xczu9eg-ffvb1156-2-e", "xilinx.com:zcu102:part0", "zynq"),
-        Device("kv260", "xck26-sfvc784-2LV-c", "xilinx.com:kv260_som:part0", "zynq"),
-    )
-}
-"""Boards that the package knows, by name."""
-
-
-def device(name: str) -> Device:
-    """Return the board called `name`; ValueError lists the known ones."""
-    try:
-        return DEVICES[name]
-    except KeyError:
-        raise ValueError(f"device is {name!r}; known devices: {', '.join(DEVICES)}") from None
 
 
 def xilinx_files(config: SatConfig, board: Device, sources: Sequence[str]) -> dict[str, str]:
@@ -95,7 +63,7 @@ def settings(config: SatConfig, board: Device, sources: Sequence[str]) -> str:
         "version": REVISION,
         "control": CONTROL,
         "memory": MEMORY,
-        "register_bytes": f"{1 << ADDRESS_BITS:#x}",
+        "register_bytes": str(1 << ADDRESS_BITS),
     }
     lines = [f"# Written by nmsat: configuration {_word(config.name)}, device {board.name}."]
     lines += [f"set sat_{name} {_word(value)}" for name, value in values.items()]

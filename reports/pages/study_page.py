@@ -34,6 +34,7 @@ def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     """Return the page of what `reports.work.study.gather` found; pictures: as `reports.pages.study_plots.draw` returns
     them."""
     parts = ["# Accuracy of the training methods", INTRODUCTION.format(machine=data["machine"], origin=_origin(data))]
+    parts[-1] += f"\n{_arithmetic(data['recipes'])}"
     parts += ["## Against the paper", *_shown(pictures, "networks"), _paper(data)]
     if "speed" in pictures:
         parts += ["## Loss against speed-up", *_shown(pictures, "speed")]
@@ -48,6 +49,18 @@ def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     if data["rates"]:
         parts += ["## Learning rates, chosen on the validation split", *_rates(data["rates"])]
     return "\n\n".join(parts) + "\n"
+
+
+def _arithmetic(recipes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the line that says in what the runs computed: who reads the table must not take `fast` for SAT's bits."""
+    fast = [network for network, recipe in recipes.items() if recipe["arithmetic"] == "fast"]
+    if not fast:
+        return "- All runs compute in the machine's own arithmetic (`contract`, docs/arithmetic.md)."
+    which = "All runs" if len(fast) == len(recipes) else f"The runs of {', '.join(fast)}"
+    return (
+        f"- **{which} computed in plain binary32 (`fast`), not in the machine's arithmetic**; to repeat one, append\n"
+        "  `,arithmetic=fast` to its name. Runs made now compute in the machine's arithmetic."
+    )
 
 
 def _origin(data: dict[str, Any]) -> str:

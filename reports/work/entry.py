@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, TypeVar, cast
 
 from nmsat.algorithms.core.signals import must_wait
+from nmsat.reports.ending import TOLD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +26,6 @@ T = TypeVar("T")
 
 BAD_INPUT: Final = 2
 CLOSED_PIPE: Final = 141
-
-ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end the program."""
-
-NAMES: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminal closed"}
 
 _AGAIN_SECONDS: Final = 0.5
 """Until an exception is raised again: a library can swallow the first one, in `__del__` or in a callback of C."""
@@ -48,7 +44,7 @@ class _State:
 
 def install() -> None:
     """Set the handlers: from now on a signal ends the process."""
-    for number in ENDING:
+    for number in TOLD:
         # A shell starts background jobs with SIGINT ignored, nohup does so with SIGHUP: that stays as it is.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
@@ -131,7 +127,7 @@ def _stopped() -> int:
     signal.setitimer(signal.ITIMER_REAL, 0)
     number = _State.stopping or signal.SIGINT
     _end_children()
-    print(f"nmsat: {NAMES[signal.Signals(number)]}", file=sys.stderr)
+    print(f"nmsat: {TOLD[number]}", file=sys.stderr)
     return 128 + number
 
 
@@ -146,7 +142,7 @@ def _unsaid(error: OSError) -> int:
 
 
 def _end(number: int, _: object) -> None:
-    """Handle a signal of `ENDING`, and the timer that repeats it."""
+    """Handle a signal of `TOLD`, and the timer that repeats it."""
     if must_wait(number):
         return
     if not _State.raising:
@@ -158,7 +154,7 @@ def _end(number: int, _: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
     elif number != signal.SIGALRM:
         return  # the end is under way: an impatient second signal must not cut the cleaning
-    raise Stopped(NAMES[signal.Signals(_State.stopping)])
+    raise Stopped(TOLD[_State.stopping])
 
 
 def _be_quiet() -> None:
@@ -172,7 +168,7 @@ def _be_quiet() -> None:
 def _leave(code: int, *, told: bool = True) -> NoReturn:
     """End the process now: nothing is open, and what Python does on its way out can only be interrupted again."""
     if not told:
-        os.write(2, f"nmsat: {NAMES[signal.Signals(code - 128)]}\n".encode())
+        os.write(2, f"nmsat: {TOLD[code - 128]}\n".encode())
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError, RuntimeError):  # the code says enough
             stream.flush()

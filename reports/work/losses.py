@@ -49,13 +49,15 @@ class Loss:
 def paired_losses(runs: Sequence[dict[str, Any]]) -> list[Loss]:
     """Return the losses of all runs that follow their network's recipe and have a dense run of the same seed.
 
-    runs: as in `reports.work.study.gather`: `name` and `accuracy` (0..1) of each.
+    runs: as in `reports.work.study.gather`: `name` and `accuracy` (0..1) of each. Runs of a network that were all made
+    in the arithmetic `fast` count as well: pairs are of one arithmetic, and the page says which.
     """
+    configs = [(parse_name(run["name"]), run) for run in runs]
+    in_contract = {config.network for config, _ in configs if config.arithmetic == "contract"}
     dense: dict[tuple[str, int], float] = {}
     others: dict[tuple[str, str, str], dict[int, float]] = {}
-    for run in runs:
-        config = parse_name(run["name"])
-        if variant(config):
+    for config, run in configs:
+        if variant(config).keys() - (set() if config.network in in_contract else {"arithmetic"}):
             continue
         if products_pruned(config.method):
             key = (config.network, config.method, config.pattern)

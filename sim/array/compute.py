@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nmsat.sim.array.head import Begin, Token
 
 
+_NONE, _OPERAND = Wait.NONE, Wait.OPERAND  # looking up a member takes long
+
 NEVER: Final = 1 << 62
 """Cycles until something that does not happen."""
 
@@ -36,7 +38,7 @@ class Compute(Registers):
         self._begin: Begin | None = None
         self._now = 0
         self._rest = 0  # cycles in which no window can start ...
-        self._reason = Wait.NONE  # ... and why
+        self._reason = _NONE  # ... and why
         self._owed = 0  # cycles that the head has not been told of
         self._due: deque[int] = deque()  # results per column of commands that have started, as in `hw.array.tail`
         self._arrivals: deque[tuple[int, int]] = deque()  # last cycle and number of results at the bottom of column 0
@@ -65,7 +67,7 @@ class Compute(Registers):
         if self._rest:
             return self._reason
         if self._command is None and self._head.idle:
-            return Wait.OPERAND
+            return _OPERAND
         self._tell()
         return self._head.decide(self._command, self._tail_ready)[2]
 
@@ -190,7 +192,7 @@ class Compute(Registers):
                 quiet = alike * window
                 windows += alike
                 steps += alike * INTERLEAVE * current
-                causes[Wait.NONE] += quiet
+                causes[_NONE] += quiet
             else:
                 causes[self.cause] += quiet
                 self._rest -= min(self._rest, quiet)
@@ -202,7 +204,7 @@ class Compute(Registers):
     def key(self) -> Key:
         """Return the state; results and ends count from the present cycle."""
         self._tell()
-        self._reason = self._reason if self._rest else Wait.NONE
+        self._reason = self._reason if self._rest else _NONE
         arrivals = tuple([(cycle - self._now, results) for cycle, results in self._arrivals])
         return (*super().key(), arrivals, tuple([cycle - self._now for cycle in self._done]))
 

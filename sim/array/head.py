@@ -50,6 +50,8 @@ class Begin:
     keep: bool
 
 
+_NONE, _OPERAND, _FLUSH, _DRAIN, _WEIGHT, _DEPENDENCY, _TAIL = Wait  # looking up a member takes long
+
 _TIMER_OF: Final = {Wait.NONE: "_pace", Wait.DRAIN: "_drain", Wait.WEIGHT: "_weight_busy", Wait.FLUSH: "_flush"}
 
 _TIMERS: Final = ("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush")
@@ -103,17 +105,17 @@ class Head(Registers):
     def decide(self, nxt: Compute | None, tail_ready: bool) -> tuple[bool, bool, Wait]:
         """Return (a computing window starts, a loading window starts, why none does) for this cycle."""
         if self._pace:
-            return False, False, Wait.NONE
+            return False, False, _NONE
         if self._active:
             wait = self._wait_active(nxt, tail_ready)
-            return wait is Wait.NONE, False, wait
+            return wait is _NONE, False, wait
         if nxt is None:
-            return False, False, Wait.OPERAND
+            return False, False, _OPERAND
         if nxt.shape != self._shape and self._flush:
-            return False, False, Wait.FLUSH
+            return False, False, _FLUSH
         if nxt.ws and self._weight_busy:
-            return False, False, Wait.WEIGHT
-        return False, True, Wait.NONE
+            return False, False, _WEIGHT
+        return False, True, _NONE
 
     def _following(self, nxt: Compute | None) -> bool:
         return nxt is not None and nxt.shape == self._shape
@@ -123,14 +125,14 @@ class Head(Registers):
         assert cur is not None
         ends = self._left == 1
         if self._fresh and not tail_ready:
-            return Wait.TAIL
+            return _TAIL
         if not cur.ws and ends and self._drain:
-            return Wait.DRAIN
+            return _DRAIN
         if cur.ws and cur.seed and ((self._fresh and self._first_sums) or (ends and self._last_sums)):
-            return Wait.DEPENDENCY
+            return _DEPENDENCY
         if cur.ws and self._following(nxt) and not self._loaded and ends and self._weight_busy:
-            return Wait.WEIGHT
-        return Wait.NONE
+            return _WEIGHT
+        return _NONE
 
     def tick(self, nxt: Compute | None, tail_ready: bool) -> tuple[bool, Wait]:
         """End the cycle; return whether `nxt` was taken, and why nothing started."""
@@ -156,7 +158,7 @@ class Head(Registers):
 
         wait: what `tick` has just returned; NONE: a window has started, and for its length nothing else does.
         """
-        if wait is Wait.DEPENDENCY:
+        if wait is _DEPENDENCY:
             return max(self._fresh and self._first_sums, self._left == 1 and self._last_sums)
         timer = _TIMER_OF.get(wait)
         return getattr(self, timer) if timer else 0

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 QUEUES: Final = tuple(range(len(Queue)))
 
+FINE, LAST = ErrorCode.NONE, Opcode.END
+"""Here once: looking up a member of an enumeration takes long."""
+
 Failure = tuple[ErrorCode, int]
 """Code of an error and the instruction it belongs to."""
 
@@ -83,9 +86,9 @@ class Sequencer:
     def finished(self) -> bool:
         """END has been reached and nothing is left."""
         fetch = self.fetch
-        if not fetch.valid or fetch.code is not ErrorCode.NONE or fetch.instruction is None:
+        if not fetch.valid or fetch.code is not FINE or fetch.instruction is None:
             return False
-        return fetch.instruction.opcode is Opcode.END and not self.busy and not any(self._waiting)
+        return fetch.instruction.opcode is LAST and not self.busy and not any(self._waiting)
 
     def failure(self, read: Failure | None, write: Failure | None) -> Failure | None:
         """Return (code, index) of the error of this cycle; read, write: (code, client) that the ports show."""
@@ -102,7 +105,7 @@ class Sequencer:
         if not self.busy or self._own is not None or fetch.request is not None or not fetch.settled:
             return False
         if fetch.valid:
-            if fetch.instruction is None or fetch.code is not ErrorCode.NONE:
+            if fetch.instruction is None or fetch.code is not FINE:
                 return False
             queue = QUEUE_OF.get(fetch.instruction.opcode)
             if queue is not None and len(self._waiting[queue]) < QUEUE_DEPTH:
@@ -157,11 +160,11 @@ class Sequencer:
             self._own = (ErrorCode.NO_END, 0)
         if not fetch.valid:
             return -1
-        if fetch.code is not ErrorCode.NONE:
+        if fetch.code is not FINE:
             self._own = (fetch.code, fetch.index)
             return -1
         assert fetch.instruction is not None
-        if fetch.instruction.opcode is not Opcode.END:
+        if fetch.instruction.opcode is not LAST:
             queue = QUEUE_OF[fetch.instruction.opcode]
             if len(self._waiting[queue]) < QUEUE_DEPTH:
                 return queue

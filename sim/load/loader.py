@@ -25,9 +25,12 @@ WRITERS: Final = (LoadRows, LoadBeats, LoadWeights, LoadStage)
 """Kinds of writers; a state names one by its place."""
 
 
+_LOAD_ACT, _OS_ROWS = Opcode.LOAD_ACT, ActMode.OS_ROWS  # looking up a member takes long
+
+
 def _rows_mode(instruction: Instruction) -> bool:
     """Whether an instruction is a LOAD_ACT of output stationary rows."""
-    return instruction.opcode == Opcode.LOAD_ACT and instruction["mode"] == ActMode.OS_ROWS
+    return instruction.opcode is _LOAD_ACT and instruction["mode"] == _OS_ROWS
 
 
 class Loader(Registers):

@@ -53,9 +53,10 @@ class MemoryPort:
         """
         channel = self._channel
         self.answer, self._answer = self._answer, None
-        for burst, is_write in ((read, False), (write, True)):
-            if burst is not None:
-                channel.request(burst.beats, (is_write, self._first(burst), burst.beats))
+        if read is not None:
+            channel.request(read.beats, (False, self._first(read), read.beats))
+        if write is not None:
+            channel.request(write.beats, (True, self._first(write), write.beats))
         beat = channel.tick()
         self.reads, self.writes = None, False
         if beat is None:

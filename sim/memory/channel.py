@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nmsat.sim.parts.state import Key
 
 
-@dataclass
+@dataclass(slots=True)
 class _Burst:
     """A burst in flight: what it belongs to, its beats, when its data may start, when it started, beats given."""
 
@@ -28,8 +28,7 @@ class _Burst:
     given: int = 0
 
 
-@dataclass(frozen=True)
-class Beat:
+class Beat(NamedTuple):
     """A beat of data in one cycle: its burst's tag, its number within the burst, and whether it is the last."""
 
     tag: object
@@ -50,6 +49,10 @@ class Channel:
     cycle: int = 0
     free: int = 0
     _queue: deque[_Burst] = field(default_factory=deque)
+    _holds: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._holds = [self.timing.hold(beats) for beats in range(self.timing.burst_beats + 1)]
 
     def key(self) -> Key:
         """Return the state without tags; times count from the present cycle, None for a burst that has not begun."""
@@ -96,7 +99,7 @@ class Channel:
             head = self._queue[0]
             if head.start < 0 and max(head.ready, self.free) <= self.cycle:
                 head.start = self.cycle
-            if head.start >= 0 and self.cycle + 1 == head.start + self.timing.hold(head.given + 1):
+            if head.start >= 0 and self.cycle + 1 == head.start + self._holds[head.given + 1]:
                 beat = Beat(head.tag, head.given, head.given + 1 == head.beats)
                 head.given += 1
                 if beat.last:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.ranges import check_number
+from nmsat.dataflow.program.host import UPDATE_OPERATIONS
 
 if TYPE_CHECKING:
     from nmsat.sim.results.result import Result
@@ -26,8 +27,9 @@ class EnergyTable:
     """Picojoule per operation or byte at 45 nm, and what turns them into those of the device.
 
     mac: binary16 multiply (1.1) and binary32 add (0.9); update_operation: mean of binary32 add (0.9) and multiply
-    (3.7); buffer_byte: 8 KB memory, 10 pJ per 64 bits; dram_byte: 20 pJ per bit of DDR4 with its interface (estimate);
-    fpga: FPGA over ASIC; shrink: 45 nm to 16 nm; rest_watts: device and board without work (estimate).
+    (3.7), as an update has as many of both; buffer_byte: 8 KB memory, 10 pJ per 64 bits; dram_byte: 20 pJ per bit of
+    DDR4 with its interface (estimate); fpga: FPGA over ASIC; shrink: 45 nm to 16 nm; rest_watts: device and board
+    without work (estimate).
     """
 
     mac: float = 2.0
@@ -49,9 +51,6 @@ SOURCES: Final = (
     "DDR4, 45 to 16 nm, power at rest: estimates without a source",
 )
 """Where the numbers of `EnergyTable` come from."""
-
-UPDATE_OPERATIONS: Final = 6
-"""Operations per weight and update: three multiplications and three additions (docs/arithmetic.md)."""
 
 
 @dataclass(frozen=True)

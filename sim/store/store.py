@@ -69,12 +69,16 @@ class Store(Registers):
     @property
     def busy(self) -> bool:
         """Whether an instruction is inside; until the cycle before its done."""
-        return not self.ready or not self._alone
+        if self._rows or self._running or self._next is not None:
+            return True
+        return self._starts is not None or bool(self._ends)
 
     @property
     def active(self) -> bool:
         """Whether there is anything to do but to take an instruction."""
-        return self.done or self.busy
+        if self.done or self._rows or self._running or self._next is not None:
+            return True
+        return self._starts is not None or bool(self._ends)
 
     @property
     def request(self) -> Burst | None:

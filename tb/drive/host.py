@@ -15,6 +15,7 @@ from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim.sat import Report
 from nmsat.tb.drive.axi_lite import Lite
 from nmsat.tb.drive.axi_memory import ModelMemory, Space, random_memory
+from nmsat.tb.drive.protocol import Axi4, AxiLite, watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ LIMIT: Final = 50_000_000
 
 
 class Machine:
-    """The RTL behind its two AXI ports.
+    """The RTL behind its two AXI ports, both held to the rules of their bus (`tb.drive.protocol`).
 
     Parameters: dut: a model of `hw.sat.Sat`; pauses: None for the memory of the simulator, else the share of paused
     cycles of a random memory; seed: of the random memory. Call `start` first.
@@ -44,6 +45,7 @@ class Machine:
         self._seed = seed
         self._space = Space()
         self._loaded: dict[str, int] = {}
+        self._buses = {"m_axi_": Axi4(), "s_axi_control_": AxiLite()}
         self._lite: Lite
 
     async def start(self) -> None:
@@ -59,6 +61,8 @@ class Machine:
             random_memory(dut, dut.clk, self._space, random.Random(self._seed), self._pauses)
         for _ in range(3):
             await RisingEdge(dut.clk)
+        for prefix, bus in self._buses.items():
+            cocotb.start_soon(watch(dut, prefix, bus))
         dut.rst.value = 0
         await RisingEdge(dut.clk)
         await self._lite.write("interrupt", 1)
@@ -106,6 +110,8 @@ class Machine:
         assert self._space.wrong is None, self._space.wrong
         for _ in range(3):  # counters lag
             await RisingEdge(self.dut.clk)
+        for bus in self._buses.values():
+            bus.finish()
         read = self._lite.read
         status = await read("status")
         assert status & Status.DONE, f"status is {status:#x} after the interrupt"

@@ -15,7 +15,7 @@ from nmsat.dataflow.contract.isa import Opcode, Side
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler, Code
-from nmsat.dataflow.program.constants import place_fillers, place_identity, write_fillers, write_identity
+from nmsat.dataflow.program.constants import place_identity, write_identity
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.step import write_code
@@ -266,7 +266,7 @@ def _gradient(d: _Draft) -> None:
 
 
 def _all_gradient(d: _Draft) -> None:
-    """All of dX of a strided convolution, with zeros where no gradient reaches."""
+    """All of dX of a strided convolution; nothing is written where no gradient reaches."""
     kernel, stride = (d.whole(1, 2), d.whole(1, 2)), (d.whole(1, 3), d.whole(1, 3))
     conv = ConvShape(d.whole(1, 2), d.whole(3, 7), d.whole(3, 7), 16, int(d.rng.choice([10, 16, 32])), kernel, stride)
     name, pattern = d.name("dx"), d.pattern()
@@ -274,9 +274,7 @@ def _all_gradient(d: _Draft) -> None:
     k = conv.kernel[0] * conv.kernel[1] * conv.channels_in
     dy, w = d.rows(f"{name}.dy", outputs, conv.channels_out), d.weights(f"{name}.w", k, conv.channels_out, pattern)
     dx = d.rows(f"{name}.dx", inputs, conv.channels_in)
-    fillers = place_fillers(d.layout, f"{name}.fillers", 1)
-    d.fills.append(lambda image: write_fillers(image, fillers))
-    for code in kinds.input_gradient(name, conv, dy, w, dx, Epilogue(watch=bool(d.rng.random() < 0.3)), fillers):
+    for code in kinds.input_gradient(name, conv, dy, w, dx, Epilogue(watch=bool(d.rng.random() < 0.3))):
         d.add_code(code)
 
 

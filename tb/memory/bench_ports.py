@@ -9,12 +9,13 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer
 
-from nmsat.dataflow.contract.isa import REGIONS
-from nmsat.dataflow.contract.limits import READERS, WRITERS
+from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS
+from nmsat.dataflow.contract.limits import PAGE_BYTES, READERS, WRITERS
 from nmsat.dataflow.contract.registers import Region
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.memory.read_port import ReadPort
 from nmsat.sim.memory.write_port import WritePort
+from nmsat.tb.drive.protocol import Axi4
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 REGION_BITS: Final = 88
 """Bits of a region: pages, size, rights."""
+
+
+PAGE: Final = PAGE_BYTES // BEAT_BYTES
+"""Beats of a page."""
 
 
 def regions_word(regions: Sequence[Region | None]) -> int:
@@ -50,16 +55,18 @@ def random_regions(rng: np.random.Generator) -> list[Region | None]:
 
 
 def random_burst(rng: np.random.Generator, regions: Sequence[Region | None], wrong: float, *, write: bool) -> Burst:
-    """Return a burst within a region, with probability `wrong` anywhere."""
+    """Return a burst within a region, with probability `wrong` anywhere; as engines do, none crosses a page."""
     beats = int(rng.integers(1, 17))
     right = [i for i, region in enumerate(regions) if region is not None and (region.writable or not write)]
     if not right or rng.random() < wrong:
         region = int(rng.integers(REGIONS))
         size = regions[region].size if regions[region] is not None else 100  # type: ignore[union-attr]
-        return Burst(region, max(0, size + int(rng.integers(-20, 5))), beats)
+        offset = max(0, size + int(rng.integers(-20, 5)))
+        return Burst(region, offset, min(beats, PAGE - offset % PAGE))
     region = int(rng.choice(right))
     size = regions[region].size  # type: ignore[union-attr]
-    return Burst(region, int(rng.integers(0, size - beats + 1)), beats)
+    offset = int(rng.integers(0, size - beats + 1))
+    return Burst(region, offset, min(beats, PAGE - offset % PAGE))
 
 
 class Bench:
@@ -74,6 +81,9 @@ class Bench:
         self.cycle = self.errors = self.bursts = self.beats = 0
         self.port: Any = None
         self.under_way: deque[int] = deque()
+        self.bus = Axi4(constants=False)
+        self.unanswered = 0  # writes whose address memory has taken
+        self.beat: dict[int, tuple[int, ...]] = {}  # data and strobe of each client's next beat
 
     async def reset(self) -> None:
         """Reset with new regions and a fresh model."""
@@ -86,6 +96,7 @@ class Bench:
         self.wrong = float(rng.choice([0.0, 0.02, 0.1]))
         self.port = WritePort(self.regions) if self.write else ReadPort(self.regions)
         self.under_way.clear()
+        self.bus, self.unanswered = Axi4(constants=False), 0
         dut.regions.value = regions_word(self.regions)
         for i in range(self.clients):
             getattr(dut, f"clients__{i}__request__valid").value = 0
@@ -105,6 +116,11 @@ class Bench:
         self.dut.clk.value = 1
         await Timer(4, "ns")
         self.dut.clk.value = 0
+
+    def signal(self, name: str) -> int:
+        """Return a signal of the bus in this cycle; channels of the other direction are silent."""
+        handle = getattr(self.dut, f"axi__{name}", None)
+        return 0 if handle is None else int(handle.value)
 
     def chance(self, share: float) -> bool:
         """Return True with this probability."""
@@ -175,6 +191,7 @@ class Bench:
             self.under_way[0] -= 1
             if last:
                 self.under_way.popleft()
+        self.bus.tick(self.signal)
         port.tick(ready, arrives, last, fault)
         self.accept(chosen)
         await self.clock()
@@ -184,13 +201,13 @@ class Bench:
         dut, port = self.dut, self.port
         self.offer()
         ready, halt = self.common_inputs()
-        data = [int.from_bytes(self.rng.bytes(64), "little") for _ in range(self.clients)]
-        strobe = [int.from_bytes(self.rng.bytes(8), "little") for _ in range(self.clients)]
         for i in range(self.clients):
-            getattr(dut, f"clients__{i}__data").value = data[i]
-            getattr(dut, f"clients__{i}__strobe").value = strobe[i]
+            if i not in self.beat:  # a client's beat stands until it is pulled
+                self.beat[i] = tuple(int.from_bytes(self.rng.bytes(size), "little") for size in (64, 8))
+            getattr(dut, f"clients__{i}__data").value = self.beat[i][0]
+            getattr(dut, f"clients__{i}__strobe").value = self.beat[i][1]
         takes = self.chance(self.move)
-        answered = bool(self.under_way) and self.chance(self.move)
+        answered = bool(self.under_way) and self.unanswered > 0 and self.chance(self.move)
         fault = answered and self.chance(self.wrong)
         for name, value in {"wready": takes, "bvalid": answered, "bresp": 2 * fault}.items():
             getattr(dut, f"axi__{name}").value = int(value)
@@ -204,13 +221,17 @@ class Bench:
         self.expect(**{f"clients__{i}__acknowledged": int(port.told == i) for i in range(self.clients)})
         if client >= 0:
             last = port.last
-            self.expect(axi__wdata=data[client], axi__wstrb=strobe[client], axi__wlast=int(last))
+            self.expect(axi__wdata=self.beat[client][0], axi__wstrb=self.beat[client][1], axi__wlast=int(last))
             if taken:
+                del self.beat[client]
                 self.beats += 1
                 if last:
                     self.under_way.append(1)
         if answered:
             self.under_way.popleft()
+            self.unanswered -= 1
+        self.unanswered += port.address is not None and ready
+        self.bus.tick(self.signal)
         port.tick(ready, taken, answered, fault)
         self.accept(chosen)
         await self.clock()

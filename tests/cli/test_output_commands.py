@@ -48,16 +48,16 @@ IN_THE_WAY = [
     ("workload table --studies --out {}", "workload_studies.md", "nmsat.reports.pages.workload_page.cycles_page"),
     ("gemm 8 8 8 --tiles {}/t.csv", "t.csv", "nmsat.sim.api.simulate"),
     ("gemm 8 8 8 --vcd {}/t.vcd", "t.vcd", "nmsat.sim.api.simulate"),
-    ("model resnet9 --batch 1 --tiles {}/t", "t", "nmsat.dataflow.network.models.load_model"),
-    ("model resnet9 --batch 1 --timeline {}/t", "t", "nmsat.dataflow.network.models.load_model"),
-    ("model resnet9 --batch 1 --listing {}/t", "t", "nmsat.dataflow.network.models.load_model"),
-    ("model resnet9 --batch 1 --program {}/t", "t", "nmsat.dataflow.network.models.load_model"),
+    ("model resnet9 --batch 1 --tiles {}/t", "t", "nmsat.dataflow.network.models.find_model"),
+    ("model resnet9 --batch 1 --timeline {}/t", "t", "nmsat.dataflow.network.models.find_model"),
+    ("model resnet9 --batch 1 --listing {}/t", "t", "nmsat.dataflow.network.models.find_model"),
+    ("model resnet9 --batch 1 --program {}/t", "t", "nmsat.dataflow.network.models.find_model"),
     (f"train --cell {CELL} --out {{}}", f"{CELL}.jsonl", "nmsat.reports.work.training.run_logged"),
     (f"train --cell {CELL} --out {{}}", f"{CELL}.npz", "nmsat.reports.work.training.run_logged"),
 ]
 
 
-READ = ("--masks", "--config-file", "--layers")
+READ = ("--masks", "--config-file", "--layers", "--image", "--library")
 """Options that name a file to read."""
 
 
@@ -277,7 +277,7 @@ def test_next_to_nothing_is_imported_before_the_handlers_are_set() -> None:
     command = [sys.executable, "-S", "-c", code]
     env = {"PYTHONPATH": str(Path(nmsat_module.__file__).parent)}
     found = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
-    ours = {"nmsat", "nmsat.reports", "nmsat.reports.version", "nmsat.reports.start"}
+    ours = {"nmsat", "nmsat.reports", "nmsat.reports.version", "nmsat.reports.ending", "nmsat.reports.start"}
     assert set(found) == {*ours, "__future__"}
 
 

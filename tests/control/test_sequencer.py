@@ -11,9 +11,12 @@ from amaranth.sim import Simulator
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import check, check_machine, error_code, products, rules
+from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.hw.control.fetch import Check
 from nmsat.hw.control.sequencer import Sequencer
 from nmsat.hw.parts.verilog import emit
+from nmsat.sim.control.fetch import Words
+from nmsat.sim.control.sequencer import Sequencer as Model
 from nmsat.tb.machine.jobs import random_job
 from nmsat.tb.run.runner import build, run
 
@@ -136,6 +139,26 @@ def broken_rules(opcode: Opcode, changes: dict[str, int]) -> dict[str, bool]:
     """Return rule -> whether the legal example with these changes breaks it."""
     fields = Instruction(opcode, {**LEGAL[opcode], **changes}).values()
     return {rule: not holds for rule, holds in rules(opcode, fields, products(opcode, fields), TINY).items()}
+
+
+def test_the_first_of_several_errors() -> None:
+    """Read port, write port, then what the sequencer itself has found; memory's belong to the engine's oldest."""
+    settings = Launch((Region(0, 64, writable=True),), 0, 0, 0)
+    model = Model(settings, Words(TINY, []))
+    model.tick(True, False, False, -1, ())
+    read, write = (ErrorCode.READ, 0), (ErrorCode.WRITE, 0)
+    assert model.failure(None, None) == (ErrorCode.NO_END, 0)
+    assert model.failure(None, write) == (ErrorCode.WRITE, 0)
+    assert model.failure(read, write) == model.failure(read, None) == (ErrorCode.READ, 0)
+    full = Model(settings, Words(TINY, [0]))
+    full._own = (ErrorCode.DEADLOCK, 7)
+    full._values[3] = 256
+    full._overflow([(1 << 3, 5)])
+    assert full.failure(None, None) == (ErrorCode.SEMAPHORE, 5)
+    full._own = (ErrorCode.FIELD, 2)
+    full._values[3] = 256
+    full._overflow([(1 << 3, 5)])
+    assert full.failure(None, None) == (ErrorCode.FIELD, 2)
 
 
 def test_unknown_opcodes() -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 NAN16, NAN32 = 0x7E00, 0x7FC00000
-FILLER = (0, 0, True)
+Pair = tuple[int, int, bool]
+FILLER: Pair = (0, 0, True)
 BEAT = 64
 
 
@@ -154,7 +155,7 @@ class Oracle:
         wide = 32 if f["dense"] else 16
         used = min(wide, b * self.columns)
         for q in range(f["inner"] if f["dense"] else f["blocks"]):
-            slots: list[list[tuple[int, int, bool]]] = []
+            slots: list[list[Pair]] = []
             for o in range(f["outer"]):
                 if f["dense"]:
                     offset = (f["at"] + o * f["outer_step"] + q * f["inner_step"]) % 2**34

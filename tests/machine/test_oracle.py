@@ -93,6 +93,8 @@ def run(f: Instruction, regions: list[np.ndarray], prepare: Callable[[State, Ora
         (np.inf, {"side": 1}, False),  # the mask is 0
         (np.inf, {"watch": 0}, False),
         (65504.0, {}, False),
+        (-0.0, {"relu": 1}, False),
+        (np.inf, {"side": 1, "side_at": 1}, True),  # the mask is 1
     ],
 )
 def test_watch_looks_at_what_is_written(result: float, fields: dict[str, int], special: bool) -> None:
@@ -101,7 +103,9 @@ def test_watch_looks_at_what_is_written(result: float, fields: dict[str, int], s
         oracle.capture[0, 0] = to32(result)
 
     f = {"rows": 1, "columns": 1, "to_half": 1, "watch": 1, "side_region": 1, **fields}
-    state, _ = run(Instruction(Opcode.STORE, f), [np.zeros(64, np.uint8)] * 2, prepare)
+    regions = [np.full(128, 0xFF, np.uint8), np.zeros(128, np.uint8)]
+    regions[1][65] = 0x3C
+    state, _ = run(Instruction(Opcode.STORE, f), regions, prepare)
     assert state.special == special
 
 

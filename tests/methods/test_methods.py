@@ -172,6 +172,38 @@ def test_mvue_hands_on_infinities_and_nans(bad: float) -> None:
     assert np.isfinite(out[8:]).all() and np.isfinite(out[:, 1]).all()
 
 
+def test_mvue_of_large_gradients_is_finite_and_unbiased() -> None:
+    """Eight equal gradients of 30,000 at 2:8: 120,000 twice, which binary16 holds only scaled down."""
+    dy = np.full((8, 1), 30000, np.float16)
+    method = make_method("mvue", Pattern(2, 8))
+    kept = np.stack([method.update_gradient(dy, np.random.default_rng(seed)) for seed in range(400)])
+    assert method.update_shift(dy) == 1
+    assert set(np.unique(kept)) == {0, 60000}
+    assert kept.astype(np.float64).mean() * 2 == 30000
+    assert method.update_shift(np.full((8, 1), 16376, np.float16)) == 0  # four times that is the largest number
+    assert method.update_shift(np.array([[np.inf], [np.nan]], np.float16)) == 0
+    layer, ctx = Linear("l", 16, 8, rng()), Context(method=method)
+    prepare(layer, ctx)
+    layer.forward(np.full((8, 16), 0.25, np.float16), ctx)
+    layer.backward(np.full((8, 8), 30000, np.float16), ctx)
+    assert layer.weight.grad is not None
+    assert (layer.weight.grad == 60000).all()  # the exact gradient: eight times 30,000 / 4
+
+
+@pytest.mark.parametrize("method", ["dense", "sdwp", "sdgp", "mvue"])
+def test_decay_is_refused_where_there_is_no_term(method: str) -> None:
+    pattern = None if method == "dense" else Pattern(2, 8)
+    with pytest.raises(ValueError, match=f"decay is 0.5; method '{method}' prunes no weight in the forward product"):
+        make_method(method, pattern, 0.5)
+    assert make_method(method, pattern, 0.0).decay == 0
+
+
+@pytest.mark.parametrize("decay", [-1e-4, float("nan"), 1001.0])
+def test_decay_out_of_range_is_refused(decay: float) -> None:
+    with pytest.raises(ValueError, match=r"decay is .*; it must be from 0 to 1000"):
+        make_method("bdwp", Pattern(2, 8), decay)
+
+
 def slow_transposable(block: np.ndarray, n: int) -> np.ndarray:
     keep = np.zeros(block.shape, bool)
     for flat in np.argsort(-np.abs(block).ravel().astype(np.float64), kind="stable"):

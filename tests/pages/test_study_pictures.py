@@ -14,6 +14,7 @@ import pytest
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.methods import METHODS
 from nmsat.reports.commands.study import page_files
+from nmsat.reports.pages.study_page import study_page
 from nmsat.reports.pages.study_parts import INTERVAL
 from nmsat.reports.pages.study_plots import draw
 from nmsat.reports.work.losses import Loss, ladder, paired_losses, products_pruned
@@ -55,6 +56,24 @@ def test_losses_are_paired_by_seed() -> None:
     )
     assert [(loss.network, loss.method, loss.pattern) for loss in found] == [("mlp", "bdwp", "2:8")]
     assert found[0].by_seed == pytest.approx((1.0, 3.0))
+
+
+def test_pairs_are_of_one_arithmetic() -> None:
+    fast = [
+        {"name": f"mlp-{run}-seed0,arithmetic=fast", "accuracy": value}
+        for run, value in (("dense", 0.9), ("bdwp-2of8", 0.8))
+    ]
+    assert [loss.by_seed for loss in paired_losses(fast)] == [pytest.approx((10.0,))]
+    both = [*fast, *runs(mlp_dense_seed0=0.9, mlp_bdwp_2of8_seed0=0.89)]
+    assert [loss.by_seed for loss in paired_losses(both)] == [pytest.approx((1.0,))]
+
+
+def test_the_page_says_which_arithmetic() -> None:
+    assert "All runs computed in plain binary32 (`fast`), not in the machine's" in study_page(DATA, {})
+    own = {name: {**recipe, "arithmetic": "contract"} for name, recipe in DATA["recipes"].items()}
+    assert "All runs compute in the machine's own arithmetic" in study_page({**DATA, "recipes": own}, {})
+    mixed = study_page({**DATA, "recipes": {**own, "mlp": DATA["recipes"]["mlp"]}}, {})
+    assert "**The runs of mlp computed in plain binary32" in mixed
 
 
 def test_runs_that_change_the_recipe_are_left_out() -> None:

@@ -1,34 +1,47 @@
-"""The estimate that mappings are chosen by, against the exact simulator."""
+"""The estimate that mappings are chosen by, against what the machine takes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from nmsat.algorithms.core.tape import Pattern
-from nmsat.dataflow.contract.config import preset
-from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.algorithms.core.tape import Pattern, Stage
+from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.contract.isa import Side
+from nmsat.dataflow.contract.registers import Launch
 from nmsat.dataflow.program.activations import RowsSource
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.estimate import estimate_cycles
-from nmsat.dataflow.program.product import ProductCode, Sink
+from nmsat.dataflow.program.product import Cut, Epilogue, ProductCode, Sink, cuts
 from nmsat.dataflow.program.tensors import Layout
 from nmsat.dataflow.program.weights import ForwardWeights
-from nmsat.sim.sat import Sat
+from nmsat.sim.quick.gear import Quick
+from nmsat.tb.machine.layers import OPEN, LayerProduct
+
+VCU = preset("vcu1525")
+SHALLOW = VCU.replace(act_depth=2048)
+"""A machine in whose activation buffers 1,152 elements of 128 rows do not stay."""
 
 
-def cycles(m: int, k: int, n: int) -> tuple[float, int]:
-    """Return the estimate of a product and what the machine takes."""
-    config, pattern, layout = preset("vcu1525"), Pattern(2, 8), Layout()
+def plain(m: int, k: int, n: int, pattern: Pattern | None = None, *, bias: bool = False) -> ProductCode:
+    """Return a product of rows by packed weights."""
+    layout = Layout()
     x, y = layout.rows("x", 0, m, k), layout.rows("y", 1, m, n)
-    w = layout.weights("w", 2, k, n, pattern, pattern, backward=False)
-    code = ProductCode("ff", m, k, n, RowsSource(x, m, k), ForwardWeights(w), Sink(y), pattern)
+    held = pattern or Pattern(4, 4)
+    w = layout.weights("w", 2, k, n, held, held, backward=False)
+    epilogue = Epilogue(kind=Side.TILE32, side=layout.rows("bias", 0, 1, n, 4)) if bias else Epilogue()
+    return ProductCode("ff", m, k, n, RowsSource(x, m, k), ForwardWeights(w), Sink(y, epilogue), held)
+
+
+def run(config: SatConfig, code: ProductCode) -> tuple[Cut, int]:
+    """Return how a product is cut and what the machine takes."""
     out = Assembler(config)
     cut = assemble(out, code)
-    words = [instruction.encode() for instruction in out.finish().instructions]
-    regions = tuple(Region(number << 40, beats, True) for number, beats in enumerate(layout.beats[:3]))
-    settings = Launch((*regions, Region(3 << 40, len(words), False)), 3, 0, len(words))
-    return estimate_cycles(cut), Sat(config).time(settings, words).cycles
+    instructions = out.finish().instructions
+    launch = Launch((OPEN,) * 4, 0, 0, len(instructions))
+    return cut, Quick(config).time_code(launch, instructions, limit=10**8).report.cycles
 
 
 @pytest.mark.parametrize(
@@ -37,11 +50,62 @@ def cycles(m: int, k: int, n: int) -> tuple[float, int]:
         pytest.param(512, 64, 256, id="many results, the port is busy with writes"),
         pytest.param(512, 128, 512, id="few chunks to a tile, stores overlap"),
         pytest.param(512, 256, 64, id="many operands, the port is busy with reads"),
-        pytest.param(256, 512, 256, id="a long reduction, the array is busy"),
+        pytest.param(512, 512, 256, id="a long reduction, the array is busy"),
     ],
 )
 def test_twice_the_rows_take_as_many_more_cycles_as_estimated(m: int, k: int, n: int) -> None:
-    """Without start and end, which the estimate leaves out but for a constant."""
-    few, many = cycles(m, k, n), cycles(2 * m, k, n)
-    estimated, exact = (after - before for before, after in zip(few, many, strict=True))
+    """Without start and end."""
+    (few, exact_few), (many, exact_many) = (run(VCU, plain(rows, k, n, Pattern(2, 8))) for rows in (m, 2 * m))
+    estimated, exact = estimate_cycles(many) - estimate_cycles(few), exact_many - exact_few
     assert abs(estimated / exact - 1) < 0.07, (estimated, exact)
+
+
+@pytest.mark.parametrize(
+    ("code", "config"),
+    [
+        pytest.param(plain(32, 512, 200), VCU, id="loads before anything else"),
+        pytest.param(replace(plain(32, 512, 96), dataflow="ws"), VCU, id="sums that wait for those in front"),
+        pytest.param(LayerProduct(Stage.WU, 16, (64, 128), batch=4).code(), VCU, id="a long reduction in parts"),
+        pytest.param(LayerProduct(Stage.FF, 8, (64, 64), 3, pattern=Pattern(2, 8)).code(), VCU, id="windows"),
+    ],
+)
+def test_start_and_end_are_part_of_it(code: ProductCode, config: SatConfig) -> None:
+    cut, exact = run(config, code)
+    assert abs(estimate_cycles(cut) / exact - 1) < 0.07, (estimate_cycles(cut), exact)
+
+
+def test_the_cut_that_is_chosen_is_the_fastest() -> None:
+    """Windows that do not stay in the buffers are staged anew for every column tile, each part of them once."""
+    code = LayerProduct(Stage.FF, 2, (128, 256), 3, batch=32, pattern=Pattern(2, 8)).code()
+    exact = {cut.mapping: run(SHALLOW, replace(code, mapping=cut.mapping))[1] for cut in cuts(SHALLOW, code)}
+    chosen, cycles = run(SHALLOW, code)
+    assert len(exact) > 2
+    assert cycles == exact[chosen.mapping] <= 1.01 * min(exact.values()), exact
+
+
+def test_a_product_of_few_tiles_starts_soon() -> None:
+    """Its reduction comes in parts: the array works while the second is loaded."""
+    code = LayerProduct(Stage.WU, 16, (64, 128), batch=16).code()
+    cut, cycles = run(VCU, code)
+    assert len(cut.rows) * cut.column_tiles == 1
+    assert len(cut.parts) > 8
+    assert cycles < 1.15 * code.m * code.k * code.n / VCU.elements
+
+
+def test_lines_that_the_tile_in_front_staged_count_as_there() -> None:
+    """Two taps, one line apart: with the lines that are there, staging reads half of what reading each tap would."""
+    layer = LayerProduct(Stage.FF, 32, (128, 64), 3, batch=1, pattern=Pattern(2, 8))
+    source = layer.code().act
+    two = replace(source, taps=tuple(tap for tap in source.taps if tap.dx == 0)[:2])
+    (mapping,) = (cut.mapping for cut in cuts(VCU, layer.code()) if cut.mapping.a == 2)
+    tiles = two.tiles(VCU, mapping)
+    part = cuts(VCU, replace(layer.code(), act=two, k=256))[0].parts[0]
+    found = [loads[0][0].name for tile in tiles for loads in (two.loads(VCU, mapping, tile, part),)]
+    assert found[1:] == ["STAGE"] * (len(tiles) - 1), found
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(512, 64, 256), (512, 128, 512)])
+def test_the_port_reads_a_bias_for_every_row(m: int, k: int, n: int) -> None:
+    pairs = [run(VCU, plain(rows, k, n, Pattern(2, 8), bias=True)) for rows in (m, 2 * m)]
+    estimated = estimate_cycles(pairs[1][0]) - estimate_cycles(pairs[0][0])
+    assert abs(estimated / (pairs[1][1] - pairs[0][1]) - 1) < 0.07, (estimated, pairs)

@@ -65,6 +65,24 @@ def test_each_interface_has_its_parameters_once() -> None:
     assert f"ASSOCIATED_BUSIF {CONTROL}:{MEMORY}, ASSOCIATED_RESET ap_rst_n" in text
 
 
+def test_every_port_of_the_machine_is_wired_to_its_own() -> None:
+    """Read from the text: under its own name, but for the master, the clock and the reset; some behind the guard."""
+    text = kernel_verilog(TINY)
+    wired = dict(re.findall(r"^    \.(\w+)\((.*?)\),?$", text, re.MULTILINE))
+    assert (wired.pop("clk"), wired.pop("rst")) == ("ap_clk", "reset")
+    ports = component_ports(Sat(TINY))
+    assert wired.keys() == {port.name for port in ports}
+    guards = dict(re.findall(r"^  assign (\w+) = (\w+) & ~reset;$", text, re.MULTILINE))
+    for port in ports:
+        mine = re.sub(r"^m_axi_", "m00_axi_", port.name)
+        guarded = port.name.endswith(("valid", "ready")) or port.name == "interrupt"
+        if port.is_input:
+            assert wired[port.name] == (f"{mine} & ~reset" if guarded else mine)
+        else:
+            assert (guards.pop(mine) if guarded else mine) == wired[port.name]
+    assert guards == {}
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_kernel_does_not_depend_on_sizes_inside(name: str) -> None:
     assert kernel_verilog(preset(name)) == kernel_verilog(TINY)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ import pytest
 from nmsat import main
 from nmsat.dataflow.contract.config import preset
 from nmsat.hw.parts.verilog import emit, read_ports
-from nmsat.hw.release.package import package_files
+from nmsat.hw.release.devices import device
+from nmsat.hw.release.kernel import kernel_verilog
+from nmsat.hw.release.package import file_list, package_files
 from nmsat.hw.release.synth import synthesise
 from nmsat.hw.release.tops import ENGINES, TOPS, rtl_files, synthesis_tops
-from nmsat.hw.release.xilinx import device
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +138,7 @@ def test_names_lead_to_every_module_and_every_placed_cell(tiny: dict[str, str]) 
     files = package_files(preset("tiny"), device("u250"), tiny)
     names = json.loads(files["names.json"])
     held = {module for part in names["modules"].values() for module in part["instances"].values()}
-    assert set(names["modules"]) - held == {"sat_kernel"}
+    assert set(names["modules"]) - held == {"sat_kernel", "sat_sore", "sat_pregen"}  # two engines stand alone too
     assert held <= names["modules"].keys()
     for name, part in names["modules"].items():
         assert re.search(rf"^module \\?{re.escape(name)} ?\(", files[part["file"]], re.MULTILINE)
@@ -151,6 +153,38 @@ def test_names_lead_to_every_module_and_every_placed_cell(tiny: dict[str, str]) 
     assert "reg [1:0] reset_sync" in files["sat_kernel.v"]
 
 
+def complaints(verilog: dict[str, str], folder: Path) -> list[str]:
+    """Return the errors that slang finds in a package's Verilog."""
+    driver = pytest.importorskip("pyslang", reason="pyslang is not installed; make test installs it").driver
+    for name, text in verilog.items():
+        (folder / name).write_text(text)
+    (folder / "files.f").write_text(file_list(tuple(verilog)))
+    reader = driver.Driver()
+    reader.addStandardArgs()
+    assert reader.parseCommandLine(f"slang --top sat_kernel -F {folder / 'files.f'}")
+    assert reader.processOptions()
+    assert reader.parseAllSources()
+    return [str(found.code) for found in reader.createCompilation().getAllDiagnostics() if found.isError()]
+
+
+def test_slang_reads_the_package(tiny: dict[str, str], tmp_path: Path) -> None:
+    files = {**tiny, "sat_kernel.v": kernel_verilog(preset("tiny"))}
+    assert complaints(files, tmp_path) == []
+    assert complaints({**files, "sat.v": "module sat(input clk); assign x = clk; endmodule\n"}, tmp_path) != []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["small", "vcu1525"])
+def test_slang_and_icarus_read_every_preset(name: str, tmp_path: Path) -> None:
+    """Icarus where it is installed."""
+    files = {**rtl_files(preset(name)), "sat_kernel.v": kernel_verilog(preset(name))}
+    assert complaints(files, tmp_path) == []
+    icarus = shutil.which("iverilog")
+    if icarus is not None:
+        command = [icarus, "-g2005-sv", "-t", "null", "-s", "sat_kernel", "-c", "files.f"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+
+
 def test_command_writes_all_or_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +196,14 @@ def test_command_writes_all_or_nothing(
     first, *listed = (target / "files.f").read_text().splitlines()
     assert first == "// top module: sat_kernel"
     assert sorted(listed) == sorted(path.name for path in target.glob("*.v"))
-    assert {path.name for path in target.iterdir()} >= {"registers", "xilinx", "host", "names.json", "summary.json"}
+    assert {path.name for path in target.iterdir()} >= {
+        "registers",
+        "xilinx",
+        "host",
+        "waves",
+        "names.json",
+        "summary.json",
+    }
     assert (answer["top"], answer["device"]["name"]) == ("sat_kernel", "vcu1525")
     for name, digest in answer["files"].items():
         assert hashlib.sha256((target / name).read_bytes()).hexdigest() == digest

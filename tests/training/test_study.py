@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def test_cells_of_the_whole_table() -> None:
     every = cells()
     assert len(every) == len({cell.name for cell in every}) == len(TABLE_NETWORKS) * 3 * (1 + 9 * 5)
-    assert all(cell.config.arithmetic == "fast" for cell in every)
+    assert all(cell.config.arithmetic == "contract" for cell in every)
     small = cells(["mlp"], ["dense", "bdwp"], ["2:8"], [4], epochs=1)
     assert [cell.name for cell in small] == ["mlp-dense-seed4,epochs=1", "mlp-bdwp-2of8-seed4,epochs=1"]
     assert small[1].config == RECIPES["mlp"].replace(method="bdwp", pattern="2:8", seed=4, epochs=1)

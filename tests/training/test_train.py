@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +12,11 @@ from nmsat.algorithms.core.numeric import ordered_dot
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.training.data import Dataset, digits
 from nmsat.algorithms.training.train import DEMO, Progress, TrainConfig, Trainer, learning_rate, train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nmsat.algorithms.core.tape import Tape
 
 
 def few(samples: int = 96) -> Dataset:
@@ -135,3 +141,27 @@ def test_bad_configurations_are_named(change: dict, text: str) -> None:
 def test_a_step_beyond_the_run_cannot_be_recorded() -> None:
     with pytest.raises(ValueError, match="record_step is 99"):
         train(DEMO.replace(epochs=1), data=few(), record_step=99)
+
+
+@pytest.mark.parametrize(("step_seconds", "saved_at"), [(1.0, [60, 84]), (25.0, [2, 4, 6, 8]), (200.0, [1, 2, 3])])
+def test_a_checkpoint_at_least_every_minute(
+    step_seconds: float, saved_at: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the next step would end after a minute; the epoch has 84 steps here. Steps longer than that: after each."""
+    from nmsat.algorithms.training import train as module
+
+    class Clock(Trainer):
+        """Takes no time but that of the clock."""
+
+        def run_step(self, tape: Tape | None = None) -> float:
+            del tape
+            clock[0] += step_seconds
+            self.step += 1
+            return 0.0
+
+    clock, found = [0.0], []
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(module, "save_checkpoint", lambda path, saved: found.append(saved.meta["step"]))
+    config = TrainConfig(batch=16, epochs=2)
+    train(config, checkpoint=tmp_path / "run.npz", make=Clock, stop=lambda: len(found) >= len(saved_at))
+    assert found[: len(saved_at)] == saved_at

@@ -48,10 +48,10 @@ set_property -dict [list CONFIG.C0_CLOCK_BOARD_INTERFACE default_300mhz_clk0 \
     CONFIG.C0_DDR4_BOARD_INTERFACE ddr4_sdram_c0] [get_bd_cells memory]
 connect_bd_intf_net [get_bd_intf_ports default_300mhz_clk0] [get_bd_intf_pins memory/C0_SYS_CLK]
 connect_bd_intf_net [get_bd_intf_ports ddr4_sdram_c0] [get_bd_intf_pins memory/C0_DDR4]
-create_bd_cell -type ip -vlnv [sat::newest util_vector_logic] pcie_reset
-set_property -dict [list CONFIG.C_OPERATION not CONFIG.C_SIZE 1] [get_bd_cells pcie_reset]
-connect_bd_net [get_bd_pins pcie/axi_aresetn] [get_bd_pins pcie_reset/Op1]
-connect_bd_net [get_bd_pins pcie_reset/Res] [get_bd_pins memory/sys_rst]
+create_bd_cell -type ip -vlnv [sat::newest proc_sys_reset] pcie_reset
+connect_bd_net [get_bd_pins pcie/axi_aclk] [get_bd_pins pcie_reset/slowest_sync_clk]
+connect_bd_net [get_bd_pins pcie/axi_aresetn] [get_bd_pins pcie_reset/ext_reset_in]
+connect_bd_net [get_bd_pins pcie_reset/peripheral_reset] [get_bd_pins memory/sys_rst]
 create_bd_cell -type ip -vlnv [sat::newest proc_sys_reset] memory_reset
 connect_bd_net [get_bd_pins memory/c0_ddr4_ui_clk] [get_bd_pins memory_reset/slowest_sync_clk]
 connect_bd_net [get_bd_pins pcie/axi_aresetn] [get_bd_pins memory_reset/ext_reset_in]
@@ -100,7 +100,7 @@ foreach space {pcie/M_AXI sat/m00_axi} {
     assign_bd_address -offset 0x0 -target_address_space [get_bd_addr_spaces $space] \
         [get_bd_addr_segs memory/C0_DDR4_MEMORY_MAP/C0_DDR4_ADDRESS_BLOCK] -force
 }
-assign_bd_address -offset 0x0 -range $sat_register_bytes -target_address_space [get_bd_addr_spaces pcie/M_AXI_LITE] \
+assign_bd_address -offset 0x0 -range 4K -target_address_space [get_bd_addr_spaces pcie/M_AXI_LITE] \
     [get_bd_addr_segs sat/s_axi_control/reg0] -force
 validate_bd_design
 save_bd_design

@@ -11,7 +11,7 @@ set sat_library kernel
 set sat_version 1.0
 set sat_control s_axi_control
 set sat_memory m00_axi
-set sat_register_bytes 0x1000
+set sat_register_bytes 4096
 set sat_files {
     ../sat_leaf.v
     ../sat.v

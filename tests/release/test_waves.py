@@ -1,0 +1,83 @@
+"""Waves for GTKWave: every signal that the save file names is in the Verilog; the filter decodes instructions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.isa import Opcode
+from nmsat.dataflow.contract.registers import WAIT_CAUSES
+from nmsat.dataflow.program.listing import listing
+from nmsat.hw.array.compute import Compute
+from nmsat.hw.control.sequencer import Sequencer
+from nmsat.hw.parts.verilog import component_ports
+from nmsat.hw.release.waves import CAUSES, DECODER, causes, decoder, save_file
+from nmsat.hw.sat import Sat
+from nmsat.tb.machine.jobs import random_job
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY: Final = preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def verilog() -> dict[str, str]:
+    """Return the heads of the modules that the save file looks into; nothing is elaborated."""
+    parts = {"sat": Sat(TINY), "sat_sequencer": Sequencer(TINY), "sat_compute": Compute(TINY)}
+    return {
+        f"{name}.v": f"module {name}();\n"
+        + "".join(
+            f"  {'input' if p.is_input else 'output'} {f'[{p.width - 1}:0] ' if p.width > 1 else ''}{p.name};\n"
+            for p in component_ports(part)
+        )
+        + "endmodule\n"
+        for name, part in parts.items()
+    }
+
+
+def test_every_signal_that_is_shown_exists(verilog: dict[str, str]) -> None:
+    shown = re.findall(r"^(?:\+\{[^}]*\} )?(sat\.\S+)$", save_file(verilog), re.MULTILINE)
+    assert len(shown) == len(set(shown)) > 50
+    modules = {"": "sat", "sequencer": "sat_sequencer", "compute": "sat_compute"}
+    for signal in shown:
+        path, _, last = signal.removeprefix("sat.").rpartition(".")
+        name, _, width = last.partition("[")
+        wanted = rf"^  (?:input|output) {re.escape('[' + width + ' ') if width else ''}{name};$"
+        assert re.search(wanted, verilog[f"{modules[path]}.v"], re.MULTILINE), signal
+
+
+def test_groups_are_the_queues_and_the_ports(verilog: dict[str, str]) -> None:
+    groups = re.findall(r"^-(.+)$", save_file(verilog), re.MULTILINE)
+    titles = list(dict.fromkeys(groups))
+    assert titles[:4] == ["host", "read", "write", "run"]
+    assert "load: LOAD_ACT, LOAD_WGT, STAGE" in titles
+    text = save_file(verilog)
+    assert text.count(f"^>1 {DECODER}") == 4
+    assert f"^1 {CAUSES}" in text
+
+
+def test_filter_says_what_a_listing_says(tmp_path: Path) -> None:
+    """The script alone, as GTKWave runs it."""
+    script = tmp_path / DECODER
+    script.write_text(decoder())
+    instructions = [i for seed in range(12) for i in random_job(TINY, seed).code.instructions]
+    assert {i.opcode for i in instructions} >= set(Opcode) - {Opcode.STAGE}
+    lines = [f"{instruction.encode():0128X}" for instruction in instructions]
+    done = subprocess.run(
+        [sys.executable, "-I", script],
+        input="\n".join([*lines, "x" * 128, "0" * 128, "7"]) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [*listing(instructions).splitlines(), "x" * 128, "-", "7"]
+
+
+def test_causes_have_their_words() -> None:
+    assert causes().splitlines() == ["0 -", *(f"{int(wait)} {name}" for wait, name in WAIT_CAUSES.items())]
