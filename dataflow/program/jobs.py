@@ -137,12 +137,19 @@ class ProductJob:
             return [Run(1, (cut,)) for cut in first]
         commands = sum(len(cut.rows) * cut.column_tiles * len(cut.parts) for cut in first)
         shared = min(self.count, max(1, COMMANDS // commands))
-        every = list(first)
+        copies = [first]
         for index in range(1, shared):
-            every += [replace(cut, code=code) for cut, code in zip(first, self._codes(config, index), strict=True)]
+            codes = self._codes(config, index)
+            copies.append([replace(cut, code=code) for cut, code in zip(first, codes, strict=True)])
         whole, rest = divmod(self.count, shared)
-        found = [Run(whole, tuple(every))]
-        return found + ([Run(1, tuple(every[: rest * len(first)]))] if rest else [])
+        found = [Run(whole, self._ordered(copies))]
+        return found + ([Run(1, self._ordered(copies[:rest]))] if rest else [])
+
+    def _ordered(self, copies: list[list[Cut]]) -> tuple[Cut, ...]:
+        """Return the cuts of copies in one program: what turns operands first, as `kinds.turned_first` says why."""
+        if self.form is not Form.TURNED:
+            return tuple(cut for copy in copies for cut in copy)
+        return (*(cut for copy in copies for cut in copy[:-1]), *(copy[-1] for copy in copies))
 
     def _codes(self, config: SatConfig, index: int) -> tuple[ProductCode, ...]:
         product = self.products[0]
@@ -194,7 +201,7 @@ def step_jobs(step: Step, switches: Switches = ALL_ON) -> tuple[Job, ...]:
     """
     back = {layer_of(p.name) for p in step.products if p.stage is Stage.BP}
     biases = {update.name.removesuffix(".bias") for update in step.updates if update.name.endswith(".bias")}
-    windowed = _windowed(step)
+    windowed, start = _windowed(step), layer_of(step.products[0].name)
     jobs: list[Job] = []
     for _, group in groupby(step.products, key=_together):
         members = tuple(group)
@@ -205,7 +212,8 @@ def step_jobs(step: Step, switches: Switches = ALL_ON) -> tuple[Job, ...]:
         form = _form(step, first)
         added = form is Form.WEIGHTS and first.stage is Stage.FF and layer in biases
         name = run_of(first.name) if len(members) > 1 else first.name
-        jobs.append(ProductJob(name, first.stage.value, members, form, added, layer in back, switches))
+        backward = layer in back or (not back and layer != start)  # without any BP, only the first has none
+        jobs.append(ProductJob(name, first.stage.value, members, form, added, backward, switches))
     updates = _updates(step, back, windowed)
     return (*jobs, *(each for job in updates for each in (_passes(job) if not switches.pregenerate else (job,))))
 
@@ -265,7 +273,8 @@ def _updates(step: Step, back: set[str], windowed: set[str]) -> Iterator[UpdateJ
         ff, bp = update.ff or DENSE, update.bp or DENSE
         backward, conv = update.name in back, product.conv
         rows = update.k
-        if conv is not None and (backward or update.name not in windowed):
+        by_host = conv is not None and (update.name in windowed or kinds.windows_by_host(conv))
+        if conv is not None and (backward or not by_host):
             ff_of_taps = DENSE if update.name in windowed else ff
             rows = update.taps * kinds.padded_channels(conv, ff_of_taps, backward=backward)
         yield UpdateJob(update.name, rows, update.n, update.count, ff, bp, backward, decays, update.elements)

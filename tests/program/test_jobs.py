@@ -46,14 +46,14 @@ def test_parts_of_an_input_gradient_belong_together() -> None:
 
 
 def test_a_layer_without_input_gradient_needs_no_copy_for_one() -> None:
-    """Three channels then take 4 rows of W per tap, else 16."""
+    """The host lays out the windows of three channels then; else they take 16 rows of W per tap."""
     shape = ConvShape(1, 8, 8, 3, 16, (3, 3), (1, 1), (1, 1))
     rows = {}
     for gradient in (False, True):
         layers = [ConvLayer(name="c", shape=shape, input_gradient=gradient), linear("fc", 16)]
         jobs = step_jobs(training_products(layers, "dense"))
         rows[gradient] = next(job for job in jobs if isinstance(job, UpdateJob) and job.name == "c")
-    assert (rows[False].k, rows[False].backward) == (36, False)
+    assert (rows[False].k, rows[False].backward) == (27, False)
     assert (rows[True].k, rows[True].backward) == (144, True)
 
 
@@ -76,6 +76,15 @@ def test_copies_of_a_small_product_share_programs() -> None:
     runs = job.runs(preset("small"))
     assert sum(run.times * len(run.cuts) for run in runs) == 5000
     assert len(runs[0].cuts) > 1000
+
+
+def test_what_is_turned_is_turned_first() -> None:
+    step = training_products([MatMulLayer(name="s", m=5, k=16, n=5, count=3)], "dense")
+    (job,) = [job for job in step_jobs(step) if isinstance(job, ProductJob) and job.form is Form.TURNED]
+    (run,) = job.runs(preset("small"))
+    names = [cut.code.name for cut in run.cuts]
+    assert len(names) == 6
+    assert ["/turn" in name for name in names] == [True] * 3 + [False] * 3
 
 
 def test_windows_of_groups_that_run_across_taps_are_laid_out_by_the_host() -> None:
