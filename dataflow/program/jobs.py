@@ -195,7 +195,7 @@ def step_jobs(step: Step, switches: Switches = ALL_ON) -> tuple[Job, ...]:
     """
     back = {layer_of(p.name) for p in step.products if p.stage is Stage.BP}
     biases = {update.name.removesuffix(".bias") for update in step.updates if update.name.endswith(".bias")}
-    windowed = _windowed(step)
+    windowed, start = _windowed(step), layer_of(step.products[0].name)
     jobs: list[Job] = []
     for _, group in groupby(step.products, key=_together):
         members = tuple(group)
@@ -206,7 +206,8 @@ def step_jobs(step: Step, switches: Switches = ALL_ON) -> tuple[Job, ...]:
         form = _form(step, first)
         added = form is Form.WEIGHTS and first.stage is Stage.FF and layer in biases
         name = run_of(first.name) if len(members) > 1 else first.name
-        jobs.append(ProductJob(name, first.stage.value, members, form, added, layer in back, switches))
+        backward = layer in back or (not back and layer != start)  # without any BP, only the first has none
+        jobs.append(ProductJob(name, first.stage.value, members, form, added, backward, switches))
     updates = _updates(step, back, windowed)
     return (*jobs, *(each for job in updates for each in (_passes(job) if not switches.pregenerate else (job,))))
 

@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import nmsat
 from nmsat.algorithms.core.files import write_text
 from nmsat.algorithms.training.workers import workers
 from nmsat.dataflow.program.jobs import ALL_ON, step_jobs
@@ -73,7 +72,7 @@ class Timings:
 @cache
 def version() -> str:
     """Return the SHA-256 of all sources that results come from."""
-    root = Path(nmsat.__path__[0])
+    root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for name in SOURCES:
         place = root / name
