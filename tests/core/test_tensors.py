@@ -173,11 +173,11 @@ def test_other_bits_are_found_when_the_library_is_loaded(
     text = kernel.SOURCES[1].read_text(encoding="utf-8")
     assert change[0] in text
     (folder / "tensors.c").write_text(text.replace(*change))
-    kernel.load.cache_clear()
+    kernel.forget()
     with pytest.MonkeyPatch.context() as patched, caplog.at_level(logging.WARNING, "nmsat.algorithms"):
         patched.setenv("NMSAT_BUILD_DIR", str(folder / "caches"))
         patched.setattr(kernel, "SOURCES", (kernel.SOURCES[0], folder / "tensors.c"))
         patched.setattr(kernel, "VARIANTS", (("-O0",),))
         assert kernel.load() is None
-    kernel.load.cache_clear()
+    kernel.forget()
     assert "differs from NumPy" in caplog.text
