@@ -12,14 +12,13 @@ import ctypes
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from nmsat.algorithms.core import chains, tensors
-from nmsat.algorithms.core.caches import CacheError
+from nmsat.algorithms.core.caches import BUILD_DIR_VARIABLE, CacheError
 from nmsat.algorithms.core.compiled import VARIANTS, CompileError, compiled
 from nmsat.algorithms.core.packed import Packed
 from nmsat.algorithms.core.tensors import Tensors
@@ -117,14 +116,41 @@ class Kernel:
 _PAIR: Final = (np.float16, np.uint8, np.bool_)
 
 
-@cache
+_LOADED: Final[list[Kernel]] = []
+_FAILED: Final[set[tuple[str | None, ...]]] = set()
+"""Settings of the environment under which no kernel could be had; under others it is tried again."""
+
+
 def load() -> Kernel | None:
     """Return the kernel, compiled if need be; None, and one warning that says why, if it cannot be had.
 
     A library whose results differ from NumPy's in one bit is not used.
     """
-    if os.environ.get(KERNEL_VARIABLE, "") == "numpy":
+    if os.environ.get(KERNEL_VARIABLE) == "numpy":
         return None
+    if not _LOADED:
+        settings = tuple(os.environ.get(name) for name in (BUILD_DIR_VARIABLE, "CC", "PATH"))
+        if settings in _FAILED:
+            return None
+        found, why = _first_that_works()
+        if found is None:
+            _FAILED.add(settings)
+            _LOG.warning(
+                "contract products run in NumPy: the same bits, but 20 times slower, as the C kernel fails (%s)", why
+            )
+            return None
+        _LOADED.append(found)
+    return _LOADED[0]
+
+
+def forget() -> None:
+    """Load the kernel anew when it is needed next."""
+    _LOADED.clear()
+    _FAILED.clear()
+
+
+def _first_that_works() -> tuple[Kernel | None, str]:
+    """Return the kernel by the first variant of flags whose every bit is right, or why there is none."""
     why = ""
     for variant in VARIANTS:
         try:
@@ -133,10 +159,9 @@ def load() -> Kernel | None:
             why = str(error)
             continue
         if equal_to_numpy(kernel) and tensors.equal_to_numpy(kernel.tensors):
-            return kernel
+            return kernel, ""
         why = f"what {str(kernel.path)!r} computes differs from NumPy"
-    _LOG.warning("contract products run in NumPy: the same bits, but 20 times slower, as the C kernel fails (%s)", why)
-    return None
+    return None, why
 
 
 def between() -> Tensors | None:

@@ -185,6 +185,35 @@ void nmsat_norm_gradient(half *dx, const half *dy, const double *normal, const d
         }
 }
 
+static void clean(float *x, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++) {
+        uint32_t u;
+        memcpy(&u, x + i, 4);
+        u = (u & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : u;
+        memcpy(x + i, &u, 4);
+    }
+}
+
+/* Momentum SGD line by line (docs/arithmetic.md, "Weight update"); constants: lr, mu, wd, lam, 2^-s; keep: mask or none. */
+void nmsat_sgd(float *restrict w2, float *restrict v2, const float *restrict w, const float *restrict v, const half *g,
+               const uint8_t *keep, ptrdiff_t count, const float *constants) {
+    float f[BLOCK], t2[BLOCK];
+    float lr = constants[0], mu = constants[1], wd = constants[2], lam = constants[3], scale = constants[4];
+    for (ptrdiff_t i = 0; i < count; i += BLOCK) {
+        ptrdiff_t size = least(BLOCK, count - i);
+        widen_row(f, g + i, size);
+        for (ptrdiff_t j = 0; j < size; j++) t2[j] = keep && !keep[i + j] ? lam * w[i + j] : 0.0f;
+        for (ptrdiff_t j = 0; j < size; j++) {
+            float t1 = wd * w[i + j], g1 = f[j] * scale + t1, g2 = g1 + t2[j], v1 = mu * v[i + j];
+            v2[i + j] = v1 + g2;
+            float d = lr * v2[i + j];
+            w2[i + j] = w[i + j] - d;
+        }
+        clean(v2 + i, size);
+        clean(w2 + i, size);
+    }
+}
+
 #define SIDE 32 /* columns at once */
 
 /* The n largest of each group of m along k of w[k, columns] (strides wk, wc), lower places first among equals.

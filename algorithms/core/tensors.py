@@ -94,6 +94,19 @@ class Tensors:
         self._call("nmsat_norm_gradient", dx, dy, normal, *channel, dy.size // dy.shape[-1], dy.shape[-1])
         return dx
 
+    def sgd(
+        self,
+        w: NDArray[np.float32],
+        v: NDArray[np.float32],
+        g: NDArray[np.float16],
+        keep: NDArray[np.bool_] | None,
+        constants: NDArray[np.float32],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the new w and v of `algorithms.training.optim.sgd_update`; constants: lr, mu, wd, lam, 2^-s."""
+        new, velocity = np.empty_like(w), np.empty_like(v)
+        self._call("nmsat_sgd", new, velocity, w, v, g, keep, w.size, constants)
+        return new, velocity
+
     def mask(self, w: NDArray[np.float16], n: int, m: int) -> NDArray[np.bool_]:
         """Return which elements of w[k, columns], of any strides, N:M pruning along k keeps, laid out as w."""
         keep = np.empty_like(w, np.bool_)
@@ -133,6 +146,7 @@ def equal_to_numpy(t: Tensors) -> bool:
         wides = np.concatenate([singles.astype(np.float64), beside])
     finite = rng.standard_normal((37, 70)).astype(np.float16)
     channel = rng.standard_normal((4, 70))
+    constants = np.array([0.05, 0.9, 5e-4, 2e-4, 2.0**-10], np.float32)
     with np.errstate(all="ignore"):
         wide = finite.astype(np.float64)
         mean, inverse, gain, offset = channel
@@ -140,6 +154,7 @@ def equal_to_numpy(t: Tensors) -> bool:
         inner = wide * gain
         sums = [wide * normal, wide, inner, inner * normal]
         right = [
+            *_updated(*(singles[:1000], singles[1000:2000], halves.ravel()[:1000], tied.ravel()[:1000] < 0, constants)),
             *(_rounded(x) for x in (singles, wides)),
             _rounded(halves.astype(np.float32) + halves[::-1].astype(np.float32)),
             *(wide.mean(axis=0), wide.var(axis=0)),
@@ -150,6 +165,7 @@ def equal_to_numpy(t: Tensors) -> bool:
         ]
     pairs = t.pack(tied, 2, 8)
     found = [
+        *t.sgd(singles[:1000], singles[1000:2000], halves.ravel()[:1000], tied.ravel()[:1000] < 0, constants),
         *(t.to_half(x) for x in (singles, wides)),
         t.add(halves, np.ascontiguousarray(halves[::-1])),
         *t.statistics(finite),
@@ -168,6 +184,20 @@ def _rounded(x: NDArray[np.floating]) -> NDArray[np.float16]:
     half = x.astype(np.float16)
     half[np.isnan(half)] = _NAN16
     return half
+
+
+def _updated(
+    w: NDArray[np.float32],
+    v: NDArray[np.float32],
+    g: NDArray[np.float16],
+    keep: NDArray[np.bool_],
+    constants: NDArray[np.float32],
+) -> list[NDArray[np.float32]]:
+    lr, mu, wd, lam, scale = constants
+    g1 = g.astype(np.float32) * scale + wd * w
+    v2 = mu * v + (g1 + np.where(keep, np.float32(0), lam * w))
+    new = [w - lr * v2, v2]
+    return [np.where(np.isnan(x), np.uint32(0x7FC00000).view(np.float32), x) for x in new]
 
 
 def _selected(w: NDArray[np.float16], n: int, m: int) -> tuple[NDArray, NDArray, NDArray]:

@@ -124,6 +124,9 @@ TRAINED_NETWORKS: Final = tuple(name for name, facts in NETWORKS.items() if fact
 SMALL_NETWORKS: Final = tuple(f"{name}-small" for name in PAPER_NETWORKS)
 """The small versions of the paper's five."""
 
+SIZED_NETWORKS: Final = ("resnet9-small", "vgg19-small", "resnet18-small", "resnet50-small")
+"""Networks that end in a mean over the image and so take images of any size."""
+
 BACKENDS: Final = ("numpy", "sim", "rtl")
 """What can compute the products of a training run."""
 

@@ -29,7 +29,7 @@ class MaxPool2d(Layer):
         batch, height, width, channels = self._shape = x.shape
         cut = x[:, : height // s * s, : width // s * s].reshape(batch, height // s, s, width // s, s, channels)
         tiles = cut.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // s, width // s, channels, s * s)
-        self._place = tiles.argmax(axis=-1)[..., None]
+        self._place = _ordered(tiles).argmax(axis=-1)[..., None]
         return np.take_along_axis(tiles, self._place, axis=-1)[..., 0]
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
@@ -42,6 +42,17 @@ class MaxPool2d(Layer):
         spread = tiles.reshape(batch, rows, columns, channels, s, s).transpose(0, 1, 4, 2, 5, 3)
         dx[:, : rows * s, : columns * s] = spread.reshape(batch, rows * s, columns * s, channels)
         return dx
+
+
+def _ordered(x: NDArray) -> NDArray:
+    """Return whole numbers in the order of binary16 values: NumPy compares those one by one. Others stay."""
+    if x.dtype != np.float16:
+        return x
+    bits = np.ascontiguousarray(x).view(np.int16)
+    size = bits & 0x7FFF
+    if (size > 0x7C00).any():
+        return x  # argmax finds the first NaN
+    return np.where(bits < 0, -size, size)  # both zeros are 0
 
 
 class GlobalAveragePool(Layer):

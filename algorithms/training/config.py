@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.arithmetic import arithmetic
 from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, check_whole
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.core.vocabulary import MAX_DECAY, trained_network
+from nmsat.algorithms.core.vocabulary import MAX_DECAY, SIZED_NETWORKS, trained_network
 from nmsat.algorithms.methods import make_method
+from nmsat.algorithms.training.idx import side_of
 
 if TYPE_CHECKING:
     from nmsat.algorithms.methods import Method
@@ -49,7 +50,8 @@ class TrainConfig:
     training samples out, evaluates on them and leaves the test split alone (recipes are chosen so).
     dense_epochs: epochs (from the start) trained dense before the method takes over; prune_from: 'copy' compares the
     binary16 copies of the weights, 'master' the binary32 masters (outside SAT's contract); sparse_ends: prune the first
-    layer and the classifier too.
+    layer and the classifier too; data: '' for the network's own, or the name of images of an IDX folder
+    (`algorithms.training.idx`), which networks of any image size take.
     Raises TypeError or ValueError for a value of the wrong kind or out of range (docs/limits.md).
     """
 
@@ -72,6 +74,7 @@ class TrainConfig:
     prune_from: str = "copy"
     sparse_ends: bool = False
     split: str = "test"
+    data: str = ""
 
     def __post_init__(self) -> None:
         for name, low, high in WHOLE_RANGES:
@@ -86,6 +89,10 @@ class TrainConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        if self.data:
+            side_of(self.data)
+            if self.network not in SIZED_NETWORKS:
+                raise ValueError(f"network is {self.network!r}; images of --data are for {', '.join(SIZED_NETWORKS)}")
         arithmetic(self.arithmetic)
         self.make_method()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.checkpoint import check_tensors
-from nmsat.algorithms.core.numeric import canonical
+from nmsat.algorithms.core.numeric import between, canonical
 from nmsat.algorithms.core.ranges import MAX_SHIFT
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ def sgd_update(
     w, v: float32 (or the wide format of a fast run); g: gradient scaled by 2^shift, float16 in the contract; mask_ff:
     what the forward copy of this step kept, None if it was dense. All of one shape.
     """
+    if w.dtype == np.float32 and g.dtype == np.float16 and (c := between(w, v, g, *_given(mask_ff))) is not None:
+        scale = 2.0**-constants.shift
+        five = (constants.lr, constants.momentum, constants.weight_decay, constants.decay, scale)
+        return c.sgd(w, v, g, mask_ff, np.array(five, np.float32))
     wide = w.dtype.type
     lr, mu, wd, lam = (wide(c) for c in (constants.lr, constants.momentum, constants.weight_decay, constants.decay))
     with np.errstate(all="ignore"):
@@ -63,6 +67,10 @@ def sgd_update(
         d = lr * v2
         w2 = w - d
     return canonical(w2), canonical(v2)
+
+
+def _given(mask_ff: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_], ...]:
+    return () if mask_ff is None else (mask_ff,)
 
 
 def gradient(parameter: Parameter) -> NDArray:

@@ -47,6 +47,11 @@ def variant(config: TrainConfig) -> dict[str, object]:
     return {key: now[key] for key in own if key not in _FREE and own[key] != now[key]}
 
 
+def changes(config: TrainConfig) -> dict[str, object]:
+    """Return `variant` but for the data: dense and sparse runs on the same data are to be compared."""
+    return {key: value for key, value in variant(config).items() if key != "data"}
+
+
 def run_name(config: TrainConfig) -> str:
     """Return the name of a run, such as 'resnet9-small-bdwp-2of8-seed1' or 'mlp-dense-seed0,epochs=2'.
 

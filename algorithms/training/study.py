@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS
 from nmsat.algorithms.training.config import TrainConfig
-from nmsat.algorithms.training.recipes import RATES, recipe, run_name, variant
+from nmsat.algorithms.training.recipes import RATES, changes, recipe, run_name
 from nmsat.algorithms.training.results import read_lines, run_logged
 from nmsat.algorithms.training.workers import interruptible, workers
 
@@ -104,8 +104,8 @@ def make_cell(config: TrainConfig) -> Cell:
 def ablation_cells(network: str, pattern: str = "2:8", seeds: Sequence[int] = SEEDS) -> list[Cell]:
     """Return dense and BDWP cells of a network and one BDWP cell per entry of `ABLATIONS` and seed."""
     out = cells([network], ["dense", "bdwp"], [pattern], seeds)
-    for changes in ABLATIONS.values():
-        fields = dict(changes)
+    for ablated in ABLATIONS.values():
+        fields = dict(ablated)
         if "dense_epochs" in fields:
             fields["dense_epochs"] = float(str(fields["dense_epochs"])) * recipe(network).epochs
         out += cells([network], ["bdwp"], [pattern], seeds, **fields)
@@ -195,7 +195,7 @@ def table(summaries: Iterable[dict[str, object]]) -> list[Row]:
     for summary in summaries:
         config = config_of(summary)
         pattern = "dense" if config.method == "dense" else config.pattern
-        changed = " ".join(f"{key}={value}" for key, value in variant(config).items())
+        changed = " ".join(f"{key}={value}" for key, value in changes(config).items())
         groups.setdefault((config.network, config.method, pattern, changed), []).append(summary)
     dense = {
         (key[0], config_of(run).seed): float(str(run["accuracy"]))

@@ -21,6 +21,7 @@ from nmsat.algorithms.layers.networks import make_network
 from nmsat.algorithms.methods import Method
 from nmsat.algorithms.training.config import DEMO, TrainConfig
 from nmsat.algorithms.training.data import Dataset, load_dataset
+from nmsat.algorithms.training.idx import load_idx
 from nmsat.algorithms.training.optim import Adam, LossScale, Optimizer, Sgd
 from nmsat.algorithms.training.outcome import Epoch, Progress, TrainResult
 from nmsat.algorithms.training.resume import checked, not_finite
@@ -69,7 +70,8 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, data: Dataset | None = None) -> None:
         self.config = config
-        data = load_dataset(str(trained_network(config.network).data)) if data is None else data
+        if data is None:
+            data = load_idx(config.data) if config.data else load_dataset(str(trained_network(config.network).data))
         self.data = data.validation() if config.split == "validation" else data
         if len(self.data.x_train) < config.batch:
             raise ValueError(f"batch is {config.batch!r}; the data set has {len(self.data.x_train)} training samples")

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, add_config, whole
+from nmsat.reports.work.kernel_speed import kernel_speed
 from nmsat.reports.work.progress import Task, task
 from nmsat.reports.work.text import table
 from nmsat.sim.results.provenance import Source, told
@@ -46,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help=f"run X of {CONFIGURATIONS} configurations and scale the time up (default: {CONFIGURATIONS})",
     )
+    parser.add_argument(
+        "--only-kernel", action="store_true", help="measure the products and steps of contract arithmetic, nothing else"
+    )
     parser.add_argument("--no-rtl", action="store_true", help="leave the comparison with the Verilated array out")
     what = "array of that comparison, of which the largest takes long to build the first time"
     add_config(parser, "vcu1525", "--rtl-config", what)
@@ -53,9 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Measure."""
-    with task("bench", 3 if options.no_rtl else 4, "part") as running:
+    if options.only_kernel:
+        with task("bench", 1, "part") as running:
+            running.now("contract arithmetic")
+            kernel = kernel_speed()
+            running.advance()
+        return Answer({"kernel": kernel}, _kernel_text(kernel))
+    with task("bench", 4 if options.no_rtl else 5, "part") as running:
         values = _measure(options, running)
-    return Answer(values, _text(values))
+    return Answer(values, f"{_text(values)}\n\n{_kernel_text(values['kernel'])}")
 
 
 def _measure(options: argparse.Namespace, running: Task) -> dict[str, Any]:
@@ -67,6 +77,9 @@ def _measure(options: argparse.Namespace, running: Task) -> dict[str, Any]:
     running.now("two layers")
     layers = _layer_times()
     running.advance()
+    running.now("contract arithmetic")
+    kernel = kernel_speed()
+    running.advance()
     running.now(f"{options.configs} configurations")
     many, ran = _configurations(options.configs)
     running.advance()
@@ -77,6 +90,7 @@ def _measure(options: argparse.Namespace, running: Task) -> dict[str, Any]:
         "configs_run": ran,
         "peak_memory_mib": max(memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "scale_sim": layers,
+        "kernel": kernel,
         "values_vs_verilator": None,
     }
     if not options.no_rtl:
@@ -243,6 +257,32 @@ def _text(values: dict[str, Any]) -> str:
         + f"\nsteps, configurations and layers run on the {told(Source.MODEL)}"
         + f"\nvalues run on the {told(Source.ARRAY)}"
     )
+
+
+def _kernel_text(values: dict[str, Any]) -> str:
+    """Return the table of the products and the line of the training step."""
+    rows = [
+        (
+            f"{row['m']}x{row['k']}x{row['n']}",
+            *(f"{row['gmacs_per_second'][name]:.1f}" for name in ("contract", "contract_2of8", "blas", "numpy")),
+            f"{row['to_blas']:.2f} x",
+            f"{row['to_numpy']:.1f} x",
+            f"{row['sparse_to_dense']:.2f} x",
+        )
+        for row in values["products"]
+    ]
+    header = ("contract product", "GMAC/s", "2:8", "BLAS", "NumPy loop", "to BLAS", "to the loop", "2:8 to dense")
+    step = values["step"]
+    times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in step["seconds"].items())
+    ratios = ", ".join(
+        f"{step[f'to_{other}']:.2f} x {other} dense and {step[f'bdwp_to_{other}']:.2f} x with BDWP 2:8"
+        for other in ("fast", "pytorch")
+        if f"to_{other}" in step
+    )
+    parts = [table(header, rows), f"step of {step['network']}, batch {step['batch']}: {times}: contract takes {ratios}"]
+    if not values["kernel"]:
+        parts.append("no C kernel here: contract products ran in NumPy")
+    return "\n".join([*parts, "one thread, processor time, the quickest of some turns"])
 
 
 COMMAND = Command(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.vocabulary import METHODS
+from nmsat.algorithms.core.vocabulary import METHODS, SIZED_NETWORKS
 from nmsat.reports.commands.base import (
     Answer,
     Command,
@@ -18,6 +18,7 @@ from nmsat.reports.commands.base import (
     sparse,
     whole,
 )
+from nmsat.reports.commands.train import add_data, chosen_data
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.text import InputError, table
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("seeds", seed, "0,1,2"),
     ):
         parser.add_argument(f"--{name}", metavar="LIST", type=Listed(one), help=f"such as {what}; {whole_table}")
+    add_data(parser)
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
     parser.add_argument(
         "--redraw",
@@ -109,6 +111,14 @@ def chosen(options: argparse.Namespace) -> list[Cell]:
     """Return the cells that the options ask for: the whole table if none does."""
     from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, default_cells
 
+    if data := chosen_data(options):
+        return cells(
+            options.networks or SIZED_NETWORKS,
+            options.methods or tuple(METHODS),
+            [str(pattern) for pattern in options.patterns or PATTERNS],
+            options.seeds or SEEDS,
+            data=data,
+        )
     if not any((options.networks, options.methods, options.patterns, options.seeds)):
         return default_cells()
     return cells(
@@ -143,7 +153,8 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
 
 def _redraw(options: argparse.Namespace) -> Answer:
     """Write page and pictures again from the data beside them, which stays as it is."""
-    chosen_runs = [name for name in ("networks", "methods", "patterns", "seeds", "rates") if getattr(options, name)]
+    names = ("data_folder", "networks", "methods", "patterns", "seeds", "rates")
+    chosen_runs = [name.partition("_")[0] for name in names if getattr(options, name)]
     if chosen_runs:
         raise InputError(f"--redraw shows the data as it is, without choosing runs; leave out --{chosen_runs[0]}")
     folder: Path = options.tables or options.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.config import TrainConfig
 
 DEFAULT_NETWORK = "digits-cnn"
+
+SIDES = (14, 28)
+"""Sides of the images of --data; those of `algorithms.training.idx`, which is long to import."""
 
 
 _DIGESTS = (("weights", "weights_sha256"), ("losses", "losses_sha256"))
@@ -51,12 +55,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["test", "validation"],
         help="evaluate on the test split (default), or on a fifth of the training split, kept out of it",
     )
+    add_data(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of checkpoint and results (JSON lines)")
     add_force(parser)
     parser.add_argument(
         "--backend", choices=BACKENDS, default="numpy", help="what computes the products (default: numpy)"
     )
     add_config(parser, TRAIN_MACHINE, what="SAT whose cycles per step are told")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a folder of IDX files."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        dest="data_folder",
+        metavar="DIR",
+        help="train on the images of a folder of IDX files, such as that of Debian's dataset-fashion-mnist",
+    )
+    parser.add_argument(
+        "--side", type=int, choices=SIDES, default=SIDES[0], help=f"side of those images (default: {SIDES[0]})"
+    )
+
+
+def chosen_data(options: argparse.Namespace) -> str:
+    """Return the name of the data of --data, which this process and its workers then find; '' without it."""
+    from nmsat.algorithms.training.idx import DATA_VARIABLE, idx_name
+
+    if options.data_folder is None:
+        return ""
+    try:
+        name = idx_name(options.data_folder, options.side)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    os.environ[DATA_VARIABLE] = str(options.data_folder.absolute())
+    return name
 
 
 def count(text: str) -> int:
@@ -83,10 +116,12 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
     from nmsat.algorithms.training.recipes import parse_name, recipe
     from nmsat.reports.work.training import ON_SAT
 
+    data = chosen_data(options)
     if options.cell and (options.network or options.config_file):
         raise InputError("--cell names a whole run; leave out --network and --config-file")
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     given = {key: value for key, value in vars(options).items() if key in known and value is not None}
+    given |= {"data": data} if data else {}
     try:
         if options.cell:
             return parse_name(options.cell).replace(**given)

@@ -34,6 +34,8 @@ def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     """Return the page of what `reports.work.study.gather` found; pictures: as `reports.pages.study_plots.draw` returns
     them."""
     parts = ["# Accuracy of the training methods", INTRODUCTION.format(machine=data["machine"], origin=_origin(data))]
+    if data.get("data"):
+        parts[-1] += f"\n- Networks train on images of an IDX folder (`--data`): {', '.join(data['data'])}."
     parts[-1] += f"\n{_arithmetic(data['recipes'])}"
     parts += ["## Against the paper", *_shown(pictures, "networks"), _paper(data)]
     if "speed" in pictures:

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.algorithms.methods import make_method
-from nmsat.algorithms.training.recipes import parse_name, variant
+from nmsat.algorithms.training.recipes import changes, parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def paired_losses(runs: Sequence[dict[str, Any]]) -> list[Loss]:
     dense: dict[tuple[str, int], float] = {}
     others: dict[tuple[str, str, str], dict[int, float]] = {}
     for config, run in configs:
-        if variant(config).keys() - (set() if config.network in in_contract else {"arithmetic"}):
+        if changes(config).keys() - (set() if config.network in in_contract else {"arithmetic"}):
             continue
         if products_pruned(config.method):
             key = (config.network, config.method, config.pattern)

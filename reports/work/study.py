@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS
-from nmsat.algorithms.training.recipes import RECIPES, run_name, variant
+from nmsat.algorithms.training.recipes import RECIPES, changes, run_name
 from nmsat.algorithms.training.results import read_lines
 from nmsat.algorithms.training.study import (
     ABLATIONS,
@@ -63,6 +63,7 @@ def gather(summaries: Sequence[dict[str, Any]], folder: Path, machine: SatConfig
     return {
         "machine": machine.name,
         "source": Source.MODEL,
+        "data": sorted({config_of(summary).data for summary in summaries} - {""}),
         "planned": [*machine.planned, *machine.memory.planned],
         "paper_loss": PAPER_LOSS,
         "paper": _paper(summaries, main),
@@ -93,7 +94,7 @@ def _sat(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
 
 
 def _text(config: TrainConfig) -> str:
-    return " ".join(f"{key}={value}" for key, value in variant(config).items())
+    return " ".join(f"{key}={value}" for key, value in changes(config).items())
 
 
 def _place(row: dict[str, Any]) -> tuple[int, int, int]:
@@ -134,7 +135,7 @@ def _by_seed(summaries: Iterable[dict[str, Any]], network: str, method: str) -> 
         for config, accuracy in configs
         if (config.network, config.method) == (network, method)
         and (method == "dense" or config.pattern == "2:8")
-        and not variant(config)
+        and not changes(config)
     }
 
 

@@ -47,9 +47,9 @@ def built() -> kernel.Kernel:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Load the kernel anew in the test, and once more after it."""
-    kernel.load.cache_clear()
+    kernel.forget()
     yield
-    kernel.load.cache_clear()
+    kernel.forget()
 
 
 def operands(rng: np.random.Generator, shape: tuple[int, ...], names: tuple[str, ...]) -> np.ndarray:
@@ -192,7 +192,7 @@ def test_without_a_kernel_numpy_gives_the_same_and_says_so_once(
     a, w = operands(rng, (20, 40), ("any",)), operands(rng, (40, 9), ("any",))
     three = np.stack([a, a]), np.stack([w, w])
     want = numeric.ordered_dot(a, w), numeric.ordered_dot_packed(a, pack(w, 2, 8)), numeric.ordered_dot_batched(*three)
-    kernel.load.cache_clear()
+    kernel.forget()
     monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))
     monkeypatch.setenv("CC", {"no compiler": "no-such-cc", "bad compiler": "false"}.get(case, "cc"))
     if case == "no cache":
@@ -214,6 +214,17 @@ def test_the_variable_asks_for_numpy_without_a_word(
     monkeypatch.setenv("NMSAT_KERNEL", "numpy")
     assert kernel.load() is None
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_failure_does_not_outlive_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("NMSAT_BUILD_DIR", "/proc/caches")
+        assert kernel.load() is None
+    assert kernel.load() is not None
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "other"))
+    assert kernel.load() is not None  # a kernel that is loaded stays
+    assert not (tmp_path / "other").exists()
 
 
 def test_first_builds_at_once_leave_one_library(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from nmsat.algorithms.core.windows import windows
 from nmsat.algorithms.layers.base import Context
 from nmsat.algorithms.layers.norm import BatchNorm
 from nmsat.algorithms.layers.pointwise import ReLU
+from nmsat.algorithms.training.optim import SgdConstants, sgd_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +147,25 @@ def test_relu_of_every_binary16() -> None:
     assert np.array_equal(layer.backward(x, ctx).view(np.uint16), y)
 
 
-@pytest.mark.parametrize("change", [("+ (u >> 13 & 1)", ""), (">= size[i][c]", "> size[i][c]"), ("d * d", "d * d * d")])
+@given(NUMBERS, st.sampled_from([(0.05, 0.9, 5e-4, 2e-4, 10), (1.0, 0.0, 0.0, 0.0, 0), (0.3, 1.0, 0.1, 3.0, 24)]))
+@settings(max_examples=30, deadline=None)
+def test_the_weight_update_is_numpys(number: int, given: tuple[float, float, float, float, int]) -> None:
+    """Masters and momenta of any bits, binary32 subnormals and NaNs among them."""
+    rng = np.random.default_rng(number)
+    w, v = (rng.integers(0, 1 << 32, (50, 41), np.uint32).view(np.float32) for _ in range(2))
+    w = np.where(rng.random(w.shape) < 0.5, rng.standard_normal(w.shape).astype(np.float32), w)
+    with np.errstate(all="ignore"):
+        w = np.where(rng.random(w.shape) < 0.2, w * np.float32(2.0**-140), w)
+    g, keep = any_half(rng, w.shape), rng.random(w.shape) < 0.5
+    for mask_ff in (keep, None):
+        assert_equal(both(lambda mask_ff=mask_ff: sgd_update(w, v, g, SgdConstants(*given), mask_ff)))
+        assert_equal(both(lambda m=mask_ff: sgd_update(w, v, g.astype(np.float32), SgdConstants(*given), m)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("+ (u >> 13 & 1)", ""), (">= size[i][c]", "> size[i][c]"), ("d * d", "d * d * d"), ("lam * w", "lam + w")],
+)
 def test_other_bits_are_found_when_the_library_is_loaded(
     change: tuple[str, str], tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,11 +173,11 @@ def test_other_bits_are_found_when_the_library_is_loaded(
     text = kernel.SOURCES[1].read_text(encoding="utf-8")
     assert change[0] in text
     (folder / "tensors.c").write_text(text.replace(*change))
-    kernel.load.cache_clear()
+    kernel.forget()
     with pytest.MonkeyPatch.context() as patched, caplog.at_level(logging.WARNING, "nmsat.algorithms"):
         patched.setenv("NMSAT_BUILD_DIR", str(folder / "caches"))
         patched.setattr(kernel, "SOURCES", (kernel.SOURCES[0], folder / "tensors.c"))
         patched.setattr(kernel, "VARIANTS", (("-O0",),))
         assert kernel.load() is None
-    kernel.load.cache_clear()
+    kernel.forget()
     assert "differs from NumPy" in caplog.text

@@ -352,3 +352,17 @@ def test_unprepared_layers_say_so() -> None:
         make_method("bdwp")
     with pytest.raises(ValueError, match=r"\[B, H, W, 3\]"):
         Conv2d("c", 3, 4, 3, rng()).forward(np.ones((1, 5, 5, 2), np.float16), Context())
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_max_pool_takes_the_first_of_the_largest(nan: bool) -> None:
+    """Any binary16 values: zeros of both signs are equal, a NaN is the largest."""
+    generator = np.random.default_rng(11)
+    x = generator.integers(0, 1 << 16, (4, 8, 8, 16), np.uint16).view(np.float16)
+    x = np.where(generator.random(x.shape) < 0.4, np.float16(-0.0), x)
+    x = np.where(generator.random(x.shape) < 0.4, np.float16(0.0), x)
+    x = x if nan else np.where(np.isnan(x), np.float16(1), x)
+    tiles = x.reshape(4, 4, 2, 4, 2, 16).transpose(0, 1, 3, 5, 2, 4).reshape(4, 4, 4, 16, 4)
+    place = tiles.argmax(axis=-1)[..., None]
+    got = MaxPool2d(2).forward(x, Context())
+    assert np.array_equal(got.view(np.uint16), np.take_along_axis(tiles, place, axis=-1)[..., 0].view(np.uint16))

@@ -1,0 +1,141 @@
+"""How fast the contract's products and a training step in them are, as ratios measured side by side on one thread.
+
+Seconds are of processor time; the least of some repeats counts, and what is compared runs in turns, so that what else
+the machine does meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PRODUCTS: Final = ((2048, 576, 64), (512, 576, 64), (1024, 1024, 1024))
+"""m, k, n: two convolutions of `resnet9-small` as matrix products, and a large square."""
+
+NETWORK: Final = "resnet9-small"
+
+
+def kernel_speed(repeats: int = 7) -> dict[str, Any]:
+    """Return GMAC/s of the products, and seconds and ratios of a training step; `kernel` is false if there is none."""
+    from nmsat.algorithms.core import kernel
+
+    with threadpool_limits(1):
+        return {
+            "kernel": kernel.load() is not None,
+            "products": [_product(sizes, repeats) for sizes in PRODUCTS],
+            "step": _step(2 * repeats),
+        }
+
+
+def _product(sizes: tuple[int, int, int], repeats: int) -> dict[str, Any]:
+    from nmsat.algorithms.core import chains
+    from nmsat.algorithms.core.nm import pack
+    from nmsat.algorithms.core.numeric import ordered_dot, ordered_dot_packed
+
+    m, k, n = sizes
+    rng = np.random.default_rng(1)
+    a, w = rng.standard_normal((m, k)).astype(np.float16), rng.standard_normal((k, n)).astype(np.float16)
+    wide, weights, packed = a.astype(np.float32), w.astype(np.float32), pack(w, 2, 8)
+    rows = m // 16  # the loop in NumPy is slow: a part of the rows says as much
+    best = _best(
+        {
+            "contract": lambda: ordered_dot(a, w),
+            "contract_2of8": lambda: ordered_dot_packed(a, packed),
+            "blas": lambda: wide @ weights,
+            "numpy": lambda: chains.dense(a[:rows], w, np.zeros((rows, n), np.float32)),
+        },
+        repeats,
+    )
+    best["numpy"] *= m / rows
+    rate = {name: m * k * n / seconds / 1e9 for name, seconds in best.items()}
+    return {
+        "m": m,
+        "k": k,
+        "n": n,
+        "gmacs_per_second": rate,
+        "to_blas": rate["contract"] / rate["blas"],
+        "to_numpy": rate["contract"] / rate["numpy"],
+        "sparse_to_dense": rate["contract_2of8"] / rate["contract"],
+    }
+
+
+def _step(repeats: int) -> dict[str, Any]:
+    """Return seconds of one training step: contract dense and BDWP 2:8, binary32 in NumPy, and PyTorch if installed."""
+    from nmsat.algorithms.training.recipes import recipe
+    from nmsat.algorithms.training.train import Trainer
+
+    base = recipe(NETWORK)
+    trainers = {
+        "contract": Trainer(base.replace(method="dense")),
+        "contract_bdwp_2of8": Trainer(base.replace(method="bdwp", pattern="2:8")),
+        "fast": Trainer(base.replace(method="dense", arithmetic="fast")),
+    }
+    work: dict[str, Callable[[], object]] = {name: trainer.run_step for name, trainer in trainers.items()}
+    torch_step = _torch_step(base.batch)
+    if torch_step is not None:
+        work["pytorch"] = torch_step
+    for call in work.values():
+        call()
+    best = _best(work, repeats)
+    found: dict[str, Any] = {"network": NETWORK, "batch": base.batch, "seconds": best}
+    for other in ("fast", "pytorch"):
+        if other in best:
+            found[f"to_{other}"] = best["contract"] / best[other]
+            found[f"bdwp_to_{other}"] = best["contract_bdwp_2of8"] / best[other]
+    return found
+
+
+def _best(work: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    best = dict.fromkeys(work, float("inf"))
+    for _ in range(repeats):
+        for name, call in work.items():
+            start = time.process_time()
+            call()
+            best[name] = min(best[name], time.process_time() - start)
+    return best
+
+
+def _torch_step(batch: int) -> Callable[[], object] | None:
+    """Return a step of the same network in PyTorch, binary32, one thread, channels last; None without PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    from torch import nn
+
+    torch.set_num_threads(1)
+
+    def block(channels_in: int, channels_out: int) -> nn.Module:
+        conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU())
+
+    class Residual(nn.Module):
+        """x + body(x)."""
+
+        def __init__(self, *layers: nn.Module) -> None:
+            super().__init__()
+            self.body = nn.Sequential(*layers)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.body(x)
+
+    ends = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    model = nn.Sequential(
+        *(block(1, 16), block(16, 32), Residual(block(32, 32), block(32, 32)), block(32, 64), nn.MaxPool2d(2)),
+        *(Residual(block(64, 64), block(64, 64)), block(64, 32), *ends),
+    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in PyTorch's types
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    x, y = torch.randn(batch, 1, 8, 8).to(memory_format=torch.channels_last), torch.randint(0, 10, (batch,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
