@@ -52,6 +52,10 @@ def run(options: argparse.Namespace) -> Answer:
         card = open_card(options.backend, options.config, **where)
     except (ValueError, OSError, CardError) as error:
         raise InputError(str(error)) from None
+    except ModuleNotFoundError as error:
+        if error.name != "pynq":
+            raise
+        raise InputError("Python package 'pynq' is not installed; it comes with the image of a PYNQ board") from None
     counts = {"programs": options.programs, "steps": options.steps, "seed": options.seed}
     checks = validate(card, options.config, **counts, exact=options.backend in EXACT)
     wrong = [check for check in checks if check.wrong]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,13 +14,14 @@ from nmsat.algorithms.training.train import Trainer
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.reports.work.program import gradient_program, matrix_program
 from nmsat.reports.work.progress import task
-from nmsat.sim.card.driver import Card
+from nmsat.sim.card.driver import Card, CardError
 from nmsat.sim.card.model import Model
 from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.sat import Report, Sat, launch
 from nmsat.sim.work.training import MachineTrainer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -78,10 +80,10 @@ class RtlCard:
         return Report(saved["counters"], ErrorCode(int(saved["error"])), int(saved["error_index"]), *flags)
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
-        """Run a program that lies in the image; RuntimeError if it ends in an error."""
+        """Run a program that lies in the image; CardError if it ends in an error."""
         report = self.run(launch(image.regions, program), image.regions)
         if report.error is not ErrorCode.NONE:
-            raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
+            raise CardError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
         return ProgramRun(report.cycles, report.special, report.counters)
 
 
@@ -116,17 +118,31 @@ def open_card(
 def validate(
     card: Card | RtlCard, config: SatConfig, *, programs: int, steps: int, seed: int, exact: bool
 ) -> list[Check]:
-    """Run products, random programs and training steps on a card; exact: all counters must be the simulator's."""
-    checks = [*_products(config, seed), *(("job", seed + number) for number in range(programs))]
+    """Run products, random programs and training steps on a card; exact: all counters must be the simulator's.
+
+    A card that stops answering, or a run that does not end, is a check that failed.
+    """
+    checks: dict[str, Callable[[], Check]] = {
+        product.what: partial(_product, card, product) for product in _products(config, seed)
+    }
+    for number in range(seed, seed + programs):
+        checks[f"random program {number}"] = partial(_job, card, config, number, exact=exact)
     found = []
     with task("programs on the card", len(checks), "program") as running:
-        for item in checks:
-            found.append(_job(card, config, item[1], exact=exact) if isinstance(item, tuple) else _product(card, item))
+        for what, check in checks.items():
+            found.append(_guarded(what, check))
             running.advance()
     if steps:
         with task("training on the card"):
-            found.append(_train(card, config, steps, seed))
+            found.append(_guarded(f"training steps of {NETWORK}", partial(_train, card, config, steps, seed)))
     return found
+
+
+def _guarded(what: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except (CardError, OSError) as error:
+        return Check(what, 0, str(error))
 
 
 def _products(config: SatConfig, seed: int) -> list[_Product]:

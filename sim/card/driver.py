@@ -73,7 +73,7 @@ class Link(Protocol):
 
 
 class CardError(RuntimeError):
-    """The card does not answer as a machine of this configuration does."""
+    """The card is not the machine that it should be, or a run on it has not ended as it should."""
 
 
 class Card:
@@ -126,10 +126,10 @@ class Card:
         return report
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
-        """Run a program that lies in the image (`sim.work.training.Machine`); RuntimeError if it ends in an error."""
+        """Run a program that lies in the image (`sim.work.training.Machine`); CardError if it ends in an error."""
         report = self.run(launch(image.regions, program), image.regions)
         if report.error is not ErrorCode.NONE:
-            raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
+            raise CardError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
         return ProgramRun(report.cycles, report.special, report.counters)
 
     def close(self) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import cocotb
 import numpy as np
 from cocotb.task import bridge, resume
+from cocotb.triggers import ClockCycles, First, RisingEdge
 
 from nmsat.dataflow.contract.limits import PAGE_BYTES
-from nmsat.dataflow.contract.registers import REGISTERS, Command, Launch, Region
+from nmsat.dataflow.contract.registers import REGISTERS, Command, Launch, Region, Status
 from nmsat.dataflow.program.tensors import Place
 from nmsat.sim.card.driver import Card
 from nmsat.sim.sat import launch
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 BASE: Final = 1 << 34
 """Address of the first buffer: beyond 32 bits."""
+
+REST: Final = 4096
+"""Most cycles between two looks at the status of a run."""
 
 
 class _Buffer:
@@ -52,12 +56,19 @@ class RtlLink:
         self._machine = machine
         self._read = resume(machine.registers.read_word)
         self._write = resume(machine.registers.write_word)
+        self._rest = resume(self._done)
         self._buffers: list[_Buffer] = []
         self._next = BASE
 
     def read(self, offset: int) -> int:
-        """Return a register."""
+        """Return a register; the status once it says that the run has ended, or after `REST` cycles.
+
+        Time stands still in the RTL while a thread sleeps, so the driver's pauses between two looks are made here.
+        """
         value, response = self._read(offset)
+        if offset == REGISTERS["status"].address and not value & (Status.DONE | Status.IDLE):
+            self._rest()
+            value, response = self._read(offset)
         if response:
             raise OSError(f"reading {offset:#x} was answered with {response}")
         return value
@@ -70,6 +81,10 @@ class RtlLink:
         response = self._write(offset, value)
         if response:
             raise OSError(f"writing {offset:#x} was answered with {response}")
+
+    async def _done(self) -> None:
+        dut = self._machine.dut
+        await First(RisingEdge(dut.interrupt), ClockCycles(dut.clk, REST))
 
     def buffer(self, size: int) -> _Buffer:
         """Return memory behind all that there is."""
