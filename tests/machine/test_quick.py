@@ -11,8 +11,9 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.registers import Launch
 from nmsat.dataflow.program.assembler import Assembler
-from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.emit import assemble, choose
 from nmsat.dataflow.program.product import cuts
+from nmsat.dataflow.program.stream import stream
 from nmsat.sim.control.fetch import Words
 from nmsat.sim.quick.gear import Quick
 from nmsat.sim.quick.product import time_product
@@ -56,12 +57,17 @@ def check_jobs(gear: Quick, jobs: Iterable[MachineJob]) -> tuple[int, set[ErrorC
 
 
 def check_product(gear: Quick, product: LayerProduct, dataflow: str | None = None) -> float:
-    """Run a product in both gears; return cycles / cycles walked."""
+    """Run a product in both gears, in the quick one assembled and told by forms; return cycles / cycles walked."""
     settings, instructions = product.program(gear.sat.config, dataflow)
     exact = gear.sat.time(settings, [instruction.encode() for instruction in instructions])
     quick = gear.time_code(settings, instructions)
     assert not quick.exact
     assert ends(quick.report) == ends(exact)
+    told = stream(gear.sat.config, choose(gear.sat.config, product.code(dataflow)))
+    assert told is not None
+    again = gear.time_stream(told)
+    assert again is not None
+    assert ends(again.report) == ends(exact)
     return exact.cycles / quick.walked
 
 
