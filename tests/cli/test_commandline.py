@@ -47,9 +47,10 @@ EVERYTHING: Final = {
     " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
     "rtl": "--config small --device u250 --out d",
     "study": "--out a --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
-    " --processes 2 --config tiny",
+    " --processes 2 --config tiny --data d --side 28",
     "train": "--cell mlp-bdwp-2of8-seed1 --config-file f.toml --network mlp --method ste --pattern 2:4"
-    " --arithmetic fast --epochs 2 --steps 3 --seed 4 --split validation --out d --backend sim --config tiny",
+    " --arithmetic fast --epochs 2 --steps 3 --seed 4 --split validation --data d --side 28 --out d --backend sim"
+    " --config tiny",
     "verify": "--jobs 4 --seed 2 --config small",
     "verify fuzz": "--programs 4 --seed 2 --config small",
     "verify gemm": "9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4 --operands all",
