@@ -12,7 +12,7 @@ from nmsat.dataflow.contract.isa import Queue
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import QUEUE_NAMES, WAIT_CAUSES
-from nmsat.hw.array.compute import Compute
+from nmsat.hw.array.compute import ComputeEngine
 from nmsat.hw.control.axi_lite import LiteChannels
 from nmsat.hw.control.host import Control
 from nmsat.hw.control.sequencer import Sequencer
@@ -126,7 +126,12 @@ class Sat(wiring.Component):
         control = Control(config)
         sequencer = Sequencer(config)
         read, write = ReadPort(len(READERS)), WritePort(len(WRITERS))
-        loader, compute, store, update = engines = (Loader(config), Compute(config), Store(config), Updater(config))
+        loader, compute, store, update = engines = (
+            Loader(config),
+            ComputeEngine(config),
+            Store(config),
+            Updater(config),
+        )
         m.submodules.control = place(control, "sat_control", platform, parameters=config)
         inner = DomainRenamer("engine")
         m.submodules.sequencer = inner(place(sequencer, "sat_sequencer", platform, parameters=config))
@@ -185,7 +190,7 @@ class Sat(wiring.Component):
             m.d.comb += [port.halt.eq(control.halt), port.regions.eq(control.regions)]
 
     def _events(
-        self, m: Module, control: Control, sequencer: Sequencer, compute: Compute, ports: Mapping[str, Any]
+        self, m: Module, control: Control, sequencer: Sequencer, compute: ComputeEngine, ports: Mapping[str, Any]
     ) -> None:
         """Connect the counters."""
         events = control.events

@@ -24,7 +24,7 @@ from nmsat.algorithms.core.tape import Pattern, Product, Stage, Tape
 from nmsat.algorithms.core.vocabulary import TRAINED_NETWORKS
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.network.models import load_model
-from nmsat.dataflow.network.step import HostOp, Step, training_products
+from nmsat.dataflow.network.step import Step, StepHostOp, training_products
 from nmsat.dataflow.schedule.plan import ALL_ON, Switches
 from nmsat.dataflow.schedule.program import Program
 from nmsat.sim.results.result import HostTotals, Result
@@ -187,9 +187,9 @@ def _run_program(program: Program, machine: SatConfig, values: bool, memory: boo
 
 def _parts(
     program: Product | Iterable[Product] | Tape | Step,
-) -> tuple[Sequence[Product], Sequence[HostOp | HostWork]]:
+) -> tuple[Sequence[Product], Sequence[StepHostOp | HostWork]]:
     """Return the products of a program and the work of the host beside them."""
-    host: Sequence[HostOp | HostWork] = ()
+    host: Sequence[StepHostOp | HostWork] = ()
     match program:
         case Product():
             products: Sequence[Product] = (program,)

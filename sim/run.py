@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from nmsat.dataflow.contract.isa import ErrorCode, Queue
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import COUNTERS, QUEUE_NAMES, WAIT_CAUSES
-from nmsat.sim.array.compute import NEVER, Compute
+from nmsat.sim.array.compute import NEVER, ComputeEngine
 from nmsat.sim.control.sequencer import Sequencer
 from nmsat.sim.load.loader import Loader
 from nmsat.sim.memory.behind import MemoryPort
@@ -94,7 +94,7 @@ class Run:
         config, known = machine.config, known or Known({}, {})
         self.read, self.write = ReadPort(settings.regions), WritePort(settings.regions)
         self.sequencer = Sequencer(settings, program)
-        self.loader, self.compute = Loader(config, known.beats), Compute(config)
+        self.loader, self.compute = Loader(config, known.beats), ComputeEngine(config)
         self.store, self.update = Store(config, known.bursts), Updater(config)
         self.memory = MemoryPort(settings, machine.timing, machine.faults)
         self.cycles = self.starts = 0

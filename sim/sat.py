@@ -104,7 +104,7 @@ class Sat:
         return Run(Machine(self.config, self.timing, self.faults), settings, Words(self.config, words))
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
-        """Run a program that lies in the image (`sim.work.training.Machine`); RuntimeError if it ends in an error."""
+        """Run a program in the image (`sim.work.training.ProgramRunner`); RuntimeError if it ends in an error."""
         report = self.run(launch(image.regions, program), image.regions)
         if report.error is not ErrorCode.NONE:
             raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")

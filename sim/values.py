@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
-    from nmsat.dataflow.contract.walks import Walk
+    from nmsat.dataflow.contract.walks import WalkSteps
 
 
 @dataclass
@@ -95,7 +95,7 @@ def _load_act(f: Instruction, state: State) -> None:
         state.act[:groups, base : base + ordered.shape[1]] = ordered
 
 
-def _gather(f: Instruction, state: State, path: Walk, held: NDArray[np.uint16]) -> None:
+def _gather(f: Instruction, state: State, path: WalkSteps, held: NDArray[np.uint16]) -> None:
     """Put the beats of every step that lies inside into its row of held[steps, beats * 32]."""
     inside = np.nonzero(path.inside)[0]
     for q in range(held.shape[1] // HALVES):

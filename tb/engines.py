@@ -18,7 +18,7 @@ from nmsat.dataflow.mapping.tiling import Tiling, legal_mappings
 from nmsat.hw.fp.convert import F16ToF32, F32ToF16
 from nmsat.hw.fp.f32 import F32Add, F32Multiply
 from nmsat.hw.parts.verilog import emit
-from nmsat.hw.store.epilogue import Epilogue
+from nmsat.hw.store.epilogue import EpilogueEngine
 from nmsat.hw.update.pregen import Pregen
 from nmsat.hw.update.sore import Sore
 from nmsat.hw.update.wuve import Wuve
@@ -122,7 +122,7 @@ def check_epilogue(count: int, seed: int) -> int:
     """Epilogue against its model, every switch; returns the sums that went in."""
     lanes = 4
     job = {"lanes": lanes, "beats": max(2, count // (32 * lanes)), "stages": (4, 2)}
-    return lanes * int(_lockstep(Epilogue(lanes), "sat_epilogue", job, seed)["beats_in"])
+    return lanes * int(_lockstep(EpilogueEngine(lanes), "sat_epilogue", job, seed)["beats_in"])
 
 
 def check_pregen(count: int, seed: int) -> int:

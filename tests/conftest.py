@@ -119,16 +119,16 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let multiply-adds stand for cycles where those are not what is tested: in an instant, no chooser, no gear."""
     from nmsat.dataflow.contract.registers import COUNTERS
     from nmsat.dataflow.program import jobs
-    from nmsat.dataflow.program.jobs import Run, UpdateRun
+    from nmsat.dataflow.program.jobs import JobRun, UpdateRun
     from nmsat.sim.run import Report
     from nmsat.sim.work import timed
 
     def work(cut: Cut) -> int:
         return cut.code.m * cut.code.n * -(-cut.code.k * cut.mapping.n // cut.mapping.m)
 
-    def time_run(_: object, run: Run | UpdateRun) -> Report:
+    def time_run(_: object, run: JobRun | UpdateRun) -> Report:
         counters = dict.fromkeys(COUNTERS, 0)
-        if isinstance(run, Run):
+        if isinstance(run, JobRun):
             cycles = sum(2 * work(cut) // cut.config.elements + 1 for cut in run.cuts)
             counters |= {"compute_busy": cycles, "steps": cycles // 2, "wait_drain": cycles // 10}
         else:

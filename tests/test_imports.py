@@ -338,3 +338,53 @@ def test_reader_of_imports_sees_every_form(text: str, names: set[str], tmp_path:
     (tmp_path / "x.py").write_text(text)
     assert imported(tmp_path / "x.py", "a.b.x") == names
     assert imported(tmp_path / "x.py", "a.b.x", at_run_time=True) == (set() if "\n" in text else names)
+
+
+def public_names(path: Path) -> set[str]:
+    """Return the classes, functions and constants that a module defines for others."""
+    found: set[str] = set()
+    for node in tree(path).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in found if not name.startswith("_")}
+
+
+def ambiguous(files: dict[str, Path]) -> dict[str, list[str]]:
+    """Return the names that modules of dataflow, hw and sim define twice, but for twins.
+
+    Twins are circuit and model of one part: one definition in hw, one in sim, in the room of the same name. T is a type
+    variable.
+    """
+    found: dict[str, list[str]] = {}
+    for module, path in files.items():
+        old = any(under(module, room) for room in ("dataflow.schedule", "sim.schedule"))  # the model that goes
+        if module.split(".")[0] in ("dataflow", "hw", "sim") and not old:
+            for name in public_names(path) - {"T"}:
+                found.setdefault(name, []).append(module)
+    return {name: sorted(places) for name, places in found.items() if len(places) > 1 and not _are_twins(places)}
+
+
+def _are_twins(places: list[str]) -> bool:
+    rooms = {place.split(".")[1] for place in places}
+    return len(places) == 2 and {place.split(".")[0] for place in places} == {"hw", "sim"} and len(rooms) == 1
+
+
+def test_a_name_means_one_thing() -> None:
+    assert ambiguous(modules()) == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "found"),
+    [
+        ("hw.store.new", "class Loader: ...", ["hw.load.loader", "hw.store.new", "sim.load.loader"]),
+        ("sim.array.new", "def simulate(): ...", ["sim.api", "sim.array.new"]),
+        ("dataflow.program.new", "LANES = 3", ["dataflow.contract.isa", "dataflow.program.new"]),
+        ("sim.parts.new", "_LANES = 3", None),
+    ],
+)
+def test_a_second_meaning_is_found(module: str, text: str, found: list[str] | None, tmp_path: Path) -> None:
+    (tmp_path / "new.py").write_text(text)
+    assert next(iter(ambiguous(modules() | {module: tmp_path / "new.py"}).values()), None) == found

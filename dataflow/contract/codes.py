@@ -11,7 +11,7 @@ RECTANGLE_ROWS: Final = (1, 2, 4, 8)
 """Rows a of an interleave rectangle a x b = 8."""
 
 
-class Fields(Protocol):
+class FieldSource(Protocol):
     """Fields of an instruction by name: whole numbers, or signals of the circuit."""
 
     def __getitem__(self, name: str, /) -> Any: ...
@@ -38,16 +38,16 @@ def codes(*, n: int | None = None, m: int | None = None, a: int | None = None, p
     return found
 
 
-def kept(f: Fields, prefix: str = "") -> Any:
+def kept(f: FieldSource, prefix: str = "") -> Any:
     """Return N, the kept elements of a group."""
     return f[f"{prefix}n_less_1"] + 1
 
 
-def group_size(f: Fields, prefix: str = "") -> Any:
+def group_size(f: FieldSource, prefix: str = "") -> Any:
     """Return M, the elements of a group."""
     return GROUP_SIZES[0] << f[f"{prefix}log2_m_less_1"]
 
 
-def rectangle_rows(f: Fields) -> Any:
+def rectangle_rows(f: FieldSource) -> Any:
     """Return a, the rows of the interleave rectangle."""
     return 1 << f["log2_a"]

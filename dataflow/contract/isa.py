@@ -15,7 +15,7 @@ from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.fields import Field, WordLayout
 
 if TYPE_CHECKING:
-    from nmsat.dataflow.contract.codes import Fields
+    from nmsat.dataflow.contract.codes import FieldSource
 
 INSTRUCTION_BITS: Final = 512
 """Bits of an instruction: four configuration words of 128 bits."""
@@ -316,7 +316,7 @@ class Compute:
         return (self.ws, self.n, self.m, self.a)
 
     @classmethod
-    def of(cls, f: Fields) -> Compute:
+    def of(cls, f: FieldSource) -> Compute:
         """Return what the fields of a COMPUTE say."""
         return cls(
             ws=bool(f["ws"]),

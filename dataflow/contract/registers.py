@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 VERSION: Final = 0x4E4D_0100
 """Value of register `version`: "NM", then major and minor number."""
 
-ADDRESS_BITS: Final = 12
+KERNEL: Final = "sat_kernel"
+"""The one name of module, IP and Vitis kernel, by which the host finds it on a card."""
+
+REGISTER_BITS: Final = 12
 """Address bits of the register space, 4 KiB."""
 
 

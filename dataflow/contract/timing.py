@@ -19,7 +19,7 @@ from nmsat.dataflow.contract.limits import (
 )
 
 if TYPE_CHECKING:
-    from nmsat.dataflow.contract.codes import Fields
+    from nmsat.dataflow.contract.codes import FieldSource
     from nmsat.dataflow.contract.config import SatConfig
 
 
@@ -28,7 +28,7 @@ def takes_pairs(config: SatConfig) -> bool:
     return config.act_lanes == 2 and config.rows > 1
 
 
-def reads_pairs(config: SatConfig, f: Fields) -> Any:
+def reads_pairs(config: SatConfig, f: FieldSource) -> Any:
     """Return whether a LOAD_ACT is read in pairs of beats: staged rows of even numbers of beats at even places.
 
     f: its fields; like the rules of `dataflow.contract.legal`, the same text works on numbers and on signals.

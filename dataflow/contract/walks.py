@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Walk:
+class WalkSteps:
     """Steps of a walk: offset of each (beats), and whether it lies inside the input."""
 
     offset: NDArray[np.int64]
     inside: NDArray[np.bool_]
 
 
-def walk(instruction: Instruction, steps: int, prefix: str = "") -> Walk:
+def walk(instruction: Instruction, steps: int, prefix: str = "") -> WalkSteps:
     """Return the first `steps` steps of the walk of a LOAD_ACT (inside counts) or STORE."""
     f = instruction
     s = np.arange(steps, dtype=np.int64)
@@ -31,7 +31,7 @@ def walk(instruction: Instruction, steps: int, prefix: str = "") -> Walk:
     x_step = f[f"{prefix}x_step"]
     loads = f.opcode is Opcode.LOAD_ACT
     if f["width"] == 0 or (loads and not f["windowed"]):
-        return Walk((f[f"{prefix}at"] + s * x_step) & OFFSET_MASK, everywhere)
+        return WalkSteps((f[f"{prefix}at"] + s * x_step) & OFFSET_MASK, everywhere)
     x, y, image, first_line, first_image = _pixels(f, s)
     line = np.where(
         first_image,
@@ -40,10 +40,10 @@ def walk(instruction: Instruction, steps: int, prefix: str = "") -> Walk:
     )
     offset = np.where(first_line, f[f"{prefix}at"] + (x - f["x0"]) * x_step, line + x * x_step) & OFFSET_MASK
     if not loads:
-        return Walk(offset, everywhere)
+        return WalkSteps(offset, everywhere)
     ix = np.where(first_line, f["ix0"] + (x - f["x0"]) * f["ix_step"], f["ix_line"] + x * f["ix_step"])
     iy = np.where(first_image, f["iy0"] + (y - f["y0"]) * f["iy_step"], f["iy_image"] + y * f["iy_step"])
-    return Walk(offset, (ix >= 0) & (ix < f["in_width"]) & (iy >= 0) & (iy < f["in_height"]))
+    return WalkSteps(offset, (ix >= 0) & (ix < f["in_width"]) & (iy >= 0) & (iy < f["in_height"]))
 
 
 def _pixels(f: Instruction, s: NDArray[np.int64]) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:

@@ -52,7 +52,7 @@ class MemoryTiming:
 
 
 @dataclass(frozen=True)
-class Stream:
+class TensorStream:
     """Bytes of one operand to move, stored in contiguous runs of `run` bytes; the last run may be shorter."""
 
     bytes: int
@@ -63,7 +63,7 @@ class Stream:
             raise ValueError(f"stream is {self.bytes!r} bytes in runs of {self.run!r}; needs at least 0 and 1")
 
 
-Bursts = tuple[int, int]
+BusyBursts = tuple[int, int]
 """(bursts on the busiest channel, cycles that each holds it)."""
 
 
@@ -82,7 +82,7 @@ def memory_timing(memory: MemoryConfig, clock_mhz: float) -> MemoryTiming:
     )
 
 
-def burst_shape(timing: MemoryTiming, stream: Stream) -> tuple[int, int]:
+def burst_shape(timing: MemoryTiming, stream: TensorStream) -> tuple[int, int]:
     """Return (bursts of all channels, cycles that each holds its channel) of a stream.
 
     Runs longer than the longest burst are cut into such; a run never shares a burst with another.
@@ -96,7 +96,7 @@ def burst_shape(timing: MemoryTiming, stream: Stream) -> tuple[int, int]:
     return -(-stream.bytes // run), timing.hold(-(-run // BEAT_BYTES))
 
 
-def transfer_cycles(timing: MemoryTiming, bursts: Iterable[Bursts]) -> int:
+def transfer_cycles(timing: MemoryTiming, bursts: Iterable[BusyBursts]) -> int:
     """Return the cycles from the first request to the last beat of bursts that a channel serves one after the other.
 
     Exact; the time taken does not grow with the number of bursts. No bursts take no time.
@@ -112,7 +112,7 @@ def transfer_cycles(timing: MemoryTiming, bursts: Iterable[Bursts]) -> int:
     return _walk(timing, wanted)
 
 
-def transfer_bound(timing: MemoryTiming, bursts: Iterable[Bursts]) -> int:
+def transfer_bound(timing: MemoryTiming, bursts: Iterable[BusyBursts]) -> int:
     """Return cycles that `transfer_cycles` does not exceed.
 
     The lesser of two bounds: a latency for every `outstanding` bursts; each kind of burst as if it began on an idle
@@ -127,7 +127,7 @@ def transfer_bound(timing: MemoryTiming, bursts: Iterable[Bursts]) -> int:
     return min(apart, busy - (-number // timing.outstanding) * timing.latency)
 
 
-def busy_cycles(bursts: Iterable[Bursts]) -> int:
+def busy_cycles(bursts: Iterable[BusyBursts]) -> int:
     """Return the cycles in which the busiest channel moves data."""
     return sum([count * hold for count, hold in bursts])
 
@@ -141,7 +141,7 @@ def _alone(timing: MemoryTiming, count: int, hold: int) -> int:
     return rounds * (latency + hold) + latency + (left + 1) * hold
 
 
-def _walk(timing: MemoryTiming, bursts: Sequence[Bursts]) -> int:
+def _walk(timing: MemoryTiming, bursts: Sequence[BusyBursts]) -> int:
     """Follow the recurrence until each burst of a window of `outstanding` is later by the same step, then jump.
 
     The first kind of burst begins on an idle channel, where the ends of its last `outstanding` bursts are known.

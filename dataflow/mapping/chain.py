@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
 
-Shape: TypeAlias = tuple[int, int, int, int]
+ProductShape: TypeAlias = tuple[int, int, int, int]
 """m, k, n and count of equal products."""
 
 
 @lru_cache(maxsize=65536)
-def chain_cycles(config: SatConfig, shapes: tuple[Shape, ...], pattern: Pattern | None) -> int:
+def chain_cycles(config: SatConfig, shapes: tuple[ProductShape, ...], pattern: Pattern | None) -> int:
     """Return the cycles of independent products with one pattern, run one after the other, operands on chip.
 
     Either each shape takes its own best mapping, and the array runs empty in between, or all take one output-stationary
@@ -34,7 +34,7 @@ def chain_cycles(config: SatConfig, shapes: tuple[Shape, ...], pattern: Pattern 
     return min([apart, *together])
 
 
-def os_chain_cycles(config: SatConfig, mapping: Mapping, shapes: tuple[Shape, ...]) -> int:
+def os_chain_cycles(config: SatConfig, mapping: Mapping, shapes: tuple[ProductShape, ...]) -> int:
     """Return the cycles of products that follow each other without a break in one output-stationary mapping.
 
     Between commands only the drain of the one before is waited for (docs/machine/array.md): starts of last windows are
@@ -51,5 +51,5 @@ def os_chain_cycles(config: SatConfig, mapping: Mapping, shapes: tuple[Shape, ..
     return total + ends.fill + ends.finish
 
 
-def _fits(mapping: Mapping, shapes: tuple[Shape, ...]) -> bool:
+def _fits(mapping: Mapping, shapes: tuple[ProductShape, ...]) -> bool:
     return all(-(-k // mapping.m) <= MAX_WINDOWS for _, k, _, _ in shapes)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class TilePairs:
     """Packed weights of one tile per column: value float16[C, pairs], index uint8[C, pairs], filler bool[C, pairs]."""
 
     value: np.ndarray
@@ -43,7 +43,7 @@ def activation_beats(a: np.ndarray, tile: Tile) -> np.ndarray:
     return result.reshape(rows, -1, lanes)
 
 
-def weight_pairs(packed: Packed, tile: Tile) -> Pairs:
+def weight_pairs(packed: Packed, tile: Tile) -> TilePairs:
     """Return the pairs of `tile` per column, in the order in which each column reads them.
 
     packed: the weights packed along K with the group of the tiling's mapping.
@@ -62,7 +62,7 @@ def weight_pairs(packed: Packed, tile: Tile) -> Pairs:
         grid = np.full((tiling.groups, mapping.parts * mapping.slots, wide), blank, source.dtype)
         grid[:, : mapping.n, : kept.shape[2]] = kept
         parts.append(_by_column(grid, tile, blank))
-    return Pairs(*parts)
+    return TilePairs(*parts)
 
 
 def _by_column(grid: np.ndarray, tile: Tile, blank: object) -> np.ndarray:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from nmsat.dataflow.network.layers import Layer
+
+
+DEFAULT_BATCH: Final = 512
+"""Images per step where neither the user nor a file says."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def usable(pattern: Pattern | None, length: int) -> Pattern | None:
     return pattern if pattern is not None and pattern.n < pattern.m <= length else None
 
 
-def forward(layer: WeightLayer, pattern: Pattern | None, mask: LayerMask | None = None) -> tuple[Product, ...]:
+def forward_products(layer: WeightLayer, pattern: Pattern | None, mask: LayerMask | None = None) -> tuple[Product, ...]:
     """Return FF, the weights pruned along K by a pattern or covered by a mask (one product per group and pattern)."""
     shape = layer.shape if isinstance(layer, ConvLayer) else None
     if mask is not None:
@@ -52,7 +52,7 @@ def forward(layer: WeightLayer, pattern: Pattern | None, mask: LayerMask | None 
     return _stepped(whole, steps)
 
 
-def input_gradient(
+def input_gradient_products(
     layer: WeightLayer, weights: Pattern | None, gradient: Pattern | None = None, mask: LayerMask | None = None
 ) -> tuple[Product, ...]:
     """Return BP: one product per part of a convolution (`name/phase0` ...), nothing if no input gradient is needed.
@@ -84,7 +84,7 @@ def input_gradient(
     return tuple(out)
 
 
-def weight_gradient(layer: WeightLayer, gradient: Pattern | None = None) -> tuple[Product, ...]:
+def weight_gradient_products(layer: WeightLayer, gradient: Pattern | None = None) -> tuple[Product, ...]:
     """Return WU; gradient: pattern of dY along R."""
     shape = layer.shape if isinstance(layer, ConvLayer) else None
     k = layer.taps * layer.features_in
@@ -93,7 +93,7 @@ def weight_gradient(layer: WeightLayer, gradient: Pattern | None = None) -> tupl
     return (Product(layer.name, Stage.WU, *sizes, pattern, layer.count, shape, online=online),)
 
 
-def matmul(layer: MatMulLayer) -> tuple[Product, ...]:
+def matmul_products(layer: MatMulLayer) -> tuple[Product, ...]:
     """Return the products of two activations, dense in every method: Y = A B, dA = dY B^T, dB = A^T dY."""
     m, k, n, count = layer.m, layer.k, layer.n, layer.count
     out = [Product(layer.name, Stage.FF, m, k, n, None, count)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HostOp:
+class StepHostOp:
     """Work of the host in one step: scalar operations and bytes moved."""
 
     name: str
@@ -79,7 +79,7 @@ class Step:
 
     method: str
     products: tuple[Product, ...]
-    host_ops: tuple[HostOp, ...]
+    host_ops: tuple[StepHostOp, ...]
     updates: tuple[Update, ...]
     prunes: tuple[Prune, ...]
     macs_dense: int
@@ -209,8 +209,8 @@ class _Work:
     ff: tuple[Product, ...] = ()
     bp: tuple[Product, ...] = ()
     wu: tuple[Product, ...] = ()
-    host_ff: tuple[HostOp, ...] = ()
-    host_bp: tuple[HostOp, ...] = ()
+    host_ff: tuple[StepHostOp, ...] = ()
+    host_bp: tuple[StepHostOp, ...] = ()
     updates: tuple[Update, ...] = ()
     prunes: tuple[Prune, ...] = ()
     macs_dense: int = 0
@@ -221,15 +221,15 @@ def _work(layer: Layer, how: MethodFacts, pattern: Pattern | None, mask: LayerMa
         case HostLayer():
             return _host_work(layer)
         case MatMulLayer():
-            forward, *gradients = of.matmul(layer)
+            forward, *gradients = of.matmul_products(layer)
             return _Work(ff=(forward,), bp=tuple(gradients), macs_dense=layer.macs * (1 + len(gradients)))
         case _:
             return _weight_work(layer, how, pattern, mask)
 
 
 def _host_work(layer: HostLayer) -> _Work:
-    forward = HostOp(layer.name, layer.kind, Stage.FF, layer.ff_operations, layer.ff_bytes)
-    backward = HostOp(layer.name, layer.kind, Stage.BP, layer.bp_operations, layer.bp_bytes)
+    forward = StepHostOp(layer.name, layer.kind, Stage.FF, layer.ff_operations, layer.ff_bytes)
+    backward = StepHostOp(layer.name, layer.kind, Stage.BP, layer.bp_operations, layer.bp_bytes)
     return _Work(
         host_ff=(forward,),
         host_bp=(backward,) if layer.bp_operations or layer.bp_bytes else (),
@@ -240,15 +240,19 @@ def _host_work(layer: HostLayer) -> _Work:
 def _weight_work(layer: WeightLayer, how: MethodFacts, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
     """Return the three products of a weight layer; pattern: that of the method for this layer, None for dense."""
     weights = layer.pattern or pattern
-    ff = of.forward(layer, weights, mask) if how.ff_weights else of.forward(layer, None)
-    bp = of.input_gradient(
+    ff = of.forward_products(layer, weights, mask) if how.ff_weights else of.forward_products(layer, None)
+    bp = of.input_gradient_products(
         layer,
         weights if how.bp_weights else None,
         pattern if how.bp_gradient else None,
         mask if how.bp_weights else None,
     )
-    wu = of.weight_gradient(layer, pattern if how.wu_gradient else None)
-    dense = (*of.forward(layer, None), *of.input_gradient(layer, None), *of.weight_gradient(layer))
+    wu = of.weight_gradient_products(layer, pattern if how.wu_gradient else None)
+    dense = (
+        *of.forward_products(layer, None),
+        *of.input_gradient_products(layer, None),
+        *of.weight_gradient_products(layer),
+    )
     return _Work(
         ff=ff,
         bp=bp,
@@ -284,16 +288,16 @@ def _prunes(layer: WeightLayer, how: MethodFacts, pattern: Pattern | None) -> tu
     return tuple(out)
 
 
-def _gradient_host_ops(layer: WeightLayer) -> tuple[HostOp, ...]:
+def _gradient_host_ops(layer: WeightLayer) -> tuple[StepHostOp, ...]:
     """Return the column sums of a bias gradient and the zeros of input gradients that no product computes."""
     out = []
     if layer.bias:
         elements = layer.rows * layer.features_out * layer.count
-        out.append(HostOp(f"{layer.name}.bias", "ReduceSum", Stage.WU, elements, elements * WORD_BYTES))
+        out.append(StepHostOp(f"{layer.name}.bias", "ReduceSum", Stage.WU, elements, elements * WORD_BYTES))
     if isinstance(layer, ConvLayer) and layer.input_gradient:
         empty = _uncovered(layer)
         if empty:
-            out.append(HostOp(f"{layer.name}.dx", "ConstantOfShape", Stage.BP, 0, empty * WORD_BYTES))
+            out.append(StepHostOp(f"{layer.name}.dx", "ConstantOfShape", Stage.BP, 0, empty * WORD_BYTES))
     return tuple(out)
 
 

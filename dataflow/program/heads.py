@@ -25,7 +25,7 @@ SOFTMAX_OPERATIONS = 5
 """Operations of a softmax for each score, forward and backward, as `Attention` records them."""
 
 
-class Planner(Protocol):
+class AttentionPlanner(Protocol):
     """What an attention needs of `dataflow.program.graph.Planner`, which says what each method does."""
 
     layout: Layout
@@ -56,7 +56,7 @@ class Planner(Protocol):
     def product(self, layer: Conv2d | Linear, x: Value, *, relu: bool, mask: bool) -> tuple[Value, Back]: ...
 
 
-def attention(planner: Planner, layer: Attention, x: Value) -> tuple[Value, Back]:
+def attention(planner: AttentionPlanner, layer: Attention, x: Value) -> tuple[Value, Back]:
     """Plan the forward pass; return the output and how to plan the backward pass.
 
     The host lays out heads one behind the other: they are narrower than a beat, or not.
@@ -134,7 +134,7 @@ def attention(planner: Planner, layer: Attention, x: Value) -> tuple[Value, Back
 
 
 def _batched(
-    planner: Planner,
+    planner: AttentionPlanner,
     what: str,
     layer: Attention,
     stage: Stage,
@@ -160,6 +160,10 @@ def _batched(
             turning = kinds.Turning(room.part((head * k, k), (0, n)), planner.identity(n))
         target = result.part((head * m, m), (0, n))
         label = f"{name}/head{head}.{stage}"
-        codes.append(kinds.matmul(label, kinds.Matrix(left, transposed), kinds.Matrix(right, turned), target, turning))
+        codes.append(
+            kinds.activation_product(
+                label, kinds.Matrix(left, transposed), kinds.Matrix(right, turned), target, turning
+            )
+        )
     planner.machine(kinds.turned_first(codes))
     planner.record(name, stage, (m, k, n), DENSE, count)

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 NOTHING: Final = 0
 """Code of a weight place that nobody has written."""
 
-PAIR: Final = 1
+HELD_PAIR: Final = 1
 """... that holds a pair of memory."""
 
-FILLER: Final = 2
+HELD_FILLER: Final = 2
 """... that holds a filler, which contributes nothing."""
 
-DENSE: Final = 3
+HELD_DENSE: Final = 3
 """... that holds an element of a dense operand loaded with M = 2; one more for each doubling of M."""
 
 
@@ -160,14 +160,14 @@ class Buffers:
         b = INTERLEAVE // rectangle_rows(f)
         wide, across = (HALVES, f["inner"]) if f["dense"] else (LANES, f["blocks"])
         rows = f["outer"] if f["dense"] else f["outer"] * f["inner"]
-        code = DENSE + f["log2_m_less_1"] if f["dense"] else PAIR
+        code = HELD_DENSE + f["log2_m_less_1"] if f["dense"] else HELD_PAIR
         used = min(wide, b * c.columns)
         base = f["base"]
         for column in range(0, (across - 1) * wide + used, self._span):
             j, kind = column // c.columns, column % c.columns // self._span
             at, behind = base + j, base + (rows + f["pad"]) * b
             self._wgt_held[kind, at : base + rows * b : b] = code
-            self._wgt_held[kind, at + rows * b : behind : b] = FILLER
+            self._wgt_held[kind, at + rows * b : behind : b] = HELD_FILLER
         places = slice(base, base + (rows + f["pad"]) * b)
         self._watch.access(index, "base", self._wgt, places, _pairs, write=True)
 
@@ -203,9 +203,9 @@ class Buffers:
         pairs: codes [kind, group, slot, j]; acts: [array row, window, i, element], whether they were written.
         """
         # a place beyond M of a larger group is not there either
-        wide = (pairs >= DENSE) & (2 << (np.maximum(pairs, DENSE).astype(np.int64) - DENSE) > f.m)
+        wide = (pairs >= HELD_DENSE) & (2 << (np.maximum(pairs, HELD_DENSE).astype(np.int64) - HELD_DENSE) > f.m)
         empty = ((pairs == NOTHING) | wide).any(axis=(1, 2))  # [kind, j]
-        needs = ((pairs != NOTHING) & (pairs != FILLER)).any(axis=2)  # [kind, group, j]
+        needs = ((pairs != NOTHING) & (pairs != HELD_FILLER)).any(axis=2)  # [kind, group, j]
         lacks = ~acts.all(axis=3)  # [array row, window, i]
         shape = (f.windows if f.ws else self._config.rows, f.b, f.a)
         bad = np.broadcast_to(empty[:, None, :, None], (len(pairs), *shape))

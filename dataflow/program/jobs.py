@@ -18,7 +18,7 @@ from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.estimate import estimate_cycles
-from nmsat.dataflow.program.lower import Form, form_of, place
+from nmsat.dataflow.program.lower import Form, form_of, place_product
 from nmsat.dataflow.program.product import cuts
 from nmsat.dataflow.program.tensors import DENSE, Layout
 from nmsat.dataflow.program.update import emit_update
@@ -74,7 +74,7 @@ ALL_ON: Final = Switches()
 
 
 @dataclass(frozen=True)
-class Run:
+class JobRun:
     """The program of a product, or of several, which runs `times` times. cuts: how each of them is cut."""
 
     times: int
@@ -130,11 +130,11 @@ class ProductJob:
         left = (self.switches.dataflow, self.switches.rectangle)
         return repr((self.form.value, self.bias, self.backward, left, *(p.facts()[1:] for p in self.products)))
 
-    def runs(self, config: SatConfig) -> list[Run]:
+    def runs(self, config: SatConfig) -> list[JobRun]:
         """Return its programs; ValueError for a product that the machine has no instructions for."""
         first = [self.switches.choose(config, code) for code in self._codes(config, 0)]
         if self.count == 1:
-            return [Run(1, (cut,)) for cut in first]
+            return [JobRun(1, (cut,)) for cut in first]
         commands = sum(len(cut.rows) * cut.column_tiles * len(cut.parts) for cut in first)
         shared = min(self.count, max(1, COMMANDS // commands))
         copies = [first]
@@ -142,15 +142,15 @@ class ProductJob:
             codes = self._codes(config, index)
             copies.append([replace(cut, code=code) for cut, code in zip(first, codes, strict=True)])
         whole, rest = divmod(self.count, shared)
-        found = [Run(whole, tuple(kinds.turned_first(copies)))]
-        return found + ([Run(1, tuple(kinds.turned_first(copies[:rest])))] if rest else [])
+        found = [JobRun(whole, tuple(kinds.turned_first(copies)))]
+        return found + ([JobRun(1, tuple(kinds.turned_first(copies[:rest])))] if rest else [])
 
     def _codes(self, config: SatConfig, index: int) -> tuple[ProductCode, ...]:
         product = self.products[0]
         if self.count > 1:
             name = product.name.split("/phase", maxsplit=1)[0]
             product = replace(product, name=f"{name}/copy{index}")
-        return place(config, product, self.form, index=index, bias=self.bias, backward=self.backward).codes
+        return place_product(config, product, self.form, index=index, bias=self.bias, backward=self.backward).codes
 
 
 @dataclass(frozen=True)

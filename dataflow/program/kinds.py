@@ -134,7 +134,9 @@ class Turning:
     identity: Weights
 
 
-def matmul(name: str, a: Matrix, b: Matrix, y: Rows, turning: Turning | None = None) -> Iterator[ProductCode]:
+def activation_product(
+    name: str, a: Matrix, b: Matrix, y: Rows, turning: Turning | None = None
+) -> Iterator[ProductCode]:
     """Yield Y = A B of two activations; a transposed B is turned first, by a product with the identity.
 
     Raises ValueError if B is transposed and `turning` is None.

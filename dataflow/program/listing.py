@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmsat.dataflow.contract.isa import INSTRUCTION_BITS, INSTRUCTIONS, SEMAPHORES, Instruction, Opcode
 from nmsat.dataflow.program.assembler import Code
+from nmsat.dataflow.program.order import semaphores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,11 +80,6 @@ def records(code: Code) -> list[dict[str, Any]]:
         }
         for instruction, label in zip(code.instructions, code.labels, strict=True)
     ]
-
-
-def semaphores(mask: int) -> list[int]:
-    """Return the semaphores of a mask."""
-    return [i for i in range(SEMAPHORES) if mask >> i & 1]
 
 
 def _shown(instruction: Instruction) -> dict[str, int]:

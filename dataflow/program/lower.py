@@ -39,7 +39,7 @@ class Form(StrEnum):
 def form_of(product: Product, activations: frozenset[str] = frozenset()) -> Form:
     """Return how the operands of a product lie. activations: names of the products Y = A B of two activations.
 
-    Their gradients are called `.da` = dY B^T and `.db` = A^T dY (`dataflow.network.products.matmul`).
+    Their gradients are called `.da` = dY B^T and `.db` = A^T dY (`dataflow.network.products.matmul_products`).
     """
     name = product.name.removesuffix(".da").removesuffix(".db")
     if name not in activations:
@@ -80,7 +80,7 @@ class Placed:
         return self.b
 
 
-def place(
+def place_product(
     config: SatConfig, product: Product, form: Form, *, index: int = 0, bias: bool = False, backward: bool = True
 ) -> Placed:
     """Return product `index` of `product.count` with its operands placed in memory.
@@ -187,7 +187,7 @@ def _activations(config: SatConfig, product: Product, form: Form, index: int) ->
     if turned:
         identity = place_identity(config, layout, "identity", WEIGHTS, n)
         turning = kinds.Turning(head("turned", RESULTS, k, n), identity)
-    codes = kinds.matmul(product.name, kinds.Matrix(a, transposed), kinds.Matrix(b, turned), y, turning)
+    codes = kinds.activation_product(product.name, kinds.Matrix(a, transposed), kinds.Matrix(b, turned), y, turning)
     return Placed(layout, tuple(codes), a, b, y, turning=turning)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.windows import Images
 
 
-COMMAND: Final = 2048
+COMMAND_COST: Final = 2048
 """Cycles of the commands of a product of few tiles: a few times what the end of one and the start of the next take."""
 
 FEW: Final = 64
@@ -187,7 +187,7 @@ class Cut:
         """Elements along K of a command: an array load (WS); all of K, or even parts of it (OS).
 
         A part is at most what half a buffer takes. A product of few tiles whose operands can be cut anywhere (no taps
-        of windows) has parts of at most `COMMAND` cycles: nothing runs beside the load of its first one.
+        of windows) has parts of at most `COMMAND_COST` cycles: nothing runs beside the load of its first one.
         """
         config, mapping, k = self.config, self.mapping, self.code.k
         if mapping.ws:
@@ -199,7 +199,7 @@ class Cut:
         most, unit = min(acts, pairs) // 2, lcm(self.code.act.unit, self.code.wgt.unit)
         if unit <= HALVES and len(self.rows) * self.column_tiles < FEW:
             window = window_cycles(config, mapping.n, mapping.m, mapping.a)
-            most = min(most, max(unit, COMMAND // window * mapping.m))
+            most = min(most, max(unit, COMMAND_COST // window * mapping.m))
         if -(-k // mapping.m) * mapping.m <= most:
             return k
         units = -(-k // unit)

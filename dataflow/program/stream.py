@@ -54,7 +54,7 @@ _Ints: TypeAlias = "NDArray[np.int64]"
 
 
 @dataclass(frozen=True)
-class Form:
+class InstructionForm:
     """Instructions that are alike but for places. fields: with `wait`, without `signal`, as they are for offset 0.
 
     whose: ACTS, WEIGHTS, RESULT or NOTHING.
@@ -77,7 +77,7 @@ class Form:
 class Stream:
     """A program. of: number of each instruction's form; beats, side: how far behind it lies; signal: its mask."""
 
-    forms: tuple[Form, ...]
+    forms: tuple[InstructionForm, ...]
     of: _Ints
     beats: _Ints
     side: _Ints
@@ -150,7 +150,7 @@ class _Streamer:
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._kinds: list[_Kind] = []
         self._forms: dict[tuple[Any, ...], int] = {}
-        self._made: list[Form] = []
+        self._made: list[InstructionForm] = []
 
     def stream(self) -> Stream:
         """Return the program."""
@@ -281,13 +281,13 @@ class _Streamer:
         number = self._forms.get(key)
         if number is None:
             number = self._forms[key] = len(self._made)
-            self._made.append(Form(node.opcode, fields, whose))
+            self._made.append(InstructionForm(node.opcode, fields, whose))
         return number
 
     def _joined(self, kinds: _Ints, beats: _Ints, starts: _Ints) -> Stream:
         """Return the instructions of all commands, one behind the other."""
         end = len(self._made)
-        made = (*self._made, Form(Opcode.END, {}, NOTHING))
+        made = (*self._made, InstructionForm(Opcode.END, {}, NOTHING))
         command, forms = _spread(kinds, [kind.forms for kind in self._kinds])
         of = np.append(forms, end)
         whose = np.array([form.whose for form in made])[of]

@@ -41,7 +41,7 @@ class How(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class OperandPart:
     """Which part of the operands a piece takes: indices of rows, of the reduction and of columns (None: all of them).
 
     copy: which of the `count` matrices; depth need not ascend if the rows of W were reordered.
@@ -66,7 +66,7 @@ class Piece:
     n: int
     pattern: Pattern | None
     count: int
-    cuts: tuple[Cut, ...] = ()
+    cuts: tuple[OperandPart, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -162,7 +162,7 @@ def _ways(product: Product, config: SatConfig, options: Options) -> list[Lowered
 
 
 def _all(product: Product, pattern: Pattern | None) -> Piece:
-    cuts = tuple(Cut(copy) for copy in range(product.count)) if product.a is not None else ()
+    cuts = tuple(OperandPart(copy) for copy in range(product.count)) if product.a is not None else ()
     return Piece(product.m, product.k, product.n, pattern, product.count, cuts)
 
 
@@ -183,7 +183,7 @@ def _gathered(product: Product, known: Gathered) -> tuple[Piece, ...]:
     pieces = []
     for load in sorted(set(known.loads) - {0}, reverse=True):
         which = [i for i, other in enumerate(known.loads) if other == load]
-        cuts = tuple(Cut(rows=np.arange(ends[i] - load, ends[i]), expert=i) for i in which)
+        cuts = tuple(OperandPart(rows=np.arange(ends[i] - load, ends[i]), expert=i) for i in which)
         pieces.append(Piece(load, product.k, product.n, None, len(which), cuts if product.a is not None else ()))
     return tuple(pieces)
 
@@ -201,14 +201,14 @@ def _covered(product: Product, known: Unstructured, config: SatConfig, options: 
         order = balanced_rows(keep, 16) if options.rows and known.static else None
         levels = cover_levels(config, product.m, keep if order is None else keep[order], sort=sort)
         copies = range(product.count) if shared else (copy,)
-        cuts = [Cut(c, depth=order) for c in copies] if product.a is not None else None
+        cuts = [OperandPart(c, depth=order) for c in copies] if product.a is not None else None
         pieces += [_level_piece(product, level, cuts, len(copies)) for level in levels]
     return tuple(pieces)
 
 
-def _level_piece(product: Product, level: Level, cuts: list[Cut] | None, count: int) -> Piece:
+def _level_piece(product: Product, level: Level, cuts: list[OperandPart] | None, count: int) -> Piece:
     pattern = level.pattern if level.pattern.n < level.pattern.m else None
-    filled = () if cuts is None else tuple(Cut(c.copy, depth=c.depth, columns=level.which) for c in cuts)
+    filled = () if cuts is None else tuple(OperandPart(c.copy, depth=c.depth, columns=level.which) for c in cuts)
     return Piece(product.m, product.k, level.columns, pattern, count, filled)
 
 
@@ -223,7 +223,7 @@ def _skipped(product: Product, known: Blocks) -> tuple[Piece, ...]:
             dims, cut = (len(lines), len(present), product.n), (row, other, None)
         else:
             dims, cut = (product.m, len(present), len(lines)), (None, other, row)
-        cuts = () if product.a is None else tuple(Cut(copy, *cut) for copy in range(product.count))
+        cuts = () if product.a is None else tuple(OperandPart(copy, *cut) for copy in range(product.count))
         pieces.append(Piece(*dims, None, product.count, cuts))
     return _joined(pieces)
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from nmsat.dataflow.cycles.memory import (
-    Bursts,
+    BusyBursts,
     burst_shape,
     busy_cycles,
     memory_timing,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nmsat.dataflow.cycles.array import Duration
-    from nmsat.dataflow.cycles.memory import MemoryTiming, Stream
+    from nmsat.dataflow.cycles.memory import MemoryTiming, TensorStream
     from nmsat.dataflow.mapping.tiling import Tiling
     from nmsat.dataflow.schedule.traffic import Order, Traffic
 
@@ -44,7 +44,7 @@ class Share(NamedTuple):
         whole, extra = divmod(count, slots)
         return cls(whole, extra, each, slots)
 
-    def at(self, slot: int) -> Bursts:
+    def at(self, slot: int) -> BusyBursts:
         """Bursts of a slot; none outside the product."""
         if not 0 <= slot < self.slots:
             return 0, self.each
@@ -76,8 +76,8 @@ class Edge:
     last slot.
     """
 
-    before: tuple[Bursts, ...] = ()
-    after: tuple[Bursts, ...] = ()
+    before: tuple[BusyBursts, ...] = ()
+    after: tuple[BusyBursts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,17 @@ class Piped:
         object.__setattr__(self, "shares", shares)
 
     @property
-    def first_a(self) -> tuple[Bursts, ...]:
+    def first_a(self) -> tuple[BusyBursts, ...]:
         """Loads of A before the first slot."""
         return (self.shares[0].at(0),)
 
     @property
-    def first_w(self) -> tuple[Bursts, ...]:
+    def first_w(self) -> tuple[BusyBursts, ...]:
         """Loads of W before the first slot."""
         return (self.shares[1].at(0),)
 
     @property
-    def last_y(self) -> tuple[Bursts, ...]:
+    def last_y(self) -> tuple[BusyBursts, ...]:
         """Stores after the last slot."""
         return (self.shares[2].at(self.slots - 1),)
 
@@ -141,7 +141,7 @@ class Piped:
     def _array(self) -> int:
         return self.duration.total - self.duration.fill - self.duration.finish
 
-    def _slot(self, first: int, count: int, array: int, bursts: tuple[Bursts, ...], overlap: bool) -> Slot:
+    def _slot(self, first: int, count: int, array: int, bursts: tuple[BusyBursts, ...], overlap: bool) -> Slot:
         busy = busy_cycles(bursts)
         hidden = array - self.tiling.window if overlap else 0
         if not busy or transfer_bound(self.timing, bursts) <= hidden:
@@ -152,7 +152,7 @@ class Piped:
         return Slot(first, count, array, busy, wait - latency, latency)
 
 
-def _share(timing: MemoryTiming, stream: Stream, slots: int) -> Share:
+def _share(timing: MemoryTiming, stream: TensorStream, slots: int) -> Share:
     count, each = burst_shape(timing, stream)
     return Share.deal(-(-count // timing.channels), each, slots)
 

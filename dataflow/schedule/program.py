@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.dataflow.contract.codes import codes, group_size, kept, rectangle_rows
-from nmsat.dataflow.cycles.memory import Stream
+from nmsat.dataflow.cycles.memory import TensorStream
 from nmsat.dataflow.mapping.tiling import Mapping, Tiling
 from nmsat.dataflow.schedule.pipeline import Piped
 from nmsat.dataflow.schedule.traffic import Order, Traffic
@@ -39,9 +39,9 @@ class ProductRun:
     count: int
     order: Order
     slots: int
-    a: Stream
-    w: Stream
-    y: Stream
+    a: TensorStream
+    w: TensorStream
+    y: TensorStream
     depends: bool = False
     prune_first: bool = False
     weights: bool = False
@@ -177,7 +177,7 @@ class _Reader:
             _, operand = self.word("operand")
             if operand["which"] != i:
                 raise ValueError(f"word {self.at - 1} is operand {operand['which']}; {i} ({which}) comes here")
-            streams[which] = Stream(operand["bytes"], operand["run"])
+            streams[which] = TensorStream(operand["bytes"], operand["run"])
         return ProductRun(
             name=self.label(f),
             stage=STAGES[f["stage"]],

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.core.windows import output_size
 from nmsat.dataflow.contract.config import INTERLEAVE
-from nmsat.dataflow.cycles.memory import BEAT_BYTES, Stream
+from nmsat.dataflow.cycles.memory import BEAT_BYTES, TensorStream
 from nmsat.dataflow.network.gradient import GradientPart
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ class Traffic:
     refills: how many halves of the operand buffers its operands fill; the least number of pieces.
     """
 
-    a: Stream
-    w: Stream
-    y: Stream
+    a: TensorStream
+    w: TensorStream
+    y: TensorStream
     refills: int
 
     @property
@@ -115,7 +115,7 @@ class Operands:
         """Return `traffic` of one tiling as a function of the loop order, which shares what does not depend on it."""
         product, config = self.product, tiling.config
         a, w = self._activations(tiling), self._weights(tiling)
-        y = Stream(product.m * product.n * product.count * WORD, self._result_run(tiling))
+        y = TensorStream(product.m * product.n * product.count * WORD, self._result_run(tiling))
         act = tiling.beats * tiling.row_tiles * tiling.depth_tiles * product.count
         weight = tiling.pairs * tiling.depth_tiles * tiling.column_tiles * product.count
 
@@ -123,12 +123,15 @@ class Operands:
             times = passes(tiling, order)
             fills = _ceil(act * times.a, config.act_depth // 2), _ceil(weight * times.w, config.weight_depth // 2)
             return Traffic(
-                a=Stream(a.bytes * times.a, a.run), w=Stream(w.bytes * times.w, w.run), y=y, refills=max(fills)
+                a=TensorStream(a.bytes * times.a, a.run),
+                w=TensorStream(w.bytes * times.w, w.run),
+                y=y,
+                refills=max(fills),
             )
 
         return traffic
 
-    def _activations(self, tiling: Tiling) -> Stream:
+    def _activations(self, tiling: Tiling) -> TensorStream:
         """One pass over A."""
         product, window = self.product, self.window
         plain = product.m * product.k * product.count * WORD
@@ -136,23 +139,23 @@ class Operands:
             return self._gathered(tiling)
         if product.conv is None or window is None or self.transposed:
             if tiling.depth_tiles == 1:
-                return Stream(plain, CONTIGUOUS)
-            return Stream(plain, min(tiling.config.rows * tiling.mapping.m, product.k) * WORD)
+                return TensorStream(plain, CONTIGUOUS)
+            return TensorStream(plain, min(tiling.config.rows * tiling.mapping.m, product.k) * WORD)
         unique = window.pixels * window.channels * product.count * WORD
         ws_stream = tiling.mapping.ws and tiling.depth_tiles == 1
         together = tiling.mapping.a * INTERLEAVE if ws_stream else tiling.tile_rows
         staged = _rows_per_tile(product.conv, together) * window.width * window.channels * WORD
         if 2 * staged > STAGING_BYTES:
-            return Stream(plain, window.channels * WORD)
-        return Stream(min(plain, unique), window.run)
+            return TensorStream(plain, window.channels * WORD)
+        return TensorStream(min(plain, unique), window.run)
 
-    def _gathered(self, tiling: Tiling) -> Stream:
+    def _gathered(self, tiling: Tiling) -> TensorStream:
         """One pass over A = X^T of a weight gradient: each row tile reads the channels and taps that it covers."""
         product, window = self.product, self.window
         positions = product.k
         tile = min(tiling.tile_rows, product.m)
         if window is None:
-            return Stream(min(product.m, tile * tiling.row_tiles) * positions * product.count * WORD, tile * WORD)
+            return TensorStream(min(product.m, tile * tiling.row_tiles) * positions * product.count * WORD, tile * WORD)
         used = min(tile, window.channels)
         gathered = tile * positions * WORD  # each tap for itself: one run per pixel
         whole = used * window.pixels * WORD  # all pixels once, the taps from the staging buffer
@@ -162,19 +165,19 @@ class Operands:
             size, run = whole, window.row_run if long else used * WORD
         else:
             size, run = gathered, used * WORD
-        return Stream(size * tiling.row_tiles * product.count, run)
+        return TensorStream(size * tiling.row_tiles * product.count, run)
 
-    def _weights(self, tiling: Tiling) -> Stream:
+    def _weights(self, tiling: Tiling) -> TensorStream:
         """One pass over W."""
         product, mapping = self.product, tiling.mapping
         keep, group = (mapping.n, mapping.m) if product.pattern else (1, 1)
         size = packed_bytes(product.k, product.n, keep, group)
         if self.transposed and self.window is not None:
             unique = packed_bytes(self.window.channels, self.window.pixels, keep, group)
-            return Stream(min(unique, size) * product.count, CONTIGUOUS)
+            return TensorStream(min(unique, size) * product.count, CONTIGUOUS)
         if self.weights or keep != group:
-            return Stream(size * product.count, CONTIGUOUS)
-        return Stream(size * product.count, min(product.n, mapping.b * tiling.config.columns) * WORD)
+            return TensorStream(size * product.count, CONTIGUOUS)
+        return TensorStream(size * product.count, min(product.n, mapping.b * tiling.config.columns) * WORD)
 
     def _result_run(self, tiling: Tiling) -> int:
         product = self.product

@@ -73,7 +73,7 @@ class CaptureBuffer(wiring.Component):
         return m
 
 
-class Compute(wiring.Component):
+class ComputeEngine(wiring.Component):
     """The array with its commands and capture buffers.
 
     Members:

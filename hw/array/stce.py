@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
 
-class Row(wiring.Component):
+class ArrayRow(wiring.Component):
     """One row of the array: its port and its elements. All rows of an array are this one module.
 
     Members; vertical links stand side by side, column 0 at bit 0:
@@ -176,7 +176,7 @@ class Stce(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        rows = [Row(config) for _ in range(config.rows)]
+        rows = [ArrayRow(config) for _ in range(config.rows)]
         columns = [ColumnPort(config) for _ in range(config.columns)]
         for r, row in enumerate(rows):
             m.submodules[f"row_{r}"] = place(row, "sat_row", platform, parameters=config)
@@ -187,7 +187,7 @@ class Stce(wiring.Component):
         self._columns(m, columns)
         return m
 
-    def _edges(self, m: Module, rows: Sequence[Row], columns: Sequence[ColumnPort], platform: object) -> None:
+    def _edges(self, m: Module, rows: Sequence[ArrayRow], columns: Sequence[ColumnPort], platform: object) -> None:
         """Head, tail, load ports and results."""
         config = self._config
         head, tail = Head(config), Tail(config)
@@ -227,7 +227,7 @@ class Stce(wiring.Component):
                 self.out_valid[c].eq(column.out.valid),
             ]
 
-    def _rows(self, m: Module, rows: Sequence[Row], columns: Sequence[ColumnPort]) -> None:
+    def _rows(self, m: Module, rows: Sequence[ArrayRow], columns: Sequence[ColumnPort]) -> None:
         """Links downwards: windows, turns to drain, weights, sums."""
         wgt = Cat(Value.cast(column.wgt) for column in columns)
         total = Cat(Value.cast(column.sum_top) for column in columns)

@@ -8,7 +8,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.registers import ADDRESS_BITS
+from nmsat.dataflow.contract.registers import REGISTER_BITS
 
 SLVERR: Final = 2
 """Answer to an access that the register does not allow."""
@@ -43,7 +43,7 @@ class LiteChannels(wiring.Signature):
             {
                 "awvalid": Out(1),
                 "awready": In(1),
-                "awaddr": Out(ADDRESS_BITS),
+                "awaddr": Out(REGISTER_BITS),
                 "wvalid": Out(1),
                 "wready": In(1),
                 "wdata": Out(32),
@@ -53,7 +53,7 @@ class LiteChannels(wiring.Signature):
                 "bresp": In(2),
                 "arvalid": Out(1),
                 "arready": In(1),
-                "araddr": Out(ADDRESS_BITS),
+                "araddr": Out(REGISTER_BITS),
                 "rvalid": In(1),
                 "rready": Out(1),
                 "rdata": In(32),
@@ -96,11 +96,11 @@ class LiteSlave(wiring.Component):
             {
                 "axi": In(LiteChannels()),
                 "writes": Out(1),
-                "write_at": Out(ADDRESS_BITS - 2),
+                "write_at": Out(REGISTER_BITS - 2),
                 "write_data": Out(32),
                 "write_bad": In(1),
                 "reads": Out(1),
-                "read_at": Out(ADDRESS_BITS - 2),
+                "read_at": Out(REGISTER_BITS - 2),
                 "read_data": In(32),
                 "read_bad": In(1),
             }

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.limits import MAX_BURST
-from nmsat.dataflow.contract.registers import ADDRESS_BITS as REGISTER_BITS
+from nmsat.dataflow.contract.registers import KERNEL, REGISTER_BITS
 from nmsat.hw.memory.axi import ADDRESS_BITS, DATA_BITS
 from nmsat.hw.parts.verilog import CLOCK, RESET, Port, component_ports
 from nmsat.hw.sat import Sat
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-
-KERNEL: Final = "sat_kernel"
-"""Module, IP and Vitis kernel have this one name."""
 
 CONTROL: Final = "s_axi_control"
 """The AXI4-Lite slave, inside and outside."""

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nmsat.hw.release.kernel import KERNEL, kernel_verilog
+from nmsat.dataflow.contract.registers import KERNEL
+from nmsat.hw.release.kernel import kernel_verilog
 from nmsat.hw.release.register_map import register_files
 from nmsat.hw.release.waves import wave_files
 from nmsat.hw.release.xilinx import FOLDER, xilinx_files
@@ -24,10 +25,10 @@ FILE_LIST: Final = "files.f"
 NAME_MAP: Final = "names.json"
 """Which module is in which file and which instances it holds: paths for constraints, probes and waves."""
 
-REGISTERS: Final = "registers"
+REGISTER_FOLDER: Final = "registers"
 """Folder of the register map."""
 
-HOST: Final = "host"
+HOST_FOLDER: Final = "host"
 """Folder of the host program."""
 
 WAVES: Final = "waves"
@@ -36,7 +37,15 @@ WAVES: Final = "waves"
 HOST_SOURCES: Final = Path(__file__).with_name("host")
 """Where the host program stands in this project."""
 
-OUTPUTS: Final = ("sat*.v", FILE_LIST, NAME_MAP, f"{REGISTERS}/*", f"{FOLDER}/*", f"{HOST}/*", f"{WAVES}/*")
+OUTPUTS: Final = (
+    "sat*.v",
+    FILE_LIST,
+    NAME_MAP,
+    f"{REGISTER_FOLDER}/*",
+    f"{FOLDER}/*",
+    f"{HOST_FOLDER}/*",
+    f"{WAVES}/*",
+)
 """Names of the files of a package; which leaves there are is known once the circuit has been elaborated."""
 
 _MODULE: Final = re.compile(r"^module (\\?\S+?) ?\((.*?)^endmodule$", re.MULTILINE | re.DOTALL)
@@ -51,9 +60,9 @@ def package_files(config: SatConfig, board: Device, verilog: Mapping[str, str]) 
         **modules,
         FILE_LIST: file_list(tuple(modules)),
         NAME_MAP: json.dumps(name_map(modules), indent=1) + "\n",
-        **{f"{REGISTERS}/{name}": text for name, text in register_files().items()},
+        **{f"{REGISTER_FOLDER}/{name}": text for name, text in register_files().items()},
         **{f"{FOLDER}/{name}": text for name, text in xilinx_files(config, board, tuple(modules)).items()},
-        **{f"{HOST}/{name}": text for name, text in host.items()},
+        **{f"{HOST_FOLDER}/{name}": text for name, text in host.items()},
         **{f"{WAVES}/{name}": text for name, text in wave_files(verilog).items()},
     }
 

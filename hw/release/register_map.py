@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.dataflow.contract.registers import ADDRESS_BITS, REGISTERS, VERSION, Access, named_bits
-from nmsat.hw.release.kernel import CONTROL, KERNEL
+from nmsat.dataflow.contract.registers import KERNEL, REGISTER_BITS, REGISTERS, VERSION, Access, named_bits
+from nmsat.hw.release.kernel import CONTROL
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.registers import Register
@@ -45,7 +45,7 @@ def c_header() -> str:
         "#define SAT_REGISTERS_H",
         "",
         f"#define SAT_VERSION_VALUE {VERSION:#010x}u",
-        f"#define SAT_REGISTER_BYTES {1 << ADDRESS_BITS:#x}u",
+        f"#define SAT_REGISTER_BYTES {1 << REGISTER_BITS:#x}u",
         "",
     ]
     for register in REGISTERS.values():
@@ -62,7 +62,7 @@ def python_module() -> str:
         '"""Registers of the SAT machine, byte offsets in s_axi_control; written by nmsat."""',
         "",
         f"VERSION_VALUE = {VERSION:#010x}",
-        f"REGISTER_BYTES = {1 << ADDRESS_BITS:#x}",
+        f"REGISTER_BYTES = {1 << REGISTER_BITS:#x}",
         "",
     ]
     for register in REGISTERS.values():
@@ -121,7 +121,7 @@ def ipxact() -> str:
       <ipxact:addressBlock>
         <ipxact:name>registers</ipxact:name>
         <ipxact:baseAddress>0</ipxact:baseAddress>
-        <ipxact:range>{1 << ADDRESS_BITS}</ipxact:range>
+        <ipxact:range>{1 << REGISTER_BITS}</ipxact:range>
         <ipxact:width>32</ipxact:width>
         <ipxact:usage>register</ipxact:usage>
 {registers}

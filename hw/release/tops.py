@@ -14,7 +14,7 @@ from nmsat.hw.array.uspe import Uspe
 from nmsat.hw.fp.f32 import F32Add, F32Multiply
 from nmsat.hw.parts.verilog import VerilogPlatform, emit
 from nmsat.hw.sat import Sat
-from nmsat.hw.store.epilogue import Epilogue, EpilogueLane
+from nmsat.hw.store.epilogue import EpilogueEngine, EpilogueLane
 from nmsat.hw.update.pregen import Pregen
 from nmsat.hw.update.sore import Sore, SoreLane
 from nmsat.hw.update.wuve import WuveLane
@@ -30,7 +30,7 @@ ENGINES: Final[dict[str, Callable[[SatConfig], Component]]] = {
     "sat_stce": Stce,
     "sat_sore": lambda config: Sore(config.sore_lanes),
     "sat_pregen": lambda config: Pregen(config.wuve_lanes),
-    "sat_epilogue": lambda config: Epilogue(config.columns),
+    "sat_epilogue": lambda config: EpilogueEngine(config.columns),
 }
 """Top module of each engine, and the component behind it; `sat_pregen` holds weight update and its pruners."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SAVE: Final = "sat.gtkw"
 DECODER: Final = "sat_decode.py"
-CAUSES: Final = "sat_causes.txt"
+WAVE_CAUSES: Final = "sat_causes.txt"
 
 _CHANNELS: Final = {"read": ("ar", "r"), "write": ("aw", "w", "b")}
 """Groups of the memory -> channels."""
@@ -31,7 +31,7 @@ _CHANNELS: Final = {"read": ("ar", "r"), "write": ("aw", "w", "b")}
 
 def wave_files(verilog: Mapping[str, str]) -> dict[str, str]:
     """Return file name -> content. verilog: of `rtl_files`, with `sat.v` and the leaves that it holds."""
-    return {SAVE: save_file(verilog), DECODER: decoder(), CAUSES: causes()}
+    return {SAVE: save_file(verilog), DECODER: decoder(), WAVE_CAUSES: causes()}
 
 
 def save_file(verilog: Mapping[str, str]) -> str:
@@ -45,7 +45,7 @@ def save_file(verilog: Mapping[str, str]) -> str:
                 if port.width > 256 and "start__payload" in path:
                     save.trace(name, alias="instruction", translate_filter_proc=DECODER)
                 elif path.endswith(".cause"):
-                    save.trace(name, alias="cause", datafmt="dec", translate_filter_file=CAUSES)
+                    save.trace(name, alias="cause", datafmt="dec", translate_filter_file=WAVE_CAUSES)
                 else:
                     save.trace(name, datafmt="hex" if port.width > 1 else "bin")
     return text.getvalue()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import REGIONS
-from nmsat.dataflow.contract.registers import ADDRESS_BITS, REGISTERS, Access, named_bits
+from nmsat.dataflow.contract.registers import KERNEL, REGISTER_BITS, REGISTERS, Access, named_bits
 from nmsat.hw.memory.axi import DATA_BITS
-from nmsat.hw.release.kernel import CONTROL, KERNEL, MEMORY
+from nmsat.hw.release.kernel import CONTROL, MEMORY
 from nmsat.hw.release.register_map import IPXACT_ACCESS, LIBRARY, REVISION, VENDOR
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def settings(config: SatConfig, board: Device, sources: Sequence[str]) -> str:
         "version": REVISION,
         "control": CONTROL,
         "memory": MEMORY,
-        "register_bytes": str(1 << ADDRESS_BITS),
+        "register_bytes": str(1 << REGISTER_BITS),
     }
     lines = [f"# Written by nmsat: configuration {_word(config.name)}, device {board.name}."]
     lines += [f"set sat_{name} {_word(value)}" for name, value in values.items()]
@@ -88,7 +88,7 @@ def kernel_xml() -> str:
   <kernel name="{KERNEL}" language="ip" vlnv="{VENDOR}:{LIBRARY}:{KERNEL}:{REVISION}" attributes="" \
 preferredWorkGroupSizeMultiple="0" workGroupSize="1" interrupt="true" hwControlProtocol="user_managed">
     <ports>
-      <port name="{CONTROL}" mode="slave" range="{1 << ADDRESS_BITS:#x}" dataWidth="32" portType="addressable" \
+      <port name="{CONTROL}" mode="slave" range="{1 << REGISTER_BITS:#x}" dataWidth="32" portType="addressable" \
 base="0x0"/>
       <port name="{MEMORY}" mode="master" range="0xFFFFFFFFFFFFFFFF" dataWidth="{DATA_BITS}" \
 portType="addressable" base="0x0"/>

@@ -27,7 +27,7 @@ def chunk_beats(columns: int) -> int:
     return max(-(-(HALVES - min(HALVES, step << wide) + (columns << wide)) // HALVES) for wide in (0, 1))
 
 
-def beat_layout() -> data.StructLayout:
+def chunk_layout() -> data.StructLayout:
     """A beat to be written: data, and one strobe per byte."""
     return data.StructLayout({"data": 8 * BEAT_BYTES, "strobe": BEAT_BYTES})
 
@@ -120,7 +120,7 @@ class RowPacker(wiring.Component):
     wide : In(1), elements have 4 bytes instead of 2, held still.
     start : In(1), begin a tile.
     i : In(stream of `results_layout(columns)`), results, chunk by chunk.
-    o : Out(stream of `beat_layout`), beats, each with strobes for the results in it.
+    o : Out(stream of `chunk_layout`), beats, each with strobes for the results in it.
     row_end : Out(1), the last results of a row are taken.
 
     Timing: a beat stands on `o` in the cycle in which the last of its results stands on `i`; a chunk takes a cycle per
@@ -144,7 +144,7 @@ class RowPacker(wiring.Component):
                 "wide": In(1),
                 "start": In(1),
                 "i": In(stream.Signature(results_layout(columns))),
-                "o": Out(stream.Signature(beat_layout())),
+                "o": Out(stream.Signature(chunk_layout())),
                 "row_end": Out(1),
             }
         )

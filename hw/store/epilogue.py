@@ -127,7 +127,7 @@ class EpilogueLane(wiring.Component):
         return unit.o
 
 
-class Epilogue(wiring.Component):
+class EpilogueEngine(wiring.Component):
     """Lanes behind a queue that keeps them from ever stalling.
 
     Parameters: lanes: 1 or more; stages: see `EpilogueLane`.

@@ -21,9 +21,9 @@ from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
 from nmsat.hw.parts.verilog import place
-from nmsat.hw.store.beats import RowGatherer, RowPacker, beat_layout
+from nmsat.hw.store.beats import RowGatherer, RowPacker, chunk_layout
 from nmsat.hw.store.bursts import RowBursts, row_walk
-from nmsat.hw.store.epilogue import Epilogue
+from nmsat.hw.store.epilogue import EpilogueEngine
 from nmsat.hw.store.reader import ResultReader
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
 
-COUNT_BITS: Final = (4 * UNDER_WAY - 1).bit_length()
+ACKNOWLEDGE_BITS: Final = (4 * UNDER_WAY - 1).bit_length()
 """Bits of counts of bursts, of which no more than `UNDER_WAY` lie between asked for and acknowledged."""
 
 
@@ -101,12 +101,12 @@ class Store(wiring.Component):
         m.d.sync += starts.eq(copies)
         with m.If(starts | ended):
             m.d.sync += running.eq(starts)
-        epilogue = Epilogue(self._config.columns)
+        epilogue = EpilogueEngine(self._config.columns)
         m.submodules.epilogue = place(epilogue, "sat_epilogue", platform, parameters=self._config.columns)
         m.d.comb += reading.eq(self._results_in(m, fields, begins, epilogue, platform))
         all_asked, asked = self._results_out(m, fields_of(Opcode.STORE, written), starts, epilogue)
-        ends = m.submodules.ends = fifo.SyncFIFO(width=COUNT_BITS, depth=STORE_AHEAD)
-        acknowledged = Signal(COUNT_BITS)
+        ends = m.submodules.ends = fifo.SyncFIFO(width=ACKNOWLEDGE_BITS, depth=STORE_AHEAD)
+        acknowledged = Signal(ACKNOWLEDGE_BITS)
         done = named(m, "ends_next", ends.r_rdy & (ends.r_data == acknowledged))
         m.d.comb += [
             ended.eq(running & all_asked & ends.w_rdy),
@@ -119,7 +119,7 @@ class Store(wiring.Component):
         return m
 
     def _results_in(
-        self, m: Module, fields: Mapping[str, Value], begins: Value, epilogue: Epilogue, platform: object
+        self, m: Module, fields: Mapping[str, Value], begins: Value, epilogue: EpilogueEngine, platform: object
     ) -> Signal:
         """Read capture buffers and second operand side by side; return whether some is left to be read.
 
@@ -165,7 +165,7 @@ class Store(wiring.Component):
             m.d.sync += [late.eq(word), beat.mask[c].eq(_above(half))]
         return reader.reading
 
-    def _set_options(self, m: Module, fields: Mapping[str, Value], inside: Signal, epilogue: Epilogue) -> Value:
+    def _set_options(self, m: Module, fields: Mapping[str, Value], inside: Signal, epilogue: EpilogueEngine) -> Value:
         """Set the options of the epilogue while it is empty; return whether they are those of the instruction."""
         side = fields["side"]
         wanted = {
@@ -202,12 +202,12 @@ class Store(wiring.Component):
         ]
 
     def _results_out(
-        self, m: Module, fields: Mapping[str, Value], starts: Signal, epilogue: Epilogue
+        self, m: Module, fields: Mapping[str, Value], starts: Signal, epilogue: EpilogueEngine
     ) -> tuple[Signal, Signal]:
         """Form beats and write them burst by burst; return whether all are asked for, and how many were so far."""
         wide = named(m, "wide", ~fields["to_half"])
         packer = m.submodules.packer = RowPacker(self._config.columns)
-        queue = m.submodules.write_queue = fifo.SyncFIFO(width=beat_layout().size, depth=WRITE_BEATS)
+        queue = m.submodules.write_queue = fifo.SyncFIFO(width=chunk_layout().size, depth=WRITE_BEATS)
         bursts = m.submodules.write_bursts = RowBursts(WRITE_BEATS)
         self._rows_of_beats(m, bursts, fields, "", wide)
         rows = Signal(16)  # still to be packed; results behind them are those of the next instruction
@@ -215,7 +215,7 @@ class Store(wiring.Component):
         wiring.connect(m, bursts.request, wiring.flipped(self.write.request))
         held = Signal(range(WRITE_BEATS + 1))  # beats in the queue that no burst has been asked for
         asks = named(m, "write_asks", bursts.request.valid & bursts.request.ready)
-        asked = Signal(COUNT_BITS)
+        asked = Signal(ACKNOWLEDGE_BITS)
         m.d.sync += [
             held.eq(held + (packer.o.valid & packer.o.ready) - Mux(asks, bursts.beats_asked, 0)),
             asked.eq(asked + asks),
@@ -224,7 +224,7 @@ class Store(wiring.Component):
             m.d.sync += rows.eq(fields["rows"])
         with m.Elif(packer.row_end):
             m.d.sync += rows.eq(rows - 1)
-        beat = data.View(beat_layout(), queue.r_data)
+        beat = data.View(chunk_layout(), queue.r_data)
         m.d.comb += [
             packer.i.valid.eq(epilogue.o.valid & packs),
             packer.i.payload.eq(epilogue.o.payload),

@@ -20,14 +20,14 @@ from nmsat.hw.parts.steps import named
 _BURSTS: Final = 64
 """Most bursts under way: 32 single beats of gradient, 5 bursts of each other stream at most."""
 
-COUNT_BITS: Final = 28
+BEATS_BITS: Final = 28
 """Bits of the number of rows of all blocks."""
 
 _BEAT: Final = 8 * BEAT_BYTES
 _WIDTHS: Final = {"weights": _BEAT, "momenta": _BEAT, "gradient": 16 * LANES, "mask": 16 * LANES}
 
 
-def row_layout() -> data.StructLayout:
+def read_layout() -> data.StructLayout:
     """One row of a block: weights and momenta as binary32, gradient as binary16, mask of its group (16 per lane)."""
     return data.StructLayout(_WIDTHS)
 
@@ -35,7 +35,7 @@ def row_layout() -> data.StructLayout:
 def pass_layout() -> data.StructLayout:
     """What a pass reads: offsets, rows k, blocks of columns, rows and groups of all blocks, step of the gradient."""
     offsets = dict.fromkeys(("weights_at", "momenta_at", "gradient_at", "mask_at"), OFFSET_BITS)
-    sizes = {"k": 16, "blocks": 13, "rows": COUNT_BITS, "groups": COUNT_BITS}
+    sizes = {"k": 16, "blocks": 13, "rows": BEATS_BITS, "groups": BEATS_BITS}
     return data.StructLayout({"region": 2, **offsets, **sizes, "g_step": 10, "use_mask": 1})
 
 
@@ -46,7 +46,7 @@ class UpdateRead(wiring.Component):
 
     start : In(1), a pass begins; the queues are empty.
     settings : In(`pass_layout`), what it reads; held still from `start` on.
-    o : Out(stream of `row_layout`), rows.
+    o : Out(stream of `read_layout`), rows.
     next_mask : In(1), the row taken in this cycle is the last of its group.
     read : Out(`ReadClient`), memory.
 
@@ -64,7 +64,7 @@ class UpdateRead(wiring.Component):
             {
                 "start": In(1),
                 "settings": In(pass_layout()),
-                "o": Out(stream.Signature(row_layout())),
+                "o": Out(stream.Signature(read_layout())),
                 "next_mask": In(1),
                 "read": Out(ReadClient()),
             }
@@ -137,7 +137,7 @@ class UpdateRead(wiring.Component):
 
     def _linear(self, m: Module, name: str, taken: Signal) -> tuple[Signal, Signal, Value]:
         """Walk a stream whose beats lie one behind the other; return offset and size of its next burst, and if any."""
-        at, left = Signal(OFFSET_BITS, name=f"{name}_at"), Signal(COUNT_BITS, name=f"{name}_left")
+        at, left = Signal(OFFSET_BITS, name=f"{name}_at"), Signal(BEATS_BITS, name=f"{name}_left")
         size = burst_size(m, name, at, left)
         with m.If(self.start):
             beats = Mux(self.settings.use_mask, self.settings.groups, 0) if name == "mask" else self.settings.rows

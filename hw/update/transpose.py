@@ -17,7 +17,7 @@ from nmsat.hw.parts.steps import named
 from nmsat.hw.update.sore import elements_layout
 
 
-def row_layout(lanes: int) -> data.StructLayout:
+def lanes_layout(lanes: int) -> data.StructLayout:
     """One row of a block of columns: value (binary16) and present of each lane; last: row of the block of columns;
 
     end: last row of the pass.
@@ -54,7 +54,7 @@ class Transposer(wiring.Component):
         self.lanes = lanes
         super().__init__(
             {
-                "i": In(stream.Signature(row_layout(lanes))),
+                "i": In(stream.Signature(lanes_layout(lanes))),
                 "o": Out(stream.Signature(elements_layout(lanes, 1))),
                 "idle": Out(1),
             }

@@ -16,7 +16,7 @@ from nmsat.dataflow.contract.isa import INSTRUCTIONS, LANES, Opcode
 from nmsat.hw.parts.clients import ReadClient, WorkPort, WriteClient
 from nmsat.hw.parts.steps import named
 from nmsat.hw.update.pregen import Pregen
-from nmsat.hw.update.read import COUNT_BITS, UpdateRead
+from nmsat.hw.update.read import BEATS_BITS, UpdateRead
 from nmsat.hw.update.write import UpdateWrite
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Updater(wiring.Component):
 
     def _measure(self, m: Module, fields: Any, blocks: Signal, reader: UpdateRead, writer: UpdateWrite) -> None:
         """Work out sizes and offsets of the streams: blocks and groups first, their products one cycle later."""
-        groups, rows, all_groups = Signal(16), Signal(COUNT_BITS), Signal(COUNT_BITS)
+        groups, rows, all_groups = Signal(16), Signal(BEATS_BITS), Signal(BEATS_BITS)
         up = named(m, "up", fields.k + _group_mask(fields))
         m.d.sync += [
             blocks.eq((fields.n + (LANES - 1)) >> 4),

@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Generate all tops and write them with lists, register map, scripts and a manifest."""
+    from nmsat.dataflow.contract.registers import KERNEL
     from nmsat.hw.parts.verilog import read_ports
-    from nmsat.hw.release.kernel import KERNEL
     from nmsat.hw.release.package import OUTPUTS, package_files
     from nmsat.hw.release.tops import TOPS, rtl_files
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 def _text(options: argparse.Namespace, files: dict[str, str]) -> str:
-    from nmsat.hw.release.kernel import KERNEL
+    from nmsat.dataflow.contract.registers import KERNEL
 
     verilog = {name: text for name, text in files.items() if name.endswith(".v")}
     rows = [

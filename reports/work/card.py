@@ -211,8 +211,9 @@ def _train(card: Card | RtlCard, config: SatConfig, steps: int, seed: int) -> Ch
 
 
 def _build_kernel(config: SatConfig) -> Built:
+    from nmsat.dataflow.contract.registers import KERNEL
     from nmsat.hw.parts.verilog import emit
-    from nmsat.hw.release.kernel import KERNEL, kernel_verilog
+    from nmsat.hw.release.kernel import kernel_verilog
     from nmsat.hw.sat import Sat as Circuit
     from nmsat.tb.run.runner import build, check_tools
 

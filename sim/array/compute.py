@@ -24,8 +24,8 @@ NEVER: Final = 1 << 62
 """Cycles until something that does not happen."""
 
 
-class Compute(Registers):
-    """Registers of `hw.array.compute.Compute`. Properties describe the present cycle; `tick` ends it."""
+class ComputeEngine(Registers):
+    """Registers of `hw.array.compute.ComputeEngine`. Properties describe the present cycle; `tick` ends it."""
 
     REGISTERS = ("_head", "_command", "_token", "_begin", "_rest", "_reason", "_due", "_inside")
 

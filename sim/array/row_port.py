@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nmsat.sim.array.head import Token
 
 
-class Control(NamedTuple):
+class RowControl(NamedTuple):
     """Control of one row for one cycle; fields as in `dataflow.contract.links.control`, in that order."""
 
     t4: int = 0
@@ -44,8 +44,8 @@ class RowPort:
         self.drain = False
         self.event = False
         self.act = np.zeros(config.act_lanes, np.float32)
-        self.ctl = Control()
-        self._early = Control()
+        self.ctl = RowControl()
+        self._early = RowControl()
         self._read = np.zeros(config.act_lanes, np.float16)
         self._window: Token | None = None
         self._step = NO_STEP
@@ -76,14 +76,14 @@ class RowPort:
         elif control.awe:
             self._address = (self._address + 1) & (self._depth - 1)
 
-    def _control(self) -> Control:
+    def _control(self) -> RowControl:
         window, step = self._window, self._step
         dre, dra = int(self._running), self._count
         if window is None:  # after reset: an OS row without a window, which still writes and reads weight entry 0
-            return Control(t4=step & 15, arb=self._bank, wwe=1, wrb=self._toggle, dre=dre, dra=dra)
+            return RowControl(t4=step & 15, arb=self._bank, wwe=1, wrb=self._toggle, dre=dre, dra=dra)
         stepping = step < INTERLEAVE * window.n
         beats = window.a * window.m // self._lanes
-        return Control(
+        return RowControl(
             t4=step & 15,
             awe=int(window.fetch and step < beats),
             arb=self._bank,
@@ -99,7 +99,7 @@ class RowPort:
             dra=dra,
         )
 
-    def _tick_drain(self, window: Token | None, control: Control, drain: bool) -> None:
+    def _tick_drain(self, window: Token | None, control: RowControl, drain: bool) -> None:
         start = self.event if window is not None and window.ws else drain
         ended = bool(control.v and control.last and self._step % INTERLEAVE == 0)
         self.drain = self._running and self._count == INTERLEAVE - 1

@@ -11,7 +11,7 @@ from nmsat.dataflow.contract.registers import Wait
 from nmsat.sim.array.column_port import ColumnPorts
 from nmsat.sim.array.head import Head, Tail
 from nmsat.sim.array.row_port import RowPort
-from nmsat.sim.array.uspe import Elements
+from nmsat.sim.array.uspe import UspeArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ class Stce:
         self.tail = Tail()
         self.rows = [RowPort(config) for _ in range(config.rows)]
         self.columns = ColumnPorts(config)
-        self.elements = Elements(config)
+        self.elements = UspeArray(config)
         slices = set(config.row_slices)
         self._sliced = [r in slices for r in range(config.rows)]
         self._token_slice: list[Token | None] = [None] * config.rows

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedOperands:
     """Operands of a whole product in the buffers of the array, and the commands that use them.
 
     act: float16[R, beats, lanes]; value float16[C, pairs], index uint8[C, pairs], filler bool[C, pairs].
@@ -32,7 +32,7 @@ class Placed:
     commands: tuple[Compute, ...]
 
 
-def place_operands(a: np.ndarray, packed: Packed, tiling: Tiling) -> Placed:
+def place_operands(a: np.ndarray, packed: Packed, tiling: Tiling) -> PlacedOperands:
     """Lay the operands out, each distinct block once.
 
     a: float16[m, k]; packed: W over k in the mapping's group. Raises ValueError when a buffer is too small.
@@ -50,7 +50,7 @@ def place_operands(a: np.ndarray, packed: Packed, tiling: Tiling) -> Placed:
         commands.append((tile, acts[tile.act_block], weights[tile.wgt_block]))
     _check_fit("activation", "act_depth", len(acts) * tiling.beats, tiling.config.act_depth)
     _check_fit("weight", "weight_depth", len(weights) * tiling.pairs, tiling.config.weight_depth)
-    return Placed(
+    return PlacedOperands(
         act=np.concatenate(beats, axis=1),
         value=np.concatenate([p.value for p in pairs], axis=1),
         index=np.concatenate([p.index for p in pairs], axis=1),

@@ -14,12 +14,12 @@ import numpy as np
 from nmsat.algorithms.core.numeric import NAN32
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.sim.array.links import positions
-from nmsat.sim.array.row_port import Control
+from nmsat.sim.array.row_port import RowControl
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
-_FIELD: Final = {name: i for i, name in enumerate(Control._fields)}
+_FIELD: Final = {name: i for i, name in enumerate(RowControl._fields)}
 
 
 @dataclass
@@ -35,7 +35,7 @@ class _Operands:
 @dataclass(frozen=True)
 class ElementOutputs:
     """The output registers of all elements: act float32[R, C, lanes]; control int16[fields, R, C] in the order of
-    `Control`; weight float32[R, C] with index int16 and filler bool; total uint32[R, C] with valid bool."""
+    `RowControl`; weight float32[R, C] with index int16 and filler bool; total uint32[R, C] with valid bool."""
 
     act: np.ndarray
     control: np.ndarray
@@ -46,7 +46,7 @@ class ElementOutputs:
     valid: np.ndarray
 
 
-class Elements:
+class UspeArray:
     """Registers and memories of R x C elements, and the links between them.
 
     sum_bottom, sum_bottom_valid: what stands below the last row in the present cycle.
@@ -58,7 +58,7 @@ class Elements:
         self._rows_at = positions(rows, config.row_slices)
         self._columns_at = positions(columns, config.column_slices)
         width, height = int(self._columns_at[-1]) + 2, int(self._rows_at[-1]) + 2
-        self._control = np.zeros((len(Control._fields), rows, width), np.int16)
+        self._control = np.zeros((len(RowControl._fields), rows, width), np.int16)
         self._act = np.zeros((rows, width, config.act_lanes), np.float32)
         self._wgt = np.zeros((height, columns), np.float32)
         self._index = np.zeros((height, columns), np.int16)
@@ -76,7 +76,7 @@ class Elements:
             np.zeros(grid, np.float32),
             np.zeros(grid, np.float32),
             np.ones(grid, bool),
-            np.zeros((len(Control._fields), *grid), np.int16),
+            np.zeros((len(RowControl._fields), *grid), np.int16),
         )
         self._stages: deque[_Operands] = deque([empty, empty])
         self._adder: deque[tuple[np.ndarray, np.ndarray]] = deque(
@@ -107,7 +107,7 @@ class Elements:
             valid=self._sum_valid[rows],
         )
 
-    def present_row(self, r: int, control: Control, act: np.ndarray) -> None:
+    def present_row(self, r: int, control: RowControl, act: np.ndarray) -> None:
         """Put the output of row port `r` on its link for this cycle."""
         self._control[:, r, 0] = control
         self._act[r, 0] = act

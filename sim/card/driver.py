@@ -126,7 +126,7 @@ class Card:
         return report
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
-        """Run a program that lies in the image (`sim.work.training.Machine`); CardError if it ends in an error."""
+        """Run a program in the image (`sim.work.training.ProgramRunner`); CardError if it ends in an error."""
         report = self.run(launch(image.regions, program), image.regions)
         if report.error is not ErrorCode.NONE:
             raise CardError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")

@@ -11,14 +11,13 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.registers import KERNEL
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
-
-KERNEL: Final = "sat_kernel"
-"""Name of the kernel in the xclbin."""
 
 _POINTER, _WORD, _LONG, _TEXT = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_char_p
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, OFFSET_MASK, Instruction, Opcode
 from nmsat.dataflow.contract.limits import PAGE_BEATS
-from nmsat.sim.load.writers import Place
+from nmsat.sim.load.writers import BeatPlace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,8 @@ FIRST: Final = 128
 """Bit of a beat: the first of its load that is read; whether it follows depends on the load in front."""
 
 PLACES: Final = tuple(
-    Place(bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8), bool(flags & 16)) for flags in range(32)
+    BeatPlace(bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8), bool(flags & 16))
+    for flags in range(32)
 )
 """What a beat is, by the lowest five bits of its flags."""
 

@@ -19,9 +19,9 @@ from nmsat.sim.parts.state import Key, Registers
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
-    from nmsat.sim.load.writers import Place
+    from nmsat.sim.load.writers import BeatPlace
 
-WRITERS: Final = (LoadRows, LoadBeats, LoadWeights, LoadStage)
+WAYS: Final = (LoadRows, LoadBeats, LoadWeights, LoadStage)
 """Kinds of writers; a state names one by its place."""
 
 
@@ -62,9 +62,9 @@ class Loader(Registers):
         self._open_at = (0, 0)  # its region and offset
         self._request: Burst | None = None
         # beats under way: what was asked for, how many have come
-        self._places: deque[Place] = deque()
+        self._places: deque[BeatPlace] = deque()
         self._queued = 0
-        self._now: Place | None = None  # the one that waits for its writer
+        self._now: BeatPlace | None = None  # the one that waits for its writer
         self._hold = True  # the last beat of an instruction has left the places, the next may not follow yet
         self._early = False  # the beats of the instruction behind the one that is written are taken already
         # writes: instructions that wait for it, the one that is written
@@ -139,7 +139,7 @@ class Loader(Registers):
             self._now = None
         return False if writer is None else writer.tick(taken)
 
-    def _pop(self) -> Place | None:
+    def _pop(self) -> BeatPlace | None:
         """Return the next beat if it has come."""
         if not self._places or not (self._places[0].local or self._queued):
             return None
@@ -261,7 +261,7 @@ class Loader(Registers):
     def key(self) -> Key:
         """Return the state without addresses; instructions stand for their beats."""
         writer = self._writer
-        kind = -1 if writer is None else WRITERS.index(type(writer))
+        kind = -1 if writer is None else WAYS.index(type(writer))
         inner = () if writer is None or writer is self._rows else writer.key()
         beats = self._request.beats if self._request is not None else 0
         left = (self._next, self._joins) if self._beats is not None else None
@@ -286,7 +286,7 @@ class Loader(Registers):
             self._find(self._asking)
             self._next, self._joins = left
         self._request = Burst(0, 0, beats) if beats else None
-        if kind == WRITERS.index(LoadRows):
+        if kind == WAYS.index(LoadRows):
             self._writer = self._rows
         elif kind >= 0 and self._writing is not None:
             self._writer = self._made(self._writing)

@@ -8,7 +8,7 @@ from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.isa import HALVES, OFFSET_MASK, ActMode, Instruction, Opcode
 from nmsat.dataflow.contract.limits import LOAD_CHUNK
 from nmsat.dataflow.contract.timing import reads_pairs
-from nmsat.sim.load.writers import Place
+from nmsat.sim.load.writers import BeatPlace
 from nmsat.sim.parts.walk import Walk
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
 
-Slot = tuple[Place, int, int]
+Slot = tuple[BeatPlace, int, int]
 """A beat of an instruction, its region and its offset."""
 
 
@@ -53,7 +53,11 @@ def _row_slots(instruction: Instruction, steps: int, pairs: bool) -> Iterator[Sl
             for q in range(first, behind, at_once):
                 turn = q + at_once == behind
                 end = turn and step == steps - 1
-                yield Place(local, turn, end, end and behind == beats, pairs), region, (walk.offset + q) & OFFSET_MASK
+                yield (
+                    BeatPlace(local, turn, end, end and behind == beats, pairs),
+                    region,
+                    (walk.offset + q) & OFFSET_MASK,
+                )
             walk.advance()
 
 
@@ -68,7 +72,7 @@ def _column_slots(instruction: Instruction) -> Iterator[Slot]:
             turn = q == beats - 1
             end = turn and step == steps - 1
             local = staged or not (step < k and walk.inside)
-            yield Place(local, turn, end, end), region, (walk.offset + q) & OFFSET_MASK
+            yield BeatPlace(local, turn, end, end), region, (walk.offset + q) & OFFSET_MASK
         walk.advance()
 
 
@@ -82,5 +86,5 @@ def _weight_slots(instruction: Instruction) -> Iterator[Slot]:
     blocks = instruction["blocks"]
     while blocks:
         blocks -= walk.image_end
-        yield Place(False, walk.image_end, walk.image_end, blocks == 0), instruction["region"], walk.offset
+        yield BeatPlace(False, walk.image_end, walk.image_end, blocks == 0), instruction["region"], walk.offset
         walk.advance()

@@ -19,7 +19,7 @@ PAIRS: Final = (LANES, HALVES)
 """Columns of a beat: packed, dense."""
 
 
-class Place(NamedTuple):
+class BeatPlace(NamedTuple):
     """A beat on its way. local: it is zeros or staged, not read; the others: as `hw.load.ask.place_layout`."""
 
     local: bool
@@ -46,7 +46,7 @@ class LoadRows(Registers):
         self._taking = False
         # the set that comes: tile rows there, beats of the present one; sets that are there: beats of a row, last beat
         self._at = self._place = 0
-        self._sets: deque[tuple[int, Place]] = deque()
+        self._sets: deque[tuple[int, BeatPlace]] = deque()
         # the set that leaves: beat of its tile rows, groups behind it and behind its chunk; the beat that leaves
         self._open = False
         self._words = self._beat_groups = self._groups = self._set_groups = 0
@@ -77,7 +77,7 @@ class LoadRows(Registers):
         """Whether a beat can be taken."""
         return self._taking and len(self._sets) < LOAD_SETS
 
-    def tick(self, place: Place | None) -> bool:
+    def tick(self, place: BeatPlace | None) -> bool:
         """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
         ended = self._left == 1 and self._play_last
         moves = self._sets and self._open and self._left <= 1
@@ -135,7 +135,7 @@ class LoadBeats(Registers):
         """Whether a beat can be taken."""
         return self._taking and (self._even or self._left <= 1)
 
-    def tick(self, place: Place | None) -> bool:
+    def tick(self, place: BeatPlace | None) -> bool:
         """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
         ended = self._left == 1 and self._play_last
         if self._left:
@@ -162,7 +162,7 @@ class LoadStage(Registers):
         """Whether a beat can be taken."""
         return self._taking
 
-    def tick(self, place: Place | None) -> bool:
+    def tick(self, place: BeatPlace | None) -> bool:
         """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
         if place is None:
             return False
@@ -190,7 +190,7 @@ class LoadWeights(Registers):
         """Whether a beat can be taken."""
         return self._taking and not self._pads and self._left <= 1
 
-    def tick(self, place: Place | None) -> bool:
+    def tick(self, place: BeatPlace | None) -> bool:
         """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
         free = self._left <= 1
         ended = self._left == 1 and self._play_last

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nmsat.sim.parts.state import Key
     from nmsat.sim.quick.symbols import Symbol
 
-KEPT: Final = 1 << 16
+KEPT_STRETCHES: Final = 1 << 16
 """States that are remembered: some kilobytes each, with the stretches that begin there."""
 
 _ANY: Final = (Region(0, OFFSET_MASK, True),) * REGIONS
@@ -75,7 +75,7 @@ class Quick:
     """
 
     def __init__(
-        self, config: SatConfig, timing: MemoryTiming | None = None, *, step: int = STEP, kept: int = KEPT
+        self, config: SatConfig, timing: MemoryTiming | None = None, *, step: int = STEP, kept: int = KEPT_STRETCHES
     ) -> None:
         self.sat = Sat(config, timing)
         self._machine = Machine(config, self.sat.timing)

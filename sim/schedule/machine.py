@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.timing import flush_cycles_os, flush_cycles_ws, last_result_os, last_result_ws
-from nmsat.dataflow.cycles.memory import Stream, burst_shape, busy_cycles, memory_timing, transfer_cycles
+from nmsat.dataflow.cycles.memory import TensorStream, burst_shape, busy_cycles, memory_timing, transfer_cycles
 from nmsat.dataflow.schedule.pipeline import Edge
 from nmsat.dataflow.schedule.program import ProductRun, PruneRun
 from nmsat.sim.results.causes import CAUSES
 
 if TYPE_CHECKING:
-    from nmsat.dataflow.cycles.memory import Bursts
+    from nmsat.dataflow.cycles.memory import BusyBursts
     from nmsat.dataflow.schedule.pipeline import Piped
     from nmsat.dataflow.schedule.program import Program, UpdateRun
 
@@ -117,7 +117,7 @@ class _Machine:
 
     def _work(self, task: UpdateRun | PruneRun) -> _Work:
         timing = memory_timing(self.program.config.memory, self.program.config.clock_mhz)
-        count, each = burst_shape(timing, Stream(task.bytes, 1 << 40))
+        count, each = burst_shape(timing, TensorStream(task.bytes, 1 << 40))
         return _Work(task, task.beats, -(-count // timing.channels) * each)
 
     def _product(
@@ -154,8 +154,8 @@ class _Machine:
         causes: dict[str, int],
     ) -> tuple[int, int]:
         """Charge what happens before the first window; return its cycles and those in which memory is busy."""
-        missing: tuple[Bursts, ...] = ()
-        stores: tuple[Bursts, ...] = ()
+        missing: tuple[BusyBursts, ...] = ()
+        stores: tuple[BusyBursts, ...] = ()
         if not loaded:
             missing = (*piped.first_a, *piped.first_w)
             stores = before[1].last_y if before else ()
@@ -173,7 +173,7 @@ class _Machine:
             causes["latency"] += load + store - busy
         return load + store, busy
 
-    def _ahead(self, after: tuple[ProductRun, Piped] | None) -> tuple[Bursts, ...]:
+    def _ahead(self, after: tuple[ProductRun, Piped] | None) -> tuple[BusyBursts, ...]:
         """First operands of the next product that the last slot of this one can load."""
         if after is None or not self.prefetch:
             return ()

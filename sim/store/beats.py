@@ -57,7 +57,7 @@ class RowPlace(Registers):
         self.ends_beat = end >= edge or self.ends_row
 
 
-def row_beats(columns: int, lane: int, wide: bool) -> tuple[int, int]:
+def row_extent(columns: int, lane: int, wide: bool) -> tuple[int, int]:
     """Return (first beat that holds an element, beats) of a row of so many columns, the first at place `lane`."""
     first = (lane << wide) // UNITS
     return first, -(-(lane + columns << wide) // UNITS) - first
@@ -65,11 +65,11 @@ def row_beats(columns: int, lane: int, wide: bool) -> tuple[int, int]:
 
 def write_rows(instruction: Instruction) -> tuple[str, int, int, int]:
     """Return what `RowBursts` needs of the results of a STORE: prefix, rows, first beat of each, beats of each."""
-    return "", instruction["rows"], *row_beats(instruction["columns"], instruction["lane"], not instruction["to_half"])
+    return "", instruction["rows"], *row_extent(instruction["columns"], instruction["lane"], not instruction["to_half"])
 
 
 def side_rows(instruction: Instruction) -> tuple[str, int, int, int]:
     """Return the same of its second operand."""
     wide = instruction["side"] == Side.TILE32
     rows = instruction["rows"] if instruction["side"] else 0
-    return "side_", rows, *row_beats(instruction["columns"], instruction["lane"], wide)
+    return "side_", rows, *row_extent(instruction["columns"], instruction["lane"], wide)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class EpilogueOptions:
     """The steps that are on; see `hw.store.epilogue`."""
 
     use_bias: bool = False
@@ -47,12 +47,12 @@ class Results:
     present: NDArray[np.bool_]
 
 
-def latency(add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES) -> int:
+def epilogue_latency(add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES) -> int:
     """Return the cycles from the beat that enters to its result on the output."""
     return epilogue_path(add_stages, round_stages) + 1
 
 
-def finish(sums: Sums, options: Options) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+def finish(sums: Sums, options: EpilogueOptions) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Return y (float16 if `to_half`, else float32) and the mask of ReLU, element by element.
 
     Order: bias, tile, rounding to binary16, ReLU, mask. Source: docs/arithmetic.md, "Results".
@@ -71,14 +71,14 @@ def finish(sums: Sums, options: Options) -> tuple[NDArray[np.floating], NDArray[
     return np.where(passes, y, y.dtype.type(0)), above
 
 
-class Epilogue(QueuedEngine[Results]):
+class EpilogueEngine(QueuedEngine[Results]):
     """The engine, cycle by cycle.
 
     options: run-time settings; cycles: latency. special: the sticky flag.
     """
 
-    def __init__(self, options: Options, cycles: int | None = None) -> None:
-        super().__init__(latency() if cycles is None else cycles)
+    def __init__(self, options: EpilogueOptions, cycles: int | None = None) -> None:
+        super().__init__(epilogue_latency() if cycles is None else cycles)
         self.special = False
         self._options = options
 

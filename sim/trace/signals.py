@@ -24,7 +24,7 @@ from nmsat.dataflow.contract.links import (
     seed_request,
     weight_request,
 )
-from nmsat.sim.array.row_port import Control
+from nmsat.sim.array.row_port import RowControl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -152,7 +152,7 @@ def _elements(config: SatConfig) -> Iterator[Signal]:
     yield Signal(places, "act_o", ACTIVATION.bits * config.act_lanes, lambda e: _lanes(e.elements.outputs().act))
 
     def controls(e: Stce) -> NDArray[np.int64]:
-        return _word(layout, **dict(zip(Control._fields, e.elements.outputs().control, strict=True)))
+        return _word(layout, **dict(zip(RowControl._fields, e.elements.outputs().control, strict=True)))
 
     yield Signal(places, "ctl_o", layout.bits, controls)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.packed import Packed
-from nmsat.sim.update.sore import LATENCY, Elements, Pairs, Sore
-from nmsat.sim.update.transpose import Row, Transposer
-from nmsat.sim.update.wuve import Update, Updated, Wuve, latency
+from nmsat.sim.update.sore import LATENCY, GroupElements, KeptPairs, Sore
+from nmsat.sim.update.transpose import TransposedRow, Transposer
+from nmsat.sim.update.wuve import UpdateBeat, UpdatedBeat, Wuve, wuve_latency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class Pregen:
         sores = (self._ff, self._bp)
         return self.update.idle and self._transposer.idle and all(sore is None or sore.idle for sore in sores)
 
-    def outputs(self) -> tuple[Updated | None, Pairs | None, Pairs | None]:
+    def outputs(self) -> tuple[UpdatedBeat | None, KeptPairs | None, KeptPairs | None]:
         """Return what stands on the streams state, ff and bp, None where not valid."""
         state = None if self._done["state"] else self.update.output
         return state, self._ff.output if self._ff else None, self._bp.output if self._bp else None
@@ -63,7 +63,7 @@ class Pregen:
         """Return the ready signal of the input; it does not depend on the outputs."""
         return self.update.ready(taken=False)
 
-    def clock(self, beat: Update | None, taken: Mapping[str, bool], clear: bool = False) -> None:
+    def clock(self, beat: UpdateBeat | None, taken: Mapping[str, bool], clear: bool = False) -> None:
         """Pass one clock edge; beat: what the input transfers; taken: ready signals of the output streams."""
         column = self._transposer.output
         column_taken = self._bp is not None and self._bp.ready(taken["bp"])
@@ -95,7 +95,7 @@ def check_lanes(lanes: int, bp: Pattern | None) -> None:
 
 def matrix_beats(
     w: NDArray[np.float32], v: NDArray[np.float32], g: NDArray[np.float16], kept: NDArray[np.bool_], lanes: int
-) -> list[Update]:
+) -> list[UpdateBeat]:
     """Return the beats of one pass over a weight matrix: row by row, one block of `lanes` columns after the other.
 
     w, v, g, kept (mask_ff): [k, n]. Lanes past the last column are absent.
@@ -109,11 +109,13 @@ def matrix_beats(
         for row in range(k):
             last = row == k - 1
             fields = [part[row] for part in parts]
-            beats.append(Update(fields[0], fields[1], fields[2], fields[3], present, last, last and first + lanes >= n))
+            beats.append(
+                UpdateBeat(fields[0], fields[1], fields[2], fields[3], present, last, last and first + lanes >= n)
+            )
     return beats
 
 
-def forward_copy(pairs: Sequence[Pairs], k: int, n: int, pattern: Pattern) -> Packed:
+def forward_copy(pairs: Sequence[KeptPairs], k: int, n: int, pattern: Pattern) -> Packed:
     """Return W_ff, packed along k of the matrix [k, n], from the beats of stream ff."""
     lanes = len(pairs[0].value)
     blocks, groups = -(-n // lanes), -(-k // pattern.m)
@@ -122,7 +124,7 @@ def forward_copy(pairs: Sequence[Pairs], k: int, n: int, pattern: Pattern) -> Pa
     return _packed(pairs, shape, (1, 2, 0, 3), n, k, pattern)
 
 
-def backward_copy(pairs: Sequence[Pairs], k: int, n: int, pattern: Pattern) -> Packed:
+def backward_copy(pairs: Sequence[KeptPairs], k: int, n: int, pattern: Pattern) -> Packed:
     """Return W_bp, packed along n of the matrix [k, n], from the beats of stream bp."""
     lanes = len(pairs[0].value)
     rows = -(-k // lanes)
@@ -156,7 +158,7 @@ def pregen_cycles(k: int, n: int, lanes: int, ff: Pattern | None, bp: Pattern | 
     if k % lanes or (ff is not None and k % ff.m):
         raise ValueError(f"k is {k!r}; the closed form needs a multiple of the {lanes} lanes and of M of '{ff}'")
     beats = k * -(-n // lanes)
-    ends = [beats + latency()]
+    ends = [beats + wuve_latency()]
     if ff is not None:
         ends.append(ends[0] + LATENCY + ff.n - 1)
     if bp is not None:
@@ -167,7 +169,7 @@ def pregen_cycles(k: int, n: int, lanes: int, ff: Pattern | None, bp: Pattern | 
 
 
 def _packed(
-    pairs: Sequence[Pairs],
+    pairs: Sequence[KeptPairs],
     shape: tuple[int, int, int, int],
     axes: tuple[int, ...],
     columns: int,
@@ -184,9 +186,9 @@ def _packed(
     return Packed(parts[0].view(np.float16), parts[1], parts[2], k, pattern.n, pattern.m)
 
 
-def _elements(beat: Updated) -> Elements:
-    return Elements(beat.half.view(np.uint16)[:, None], beat.present[:, None], beat.last or beat.end)
+def _elements(beat: UpdatedBeat) -> GroupElements:
+    return GroupElements(beat.half.view(np.uint16)[:, None], beat.present[:, None], beat.last or beat.end)
 
 
-def _row(beat: Updated) -> Row:
-    return Row(beat.half.view(np.uint16), beat.present, beat.last, beat.end)
+def _row(beat: UpdatedBeat) -> TransposedRow:
+    return TransposedRow(beat.half.view(np.uint16), beat.present, beat.last, beat.end)

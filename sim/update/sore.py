@@ -18,7 +18,7 @@ LATENCY: Final = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Elements:
+class GroupElements:
     """One beat in: value uint16[lanes, width] (binary16), present bool[lanes, width], last: the group ends here."""
 
     value: NDArray[np.uint16]
@@ -27,7 +27,7 @@ class Elements:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class KeptPairs:
     """One beat out: value uint16, index uint8, filler bool [lanes, width]; keep bool[lanes, 16]; last: of a group."""
 
     value: NDArray[np.uint16]
@@ -85,11 +85,11 @@ class Sore:
         self.width = width
         self.n = n
         self.m = m
-        self.output: Pairs | None = None
+        self.output: KeptPairs | None = None
         self._at = 0
-        self._stages: list[tuple[Elements, bool] | None] = [None, None]
-        self._group: list[Elements] = []
-        self._leaving: deque[Pairs] = deque()
+        self._stages: list[tuple[GroupElements, bool] | None] = [None, None]
+        self._group: list[GroupElements] = []
+        self._leaving: deque[KeptPairs] = deque()
 
     @property
     def idle(self) -> bool:
@@ -100,10 +100,10 @@ class Sore:
         """Return the ready signal of the input; taken: that of the output."""
         return self._free(taken) or not self._ended()
 
-    def clock(self, beat: Elements | None, taken: bool) -> None:
+    def clock(self, beat: GroupElements | None, taken: bool) -> None:
         """Pass one clock edge; beat: what the input transfers in this cycle, if anything."""
         advance = self.ready(taken)
-        finished: deque[Pairs] | None = None
+        finished: deque[KeptPairs] | None = None
         step = self._steps(taken)
         if advance:
             finished = self._rank()
@@ -128,14 +128,14 @@ class Sore:
             return False
         return any(bool(beat.present.any()) for beat in [*self._group, stage[0]])
 
-    def _number(self, beat: Elements | None) -> tuple[Elements, bool] | None:
+    def _number(self, beat: GroupElements | None) -> tuple[GroupElements, bool] | None:
         if beat is None:
             return None
         ends = beat.last or self._at == self.m // self.width - 1
         self._at = 0 if ends else self._at + 1
         return beat, ends
 
-    def _rank(self) -> deque[Pairs] | None:
+    def _rank(self) -> deque[KeptPairs] | None:
         """Take the beat of the rank stage; return what leaves if it ends its group."""
         if (stage := self._stages[1]) is None:
             return None
@@ -146,7 +146,7 @@ class Sore:
         group, self._group = self._group, []
         return self._pairs(group) if handed_over else None
 
-    def _pairs(self, group: list[Elements]) -> deque[Pairs]:
+    def _pairs(self, group: list[GroupElements]) -> deque[KeptPairs]:
         value = np.concatenate([beat.value.T for beat in group])[None]
         present = np.concatenate([beat.present.T for beat in group])[None]
         pruned = prune_groups(value, present, self.n)
@@ -162,5 +162,5 @@ class Sore:
         ]
         parts = [[slot[b * self.width : (b + 1) * self.width].T for slot in slots] for b in range(beats)]
         return deque(
-            Pairs(value, index, filler, keep, last=b == beats - 1) for b, (value, index, filler) in enumerate(parts)
+            KeptPairs(value, index, filler, keep, last=b == beats - 1) for b, (value, index, filler) in enumerate(parts)
         )

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.sim.update.sore import Elements
+from nmsat.sim.update.sore import GroupElements
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class TransposedRow:
     """One beat in: value uint16[lanes] (binary16), present bool[lanes]; last row of its columns, end of the pass."""
 
     value: NDArray[np.uint16]
@@ -27,10 +27,10 @@ class Transposer:
     """The transposer between two clock edges; see `sim.parts.stream.StreamEngine`."""
 
     def __init__(self, lanes: int) -> None:
-        self.output: Elements | None = None
+        self.output: GroupElements | None = None
         self._lanes = lanes
-        self._block: list[Row] = []
-        self._whole: list[Row] | None = None
+        self._block: list[TransposedRow] = []
+        self._whole: list[TransposedRow] | None = None
         self._absent = 0  # absent rows still to take in
         self._flush = False
 
@@ -43,7 +43,7 @@ class Transposer:
         """Return the ready signal of the input; taken: that of the output."""
         return self._absent == 0 and (self.output is None or taken)
 
-    def clock(self, beat: Row | None, taken: bool) -> None:
+    def clock(self, beat: TransposedRow | None, taken: bool) -> None:
         """Pass one clock edge; beat: what the input transfers in this cycle, if anything."""
         free = self.output is None or taken
         if not free or (beat is None and self._absent == 0):
@@ -52,10 +52,10 @@ class Transposer:
             return
         self._take(beat)
 
-    def _take(self, beat: Row | None) -> None:
+    def _take(self, beat: TransposedRow | None) -> None:
         """Step: take in a row (None: an absent one) and move one column to the output."""
         lanes = self._lanes
-        absent = Row(np.zeros(lanes, np.uint16), np.zeros(lanes, np.bool_))
+        absent = TransposedRow(np.zeros(lanes, np.uint16), np.zeros(lanes, np.bool_))
         self._block.append(absent if beat is None else beat)
         column = len(self._block) % lanes
         if column == 0:
@@ -64,7 +64,7 @@ class Transposer:
         if self._whole is not None:
             value = np.array([row.value[column] for row in self._whole])[:, None]
             present = np.array([row.present[column] for row in self._whole])[:, None]
-            self.output = Elements(value, present)
+            self.output = GroupElements(value, present)
         if beat is None:
             self._absent -= 1
         elif beat.last or beat.end:

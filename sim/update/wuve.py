@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Update:
+class UpdateBeat:
     """One beat in, all arrays [lanes]: w, v float32; g float16; kept (mask_ff), present bool. last, end: passed on."""
 
     w: NDArray[np.float32]
@@ -31,7 +31,7 @@ class Update:
 
 
 @dataclass(frozen=True, eq=False)
-class Updated:
+class UpdatedBeat:
     """One beat out, all arrays [lanes]: w, v float32; half float16, w rounded; present bool; last, end."""
 
     w: NDArray[np.float32]
@@ -42,7 +42,7 @@ class Updated:
     end: bool = False
 
 
-def latency(
+def wuve_latency(
     multiply_stages: int = MULTIPLY_STAGES, add_stages: int = ADD_STAGES, round_stages: int = ROUND_STAGES
 ) -> int:
     """Return the cycles from the beat that enters to its result on the output."""
@@ -51,7 +51,7 @@ def latency(
 
 def update_cycles(beats: int, cycles: int | None = None) -> int:
     """Return the cycles from the first beat in to the last result out, without gaps; cycles: latency of the engine."""
-    return beats + (latency() if cycles is None else cycles)
+    return beats + (wuve_latency() if cycles is None else cycles)
 
 
 def update(
@@ -72,25 +72,25 @@ def update(
     return np.where(stay, canonical(w.copy()), new_w), np.where(stay, v, new_v)
 
 
-class Wuve(QueuedEngine[Updated]):
+class Wuve(QueuedEngine[UpdatedBeat]):
     """The engine, cycle by cycle.
 
     constants, hold: run-time settings; cycles: latency. overflow: the sticky flag.
     """
 
     def __init__(self, constants: SgdConstants, hold: bool = False, cycles: int | None = None) -> None:
-        super().__init__(latency() if cycles is None else cycles)
+        super().__init__(wuve_latency() if cycles is None else cycles)
         self.overflow = False
         self._constants = constants
         self._hold = hold
         self._rising = False
 
-    def clock(self, beat: Update | None, taken: bool, clear: bool = False) -> None:
+    def clock(self, beat: UpdateBeat | None, taken: bool, clear: bool = False) -> None:
         """Pass one clock edge; clear: lower the overflow flag, unless it rises in this cycle."""
         self.overflow = self._rising or (self.overflow and not clear)
         self._rising = beat is not None and bool((~np.isfinite(beat.g) & beat.present).any())
         self._queue.clock(None if beat is None else self._updated(beat), taken)
 
-    def _updated(self, beat: Update) -> Updated:
+    def _updated(self, beat: UpdateBeat) -> UpdatedBeat:
         w, v = update(beat.w, beat.v, beat.g, beat.kept, self._constants, self._hold)
-        return Updated(w, v, to_half(w), beat.present, beat.last, beat.end)
+        return UpdatedBeat(w, v, to_half(w), beat.present, beat.last, beat.end)

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     Counters = dict[str, int]
     Walk = Callable[[UpdateJob], Counters]
 
-ROWS: Final = 6 * PAGE_BEATS
+RHYTHM_ROWS: Final = 6 * PAGE_BEATS
 """Rows after which streams, groups and the order of requests stand alike."""
 
-BLOCKS: Final = 4
+RHYTHM_BLOCKS: Final = 4
 """The same in blocks of 16 columns: halves of gradient beats, runs of W_bp."""
 
-PERIOD: Final = ROWS * BLOCKS
+PERIOD: Final = RHYTHM_ROWS * RHYTHM_BLOCKS
 """Rows, over all blocks, after which the engine repeats itself."""
 
 WALKED: Final = 12 * PERIOD
@@ -45,9 +45,9 @@ def update_counters(job: UpdateJob, walk: Walk) -> Counters:
     blocks = -(-job.n // LANES)
     if job.k * blocks <= WALKED:
         return walk(job)
-    few = BLOCKS + blocks % BLOCKS
-    rows = ROWS + job.k % ROWS if job.k % GROUP == 0 and job.k > ROWS else job.k
-    step = BLOCKS * (PERIOD // gcd(PERIOD, rows * BLOCKS))
+    few = RHYTHM_BLOCKS + blocks % RHYTHM_BLOCKS
+    rows = RHYTHM_ROWS + job.k % RHYTHM_ROWS if job.k % GROUP == 0 and job.k > RHYTHM_ROWS else job.k
+    step = RHYTHM_BLOCKS * (PERIOD // gcd(PERIOD, rows * RHYTHM_BLOCKS))
     if rows * (few + 2 * step) >= job.k * blocks or (few + 2 * step > blocks and rows == job.k):
         return walk(job)
     at = [walk(_cut(job, rows, few + i * step, blocks)) for i in range(3)]

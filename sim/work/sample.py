@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Product
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling
-    from nmsat.dataflow.program.ways import Cut, Lowered
+    from nmsat.dataflow.program.ways import Lowered, OperandPart
     from nmsat.sim.work.workload import WorkloadResult
 
 SIDE: Final = 24
@@ -99,7 +99,7 @@ def _sample(item: Lowered, config: SatConfig, most: int) -> Sample:
     )
 
 
-def _program_values(product: Product, cut: Cut) -> NDArray[np.float32]:
+def _program_values(product: Product, cut: OperandPart) -> NDArray[np.float32]:
     if product.y is None:
         raise ValueError(f"product {product.name!r} has operands but no result")
     y = product.y[cut.copy] if product.count > 1 else product.y

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.tape import Pattern, Product, Tape
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.mapping.chain import Shape
+    from nmsat.dataflow.mapping.chain import ProductShape
     from nmsat.dataflow.mapping.tiling import Mapping
     from nmsat.dataflow.program.ways import Lowered
     from nmsat.sim.results.result import HostTotals
@@ -134,7 +134,7 @@ def _causes(duration: Duration) -> dict[str, int]:
 
 def _parts_duration(item: Lowered, config: SatConfig) -> Duration:
     """Return the cycles of all pieces by cause; pieces with one pattern follow each other in a chain."""
-    rows: dict[Pattern | None, list[Shape]] = {}
+    rows: dict[Pattern | None, list[ProductShape]] = {}
     for piece in item.pieces:
         rows.setdefault(piece.pattern, []).append((piece.m, piece.k, piece.n, piece.count))
     total = _sum([chain_duration(config, tuple(shapes), pattern) for pattern, shapes in rows.items()])
@@ -143,7 +143,7 @@ def _parts_duration(item: Lowered, config: SatConfig) -> Duration:
     return total
 
 
-def chain_duration(config: SatConfig, shapes: tuple[Shape, ...], pattern: Pattern | None) -> Duration:
+def chain_duration(config: SatConfig, shapes: tuple[ProductShape, ...], pattern: Pattern | None) -> Duration:
     """Return `dataflow.mapping.chain.chain_cycles` by cause."""
     wanted = chain_cycles(config, shapes, pattern)
     apart = _sum([product_duration(best_tiling(config, m, k, n, pattern, count=c)) for m, k, n, c in shapes])
@@ -156,7 +156,7 @@ def chain_duration(config: SatConfig, shapes: tuple[Shape, ...], pattern: Patter
     raise RuntimeError(f"no chain of {shapes!r} takes {wanted} cycles")
 
 
-def _os_chain_duration(config: SatConfig, mapping: Mapping, shapes: tuple[Shape, ...]) -> Duration:
+def _os_chain_duration(config: SatConfig, mapping: Mapping, shapes: tuple[ProductShape, ...]) -> Duration:
     """Sum up a chain of OS products: one fill in front, one finish behind, a drain between any two."""
     tilings = [Tiling(config, mapping, m, k, n, count) for m, k, n, count in shapes]
     found = [tiling.duration for tiling in tilings]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import COUNTERS, Launch
-from nmsat.dataflow.program.jobs import Run, UpdateJob, UpdateRun
+from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun
 from nmsat.sim.quick.gear import Quick
 from nmsat.sim.quick.product import OPEN, time_product
 from nmsat.sim.work.rhythm import update_counters
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.jobs import Job
     from nmsat.sim.sat import Report
 
-LIMIT: Final = 1 << 44
+TIMED_LIMIT: Final = 1 << 44
 """Cycles after which a program is given up: days of the machine."""
 
 
@@ -116,11 +116,13 @@ class Timer:
         runs = job.runs(self.config)
         for run in runs:
             counters = (
-                time_run(self._gear, run).counters if isinstance(run, Run) else update_counters(run.job, self._update)
+                time_run(self._gear, run).counters
+                if isinstance(run, JobRun)
+                else update_counters(run.job, self._update)
             )
             total.update({name: run.times * count for name, count in counters.items()})
         first = runs[0]
-        schedule = _schedule(first) if isinstance(first, Run) else {}
+        schedule = _schedule(first) if isinstance(first, JobRun) else {}
         return Timed({name: total[name] for name in COUNTERS}, schedule, sum(run.times for run in runs))
 
     def _update(self, job: UpdateJob) -> dict[str, int]:
@@ -130,19 +132,19 @@ class Timer:
         return self._updates[job.facts]
 
 
-def time_run(gear: Quick, run: Run | UpdateRun) -> Report:
+def time_run(gear: Quick, run: JobRun | UpdateRun) -> Report:
     """Return cycles and counters of a program, without values. RuntimeError if it ends in an error."""
-    if isinstance(run, Run) and len(run.cuts) == 1:
-        report = time_product(gear, run.cuts[0].code, run.cuts[0], limit=LIMIT)
+    if isinstance(run, JobRun) and len(run.cuts) == 1:
+        report = time_product(gear, run.cuts[0].code, run.cuts[0], limit=TIMED_LIMIT)
     else:
         instructions = run.assemble(gear.sat.config).instructions
-        report = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=LIMIT).report
+        report = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=TIMED_LIMIT).report
     if report.error is not ErrorCode.NONE:
         raise RuntimeError(f"a program ended in {report.error.name} at instruction {report.error_index}")
     return report
 
 
-def _schedule(run: Run) -> dict[str, Any]:
+def _schedule(run: JobRun) -> dict[str, Any]:
     """Return how the first product of a program is cut, as columns of a table."""
     cut = run.cuts[0]
     mapping = cut.mapping

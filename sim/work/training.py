@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nmsat.sim.results.report import ProgramRun
 
 
-class Machine(Protocol):
+class ProgramRunner(Protocol):
     """What runs programs: the simulator, or the RTL in a bench."""
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
@@ -42,7 +42,7 @@ class MachineTrainer(Trainer):
         self,
         config: TrainConfig,
         sat: SatConfig,
-        machine: Machine,
+        machine: ProgramRunner,
         data: Dataset | None = None,
         bounds: Bounds = NO_BOUNDS,
     ) -> None:

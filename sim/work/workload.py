@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Product, Tape
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling
-    from nmsat.dataflow.program.ways import Cut, Options, Piece
+    from nmsat.dataflow.program.ways import OperandPart, Options, Piece
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def check_values(result: WorkloadResult) -> list[Mismatch]:
 
 def piece_operands(
     item: Lowered,
-) -> Iterator[tuple[Piece, Cut, NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]]:
+) -> Iterator[tuple[Piece, OperandPart, NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]]:
     """Yield (piece, cut, a, w, keep) of every product that the array runs for a lowered product with values.
 
     keep says which elements of w are in the chain. Raises ValueError if the product holds no values.
@@ -197,7 +197,7 @@ def piece_operands(
             yield piece, cut, a, w, keep
 
 
-def runs(item: Lowered) -> Iterator[tuple[Piece, Cut, Tiling, NDArray[np.float16], Packed]]:
+def runs(item: Lowered) -> Iterator[tuple[Piece, OperandPart, Tiling, NDArray[np.float16], Packed]]:
     """Yield every product that the array runs for a lowered product with values: piece, cut, tiling, a, packed W."""
     for piece, cut, a, w, keep in piece_operands(item):
         tiling = best_tiling(item.config, piece.m, piece.k, piece.n, piece.pattern)
@@ -216,7 +216,7 @@ def simulated(item: Lowered) -> NDArray[np.float32]:
     return y if product.count > 1 else y[0]
 
 
-def places(product: Product, cut: Cut) -> tuple[NDArray[np.int64], ...]:
+def places(product: Product, cut: OperandPart) -> tuple[NDArray[np.int64], ...]:
     """Return where the results of a cut stand in one copy of Y, as an index of both axes."""
     rows = np.arange(product.m) if cut.rows is None else cut.rows
     columns = np.arange(product.n) if cut.columns is None else cut.columns

@@ -16,7 +16,7 @@ from cocotb.triggers import Timer
 
 from nmsat.dataflow.contract.config import SatConfig
 from nmsat.dataflow.contract.isa import Instruction
-from nmsat.sim.array.compute import Compute
+from nmsat.sim.array.compute import ComputeEngine
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Lockstep:
     def __init__(self, dut: Any, config: SatConfig) -> None:
         self.dut = dut
         self.config = config
-        self.model = Compute(config)
+        self.model = ComputeEngine(config)
         self.cycles = self.done = 0
 
     async def clock(self) -> None:
@@ -52,7 +52,7 @@ class Lockstep:
             await Timer(5, "ns")
             await self.clock()
         dut.rst.value = 0
-        self.model = Compute(self.config)
+        self.model = ComputeEngine(self.config)
 
     async def cycle(self, start: int | None) -> bool:
         """Compare one cycle in which instruction `start` is offered; return whether it was taken."""

@@ -16,7 +16,7 @@ from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.verilog import emit
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.array.links import positions
-from nmsat.sim.array.stepped import Placed, place_operands, run_stepped
+from nmsat.sim.array.stepped import PlacedOperands, place_operands, run_stepped
 from nmsat.tb.array import reference
 from nmsat.tb.run.runner import Built, build, run
 
@@ -191,7 +191,7 @@ def _pack_job(job: Job) -> dict[str, Any]:
     }
 
 
-def operand_words(placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+def operand_words(placed: PlacedOperands) -> tuple[np.ndarray, np.ndarray]:
     """Return uint8[beats, bytes] for the activation, uint8[pairs, bytes] for the weight buffers, all ports at once."""
     act = np.ascontiguousarray(placed.act.transpose(1, 0, 2)).view(np.uint8).reshape(placed.act.shape[1], -1)
     return act, _pair_words(placed)
@@ -207,7 +207,7 @@ def _command_gaps(job: Job) -> list[int]:
     return (_gaps(job, "commands", job.tiling.commands) * 64).tolist()
 
 
-def _pair_words(placed: Placed) -> np.ndarray:
+def _pair_words(placed: PlacedOperands) -> np.ndarray:
     """Return uint8[pairs, bytes]: the pairs of all columns side by side, 21 bits each
     (`dataflow.contract.links.PAIR`)."""
     pair = placed.value.view(np.uint16).astype(np.uint32)

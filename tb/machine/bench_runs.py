@@ -135,7 +135,7 @@ async def train(dut: Any) -> None:
 
 
 class RtlMachine:
-    """The RTL as `sim.work.training.Machine`; to be called from a thread of `cocotb.bridge`."""
+    """The RTL as `sim.work.training.ProgramRunner`; to be called from a thread of `cocotb.bridge`."""
 
     def __init__(self, machine: Machine) -> None:
         self._run = resume(machine.run)

@@ -286,7 +286,7 @@ def _turned(d: _Draft) -> None:
     identity = place_identity(d.config, d.layout, f"{name}.identity", 1, n)
     d.fills.append(lambda image: write_identity(image, identity))
     turning = kinds.Turning(d.rows(f"{name}.room", k, n), identity)
-    for code in kinds.matmul(name, kinds.Matrix(a), kinds.Matrix(b, transposed=True), y, turning):
+    for code in kinds.activation_product(name, kinds.Matrix(a), kinds.Matrix(b, transposed=True), y, turning):
         d.add_code(code)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
-from nmsat.sim.store.epilogue import Epilogue, Options, Sums, latency
+from nmsat.sim.store.epilogue import EpilogueEngine, EpilogueOptions, Sums, epilogue_latency
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.store.operands import random_sums, results_word, sums_word
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[Sums]]:
     """Yield one job for every setting of the options, in random order, with random gaps; every fifth one is reset."""
-    engine: Epilogue | None = None
+    engine: EpilogueEngine | None = None
     for number, code in enumerate(rng.permutation(32).tolist()):
         spread = bool(rng.random() < 0.5)
-        options = Options(*(bool(code >> bit & 1) for bit in range(5)))
+        options = EpilogueOptions(*(bool(code >> bit & 1) for bit in range(5)))
         before = engine is not None and engine.special
-        engine = Epilogue(options, latency(*job["stages"]))
+        engine = EpilogueEngine(options, epilogue_latency(*job["stages"]))
         engine.special = before
         beats = [random_sums(rng, job["lanes"], spread) for _ in range(job["beats"])]
         reset = int(rng.integers(2, len(beats))) if number % 5 == 4 else None

@@ -18,7 +18,7 @@ from nmsat.tb.update.operands import pairs_word, random_matrix, random_pattern, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from nmsat.sim.update.wuve import Update
+    from nmsat.sim.update.wuve import UpdateBeat
 
 
 class ThreeStreams:
@@ -50,7 +50,7 @@ class ThreeStreams:
         del taken  # a queue stands between the input and the outputs
         return self._model.ready()
 
-    def clock(self, beat: Update | None, taken: Mapping[str, bool], pulses: Mapping[str, bool]) -> None:
+    def clock(self, beat: UpdateBeat | None, taken: Mapping[str, bool], pulses: Mapping[str, bool]) -> None:
         """Pass one clock edge."""
         self._model.clock(beat, taken, pulses["clear"])
 
@@ -68,7 +68,7 @@ def settings_ports(settings: PregenSettings) -> dict[str, int]:
     return ports
 
 
-def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[Update]]:
+def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[UpdateBeat]]:
     """Yield passes over matrices of random shape and patterns with random gaps; every fifth ends in a reset."""
     lanes = job["lanes"]
     for number in range(job["jobs"]):

@@ -9,7 +9,7 @@ import cocotb
 import numpy as np
 
 from nmsat.dataflow.contract.codes import codes
-from nmsat.sim.update.sore import Elements, Sore
+from nmsat.sim.update.sore import GroupElements, Sore
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.update.operands import elements_word, pairs_word, random_beats
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[Elements]]:
+def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[GroupElements]]:
     """Yield one job per pattern in random order, with random gaps; every third ends in a reset."""
     lanes, width = job["lanes"], job["width"]
     patterns = [(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1) if m >= width]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
-from nmsat.sim.update.transpose import Row, Transposer
+from nmsat.sim.update.transpose import TransposedRow, Transposer
 from nmsat.tb.drive.lockstep import Job, OneStream, pack, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def row_word(out: Row) -> tuple[int, int]:
+def row_word(out: TransposedRow) -> tuple[int, int]:
     """Return the payload of an output beat and its mask: only values of present elements mean something."""
     word = pack([(out.value, 16), (out.present, 1), (0, 1)])
     everywhere = np.ones_like(out.present)
     return word, pack([(out.present * 0xFFFF, 16), (everywhere, 1), (1, 1)])
 
 
-def random_rows(rng: np.random.Generator, lanes: int) -> list[Row]:
+def random_rows(rng: np.random.Generator, lanes: int) -> list[TransposedRow]:
     """Return a pass of a few blocks of columns with any number of rows each."""
     rows = []
     blocks = int(rng.integers(1, 4))
@@ -31,11 +31,11 @@ def random_rows(rng: np.random.Generator, lanes: int) -> list[Row]:
         for place in range(count):
             last = place == count - 1
             value = rng.integers(0, 1 << 16, lanes, dtype=np.uint16)
-            rows.append(Row(value, rng.random(lanes) < 0.8, last, last and block == blocks - 1))
+            rows.append(TransposedRow(value, rng.random(lanes) < 0.8, last, last and block == blocks - 1))
     return rows
 
 
-def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[Row]]:
+def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[TransposedRow]]:
     """Yield passes with random gaps; every fourth ends in a reset."""
     for number in range(job["jobs"]):
         rows = random_rows(rng, job["lanes"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
-from nmsat.sim.update.wuve import Update, Wuve, latency
+from nmsat.sim.update.wuve import UpdateBeat, Wuve, wuve_latency
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
 from nmsat.tb.update.operands import random_constants, random_weights, update_word, updated_word
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[Update]]:
+def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[UpdateBeat]]:
     """Yield jobs with random constants and gaps, every other one with operands of every magnitude."""
     engine: Wuve | None = None
-    cycles = latency(*job["stages"])
+    cycles = wuve_latency(*job["stages"])
     for number in range(job["jobs"]):
         spread = number % 2 == 1
         constants = random_constants(rng, spread)

@@ -9,9 +9,9 @@ import numpy as np
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, Instruction, Opcode
-from nmsat.sim.update.sore import Elements, Pairs
+from nmsat.sim.update.sore import GroupElements, KeptPairs
 from nmsat.sim.update.values import UpdateShape
-from nmsat.sim.update.wuve import Update, Updated
+from nmsat.sim.update.wuve import UpdateBeat, UpdatedBeat
 from nmsat.tb.drive.lockstep import pack
 from nmsat.tb.fp.f32_vectors import random_floats
 
@@ -25,18 +25,18 @@ Matrix = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """w, v, g, mask_ff of one weight matrix [k, n]."""
 
 
-def elements_word(beat: Elements) -> int:
+def elements_word(beat: GroupElements) -> int:
     """Return the payload of an input beat."""
     return pack([(beat.value, 16), (beat.present, 1), (beat.last, 1)])
 
 
-def pairs_word(beat: Pairs) -> int:
+def pairs_word(beat: KeptPairs) -> int:
     """Return the payload of an output beat."""
     pairs = beat.value.astype(np.uint32) | beat.index.astype(np.uint32) << 16 | beat.filler.astype(np.uint32) << 20
     return pack([(pairs, 21), (beat.keep, 1), (beat.last, 1)])
 
 
-def random_beats(rng: np.random.Generator, lanes: int, width: int, m: int, groups: int) -> list[Elements]:
+def random_beats(rng: np.random.Generator, lanes: int, width: int, m: int, groups: int) -> list[GroupElements]:
     """Return groups of binary16 numbers: one group in four rich in ties, NaNs, zeros and infinities, some cut short."""
     beats = []
     special = np.array([0x0000, 0x8000, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x3C00, 0xBC00, 0x0001], np.uint16)
@@ -51,12 +51,12 @@ def random_beats(rng: np.random.Generator, lanes: int, width: int, m: int, group
     return beats
 
 
-def cut(value: np.ndarray, present: np.ndarray, length: int, width: int) -> list[Elements]:
+def cut(value: np.ndarray, present: np.ndarray, length: int, width: int) -> list[GroupElements]:
     """Return one group, [m, lanes], of which only the first `length` places exist, as beats."""
     present = present & (np.arange(len(present)) < length)[:, None]
     count = -(-length // width)
     return [
-        Elements(
+        GroupElements(
             value[b * width : (b + 1) * width].T,
             present[b * width : (b + 1) * width].T,
             last=b == count - 1 and (b + 1) * width < len(value),
@@ -65,27 +65,27 @@ def cut(value: np.ndarray, present: np.ndarray, length: int, width: int) -> list
     ]
 
 
-def update_word(beat: Update) -> int:
+def update_word(beat: UpdateBeat) -> int:
     """Return the payload of an input beat."""
     binary32 = [(beat.w.view(np.uint32), 32), (beat.v.view(np.uint32), 32)]
     flags = [(beat.kept, 1), (beat.present, 1), (beat.last, 1), (beat.end, 1)]
     return pack([*binary32, (beat.g.view(np.uint16), 16), *flags])
 
 
-def updated_word(beat: Updated) -> int:
+def updated_word(beat: UpdatedBeat) -> int:
     """Return the payload of an output beat."""
     binary32 = [(beat.w.view(np.uint32), 32), (beat.v.view(np.uint32), 32)]
     return pack([*binary32, (beat.half.view(np.uint16), 16), (beat.present, 1), (beat.last, 1), (beat.end, 1)])
 
 
-def random_weights(rng: np.random.Generator, lanes: int, spread: bool) -> Update:
+def random_weights(rng: np.random.Generator, lanes: int, spread: bool) -> UpdateBeat:
     """Return one beat; gradients are any binary16 pattern if spread, else finite but for a rare infinity or NaN."""
     g = rng.integers(0, 1 << 16, lanes, dtype=np.uint16)
     if not spread:
         g = rng.normal(0, 8, lanes).astype(np.float16).view(np.uint16)
         rare = rng.random(lanes) < 0.005
         g[rare] = rng.choice(np.array([0x7C00, 0xFC00, 0x7E00, 0xFD55], np.uint16), int(rare.sum()))
-    return Update(
+    return UpdateBeat(
         random_floats(rng, lanes, spread),
         random_floats(rng, lanes, spread),
         g.view(np.float16),

@@ -14,7 +14,7 @@ from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Compute
 from nmsat.dataflow.mapping.place import place_results, results_per_column
 from nmsat.dataflow.mapping.tiling import legal_mappings
-from nmsat.hw.array.compute import Compute as ComputeRtl
+from nmsat.hw.array.compute import ComputeEngine as ComputeRtl
 from nmsat.hw.parts.verilog import emit
 from nmsat.sim.array.stepped import place_operands
 from nmsat.tb.array.products import operand_words

@@ -22,7 +22,7 @@ from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
-from nmsat.dataflow.program.lower import Form, place
+from nmsat.dataflow.program.lower import Form, place_product
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
@@ -99,7 +99,7 @@ def odd(config: SatConfig, rng: np.random.Generator) -> Iterator[ProductCode]:
     step = training_products([ConvLayer(name="odd", shape=conv)], "bdwp", pattern, first_and_last_dense=False)
     for product in step.products:
         with contextlib.suppress(ValueError):  # groups that run across taps
-            yield from place(config, product, Form.WEIGHTS, index=groups - 1, bias=True).codes
+            yield from place_product(config, product, Form.WEIGHTS, index=groups - 1, bias=True).codes
 
 
 def attention(config: SatConfig, rng: np.random.Generator) -> Iterator[ProductCode]:
@@ -107,7 +107,7 @@ def attention(config: SatConfig, rng: np.random.Generator) -> Iterator[ProductCo
     for form in (Form.PLAIN, Form.TURNED, Form.TRANSPOSED):
         m, k, n = one(rng, 1, 20, 64, 65), one(rng, 12, 64, 197), one(rng, 16, 64, 300)
         product = Product("attention", Stage.FF, m, k, n, count=2)
-        yield from place(config, product, form, index=1).codes
+        yield from place_product(config, product, form, index=1).codes
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)

@@ -27,8 +27,7 @@ from nmsat.sim.array.stepped import run_stepped
 from nmsat.sim.results.causes import CAUSES
 from nmsat.sim.schedule.machine import run_program
 from nmsat.sim.schedule.step import StepResult, simulate_step
-from nmsat.sim.store.epilogue import Epilogue, Sums
-from nmsat.sim.store.epilogue import Options as EpilogueOptions
+from nmsat.sim.store.epilogue import EpilogueEngine, EpilogueOptions, Sums
 from nmsat.sim.work.tape import TapeResult
 from nmsat.sim.work.workload import simulate_tape
 from tests.cases import patterns, product
@@ -117,7 +116,7 @@ def test_the_flag_of_special_results_is_that_of_the_epilogue() -> None:
         x = result.values[0].ravel()
         beat = Sums(x=x, bias=np.zeros(3, np.float32), tile=x, mask=np.ones(3, bool), present=np.ones(3, bool))
         for half, flag in zip((False, True), flags, strict=True):
-            engine = Epilogue(EpilogueOptions(to_half=half))
+            engine = EpilogueEngine(EpilogueOptions(to_half=half))
             play(engine, [beat])
             assert engine.special is flag
 

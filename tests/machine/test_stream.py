@@ -16,7 +16,7 @@ from nmsat.dataflow.network.layers import ConvLayer
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
-from nmsat.dataflow.program.lower import form_of, place
+from nmsat.dataflow.program.lower import form_of, place_product
 from nmsat.dataflow.program.product import ProductCode, Sink, cuts
 from nmsat.dataflow.program.stream import stream
 from nmsat.sim.quick.gear import Quick
@@ -110,7 +110,7 @@ def test_layers_have_the_symbols_of_their_programs(conv: ConvShape, pattern: Pat
     told = [
         check(gear, cut)
         for product in training_products(layers, method, pattern).products
-        for code in place(config, product, form_of(product)).codes
+        for code in place_product(config, product, form_of(product)).codes
         for cut in both_orders(config, code)
     ]
     assert min(told) > 0

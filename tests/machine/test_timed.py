@@ -13,7 +13,7 @@ from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import Launch
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.step import Step, training_products
-from nmsat.dataflow.program.jobs import Run, UpdateJob, UpdateRun, step_jobs
+from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun, step_jobs
 from nmsat.dataflow.program.tensors import DENSE
 from nmsat.reports.work import timings
 from nmsat.reports.work.program import gradient_program, matrix_program, run_on_simulator
@@ -79,7 +79,7 @@ def test_many_small_tiles_raise_no_semaphore_beyond_its_end() -> None:
     product = gemm(16 * 900, 2, 4)
     (job,) = step_jobs(Step("products", (product,), (), (), (), product.macs_full, frozen=(product.name,)))
     (run,) = job.runs(config)
-    assert isinstance(run, Run)
+    assert isinstance(run, JobRun)
     assert len(run.cuts[0].rows) == 900
     assert run.cuts[0].act_words(run.cuts[0].rows[0], run.cuts[0].parts[0]) == 16
     assert time_run(Quick(config), run).error is ErrorCode.NONE

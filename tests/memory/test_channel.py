@@ -13,7 +13,7 @@ from nmsat.dataflow.contract.config import MemoryConfig, preset
 from nmsat.dataflow.contract.isa import BEAT_BYTES
 from nmsat.dataflow.cycles.memory import (
     MemoryTiming,
-    Stream,
+    TensorStream,
     burst_shape,
     memory_timing,
     transfer_bound,
@@ -86,11 +86,11 @@ def test_a_channel_gives_each_beat_once_and_in_order() -> None:
 
 def test_runs_become_bursts() -> None:
     timing = MemoryTiming(4, 8, 24, 64, Fraction(1))
-    assert burst_shape(timing, Stream(1 << 20, 1 << 30)) == (256, 64)
-    assert burst_shape(timing, Stream(1000, 10)) == (100, 1)
-    assert burst_shape(timing, Stream(300, 100)) == (3, 2)
-    assert burst_shape(timing, Stream(40, 1 << 30)) == (1, 64)
-    assert burst_shape(timing, Stream(0, 8)) == (0, 1)
+    assert burst_shape(timing, TensorStream(1 << 20, 1 << 30)) == (256, 64)
+    assert burst_shape(timing, TensorStream(1000, 10)) == (100, 1)
+    assert burst_shape(timing, TensorStream(300, 100)) == (3, 2)
+    assert burst_shape(timing, TensorStream(40, 1 << 30)) == (1, 64)
+    assert burst_shape(timing, TensorStream(0, 8)) == (0, 1)
 
 
 def linear(m: int, k: int, n: int, pattern: Pattern | None = None) -> Product:
@@ -176,4 +176,4 @@ def test_a_plan_that_does_not_fit_says_where_and_by_how_much() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="stream is -1"):
-        Stream(-1, BEAT_BYTES)
+        TensorStream(-1, BEAT_BYTES)

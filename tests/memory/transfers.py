@@ -10,7 +10,7 @@ from nmsat.sim.memory.channel import Beat, Channel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.dataflow.cycles.memory import Bursts, MemoryTiming
+    from nmsat.dataflow.cycles.memory import BusyBursts, MemoryTiming
 
 
 class Channels:
@@ -44,6 +44,6 @@ def run_transfer(timing: MemoryTiming, bursts: Sequence[tuple[int, int]]) -> int
     return cycle
 
 
-def busiest(timing: MemoryTiming, bursts: Sequence[tuple[int, int]]) -> list[Bursts]:
+def busiest(timing: MemoryTiming, bursts: Sequence[tuple[int, int]]) -> list[BusyBursts]:
     """Return (bursts, cycles each) of the channel that is dealt the most, for (number, beats) of bursts."""
     return [(-(-number // timing.channels), timing.hold(beats)) for number, beats in bursts]

@@ -19,7 +19,7 @@ from nmsat.dataflow.network.readers.recorded import recorded_step
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import emit_command
-from nmsat.dataflow.program.lower import Form, form_of, place
+from nmsat.dataflow.program.lower import Form, form_of, place_product
 from nmsat.dataflow.program.product import cuts
 from nmsat.dataflow.program.ways import lower
 
@@ -37,7 +37,7 @@ ATTENTION |= {"mix": Form.PLAIN, "dq": Form.PLAIN}
 def express(config: SatConfig, product: Product, form: Form) -> int:
     """Assemble first and last tiles of every cut of a product; return the instructions, all of them legal."""
     made = 0
-    for code in place(config, product, form).codes:
+    for code in place_product(config, product, form).codes:
         for cut in cuts(config, code):
             columns = range(0, code.n, cut.width)
             out = Assembler(config)

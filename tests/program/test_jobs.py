@@ -13,7 +13,7 @@ from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.readers.recorded import recorded_step
 from nmsat.dataflow.network.step import training_products
-from nmsat.dataflow.program.jobs import ProductJob, Run, Switches, UpdateJob, step_jobs
+from nmsat.dataflow.program.jobs import JobRun, ProductJob, Switches, UpdateJob, step_jobs
 from nmsat.dataflow.program.lower import Form
 
 
@@ -113,7 +113,7 @@ def test_switches_leave_cuts_out(switches: Switches, held: tuple[str | None, int
     config, step = preset("small"), training_products([linear("a", 64), linear("b", 64)], "dense")
     for job in step_jobs(step, switches):
         for run in job.runs(config):
-            if isinstance(run, Run) and job.stage == "ff":  # gradients have no cut in WS
+            if isinstance(run, JobRun) and job.stage == "ff":  # gradients have no cut in WS
                 assert all(held[0] in (None, cut.mapping.name) for cut in run.cuts)
                 assert all(held[1] in (None, cut.mapping.a) for cut in run.cuts)
 

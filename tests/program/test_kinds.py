@@ -16,12 +16,12 @@ from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Opcode, Queue
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
-from nmsat.dataflow.network.products import forward, input_gradient, weight_gradient
+from nmsat.dataflow.network.products import forward_products, input_gradient_products, weight_gradient_products
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.assembler import LINKS, Assembler
 from nmsat.dataflow.program.constants import write_identity
 from nmsat.dataflow.program.emit import assemble
-from nmsat.dataflow.program.lower import Form, Placed, place
+from nmsat.dataflow.program.lower import Form, Placed, place_product
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Rows
 from nmsat.sim.sat import Sat
 from nmsat.sim.values import State, execute
@@ -125,11 +125,11 @@ def test_forward_of_convolutions(config: SatConfig, name: str, pattern: Pattern 
     rng, conv = np.random.default_rng(1), CONVOLUTIONS[name]
     layer = ConvLayer(name="c", shape=conv)
     x, b = halves(rng, conv.batch, conv.height, conv.width, conv.channels_in), rng.standard_normal((1, 64))
-    (product,) = forward(layer, pattern)
+    (product,) = forward_products(layer, pattern)
     w = halves(rng, product.k, product.n)
     index, one, held = product.count - 1, one_group(conv), product.pattern or DENSE
     try:
-        placed = place(config, product, Form.WEIGHTS, index=index, bias=True)
+        placed = place_product(config, product, Form.WEIGHTS, index=index, bias=True)
     except ValueError as error:
         assert "groups of W_ff run across taps" in str(error)
         assert one.channels_in % 4
@@ -156,9 +156,9 @@ def test_input_gradient_of_convolutions(config: SatConfig, name: str, pattern: P
     """Where no gradient reaches stay the zeros that memory starts with; all other results are written."""
     rng, conv = np.random.default_rng(2), CONVOLUTIONS[name]
     layer, one = ConvLayer(name="c", shape=conv), one_group(conv)
-    product = input_gradient(layer, pattern)[0]
+    product = input_gradient_products(layer, pattern)[0]
     held, index = product.pattern or DENSE, product.count - 1
-    placed = place(config, product, Form.WEIGHTS, index=index)
+    placed = place_product(config, product, Form.WEIGHTS, index=index)
     w = halves(rng, kinds.taps(conv) * one.channels_in, one.channels_out)
     dy = halves(rng, conv.batch, *output_size(conv), conv.channels_out)
 
@@ -177,9 +177,9 @@ def test_input_gradient_of_convolutions(config: SatConfig, name: str, pattern: P
 def test_weight_gradient_of_convolutions(config: SatConfig, name: str) -> None:
     rng, conv = np.random.default_rng(3), CONVOLUTIONS[name]
     one = one_group(conv)
-    (product,) = weight_gradient(ConvLayer(name="c", shape=conv))
+    (product,) = weight_gradient_products(ConvLayer(name="c", shape=conv))
     index = product.count - 1
-    placed = place(config, product, Form.WEIGHTS, index=index)
+    placed = place_product(config, product, Form.WEIGHTS, index=index)
     x = halves(rng, conv.batch, conv.height, conv.width, conv.channels_in)
     dy = halves(rng, product.k, conv.channels_out)
     mine, gradient = channels(x, index, conv.groups), channels(dy, index, conv.groups)
@@ -196,7 +196,7 @@ def test_the_host_lays_out_the_windows_of_a_first_layer(config: SatConfig, patte
     layer = ConvLayer(name="c", shape=conv)
     x, dy = halves(rng, conv.batch, conv.height, conv.width, 3), halves(rng, 60, 8)
     w, held, im2col = halves(rng, 27, 8), pattern or DENSE, forward_windows(x, conv)
-    placed = place(config, forward(layer, pattern)[0], Form.WEIGHTS, backward=False)
+    placed = place_product(config, forward_products(layer, pattern)[0], Form.WEIGHTS, backward=False)
     assert placed.a.beats == 60
 
     def fill(image: Image) -> None:
@@ -205,7 +205,7 @@ def test_the_host_lays_out_the_windows_of_a_first_layer(config: SatConfig, patte
 
     packed = pack(w, held.n, held.m)
     assert np.array_equal(carry_out(config, placed, fill), to_half(ordered_dot_packed(im2col, packed)))
-    placed = place(config, weight_gradient(layer)[0], Form.WEIGHTS, backward=False)
+    placed = place_product(config, weight_gradient_products(layer)[0], Form.WEIGHTS, backward=False)
     found = run(config, placed, (placed.a, im2col), (placed.rows, dy))
     assert np.array_equal(found, to_half(ordered_dot(np.ascontiguousarray(im2col.T), dy)))
 
@@ -216,7 +216,7 @@ def test_gradients_of_a_linear_layer(config: SatConfig, pattern: Pattern | None)
     rng, layer = np.random.default_rng(4), LinearLayer(name="l", rows=21, features_in=50, features_out=26)
     held = pattern or DENSE
     w, x, dy = halves(rng, 50, 26), halves(rng, 21, 50), halves(rng, 21, 26)
-    placed = place(config, input_gradient(layer, pattern)[0], Form.WEIGHTS)
+    placed = place_product(config, input_gradient_products(layer, pattern)[0], Form.WEIGHTS)
 
     def fill(image: Image) -> None:
         image.write_rows(placed.a, dy)
@@ -224,7 +224,7 @@ def test_gradients_of_a_linear_layer(config: SatConfig, pattern: Pattern | None)
 
     packed = pack(w, held.n, held.m, axis=1)
     assert np.array_equal(carry_out(config, placed, fill), to_half(ordered_dot_packed(dy, packed)))
-    placed = place(config, weight_gradient(layer)[0], Form.WEIGHTS)
+    placed = place_product(config, weight_gradient_products(layer)[0], Form.WEIGHTS)
     found = run(config, placed, (placed.a, x), (placed.rows, dy))
     assert np.array_equal(found, to_half(ordered_dot(np.ascontiguousarray(x.T), dy)))
 
@@ -237,7 +237,7 @@ def test_products_of_two_activations(config: SatConfig, form: Form, shape: tuple
     rng = np.random.default_rng(5)
     m, k, n = shape
     product = Product("attention", Stage.FF, m, k, n, count=3)
-    placed = place(config, product, form, index=2)
+    placed = place_product(config, product, form, index=2)
     a, b = halves(rng, m, k), halves(rng, k, n)
     b[0, 0], b[-1, n // 2] = np.inf, np.nan
     laid = (a.T if form is Form.TRANSPOSED else a, b.T if form is Form.TURNED else b)
@@ -256,7 +256,9 @@ def test_heads_are_turned_before_the_first_product() -> None:
     """Each head has a room of its own; the products need not wait for the turn in front of them, which is quicker."""
     config, rng = preset("tiny"), np.random.default_rng(8)
     product = Product("scores", Stage.FF, 9, 12, 9, count=4)
-    heads = [place(config, replace(product, name=f"scores{i}"), Form.TURNED, index=i) for i in range(product.count)]
+    heads = [
+        place_product(config, replace(product, name=f"scores{i}"), Form.TURNED, index=i) for i in range(product.count)
+    ]
     ordered = kinds.turned_first(head.codes for head in heads)
     assert [code.name for code in ordered] == [f"scores{i}{part}" for part in ("/turn", "") for i in range(4)]
     a, b, image = halves(rng, 4, 9, 12), halves(rng, 4, 9, 12), Image(heads[0].layout.beats)
@@ -294,8 +296,8 @@ def test_gradients_pruned_within_the_step(config: SatConfig) -> None:
     rng, pattern = np.random.default_rng(6), Pattern(1, 2)
     conv = ConvShape(1, 5, 6, 16, 8, (3, 3), (1, 1), (1, 1))
     layer = ConvLayer(name="c", shape=conv)
-    product = replace(weight_gradient(layer, pattern)[0], online=True)
-    placed = place(config, product, Form.PACKED)
+    product = replace(weight_gradient_products(layer, pattern)[0], online=True)
+    placed = place_product(config, product, Form.PACKED)
     x, dy = halves(rng, 1, 5, 6, 16), halves(rng, product.k, 8)
     packed = pack(dy, 1, 2)
 
@@ -305,8 +307,8 @@ def test_gradients_pruned_within_the_step(config: SatConfig) -> None:
 
     im2col = np.ascontiguousarray(forward_windows(x, conv).T)
     assert np.array_equal(carry_out(config, placed, fill), to_half(ordered_dot_packed(im2col, packed)))
-    product = replace(input_gradient(layer, None, pattern)[0], online=True)
-    placed = place(config, product, Form.PACKED)
+    product = replace(input_gradient_products(layer, None, pattern)[0], online=True)
+    placed = place_product(config, product, Form.PACKED)
     a, w = halves(rng, product.m, product.k), halves(rng, product.k, product.n)
     packed = pack(w, 1, 2)
 
@@ -320,7 +322,7 @@ def test_gradients_pruned_within_the_step(config: SatConfig) -> None:
 def test_two_products_of_one_name_are_refused() -> None:
     """The buffers know operands by the name of their product: the second would take those of the first."""
     config = preset("tiny")
-    placed = place(config, Product("twin", Stage.FF, 4, 8, 4), Form.PLAIN)
+    placed = place_product(config, Product("twin", Stage.FF, 4, 8, 4), Form.PLAIN)
     out = Assembler(config)
     assemble(out, placed.codes[0])
     with pytest.raises(ValueError, match="has a product 'twin' already; names must differ"):
@@ -333,9 +335,9 @@ def test_parts_of_a_tensor_wait_for_each_other() -> None:
     x, y, z = layout.rows("x", 0, 4, 32), layout.rows("y", 1, 4, 64), layout.rows("z", 1, 4, 4)
     w, v = layout.rows("w", 0, 32, 64), layout.rows("v", 0, 32, 4)
     out = Assembler(config)
-    for code in kinds.matmul("first", kinds.Matrix(x), kinds.Matrix(w), y):
+    for code in kinds.activation_product("first", kinds.Matrix(x), kinds.Matrix(w), y):
         assemble(out, code)
-    (second,) = kinds.matmul("second", kinds.Matrix(y.part((0, 4), (32, 32))), kinds.Matrix(v), z)
+    (second,) = kinds.activation_product("second", kinds.Matrix(y.part((0, 4), (32, 32))), kinds.Matrix(v), z)
     assemble(out, second)
     load = next(node for node in out.nodes if node.label == "second" and node.opcode is Opcode.LOAD_ACT)
     assert load.wait >> LINKS[Queue.STORE, Queue.LOAD] & 1

@@ -33,7 +33,7 @@ from nmsat.sim.work.workload import check_values, runs, simulate_tape, simulated
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.mapping.chain import Shape
+    from nmsat.dataflow.mapping.chain import ProductShape
 
 TINY, BIG = preset("tiny"), preset("vcu1525")
 
@@ -214,7 +214,9 @@ def test_experts_are_gathered_exactly(pattern: Pattern | None) -> None:
         (Mapping(False, 1, 4, 4), ((4, 12, 40, 1), (3, 30, 33, 1), (4, 5, 8, 1))),
     ],
 )
-def test_a_chain_of_products_takes_the_cycles_of_the_stepped_gear(mapping: Mapping, shapes: tuple[Shape, ...]) -> None:
+def test_a_chain_of_products_takes_the_cycles_of_the_stepped_gear(
+    mapping: Mapping, shapes: tuple[ProductShape, ...]
+) -> None:
     """Commands of several products with one mapping, offered in a row to the register-level simulator."""
     rng, config = np.random.default_rng(11), TINY.replace(act_depth=8192, weight_depth=8192)
     engine, commands, expected, acts, pairs = Stce(config), [], 0, 0, 0

@@ -8,9 +8,10 @@ from typing import Final
 import pytest
 
 from nmsat.dataflow.contract.config import PRESETS, preset
+from nmsat.dataflow.contract.registers import KERNEL
 from nmsat.hw.control.host import Control
 from nmsat.hw.parts.verilog import Port, component_ports, emit, read_ports
-from nmsat.hw.release.kernel import CONTROL, KERNEL, MEMORY, kernel_ports, kernel_verilog
+from nmsat.hw.release.kernel import CONTROL, MEMORY, kernel_ports, kernel_verilog
 from nmsat.hw.sat import Sat
 from nmsat.tb.run.runner import build, run
 

@@ -13,10 +13,10 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import Opcode
 from nmsat.dataflow.contract.registers import WAIT_CAUSES
 from nmsat.dataflow.program.listing import listing
-from nmsat.hw.array.compute import Compute
+from nmsat.hw.array.compute import ComputeEngine
 from nmsat.hw.control.sequencer import Sequencer
 from nmsat.hw.parts.verilog import component_ports
-from nmsat.hw.release.waves import CAUSES, DECODER, causes, decoder, save_file
+from nmsat.hw.release.waves import DECODER, WAVE_CAUSES, causes, decoder, save_file
 from nmsat.hw.sat import Sat
 from nmsat.tb.machine.jobs import random_job
 
@@ -29,7 +29,7 @@ TINY: Final = preset("tiny")
 @pytest.fixture(scope="module")
 def verilog() -> dict[str, str]:
     """Return the heads of the modules that the save file looks into; nothing is elaborated."""
-    parts = {"sat": Sat(TINY), "sat_sequencer": Sequencer(TINY), "sat_compute": Compute(TINY)}
+    parts = {"sat": Sat(TINY), "sat_sequencer": Sequencer(TINY), "sat_compute": ComputeEngine(TINY)}
     return {
         f"{name}.v": f"module {name}();\n"
         + "".join(
@@ -59,7 +59,7 @@ def test_groups_are_the_queues_and_the_ports(verilog: dict[str, str]) -> None:
     assert "load: LOAD_ACT, LOAD_WGT, STAGE" in titles
     text = save_file(verilog)
     assert text.count(f"^>1 {DECODER}") == 4
-    assert f"^1 {CAUSES}" in text
+    assert f"^1 {WAVE_CAUSES}" in text
 
 
 def test_filter_says_what_a_listing_says(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from nmsat.dataflow.contract.config import PRESETS, preset
 from nmsat.dataflow.contract.isa import REGIONS
-from nmsat.dataflow.contract.registers import REGISTERS
+from nmsat.dataflow.contract.registers import KERNEL, REGISTERS
 from nmsat.hw.release.devices import DEVICES, device
-from nmsat.hw.release.kernel import CONTROL, KERNEL, MEMORY, kernel_ports, kernel_verilog
+from nmsat.hw.release.kernel import CONTROL, MEMORY, kernel_ports, kernel_verilog
 from nmsat.hw.release.xilinx import FOLDER, SCRIPTS, xilinx_files
 from tests.source import ROOT
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nmsat.hw.parts.verilog import emit
-from nmsat.hw.store.epilogue import Epilogue as EpilogueRtl
-from nmsat.sim.store.epilogue import Epilogue, Options, Sums, finish, latency
+from nmsat.hw.store.epilogue import EpilogueEngine as EpilogueRtl
+from nmsat.sim.store.epilogue import EpilogueEngine, EpilogueOptions, Sums, epilogue_latency, finish
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.store.operands import random_sums
 from tests.streams import play
@@ -30,14 +30,14 @@ def check_rtl(lanes: int, beats: int, stages: tuple[int, int], seed: int) -> dic
 
 
 def test_relu_in_binary16_looks_at_the_rounded_value() -> None:
-    y, mask = finish(edge_sums(), Options(to_half=True, use_relu=True))
+    y, mask = finish(edge_sums(), EpilogueOptions(to_half=True, use_relu=True))
     assert y.dtype == np.float16
     assert y.view(np.uint16).tolist() == [0, 0, 0x3C00, 0, 0, 0, 0x7BFF, 0x7C00, 0x7C00, 0, 0x7E00]
     assert mask.tolist() == [False, False, True, False, False, False, True, True, True, False, True]
 
 
 def test_relu_in_binary32() -> None:
-    y, mask = finish(edge_sums(), Options(use_relu=True))
+    y, mask = finish(edge_sums(), EpilogueOptions(use_relu=True))
     kept = EDGES.view(np.uint32).copy()
     kept[[1, 3, 5, 9]] = 0
     assert np.array_equal(y.view(np.uint32), kept)
@@ -46,23 +46,23 @@ def test_relu_in_binary32() -> None:
 
 def test_mask_lets_pass_or_gives_zero() -> None:
     sums = edge_sums()
-    y, _ = finish(sums, Options(use_mask=True))
+    y, _ = finish(sums, EpilogueOptions(use_mask=True))
     assert np.array_equal(y.view(np.uint32), np.where(sums.mask, EDGES.view(np.uint32), 0))
 
 
 def test_bias_comes_before_the_tile() -> None:
     one, tiny = np.ones(1, np.float32), np.full(1, 2.0**-24, np.float32)
     sums = Sums(one, tiny, tiny, one > 0, one > 0)
-    y, _ = finish(sums, Options(use_bias=True, use_tile=True))
+    y, _ = finish(sums, EpilogueOptions(use_bias=True, use_tile=True))
     assert y[0] == 1.0  # 1 + (2^-24 + 2^-24) would be above 1
-    y, _ = finish(Sums(tiny, tiny, one, one > 0, one > 0), Options(use_bias=True, use_tile=True))
+    y, _ = finish(Sums(tiny, tiny, one, one > 0, one > 0), EpilogueOptions(use_bias=True, use_tile=True))
     assert y[0] > 1.0
 
 
-@pytest.mark.parametrize("options", [Options(), Options(to_half=True)])
-def test_flag(options: Options) -> None:
+@pytest.mark.parametrize("options", [EpilogueOptions(), EpilogueOptions(to_half=True)])
+def test_flag(options: EpilogueOptions) -> None:
     sums = edge_sums()
-    engine = Epilogue(options)
+    engine = EpilogueEngine(options)
     play(engine, [sums])
     assert engine.special
     engine.clock(None, taken=True, clear=True)
@@ -74,10 +74,12 @@ def test_flag(options: Options) -> None:
 
 def test_one_beat_per_cycle() -> None:
     rng = np.random.default_rng(5)
-    played = play(Epilogue(Options(use_bias=True)), [random_sums(rng, 2, spread=False) for _ in range(100)])
+    played = play(
+        EpilogueEngine(EpilogueOptions(use_bias=True)), [random_sums(rng, 2, spread=False) for _ in range(100)]
+    )
     assert played.enters == list(range(100))
-    assert played.leaves[0] == latency()
-    assert played.cycles == 100 + latency()
+    assert played.leaves[0] == epilogue_latency()
+    assert played.cycles == 100 + epilogue_latency()
 
 
 @pytest.mark.rtl

@@ -17,7 +17,7 @@ from nmsat.dataflow.contract.links import TOKEN, control
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.array.head import Token
-from nmsat.sim.array.row_port import Control
+from nmsat.sim.array.row_port import RowControl
 from nmsat.sim.array.stce import Stce
 from nmsat.sim.array.stepped import run_stepped
 from nmsat.sim.trace.signals import signals, widened
@@ -57,7 +57,7 @@ class Watched(Stce):
         super().__init__(config)
         self.acts: list[np.ndarray] = []
         self.totals: list[np.ndarray] = []
-        self.controls: list[list[Control]] = []
+        self.controls: list[list[RowControl]] = []
 
     def _observe(self, trace: Trace) -> None:
         super()._observe(trace)
@@ -142,7 +142,7 @@ def test_every_traced_signal_is_one_of_the_circuit_and_as_wide(config: SatConfig
 
 def test_registers_of_the_model_have_the_fields_of_the_links() -> None:
     """The trace puts them into words by these names, and the controls of elements by this order."""
-    assert Control._fields == tuple(control(CONFIG).by_name)
+    assert RowControl._fields == tuple(control(CONFIG).by_name)
     decoded = {"valid": None, "n_less_1": "n", "log2_m_less_1": "m", "log2_a": "a"}
     names = [decoded.get(name, name) for name in TOKEN.by_name]
     assert [field.name for field in dataclasses.fields(Token)] == [name for name in names if name is not None]

@@ -23,21 +23,21 @@ from nmsat.sim.update.pregen import (
     matrix_beats,
     pregen_cycles,
 )
-from nmsat.sim.update.transpose import Row, Transposer
+from nmsat.sim.update.transpose import TransposedRow, Transposer
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import Matrix, random_matrix
 from tests.streams import play
 
 if TYPE_CHECKING:
-    from nmsat.sim.update.sore import Pairs
-    from nmsat.sim.update.wuve import Updated
+    from nmsat.sim.update.sore import KeptPairs
+    from nmsat.sim.update.wuve import UpdatedBeat
 
 CONSTANTS = SgdConstants(lr=0.1, momentum=0.9, weight_decay=5e-4, decay=2e-4, shift=4)
 
 
 def run_pass(
     matrix: Matrix, lanes: int, settings: PregenSettings, stall: float = 0.0
-) -> tuple[list[Updated], list[Pairs], list[Pairs], int]:
+) -> tuple[list[UpdatedBeat], list[KeptPairs], list[KeptPairs], int]:
     """Return what leaves the model in one pass, and its cycles from the first beat in to the last beat out."""
     engine = Pregen(lanes, settings)
     beats = matrix_beats(*matrix, lanes)
@@ -114,7 +114,7 @@ def test_keep_is_the_mask_of_the_next_step() -> None:
 def test_transposer_turns_blocks() -> None:
     value = np.arange(16, dtype=np.uint16).reshape(4, 4)
     there = np.ones(4, np.bool_)
-    rows = [Row(value[k], there, last=k == 3, end=k == 3) for k in range(4)]
+    rows = [TransposedRow(value[k], there, last=k == 3, end=k == 3) for k in range(4)]
     played = play(Transposer(4), rows)
     assert np.array_equal(np.concatenate([out.value for out in played.outputs], axis=1), value)
     assert played.leaves == [4, 5, 6, 7]

@@ -8,7 +8,7 @@ import pytest
 from nmsat.algorithms.core import nm
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.update.sore import Sore as SoreRtl
-from nmsat.sim.update.sore import Elements, Sore, prune_cycles, prune_groups
+from nmsat.sim.update.sore import GroupElements, Sore, prune_cycles, prune_groups
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import random_beats
 from tests.streams import play
@@ -16,10 +16,10 @@ from tests.streams import play
 PATTERNS = [(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1)]
 
 
-def full_beats(value: np.ndarray, width: int) -> list[Elements]:
+def full_beats(value: np.ndarray, width: int) -> list[GroupElements]:
     """Return uint16[k, lanes] as beats with all elements present."""
     return [
-        Elements(value[k : k + width].T, np.ones((value.shape[1], width), np.bool_))
+        GroupElements(value[k : k + width].T, np.ones((value.shape[1], width), np.bool_))
         for k in range(0, len(value), width)
     ]
 
@@ -49,7 +49,7 @@ def test_short_group_is_that_of_a_padded_axis(n: int, m: int) -> None:
         value = np.random.default_rng(k).integers(0, 1 << 16, (k, 3), dtype=np.uint16)
         packed = nm.pack(value.view(np.float16), n, m)
         beats = full_beats(value, 1)
-        beats[-1] = Elements(beats[-1].value, beats[-1].present, last=True)
+        beats[-1] = GroupElements(beats[-1].value, beats[-1].present, last=True)
         outputs = play(Sore(3, n, m), beats).outputs
         assert np.array_equal(np.concatenate([o.value.T for o in outputs]), packed.values[0].view(np.uint16))
         assert np.array_equal(np.concatenate([o.index.T for o in outputs]), packed.index[0])
@@ -78,7 +78,7 @@ def test_gaps_change_cycles_but_no_pair() -> None:
 
 
 def test_group_without_elements_leaves_nothing() -> None:
-    absent = Elements(np.ones((2, 1), np.uint16), np.zeros((2, 1), np.bool_))
+    absent = GroupElements(np.ones((2, 1), np.uint16), np.zeros((2, 1), np.bool_))
     assert play(Sore(2, 1, 2), [absent] * 4).outputs == []
 
 

@@ -11,7 +11,7 @@ from nmsat.algorithms.core.numeric import to_half
 from nmsat.algorithms.training.optim import SgdConstants, sgd_update
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.update.wuve import Wuve as WuveRtl
-from nmsat.sim.update.wuve import Update, Wuve, latency, update, update_cycles
+from nmsat.sim.update.wuve import UpdateBeat, Wuve, update, update_cycles, wuve_latency
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import random_weights
 from tests.streams import play
@@ -19,12 +19,12 @@ from tests.streams import play
 CONSTANTS = SgdConstants(lr=0.1, momentum=0.9, weight_decay=5e-4, decay=2e-4, shift=8)
 
 
-def finite_beats(lanes: int, count: int) -> list[Update]:
+def finite_beats(lanes: int, count: int) -> list[UpdateBeat]:
     """Return beats with finite gradients in all lanes."""
     rng = np.random.default_rng(3)
     beats = [random_weights(rng, lanes, spread=False) for _ in range(count)]
     everywhere = np.ones(lanes, np.bool_)
-    return [Update(b.w, b.v, np.where(np.isfinite(b.g), b.g, np.float16(1)), b.kept, everywhere) for b in beats]
+    return [UpdateBeat(b.w, b.v, np.where(np.isfinite(b.g), b.g, np.float16(1)), b.kept, everywhere) for b in beats]
 
 
 def check_rtl(lanes: int, beats: int, jobs: int, stages: tuple[int, int, int], seed: int) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def test_values_are_those_of_the_algorithm() -> None:
 def test_one_beat_per_cycle() -> None:
     played = play(Wuve(CONSTANTS), finite_beats(2, 200))
     assert played.enters == list(range(200))
-    assert played.leaves == list(range(latency(), 200 + latency()))
+    assert played.leaves == list(range(wuve_latency(), 200 + wuve_latency()))
     assert played.cycles == update_cycles(200)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.ranges import check_whole
 from nmsat.algorithms.core.vocabulary import RENAMED, TRAINED_NETWORKS
-from nmsat.dataflow.network.found import FoundModel
+from nmsat.dataflow.network.found import DEFAULT_BATCH, FoundModel
 from nmsat.dataflow.network.models.cnn import resnet9, resnet18, resnet50, vgg19
 from nmsat.dataflow.network.models.vit import vit
 
@@ -26,8 +26,6 @@ MODELS: Final[dict[str, Callable[[int], list[Layer]]]] = {
     "resnet18-7x7": partial(resnet18, stem=7),
 }
 """Builder of each of `algorithms.core.vocabulary.SCHEDULED_NETWORKS`, with the shapes of its data set."""
-
-DEFAULT_BATCH: Final = 512
 
 MAX_BATCH: Final = 1 << 24
 """Most images per step."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from onnx import helper
 
 if TYPE_CHECKING:
     from onnx import NodeProto
+
+TensorShape: TypeAlias = tuple[int, ...]
 
 STANDARD: Final = ("", "ai.onnx")
 """Names of the default domain: the operators of the standard."""

@@ -11,10 +11,10 @@ from nmsat.dataflow.network.readers.onnx_ask import attributes
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from nmsat.dataflow.network.readers.onnx_state import State
+    from nmsat.dataflow.network.readers.onnx_state import ReaderState
 
 
-def attention(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def standard_attention(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return Attention of opset 23: Q, K, V [B, heads, S, D] or [B, S, heads * D]; keys that are kept go before."""
     given = attributes(node)
     q, k, v = (reader.shape(node, node.input[at]) for at in range(3))
@@ -25,7 +25,7 @@ def attention(reader: State, node: NodeProto) -> tuple[Layer, ...]:
     return _products(reader, node, reader.name(node), q, k, v, past=_past(reader, node, 4))
 
 
-def multi_head_attention(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def multi_head_attention(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return MultiHeadAttention and GroupQueryAttention: queries, keys and values in tensors of their own."""
     given = attributes(node)
     if any(len(node.input) <= at or not node.input[at] for at in (1, 2)):
@@ -41,7 +41,7 @@ def multi_head_attention(reader: State, node: NodeProto) -> tuple[Layer, ...]:
     return _products(reader, node, reader.name(node), *sizes, past=past)
 
 
-def fused_attention(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def fused_attention(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return Attention of `com.microsoft`: the projections of queries, keys and values in one weight."""
     given = attributes(node)
     x, w = reader.shape(node, node.input[0]), reader.shape(node, node.input[1])
@@ -73,7 +73,7 @@ def _by_head(shape: tuple[int, ...], heads: int) -> tuple[int, ...]:
     return (shape[0], heads, shape[1], shape[2] // heads)
 
 
-def _past(reader: State, node: NodeProto, at: int) -> int:
+def _past(reader: ReaderState, node: NodeProto, at: int) -> int:
     """Return how many keys are kept from before."""
     if len(node.input) <= at or not node.input[at]:
         return 0
@@ -84,7 +84,7 @@ def _past(reader: State, node: NodeProto, at: int) -> int:
 
 
 def _products(
-    reader: State,
+    reader: ReaderState,
     node: NodeProto,
     name: str,
     q: tuple[int, ...],

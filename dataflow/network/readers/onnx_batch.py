@@ -6,13 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.network.found import DEFAULT_BATCH
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from onnx import NodeProto, TensorShapeProto, ValueInfoProto
-
-DEFAULT_BATCH: Final = 512
-"""Batch of a model whose batch dimension is open, unless the caller gives one."""
 
 BATCH_NAME: Final = re.compile(r"(?i)(^|.*_)(batch|bs|bsz|n|b)(_?(size|dim|axis|num|n))?$")
 """Names of open dimensions that are taken for the batch wherever they stand."""

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from onnx import NodeProto
 
-    from nmsat.dataflow.network.readers.onnx_state import State
+    from nmsat.dataflow.network.readers.onnx_state import ReaderState
 
 AUTO_PADS: Final = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 """Ways of padding of Conv."""
 
 
-def conv(reader: State, node: NodeProto, weight: int = 1, bias: int = 2) -> tuple[Layer, ...]:
+def conv(reader: ReaderState, node: NodeProto, weight: int = 1, bias: int = 2) -> tuple[Layer, ...]:
     """Return Conv; weight, bias: its inputs that hold them, bias -1 for none."""
     root = reader.need_weight(node, node.input[weight])
     x, w = reader.shape(node, node.input[0]), reader.shape(node, node.input[weight])
@@ -43,25 +43,25 @@ def conv(reader: State, node: NodeProto, weight: int = 1, bias: int = 2) -> tupl
     return _plain(reader, node, root, constant, _without_depth(node, x, w))
 
 
-def quantized_conv(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def quantized_conv(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return QLinearConv; scaling and rounding of its results are host work."""
     layers = conv(reader, node, 3, 8)
     return (*layers, requantize(reader, node, layers[-1].name))
 
 
-def integer_conv(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def integer_conv(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return ConvInteger."""
     return conv(reader, node, 1, -1)
 
 
-def deform_conv(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def deform_conv(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return DeformConv: the host gathers the places that the offsets say, the array multiplies."""
     root = reader.need_weight(node, node.input[1])
     w = reader.shape(node, node.input[1])
     return _windows(reader, node, root, reader.bias(node, 3), attributes(node).get("group", 1), w)
 
 
-def conv_transpose(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def conv_transpose(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return ConvTranspose: a product for each position of the input, results added up by the host."""
     root = reader.need_weight(node, node.input[1])
     x, w = reader.shape(node, node.input[0]), reader.shape(node, node.input[1])
@@ -93,7 +93,11 @@ def conv_transpose(reader: State, node: NodeProto) -> tuple[Layer, ...]:
 
 
 def _plain(
-    reader: State, node: NodeProto, root: str, bias: str, sizes: tuple[dict[str, Any], tuple[int, ...], tuple[int, ...]]
+    reader: ReaderState,
+    node: NodeProto,
+    root: str,
+    bias: str,
+    sizes: tuple[dict[str, Any], tuple[int, ...], tuple[int, ...]],
 ) -> tuple[Layer, ...]:
     given, x, w = sizes
     shape, extra = _conv_shape(reader, node, given, x, w)
@@ -121,7 +125,7 @@ def _plain(
 
 
 def _windows(
-    reader: State, node: NodeProto, root: str, bias: str, groups: int, w: tuple[int, ...]
+    reader: ReaderState, node: NodeProto, root: str, bias: str, groups: int, w: tuple[int, ...]
 ) -> tuple[Layer, ...]:
     """Return a convolution as a product over windows that the host lays out."""
     output = reader.shape(node, node.output[0])
@@ -166,7 +170,7 @@ def _without_depth(
 
 
 def _conv_shape(
-    reader: State, node: NodeProto, given: Mapping[str, Any], x: tuple[int, ...], w: tuple[int, ...]
+    reader: ReaderState, node: NodeProto, given: Mapping[str, Any], x: tuple[int, ...], w: tuple[int, ...]
 ) -> tuple[ConvShape, bool]:
     """Return the convolution, 1-D ones as height 1, and whether its input must be stored with extra zeros.
 

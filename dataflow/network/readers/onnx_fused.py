@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT, attributes, is_standard
 
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
     from onnx import NodeProto
 
-Shape: TypeAlias = tuple[int, ...]
-
+    from nmsat.dataflow.network.readers.onnx_ask import TensorShape
 SAME_AS_INPUT: Final[dict[str, str]] = {
     **dict.fromkeys(("Gelu", "FastGelu", "BiasGelu", "QuickGelu"), "Gelu"),
     **dict.fromkeys(("SkipLayerNormalization", "LayerNormalization"), "LayerNormalization"),
@@ -37,7 +36,7 @@ PLAIN_SAME: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"
 """Operators of the default domain that keep the shape of their first input and whose schema may not say so."""
 
 
-def fused_shape(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...] | None:
+def fused_shape(node: NodeProto, inputs: Sequence[TensorShape | None]) -> tuple[TensorShape | None, ...] | None:
     """Return shapes of the outputs of an operator that has its rule here, None for all others.
 
     inputs: shapes of the inputs, None where unknown or left out. An output may still be unknown.
@@ -67,12 +66,12 @@ def fused_shape(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape 
     return rule(node, inputs) if rule is not None else None
 
 
-def swapped(shape: Shape, flag: int) -> Shape:
+def swapped(shape: TensorShape, flag: int) -> TensorShape:
     """Return a shape with its last two dimensions exchanged if the flag is set."""
     return (*shape[:-2], shape[-1], shape[-2]) if flag and len(shape) > 1 else shape
 
 
-def _broadcast(a: Shape | None, b: Shape | None) -> Shape | None:
+def _broadcast(a: TensorShape | None, b: TensorShape | None) -> TensorShape | None:
     if a is None or b is None:
         return None
     length = max(len(a), len(b))
@@ -80,7 +79,7 @@ def _broadcast(a: Shape | None, b: Shape | None) -> Shape | None:
     return tuple(max(pair) for pair in zip(*wide, strict=True))
 
 
-def _matmul(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
+def _matmul(node: NodeProto, inputs: Sequence[TensorShape | None]) -> tuple[TensorShape | None, ...]:
     a, b = inputs[0], inputs[1]
     if a is None or b is None or len(a) < 2 or len(b) < 2:
         return (None,)
@@ -90,12 +89,12 @@ def _matmul(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | No
     return ((*(lead or ()), a[-2], b[-1]),)
 
 
-def _bits(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
+def _bits(node: NodeProto, inputs: Sequence[TensorShape | None]) -> tuple[TensorShape | None, ...]:
     first = inputs[0]
     return ((*first[:-1], int(attributes(node).get("N", 0))) if first else None,)
 
 
-def _attention(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
+def _attention(node: NodeProto, inputs: Sequence[TensorShape | None]) -> tuple[TensorShape | None, ...]:
     x, w = inputs[0], inputs[1]
     sizes = attributes(node).get("qkv_hidden_sizes")
     if x is None or w is None:
@@ -103,7 +102,7 @@ def _attention(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape |
     return ((*x[:-1], sizes[2] if sizes else w[-1] // 3),)
 
 
-def _multi_head(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
+def _multi_head(node: NodeProto, inputs: Sequence[TensorShape | None]) -> tuple[TensorShape | None, ...]:
     query = inputs[0]
     value = inputs[2] if len(inputs) > 2 else None
     if query is None or len(query) != 3 or value is None:
@@ -113,7 +112,7 @@ def _multi_head(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape 
     return ((*query[:-1], value[-1] if len(value) == 3 else value[1] * value[3]),)
 
 
-def _embed(node: NodeProto, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
+def _embed(node: NodeProto, inputs: Sequence[TensorShape | None]) -> tuple[TensorShape | None, ...]:
     ids, words = inputs[0], inputs[2] if len(inputs) > 2 else None
     del node
     return ((*ids, words[-1]) if ids is not None and words is not None else None,)

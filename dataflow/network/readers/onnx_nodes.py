@@ -20,7 +20,7 @@ from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT, attributes, is_st
 from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, SAME_AS_INPUT
 from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, WEIGHT_SLOTS, subgraphs
 from nmsat.dataflow.network.readers.onnx_operators import PRODUCTS
-from nmsat.dataflow.network.readers.onnx_state import State
+from nmsat.dataflow.network.readers.onnx_state import ReaderState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def convert(tensors: Tensors, weights: Mapping[str, Weight], factor: int, where:
     return reader.finished()
 
 
-class _Nodes(State):
+class _Nodes(ReaderState):
     """Reads the nodes in order."""
 
     def read(self, node: NodeProto) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from nmsat.dataflow.network.layers import HostLayer, Layer, LinearLayer, MatMulLayer, host_layer
 from nmsat.dataflow.network.readers.onnx_ask import attributes
@@ -13,12 +13,11 @@ from nmsat.dataflow.network.readers.onnx_fused import swapped
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from nmsat.dataflow.network.readers.onnx_state import State
+    from nmsat.dataflow.network.readers.onnx_ask import TensorShape
+    from nmsat.dataflow.network.readers.onnx_state import ReaderState
 
-Shape: TypeAlias = tuple[int, ...]
 
-
-def gemm(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def read_gemm(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return Gemm: alpha A B + beta C, A and B transposed as asked."""
     given = attributes(node)
     a, b = reader.shape(node, node.input[0]), reader.shape(node, node.input[1])
@@ -31,7 +30,7 @@ def gemm(reader: State, node: NodeProto) -> tuple[Layer, ...]:
     return (layer,)
 
 
-def matmul(reader: State, node: NodeProto, second: int = 1) -> tuple[Layer, ...]:
+def read_matmul(reader: ReaderState, node: NodeProto, second: int = 1) -> tuple[Layer, ...]:
     """Return MatMul with NumPy's rules; second: the input that is B."""
     given = attributes(node)
     if given.get("transBatchA") or given.get("transBatchB"):
@@ -41,13 +40,13 @@ def matmul(reader: State, node: NodeProto, second: int = 1) -> tuple[Layer, ...]
     return (product(reader, node, a, b, node.input[0], node.input[second]),)
 
 
-def quantized_matmul(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def quantized_matmul(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return QLinearMatMul; scaling and rounding of its results are host work."""
-    (layer,) = matmul(reader, node, 3)
+    (layer,) = read_matmul(reader, node, 3)
     return (layer, requantize(reader, node, layer.name))
 
 
-def packed_matmul(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def packed_matmul(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return MatMulNBits: weights of few bits, K x N as its attributes say."""
     given = attributes(node)
     x = reader.shape(node, node.input[0])
@@ -66,12 +65,14 @@ def packed_matmul(reader: State, node: NodeProto) -> tuple[Layer, ...]:
     )
 
 
-def requantize(reader: State, node: NodeProto, name: str) -> HostLayer:
+def requantize(reader: ReaderState, node: NodeProto, name: str) -> HostLayer:
     """Return the host work that brings results back to whole numbers."""
     return host_layer("QuantizeLinear", f"{name}.requantize", prod(reader.shape(node, node.output[0])))
 
 
-def product(reader: State, node: NodeProto, a: Shape, b: Shape, first: str, second: str, *, bias: str = "") -> Layer:
+def product(
+    reader: ReaderState, node: NodeProto, a: TensorShape, b: TensorShape, first: str, second: str, *, bias: str = ""
+) -> Layer:
     """Return Y = A B with NumPy's rules for leading dimensions; a constant operand makes it a linear layer."""
     a = (1, *a) if len(a) == 1 else a
     b = (*b, 1) if len(b) == 1 else b
@@ -110,7 +111,7 @@ def product(reader: State, node: NodeProto, a: Shape, b: Shape, first: str, seco
     )
 
 
-def einsum(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def einsum(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return Einsum of two operands as one product.
 
     Labels in both operands and in the result are copies, labels in both operands only the reduction, the others rows
@@ -152,7 +153,7 @@ def einsum(reader: State, node: NodeProto) -> tuple[Layer, ...]:
     return (MatMulLayer(name=name, m=m, k=k, n=n, count=count, gradient_a=graded[0], gradient_b=graded[1]),)
 
 
-def _labels(reader: State, node: NodeProto, equation: str) -> tuple[list[list[str]], list[str], dict[str, int]]:
+def _labels(reader: ReaderState, node: NodeProto, equation: str) -> tuple[list[list[str]], list[str], dict[str, int]]:
     """Return the labels of the operands and of the result, dots written out, and the size of each label."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     operands = left.split(",")

@@ -19,7 +19,7 @@ from nmsat.dataflow.network.readers.onnx_ask import attributes
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from nmsat.dataflow.network.readers.onnx_state import State
+    from nmsat.dataflow.network.readers.onnx_state import ReaderState
 
 GATES: Final = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -27,7 +27,7 @@ MAX_STEPS: Final = 4096
 """Most steps of a recurrent layer: each is a product of its own."""
 
 
-def recurrent(reader: State, node: NodeProto) -> tuple[Layer, ...]:
+def recurrent(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return the two products of a recurrent layer and its gates."""
     x, w, r = (reader.shape(node, node.input[at]) for at in range(3))
     weight, inner = reader.need_weight(node, node.input[1]), reader.need_weight(node, node.input[2])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class State:
+class ReaderState:
     """State while the nodes are read in order.
 
     static: tensors that depend on weights and constants only -> the weight that they are, '' for none; graded: tensors

@@ -151,7 +151,7 @@ class _TapeLayer:
         self._check([p for p in products if p.stage is not Stage.BP])
 
     def _check(self, products: list[Product]) -> None:
-        plain = (*of.forward(self.layer, None), *of.weight_gradient(self.layer))
+        plain = (*of.forward_products(self.layer, None), *of.weight_gradient_products(self.layer))
         sizes = {p.stage: (p.m, p.k, p.n, p.count) for p in plain}
         for p in products:
             if (p.m, p.k, p.n, p.count) != sizes.get(p.stage):
@@ -175,10 +175,10 @@ class _TapeLayer:
         else:
             weights, gradient = self._pattern(stage, online=False), self._pattern(stage, online=True)
         if stage is Stage.FF:
-            return of.forward(self.layer, weights)
+            return of.forward_products(self.layer, weights)
         if stage is Stage.WU:
-            return of.weight_gradient(self.layer, gradient)
-        return of.input_gradient(self.layer, weights, gradient)
+            return of.weight_gradient_products(self.layer, gradient)
+        return of.input_gradient_products(self.layer, weights, gradient)
 
     def update(self, *, dense: bool) -> Update:
         """Return the update of the weights with the packed copies that FF and BP read."""
