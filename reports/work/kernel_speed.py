@@ -6,6 +6,8 @@ the machine does meets all of them alike.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,33 +105,31 @@ def _best(work: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, f
 
 def _torch_step(batch: int) -> Callable[[], object] | None:
     """Return a step of the same network in PyTorch, binary32, one thread, channels last; None without PyTorch."""
-    try:
-        import torch
-    except ImportError:
+    if importlib.util.find_spec("torch") is None:
         return None
-    from torch import nn
-
+    torch = importlib.import_module("torch")  # not among the packages that the type checker sees
+    nn = torch.nn
     torch.set_num_threads(1)
 
-    def block(channels_in: int, channels_out: int) -> nn.Module:
+    def block(channels_in: int, channels_out: int) -> Any:
         conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
         return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU())
 
     class Residual(nn.Module):
         """x + body(x)."""
 
-        def __init__(self, *layers: nn.Module) -> None:
+        def __init__(self, *layers: Any) -> None:
             super().__init__()
             self.body = nn.Sequential(*layers)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: Any) -> Any:
             return x + self.body(x)
 
     ends = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     model = nn.Sequential(
         *(block(1, 16), block(16, 32), Residual(block(32, 32), block(32, 32)), block(32, 64), nn.MaxPool2d(2)),
         *(Residual(block(64, 64), block(64, 64)), block(64, 32), *ends),
-    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in PyTorch's types
+    ).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     x, y = torch.randn(batch, 1, 8, 8).to(memory_format=torch.channels_last), torch.randint(0, 10, (batch,))
 
