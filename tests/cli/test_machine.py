@@ -63,7 +63,7 @@ def test_a_program_is_written_with_memory_before_the_run(tmp_path: Path) -> None
     assert lines == [*rights, f"program {place['region']} {place['at']} {place['count']}"]
 
 
-@pytest.mark.parametrize("extra", [[], ["--transposed"], ["--dataflow", "ws", "--pattern", "2:4"]])
+@pytest.mark.parametrize("extra", [["--dataflow", "os"], ["--transposed"], ["--dataflow", "ws", "--pattern", "2:4"]])
 def test_program_of_a_matrix(capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
     found = answer(capsys, "program", "20", "16", "17", *extra)
     assert found["counters"]["steps"] > 0

@@ -57,8 +57,8 @@ IN_THE_WAY = [
 ]
 
 
-READ = ("--masks", "--config-file", "--layers", "--image", "--library")
-"""Options that name a file to read."""
+READ = ("--data", "--masks", "--config-file", "--layers", "--image", "--library")
+"""Options that name what is read."""
 
 
 def test_every_option_that_names_an_output_is_among_them() -> None:
@@ -121,7 +121,8 @@ def test_a_program_into_the_working_folder_and_again(tmp_path: Path) -> None:
         assert (run.returncode, run.stderr) == (0, "")
     assert (tmp_path / "thesis.tex").read_text() == "x"
     listed = json.loads((tmp_path / MANIFEST).read_text())["files"]
-    assert {path.name for path in tmp_path.iterdir()} == {*listed, MANIFEST, "thesis.tex"}
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {*listed, MANIFEST, "thesis.tex"}
     assert {entry["command"] for entry in listed.values()} == {"program"}
     (tmp_path / "program.txt").write_text("edited")
     assert "'program.txt' in it: not written by nmsat, or changed since" in one_line(nmsat(*words, cwd=tmp_path))
@@ -194,13 +195,17 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(words: tuple[str, ...], tmp_
         assert [path.name for path in disk.rglob("*")] == ["thesis.tex"]
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_full_disk_leaves_the_older_result(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", "size=64k") as disk:
         words = ("--config", "small", "--out", str(disk / "out"))
         assert nmsat("program", "8", "16", "8", *words).returncode == 0
-        before = {path.name: path.read_bytes() for path in (disk / "out").iterdir()}
+        before = contents(disk / "out")
         one_line(nmsat("program", "64", "512", "64", *words))
-        assert {path.name: path.read_bytes() for path in (disk / "out").iterdir()} == before
+        assert contents(disk / "out") == before
 
 
 def test_a_read_only_place_is_one_line(tmp_path: Path) -> None:

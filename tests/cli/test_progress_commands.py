@@ -116,7 +116,7 @@ def test_verify_counts_programs(call: Call, line: str, labels: list[str], monkey
     def run(_: object, __: object, job: dict[str, Any], *___: object) -> SimpleNamespace:
         with open(job["progress"], "a", encoding="utf-8") as file:  # noqa: PTH123 # as the bench does
             file.writelines(f"{json.dumps(seed)}\n" for seed in range(job["count"]))
-        saved = {"wrong": "[]", "mismatches": 0, "cycles": 5, "programs": job["count"], "ends": "{}"}
+        saved = {"wrong": "[]", "mismatches": 0, "cycles": 5, "programs": job["count"], "compared": 1, "ends": "{}"}
         return SimpleNamespace(saved=saved)
 
     monkeypatch.setattr(verify, "build_machine", lambda _: None)
