@@ -33,7 +33,7 @@ class Transposer(wiring.Component):
     Parameters: lanes: a power of two, 2 or more.
     Members:
 
-    i : In(stream of `row_layout(lanes)`), rows.
+    i : In(stream of `lanes_layout(lanes)`), rows.
     o : Out(stream of `elements_layout(lanes, 1)`), columns: lane k holds row k of its block, `last` is never set; the
         value of an absent element means nothing.
     idle : Out(1), no row is inside.

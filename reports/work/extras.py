@@ -29,6 +29,7 @@ BROUGHT_BY: Final[dict[str, str]] = {
     "torch": "torch",
     "gmpy2": "test",
     "hypothesis": "test",
+    "pyslang": "test",
     "pytest": "test",
     "xdist": "test",
     "z3": "test",
