@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch
 
-ENGINES = ("Loader", "Compute", "Store", "Updater")
+ENGINES = ("Loader", "ComputeEngine", "Store", "Updater")
 
 
 @dataclass

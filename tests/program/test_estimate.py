@@ -10,7 +10,7 @@ from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Side
 from nmsat.dataflow.contract.registers import Launch
-from nmsat.dataflow.program.activations import RowsSource
+from nmsat.dataflow.program.activations import RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.estimate import estimate_cycles
@@ -96,6 +96,7 @@ def test_lines_that_the_tile_in_front_staged_count_as_there() -> None:
     """Two taps, one line apart: with the lines that are there, staging reads half of what reading each tap would."""
     layer = LayerProduct(Stage.FF, 32, (128, 64), 3, batch=1, pattern=Pattern(2, 8))
     source = layer.code().act
+    assert isinstance(source, WindowSource)
     two = replace(source, taps=tuple(tap for tap in source.taps if tap.dx == 0)[:2])
     (mapping,) = (cut.mapping for cut in cuts(VCU, layer.code()) if cut.mapping.a == 2)
     tiles = two.tiles(VCU, mapping)
