@@ -8,12 +8,13 @@ import re
 import signal
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import nmsat
 from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.reports.work import progress
 from nmsat.reports.work.extras import missing
 
 if TYPE_CHECKING:
@@ -139,3 +140,17 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))  # nobody else may find these
     monkeypatch.setattr(jobs, "estimate_cycles", work)
     monkeypatch.setattr(timed, "time_run", time_run)
+
+
+@pytest.fixture
+def advances(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int | None]]:
+    """Return what is done and how much there is, of each advance of a bar."""
+    seen: list[tuple[int, int | None]] = []
+    honest = progress.Task.advance
+
+    def advance(self: progress.Task, *given: Any, **named: Any) -> None:
+        honest(self, *given, **named)
+        seen.append((self.done, self.total))
+
+    monkeypatch.setattr(progress.Task, "advance", advance)
+    return seen

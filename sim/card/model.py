@@ -34,7 +34,7 @@ _NAMES: Final = {register.address: name for name, register in REGISTERS.items()}
 
 
 class ModelBuffer:
-    """Memory of the model."""
+    """Memory of the model, or of a bench behind the RTL."""
 
     def __init__(self, address: int, size: int) -> None:
         self.address = address

@@ -5,10 +5,9 @@ Job: config, place (region, first beat, beats of the program), region0, region1,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import cocotb
-import numpy as np
 from cocotb.task import bridge, resume
 from cocotb.triggers import ClockCycles, First, RisingEdge
 
@@ -16,37 +15,18 @@ from nmsat.dataflow.contract.limits import PAGE_BYTES
 from nmsat.dataflow.contract.registers import REGISTERS, Command, Launch, Region, Status
 from nmsat.dataflow.program.tensors import Place
 from nmsat.sim.card.driver import Card
+from nmsat.sim.card.model import ModelBuffer
 from nmsat.sim.sat import launch
 from nmsat.tb.drive.host import Machine
 from nmsat.tb.drive.kernel import Kernel
 from nmsat.tb.machine.configs import machine_config
 from nmsat.tb.run.jobs import load_job, save_result
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 BASE: Final = 1 << 34
 """Address of the first buffer: beyond 32 bits."""
 
 REST: Final = 4096
 """Most cycles between two looks at the status of a run."""
-
-
-class _Buffer:
-    """Memory behind the RTL."""
-
-    def __init__(self, address: int, size: int) -> None:
-        self.address = address
-        self.data = np.zeros(size, np.uint8)
-
-    def upload(self, data: NDArray[np.uint8]) -> None:
-        self.data[: data.size] = data
-
-    def download(self, data: NDArray[np.uint8]) -> None:
-        data[:] = self.data[: data.size]
-
-    def close(self) -> None:
-        pass
 
 
 class RtlLink:
@@ -57,7 +37,7 @@ class RtlLink:
         self._read = resume(machine.registers.read_word)
         self._write = resume(machine.registers.write_word)
         self._rest = resume(self._done)
-        self._buffers: list[_Buffer] = []
+        self._buffers: list[ModelBuffer] = []
         self._next = BASE
 
     def read(self, offset: int) -> int:
@@ -86,9 +66,9 @@ class RtlLink:
         dut = self._machine.dut
         await First(RisingEdge(dut.interrupt), ClockCycles(dut.clk, REST))
 
-    def buffer(self, size: int) -> _Buffer:
+    def buffer(self, size: int) -> ModelBuffer:
         """Return memory behind all that there is."""
-        made = _Buffer(self._next, size)
+        made = ModelBuffer(self._next, size)
         self._next += -(-size // PAGE_BYTES) * PAGE_BYTES
         self._buffers.append(made)
         return made

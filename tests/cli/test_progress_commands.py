@@ -30,17 +30,10 @@ def told(call: Call, line: str) -> list[str]:
     return said.err.splitlines()
 
 
-def test_model_counts_to_the_end(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int | None]] = []
-    honest = progress.Task.advance
-
-    def advance(self: progress.Task, *given: Any, **named: Any) -> None:
-        honest(self, *given, **named)
-        seen.append((self.done, self.total))
-
-    monkeypatch.setattr(progress.Task, "advance", advance)
+def test_model_counts_to_the_end(call: Call, advances: list[tuple[int, int | None]]) -> None:
     assert call("model resnet9 --batch 1 --config tiny --ablation").code == 0
-    assert seen[-1][0] <= (seen[-1][1] or 0) == 14
+    done, total = advances[-1]
+    assert done <= (total or 0) == 14
 
 
 def test_model_names_each_variant(call: Call) -> None:

@@ -137,10 +137,10 @@ def test_products_of_the_networks(
     pattern: Pattern | None, dataflow: str,
 ) -> None:  # fmt: skip
     product = LayerProduct(stage, pixels, channels, kernel, stride, batch, pattern)
-    try:
-        product.program(LARGE, dataflow)
-    except ValueError as error:
-        pytest.skip(str(error))
+    if dataflow == "ws" and (stage is Stage.WU or not product.plain):
+        with pytest.raises(ValueError, match="output stationary"):
+            product.program(LARGE, dataflow)
+        return
     assert check_product(Quick(LARGE), product, dataflow) >= 1
 
 
