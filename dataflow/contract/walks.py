@@ -30,8 +30,10 @@ def walk(instruction: Instruction, steps: int, prefix: str = "") -> WalkSteps:
     everywhere = np.ones(steps, np.bool_)
     x_step = f[f"{prefix}x_step"]
     loads = f.opcode is Opcode.LOAD_ACT
-    if f["width"] == 0 or (loads and not f["windowed"]):
-        return WalkSteps((f[f"{prefix}at"] + s * x_step) & OFFSET_MASK, everywhere)
+    windowed = loads and bool(f["windowed"])
+    if f["width"] == 0 or (loads and not windowed):
+        offset = (f[f"{prefix}at"] + s * x_step) & OFFSET_MASK
+        return WalkSteps(offset, _within(f, f["ix0"] + s * f["ix_step"], f["iy0"]) if windowed else everywhere)
     x, y, image, first_line, first_image = _pixels(f, s)
     line = np.where(
         first_image,
@@ -43,7 +45,11 @@ def walk(instruction: Instruction, steps: int, prefix: str = "") -> WalkSteps:
         return WalkSteps(offset, everywhere)
     ix = np.where(first_line, f["ix0"] + (x - f["x0"]) * f["ix_step"], f["ix_line"] + x * f["ix_step"])
     iy = np.where(first_image, f["iy0"] + (y - f["y0"]) * f["iy_step"], f["iy_image"] + y * f["iy_step"])
-    return WalkSteps(offset, (ix >= 0) & (ix < f["in_width"]) & (iy >= 0) & (iy < f["in_height"]))
+    return WalkSteps(offset, _within(f, ix, iy))
+
+
+def _within(f: Instruction, ix: NDArray[np.int64], iy: NDArray[np.int64] | int) -> NDArray[np.bool_]:
+    return (ix >= 0) & (ix < f["in_width"]) & (iy >= 0) & (iy < f["in_height"])
 
 
 def _pixels(f: Instruction, s: NDArray[np.int64]) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:

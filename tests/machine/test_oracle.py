@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from nmsat.dataflow.contract import walks
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Instruction, Opcode
+from nmsat.dataflow.contract.legal import check as check_legal
+from nmsat.sim.parts.walk import Walk as SimWalk
 from nmsat.sim.values import State, execute
 from nmsat.tb.machine.jobs import MachineJob, random_job
 from tests.machine.oracle import Oracle, to32
+from tests.machine.oracle import walk as oracle_walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,3 +167,33 @@ def test_the_staging_buffer_wraps() -> None:
 def test_many_random_programs(config: SatConfig) -> None:
     met = {name for seed in quick(config, 2_000, 60) for name in check(config, seed)}
     assert {"staged", "use_bp", "use_mask", "relu", "pad"} <= met
+
+
+def random_walk(rng: np.random.Generator) -> dict[str, int]:
+    """Return a legal LOAD_ACT of one beat per row with any walk: small pictures, so that lines and images end."""
+    width, height = int(rng.integers(6)), int(rng.integers(1, 5))
+    signed = {name: int(rng.integers(-9, 9)) for name in ("x_step", "y_step", "image_step", "ix0", "iy0")}
+    inside = {name: int(rng.integers(-2, 3)) for name in ("ix_line", "iy_image")}
+    sizes = {name: int(rng.integers(5)) for name in ("ix_step", "iy_step", "in_width", "in_height")}
+    first = {"x0": int(rng.integers(max(width, 1))), "y0": int(rng.integers(height)), "width": width, "height": height}
+    places = {name: int(rng.integers(2**34)) for name in ("at", "line_at", "image_at")}
+    return {**signed, **inside, **sizes, **first, **places, "rows": 4, "k": 32, "windowed": int(rng.integers(4) > 0)}
+
+
+def test_walks_are_those_of_the_page() -> None:
+    """All at once (values, what a program touches), step by step (cycles) and as the page says (width 0 too)."""
+    rng = np.random.default_rng(3)
+    endless = 0
+    for _ in range(400):
+        load = Instruction(Opcode.LOAD_ACT, random_walk(rng))
+        check_legal(load, TINY)
+        wanted = list(oracle_walk(load.values(), "", 40, bool(load["windowed"])))
+        steps = walks.walk(load, 40)
+        assert [(int(at), bool(inside)) for at, inside in zip(steps.offset, steps.inside, strict=True)] == wanted, load
+        model, found = SimWalk({**load.values(), "width": load["width"] * load["windowed"]}), []
+        for _ in range(40):
+            found.append((model.offset, model.inside))
+            model.advance()
+        assert found == wanted, load
+        endless += load["windowed"] and load["width"] == 0
+    assert endless > 20
