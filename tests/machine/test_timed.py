@@ -120,7 +120,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     [
         ("vcu1525", Pattern(2, 8), 1152, 128),
         pytest.param("vcu1525", Pattern(2, 16), 1536, 192, marks=pytest.mark.long),
-        pytest.param("vcu1525", Pattern(2, 4), 512, 512, marks=pytest.mark.long),
+        pytest.param("vcu1525", Pattern(2, 4), 512, 640, marks=pytest.mark.long),
         pytest.param("small", Pattern(2, 4), 1152, 192, marks=pytest.mark.long),
         pytest.param("small", DENSE, 768, 256, marks=pytest.mark.long),
     ],
