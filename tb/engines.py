@@ -12,6 +12,7 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import pack
 from nmsat.algorithms.core.numeric import canonical, to_half
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.mapping.tiling import Tiling, legal_mappings
@@ -89,7 +90,7 @@ def check_stce(count: int, seed: int) -> int:
     """Array engine against simulator and reference: `count` products; returns the results compared."""
     config = bench_config(preset("tiny"))
     rng = np.random.default_rng(seed)
-    patterns = [None, *(Pattern(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1))]
+    patterns = [None, *(Pattern(n, m) for m in GROUP_SIZES for n in range(1, m + 1))]
     jobs = []
     for _ in range(count):
         mappings = legal_mappings(config, patterns[int(rng.integers(len(patterns)))])

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core.nm import pack
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.dataflow.contract.config import GROUP_SIZES, SatConfig
+from nmsat.dataflow.contract.config import SatConfig
 from nmsat.dataflow.mapping.tiling import Mapping, Tiling, legal_mappings
 
 if TYPE_CHECKING:

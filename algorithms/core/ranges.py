@@ -13,6 +13,9 @@ MAX_SHIFT: Final = 24
 """Largest exponent s of the loss scale 2^s: dividing by it is exact for every binary16 gradient (beyond 102 a quotient
 could become subnormal in binary32 and need rounding), and it fits the 5 bits of an instruction."""
 
+GROUP_SIZES: Final = (2, 4, 8, 16)
+"""Legal M of a pattern N:M."""
+
 MAX_SIDE: Final = (1 << 40) - 1
 """Largest side of a matrix product: what the words of a program hold."""
 

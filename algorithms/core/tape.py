@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.ranges import MAX_COUNT, MAX_SIDE, whole_number
+from nmsat.algorithms.core.ranges import GROUP_SIZES, MAX_COUNT, MAX_SIDE, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,7 @@ class Pattern:
             value = getattr(self, name)
             if type(value) is not int:
                 object.__setattr__(self, name, whole_number(f"{name.upper()} of a pattern N:M", value, 1, 16))
-        if self.m not in (2, 4, 8, 16):
+        if self.m not in GROUP_SIZES:
             raise ValueError(f"pattern is '{self.n}:{self.m}'; M must be 2, 4, 8 or 16")
         if not 1 <= self.n <= self.m:
             raise ValueError(f"pattern is '{self.n}:{self.m}'; N must be from 1 to M = {self.m}")

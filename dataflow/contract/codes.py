@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from nmsat.dataflow.contract.config import GROUP_SIZES, MAX_GROUP
+from nmsat.algorithms.core.ranges import GROUP_SIZES
+from nmsat.dataflow.contract.config import MAX_GROUP
 
 RECTANGLE_ROWS: Final = (1, 2, 4, 8)
 """Rows a of an interleave rectangle a x b = 8."""

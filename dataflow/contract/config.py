@@ -9,13 +9,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, Range
 
 INTERLEAVE: Final = 8
 """Independent outputs per element. It covers the adder loop and the operand bandwidth of N:M (design, section 4)."""
-
-GROUP_SIZES: Final = (2, 4, 8, 16)
-"""Legal M of a pattern N:M."""
 
 MAX_GROUP: Final = GROUP_SIZES[-1]
 """Places of the largest group, and so the most pairs an element keeps of one."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
-from nmsat.dataflow.contract.config import GROUP_SIZES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract.codes import RECTANGLE_ROWS
-from nmsat.dataflow.contract.config import GROUP_SIZES, INTERLEAVE
+from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import Compute
 from nmsat.dataflow.contract.timing import window_cycles
 from nmsat.dataflow.cycles.array import product_duration

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.dataflow.contract.config import GROUP_SIZES
 from nmsat.dataflow.mapping.chain import chain_cycles
 from nmsat.dataflow.mapping.cover import COVER_SIZES
 

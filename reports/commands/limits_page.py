@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.ranges import MAX_COUNT, MAX_SIDE
+from nmsat.algorithms.core.ranges import GROUP_SIZES, MAX_COUNT, MAX_SIDE
 from nmsat.algorithms.training.config import NUMBER_RANGES, WHOLE_RANGES
-from nmsat.dataflow.contract.config import GROUP_SIZES, INTERLEAVE, MAX_NAME
+from nmsat.dataflow.contract.config import INTERLEAVE, MAX_NAME
 from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, listed
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS
 from nmsat.dataflow.network.models import MAX_BATCH

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract.codes import codes
 from nmsat.sim.update.sore import GroupElements, Sore
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[GroupElements]]:
     """Yield one job per pattern in random order, with random gaps; every third ends in a reset."""
     lanes, width = job["lanes"], job["width"]
-    patterns = [(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1) if m >= width]
+    patterns = [(n, m) for m in GROUP_SIZES for n in range(1, m + 1) if m >= width]
     for number, place in enumerate(rng.permutation(len(patterns)).tolist()):
         n, m = patterns[place]
         gap, stall = (float(rng.choice([0.0, 0.1, 0.5])) for _ in range(2))

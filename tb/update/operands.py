@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, Instruction, Opcode
@@ -109,7 +110,7 @@ def random_pattern(rng: np.random.Generator, largest: int) -> Pattern | None:
     """Return a pattern with M up to `largest`; one in eight is None."""
     if rng.random() < 0.125:
         return None
-    m = int(rng.choice([m for m in (2, 4, 8, 16) if m <= largest]))
+    m = int(rng.choice([m for m in GROUP_SIZES if m <= largest]))
     return Pattern(int(rng.integers(1, m + 1)), m)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract import config, isa, limits
 from nmsat.dataflow.contract.codes import RECTANGLE_ROWS
 from nmsat.dataflow.contract.isa import QUEUE_OF, ActMode, ErrorCode, Opcode, Queue, Side
@@ -72,7 +73,6 @@ ISA: Final = {
 }
 CONFIG: Final = {
     "INTERLEAVE": 8,
-    "GROUP_SIZES": (2, 4, 8, 16),
     "MAX_GROUP": 16,
     "UNDER_WAY": 16,
     "PRODUCT_STAGES": 2,
@@ -129,6 +129,7 @@ def test_codes_of_fields() -> None:
     }
     assert Opcode.END not in QUEUE_OF
     assert RECTANGLE_ROWS == (1, 2, 4, 8)
+    assert GROUP_SIZES == (2, 4, 8, 16)
 
 
 def test_registers_lie_where_hosts_look_for_them() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract.isa import OFFSET_BITS
 from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BYTES
 from nmsat.dataflow.contract.links import FILLER_PAIR, PAIR, PAIR_BITS
@@ -22,6 +23,7 @@ COMMON: Final = {0, 1}
 """Defaults of parameters that say nothing."""
 
 VIEWS: Final = ("hw", "sim")
+FOLDERS: Final = ("hw", "sim", "dataflow", "tb")
 
 _OPERATORS: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
@@ -117,7 +119,7 @@ def test_the_wrap_of_offsets_is_not_written_by_hand() -> None:
     """`OFFSET_MASK` is the only place where the bits of an offset become a mask."""
     places = [
         path.relative_to(ROOT).as_posix()
-        for folder in ("hw", "sim", "dataflow", "tb")
+        for folder in FOLDERS
         for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(tree(path))
         if isinstance(node, ast.BinOp)
@@ -125,6 +127,19 @@ def test_the_wrap_of_offsets_is_not_written_by_hand() -> None:
         and ast.unparse(node.left).strip("()") in (f"1 << {OFFSET_BITS}", "1 << OFFSET_BITS")
     ]
     assert places == ["dataflow/contract/isa.py"]
+
+
+def test_the_sizes_of_groups_are_not_written_by_hand() -> None:
+    """`GROUP_SIZES` is the only place where the legal M stand: algorithm, contract and benches read it."""
+    places = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("algorithms", *FOLDERS)
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Tuple | ast.List | ast.Set)
+        and [by_hand(element) for element in node.elts] == list(GROUP_SIZES)
+    ]
+    assert places == ["algorithms/core/ranges.py"]
 
 
 def test_what_is_stored_fits_its_place() -> None:
