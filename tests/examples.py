@@ -1,6 +1,6 @@
 """Worked examples of the documents: their Python is run, what it prints must be the text block behind it.
 
-`python -m tests.examples` writes what the examples print now into docs/machine/, docs/timing.md and docs/glossary.md;
+`python -m tests.examples` writes what the examples print now into docs/machine/, docs/timing.md and docs/xilinx.md;
 look at the difference before you keep it.
 """
 

@@ -60,6 +60,14 @@ class WordLayout:
         """Name to width in order, as an Amaranth StructLayout takes it."""
         return {field.name: field.bits for field in self.fields}
 
+    def table(self) -> str:
+        """Return a line for each field, for people: first and last bit, name, meaning."""
+        lines, low = [], 0
+        for field in self.fields:
+            lines.append(f"{low:3} to {low + field.bits - 1:3}  {field.name:15} {field.meaning}")
+            low += field.bits
+        return "\n".join(lines)
+
     def check(self, values: Mapping[str, int]) -> None:
         """Raise ValueError for a name that is no field, and for a value that its field cannot hold."""
         for name, value in values.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_MASK, ActMode, Opc
 from nmsat.dataflow.contract.walks import walk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from nmsat.dataflow.contract.isa import Instruction
@@ -34,13 +36,20 @@ class Touch:
 
 def touches(f: Instruction) -> tuple[Touch, ...]:
     """Return what an instruction reads and writes in memory; beats of a staged load are none of them."""
-    if f.opcode is Opcode.LOAD_ACT:
-        return () if f["staged"] else (Touch("at", f["region"], operand(f)),)
-    if f.opcode in (Opcode.STAGE, Opcode.LOAD_WGT):
-        return (Touch("at", f["region"], _runs(f)),)
-    if f.opcode is Opcode.STORE:
-        return _store(f)
-    return _update(f) if f.opcode is Opcode.UPDATE else ()
+    return _TOUCHES[f.opcode](f)
+
+
+def _nothing(f: Instruction) -> tuple[Touch, ...]:
+    del f
+    return ()
+
+
+def _load_act(f: Instruction) -> tuple[Touch, ...]:
+    return () if f["staged"] else (Touch("at", f["region"], operand(f)),)
+
+
+def _load_runs(f: Instruction) -> tuple[Touch, ...]:
+    return (Touch("at", f["region"], _runs(f)),)
 
 
 def operand(f: Instruction) -> NDArray[np.int64]:
@@ -104,3 +113,14 @@ def _update(f: Instruction) -> tuple[Touch, ...]:
         *(Touch(name, region, beats[name]) for name in reads),
         *(Touch(name, region, found, True) for name, found in beats.items()),
     )
+
+
+_TOUCHES: Final[dict[Opcode, Callable[[Instruction], tuple[Touch, ...]]]] = {
+    Opcode.LOAD_ACT: _load_act,
+    Opcode.LOAD_WGT: _load_runs,
+    Opcode.STAGE: _load_runs,
+    Opcode.COMPUTE: _nothing,
+    Opcode.STORE: _store,
+    Opcode.UPDATE: _update,
+    Opcode.END: _nothing,
+}
