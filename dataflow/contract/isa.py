@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from nmsat.algorithms.core.ranges import MAX_SHIFT
 from nmsat.dataflow.contract.codes import codes, group_size, kept, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.fields import Field, WordLayout
@@ -43,6 +44,9 @@ OFFSET_BITS: Final = 34
 
 OFFSET_MASK: Final = (1 << OFFSET_BITS) - 1
 """Largest offset; sums of offsets wrap behind it."""
+
+SHIFT_BITS: Final = MAX_SHIFT.bit_length()
+"""Bits of the exponent of the loss scale."""
 
 STEP_BITS: Final = 22
 SIZE_BITS: Final = 12
@@ -235,7 +239,7 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
         Opcode.UPDATE,
         Field("k", 16, "rows of the weight matrix. At least 1"),
         Field("n", 16, "columns of the weight matrix. At least 1"),
-        Field("shift", 5, "the loss scale is 2^shift; at most 24"),
+        Field("shift", SHIFT_BITS, f"the loss scale is 2^shift; at most {MAX_SHIFT}"),
         Field("ff_n_less_1", 4, "kept elements of a group of W_ff, N - 1"),
         Field("ff_log2_m_less_1", 2, "log2 of the group size M of W_ff, less 1"),
         Field("bp_n_less_1", 4, "kept elements of a group of W_bp, N - 1"),

@@ -11,6 +11,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.isa import SHIFT_BITS
 from nmsat.hw.fp.f32 import CANONICAL_NAN, unpack
 from nmsat.hw.parts.steps import Cuts, chosen_cuts, leading_zeros, named, shift_left, shift_right_sticky
 
@@ -27,7 +28,7 @@ class F16ToF32(wiring.Component):
     Members:
 
     i : In(16), binary16.
-    down : In(5), 0 to 24: the loss scale of a gradient, 0 for a plain conversion.
+    down : In(SHIFT_BITS), 0 to 24: the loss scale of a gradient, 0 for a plain conversion.
     o : Out(32), binary32.
     special : Out(1), i is infinite or NaN.
 
@@ -42,7 +43,7 @@ class F16ToF32(wiring.Component):
 
     def __init__(self) -> None:
         self.latency = 1
-        super().__init__({"i": In(16), "down": In(5), "o": Out(32), "special": Out(1)})
+        super().__init__({"i": In(16), "down": In(SHIFT_BITS), "o": Out(32), "special": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -18,6 +18,7 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.isa import SHIFT_BITS
 from nmsat.dataflow.contract.limits import ADD_STAGES, MULTIPLY_STAGES, ROUND_STAGES
 from nmsat.hw.parts.steps import named
 from nmsat.hw.update.sore import Sore, pairs_layout
@@ -41,7 +42,7 @@ class Pregen(wiring.Component):
     mu : In(32), setting: momentum factor, binary32.
     wd : In(32), setting: weight decay, binary32.
     lam : In(32), setting: decay of pruned weights (SR-STE), binary32.
-    shift : In(5), setting: s of the loss scale 2^s, 0 to 24.
+    shift : In(SHIFT_BITS), setting: s of the loss scale 2^s, 0 to 24.
     hold : In(1), setting: weights and momenta stay.
     ff_n_less_1 : In(4), setting: N of W_ff, less 1.
     ff_log2_m_less_1 : In(2), setting: log2 of M of W_ff, less 1.
@@ -84,7 +85,7 @@ class Pregen(wiring.Component):
         self._update = Wuve(lanes, multiply_stages, add_stages, round_stages)
         self._transposer = Transposer(lanes)
         self._engines = {"ff": Sore(lanes), "bp": Sore(lanes)}
-        settings = dict.fromkeys(COEFFICIENTS, 32) | {"shift": 5, "hold": 1}
+        settings = dict.fromkeys(COEFFICIENTS, 32) | {"shift": SHIFT_BITS, "hold": 1}
         for copy in self._engines:
             settings |= {f"{copy}_{name}": width for name, width in PATTERN_PORTS.items()} | {f"{copy}_use": 1}
         super().__init__(

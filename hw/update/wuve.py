@@ -11,6 +11,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.dataflow.contract.isa import SHIFT_BITS
 from nmsat.dataflow.contract.limits import ADD_STAGES, MULTIPLY_STAGES, ROUND_STAGES
 from nmsat.dataflow.contract.timing import wuve_path
 from nmsat.hw.fp.convert import F16ToF32, F32ToF16
@@ -70,7 +71,7 @@ class WuveLane(wiring.Component):
     v : In(32), momentum, binary32.
     g : In(16), gradient, binary16, scaled by 2^s.
     kept : In(1), the forward copy keeps the weight.
-    down : In(5), s of the loss scale 2^s, 0 to 24.
+    down : In(SHIFT_BITS), s of the loss scale 2^s, 0 to 24.
     hold : In(1), weight and momentum stay as they are.
     lr : In(`normal_layout`), learning rate.
     mu : In(`normal_layout`), momentum factor.
@@ -106,7 +107,7 @@ class WuveLane(wiring.Component):
     ) -> None:
         self.stages = (multiply_stages, add_stages, round_stages)
         self.latency = wuve_path(*self.stages)
-        inputs = {"w": 32, "v": 32, "g": 16, "kept": 1, "down": 5, "hold": 1}
+        inputs = {"w": 32, "v": 32, "g": 16, "kept": 1, "down": SHIFT_BITS, "hold": 1}
         outputs = {"new_w": 32, "new_v": 32, "half": 16, "special": 1}
         super().__init__(
             {name: In(size) for name, size in inputs.items()}
@@ -202,7 +203,7 @@ class Wuve(wiring.Component):
     mu : In(32), setting: momentum factor, binary32.
     wd : In(32), setting: weight decay, binary32.
     lam : In(32), setting: decay of pruned weights (SR-STE), binary32.
-    shift : In(5), setting: s of the loss scale 2^s, 0 to 24.
+    shift : In(SHIFT_BITS), setting: s of the loss scale 2^s, 0 to 24.
     hold : In(1), setting: weights and momenta stay.
     i : In(stream of `update_layout(lanes)`), weights, momenta, gradients.
     o : Out(stream of `updated_layout(lanes)`), new weights and momenta.
@@ -243,7 +244,7 @@ class Wuve(wiring.Component):
         super().__init__(
             {name: In(32) for name in COEFFICIENTS}
             | {
-                "shift": In(5),
+                "shift": In(SHIFT_BITS),
                 "hold": In(1),
                 "i": In(stream.Signature(update_layout(lanes))),
                 "o": Out(stream.Signature(updated_layout(lanes))),

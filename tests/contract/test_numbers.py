@@ -68,6 +68,7 @@ ISA: Final = {
     "SEMAPHORE_MAX": 255,
     "OFFSET_BITS": 34,
     "OFFSET_MASK": 2**34 - 1,
+    "SHIFT_BITS": 5,
     "STEP_BITS": 22,
     "SIZE_BITS": 12,
 }
