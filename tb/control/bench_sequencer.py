@@ -13,7 +13,7 @@ import numpy as np
 from cocotb.triggers import Timer
 
 from nmsat.dataflow.contract.config import SatConfig
-from nmsat.dataflow.contract.isa import INSTRUCTIONS, SEMAPHORES, ErrorCode, Instruction, Opcode, Queue
+from nmsat.dataflow.contract.isa import INSTRUCTIONS, QUEUE_OF, SEMAPHORES, ErrorCode, Instruction, Opcode, Queue
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.sim.control.fetch import Words
@@ -32,11 +32,12 @@ HOLDS: Final = (1, 5, 2, 1)
 _LEGAL: Final[dict[Opcode, dict[str, int]]] = {
     Opcode.LOAD_ACT: {"rows": 4, "k": 8},
     Opcode.LOAD_WGT: {"blocks": 1, "outer": 1, "inner": 2},
+    Opcode.STAGE: {"outer": 1, "inner": 2},
     Opcode.COMPUTE: {"windows": 2},
     Opcode.STORE: {"rows": 2, "columns": 3},
     Opcode.UPDATE: {"k": 3, "n": 5},
 }
-"""Fields that make a legal instruction on any machine; all others are 0."""
+"""Fields that make a legal instruction on any machine, for each opcode of an engine; all others are 0."""
 
 
 def random_program(rng: np.random.Generator, *, hoard: bool) -> list[int]:
@@ -49,7 +50,7 @@ def random_program(rng: np.random.Generator, *, hoard: bool) -> list[int]:
     waits: list[int] = []
     words = []
     for _ in range(600 if hoard else count):
-        opcode = list(_LEGAL)[int(rng.integers(len(_LEGAL)))]
+        opcode = list(QUEUE_OF)[int(rng.integers(len(QUEUE_OF)))]
         wait = signal = 0
         if rng.random() < 0.4:
             signal = 1 << int(rng.integers(SEMAPHORES))
