@@ -160,7 +160,7 @@ def test_words_of_memory() -> None:
     check_words(TINY, [*code, 0xFFF], REGIONS)  # nothing counts behind END
     for words, message in (
         (code[:-1], r"instruction 4 \(nothing\), field 'opcode': the program has no END"),
-        ([7, *code], r"instruction 0 \(opcode 7\), field 'opcode'"),
+        ([0, *code], r"instruction 0 \(opcode 0\), field 'opcode'"),
         ([], "no END"),
     ):
         with pytest.raises(IllFormedError, match=message):
