@@ -219,11 +219,6 @@ def _passes(job: UpdateJob) -> tuple[UpdateJob, ...]:
     return replace(job, count=2 * job.count, backward=False), job
 
 
-def host_prunes(step: Step) -> int:
-    """Return the elements of dY that the host prunes and packs within a step: no instruction does it."""
-    return sum(prune.elements for prune in step.prunes)
-
-
 def _together(product: Product) -> object:
     """What products of one program have in common: parts of one input gradient; any other is alone."""
     conv = product.conv
