@@ -1,7 +1,4 @@
-"""SAT, cycle by cycle: engines, sequencer, memory ports and memory wired as in hw/sat.py.
-
-Time is stepped here; values are carried out once per instruction, when it is done (`sim.values`).
-"""
+"""SAT with values: `sim.run` steps time, cycle by cycle; `sim.values` carries out an instruction when it is done."""
 
 from __future__ import annotations
 

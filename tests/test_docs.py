@@ -59,6 +59,20 @@ def test_every_room_has_a_page_with_a_worked_example() -> None:
         assert "## A worked example" in (ROOT / "docs" / "machine" / f"{room}.md").read_text(encoding="utf-8")
 
 
+def test_the_page_of_the_house_has_all_its_rooms() -> None:
+    """Rooms of every part in the table of rooms, others in the row of their folder, as `name` or `name.py`."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shared = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) | {"parts", "fp"}
+    missing = set()
+    for folder in ("algorithms", "dataflow", "sim", "hw", "tb"):
+        row = "".join(re.findall(rf"^\| `{folder}/` \| (.*)", text, re.MULTILINE))
+        rooms = {path.parent.name for path in ROOT.glob(f"{folder}/*/*.py")} | {
+            path.name for path in ROOT.glob(f"{folder}/[!_]*.py")
+        }
+        missing |= {f"{folder}/{room}" for room in rooms - shared if f"`{room}`" not in row}
+    assert missing == set()
+
+
 @pytest.mark.parametrize("word", TRAINING_WORDS + MACHINE_WORDS)
 def test_the_glossary_explains(word: str) -> None:
     text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
