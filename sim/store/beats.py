@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.isa import Side
+from nmsat.dataflow.contract.isa import HALVES, Side
 from nmsat.sim.parts.state import Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
-
-UNITS: Final = 32
-"""Units of 2 bytes of a beat."""
 
 
 class RowPlace(Registers):
@@ -42,16 +39,16 @@ class RowPlace(Registers):
         if self.ends_chunk:
             self._piece = 0
             self._left -= self._columns
-            self._at = (self._at + (self._columns << self._wide)) % UNITS
+            self._at = (self._at + (self._columns << self._wide)) % HALVES
         self._look()
 
     def _begin_row(self) -> None:
-        self._piece, self._left, self._at = 0, self._row_columns, (self._lane << self._wide) % UNITS
+        self._piece, self._left, self._at = 0, self._row_columns, (self._lane << self._wide) % HALVES
         self._look()
 
     def _look(self) -> None:
         end = self._at + (min(self._left, self._columns) << self._wide)
-        edge = UNITS * (self._piece + 1)
+        edge = HALVES * (self._piece + 1)
         self.ends_chunk = end <= edge
         self.ends_row = self.ends_chunk and self._left <= self._columns
         self.ends_beat = end >= edge or self.ends_row
@@ -59,8 +56,8 @@ class RowPlace(Registers):
 
 def row_extent(columns: int, lane: int, wide: bool) -> tuple[int, int]:
     """Return (first beat that holds an element, beats) of a row of so many columns, the first at place `lane`."""
-    first = (lane << wide) // UNITS
-    return first, -(-(lane + columns << wide) // UNITS) - first
+    first = (lane << wide) // HALVES
+    return first, -(-(lane + columns << wide) // HALVES) - first
 
 
 def write_rows(instruction: Instruction) -> tuple[str, int, int, int]:

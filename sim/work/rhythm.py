@@ -13,6 +13,7 @@ from itertools import pairwise
 from math import gcd
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.config import MAX_GROUP
 from nmsat.dataflow.contract.isa import LANES
 from nmsat.dataflow.contract.limits import PAGE_BEATS
 
@@ -36,9 +37,6 @@ PERIOD: Final = RHYTHM_ROWS * RHYTHM_BLOCKS
 WALKED: Final = 12 * PERIOD
 """Rows, over all blocks, up to which an UPDATE is walked as a whole."""
 
-GROUP: Final = 16
-"""Rows that are whole groups in every pattern."""
-
 
 def update_counters(job: UpdateJob, walk: Walk) -> Counters:
     """Return the counters of one UPDATE of a job. walk: gives those of any UPDATE by running it."""
@@ -46,7 +44,8 @@ def update_counters(job: UpdateJob, walk: Walk) -> Counters:
     if job.k * blocks <= WALKED:
         return walk(job)
     few = RHYTHM_BLOCKS + blocks % RHYTHM_BLOCKS
-    rows = RHYTHM_ROWS + job.k % RHYTHM_ROWS if job.k % GROUP == 0 and job.k > RHYTHM_ROWS else job.k
+    # rows that are whole groups in every pattern
+    rows = RHYTHM_ROWS + job.k % RHYTHM_ROWS if job.k % MAX_GROUP == 0 and job.k > RHYTHM_ROWS else job.k
     step = RHYTHM_BLOCKS * (PERIOD // gcd(PERIOD, rows * RHYTHM_BLOCKS))
     if rows * (few + 2 * step) >= job.k * blocks or (few + 2 * step > blocks and rows == job.k):
         return walk(job)
