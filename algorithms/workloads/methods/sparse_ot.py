@@ -218,14 +218,15 @@ def study(variant: Variant) -> Study:
     capacity = 2 * 256 // 8
     loads = (route(scores, capacity, variant) > 0).sum(axis=0)
     plain = np.bincount(np.argsort(-scores, axis=1)[:, :2].ravel(), minlength=8)
-    measured |= {"capacity": capacity, "largest_load": int(loads.max()), "largest_load_top2": int(plain.max())}
+    largest, largest_plain = int(loads.max()), int(plain.max())
+    measured |= {"capacity": capacity, "largest_load": largest, "largest_load_top2": largest_plain}
     holds = (
         gap < 1e-12
         and forced["binding_cases"] >= 2
         and forced["tight_gap"] < 1e-6
         and forced["least_bound_gap"] > -1e-6
         and bool((np.diff(values) <= 1e-7).all())
-        and loads.max() <= capacity < plain.max()
+        and largest <= capacity < largest_plain
     )
     return Study("the constrained plan equals brute force, and no expert gets more than its capacity", holds, measured)
 
