@@ -7,8 +7,7 @@ state and of the beats ahead; the compute engine, which nobody meets in that tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
@@ -19,22 +18,19 @@ STEP: Final = 192
 """Beats from one point to the next; a multiple of the beats of a page, so that places in a page return."""
 
 
-@dataclass(eq=False)
 class _Point:
     """The machine without compute engine and place in the load; steps: by the beats ahead."""
 
-    key: Key
-    steps: dict[bytes, _Step]
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.steps: dict[bytes, _Step] = {}
 
 
-@dataclass(frozen=True, eq=False)
 class _Step:
     """From one point to the next: beats looked at, cycles, what was counted outside of the compute engine."""
 
-    after: _Point
-    beats: int
-    cycles: int
-    counts: tuple[int, ...]
+    def __init__(self, after: _Point, beats: int, cycles: int, counts: tuple[int, ...]) -> None:
+        self.after, self.beats, self.cycles, self.counts = after, beats, cycles, counts
 
 
 class Inner:
@@ -45,7 +41,7 @@ class Inner:
         self.step = step
         self._kept = kept
         self._points: dict[Key, _Point] = {}
-        self._parts: dict[Key, Key] = {}
+        self._parts: dict[Any, Any] = {}
 
     def point(self, key: Key) -> _Point:
         """Return the point of a key."""
@@ -55,7 +51,7 @@ class Inner:
                 self._points.clear()
                 self._parts.clear()
             key = tuple([self._parts.setdefault(part, part) for part in key])
-            found = self._points[key] = _Point(key, {})
+            found = self._points[key] = _Point(key)
         return found
 
 
