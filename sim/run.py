@@ -203,9 +203,9 @@ class Run:
             *self._masks,
         )
 
-    def outside(self, counts: Sequence[int]) -> list[int]:
-        """Return a row of `counts` without what the compute engine does."""
-        return [*counts[:2], 0, 0, *counts[4:8], *[0] * 8, *counts[16:]]
+    def outside(self, place: int) -> bool:
+        """Whether a place in a row of `counts` is not of what the compute engine does."""
+        return not (2 <= place < 4 or 8 <= place < 16)
 
     def count(self, counts: Sequence[int]) -> None:
         """Add a row of `counts`."""

@@ -7,7 +7,9 @@ afterwards. Nothing is estimated: cycles, counters and how a run ends are those 
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +26,7 @@ from nmsat.sim.quick.symbols import Symbols, decoded
 from nmsat.sim.sat import LIMIT, Sat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
@@ -129,6 +131,10 @@ class Quick:
 
     def run(self, settings: Launch, symbols: Sequence[Symbol], *, limit: int = LIMIT) -> QuickReport:
         """Run a program of symbols; of the settings only place and length of the program count."""
+        with _uncollected():
+            return self._ran(settings, symbols, limit)
+
+    def _ran(self, settings: Launch, symbols: Sequence[Symbol], limit: int) -> QuickReport:
         launch = Launch(_ANY, 0, settings.program_at, settings.program_count)
         walk = _Walk(self, launch, symbols, limit)
         used: Counter[_Stretch] = Counter()
@@ -159,6 +165,18 @@ class Quick:
     def new(self, launch: Launch, program: Sequence[tuple[ErrorCode, Symbol]]) -> Run:
         """Return a machine before its first cycle."""
         return self._engines.Run(self._machine, launch, program, self._known)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector of cycles away: it would look through all that is remembered again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _known(state: _State, symbols: Sequence[Symbol], at: int) -> _Stretch | None:
