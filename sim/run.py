@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.contract.isa import ErrorCode, Queue
-from nmsat.dataflow.contract.limits import READERS, WRITERS
+from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import COUNTERS, QUEUE_NAMES, WAIT_CAUSES
 from nmsat.sim.array.compute import NEVER, ComputeEngine
 from nmsat.sim.control.sequencer import Sequencer
@@ -14,32 +12,43 @@ from nmsat.sim.load.loader import Loader
 from nmsat.sim.memory.behind import MemoryPort
 from nmsat.sim.memory.read_port import ReadPort
 from nmsat.sim.memory.write_port import WritePort
+from nmsat.sim.parts.outcome import Machine, Report
 from nmsat.sim.store.store import Store
 from nmsat.sim.update.update import Updater
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.contract.registers import Launch
-    from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.sim.control.fetch import Checked
     from nmsat.sim.load.beats import Beats
-    from nmsat.sim.memory.port import Burst
     from nmsat.sim.parts.state import Key
     from nmsat.sim.store.bursts import Bursts
 
-STORE_READER, FETCH_READER, LOAD_READER, UPDATE_READER = range(len(READERS))
+# Numbers are written out: mypyc makes them part of the machine code (tests/machine/test_compiled.py).
+
+STORE_READER: Final = 0
+FETCH_READER: Final = 1
+LOAD_READER: Final = 2
+UPDATE_READER: Final = 3
 """Number of each client of the read port (`READERS`)."""
 
-STORE_WRITER, UPDATE_WRITER = (WRITERS.index(queue) for queue in (Queue.STORE, Queue.UPDATE))
-"""Number of each client of the write port."""
+STORE_WRITER: Final = 0
+UPDATE_WRITER: Final = 1
+"""Number of each client of the write port (`WRITERS`)."""
 
-LOAD, COMPUTE, STORE, UPDATE = Queue
-"""Here once: a member of an enumeration is looked up tens of times as slowly as a name."""
+LOAD: Final = 0
+COMPUTE: Final = 1
+STORE: Final = 2
+UPDATE: Final = 3
+"""The queues (`Queue`)."""
 
-LOAD_OFFERS, COMPUTE_OFFERS, STORE_OFFERS, UPDATE_OFFERS = (1 << queue for queue in Queue)
+LOAD_OFFERS: Final = 1
+COMPUTE_OFFERS: Final = 2
+STORE_OFFERS: Final = 4
+UPDATE_OFFERS: Final = 8
+"""A bit of each queue."""
 
 MOVED: Final = ("read_bursts", "write_bursts", "read_beats", "write_beats")
 """What is counted of memory, in the order of a row of counts."""
@@ -48,38 +57,12 @@ LEAST_REST: Final = 8
 """Cycles of rest that are worth a look at the whole machine."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """How a run ended. counters: by the names of `dataflow.contract.registers.COUNTERS`; error_index: instruction at
-    fault."""
-
-    counters: dict[str, int]
-    error: ErrorCode
-    error_index: int
-    special: bool
-    overflow: bool
-
-    @property
-    def cycles(self) -> int:
-        """From the first to the last cycle of the run."""
-        return self.counters["cycles"]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run is of. timing: of the one channel of memory behind the master; faults: beats (addresses divided by 64)
-    that memory answers with an error."""
-
-    config: SatConfig
-    timing: MemoryTiming
-    faults: frozenset[int] = frozenset()
-
-
-class Known(NamedTuple):
+class Known:
     """What engines have found out about instructions: the beats of loads, the bursts of stores."""
 
-    beats: dict[tuple[int, ...], Beats]
-    bursts: dict[tuple[int, ...], Bursts]
+    def __init__(self) -> None:
+        self.beats: dict[tuple[int, ...], Beats] = {}
+        self.bursts: dict[tuple[int, ...], Bursts] = {}
 
 
 class Run:
@@ -91,7 +74,7 @@ class Run:
     def __init__(
         self, machine: Machine, settings: Launch, program: Sequence[Checked], known: Known | None = None
     ) -> None:
-        config, known = machine.config, known or Known({}, {})
+        config, known = machine.config, known or Known()
         self.read, self.write = ReadPort(settings.regions), WritePort(settings.regions)
         self.sequencer = Sequencer(settings, program)
         self.loader, self.compute = Loader(config, known.beats), ComputeEngine(config)
@@ -123,9 +106,7 @@ class Run:
         elif fetches is not None or loads is not None:
             reader = read.choose((None, fetches, loads), arready, halt)
         if stores or updates:
-            asked: list[Burst | None] = [None] * len(WRITERS)
-            asked[STORE_WRITER], asked[UPDATE_WRITER] = store.write_request, update.write_request
-            writer = write.choose(asked, awready, halt)
+            writer = write.choose((store.write_request, update.write_request), awready, halt)
         memory.tick(read.address if arready else None, write.address if awready else None)
         self._count(reader >= 0, writer >= 0)
         queue, instruction = self._offer()
@@ -134,7 +115,8 @@ class Run:
         client, told, pulled = read.told, write.told, write.client if memory.writes else -1
         done: Sequence[int] = ()
         if loader.done or self.compute.done or (stores and store.done) or (updates and update.done):
-            done = [q for q, engine in enumerate(self._engines) if engine.done]
+            shown = (loader.done, self.compute.done, store.done, update.done)
+            done = [q for q in range(len(shown)) if shown[q]]
         finished = sequencer.tick(self._running, reader == FETCH_READER, client == FETCH_READER, queue, done)
         loader.tick(instruction if queue == LOAD else None, reader == LOAD_READER, client == LOAD_READER)
         self.compute.tick(instruction if queue == COMPUTE else None)
@@ -221,9 +203,9 @@ class Run:
             *self._masks,
         )
 
-    def outside(self, counts: Sequence[int]) -> list[int]:
-        """Return a row of `counts` without what the compute engine does."""
-        return [*counts[:2], 0, 0, *counts[4:8], *[0] * 8, *counts[16:]]
+    def outside(self, place: int) -> bool:
+        """Whether a place in a row of `counts` is not of what the compute engine does."""
+        return not (2 <= place < 4 or 8 <= place < 16)
 
     def count(self, counts: Sequence[int]) -> None:
         """Add a row of `counts`."""

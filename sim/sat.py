@@ -9,9 +9,11 @@ from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.limits import PAGE_BYTES
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.sim import run as plain_run
+from nmsat.sim.compiled import twin
 from nmsat.sim.control.fetch import Words
+from nmsat.sim.parts.outcome import Machine, Report
 from nmsat.sim.results.report import ProgramRun
-from nmsat.sim.run import Machine, Report, Run
 from nmsat.sim.values import State, execute
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.dataflow.program.tensors import Image, Place
+    from nmsat.sim.run import Run
 
 __all__ = ["LIMIT", "Report", "Sat", "launch", "program_words"]
 
@@ -98,7 +101,7 @@ class Sat:
 
     def start(self, settings: Launch, words: Sequence[int]) -> Run:
         """Return a run of a program before its first cycle, without values."""
-        return Run(Machine(self.config, self.timing, self.faults), settings, Words(self.config, words))
+        return twin(plain_run).Run(Machine(self.config, self.timing, self.faults), settings, Words(self.config, words))
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
         """Run a program in the image (`sim.work.training.ProgramRunner`); RuntimeError if it ends in an error."""

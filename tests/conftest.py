@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import os
 import re
 import signal
 import struct
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.program.product import Cut
 
+
+os.environ.setdefault("NMSAT_ENGINES", "python")
+"""Faults are planted in the engines of the source, and no test waits for a build: tests/machine/test_compiled.py."""
 
 SEEN = pytest.StashKey[set[str]]()
 """Names of all tests, when one is asked for by its name."""
@@ -121,7 +125,7 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nmsat.dataflow.contract.registers import COUNTERS
     from nmsat.dataflow.program import jobs
     from nmsat.dataflow.program.jobs import JobRun, UpdateRun
-    from nmsat.sim.run import Report
+    from nmsat.sim.parts.outcome import Report
     from nmsat.sim.work import timed
 
     def work(cut: Cut) -> int:

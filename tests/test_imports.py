@@ -48,7 +48,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "hw.sat": (CONTRACT, "hw"),
     "hw.release": (CONTRACT, "hw"),
     # The machine. The same rooms.
-    "sim.parts": (CORE, CONTRACT),
+    "sim.parts": (CORE, CONTRACT, "dataflow.cycles"),
     "sim.memory": (CORE, CONTRACT, "dataflow.cycles", "sim.parts"),
     **{
         f"sim.{room}": ("algorithms", CONTRACT, "dataflow.cycles", "dataflow.mapping", "sim.parts", "sim.memory")
@@ -63,7 +63,8 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
         "dataflow.cycles",
         *(f"sim.{room}" for room in ("array", "load", "store", "update", "control", "memory", "parts")),
     ),
-    "sim.sat": ("dataflow", "sim.run", "sim.control", "sim.values", "sim.results"),
+    "sim.compiled": (CORE,),
+    "sim.sat": ("dataflow", *(f"sim.{room}" for room in ("run", "control", "values", "results", "parts", "compiled"))),
     "sim.card": (CONTRACT, "dataflow.cycles", "dataflow.program", "sim.sat", "sim.results"),
     "sim.quick": (
         CONTRACT,
@@ -75,6 +76,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
         "sim.parts",
         "sim.run",
         "sim.sat",
+        "sim.compiled",
     ),
     "sim.schedule": ("algorithms", "dataflow", "sim.array", "sim.results"),
     "sim.work": (

@@ -19,6 +19,7 @@ from nmsat.algorithms.core.files import write_text
 from nmsat.algorithms.training.workers import workers
 from nmsat.dataflow.program.jobs import ALL_ON, step_jobs
 from nmsat.hw.parts.cache import CacheError, cache_folder
+from nmsat.sim.compiled import prepare
 from nmsat.sim.work.machine import machine_step
 from nmsat.sim.work.timed import Timer
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 ROOM: Final = "timed"
 """Folder of the results in the cache folder."""
+
+WORTH: Final = 12
+"""Programs to be timed from which on the minute pays that compiling the engines takes."""
 
 SOURCES: Final = (
     *(f"algorithms/core/{name}.py" for name in ("nm", "tape", "windows")),
@@ -109,6 +113,8 @@ def time_all(
     """
     kept = timer(config)
     jobs = {kept.key(job): job for one in wanted for job in one.jobs}
+    if sum(not kept.knows(job) for job in jobs.values()) >= WORTH:
+        prepare()
     if processes == 1:
         for job in jobs.values():
             told(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT, SEED_DELAY
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Compute
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Token:
     """One window on its way down the row ports; fields as in `dataflow.contract.links.TOKEN`."""
 
@@ -42,7 +42,7 @@ class Token:
     wflip: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Begin:
     """A command starts: results per column, and whether they stay."""
 
@@ -51,10 +51,6 @@ class Begin:
 
 
 _NONE, _OPERAND, _FLUSH, _DRAIN, _WEIGHT, _DEPENDENCY, _TAIL = Wait  # looking up a member takes long
-
-_TIMER_OF: Final = {Wait.NONE: "_pace", Wait.DRAIN: "_drain", Wait.WEIGHT: "_weight_busy", Wait.FLUSH: "_flush"}
-
-_TIMERS: Final = ("_pace", "_drain", "_weight_busy", "_first_sums", "_last_sums", "_flush")
 
 
 class Head(Registers):
@@ -159,16 +155,23 @@ class Head(Registers):
         wait: what `tick` has just returned; NONE: a window has started, and for its length nothing else does.
         """
         if wait is _DEPENDENCY:
-            return max(self._fresh and self._first_sums, self._left == 1 and self._last_sums)
-        timer = _TIMER_OF.get(wait)
-        return getattr(self, timer) if timer else 0
+            return max(self._first_sums if self._fresh else 0, self._last_sums if self._left == 1 else 0)
+        if wait is _NONE:
+            return self._pace
+        if wait is _DRAIN:
+            return self._drain
+        if wait is _WEIGHT:
+            return self._weight_busy
+        return self._flush if wait is _FLUSH else 0
 
     def skip(self, cycles: int) -> None:
         """End so many cycles in which nothing starts: those of `rest`, or idle ones without a command."""
-        for name in _TIMERS:
-            left = getattr(self, name)
-            if left:
-                setattr(self, name, left - cycles if left > cycles else 0)
+        self._pace = max(0, self._pace - cycles)
+        self._drain = max(0, self._drain - cycles)
+        self._weight_busy = max(0, self._weight_busy - cycles)
+        self._first_sums = max(0, self._first_sums - cycles)
+        self._last_sums = max(0, self._last_sums - cycles)
+        self._flush = max(0, self._flush - cycles)
         self.token = self.begin = None
 
     @property

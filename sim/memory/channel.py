@@ -7,8 +7,8 @@ turn-around are in the efficiency.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from nmsat.sim.parts.state import Key
 
 
-@dataclass(slots=True)
+@dataclass
 class _Burst:
     """A burst in flight: what it belongs to, its beats, when its data may start, when it started, beats given."""
 
-    tag: object
+    tag: Any
     beats: int
     ready: int
     start: int = -1
@@ -31,12 +31,11 @@ class _Burst:
 class Beat(NamedTuple):
     """A beat of data in one cycle: its burst's tag, its number within the burst, and whether it is the last."""
 
-    tag: object
+    tag: Any
     number: int
     last: bool
 
 
-@dataclass
 class Channel:
     """One memory channel; call `request` any number of times, then `tick`, in every cycle.
 
@@ -45,13 +44,10 @@ class Channel:
     with its last beat.
     """
 
-    timing: MemoryTiming
-    cycle: int = 0
-    free: int = 0
-    _queue: deque[_Burst] = field(default_factory=deque)
-    _holds: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, timing: MemoryTiming) -> None:
+        self.timing = timing
+        self.cycle = self.free = 0
+        self._queue: deque[_Burst] = deque()
         self._holds = [self.timing.hold(beats) for beats in range(self.timing.burst_beats + 1)]
 
     def key(self) -> Key:
@@ -63,7 +59,7 @@ class Channel:
         ]
         return max(0, self.free - now), tuple(bursts)
 
-    def restore(self, key: Key, tags: Sequence[object]) -> None:
+    def restore(self, key: Key, tags: Sequence[Any]) -> None:
         """Return to a state that `key` gave; tags: of the bursts in flight, oldest first."""
         free, bursts = key
         self.cycle = now = max([passed or 0 for _, _, passed, _ in bursts], default=0)
@@ -74,7 +70,7 @@ class Channel:
         )
 
     @property
-    def tags(self) -> list[object]:
+    def tags(self) -> list[Any]:
         """Tags of the bursts in flight, oldest first."""
         return [burst.tag for burst in self._queue]
 
@@ -83,7 +79,7 @@ class Channel:
         """Bursts requested and not finished."""
         return len(self._queue)
 
-    def request(self, beats: int, tag: object = None) -> bool:
+    def request(self, beats: int, tag: Any = None) -> bool:
         """Ask for a burst in this cycle; False if the channel cannot take it yet. ValueError for an illegal length."""
         if not 1 <= beats <= self.timing.burst_beats:
             raise ValueError(f"beats is {beats!r}; a burst has from 1 to {self.timing.burst_beats}")

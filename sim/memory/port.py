@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import ErrorCode
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.registers import Region
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Burst:
     """A burst: region, first beat in it, beats (1 to 16)."""
 
@@ -41,7 +41,7 @@ class AxiPort(Registers):
     shown in the present cycle. In every cycle `choose` comes first, then `tick`.
     """
 
-    REGISTERS = ("_waiting", "_failed", "told")
+    REGISTERS: ClassVar[tuple[str, ...]] = ("_waiting", "_failed", "told")
 
     def __init__(self, regions: Sequence[Region | None], code: ErrorCode, *, write: bool) -> None:
         self._regions = regions

@@ -7,21 +7,26 @@ afterwards. Nothing is estimated: cycles, counters and how a run ends are those 
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK, QUEUE_OF, REGIONS, ErrorCode, Queue
 from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.sim import run as plain_run
+from nmsat.sim.compiled import twin
 from nmsat.sim.control.fetch import FAR
-from nmsat.sim.quick.inner import STEP, Inner, Walker
+from nmsat.sim.parts.outcome import Machine, Report
+from nmsat.sim.quick import inner as plain_inner
+from nmsat.sim.quick.inner import STEP
 from nmsat.sim.quick.read import read_stream
 from nmsat.sim.quick.symbols import Symbols, decoded
-from nmsat.sim.run import Known, Machine, Report, Run
 from nmsat.sim.sat import LIMIT, Sat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.stream import Stream
     from nmsat.sim.parts.state import Key
     from nmsat.sim.quick.symbols import Symbol
+    from nmsat.sim.run import Run
 
 KEPT_STRETCHES: Final = 1 << 16
 """States that are remembered: some kilobytes each, with the stretches that begin there."""
@@ -79,9 +85,10 @@ class Quick:
     ) -> None:
         self.sat = Sat(config, timing)
         self._machine = Machine(config, self.sat.timing)
-        self.symbols = Symbols(config, known := Known({}, {}))
-        self._known = known
-        self.inner = Inner(step, kept)
+        self._engines, inner = twin(plain_run), twin(plain_inner)
+        self._known = self._engines.Known()
+        self.symbols = Symbols(config, self._engines, self._known)
+        self.inner, self.walker = inner.Inner(step, kept), inner.Walker
         self._kept = kept
         self._states: dict[Key, _State] = {}
         self._parts: dict[Key, Key] = {}
@@ -124,6 +131,10 @@ class Quick:
 
     def run(self, settings: Launch, symbols: Sequence[Symbol], *, limit: int = LIMIT) -> QuickReport:
         """Run a program of symbols; of the settings only place and length of the program count."""
+        with _uncollected():
+            return self._ran(settings, symbols, limit)
+
+    def _ran(self, settings: Launch, symbols: Sequence[Symbol], limit: int) -> QuickReport:
         launch = Launch(_ANY, 0, settings.program_at, settings.program_count)
         walk = _Walk(self, launch, symbols, limit)
         used: Counter[_Stretch] = Counter()
@@ -153,7 +164,19 @@ class Quick:
 
     def new(self, launch: Launch, program: Sequence[tuple[ErrorCode, Symbol]]) -> Run:
         """Return a machine before its first cycle."""
-        return Run(self._machine, launch, program, self._known)
+        return self._engines.Run(self._machine, launch, program, self._known)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector of cycles away: it would look through all that is remembered again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _known(state: _State, symbols: Sequence[Symbol], at: int) -> _Stretch | None:
@@ -216,7 +239,7 @@ class _Walk:
     def _to_boundary(self, run: Run) -> bool:
         """Walk to the next boundary; return whether the run is over there."""
         start = run.cycles
-        walker = Walker(self._gear.inner, run)
+        walker = self._gear.walker(self._gear.inner, run)
         while not run.over:
             finished = walker.cycle()
             if finished and not run.ending and any(QUEUE_OF[f.opcode] in _BOUNDARIES for f in finished):

@@ -7,8 +7,7 @@ state and of the beats ahead; the compute engine, which nobody meets in that tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
@@ -19,22 +18,20 @@ STEP: Final = 192
 """Beats from one point to the next; a multiple of the beats of a page, so that places in a page return."""
 
 
-@dataclass(eq=False)
 class _Point:
     """The machine without compute engine and place in the load; steps: by the beats ahead."""
 
-    key: Key
-    steps: dict[bytes, _Step]
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.steps: dict[bytes, _Step] = {}
 
 
-@dataclass(frozen=True, eq=False)
 class _Step:
-    """From one point to the next: beats looked at, cycles, what was counted outside of the compute engine."""
+    """From one point to the next: beats looked at, cycles, what was counted outside of the compute engine: places in a
+    row of counts, most of which stay 0, and how much."""
 
-    after: _Point
-    beats: int
-    cycles: int
-    counts: tuple[int, ...]
+    def __init__(self, after: _Point, beats: int, cycles: int, counts: list[tuple[int, int]]) -> None:
+        self.after, self.beats, self.cycles, self.counts = after, beats, cycles, counts
 
 
 class Inner:
@@ -45,7 +42,7 @@ class Inner:
         self.step = step
         self._kept = kept
         self._points: dict[Key, _Point] = {}
-        self._parts: dict[Key, Key] = {}
+        self._parts: dict[Any, Any] = {}
 
     def point(self, key: Key) -> _Point:
         """Return the point of a key."""
@@ -55,7 +52,7 @@ class Inner:
                 self._points.clear()
                 self._parts.clear()
             key = tuple([self._parts.setdefault(part, part) for part in key])
-            found = self._points[key] = _Point(key, {})
+            found = self._points[key] = _Point(key)
         return found
 
 
@@ -77,10 +74,9 @@ class Walker:
         run = self._run
         if self._from is None:
             if run.loader.left >= self._step:
-                self._begin()
+                self._begin(self._inner.point(run.around()))
         elif run.loader.looked_at - self._place == self._step:
-            self._end()
-            self._begin()
+            self._begin(self._end())
         self.jumped += run.rest()
         finished = run.cycle()
         if self._from is not None and (finished or self._disturbed()):
@@ -93,10 +89,9 @@ class Walker:
             return True
         return run.sequencer.fetch.loaded != self._loaded or run.loader.left == 0
 
-    def _begin(self) -> None:
-        """Jump as far as is known, then watch the next step."""
+    def _begin(self, point: _Point) -> None:
+        """Jump from the present point as far as is known, then watch the next step."""
         run = self._run
-        point = self._inner.point(run.around())
         place, flags = run.loader.looked_at, run.loader.flags
         point, place = self._jump(point, place, flags)
         if len(flags) - place < self._step:
@@ -106,14 +101,16 @@ class Walker:
         self._starts, self._loaded, self._ready = run.starts, run.sequencer.fetch.loaded, run.compute.ready
         self._before, self._cycles = run.counts(), run.cycles
 
-    def _end(self) -> None:
-        """Remember the step that has been watched."""
+    def _end(self) -> _Point:
+        """Remember the step that has been watched; return the point where it ends."""
         run, begin = self._run, self._from
         assert begin is not None
-        counts = run.outside([new - old for new, old in zip(run.counts(), self._before, strict=True)])
+        now, before = run.counts(), self._before
+        counts = [(at, now[at] - before[at]) for at in range(len(now)) if now[at] != before[at] and run.outside(at)]
         after = self._inner.point(run.around())
         beats = run.loader.looked_at - self._place
-        begin.steps[self._ahead] = _Step(after, beats, run.cycles - self._cycles, tuple(counts))
+        begin.steps[self._ahead] = _Step(after, beats, run.cycles - self._cycles, counts)
+        return after
 
     def _jump(self, point: _Point, place: int, flags: bytes) -> tuple[_Point, int]:
         """Follow known steps while the compute engine meets nobody; return the point and the place reached."""
@@ -130,8 +127,11 @@ class Walker:
             point = step.after
         if passed:
             run.advance(passed)
+            row = [0] * len(run.counts())
             for step, times in used.items():
-                run.count([times * count for count in step.counts])
+                for at, count in step.counts:
+                    row[at] += times * count
+            run.count(row)
             run.restore_around(point.key, run.sequencer.fetch.loaded, place)
             self.jumped += passed
         return point, place

@@ -13,8 +13,8 @@ from nmsat.sim.sat import LIMIT
 
 if TYPE_CHECKING:
     from nmsat.dataflow.program.product import Cut, ProductCode
+    from nmsat.sim.parts.outcome import Report
     from nmsat.sim.quick.gear import Quick
-    from nmsat.sim.run import Report
 
 OPEN: Final = (Region(0, OFFSET_MASK, True),) * REGIONS
 """Regions as large as can be: where a product lies is for whoever places it."""

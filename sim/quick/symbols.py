@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.dataflow.contract.isa import LANES, OFFSET_MASK, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import UPDATE_BURST
-from nmsat.sim.load.loader import Loader
-from nmsat.sim.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch, Region
+    from nmsat.sim.load.loader import Loader
     from nmsat.sim.run import Known
+    from nmsat.sim.store.store import Store
 
 
 _WALK: Final = frozenset(
@@ -89,11 +89,12 @@ class Reach:
 
 
 class Symbols:
-    """Symbols of all instructions seen so far, for one configuration. known: shared with the runs."""
+    """Symbols of all instructions seen so far, for one configuration. engines: `sim.run` or its compiled twin; known:
+    shared with the runs."""
 
-    def __init__(self, config: SatConfig, known: Known) -> None:
-        self._loader = Loader(config, known.beats)
-        self._store = Store(config, known.bursts)
+    def __init__(self, config: SatConfig, engines: Any, known: Known) -> None:
+        self._loader: Loader = engines.Loader(config, known.beats)
+        self._store: Store = engines.Store(config, known.bursts)
         self._all: dict[tuple[Any, ...], Symbol] = {}
 
     def program(self, instructions: Sequence[Instruction], launch: Launch) -> list[Symbol] | None:

@@ -70,10 +70,10 @@ class RowBursts:
         for name in _PLACES:
             fields[name] -= shift
         fields |= {name: instruction[name] for name in _WALK}
-        name = (rows, first, beats, *fields.values())
-        if name not in self._known:
-            self._known[name] = Bursts(Walk(fields), rows, first, beats)
-        return self._known[name], shift
+        key = (rows, first, beats, *fields.values())
+        if key not in self._known:
+            self._known[key] = Bursts(Walk(fields), rows, first, beats)
+        return self._known[key], shift
 
     def advance(self) -> None:
         """Go on to the burst behind `next`, which has been taken."""

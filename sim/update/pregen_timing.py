@@ -79,7 +79,7 @@ class TransposerTiming(Registers):
     """The transposer of 16 lanes (hw/update/transpose.py). valid: a column stands on the output; present: n has it."""
 
     __slots__ = ("_at", "_ends", "_flushing", "_next_width", "_padding", "_whole", "_width", "present", "valid")
-    REGISTERS = __slots__
+    REGISTERS = ("_at", "_ends", "_flushing", "_next_width", "_padding", "_whole", "_width", "present", "valid")
 
     def __init__(self) -> None:
         self._at = 0

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK
-from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_READS
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.state import Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
 
-WEIGHTS, MOMENTA, GRADIENT, MASK = (UPDATE_READS.index(name) for name in ("weights", "momenta", "gradient", "mask"))
+_WEIGHTS: Final = 0
+_MOMENTA: Final = 1
+_GRADIENT: Final = 2
+_MASK: Final = 3
+"""Streams, by their place in `UPDATE_READS`."""
 
 
 class UpdateRead(Registers):
@@ -73,22 +77,22 @@ class UpdateRead(Registers):
             self._ask(asked)
         if taken:
             self._asking = True
-            for stream in (WEIGHTS, MOMENTA, GRADIENT, MASK) if next_mask else (WEIGHTS, MOMENTA, GRADIENT):
+            for stream in (_WEIGHTS, _MOMENTA, _GRADIENT, _MASK) if next_mask else (_WEIGHTS, _MOMENTA, _GRADIENT):
                 self._level[stream] -= 1
                 self._room[stream] += 1
 
     def _size(self, stream: int) -> int:
-        if stream == GRADIENT and self._step != 1:
+        if stream == _GRADIENT and self._step != 1:
             return 1
         return min(UPDATE_BURST - self._at[stream] % UPDATE_BURST, self._left[stream])
 
     def _choose(self) -> int:
         """Return the stream that asks next, -1 for none."""
         left, room = self._left, self._room
-        if left[MASK] and room[MASK] >= UPDATE_BEATS // 2:
-            return MASK
+        if left[_MASK] and room[_MASK] >= UPDATE_BEATS // 2:
+            return _MASK
         best, most = -1, 0
-        for stream in (GRADIENT, WEIGHTS, MOMENTA):
+        for stream in (_GRADIENT, _WEIGHTS, _MOMENTA):
             space = room[stream]
             if space > most and left[stream] and space >= self._size(stream):
                 best, most = stream, space
@@ -103,17 +107,17 @@ class UpdateRead(Registers):
         self._order.append((stream, size))
         self._room[stream] -= size
         self._left[stream] -= size
-        if stream == GRADIENT:
+        if stream == _GRADIENT:
             self._follow_gradient(at, size)
         else:
             self._at[stream] = (at + size) & OFFSET_MASK
 
     def _follow_gradient(self, at: int, size: int) -> None:
         """Step to the next row, or to the next block, which lies in the other half of a beat."""
-        self._at[GRADIENT] = (at + (size if self._step == 1 else self._step)) & OFFSET_MASK
-        if self._left[GRADIENT] == 0:
+        self._at[_GRADIENT] = (at + (size if self._step == 1 else self._step)) & OFFSET_MASK
+        if self._left[_GRADIENT] == 0:
             self._blocks -= 1
             self._base = (self._base + self._half) & OFFSET_MASK
             self._half ^= 1
-            self._at[GRADIENT] = self._base
-            self._left[GRADIENT] = self._k if self._blocks else 0
+            self._at[_GRADIENT] = self._base
+            self._left[_GRADIENT] = self._k if self._blocks else 0

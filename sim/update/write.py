@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK
-from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_WAITING, UPDATE_WRITES
+from nmsat.dataflow.contract.limits import UPDATE_BEATS, UPDATE_BURST, UPDATE_WAITING
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.state import Registers
 
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.sim.update.pregen_timing import PregenTiming
 
-MASK, BP, FF, MOMENTA, WEIGHTS = (UPDATE_WRITES.index(name) for name in ("mask", "bp", "ff", "momenta", "weights"))
+_MASK: Final = 0
+_BP: Final = 1
+_FF: Final = 2
+_MOMENTA: Final = 3
+_WEIGHTS: Final = 4
+"""Streams, by their place in `UPDATE_WRITES`."""
 
 
 class UpdateWrite(Registers):
@@ -25,7 +30,7 @@ class UpdateWrite(Registers):
     def __init__(self, instruction: Instruction, blocks: int) -> None:
         """Begin the pass of an UPDATE; blocks: of columns."""
         at = instruction["w_at"]
-        copies = [instruction[f"{name}_at"] for name in UPDATE_WRITES[:3]]
+        copies = [instruction[name] for name in ("mask_at", "bp_at", "ff_at")]
         self.request: Burst | None = None
         self._region = instruction["region"]
         self._at = [*copies, (at + blocks * instruction["k"]) & OFFSET_MASK, at]
@@ -43,17 +48,17 @@ class UpdateWrite(Registers):
     @property
     def state_ready(self) -> bool:
         """Whether new weights and momenta are taken."""
-        return self._level[WEIGHTS] != UPDATE_BEATS and self._level[MOMENTA] != UPDATE_BEATS
+        return self._level[_WEIGHTS] != UPDATE_BEATS and self._level[_MOMENTA] != UPDATE_BEATS
 
     @property
     def ff_ready(self) -> bool:
         """Whether a slot of W_ff is taken."""
-        return self._level[FF] != UPDATE_BEATS and self._level[MASK] != UPDATE_BEATS
+        return self._level[_FF] != UPDATE_BEATS and self._level[_MASK] != UPDATE_BEATS
 
     @property
     def bp_ready(self) -> bool:
         """Whether a slot of W_bp is taken."""
-        return self._level[BP] != UPDATE_BEATS
+        return self._level[_BP] != UPDATE_BEATS
 
     def tick(self, granted: bool, pulled: bool, acknowledged: bool, flush: bool, pregen: PregenTiming) -> None:
         """End the cycle. granted, pulled, acknowledged: the port; flush: nothing more comes; pregen: in this cycle."""
@@ -74,11 +79,11 @@ class UpdateWrite(Registers):
     def _arriving(self, pregen: PregenTiming) -> list[int]:
         arriving: list[int] = []
         if pregen.state and self.state_ready:
-            arriving += (MOMENTA, WEIGHTS)
+            arriving += (_MOMENTA, _WEIGHTS)
         if pregen.ff and self.ff_ready:
-            arriving += (FF, MASK) if pregen.ff_last else (FF,)
+            arriving += (_FF, _MASK) if pregen.ff_last else (_FF,)
         if pregen.bp and self.bp_ready:
-            arriving.append(BP)
+            arriving.append(_BP)
         return arriving
 
     def _pull(self) -> None:

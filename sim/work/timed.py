@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nmsat.dataflow.contract.isa import ErrorCode
@@ -76,8 +77,12 @@ class Timer:
         self.config = config
         self._kept: Kept = Memory() if kept is None else kept
         self._version = version
-        self._gear = Quick(config)
         self._updates: dict[str, dict[str, int]] = {}
+
+    @cached_property
+    def _gear(self) -> Quick:
+        """The gear; made when the first job is timed, which may be after engines have been compiled."""
+        return Quick(self.config)
 
     def key(self, job: Job) -> str:
         """Return what the result of a job is kept by: configuration without its name, job, version."""

@@ -32,6 +32,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 DIGEST = "0f" * 32
 OURS = (
     f"kernel/{DIGEST}.so",
+    f"engines/{DIGEST}/deep/file",
+    f"engines/.{DIGEST}-01234567/file",
     f"verilated/{DIGEST}/deep/file",
     f"verilated/library-{DIGEST}/file",
     f"verilated/.{DIGEST}-01234567/file",
