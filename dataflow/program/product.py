@@ -212,6 +212,11 @@ class Cut:
         return -(-self.code.n // self.width)
 
     @cached_property
+    def numbers(self) -> dict[int, int]:
+        """Number of the row tile that begins with a row."""
+        return {tile.first: number for number, tile in enumerate(self.rows)}
+
+    @cached_property
     def parts(self) -> list[DepthRange]:
         """Commands along K."""
         return [DepthRange(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
@@ -249,6 +254,19 @@ class Cut:
             yield from ((tile, column, d) for tile in self.rows for column in columns for d in self.parts)
         else:
             yield from ((tile, column, d) for column in columns for tile in self.rows for d in self.parts)
+
+    def behind(self, tile: RowTile, column: int, part: DepthRange) -> Iterator[tuple[RowTile, DepthRange]]:
+        """Yield whose operands A may be the next to be loaded behind those of a command, likely ones first."""
+        if part.first + part.size < self.code.k:
+            yield tile, self.parts[part.first // self.span + 1]
+            return
+        number, again = self.numbers[tile.first] + 1, column + self.width < self.code.n
+        if self.rows_outer and again:
+            yield tile, self.parts[0]
+        if number < len(self.rows):
+            yield self.rows[number], self.parts[0]
+        elif again and not self.rows_outer:
+            yield self.rows[0], self.parts[0]
 
     def check(self) -> None:
         """Raise ValueError if a buffer is too small for a tile."""

@@ -186,8 +186,10 @@ class Reader:
         span = self._symbols.span(instruction)
         if span is None:
             return self._symbols.load(instruction, 0), ()
-        joins = int(span[0] == self._end)
-        self._end = span[1]
+        joins = 0
+        if instruction.opcode is not Opcode.STAGE:  # which asks for itself
+            joins = int(span[0] == self._end)
+            self._end = span[1]
         return self._symbols.load(instruction, joins), (self._symbols.reach(instruction),)
 
 
