@@ -186,8 +186,10 @@ class Cut:
     def span(self) -> int:
         """Elements along K of a command: an array load (WS); all of K, or even parts of it (OS).
 
-        A part is at most what half a buffer takes. A product of few tiles whose operands can be cut anywhere (no taps
-        of windows) has parts of at most `COMMAND_COST` cycles: nothing runs beside the load of its first one.
+        A part is at most what half a buffer takes; where a tile meets several columns, parts are of one size if there
+        is such a cut, so that those of the next tile take the places of those of the last one. A product of few tiles
+        whose operands can be cut anywhere (no taps of windows) has parts of at most `COMMAND_COST` cycles: nothing
+        runs beside the load of its first one.
         """
         config, mapping, k = self.config, self.mapping, self.code.k
         if mapping.ws:
@@ -203,8 +205,9 @@ class Cut:
         if -(-k // mapping.m) * mapping.m <= most:
             return k
         units = -(-k // unit)
-        parts = -(-units // max(1, most // unit))
-        return -(-units // parts) * unit
+        least = -(-units // max(1, most // unit))
+        even = (parts for parts in range(least, 2 * least) if units % parts == 0 and self.column_tiles > 1)
+        return -(-units // next(even, least)) * unit
 
     @property
     def column_tiles(self) -> int:

@@ -13,6 +13,7 @@ from nmsat.dataflow.contract.isa import LANES, OFFSET_MASK, ErrorCode, Instructi
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import UPDATE_BURST
 from nmsat.sim.load.loader import Loader
+from nmsat.sim.store.beats import same_row
 from nmsat.sim.store.store import Store
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Symbols:
         """Return the symbol of a STORE and what it accesses."""
         (writes, shift), (reads, side) = self._store.bursts(instruction)
         kept = [item for item in instruction.fields.items() if item[0] not in _STORE_WALK and item[1]]
-        name = (instruction.opcode, writes.beats, reads.beats, *sorted(kept))
+        name = (instruction.opcode, writes.beats, reads.beats, same_row(instruction), *sorted(kept))
         symbol = self._named(name, instruction)
         return symbol, (
             Reach.at(instruction["region"], writes.low + shift, writes.high + shift, writes=True),
