@@ -69,7 +69,7 @@ class LoadStage(wiring.Component):
                 "take": In(1),
                 "begin": In(1),
                 "release": In(1),
-                "free": Out(1, init=1),
+                "free": Out(1),
                 "written": Out(1),
                 "request": Out(stream.Signature(burst_layout())),
                 "valid": In(1),
@@ -112,7 +112,7 @@ class LoadStage(wiring.Component):
         """Look at the beats of the STAGE that was taken, and count those that have not come."""
         fields = fields_of(Opcode.STAGE, self.word)
         kept = {name: Signal(fields[name].shape(), name=f"kept_{name}", reset_less=True) for name in FIELDS}
-        begun, active = Signal(), Signal()
+        busy, begun, active = Signal(), Signal(), Signal()
         left = Signal(range(self._depth + 1))
         walk = m.submodules.walk = Walk()
         gather = m.submodules.gather = LoadGather()
@@ -134,16 +134,17 @@ class LoadStage(wiring.Component):
             gather.beat.region.eq(kept["region"]),
             gather.beat.offset.eq(walk.offset),
             gather.beat.last.eq(walk.image_end),
+            self.free.eq(~busy),
             self.written.eq(begun & ~active & ~left.any()),
         ]
         m.d.sync += left.eq(left + looks - self.valid)
         with m.If(self.valid):
             m.d.sync += at.eq(at + 1)
         with m.If(self.take):
-            m.d.sync += [self.free.eq(0), *(signal.eq(fields[name]) for name, signal in kept.items())]
+            m.d.sync += [busy.eq(1), *(signal.eq(fields[name]) for name, signal in kept.items())]
         with m.If(self.begin):
             m.d.sync += [begun.eq(1), active.eq(1), at.eq(kept["base"])]
         with m.Elif(looks & walk.image_end):
             m.d.sync += active.eq(0)
         with m.If(self.release):
-            m.d.sync += [self.free.eq(1), begun.eq(0)]
+            m.d.sync += [busy.eq(0), begun.eq(0)]

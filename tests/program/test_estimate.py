@@ -116,5 +116,5 @@ def test_the_next_tile_is_staged_beside_the_loads_of_the_present_one() -> None:
     """64 channels: two lines of a tile take a fifth of the time of its loads, which is that of the array."""
     code = LayerProduct(Stage.FF, 64, (64, 64), 3, batch=2, pattern=Pattern(2, 8)).code()
     cut, cycles = run(VCU, code)
-    assert cycles < 1.06 * code.m * code.k * code.n / 4 / VCU.elements
+    assert cycles < 1.08 * code.m * code.k * code.n / 4 / VCU.elements
     assert abs(estimate_cycles(cut) / cycles - 1) < 0.02, (estimate_cycles(cut), cycles)
