@@ -186,6 +186,7 @@ INSTRUCTIONS: Final[dict[Opcode, WordLayout]] = {
         Field("iy_step", 4, "input lines per line"),
         _size("in_width", "columns of the input; outside is +0 and not read"),
         _size("in_height", "lines of the input"),
+        Field("beside", 1, "staged: it reads nothing that the last STAGE in front brings, and does not wait for it"),
     ),
     Opcode.STAGE: _instruction(
         Opcode.STAGE,

@@ -67,6 +67,9 @@ LOAD_SETS: Final = 2
 LOAD_AHEAD: Final = 4
 """Loads whose beats have been asked for and that wait to be written."""
 
+LOAD_OWNERS: Final = 32
+"""Bursts of the loader that have been accepted and not all come: whether a STAGE or a load asked. A power of two."""
+
 # Memory: beats of 64 bytes.
 
 MAX_BURST: Final = 16

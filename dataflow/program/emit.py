@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from nmsat.dataflow.contract.isa import Compute, Opcode
 from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.product import cuts
+from nmsat.dataflow.program.staging import stages_once
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.assembler import Assembler, Room
     from nmsat.dataflow.program.product import Cut, ProductCode
-    from nmsat.dataflow.program.sources import DepthRange, RowTile
+    from nmsat.dataflow.program.sources import DepthRange, Fields, RowTile
 
 
 def choose(config: SatConfig, code: ProductCode) -> Cut:
@@ -45,7 +46,8 @@ class Rooms(NamedTuple):
 
 def emit_command(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: DepthRange) -> None:
     """Append a command with its loads, and its STORE if its results leave. columns: the first and how many."""
-    fill(out, cut, tile, columns, part, find_rooms(out, cut, tile, columns[0], part))
+    rooms = find_rooms(out, cut, tile, columns[0], part)
+    fill(out, cut, tile, columns, part, rooms, next_operand(out, cut, tile, columns[0], part, rooms))
 
 
 def find_rooms(out: Assembler, cut: Cut, tile: RowTile, column: int, part: DepthRange) -> Rooms:
@@ -59,14 +61,34 @@ def find_rooms(out: Assembler, cut: Cut, tile: RowTile, column: int, part: Depth
     return Rooms(weights, acts, out.capture.take(None, cut.results(tile)) if leaves else None)
 
 
-def fill(out: Assembler, cut: Cut, tile: RowTile, columns: tuple[int, int], part: DepthRange, rooms: Rooms) -> None:
-    """Append the instructions of a command that works in these rooms."""
+def next_operand(
+    out: Assembler, cut: Cut, tile: RowTile, column: int, part: DepthRange, rooms: Rooms
+) -> tuple[RowTile, DepthRange] | None:
+    """Return whose activations are loaded behind those that a command loads, None if it loads none or they stand."""
+    if not rooms.acts.fresh:
+        return None
+    for other, depth in cut.behind(tile, column, part):
+        if out.act.find((cut.code.name, other.first, depth.first)) is None:
+            return other, depth
+    return None
+
+
+def fill(
+    out: Assembler,
+    cut: Cut,
+    tile: RowTile,
+    columns: tuple[int, int],
+    part: DepthRange,
+    rooms: Rooms,
+    ahead: tuple[RowTile, DepthRange] | None,
+) -> None:
+    """Append the instructions of a command that works in these rooms. ahead: whose activations are loaded next."""
     code, mapping = cut.code, cut.mapping
     weights, acts, capture = rooms.weights.block, rooms.acts.block, rooms.capture
     if rooms.weights.fresh:
         _load_weights(out, cut, columns, part, rooms.weights)
     if rooms.acts.fresh:
-        _load_activations(out, cut, tile, part, rooms.acts)
+        _load_activations(out, cut, (tile, part), rooms.acts, ahead)
     compute = Compute(
         ws=mapping.ws,
         n=mapping.n,
@@ -99,11 +121,22 @@ def _load_weights(out: Assembler, cut: Cut, columns: tuple[int, int], part: Dept
         block.filled = out.emit(Opcode.LOAD_WGT, placed, code.name, after=room.after, reads=code.wgt.places())
 
 
-def _load_activations(out: Assembler, cut: Cut, tile: RowTile, part: DepthRange, room: Room) -> None:
+def _load_activations(
+    out: Assembler, cut: Cut, whose: tuple[RowTile, DepthRange], room: Room, ahead: tuple[RowTile, DepthRange] | None
+) -> None:
+    """Append the loads of a tile; what the next one stages is staged beside them where both have room."""
     code, block = cut.code, room.block
-    for opcode, fields in out.staging.loads(code.act.loads(out.config, cut.mapping, tile, part)):
-        loads = opcode is Opcode.LOAD_ACT
-        placed = {**fields, "base": fields["base"] + block.first} if loads else fields
+    wanted = code.act.loads(out.config, cut.mapping, *whose)
+    loads = list(out.staging.loads(wanted))
+    later: Fields | None = None
+    if ahead is not None and stages_once(wanted):
+        others = code.act.loads(out.config, cut.mapping, *ahead)
+        later = out.staging.ahead(others[0][1]) if stages_once(others) else None
+    if later is not None:
+        first = loads[0][0] is Opcode.STAGE
+        loads[first:] = [(Opcode.STAGE, later), *((opcode, {**f, "beside": 1}) for opcode, f in loads[first:])]
+    for opcode, fields in loads:
+        act = opcode is Opcode.LOAD_ACT
+        placed = {**fields, "base": fields["base"] + block.first} if act else fields
         reads = () if fields.get("staged") else code.act.places()
-        after = room.after if loads else ()
-        block.filled = out.emit(opcode, placed, code.name, after=after, reads=reads)
+        block.filled = out.emit(opcode, placed, code.name, after=room.after if act else (), reads=reads)

@@ -5,9 +5,9 @@ Before the busiest of them starts, and behind its end, the first and the last co
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from nmsat.dataflow.contract.isa import Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode, Side
 from nmsat.dataflow.contract.limits import STORE_GAP
 from nmsat.dataflow.contract.timing import (
     drain_cycles,
@@ -19,8 +19,8 @@ from nmsat.dataflow.contract.timing import (
     window_cycles,
 )
 from nmsat.dataflow.cycles.memory import memory_timing
-from nmsat.dataflow.program.load_cost import load_cost, port_cost
-from nmsat.dataflow.program.staging import Staging
+from nmsat.dataflow.program.load_cost import load_cost, port_cost, stage_start
+from nmsat.dataflow.program.staging import Staging, stages_once
 from nmsat.dataflow.program.tensors import row_beats
 
 if TYPE_CHECKING:
@@ -46,7 +46,18 @@ PARTS: Final = 64
 """Parts of a reduction that are looked at one behind the other; of more only samples: those are of operands as they
 lie, which nothing is staged of."""
 
+SPREAD: Final = (5**0.5 - 1) / 2
+"""Samples lie at multiples of the golden ratio, so that they keep no step with images."""
+
 T = TypeVar("T")
+
+
+class _Part(NamedTuple):
+    """Cost of the loads of a part of a tile: of STAGE, of the others; beside: the next tile is staged beside them."""
+
+    stages: float
+    loads: float
+    beside: bool
 
 
 def estimate_cycles(cut: Cut) -> float:
@@ -83,9 +94,8 @@ def _first(cut: Cut) -> float:
     """Return the cost of what the first command waits for."""
     config, mapping, code, part = cut.config, cut.mapping, cut.code, cut.parts[0]
     weights = code.wgt.loads(config, mapping, 0, min(cut.width, code.n), part)
-    return sum(load_cost(config, (Opcode.LOAD_WGT, fields)) for fields in weights) + _part(
-        cut, Staging(config.stage_depth), cut.rows[0], part, load_cost
-    )
+    first = _part(cut, Staging(config.stage_depth), cut.rows[0], part, load_cost)
+    return sum(load_cost(config, (Opcode.LOAD_WGT, fields)) for fields in weights) + first.stages + first.loads
 
 
 def _loads(cut: Cut, cost: LoadCost) -> Operands:
@@ -120,15 +130,26 @@ def _tile(cut: Cut, number: int, cost: LoadCost) -> float:
     """
     staging = Staging(cut.config.stage_depth)
     parts = cut.parts if len(cut.parts) <= PARTS else _sample(cut.parts)
-    total = 0.0
+    found: list[_Part] = []
     for tile in (cut.rows[number - 1], cut.rows[number]):
-        total = sum(_part(cut, staging, tile, part, cost) for part in parts)
+        found = [_part(cut, staging, tile, part, cost) for part in parts]
+    alone = cost is port_cost  # a STAGE takes the port's time, though not that of the loads
+    total = sum(one.stages + one.loads if alone or not one.beside else max(one.stages, one.loads) for one in found)
     return total * len(cut.parts) / len(parts)
 
 
-def _part(cut: Cut, staging: Staging, tile: RowTile, part: DepthRange, cost: LoadCost) -> float:
-    loads = cut.code.act.loads(cut.config, cut.mapping, tile, part)
-    return sum(cost(cut.config, load) for load in staging.loads(loads))
+def _part(cut: Cut, staging: Staging, tile: RowTile, part: DepthRange, cost: LoadCost) -> _Part:
+    wanted = cut.code.act.loads(cut.config, cut.mapping, tile, part)
+    stages = loads = 0.0
+    beside = False
+    for opcode, fields in staging.loads(wanted):
+        if opcode is Opcode.STAGE:
+            stages += cost(cut.config, (opcode, fields)) + (stage_start(cut.config) if cost is load_cost else 0)
+            runs = fields["outer"] + wanted[0][1]["outer"]
+            beside = stages_once(wanted) and runs * fields["inner"] <= cut.config.stage_depth
+        else:
+            loads += cost(cut.config, (opcode, fields))
+    return _Part(stages, loads, beside)
 
 
 def _compute(cut: Cut) -> float:
@@ -150,7 +171,11 @@ def _compute(cut: Cut) -> float:
 
 def _store(cut: Cut) -> float:
     """Cycles of the stores: of their chunks, of their bursts, and a gap behind each (machine/store.md)."""
-    return float((cut.code.m * max(cut.mapping.b, STORE_ROW) + STORE_GAP * len(cut.rows)) * cut.column_tiles)
+    code, columns = cut.code, cut.config.columns
+    wide = not code.sink.epilogue.to_half or code.sink.epilogue.kind is Side.TILE32
+    chunks = cut.mapping.b * max(1, columns // LANES if wide else columns // HALVES)
+    start = 2 * memory_timing(cut.config.memory, cut.config.clock_mhz).latency if code.sink.places() else 0
+    return float((code.m * max(chunks, STORE_ROW) + (STORE_GAP + start) * len(cut.rows)) * cut.column_tiles)
 
 
 def _written(cut: Cut) -> float:
@@ -166,15 +191,16 @@ def _written(cut: Cut) -> float:
     if epilogue.kind in (Side.MASK, Side.TILE16):
         beats += code.m * across(2)
     elif epilogue.kind is Side.TILE32:
-        beats += code.m * across(4)  # a bias is one row, which is read anew for each row of the result
+        beats += len(cut.rows) * across(4)  # a bias is one row, which each tile reads once
     return beats * float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
 
 
 def _sample(items: Sequence[T]) -> list[T]:
-    """Return at most `SAMPLES` of the items, evenly spread."""
+    """Return at most `SAMPLES` of the items, spread over all of them."""
     count = len(items)
-    most = min(count, SAMPLES)
-    return [items[i * count // most] for i in range(most)]
+    if count <= SAMPLES:
+        return list(items)
+    return [items[int(count * (i * SPREAD % 1))] for i in range(SAMPLES)]
 
 
 def _mean(values: Sequence[float]) -> float:

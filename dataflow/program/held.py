@@ -110,6 +110,7 @@ class Buffers:
         self._wgt, self._wgt_held = Shared(c.weight_depth), np.zeros((kinds, c.weight_depth), np.uint8)
         self._capture, self._results = Shared(c.sum_depth), np.zeros((kinds, c.sum_depth), bool)
         self._staged = np.zeros(c.stage_depth, bool)
+        self._brought = (0, np.zeros(0, np.int64))  # the last STAGE, and the places that it writes
         # sums that are kept: the command that kept them, which of them mean something
         self._kept: Compute | None = None
         self._sums = np.zeros((kinds, c.sum_depth), bool)
@@ -123,6 +124,7 @@ class Buffers:
         elif f.opcode is Opcode.STAGE:
             places = (f["base"] + np.arange(f["outer"] * f["inner"])) % self._config.stage_depth
             self._staged[places] = True
+            self._brought = (index, places)
         elif f.opcode is Opcode.LOAD_WGT:
             self._load_wgt(index, f)
         elif f.opcode is Opcode.COMPUTE:
@@ -139,6 +141,11 @@ class Buffers:
                 raise self._watch.fault(
                     index, "at", f"reads place {at} of the staging buffer, which no STAGE has written"
                 )
+            last, brought = self._brought
+            met = np.isin(brought, places)
+            if f["beside"] and met.any():
+                at = int(brought[met][0])
+                raise self._watch.fault(index, "beside", f"reads place {at} of the staging buffer beside", last)
         m, a = group_size(f), rectangle_rows(f)
         base, groups = f["base"] * c.act_lanes, -(-f["k"] // m)
         if f["mode"] == ActMode.WS_ROWS:

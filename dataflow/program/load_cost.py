@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.codes import group_size, rectangle_rows
 from nmsat.dataflow.contract.isa import HALVES, LANES, ActMode, Instruction, Opcode
@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.cycles.memory import MemoryTiming
     from nmsat.dataflow.program.sources import Fields, Load
+
+
+NEXT_LOAD: Final = 3
+"""Cycles from the last beat that a load looks at until the first of the load behind it, beyond one."""
+
+STAGE_TURN: Final = 16
+"""Cycles of a STAGE beside those of its beats and the latency: until its first burst is asked for, and until it is
+done."""
+
+
+def stage_start(config: SatConfig) -> float:
+    """Return the cycles of a STAGE that no beat of it takes."""
+    return memory_timing(config.memory, config.clock_mhz).latency + STAGE_TURN
 
 
 def load_cost(config: SatConfig, load: Load) -> float:
@@ -64,10 +77,10 @@ def _act(config: SatConfig, timing: MemoryTiming, f: Fields) -> float:
     a, m = rectangle_rows(f), group_size(f)
     if f["mode"] == ActMode.OS_ROWS:
         tile = a * config.rows  # rows that do not exist are zeros, which take their place too
-        return max(reads + (tile - f["rows"]) * beats / at_once, a * f["k"] / config.act_lanes)
+        return max(reads + (tile - f["rows"]) * beats / at_once + NEXT_LOAD, a * f["k"] / config.act_lanes)
     if f["mode"] == ActMode.OS_COLUMNS:
-        return max(reads, steps * beats * min(HALVES, a * config.rows) / config.rows)
-    return max(reads, steps * beats * m / config.act_lanes)
+        return max(reads + NEXT_LOAD, steps * beats * min(HALVES, a * config.rows) / config.rows)
+    return max(reads + NEXT_LOAD, steps * beats * m / config.act_lanes)
 
 
 def _wgt(config: SatConfig, timing: MemoryTiming, f: Fields) -> float:

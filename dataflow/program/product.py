@@ -186,8 +186,10 @@ class Cut:
     def span(self) -> int:
         """Elements along K of a command: an array load (WS); all of K, or even parts of it (OS).
 
-        A part is at most what half a buffer takes. A product of few tiles whose operands can be cut anywhere (no taps
-        of windows) has parts of at most `COMMAND_COST` cycles: nothing runs beside the load of its first one.
+        A part is at most what half a buffer takes; where a tile meets several columns, parts are of one size if there
+        is such a cut, so that those of the next tile take the places of those of the last one. A product of few tiles
+        whose operands can be cut anywhere (no taps of windows) has parts of at most `COMMAND_COST` cycles: nothing
+        runs beside the load of its first one.
         """
         config, mapping, k = self.config, self.mapping, self.code.k
         if mapping.ws:
@@ -203,13 +205,19 @@ class Cut:
         if -(-k // mapping.m) * mapping.m <= most:
             return k
         units = -(-k // unit)
-        parts = -(-units // max(1, most // unit))
-        return -(-units // parts) * unit
+        least = -(-units // max(1, most // unit))
+        even = (parts for parts in range(least, 2 * least) if units % parts == 0 and self.column_tiles > 1)
+        return -(-units // next(even, least)) * unit
 
     @property
     def column_tiles(self) -> int:
         """Tiles along the columns."""
         return -(-self.code.n // self.width)
+
+    @cached_property
+    def numbers(self) -> dict[int, int]:
+        """Number of the row tile that begins with a row."""
+        return {tile.first: number for number, tile in enumerate(self.rows)}
 
     @cached_property
     def parts(self) -> list[DepthRange]:
@@ -249,6 +257,19 @@ class Cut:
             yield from ((tile, column, d) for tile in self.rows for column in columns for d in self.parts)
         else:
             yield from ((tile, column, d) for column in columns for tile in self.rows for d in self.parts)
+
+    def behind(self, tile: RowTile, column: int, part: DepthRange) -> Iterator[tuple[RowTile, DepthRange]]:
+        """Yield whose operands A may be the next to be loaded behind those of a command, likely ones first."""
+        if part.first + part.size < self.code.k:
+            yield tile, self.parts[part.first // self.span + 1]
+            return
+        number, again = self.numbers[tile.first] + 1, column + self.width < self.code.n
+        if self.rows_outer and again:
+            yield tile, self.parts[0]
+        if number < len(self.rows):
+            yield self.rows[number], self.parts[0]
+        elif again and not self.rows_outer:
+            yield self.rows[0], self.parts[0]
 
     def check(self) -> None:
         """Raise ValueError if a buffer is too small for a tile."""

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 from nmsat.dataflow.contract.isa import Opcode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from nmsat.dataflow.program.sources import Fields, Load
+
+
+def stages_once(loads: Sequence[Load]) -> bool:
+    """Whether these are a STAGE and what is read from the staging buffer behind it."""
+    first, *rest = (opcode is Opcode.STAGE for opcode, _ in loads)
+    return first and not any(rest)
 
 
 class Staging:
@@ -35,6 +41,22 @@ class Staging:
             missing = self._missing(fields)
             if missing is not None:
                 yield opcode, missing
+
+    def ahead(self, wanted: Fields) -> Fields | None:
+        """Return the STAGE of what a later tile wants and is not there, if it overwrites nothing of what is wanted now.
+
+        None where it would, and where nothing is missing.
+        """
+        now = self.held
+        missing = self._missing(wanted)
+        if missing is None or now is None:
+            return missing
+        used, new = (fields["outer"] * fields["inner"] for fields in (now, missing))
+        behind = (missing["base"] - now["base"]) % self._depth
+        if behind >= used and behind + new <= self._depth:
+            return missing
+        self.held = now
+        return None
 
     def _missing(self, wanted: Fields) -> Fields | None:
         """Return the STAGE of the runs that are not there, None if all are; they are there from now on."""

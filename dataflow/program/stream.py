@@ -14,7 +14,7 @@ import numpy as np
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK, QUEUE_OF, Instruction, Opcode, Queue
 from nmsat.dataflow.program.assembler import LINKS, Assembler, Block, Node, Room
-from nmsat.dataflow.program.emit import Rooms, fill, find_rooms
+from nmsat.dataflow.program.emit import Rooms, fill, find_rooms, next_operand
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,8 +111,8 @@ class _Kind(NamedTuple):
     """What commands of one kind have in common; places of instructions count in their queue, from the command on.
 
     forms: of its instructions; counts: how many each queue gets; signals: (queue, place, mask); waited: (link, place of
-    the last one waited for); weights, acts: places of the last load of either; held: runs that its tile leaves in the
-    staging buffer, -1 if nothing is staged for it.
+    the last one waited for); weights, acts: places of the last load of either; held: runs that it leaves in the staging
+    buffer, -1 if nothing is staged for it; ahead: those are of the operands that are loaded next.
     """
 
     forms: list[int]
@@ -122,11 +122,13 @@ class _Kind(NamedTuple):
     weights: int
     acts: int
     held: int
+    ahead: bool
 
 
 class _Command(NamedTuple):
     """A command, where its operands and results are in the buffers, and how many instructions back those are for which
-    it has to wait: 0 for none. beats: of its operands, its result and what is read beside it."""
+    it has to wait: 0 for none. beats: of its operands, its result and what is read beside it; ahead: whose activations
+    are loaded next."""
 
     tile: RowTile
     columns: tuple[int, int]
@@ -136,6 +138,7 @@ class _Command(NamedTuple):
     acts: int
     capture: int
     beats: tuple[int, int, int, int]
+    ahead: tuple[RowTile, DepthRange] | None
 
 
 class _Streamer:
@@ -177,11 +180,12 @@ class _Streamer:
             *(tile, columns, part, rooms, self._needs(rooms.weights), self._needs(rooms.acts)),
             self._back(capture.after, _OP_STORE, _STORED) if capture else 0,
             (act_beats, wgt_beats, beats, side),
+            next_operand(self._out, cut, tile, columns[0], part, rooms),
         )
         key = (
             *(tile.rows, part.size, part.first > 0, command.weights, command.acts, command.capture),
             weights if rooms.weights.fresh else None,
-            (acts, *self._standing(act_beats)) if rooms.acts.fresh else None,
+            (acts, *self._standing(act_beats), *self._behind(command.ahead, act_beats)) if rooms.acts.fresh else None,
             result if capture else None,
         )
         number = self._numbers.get(key)
@@ -214,6 +218,13 @@ class _Streamer:
         key, beats = self._cut.code.act.alike(tile, part)
         return key, runs, act_beats - beats
 
+    def _behind(self, ahead: tuple[RowTile, DepthRange] | None, act_beats: int) -> tuple[Any, ...]:
+        """Return what is loaded next, seen from a tile that lies there."""
+        if ahead is None:
+            return ()
+        key, beats = self._cut.code.act.alike(*ahead)
+        return key, beats - act_beats
+
     def _emit(self, command: _Command) -> _Kind:
         """Emit a command for itself, in the last places of the buffers: what is legal there is legal everywhere."""
         out, c = Assembler(self._config), command
@@ -224,7 +235,7 @@ class _Streamer:
         weights = _shadow(c.rooms.weights, out.weight.depth, _OP_COMPUTE, c.weights)
         acts = _shadow(c.rooms.acts, out.act.depth, _OP_COMPUTE, c.acts)
         capture = c.rooms.capture and _shadow(c.rooms.capture, out.capture.depth, _OP_STORE, c.capture)
-        fill(out, self._cut, c.tile, c.columns, c.part, Rooms(weights, acts, capture))
+        fill(out, self._cut, c.tile, c.columns, c.part, Rooms(weights, acts, capture), c.ahead)
         front = [node for room in (weights, acts, capture) if room for node in (*room.after, room.block.filled) if node]
         nodes = {id(node): node for node in (*front, *out.nodes)}.values()
         return _Kind(
@@ -234,13 +245,18 @@ class _Streamer:
             [(LINKS[link], number - _START) for link, number in out.waited.items() if number >= 0],
             weights.block.filled.number - _START if weights.block.filled else 0,
             acts.block.filled.number - _START if acts.block.filled else 0,
-            self._runs(out, c),
+            *self._runs(out, c),
         )
 
-    def _runs(self, out: Assembler, command: _Command) -> int:
+    def _runs(self, out: Assembler, command: _Command) -> tuple[int, bool]:
+        """Return `held` and `ahead` of a kind."""
         held = out.staging.held
         staged = command.rooms.acts.fresh and self._stages(command.tile, command.part)
-        return held["outer"] if staged and held else -1
+        if not staged or held is None:
+            return -1, False
+        later = command.ahead and self._stages(*command.ahead)
+        ahead = bool(later) and all(held[name] == later[-1][name] for name in ("at", "base"))
+        return held["outer"], ahead
 
     def _stages(self, tile: RowTile, part: DepthRange) -> list[Fields]:
         """Return what is wanted in the staging buffer for a tile."""
@@ -256,7 +272,8 @@ class _Streamer:
         if rooms.acts.fresh:
             acts.filled = Node(_OP_LOAD_ACT, _NONE, counts[LOAD] + kind.acts, "")
             if kind.held >= 0:
-                self._staged = command.tile, command.part, kind.held
+                whose = command.ahead if kind.ahead and command.ahead else (command.tile, command.part)
+                self._staged = *whose, kind.held
         weights.used = acts.used = Node(_OP_COMPUTE, _NONE, counts[COMPUTE], "")
         if rooms.capture:
             rooms.capture.block.used = Node(_OP_STORE, _NONE, counts[STORE], "")

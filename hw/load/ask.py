@@ -8,9 +8,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, INSTRUCTIONS, OFFSET_BITS, ActMode, Opcode
-from nmsat.dataflow.contract.limits import LOAD_BURST, LOAD_CHUNK, PAGE_BEATS_BITS
+from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, OFFSET_BITS, ActMode, Opcode
+from nmsat.dataflow.contract.limits import LOAD_CHUNK
 from nmsat.dataflow.contract.timing import reads_pairs
+from nmsat.hw.load.gather import LoadGather
 from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
@@ -28,10 +29,12 @@ def place_layout(stage_depth: int) -> data.StructLayout:
 
     staged: it comes from place `at` of the staging buffer; pair: so does its neighbour, in the same cycle; turn: the
     last of its step (rows modes: of the chunk of a tile row; columns mode: of the step; weights: of the block); chunk:
-    rows modes: the last of its chunk, that is of all tile rows; last: of its instruction.
+    rows modes: the last of its chunk, that is of all tile rows; last: of its instruction; mark: it is no beat, but a
+    STAGE begins here.
     """
     at = (stage_depth - 1).bit_length()
-    return data.StructLayout({"zero": 1, "staged": 1, "pair": 1, "turn": 1, "chunk": 1, "last": 1, "at": at})
+    names = ("zero", "staged", "pair", "turn", "chunk", "last", "mark")
+    return data.StructLayout({**dict.fromkeys(names, 1), "at": at})
 
 
 def beat_layout() -> data.StructLayout:
@@ -51,21 +54,27 @@ class LoadAsk(wiring.Component):
 
     start : In(stream of 512), instructions of the load queue.
     word : Out(512), the one in work.
-    waiting : Out(1), nobody has copied it yet.
+    waiting : Out(1), nobody has copied it yet; not a STAGE.
     handed : In(1), it is copied in this cycle.
+    stage_free : In(1), a STAGE can be taken.
+    stage_written : In(1), all beats of the last one have come.
+    stage : Out(1), `word` is a STAGE and is taken in this cycle.
     request : Out(stream of `burst_layout`), bursts.
     place : Out(stream of `place_layout(stage_depth)`), a record per beat or pair, in the order in which data will come.
 
     Timing: an instruction started at cycle t has its first beat looked at in t + 2, then one per cycle, as long as
-    `place` takes them; its place is taken two cycles later at the earliest. A burst ends with beat number `LOAD_BURST`,
-    at 4 KiB, with a beat that does not follow or is zeros, and at the end of the instruction; it is asked for one cycle
-    after that. `start.ready`, `request.valid` and `request.payload` are registers.
+    `place` takes them; its place is taken two cycles later at the earliest. Bursts are those of `LoadGather`. A STAGE
+    waits for `stage_free` and takes a place as one beat would, its mark; a staged load waits for the beats of the STAGE
+    in front unless it is `beside`. `start.ready`, `request.valid` and `request.payload` are registers.
     """
 
     start: stream.Interface
     word: Signal
     waiting: Signal
     handed: Signal
+    stage_free: Signal
+    stage_written: Signal
+    stage: Signal
     request: Any
     place: Any
 
@@ -78,6 +87,9 @@ class LoadAsk(wiring.Component):
                 "word": Out(INSTRUCTION_BITS),
                 "waiting": Out(1),
                 "handed": In(1),
+                "stage_free": In(1),
+                "stage_written": In(1),
+                "stage": Out(1),
                 "request": Out(stream.Signature(burst_layout())),
                 "place": Out(stream.Signature(self._place)),
             }
@@ -86,29 +98,41 @@ class LoadAsk(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         valid, prepare, active = Signal(), Signal(), Signal()
-        free, ends = Signal(), Signal()
+        free, ends, may = Signal(), Signal(), Signal()
+        stages = named(m, "stages", self.word[:4] == Opcode.STAGE)
+        act = fields_of(Opcode.LOAD_ACT, self.word)
+        reads = named(m, "reads", (self.word[:4] == Opcode.LOAD_ACT) & act["staged"] & ~act["beside"])
+        waits = named(m, "waits", reads & ~self.stage_written)
+        m.d.comb += may.eq(self.stage_free | ~(stages | waits))
         m.d.comb += self.start.ready.eq(~valid)
         m.d.sync += prepare.eq(self.start.valid & self.start.ready)
         with m.If(self.start.valid & self.start.ready):
-            m.d.sync += [self.word.eq(self.start.payload), valid.eq(1), self.waiting.eq(1)]
+            m.d.sync += [self.word.eq(self.start.payload), valid.eq(1)]
+            m.d.sync += self.waiting.eq(self.start.payload[:4] != Opcode.STAGE)
         with m.If(prepare):
             m.d.sync += active.eq(1)
-        with m.If(active & free & ends):
+        go = named(m, "go", active & may & free)
+        done = named(m, "all_looked_at", go & (stages | ends))
+        with m.If(done):
             m.d.sync += active.eq(0)
         with m.If(self.handed):
             m.d.sync += self.waiting.eq(0)
-        with m.If(valid & ~prepare & (~active | (free & ends)) & (~self.waiting | self.handed)):
+        with m.If(valid & ~prepare & (~active | done) & (~self.waiting | self.handed)):
             m.d.sync += valid.eq(0)
-        slot = self._slots(m, prepare, active, free, ends)
+        m.d.comb += self.stage.eq(go & stages)
+        slot = self._slots(m, prepare, (go, free), ends)
+        with m.If(free):
+            m.d.sync += [slot.valid.eq(active & may), slot.place.mark.eq(stages)]
         self._gather(m, slot, free)
         return m
 
-    def _slots(self, m: Module, prepare: Signal, active: Signal, free: Signal, ends: Signal) -> data.View:
-        """Return the register with the present beat; `free`: it takes the next one; `ends`: which is the last."""
-        stages = named(m, "stages", self.word[:4] == Opcode.STAGE)
-        weights = named(m, "weights", stages | (self.word[:4] == Opcode.LOAD_WGT))  # what is read run by run
+    def _slots(self, m: Module, prepare: Signal, moves: tuple[Signal, Signal], ends: Signal) -> data.View:
+        """Return the register with the present beat. moves: a beat is looked at, the register is free; `ends`: which
+        is the last."""
+        go, free = moves
+        weights = named(m, "weights", self.word[:4] == Opcode.LOAD_WGT)
         walk = m.submodules.walk = Walk()
-        act, wgt = fields_of(Opcode.LOAD_ACT, self.word), self._runs(m, stages)
+        act, wgt = (fields_of(opcode, self.word) for opcode in (Opcode.LOAD_ACT, Opcode.LOAD_WGT))
         self._walk(m, walk, weights, act, wgt)
         columns = named(m, "columns", ~weights & (act["mode"] == ActMode.OS_COLUMNS))
         rows = named(m, "rows", ~weights & ~columns)
@@ -121,7 +145,6 @@ class LoadAsk(wiring.Component):
         chunk_end = rows & (pairs | beat[:CHUNK_BITS].all())
         beats_end = named(m, "beats_end", upto == last_beat)
         beat_end = named(m, "beat_end", beats_end | chunk_end)
-        go = named(m, "go", active & free)
         turn = named(m, "turn", Mux(weights, step_end, beat_end))
         m.d.comb += [
             ends.eq(step_end & Mux(weights, at_end, beats_end)),
@@ -143,7 +166,6 @@ class LoadAsk(wiring.Component):
         offset = named(m, "offset", (walk.offset + beat)[:OFFSET_BITS])
         with m.If(free):
             m.d.sync += [
-                slot.valid.eq(active),
                 slot.place.zero.eq(~inside),
                 slot.place.staged.eq(inside & ~weights & act["staged"]),
                 slot.place.pair.eq(pairs),
@@ -155,18 +177,6 @@ class LoadAsk(wiring.Component):
                 slot.offset.eq(offset),
             ]
         return slot
-
-    def _runs(self, m: Module, stages: Value) -> dict[str, Value]:
-        """Return the fields of LOAD_WGT, or those of STAGE under the same names."""
-        wgt, stage = fields_of(Opcode.LOAD_WGT, self.word), fields_of(Opcode.STAGE, self.word)
-        same = {name: stage[name] for name in ("region", "at", "outer", "inner", "outer_step")}
-        own = {**same, "inner_step": Const(1), "block_step": Const(0), "blocks": Const(1)}
-        found: dict[str, Value] = {}
-        for name, value in own.items():
-            chosen = Mux(stages, value, wgt[name])
-            signed = INSTRUCTIONS[Opcode.LOAD_WGT].by_name[name].signed
-            found[name] = named(m, f"run_{name}", chosen.as_signed() if signed else chosen)
-        return found
 
     def _walk(self, m: Module, walk: Walk, weights: Value, act: dict[str, Value], wgt: dict[str, Value]) -> None:
         """Give the walk its fields: pixels of an image, or blocks of runs of beats."""
@@ -208,32 +218,16 @@ class LoadAsk(wiring.Component):
 
     def _gather(self, m: Module, slot: data.View, free: Signal) -> None:
         """Join beats that follow each other into bursts, and give each beat its place."""
-        opened = Signal(data.StructLayout({"region": 2, "offset": OFFSET_BITS, "last": 1, "valid": 1}))
-        following, beats = Signal(OFFSET_BITS), Signal(range(LOAD_BURST + 1))
-        request = self.request
-        full = named(m, "full", opened.last | (beats == LOAD_BURST) | ~following[:PAGE_BEATS_BITS].any())
-        local = named(m, "local", slot.place.zero | slot.place.staged)  # not from memory
-        joins = named(m, "joins", opened.valid & ~full & ~local & (slot.offset == following))
-        closes = named(m, "closes", opened.valid & (full | (slot.valid & ~joins)) & (~request.valid | request.ready))
-        takes = named(m, "takes", slot.valid & self.place.ready & (joins | closes | ~opened.valid))
+        gather = m.submodules.gather = LoadGather()
+        wiring.connect(m, gather.request, wiring.flipped(self.request))
         m.d.comb += [
-            free.eq(takes | ~slot.valid),
-            self.place.valid.eq(slot.valid & (joins | closes | ~opened.valid)),
+            gather.valid.eq(slot.valid),
+            gather.beat.local.eq(slot.place.zero | slot.place.staged | slot.place.mark),
+            gather.beat.region.eq(slot.region),
+            gather.beat.offset.eq(slot.offset),
+            gather.beat.last.eq(slot.place.last),
+            gather.room.eq(self.place.ready),
+            self.place.valid.eq(slot.valid & gather.fits),
             self.place.payload.eq(slot.place),
+            free.eq((slot.valid & self.place.ready & gather.fits) | ~slot.valid),
         ]
-        with m.If(closes):
-            m.d.sync += [
-                request.valid.eq(1),
-                request.payload.region.eq(opened.region),
-                request.payload.offset.eq(opened.offset),
-                request.payload.beats_less_1.eq(beats - 1),
-                opened.valid.eq(0),
-            ]
-        with m.Elif(request.ready):
-            m.d.sync += request.valid.eq(0)
-        with m.If(takes & ~local):
-            m.d.sync += [opened.valid.eq(1), opened.last.eq(slot.place.last), following.eq(slot.offset + 1)]
-            with m.If(joins):
-                m.d.sync += beats.eq(beats + 1)
-            with m.Else():
-                m.d.sync += [beats.eq(1), opened.region.eq(slot.region), opened.offset.eq(slot.offset)]

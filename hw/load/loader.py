@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Module, Mux, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, ActMode, Opcode
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_PLACES
+from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_OWNERS, LOAD_PLACES, STARTED_DEPTH
 from nmsat.hw.load.ask import LoadAsk, place_layout
 from nmsat.hw.load.beats import LoadBeats
 from nmsat.hw.load.rows import LoadRows
@@ -20,18 +20,17 @@ from nmsat.hw.load.weights import LoadWeights
 from nmsat.hw.parts.clients import ReadClient, WorkPort
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.links import pair_layout
+from nmsat.hw.parts.small_queue import SmallQueue
 from nmsat.hw.parts.steps import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from amaranth.lib import data
-
     from nmsat.dataflow.contract.config import SatConfig
 
 
 class Loader(wiring.Component):
-    """Carry out the instructions of the load queue in order.
+    """Carry out the instructions of the load queue: each does as if those in front of it were done.
 
     Members:
 
@@ -46,8 +45,9 @@ class Loader(wiring.Component):
 
     Timing: requests of an instruction may leave while the previous one is being written; `start.ready` is high when all
     requests of the last one are gathered and its writes have begun. Beats wait in a queue of `LOAD_PLACES` places,
-    reserved when they are asked for. `sim.load.loader` predicts every cycle. `done` is one cycle after the last write
-    on the ports. Raises ValueError for an array that cannot be part of a machine.
+    reserved when they are asked for. A STAGE runs beside the loads (`LoadStage`); instructions are done in order.
+    `sim.load.loader` predicts every cycle. `done` is one cycle after the last write on the ports, or later. Raises
+    ValueError for an array that cannot be part of a machine.
     """
 
     work: Any
@@ -82,9 +82,8 @@ class Loader(wiring.Component):
         beats = m.submodules.beats = LoadBeats(self._config)
         weights = m.submodules.wgt = LoadWeights(self._config)
         stage = m.submodules.stage = LoadStage(self._config)
-        writers = (rows, beats, weights, stage)
+        writers = (rows, beats, weights)
         wiring.connect(m, wiring.flipped(self.work.start), ask.start)
-        wiring.connect(m, ask.request, wiring.flipped(self.read.request))
         word = Signal(INSTRUCTION_BITS)
         busy, begin, ended = Signal(), Signal(), Signal()
         ahead = m.submodules.ahead = SyncFIFO(width=INSTRUCTION_BITS, depth=LOAD_AHEAD)
@@ -96,14 +95,15 @@ class Loader(wiring.Component):
         opens = named(m, "opens", release | (begin & ~early))
         with m.If(release | begin):
             m.d.sync += early.eq(release)
-        self._queue(m, ask, stage, writers, (valid, hold, opens))
+        come = self._requests(m, ask, stage)
+        self._queue(m, (ask, stage), writers, (valid, hold, opens), come)
         next_ = named(m, "next", ahead.r_rdy & ~busy)
         m.d.comb += [
             ask.handed.eq(ask.waiting & ahead.w_rdy),
             ahead.w_en.eq(ask.waiting),
             ahead.w_data.eq(ask.word),
             ahead.r_en.eq(~busy),
-            ended.eq(rows.ended | beats.ended | weights.ended | stage.ended),
+            ended.eq(rows.ended | beats.ended | weights.ended),
         ]
         m.d.sync += begin.eq(next_)
         with m.If(next_):
@@ -111,27 +111,73 @@ class Loader(wiring.Component):
         with m.Elif(ended):
             m.d.sync += busy.eq(0)
         in_weights = named(m, "weights", word[:4] == Opcode.LOAD_WGT)
-        stages = named(m, "stages", word[:4] == Opcode.STAGE)
         m.d.comb += [
             *(writer.word.eq(word) for writer in writers),
             rows.begin.eq(begin & in_rows[0]),
             rows.collect.eq(opens & in_rows[0]),
-            beats.begin.eq(begin & ~in_weights & ~stages & ~in_rows[0]),
+            beats.begin.eq(begin & ~in_weights & ~in_rows[0]),
             weights.begin.eq(begin & in_weights),
-            stage.begin.eq(begin & stages),
         ]
-        self._ports(m, rows, beats, weights, ended)
+        self._report(m, ask, stage, ended)
+        self._ports(m, rows, beats, weights)
         return m
 
+    def _requests(self, m: Module, ask: LoadAsk, stage: LoadStage) -> Value:
+        """Let both ask, a STAGE first; return whether a beat that comes is for a load."""
+        owner = data.StructLayout({"stage": 1, "beats_less_1": 4})
+        owners = m.submodules.owners = SmallQueue(owner, LOAD_OWNERS)
+        request, number = self.read.request, Signal(4)
+        may = named(m, "may_ask", owners.level != LOAD_OWNERS)
+        payload = Mux(stage.request.valid, stage.request.payload.as_value(), ask.request.payload.as_value())
+        granted = named(m, "granted", request.valid & request.ready)
+        last = named(m, "burst_ends", number == owners.o.beats_less_1)
+        m.d.comb += [
+            request.valid.eq(may & (stage.request.valid | ask.request.valid)),
+            request.payload.eq(payload),
+            stage.request.ready.eq(may & request.ready),
+            ask.request.ready.eq(may & request.ready & ~stage.request.valid),
+            owners.push.eq(granted),
+            owners.i.stage.eq(stage.request.valid),
+            owners.i.beats_less_1.eq(request.payload.beats_less_1),
+            owners.pop.eq(self.read.valid & last),
+            stage.valid.eq(self.read.valid & owners.o.stage),
+            stage.data.eq(self.read.data),
+        ]
+        with m.If(self.read.valid):
+            m.d.sync += number.eq(Mux(last, 0, number + 1))
+        return named(m, "load_comes", self.read.valid & ~owners.o.stage)
+
+    def _report(self, m: Module, ask: LoadAsk, stage: LoadStage, ended: Signal) -> None:
+        """Say which instructions are done, in order. owed: loads that are written and have not been said to be done;
+        inside: all that have not; front: those of them that stand in front of the STAGE."""
+        owed, inside, front = (Signal(range(STARTED_DEPTH + 1), name=name) for name in ("owed", "inside", "front"))
+        load = named(m, "load_done", owed.any() & (stage.free | front.any()))
+        m.d.comb += stage.release.eq(stage.written & ~front.any())
+        m.d.sync += [
+            owed.eq(owed + ended - load),
+            inside.eq(inside + ask.handed - load),
+            self.work.done.eq(load | stage.release),
+        ]
+        with m.If(ask.stage):
+            m.d.sync += front.eq(inside - load)
+        with m.Elif(load & ~stage.free):
+            m.d.sync += front.eq(front - 1)
+
     def _queue(
-        self, m: Module, ask: LoadAsk, stage: LoadStage, writers: Sequence[Any], gate: tuple[Signal, Signal, Value]
+        self,
+        m: Module,
+        sources: tuple[LoadAsk, LoadStage],
+        writers: Sequence[Any],
+        gate: tuple[Signal, Signal, Value],
+        comes: Value,
     ) -> None:
         """Beats that have come, or stand in the staging buffer, meet the places they were asked for.
 
-        They wait in a register for their writer, one instruction at a time: what an instruction stages is in place
-        before the next one reads it. gate: a beat is in the register; the next one is held; it is let through.
+        They wait in a register for their writer, one instruction at a time. gate: a beat is in the register; the next
+        one is held; it is let through. comes: a beat is there. A STAGE may ask when its mark has reached the front:
+        those that read what it overwrites have done so.
         """
-        valid, hold, opens = gate
+        (ask, stage), (valid, hold, opens) = sources, gate
         layout = place_layout(self._config.stage_depth)
         places = m.submodules.places = SyncFIFO(width=layout.size, depth=LOAD_PLACES)
         queue = m.submodules.queue = SyncFIFO(width=8 * BEAT_BYTES, depth=LOAD_PLACES)
@@ -143,7 +189,8 @@ class Loader(wiring.Component):
             ready = ready | writer.beat.ready
         taken = named(m, "beat_taken", valid & ready)
         local = named(m, "beat_local", place.zero | place.staged)
-        some = named(m, "beat_some", places.r_rdy & (local | queue.r_rdy))
+        some = named(m, "beat_some", places.r_rdy & ~place.mark & (local | queue.r_rdy))
+        marked = named(m, "marked", places.r_rdy & place.mark)
         pops = named(m, "beat_pops", some & ~hold & (~valid | taken))
         value = named(m, "beat_data", Mux(now.zero, 0, Mux(now.staged, stage.read_data, come)))
         behind = named(m, "beat_next", Mux(now.zero, 0, stage.read_next))
@@ -152,8 +199,13 @@ class Loader(wiring.Component):
             places.w_en.eq(ask.place.valid),
             ask.place.ready.eq(places.w_rdy),
             queue.w_data.eq(self.read.data),
-            queue.w_en.eq(self.read.valid),
-            places.r_en.eq(pops),
+            queue.w_en.eq(comes),
+            places.r_en.eq(pops | marked),
+            ask.stage_free.eq(stage.free),
+            ask.stage_written.eq(stage.written),
+            stage.word.eq(ask.word),
+            stage.take.eq(ask.stage),
+            stage.begin.eq(marked),
             queue.r_en.eq(pops & ~local),
             stage.read_en.eq(pops),
             stage.read_addr.eq(place.at),
@@ -176,9 +228,8 @@ class Loader(wiring.Component):
                 payload.last.eq(now.last),
             ]
 
-    def _ports(self, m: Module, rows: LoadRows, beats: LoadBeats, weights: LoadWeights, ended: Signal) -> None:
+    def _ports(self, m: Module, rows: LoadRows, beats: LoadBeats, weights: LoadWeights) -> None:
         """Registers in front of the array, which may lie far away."""
-        written = Signal()
         m.d.sync += [
             self.act_load_en.eq(rows.en.replicate(self._config.rows) | beats.en),
             self.act_load_addr.eq(Mux(rows.en, rows.addr, beats.addr)),
@@ -186,8 +237,6 @@ class Loader(wiring.Component):
             self.wgt_load_en.eq(weights.en),
             self.wgt_load_addr.eq(weights.addr),
             self.wgt_load_data.eq(weights.data),
-            written.eq(ended),
-            self.work.done.eq(written),
         ]
 
 

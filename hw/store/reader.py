@@ -28,8 +28,10 @@ class ResultReader(wiring.Component):
     ends_row : In(1), beside `step`: it is in the next row.
     address : Out(range(sum_depth)), place of the present chunk, the same in all columns.
     reading : Out(1), there is one.
+    last : Out(1), it is in the last row.
 
-    Timing: `address` is a register, `reading` depends on one; those of the first chunk stand one cycle after `start`.
+    Timing: `address` is a register, `reading` and `last` depend on one; those of the first chunk stand one cycle after
+    `start`.
     """
 
     ws: Signal
@@ -41,6 +43,7 @@ class ResultReader(wiring.Component):
     ends_row: Signal
     address: Signal
     reading: Signal
+    last: Signal
 
     def __init__(self, config: SatConfig) -> None:
         self._config = config
@@ -55,6 +58,7 @@ class ResultReader(wiring.Component):
                 "ends_row": In(1),
                 "address": Out(range(config.sum_depth)),
                 "reading": Out(1),
+                "last": Out(1),
             }
         )
 
@@ -68,7 +72,7 @@ class ResultReader(wiring.Component):
         wraps = named(m, "wraps", Mux(self.ws, inner == a - 1, inner == rows - 1))
         wrapped = named(m, "wrapped", first + Mux(self.ws, 8, 1))
         next_row = named(m, "next_row", Mux(wraps, wrapped, row + Mux(self.ws, 1, 8))[: len(row)])
-        m.d.comb += self.reading.eq(left != 0)
+        m.d.comb += [self.reading.eq(left != 0), self.last.eq(left == 1)]
         with m.If(self.start):
             m.d.sync += [left.eq(self.rows), inner.eq(0)]
             m.d.sync += [place_.eq(self.capture) for place_ in (first, row, self.address)]

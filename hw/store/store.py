@@ -13,7 +13,7 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import UNDER_WAY
-from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, INSTRUCTION_BITS, Opcode, Side
+from nmsat.dataflow.contract.isa import HALVES, INSTRUCTION_BITS, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
 from nmsat.dataflow.contract.timing import queue_depth
 from nmsat.hw.fp.convert import F16ToF32
@@ -25,6 +25,7 @@ from nmsat.hw.store.beats import RowGatherer, RowPacker, chunk_layout
 from nmsat.hw.store.bursts import RowBursts, row_walk
 from nmsat.hw.store.epilogue import EpilogueEngine
 from nmsat.hw.store.reader import ResultReader
+from nmsat.hw.store.side import SideQueue, same_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +150,7 @@ class Store(wiring.Component):
             self.read_addr.eq(reader.address),
         ]
         m.d.sync += inside.eq(inside + takes - (epilogue.o.valid & epilogue.o.ready))
-        self._side(m, fields, begins, gatherer, wide)
+        self._side(m, fields, begins, (gatherer, reader), wide)
         beat = epilogue.i.payload
         m.d.sync += [
             epilogue.i.valid.eq(takes),
@@ -181,24 +182,38 @@ class Store(wiring.Component):
         m.d.comb += epilogue.use_bias.eq(0)
         return named(m, "fits", Cat(*options.values()) == Cat(*wanted.values()))
 
-    def _side(self, m: Module, fields: Mapping[str, Value], begins: Value, gatherer: RowGatherer, wide: Value) -> None:
-        """Ask for the second operand ahead, as far as there is room."""
-        queue = m.submodules.side_queue = fifo.SyncFIFO(width=8 * BEAT_BYTES, depth=SIDE_BEATS)
+    def _side(
+        self,
+        m: Module,
+        fields: Mapping[str, Value],
+        begins: Value,
+        users: tuple[RowGatherer, ResultReader],
+        wide: Value,
+    ) -> None:
+        """Ask for the second operand ahead, as far as there is room; for one row if all have the same."""
+        gatherer, reader = users
+        queue = m.submodules.side_queue = SideQueue()
         bursts = m.submodules.side_bursts = RowBursts(SIDE_BEATS)
         self._rows_of_beats(m, bursts, fields, "side_", wide)
+        same = same_row(m, fields)
         room = Signal(range(SIDE_BEATS + 1), init=SIDE_BEATS)
+        whole = named(m, "side_whole", bursts.finished & (room + queue.level == SIDE_BEATS))
+        keep = named(m, "side_keep", same & ~reader.last)
         asked = Mux(bursts.request.valid & bursts.request.ready, bursts.beats_asked, 0)
-        m.d.sync += room.eq(room - asked + (queue.r_rdy & queue.r_en))
+        m.d.sync += room.eq(room - asked + (queue.pop & ~keep))
         wiring.connect(m, bursts.request, wiring.flipped(self.side.request))
         m.d.comb += [
             bursts.start.eq(begins),
-            bursts.rows.eq(Mux(gatherer.none, 0, fields["rows"])),
+            bursts.rows.eq(Mux(gatherer.none, 0, Mux(same, 1, fields["rows"]))),
             bursts.room.eq(room),
-            queue.w_en.eq(self.side.valid),
-            queue.w_data.eq(self.side.data),
-            queue.r_en.eq(gatherer.i.ready),
-            gatherer.i.valid.eq(queue.r_rdy),
-            gatherer.i.payload.eq(queue.r_data),
+            queue.push.eq(self.side.valid),
+            queue.i.eq(self.side.data),
+            queue.begin.eq(begins),
+            queue.keep.eq(keep),
+            queue.ends_row.eq(gatherer.ends_row),
+            queue.pop.eq(gatherer.i.ready & gatherer.i.valid),
+            gatherer.i.valid.eq(queue.level.any() & (whole | ~same)),
+            gatherer.i.payload.eq(queue.o),
         ]
 
     def _results_out(

@@ -37,7 +37,7 @@ _NAMES: Final = {
     opcode: tuple(
         field.name
         for field in INSTRUCTIONS[opcode].fields
-        if field.name not in ("opcode", "wait", "signal", "base", "region", "zero")
+        if field.name not in ("opcode", "wait", "signal", "base", "region", "beside", "zero")
     )
     for opcode in (Opcode.LOAD_ACT, Opcode.LOAD_WGT, Opcode.STAGE)
 }

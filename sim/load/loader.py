@@ -9,23 +9,29 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK, ActMode, Opcode
-from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_BURST, LOAD_PLACES
-from nmsat.sim.load.beats import FIRST, FOLLOWS, PAGE_END, PLACES, Beats, canonical
+from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_OWNERS, LOAD_PLACES
+from nmsat.sim.load.beats import FIRST, FOLLOWS, PLACES, Beats, canonical
+from nmsat.sim.load.gather import Gather
 from nmsat.sim.load.slots import slots
-from nmsat.sim.load.writers import LoadBeats, LoadRows, LoadStage, LoadWeights
-from nmsat.sim.memory.port import Burst
+from nmsat.sim.load.stage import Stager
+from nmsat.sim.load.writers import BeatPlace, LoadBeats, LoadRows, LoadWeights
 from nmsat.sim.parts.state import Key, Registers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
-    from nmsat.sim.load.writers import BeatPlace
+    from nmsat.sim.memory.port import Burst
 
-WAYS: Final = (LoadRows, LoadBeats, LoadWeights, LoadStage)
+WAYS: Final = (LoadRows, LoadBeats, LoadWeights)
 """Kinds of writers; a state names one by its place."""
 
+MARK: Final = 256
+"""Bit of what is looked at: no beat, but a STAGE."""
 
-_LOAD_ACT, _OS_ROWS = Opcode.LOAD_ACT, ActMode.OS_ROWS  # looking up a member takes long
+_MARK: Final = BeatPlace(True, False, False, False, mark=True)
+_LOCAL: Final = 1
+
+_LOAD_ACT, _OS_ROWS, _STAGE = Opcode.LOAD_ACT, ActMode.OS_ROWS, Opcode.STAGE  # looking up a member takes long
 
 
 def _rows_mode(instruction: Instruction) -> bool:
@@ -40,29 +46,29 @@ class Loader(Registers):
     """
 
     REGISTERS = (
-        *("_rows", "_asking", "_prepare", "_waiting", "_slot", "_open", "_open_page", "_open_last", "_places"),
-        *("_queued", "_now", "_hold", "_early", "_ahead", "_writing", "_begin", "_written", "_done"),
+        *("_rows", "_stager", "_gather", "_asking", "_prepare", "_waiting", "_marks", "_slot", "_places", "_owners"),
+        *("_queued", "_now", "_hold", "_early", "_ahead", "_writing", "_begin", "_owed", "_inside", "_front", "_done"),
     )
 
     def __init__(self, config: SatConfig, known: dict[tuple[int, ...], Beats] | None = None) -> None:
         self._config = config
         self._known = {} if known is None else known
-        self._rows = LoadRows(config)
-        # requests: the instruction looked at, its present beat, the burst that grows, the one that stands
+        self._rows, self._stager = LoadRows(config), Stager()
+        # requests: the instruction looked at, its present beat, the bursts
         self._asking: Instruction | None = None
         self._prepare = self._waiting = False
+        self._marks = False  # it is a STAGE that has not been taken yet
         self._beats: Beats | None = None  # of the instruction looked at
         self._next = self._shift = 0  # the next one of them; where they lie
         self._joins = 2  # whether the first of them follows the last one of the instruction in front; 2: not known
         self._slot = -1  # flags of the present one
         self._region = self._slot_region = 0  # of the instruction, of the present beat
         self._offset = self._end = 0  # of the present beat, behind it
-        self._open = 0  # beats of the burst that grows
-        self._open_page = self._open_last = False  # a page begins behind it, the instruction has no more
-        self._open_at = (0, 0)  # its region and offset
-        self._request: Burst | None = None
-        # beats under way: what was asked for, how many have come
+        self._gather = Gather()
+        # beats under way: what was asked for, bursts that have not come as a whole (beats left, below 0 those of a
+        # STAGE), how many beats of loads have come
         self._places: deque[BeatPlace] = deque()
+        self._owners: deque[int] = deque()
         self._queued = 0
         self._now: BeatPlace | None = None  # the one that waits for its writer
         self._hold = True  # the last beat of an instruction has left the places, the next may not follow yet
@@ -70,8 +76,10 @@ class Loader(Registers):
         # writes: instructions that wait for it, the one that is written
         self._ahead: deque[Instruction] = deque()
         self._writing: Instruction | None = None
-        self._begin = self._written = self._done = False
-        self._writer: LoadRows | LoadBeats | LoadWeights | LoadStage | None = None
+        self._begin = self._done = False
+        self._writer: LoadRows | LoadBeats | LoadWeights | None = None
+        # order: loads that have been written and are not done, that are not done, those of them in front of the STAGE
+        self._owed = self._inside = self._front = 0
 
     @property
     def ready(self) -> bool:
@@ -81,14 +89,16 @@ class Loader(Registers):
     @property
     def busy(self) -> bool:
         """Whether an instruction is inside: it has started and `done` has not been shown yet."""
-        if self._asking is not None or self._writing is not None or self._written or self._done:
+        if self._asking is not None or self._inside or self._done:
             return True
-        return bool(self._ahead)
+        return not self._stager.free
 
     @property
     def request(self) -> Burst | None:
-        """The read request that stands."""
-        return self._request
+        """The read request that stands, that of a STAGE first."""
+        if len(self._owners) == LOAD_OWNERS:
+            return None
+        return self._stager.request or self._gather.request
 
     @property
     def done(self) -> bool:
@@ -100,14 +110,27 @@ class Loader(Registers):
         if start is None and not self.busy:
             return
         room = len(self._places) < LOAD_PLACES
-        asking = self._asking
+        asking, stager = self._asking, self._stager
         handed = self._waiting and len(self._ahead) < LOAD_AHEAD
         begin = self._writing is None and bool(self._ahead)
         release = self._releases()
-        ended = self._write()
-        self._queued += arrives
-        self._ask(room, granted, handed)
-        self._done, self._written = self._written, ended
+        marked = bool(self._places) and self._places[0].mark
+        free, written = stager.free, stager.written
+        told = self._report(free, written, handed)
+        ended = self._write(marked)
+        staged = arrives and self._arrive()
+        self._queued += arrives and not staged
+        stages = granted and self._own()
+        takes = self._ask(room, granted and not stages, handed, (free, written))
+        if not free:
+            stager.tick(marked, stages, staged)
+        self._owed += ended
+        if told:
+            stager.release()
+        if takes is not None:
+            self._front = self._inside
+            stager.take(takes)
+            stager.find(*self.beats(takes))
         if release:
             self._early, self._hold = True, False
             self._rows.collect()
@@ -126,14 +149,52 @@ class Loader(Registers):
             self._waiting = False
         if start is not None:
             self._asking = start
-            self._prepare = self._waiting = True
+            self._prepare, self._waiting = True, start.opcode is not _STAGE
 
-    def _write(self) -> bool:
-        """Hand a beat to the writer; return whether the last write of the instruction is in this cycle."""
+    def _report(self, free: bool, written: bool, handed: bool) -> bool:
+        """Say which instruction is done in the next cycle: loads and STAGE in their order; return whether it is that.
+
+        free, written: of the STAGE.
+        """
+        load = self._owed > 0 and (free or self._front > 0)
+        stage = written and not self._front
+        self._done = load or stage
+        self._owed -= load
+        self._front -= load and not free
+        self._inside += handed - load
+        return stage
+
+    def _arrive(self) -> bool:
+        """Take a beat; return whether it is that of a STAGE."""
+        left = self._owners[0]
+        if left in (1, -1):
+            self._owners.popleft()
+        else:
+            self._owners[0] = left - 1 if left > 0 else left + 1
+        return left < 0
+
+    def _own(self) -> bool:
+        """Note whose request is accepted; return whether it is that of a STAGE."""
+        burst = self._stager.request
+        if burst is not None:
+            self._owners.append(-burst.beats)
+            return True
+        burst = self._gather.request
+        assert burst is not None
+        self._owners.append(burst.beats)
+        return False
+
+    def _write(self, marked: bool) -> bool:
+        """Hand a beat to the writer; return whether the last write of the instruction is in this cycle.
+
+        marked: a STAGE stands in front of the beats that follow, and leaves in this cycle.
+        """
         writer, taken = self._writer, None
         if writer is not None and writer.ready:
             taken = self._now
-        if (self._now is None or taken is not None) and not self._hold:
+        if marked:
+            self._places.popleft()
+        if (self._now is None or taken is not None) and not self._hold and not marked:
             self._now = self._pop()
         elif taken is not None:
             self._now = None
@@ -167,28 +228,43 @@ class Loader(Registers):
         self._hold = self._hold and self._early
         self._early = False
 
-    def _made(self, writing: Instruction) -> LoadBeats | LoadWeights | LoadStage:
+    def _made(self, writing: Instruction) -> LoadBeats | LoadWeights:
         """Return the writer of an instruction that is not of rows mode."""
         if writing.opcode == Opcode.LOAD_WGT:
             return LoadWeights(self._config, writing)
-        return LoadStage() if writing.opcode == Opcode.STAGE else LoadBeats(self._config, writing)
+        return LoadBeats(self._config, writing)
 
-    def _ask(self, room: bool, granted: bool, handed: bool) -> None:
-        """Look at one more beat, let bursts grow."""
-        free = self._gather(room, granted)
-        beats = self._beats
-        was_active = beats is not None
-        if free:
+    def _ask(self, room: bool, granted: bool, handed: bool, stage: tuple[bool, bool]) -> Instruction | None:
+        """Look at one more beat, let bursts grow; return the STAGE that is taken.
+
+        stage: whether a STAGE can be taken; whether all beats of the last one have come.
+        """
+        slot = self._slot
+        taken = self._gather.tick(slot, (self._slot_region, self._offset), room, granted)
+        if taken:
+            self._places.append(_MARK if slot & MARK else PLACES[slot & 31])
+        asking, beats = self._asking, self._beats
+        takes: Instruction | None = None
+        was_active = self._marks or beats is not None
+        if taken or slot < 0:
             self._slot = -1
             if beats is not None:
-                self._look(beats)
-        finished = not self._prepare and (not was_active or self._beats is None)
+                assert asking is not None
+                if any(stage) or asking["beside"] or not asking["staged"]:
+                    self._look(beats)
+            elif self._marks and stage[0]:
+                self._slot, self._marks, takes = MARK | _LOCAL, False, asking
+        finished = not self._prepare and not (was_active and (self._marks or self._beats is not None))
         if self._prepare:
             self._prepare = False
-            assert self._asking is not None
-            self._find(self._asking)
+            assert asking is not None
+            if asking.opcode is _STAGE:
+                self._marks = True
+            else:
+                self._find(asking)
         if finished and (handed or not self._waiting):
             self._asking = None
+        return takes
 
     def _find(self, instruction: Instruction) -> None:
         """Find the beats of an instruction."""
@@ -218,30 +294,6 @@ class Loader(Registers):
         if slot & 8:
             self._beats = None
 
-    def _gather(self, room: bool, granted: bool) -> bool:
-        """Give the present beat its place and join it to the burst; return whether the next one can come."""
-        slot, opened = self._slot, self._open
-        joins = closes = False
-        if opened:
-            full = self._open_last or opened == LOAD_BURST or self._open_page
-            joins = not full and slot >= 0 and slot & (1 | FOLLOWS) == FOLLOWS
-            closes = (full or (slot >= 0 and not joins)) and (self._request is None or granted)
-        takes = slot >= 0 and room and (joins or closes or not opened)
-        if closes:
-            self._request = Burst(*self._open_at, opened)
-            self._open, self._open_last, self._open_page = 0, False, False
-        elif granted:
-            self._request = None
-        if takes:
-            self._places.append(PLACES[slot & 31])
-            if not slot & 1:
-                self._open_last, self._open_page = bool(slot & 8), bool(slot & PAGE_END)
-                if joins:
-                    self._open = opened + 1
-                else:
-                    self._open, self._open_at = 1, (self._slot_region, self._offset)
-        return takes or slot < 0
-
     @property
     def left(self) -> int:
         """Beats of the instruction looked at that have not been looked at yet."""
@@ -263,29 +315,30 @@ class Loader(Registers):
         writer = self._writer
         kind = -1 if writer is None else WAYS.index(type(writer))
         inner = () if writer is None or writer is self._rows else writer.key()
-        beats = self._request.beats if self._request is not None else 0
         left = (self._next, self._joins) if self._beats is not None else None
-        return (*super().key(), left, beats, kind, inner)
+        return (*super().key(), left, kind, inner)
 
     def rhythm(self) -> Key:
         """Return the state but for the place in the instruction looked at."""
         key = self.key()
-        return (*key[:-4], key[-4] and key[-4][1], *key[-3:])
+        return (*key[:-3], key[-3] and key[-3][1], *key[-2:])
 
     def follow(self, rhythm: Key, place: int) -> None:
         """Return to a state that `rhythm` gave, at this place."""
-        joins = rhythm[-4]
-        self.restore((*rhythm[:-4], None if joins is None else (place, joins), *rhythm[-3:]))
+        joins = rhythm[-3]
+        self.restore((*rhythm[:-3], None if joins is None else (place, joins), *rhythm[-2:]))
 
     def restore(self, key: Key) -> None:
         """Return to a state that `key` gave."""
-        super().restore(key[:-4])
-        left, beats, kind, inner = key[-4:]
+        super().restore(key[:-3])
+        left, kind, inner = key[-3:]
         self._beats = self._writer = None
         if left is not None and self._asking is not None:
             self._find(self._asking)
             self._next, self._joins = left
-        self._request = Burst(0, 0, beats) if beats else None
+        staging = self._stager.instruction
+        if staging is not None:
+            self._stager.find(*self.beats(staging))
         if kind == WAYS.index(LoadRows):
             self._writer = self._rows
         elif kind >= 0 and self._writing is not None:

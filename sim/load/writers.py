@@ -27,6 +27,7 @@ class BeatPlace(NamedTuple):
     chunk: bool
     last: bool
     pair: bool = False
+    mark: bool = False
 
 
 class LoadRows(Registers):
@@ -147,27 +148,6 @@ class LoadBeats(Registers):
                 self._even = not self._even
             self._taking = not place.last
         return ended
-
-
-class LoadStage(Registers):
-    """STAGE: a beat is written in every cycle."""
-
-    REGISTERS = ("_taking",)
-
-    def __init__(self) -> None:
-        self._taking = True
-
-    @property
-    def ready(self) -> bool:
-        """Whether a beat can be taken."""
-        return self._taking
-
-    def tick(self, place: BeatPlace | None) -> bool:
-        """End the cycle; place: the beat taken. Return whether the last write of the instruction was in it."""
-        if place is None:
-            return False
-        self._taking = not place.last
-        return place.last
 
 
 class LoadWeights(Registers):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from nmsat.dataflow.contract.isa import OFFSET_MASK
+from nmsat.dataflow.contract.isa import OFFSET_MASK, Opcode
 from nmsat.dataflow.contract.limits import PAGE_BEATS
 from nmsat.sim.quick.symbols import LOADS, Reader
 
@@ -72,7 +72,7 @@ def _joins(symbols: Symbols, program: Stream, places: _Places) -> _Ints:
     reads = np.zeros(count, bool)
     for number, at in enumerate(places.at.tolist()):
         instruction = program.instruction(at)
-        if instruction.opcode not in LOADS:
+        if instruction.opcode not in LOADS or instruction.opcode is Opcode.STAGE:  # which asks for itself
             continue
         span = symbols.span(instruction)
         if span is not None:

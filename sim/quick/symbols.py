@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.dataflow.contract.isa import LANES, OFFSET_MASK, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import UPDATE_BURST
+from nmsat.sim.store.beats import same_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +142,7 @@ class Symbols:
         """Return the symbol of a STORE and what it accesses."""
         (writes, shift), (reads, side) = self._store.bursts(instruction)
         kept = [item for item in instruction.fields.items() if item[0] not in _STORE_WALK and item[1]]
-        name = (instruction.opcode, writes.beats, reads.beats, *sorted(kept))
+        name = (instruction.opcode, writes.beats, reads.beats, same_row(instruction), *sorted(kept))
         symbol = self._named(name, instruction)
         return symbol, (
             Reach.at(instruction["region"], writes.low + shift, writes.high + shift, writes=True),
@@ -187,8 +188,10 @@ class Reader:
         span = self._symbols.span(instruction)
         if span is None:
             return self._symbols.load(instruction, 0), ()
-        joins = int(span[0] == self._end)
-        self._end = span[1]
+        joins = 0
+        if instruction.opcode is not Opcode.STAGE:  # which asks for itself
+            joins = int(span[0] == self._end)
+            self._end = span[1]
         return self._symbols.load(instruction, joins), (self._symbols.reach(instruction),)
 
 

@@ -68,5 +68,10 @@ def write_rows(instruction: Instruction) -> tuple[str, int, int, int]:
 def side_rows(instruction: Instruction) -> tuple[str, int, int, int]:
     """Return the same of its second operand."""
     wide = instruction["side"] == Side.TILE32
-    rows = instruction["rows"] if instruction["side"] else 0
+    rows = (1 if same_row(instruction) else instruction["rows"]) if instruction["side"] else 0
     return "side_", rows, *row_extent(instruction["columns"], instruction["lane"], wide)
+
+
+def same_row(instruction: Instruction) -> bool:
+    """Return whether all rows of a STORE have the same second operand, which is read once: its walk does not move."""
+    return not instruction["side_x_step"] and not instruction["width"]

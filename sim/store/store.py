@@ -9,7 +9,7 @@ from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
 from nmsat.dataflow.contract.limits import SIDE_BEATS, STORE_AHEAD, WRITE_BEATS
 from nmsat.dataflow.contract.timing import epilogue_path, queue_depth
 from nmsat.sim.parts.state import Key, Registers
-from nmsat.sim.store.beats import RowPlace, side_rows, write_rows
+from nmsat.sim.store.beats import RowPlace, same_row, side_rows, write_rows
 from nmsat.sim.store.bursts import RowBursts
 
 if TYPE_CHECKING:
@@ -31,8 +31,18 @@ class Store(Registers):
     """
 
     REGISTERS = (
-        *("done", "_next", "_starts", "_running", "_fresh", "_sided", "_beside", "_options", "_set"),
-        *("_rows", "_side_beats", "_side_room", "_pack_rows", "_write_beats", "_unasked", "_ends", "_under_way"),
+        *("done", "_next", "_starts", "_running", "_fresh", "_sided", "_same", "_beside", "_options"),
+        *(
+            "_set",
+            "_rows",
+            "_side_beats",
+            "_side_room",
+            "_pack_rows",
+            "_write_beats",
+            "_unasked",
+            "_ends",
+            "_under_way",
+        ),
     )
 
     def __init__(self, config: SatConfig, known: dict[tuple[int, ...], Bursts] | None = None) -> None:
@@ -44,7 +54,7 @@ class Store(Registers):
         self._reading: Instruction | None = None
         self._into, self._reads = RowPlace(config.columns), RowBursts(known)
         self._rows = 0  # still to be read from the capture buffers
-        self._sided = self._beside = False
+        self._sided = self._same = self._beside = False  # with a second operand; one row of it; read beside stores
         self._options = self._set = _options(Instruction(Opcode.STORE, {}))  # of the instruction, of the epilogue
         self._inside: deque[int] = deque()  # cycles from which on the results of chunks stand behind the epilogue
         self._side_beats, self._side_room = 0, SIDE_BEATS
@@ -113,6 +123,7 @@ class Store(Registers):
         if start is not None:
             self._next, self._fresh = start, True
             self._sided, self._beside = start["side"] != Side.NONE, bool(start["beside"])
+            self._same = same_row(start)
             self._options = _options(start)
         self._now += 1
 
@@ -192,16 +203,21 @@ class Store(Registers):
             self._writes.go(at)
             self._out.restore(place)
 
+    @property
+    def _whole(self) -> bool:
+        """Whether all that has been asked for of the second operand, and all that will be, is there."""
+        return self._reads.next is None and self._side_room + self._side_beats == SIDE_BEATS
+
     def _read(self) -> tuple[bool, bool]:
         """Return whether a chunk is read, and whether a beat of the second operand is used up."""
         place = self._into
-        if self._sided and not self._side_beats:
+        if self._sided and not (self._side_beats and (not self._same or self._whole)):
             return False, False
         fits = self._set == self._options and len(self._inside) < INSIDE
         takes = bool(self._rows) and place.ends_chunk and fits
         if not takes and place.ends_chunk:
             return False, False
-        uses = self._sided and place.ends_beat
+        uses = self._sided and place.ends_beat and not (self._same and self._rows > 1)
         if takes and place.ends_row:
             self._rows -= 1
         place.step()

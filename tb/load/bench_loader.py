@@ -53,6 +53,29 @@ class ReadMemory:
         return self._waiting.popleft()[1]
 
 
+class _Found(dict[tuple[int, int], deque[int]]):
+    """Writes that no instruction has been found for: of each place, in order.
+
+    Loads behind a STAGE may write before it is done, and are done behind it.
+    """
+
+    def add(self, writes: Writes) -> None:
+        """Add those of a cycle."""
+        for place, value in writes.items():
+            self.setdefault(place, deque()).append(value)
+
+    def take(self, wanted: Writes) -> Writes:
+        """Take away the first write of each of these places, and return them."""
+        taken: Writes = {}
+        for place in wanted:
+            values = self.get(place)
+            if values:
+                taken[place] = values.popleft()
+                if not values:
+                    del self[place]
+        return taken
+
+
 class Bench:
     """The loader, its model and its memory, one cycle after the other."""
 
@@ -77,8 +100,7 @@ class Bench:
         dut, model, memory = self._dut, Loader(self._config), ReadMemory(self._memory, self._rng)
         waiting, running = deque(enumerate(instructions)), deque[tuple[int, Any]]()
         pause = float(self._rng.choice([0.0, 0.9]))
-        act: Writes = {}
-        wgt: Writes = {}
+        act, wgt = _Found(), _Found()
         cycle = 0
         while waiting or running or model.busy:
             if reset_after is not None and cycle == reset_after:
@@ -98,8 +120,8 @@ class Bench:
             if model.done:
                 number, instruction = running.popleft()
                 for found, wanted in zip((act, wgt), expected(self._config, instruction, self._memory), strict=True):
-                    compare(number, instruction, found, wanted)
-                    found.clear()
+                    compare(number, instruction, found.take(wanted), wanted)
+                    assert running or not found, f"instruction {number}, {instruction}: writes of no instruction"
                 self.done += 1
             started = None
             if offered and model.ready:
@@ -130,16 +152,14 @@ class Bench:
             got = int(getattr(dut, name).value)
             assert got == value, f"cycle {self.cycles}: {name} is {got:#x}, the model says {value:#x}"
 
-    def _collect(self, act: Writes, wgt: Writes) -> None:
-        """Add the writes of this cycle; no place is written twice."""
+    def _collect(self, act: _Found, wgt: _Found) -> None:
+        """Add the writes of this cycle."""
         dut = self._dut
         for kind, found, split in (("act", act, as_act_writes), ("wgt", wgt, as_weight_writes)):
             enable = int(getattr(dut, f"{kind}_load_en").value)
             if enable:
                 address, data = (int(getattr(dut, f"{kind}_load_{part}").value) for part in ("addr", "data"))
-                new = split(self._config, enable, address, data)
-                assert not new.keys() & found.keys(), f"cycle {self.cycles}: {kind} {sorted(new)} are written twice"
-                found.update(new)
+                found.add(split(self._config, enable, address, data))
                 self.writes += 1
 
 

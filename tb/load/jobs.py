@@ -39,7 +39,10 @@ class Memory:
 
 
 def random_loads(rng: np.random.Generator, config: SatConfig, count: int) -> list[Instruction]:
-    """Return legal loads of a few hundred beats at most; the first fills the staging buffer."""
+    """Return legal loads of a few hundred beats at most; the first fills the staging buffer.
+
+    Staged loads that read nothing of the last STAGE are mostly `beside`.
+    """
     inner = 1 << int(rng.integers(1, 6))
     found = [_random_stage(rng, config.stage_depth // inner, inner, 0)]
     kinds = (_random_weights, _random_weights, _random_act, _random_act, _random_act, _random_part, _random_rows)
@@ -47,10 +50,40 @@ def random_loads(rng: np.random.Generator, config: SatConfig, count: int) -> lis
         kind = kinds[int(rng.integers(len(kinds)))]
         times = _upto(rng, 5) if kind is _random_rows else 1  # rows that follow each other overlap
         found += [kind(rng, config) for _ in range(times)]
-    found = found[:count]
+    found = _beside(rng, config, found[:count])
     for instruction in found:
         check(instruction, config)
     return found
+
+
+def _beside(rng: np.random.Generator, config: SatConfig, loads: list[Instruction]) -> list[Instruction]:
+    """Return loads of which some run beside a STAGE; most parts are made to lie where the load behind reads nothing."""
+    depth, found = config.stage_depth, list[Instruction]()
+    brought = set(range(depth))
+    for number, load in enumerate(loads):
+        fields = load.fields
+        if load.opcode is Opcode.STAGE and number:
+            behind = next((other for other in loads[number:] if other["staged"]), None)
+            free = sorted(set(range(depth)) - (places_read(behind, depth) if behind else set()))
+            if free and rng.random() < 0.8:
+                base = free[int(rng.integers(len(free)))]
+                room = next((n for n in range(depth) if (base + n) % depth not in free), depth)
+                inner = min(load["inner"], room)
+                fields = {**fields, "base": base, "inner": inner, "outer": min(load["outer"], room // inner)}
+        if load.opcode is Opcode.STAGE:
+            brought = {(fields["base"] + i) % depth for i in range(fields["outer"] * fields["inner"])}
+        elif load["staged"] and rng.random() < 0.9:
+            fields = {**fields, "beside": int(not places_read(load, depth) & brought)}
+        found.append(Instruction(load.opcode, fields))
+    return found
+
+
+def places_read(load: Instruction, depth: int) -> set[int]:
+    """Return the places of the staging buffer that a LOAD_ACT reads."""
+    columns = load["mode"] == ActMode.OS_COLUMNS
+    steps, across = (load["k"], load["rows"]) if columns else (load["rows"], load["k"])
+    offsets = [pixel(load, step) for step in range(steps)]
+    return {(at + q) % depth for at in offsets if at is not None for q in range(-(-across // HALVES))}
 
 
 def _random_part(rng: np.random.Generator, config: SatConfig) -> Instruction:

@@ -53,6 +53,8 @@ def random_instruction(rng: np.random.Generator, config: SatConfig) -> Instructi
         fields |= {prefix + name: int(rng.integers(-70, 70)) for name in ("x_step", "y_step", "image_step")}
         if rng.random() < 0.5:
             fields[prefix + "x_step"] = int(rng.integers(0, 3))
+    if rng.random() < 0.2:  # all rows have the same second operand
+        fields |= {"width": 0, "x0": 0, "y0": 0, "side_x_step": 0}
     return Instruction(Opcode.STORE, fields)
 
 

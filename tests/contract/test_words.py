@@ -46,7 +46,8 @@ LAYOUT: Final[dict[str, tuple[tuple[str, int, int], ...]]] = {
         ("iy_step", 366, 4),
         ("in_width", 370, 12),
         ("in_height", 382, 12),
-        ("zero", 394, 118),
+        ("beside", 394, 1),
+        ("zero", 395, 117),
     ),
     "STAGE": (
         ("opcode", 0, 4),
@@ -198,9 +199,10 @@ WORDS: Final[dict[str, tuple[dict[str, int], str]]] = {
             "iy_step": 2,
             "in_width": 0x4C3,
             "in_height": 0xE74,
+            "beside": 1,
         },
         (
-            "0000000000000000000000000000039d"
+            "0000000000000000000000000000079d"
             "130c84f60dffa276a743b1cef628f652"
             "5a286b81de366c62a0afb45409f47364"
             "daef3e6cf44bbe64f87e37938c9bf181"

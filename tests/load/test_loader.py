@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+from collections import deque
 
 import pytest
 
-from nmsat.dataflow.contract.config import SatConfig
+from nmsat.dataflow.contract.config import SatConfig, preset
+from nmsat.dataflow.contract.isa import Instruction, Opcode
+from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.hw.load.loader import Loader
 from nmsat.hw.parts.verilog import emit
+from nmsat.sim.load.loader import Loader as LoaderModel
+from nmsat.sim.memory.channel import Channel
 from nmsat.tb.load.jobs import as_dict
 from nmsat.tb.run.runner import build, run
 
@@ -44,6 +49,36 @@ def test_rtl_against_model(rows: int, columns: int, lanes: int) -> None:
 )
 def test_rtl_against_model_long(rows: int, columns: int, lanes: int) -> None:
     assert check_rtl(sized(rows, columns, lanes), 600, seed=2)["done"] >= 600
+
+
+def done_cycles(loads: list[Instruction]) -> list[int]:
+    """Return when each is done on `vcu1525`, before its memory."""
+    config = preset("vcu1525")
+    loader, channel = LoaderModel(config), Channel(memory_timing(config.memory, config.clock_mhz))
+    waiting, done = deque(loads), list[int]()
+    cycle, beat = 0, None
+    while waiting or loader.busy:
+        burst = loader.request
+        if burst is not None:
+            channel.request(burst.beats)
+        start = waiting.popleft() if waiting and loader.ready else None
+        loader.tick(start, granted=burst is not None, arrives=beat is not None)
+        beat = channel.tick()
+        cycle += 1
+        if loader.done:
+            done.append(cycle)
+    return done
+
+
+def test_the_lines_of_the_next_tile_come_beside_the_loads_of_the_present_one() -> None:
+    stage = Instruction(Opcode.STAGE, {"outer": 128, "inner": 2, "outer_step": 2, "region": 1})
+    walk = {"log2_m_less_1": 2, "log2_a": 2, "rows": 128, "k": 64, "staged": 1, "x_step": 2}
+    waits, beside = (Instruction(Opcode.LOAD_ACT, {**walk, "beside": bit}) for bit in (0, 1))
+    after, along = done_cycles([stage, *[waits] * 9] * 3), done_cycles([stage, *[stage, *[beside] * 9] * 3])
+    assert len(along) == len(after) + 1
+    assert after[19] - after[9] > 9 * 128 + 256
+    assert along[30] - along[20] < 9 * 128 + 9 * 3 + 8
+    assert along == sorted(set(along))
 
 
 @pytest.mark.parametrize(("rows", "columns", "wrong"), [(6, 4, "rows is 6"), (4, 64, "columns is 64")])

@@ -106,7 +106,15 @@ def test_lines_that_the_tile_in_front_staged_count_as_there() -> None:
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(512, 64, 256), (512, 128, 512)])
-def test_the_port_reads_a_bias_for_every_row(m: int, k: int, n: int) -> None:
+def test_a_bias_is_read_once_by_every_tile(m: int, k: int, n: int) -> None:
     pairs = [run(VCU, plain(rows, k, n, Pattern(2, 8), bias=True)) for rows in (m, 2 * m)]
     estimated = estimate_cycles(pairs[1][0]) - estimate_cycles(pairs[0][0])
     assert abs(estimated / (pairs[1][1] - pairs[0][1]) - 1) < 0.07, (estimated, pairs)
+
+
+def test_the_next_tile_is_staged_beside_the_loads_of_the_present_one() -> None:
+    """64 channels: two lines of a tile take a fifth of the time of its loads, which is that of the array."""
+    code = LayerProduct(Stage.FF, 64, (64, 64), 3, batch=2, pattern=Pattern(2, 8)).code()
+    cut, cycles = run(VCU, code)
+    assert cycles < 1.08 * code.m * code.k * code.n / 4 / VCU.elements
+    assert abs(estimate_cycles(cut) / cycles - 1) < 0.02, (estimate_cycles(cut), cycles)

@@ -13,6 +13,7 @@ from nmsat.algorithms.core.tape import ConvShape, Pattern
 from nmsat.algorithms.core.windows import backward_matrix, backward_taps, forward_windows, output_size, windows
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Opcode, Side
+from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
@@ -20,6 +21,7 @@ from nmsat.dataflow.program.listing import disassemble, listing, read_listing
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
+from nmsat.dataflow.program.wellformed import check_well_formed
 from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of
 from nmsat.sim.values import State, execute
 from nmsat.tb.machine.jobs import random_job
@@ -108,7 +110,11 @@ def test_a_long_reduction_takes_several_commands(config: SatConfig) -> None:
 
 
 def test_parts_of_a_reduction_are_alike_and_leave_half_a_buffer() -> None:
-    """vcu1525: 25,088 rows of a weight gradient; 4608 = 9 taps of 512 of a convolution, which are cut between taps."""
+    """vcu1525: 25,088 rows of a weight gradient; 4608 = 9 taps of 512 of a convolution, which are cut between taps.
+
+    Where a tile meets several columns, its parts are of one size: in places of other sizes those of the next tile do
+    not fit beside them.
+    """
     config = preset("vcu1525")
     layout = Layout()
     x, dy, dw = layout.rows("x", 0, 25088, 64), layout.rows("dy", 0, 25088, 512), layout.rows("dw", 1, 64, 512)
@@ -124,7 +130,10 @@ def test_parts_of_a_reduction_are_alike_and_leave_half_a_buffer() -> None:
     for cut in [*cuts(config, wu), *cuts(config, ff)]:
         assert max(cut.act_words(cut.rows[0], part) for part in cut.parts) <= config.act_depth // 2
         assert max(cut.pairs(part) for part in cut.parts) <= config.weight_depth // 2
-    assert [part.size // 512 for part in cuts(config, dataclasses.replace(ff, dataflow="os"))[1].parts] == [5, 4]
+    assert [part.size // 512 for part in cuts(config, dataclasses.replace(ff, dataflow="os"))[1].parts] == [3, 3, 3]
+    one = dataclasses.replace(ff, n=64, dataflow="os")
+    alone = next(cut for cut in cuts(config, one) if cut.column_tiles == 1 and cut.mapping.a == 2)
+    assert [part.size // 512 for part in alone.parts] == [5, 4]
 
 
 @pytest.mark.parametrize("pattern", [DENSE, Pattern(2, 8)], ids=str)
@@ -210,7 +219,10 @@ def test_convolution_forward_backward_update(config: SatConfig, stride: int) -> 
 
 @pytest.mark.parametrize("config", [preset("tiny").replace(stage_depth=64), TWO_LANES], ids=lambda c: c.name)
 def test_every_line_is_staged_once(config: SatConfig) -> None:
-    """Tiles that follow each other share lines; they come round in the staging buffer, also where that is small."""
+    """Tiles that follow each other share lines; they come round in the staging buffer, also where that is small.
+
+    Those of the next tile are staged beside the loads of the present one where there is room.
+    """
     rng = np.random.default_rng(8)
     conv = ConvShape(2, 18, 8, 64, 8, (3, 3), (1, 1), (1, 1))
     pixels, k, pattern = 2 * 18 * 8, 9 * 64, Pattern(2, 8)
@@ -224,15 +236,19 @@ def test_every_line_is_staged_once(config: SatConfig) -> None:
     act = WindowSource(x, window_of(conv), taps_of(conv))
     code = ProductCode("ff", pixels, k, 8, act, ForwardWeights(w), Sink(y), pattern, dataflow="os")
     expected = to_half(ordered_dot_packed(forward_windows(xs, conv), pack(ws, 2, 8)))
-    once = 0
+    once = beside = 0
     for cut in cuts(config, code):
         out = Assembler(config)
         assemble(out, dataclasses.replace(code, mapping=cut.mapping))
         stages = [node.fields for node in out.nodes if node.opcode is Opcode.STAGE]
         once += sum(fields["outer"] * fields["inner"] for fields in stages) == 2 * pixels
+        beside += any(node.fields.get("beside") for node in out.nodes)
+        code_of = out.finish().instructions
+        regions = tuple(Region(number << 24, 1 << 16, True) for number in range(3))
+        check_well_formed(config, code_of, Launch(regions, 2, 0, len(code_of)))
         run(config, [dataclasses.replace(code, mapping=cut.mapping)], image)
         assert np.array_equal(image.read_rows(y), expected), cut.mapping
-    assert once or config.stage_depth == 64
+    assert (once and beside) or config.stage_depth == 64
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)

@@ -43,6 +43,11 @@ UPDATE = "update k=16 n=16 ff_log2_m_less_1=2 region=1 g_step=1 w_at=0 g_at=64 m
 SECOND = "load_act log2_m_less_1=1 log2_a=1 rows=8 k=32 region=1 x_step=1"
 
 
+STAGED_ROWS = "load_act staged=1 log2_m_less_1=1 log2_a=1 rows=8 k=32 at=8 x_step=1"
+STAGED = "stage outer=16 inner=1 outer_step=1 region=1"
+"""Places 0 to 15 of the staging buffer are written, 8 to 15 are read."""
+
+
 def fault(text: str, settings: Launch = REGIONS) -> tuple[str, str, int | None] | None:
     """Return opcode, field, and index of the other instruction of a program's fault; None if it is well-formed."""
     code = read_listing(f"{text}\nend\n").instructions
@@ -58,6 +63,8 @@ def test_a_product_and_an_update_are_well_formed() -> None:
     assert fault(PRODUCT) is None
     assert fault(f"{PRODUCT}\n{UPDATE.replace('region=1', 'region=3')}") is None
     assert fault("") is None
+    assert fault(f"{STAGED}\nstage outer=1 inner=3 base=16 region=1\n{STAGED_ROWS} beside=1") is None
+    assert fault(f"{STAGED}\nstage outer=1 inner=3 base=15 region=1\n{STAGED_ROWS}") is None
 
 
 @pytest.mark.parametrize(
@@ -67,6 +74,8 @@ def test_a_product_and_an_update_are_well_formed() -> None:
         (f"compute signal=[1] {SHAPE}\nstore wait=[1] {ROWS} region=2", ("COMPUTE", "wgt_base", 1)),
         (f"{LOADS}\nstore wait=[0] {ROWS} region=2", ("STORE", "capture", None)),
         ("load_act staged=1 log2_m_less_1=1 log2_a=1 rows=8 k=32 x_step=1", ("LOAD_ACT", "at", None)),
+        # beside a STAGE that brings what is read
+        (f"{STAGED}\nstage outer=1 inner=3 base=15 region=1\n{STAGED_ROWS} beside=1", ("LOAD_ACT", "beside", 1)),
         (PRODUCT.replace("k=32", "k=28"), ("COMPUTE", "act_base", 3)),
         (PRODUCT.replace("outer=32", "outer=31"), ("COMPUTE", "wgt_base", 3)),
         (PRODUCT.replace(SHAPE, SHAPE.replace("m_less_1=1", "m_less_1=0").replace("n_less_1=3", "n_less_1=1")), "M"),

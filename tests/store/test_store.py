@@ -95,12 +95,25 @@ def test_a_store_is_read_while_the_one_in_front_is_written() -> None:
     assert alone[1] - alone[0] > alone[0]
 
 
+def test_a_bias_is_read_once() -> None:
+    """Its walk does not move; a row that is read anew for each row of the result takes the port as long as those."""
+    fields = {"log2_a": 1, "rows": 8, "columns": 16, "to_half": 1, "x_step": 1, "side": Side.TILE32, "beside": 1}
+    work = Instruction(Opcode.STORE, fields)
+    check_legal(work, preset("tiny"))
+    _, (same, _) = Store(preset("tiny")).bursts(work)
+    _, (each, _) = Store(preset("tiny")).bursts(Instruction(Opcode.STORE, {**fields, "side_x_step": 1}))
+    assert list(same.beats) == [1]
+    assert list(each.beats) == [1] * 8
+    done = done_cycles([work] * 6)
+    assert max(late - early for early, late in pairwise(done)) < 32 + 20 + 10
+
+
 def test_another_engine_goes_on_from_the_state_of_any_cycle() -> None:
     fields = {"log2_a": 1, "rows": 8, "columns": 16, "to_half": 1, "x_step": 1}
     wide = {"log2_a": 0, "rows": 4, "columns": 30, "lane": 4, "to_half": 0, "x_step": 4, "at": 61}
     mask, tile = {"side": Side.MASK, "side_x_step": 1}, {"side": Side.TILE32, "side_x_step": 3, "side_at": 62}
     changes = [{}, {"rows": 1}, {"rows": 1}, {"rows": 1}, wide, {**mask, "beside": 1}, {"relu": 1}, mask]
-    changes += [wide | tile | {"beside": 1}, {"rows": 1}, tile, {}]
+    changes += [wide | tile | {"beside": 1}, {"rows": 1}, tile, {}, tile | {"side_x_step": 0}, {}]
     works = [Instruction(Opcode.STORE, {**fields, **change}) for change in changes]
     config, under_way = preset("tiny"), set[int]()
     for work in works:
