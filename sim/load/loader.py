@@ -259,13 +259,14 @@ class Loader(Registers):
         return self._beats.flags
 
     def key(self) -> Key:
-        """Return the state without addresses; instructions stand for their beats."""
+        """Return the state without addresses but for regions; instructions stand for their beats."""
         writer = self._writer
         kind = -1 if writer is None else WAYS.index(type(writer))
         inner = () if writer is None or writer is self._rows else writer.key()
-        beats = self._request.beats if self._request is not None else 0
+        asked = (self._request.region, self._request.beats) if self._request is not None else None
         left = (self._next, self._joins) if self._beats is not None else None
-        return (*super().key(), left, beats, kind, inner)
+        regions = self._open_at[0] if self._open else 0, self._slot_region if self._slot >= 0 else 0
+        return (*super().key(), regions, left, asked, kind, inner)
 
     def rhythm(self) -> Key:
         """Return the state but for the place in the instruction looked at."""
@@ -279,13 +280,14 @@ class Loader(Registers):
 
     def restore(self, key: Key) -> None:
         """Return to a state that `key` gave."""
-        super().restore(key[:-4])
-        left, beats, kind, inner = key[-4:]
+        super().restore(key[:-5])
+        (opened, self._slot_region), left, asked, kind, inner = key[-5:]
+        self._open_at = opened, 0
         self._beats = self._writer = None
         if left is not None and self._asking is not None:
             self._find(self._asking)
             self._next, self._joins = left
-        self._request = Burst(0, 0, beats) if beats else None
+        self._request = None if asked is None else Burst(asked[0], 0, asked[1])
         if kind == WAYS.index(LoadRows):
             self._writer = self._rows
         elif kind >= 0 and self._writing is not None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK, QUEUE_OF, REGIONS, ErrorCode, Queue
-from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.dataflow.contract.registers import Launch, Region, open_regions
 from nmsat.sim.control.fetch import FAR
 from nmsat.sim.quick.inner import STEP, Inner, Walker
 from nmsat.sim.quick.read import read_stream
-from nmsat.sim.quick.symbols import Symbols, decoded
+from nmsat.sim.quick.symbols import Symbols, decoded, ports_of
 from nmsat.sim.run import Known, Machine, Report, Run
 from nmsat.sim.sat import LIMIT, Sat
 
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 KEPT_STRETCHES: Final = 1 << 16
 """States that are remembered: some kilobytes each, with the stretches that begin there."""
 
-_ANY: Final = (Region(0, OFFSET_MASK, True),) * REGIONS
-"""Regions that no access leaves: symbols have been checked against the true ones."""
+
+def _any(ports: int) -> tuple[Region, ...]:
+    """Return regions that no access leaves, one behind each port: symbols have been checked against the true ones."""
+    return tuple(Region(0, OFFSET_MASK, True, min(i, ports - 1)) for i in range(REGIONS))
 
 
 @dataclass(eq=False)
@@ -81,6 +83,7 @@ class Quick:
         self._machine = Machine(config, self.sat.timing)
         self.symbols = Symbols(config, known := Known({}, {}))
         self._known = known
+        self._any = _any(config.ports)
         self.inner = Inner(step, kept)
         self._kept = kept
         self._states: dict[Key, _State] = {}
@@ -106,7 +109,7 @@ class Quick:
 
     def time_stream(self, program: Stream, *, limit: int = LIMIT) -> QuickReport | None:
         """Run a program told by forms, in regions as large as can be; None if an access may leave even those."""
-        settings = Launch(_ANY, 0, 0, len(program))
+        settings = Launch(open_regions(self.sat.config.ports), 0, 0, len(program))
         symbols = read_stream(self.symbols, program, settings)
         return None if symbols is None else self.run(settings, symbols, limit=limit)
 
@@ -123,8 +126,10 @@ class Quick:
         return self.symbols.program(instructions, settings)
 
     def run(self, settings: Launch, symbols: Sequence[Symbol], *, limit: int = LIMIT) -> QuickReport:
-        """Run a program of symbols; of the settings only place and length of the program count."""
-        launch = Launch(_ANY, 0, settings.program_at, settings.program_count)
+        """Run a program of symbols; of the settings only port, place and length of the program count."""
+        settings.check_ports(self.sat.config.ports)
+        port = ports_of(settings)[settings.program_region]
+        launch = Launch(self._any, port, settings.program_at, settings.program_count)
         walk = _Walk(self, launch, symbols, limit)
         used: Counter[_Stretch] = Counter()
         at, state = 0, walk.state
