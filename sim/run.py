@@ -111,15 +111,16 @@ class Run:
         memory = self.memory
         stores, updates = store.active, update.active
         reads: Sequence[Burst | None] | None = None
-        asked: list[Burst | None] | None = None
+        writes: Sequence[Burst | None] | None = None
         fetches, loads = sequencer.fetch.request, loader.request
         if stores or updates:
             reads = store.request if stores else None, fetches, loads, update.request if updates else None
-            asked = [None] * len(WRITERS)
+            asked: list[Burst | None] = [None] * len(WRITERS)
             asked[STORE_WRITER], asked[UPDATE_WRITER] = store.write_request, update.write_request
+            writes = asked
         elif fetches is not None or loads is not None:
             reads = None, fetches, loads
-        memory.move(reads, asked, not self._running)
+        memory.move(reads, writes, not self._running)
         self._count()
         queue, instruction = self._offer()
         self.starts += queue >= 0
