@@ -120,7 +120,7 @@ def _values(options: argparse.Namespace, program: ProductProgram, counters: dict
         "group": f"{mapping.n}:{mapping.m}",
         "instructions": len(program.code.instructions),
         "source": Source.MACHINE,
-        "memory_channels": 1,
+        "memory_channels": options.config.ports,
         "cycles": cycles,
         "macs": program.macs,
         "utilization": program.macs / (cycles * options.config.elements),
