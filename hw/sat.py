@@ -1,14 +1,14 @@
-"""SAT: engines, sequencer, memory ports, control; one AXI4 master, one AXI4-Lite slave (docs/machine/index.md)."""
+"""SAT: engines, sequencer, memory ports, control; AXI4 masters, one AXI4-Lite slave (docs/machine/index.md)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Signal, Value
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.dataflow.contract.isa import Queue
+from nmsat.dataflow.contract.isa import REGIONS, Queue
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import QUEUE_NAMES, WAIT_CAUSES
@@ -17,15 +17,16 @@ from nmsat.hw.control.axi_lite import LiteChannels
 from nmsat.hw.control.host import Control
 from nmsat.hw.control.sequencer import Sequencer
 from nmsat.hw.load.loader import Loader
-from nmsat.hw.memory.axi import LOG2_BEAT, ReadChannels, WriteChannels
+from nmsat.hw.memory.axi import LOG2_BEAT, ReadChannels, WriteChannels, master, region_layout
 from nmsat.hw.memory.read_port import ReadPort
+from nmsat.hw.memory.steer import ReadSteer, WriteSteer
 from nmsat.hw.memory.write_port import WritePort
 from nmsat.hw.parts.verilog import place
 from nmsat.hw.store.store import Store
 from nmsat.hw.update.update import Updater
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
 
@@ -37,6 +38,9 @@ CACHE: Final = 0b0011
 
 _CONSTANTS: Final = {"id": (1, 0), "size": (3, LOG2_BEAT), "burst": (2, INCREMENT), "cache": (4, CACHE), "prot": (3, 0)}
 """Name after `ar` or `aw` -> (width, value) of what is the same in all bursts."""
+
+_REGION: Final = tuple(region_layout().members)
+"""What a port knows of a region."""
 
 _LOAD: Final = ("act_load_en", "act_load_addr", "act_load_data", "wgt_load_en", "wgt_load_addr", "wgt_load_data")
 """From the loader to the buffers of the array."""
@@ -100,6 +104,8 @@ class Sat(wiring.Component):
     s_axi_control_rresp : Out(2), 0: read; 2: an error.
     interrupt : Out(1), high while `done` stands and is enabled.
 
+    Of `config.ports` masters the others have the same members, from m1_axi on.
+
     Timing: docs/machine/index.md; `sim.sat` predicts every cycle. All but the registers is held in reset between runs.
     Numerics: docs/arithmetic.md.
     """
@@ -110,11 +116,13 @@ class Sat(wiring.Component):
     def __init__(self, config: SatConfig) -> None:
         check_machine(config)
         self._config = config
-        members: dict[str, Any] = {"interrupt": Out(1), "m_axi_rid": In(1), "m_axi_bid": In(1)}
-        for signature in (ReadChannels(), WriteChannels()):
-            members |= {f"m_axi_{name}": member for name, member in signature.members.items()}
-        for channel in ("ar", "aw"):
-            members |= {f"m_axi_{channel}{name}": Out(width) for name, (width, _) in _CONSTANTS.items()}
+        members: dict[str, Any] = {"interrupt": Out(1)}
+        for bus in map(master, range(config.ports)):
+            members |= {f"{bus}_rid": In(1), f"{bus}_bid": In(1)}
+            for signature in (ReadChannels(), WriteChannels()):
+                members |= {f"{bus}_{name}": member for name, member in signature.members.items()}
+            for channel in ("ar", "aw"):
+                members |= {f"{bus}_{channel}{name}": Out(width) for name, (width, _) in _CONSTANTS.items()}
         lite = LiteChannels().flip()
         members |= {f"s_axi_control_{name}": member for name, member in lite.members.items()}
         super().__init__(members)
@@ -125,7 +133,8 @@ class Sat(wiring.Component):
         m.domains.engine = ClockDomain(local=True)
         control = Control(config)
         sequencer = Sequencer(config)
-        read, write = ReadPort(len(READERS)), WritePort(len(WRITERS))
+        reads = [ReadPort(len(READERS)) for _ in range(config.ports)]
+        writes = [WritePort(len(WRITERS)) for _ in range(config.ports)]
         loader, compute, store, update = engines = (
             Loader(config),
             ComputeEngine(config),
@@ -135,20 +144,21 @@ class Sat(wiring.Component):
         m.submodules.control = place(control, "sat_control", platform, parameters=config)
         inner = DomainRenamer("engine")
         m.submodules.sequencer = inner(place(sequencer, "sat_sequencer", platform, parameters=config))
-        m.submodules.read_port = inner(place(read, "sat_read_port", platform))
-        m.submodules.write_port = inner(place(write, "sat_write_port", platform))
+        for kind, ports in (("read", reads), ("write", writes)):
+            for i, port in enumerate(ports):
+                m.submodules[f"{kind}_port{i or ''}"] = inner(place(port, f"sat_{kind}_port", platform))
         for name, engine in zip(("loader", "compute", "store", "update"), engines, strict=True):
             m.submodules[name] = inner(place(engine, f"sat_{name}", platform, parameters=config))
         m.d.comb += [ClockSignal("engine").eq(ClockSignal()), ResetSignal("engine").eq(ResetSignal() | control.clear)]
-        self._outside(m, control, read, write)
+        self._outside(m, control, reads, writes)
         for port, engine in zip(sequencer.work, engines, strict=True):
             wiring.connect(m, port, engine.work)
         readers = {None: sequencer.read, Queue.LOAD: loader.read, Queue.STORE: store.side, Queue.UPDATE: update.read}
         writers = {Queue.STORE: store.write, Queue.UPDATE: update.write}
-        for port, queue in zip(read.clients, READERS, strict=True):
-            wiring.connect(m, port, readers[queue])
-        for port, queue in zip(write.clients, WRITERS, strict=True):
-            wiring.connect(m, port, writers[queue])
+        for i, queue in enumerate(READERS):
+            self._client(m, platform, f"read_steer{i}", readers[queue], [port.clients[i] for port in reads], control)
+        for i, queue in enumerate(WRITERS):
+            self._client(m, platform, f"write_steer{i}", writers[queue], [port.clients[i] for port in writes], control)
         m.d.comb += [getattr(compute, name).eq(getattr(loader, name)) for name in _LOAD]
         m.d.comb += [
             compute.read_en.eq(store.read_en),
@@ -156,41 +166,76 @@ class Sat(wiring.Component):
             store.read_data.eq(compute.read_data),
             update.hold.eq(store.special),
         ]
-        self._run(m, control, sequencer, read, write)
-        self._events(m, control, sequencer, compute, {"read": read, "write": write})
+        self._run(m, control, sequencer, reads, writes)
+        self._events(m, control, sequencer, compute, {"read": reads, "write": writes})
         m.d.comb += [control.special.eq(store.special), control.overflow.eq(update.overflow)]
         return m
 
-    def _outside(self, m: Module, control: Control, read: ReadPort, write: WritePort) -> None:
+    def _client(
+        self, m: Module, platform: object, name: str, client: Any, ports: Sequence[Any], control: Control
+    ) -> None:
+        """Connect what an engine reads or writes with the ports of the masters."""
+        if len(ports) == 1:
+            wiring.connect(m, ports[0], client)
+            return
+        steer = (ReadSteer if name.startswith("read") else WriteSteer)(len(ports))
+        m.submodules[name] = DomainRenamer("engine")(place(steer, f"sat_{name[:-1]}", platform))
+        m.d.comb += [steer.ports[i].eq(control.regions[i].port) for i in range(REGIONS)]
+        wiring.connect(m, steer.client, client)
+        for inside, port in zip(steer.masters, ports, strict=True):
+            wiring.connect(m, port, inside)
+
+    def _outside(self, m: Module, control: Control, reads: Sequence[ReadPort], writes: Sequence[WritePort]) -> None:
         """Connect the ports of the machine."""
-        for axi, signature in ((read.axi, ReadChannels()), (write.axi, WriteChannels())):
-            for name, member in signature.members.items():
-                _join(m, getattr(self, f"m_axi_{name}"), getattr(axi, name), outwards=member.flow is wiring.Out)
+        for i, (read, write) in enumerate(zip(reads, writes, strict=True)):
+            for axi, signature in ((read.axi, ReadChannels()), (write.axi, WriteChannels())):
+                for name, member in signature.members.items():
+                    port = getattr(self, f"{master(i)}_{name}")
+                    _join(m, port, getattr(axi, name), outwards=member.flow is wiring.Out)
         for name, member in LiteChannels().members.items():
             port, inside = getattr(self, f"s_axi_control_{name}"), getattr(control.axi, name)
             _join(m, port, inside, outwards=member.flow is wiring.In)
-        for channel in ("ar", "aw"):
-            m.d.comb += [getattr(self, f"m_axi_{channel}{name}").eq(value) for name, (_, value) in _CONSTANTS.items()]
+        for bus in map(master, range(self._config.ports)):
+            for channel in ("ar", "aw"):
+                for name, (_, value) in _CONSTANTS.items():
+                    m.d.comb += getattr(self, f"{bus}_{channel}{name}").eq(value)
         m.d.comb += self.interrupt.eq(control.interrupt)
 
-    def _run(self, m: Module, control: Control, sequencer: Sequencer, read: ReadPort, write: WritePort) -> None:
+    def _run(
+        self,
+        m: Module,
+        control: Control,
+        sequencer: Sequencer,
+        reads: Sequence[ReadPort],
+        writes: Sequence[WritePort],
+    ) -> None:
         """Connect the control of a run."""
         m.d.comb += [
             sequencer.run.eq(control.run),
             sequencer.region.eq(control.region),
             sequencer.at.eq(control.at),
             sequencer.count.eq(control.count),
-            sequencer.read_error.eq(read.error),
-            sequencer.write_error.eq(write.error),
+            sequencer.read_error.eq(_first_error(reads)),
+            sequencer.write_error.eq(_first_error(writes)),
             control.finished.eq(sequencer.finished),
             control.failure.eq(sequencer.failure),
-            control.ports_idle.eq(read.idle & write.idle),
+            control.ports_idle.eq(_all_idle([*reads, *writes])),
         ]
-        for port in (read, write):
-            m.d.comb += [port.halt.eq(control.halt), port.regions.eq(control.regions)]
+        for port in (port for pair in zip(reads, writes, strict=True) for port in pair):
+            m.d.comb += port.halt.eq(control.halt)
+            if len(reads) == 1:
+                m.d.comb += port.regions.eq(control.regions)
+                continue
+            for seen, held in zip(port.regions, control.regions, strict=True):
+                m.d.comb += [getattr(seen, name).eq(getattr(held, name)) for name in _REGION]
 
     def _events(
-        self, m: Module, control: Control, sequencer: Sequencer, compute: ComputeEngine, ports: Mapping[str, Any]
+        self,
+        m: Module,
+        control: Control,
+        sequencer: Sequencer,
+        compute: ComputeEngine,
+        ports: Mapping[str, Sequence[Any]],
     ) -> None:
         """Connect the counters."""
         events = control.events
@@ -204,11 +249,36 @@ class Sat(wiring.Component):
                 events[f"{name}_busy"].eq(sequencer.busy[q]),
                 events[f"{name}_blocked"].eq(sequencer.blocked[q]),
             ]
-        for name, port in ports.items():
-            m.d.comb += [events[f"{name}_bursts"].eq(port.bursts), events[f"{name}_beats"].eq(port.beats)]
+        for name, kind in ports.items():
+            m.d.comb += [
+                events[f"{name}_bursts"].eq(_sum([port.bursts for port in kind])),
+                events[f"{name}_beats"].eq(_sum([port.beats for port in kind])),
+            ]
         busy = sequencer.busy[QUEUE_NAMES.index("compute")]
         for code, cause in WAIT_CAUSES.items():
             m.d.comb += events[f"wait_{cause}"].eq(busy & (compute.cause == code))
+
+
+def _first_error(ports: Sequence[Any]) -> Value:
+    """Return the error of the first port that shows one."""
+    *front, found = [Value.cast(port.error) for port in ports]
+    for error in reversed(front):
+        found = Mux(error[0], error, found)  # valid is its lowest bit
+    return found
+
+
+def _all_idle(ports: Sequence[Any]) -> Value:
+    found = ports[0].idle
+    for port in ports[1:]:
+        found &= port.idle
+    return found
+
+
+def _sum(events: Sequence[Value]) -> Value:
+    found = events[0]
+    for event in events[1:]:
+        found = found + event
+    return found
 
 
 def _join(m: Module, port: Value, inside: Value, *, outwards: bool) -> None:

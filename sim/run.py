@@ -9,9 +9,7 @@ from nmsat.dataflow.contract.registers import COUNTERS, QUEUE_NAMES, WAIT_CAUSES
 from nmsat.sim.array.compute import NEVER, ComputeEngine
 from nmsat.sim.control.sequencer import Sequencer
 from nmsat.sim.load.loader import Loader
-from nmsat.sim.memory.behind import MemoryPort
-from nmsat.sim.memory.read_port import ReadPort
-from nmsat.sim.memory.write_port import WritePort
+from nmsat.sim.memory.masters import MOVED, masters
 from nmsat.sim.parts.outcome import Machine, Report
 from nmsat.sim.store.store import Store
 from nmsat.sim.update.update import Updater
@@ -28,15 +26,15 @@ if TYPE_CHECKING:
 
 # Numbers are written out: mypyc makes them part of the machine code (tests/machine/test_compiled.py).
 
-STORE_READER: Final = 0
-FETCH_READER: Final = 1
-LOAD_READER: Final = 2
-UPDATE_READER: Final = 3
-"""Number of each client of the read port (`READERS`)."""
+READS_STORE: Final = 1
+READS_FETCH: Final = 2
+READS_LOAD: Final = 4
+READS_UPDATE: Final = 8
+"""Clients that read (`READERS`), as bits (`sim.memory.masters`)."""
 
-STORE_WRITER: Final = 0
-UPDATE_WRITER: Final = 1
-"""Number of each client of the write port (`WRITERS`)."""
+WRITES_STORE: Final = 1
+WRITES_UPDATE: Final = 2
+"""Clients that write (`WRITERS`)."""
 
 LOAD: Final = 0
 COMPUTE: Final = 1
@@ -49,9 +47,6 @@ COMPUTE_OFFERS: Final = 2
 STORE_OFFERS: Final = 4
 UPDATE_OFFERS: Final = 8
 """A bit of each queue."""
-
-MOVED: Final = ("read_bursts", "write_bursts", "read_beats", "write_beats")
-"""What is counted of memory, in the order of a row of counts."""
 
 LEAST_REST: Final = 8
 """Cycles of rest that are worth a look at the whole machine."""
@@ -75,17 +70,16 @@ class Run:
         self, machine: Machine, settings: Launch, program: Sequence[Checked], known: Known | None = None
     ) -> None:
         config, known = machine.config, known or Known()
-        self.read, self.write = ReadPort(settings.regions), WritePort(settings.regions)
+        self.memory = masters(config.ports, settings, machine.timing, machine.faults)
         self.sequencer = Sequencer(settings, program)
         self.loader, self.compute = Loader(config, known.beats), ComputeEngine(config)
         self.store, self.update = Store(config, known.bursts), Updater(config)
-        self.memory = MemoryPort(settings, machine.timing, machine.faults)
         self.cycles = self.starts = 0
         self.over = False
         self._running = True
         self._error: tuple[ErrorCode, int] = (ErrorCode.NONE, 0)
         self._engines = (self.loader, self.compute, self.store, self.update)
-        self._parts: tuple[Any, ...] = (self.sequencer, *self._engines, self.read, self.write, self.memory)
+        self._parts: tuple[Any, ...] = (self.sequencer, *self._engines, *self.memory.parts)
         self._masks = [0] * 256  # cycles by (blocked, busy) queues
         self._causes = [0] * 8
         self._moved = [0] * len(MOVED)
@@ -94,47 +88,40 @@ class Run:
     def cycle(self) -> list[Instruction]:
         """Pass one cycle; return the instructions that are done in it."""
         sequencer, loader, store, update = self.sequencer, self.loader, self.store, self.update
-        read, write, memory = self.read, self.write, self.memory
-        halt = not self._running
+        memory = self.memory
         stores, updates = store.active, update.active
-        arready, awready = memory.ready()
-        reader = writer = -1
+        reads: Sequence[Any] | None = None
+        writes: Sequence[Any] | None = None
         fetches, loads = sequencer.fetch.request, loader.request
         if stores or updates:
-            beside, updated = store.request if stores else None, update.request if updates else None
-            reader = read.choose((beside, fetches, loads, updated), arready, halt)
+            reads = store.request if stores else None, fetches, loads, update.request if updates else None
+            writes = store.write_request, update.write_request
         elif fetches is not None or loads is not None:
-            reader = read.choose((None, fetches, loads), arready, halt)
-        if stores or updates:
-            writer = write.choose((store.write_request, update.write_request), awready, halt)
-        memory.tick(read.address if arready else None, write.address if awready else None)
-        self._count(reader >= 0, writer >= 0)
+            reads = None, fetches, loads
+        memory.move(reads, writes, not self._running)
+        self._count()
         queue, instruction = self._offer()
         self.starts += queue >= 0
         ends = self._ending()
-        client, told, pulled = read.told, write.told, write.client if memory.writes else -1
+        taken, arrives = memory.reads, memory.arrives
         done: Sequence[int] = ()
         if loader.done or self.compute.done or (stores and store.done) or (updates and update.done):
             shown = (loader.done, self.compute.done, store.done, update.done)
             done = [q for q in range(len(shown)) if shown[q]]
-        finished = sequencer.tick(self._running, reader == FETCH_READER, client == FETCH_READER, queue, done)
-        loader.tick(instruction if queue == LOAD else None, reader == LOAD_READER, client == LOAD_READER)
+        fetched = (taken & READS_FETCH) != 0
+        finished = sequencer.tick(self._running, fetched, (arrives & READS_FETCH) != 0, queue, done)
+        offered = instruction if queue == LOAD else None
+        loader.tick(offered, (taken & READS_LOAD) != 0, (arrives & READS_LOAD) != 0)
         self.compute.tick(instruction if queue == COMPUTE else None)
         if stores or queue == STORE:
             offered = instruction if queue == STORE else None
-            writes = writer == STORE_WRITER, pulled == STORE_WRITER, told == STORE_WRITER
-            store.tick(offered, reader == STORE_READER, client == STORE_READER, *writes)
+            beside = (taken & READS_STORE) != 0, (arrives & READS_STORE) != 0
+            store.tick(offered, *beside, *self._written(WRITES_STORE))
         if updates or queue == UPDATE:
             offered = instruction if queue == UPDATE else None
-            writes = writer == UPDATE_WRITER, pulled == UPDATE_WRITER, told == UPDATE_WRITER
-            update.tick(offered, reader == UPDATE_READER, client == UPDATE_READER, *writes)
-        beat = memory.reads
-        if beat is None:
-            read.tick(arready, False, False, False)
-        else:
-            read.tick(arready, True, *beat)
-        if write.active or writer >= 0:
-            write.tick(awready, memory.writes, memory.answer is not None, bool(memory.answer))
+            beside = (taken & READS_UPDATE) != 0, (arrives & READS_UPDATE) != 0
+            update.tick(offered, *beside, *self._written(WRITES_UPDATE))
+        memory.tick()
         self.cycles += 1
         self._running = self._running and not ends
         return finished
@@ -145,9 +132,9 @@ class Run:
         if self.loader.busy or store.active or not update.ready or not self._running:
             return 0
         cycles = compute.horizon
-        if not LEAST_REST <= cycles < NEVER or update.done or not (self.memory.idle and self.read.idle):
+        if not LEAST_REST <= cycles < NEVER or update.done or not self.memory.rests:
             return 0
-        if not (self.write.idle and self.sequencer.rests([engine.ready for engine in self._engines])):
+        if not self.sequencer.rests([engine.ready for engine in self._engines]):
             return 0
         self._masks[self.sequencer.busy | self.sequencer.blocked << 4] += cycles
         self.cycles += cycles
@@ -191,8 +178,7 @@ class Run:
     @property
     def ending(self) -> bool:
         """Whether the run proper has ended, or shows why it will."""
-        shown = self.read.error or self.write.error or self.sequencer.failure(None, None)
-        return not self._running or shown is not None
+        return not self._running or self.sequencer.failure(*self.memory.errors) is not None
 
     def counts(self) -> tuple[int, ...]:
         """Return all that is counted, in one row: sums of rows are those of runs one behind the other."""
@@ -242,17 +228,22 @@ class Run:
     def _ending(self) -> bool:
         """Return whether the run proper ends with this cycle; note why, and whether the machine comes to rest."""
         if not self._running:
-            self.over = self.read.idle and self.write.idle
+            self.over = self.memory.idle
             return False
-        read, write, sequencer = self.read.error, self.write.error, self.sequencer
-        failure = sequencer.failure(read, write)
+        sequencer = self.sequencer
+        failure = sequencer.failure(*self.memory.errors)
         if failure is not None:
             self._error = failure
             return True
         return not sequencer.busy and sequencer.finished
 
-    def _count(self, reads: bool, writes: bool) -> None:
-        sequencer, memory, moved = self.sequencer, self.memory, self._moved
+    def _written(self, client: int) -> tuple[bool, bool, bool]:
+        """Return whether a burst of a client leaves to be written, a beat of it does, and one more is in memory."""
+        memory = self.memory
+        return bool(memory.writes & client), bool(memory.pulled & client), bool(memory.written & client)
+
+    def _count(self) -> None:
+        sequencer = self.sequencer
         self._masks[sequencer.busy | sequencer.blocked << 4] += 1
         if sequencer.busy >> COMPUTE & 1:
             self._causes[self.compute.cause] += 1
@@ -260,11 +251,4 @@ class Run:
             if steps:
                 self._windows += 1
                 self._steps += steps
-        if reads:
-            moved[0] += 1
-        if writes:
-            moved[1] += 1
-        if memory.reads is not None:
-            moved[2] += 1
-        elif memory.writes:
-            moved[3] += 1
+        self.memory.count(self._moved)

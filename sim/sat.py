@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.limits import PAGE_BYTES
-from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.dataflow.contract.registers import Launch, Region, port_of
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim import run as plain_run
 from nmsat.sim.compiled import twin
@@ -34,14 +34,15 @@ LIMIT: Final = 1 << 32
 """Cycles after which a run of the model is given up."""
 
 
-def launch(regions: Sequence[NDArray[np.uint8]], program: Place, *, base: int = 0) -> Launch:
+def launch(regions: Sequence[NDArray[np.uint8]], program: Place, *, base: int = 0, ports: int = 1) -> Launch:
     """Return what the host sets to run `program`: regions one behind the other from address `base` on.
 
-    SAT may write all but the region of the program.
+    SAT may write all but the region of the program. ports: of the machine; each region lies behind one of them.
     """
     placed: list[Region | None] = []
     for number, region in enumerate(regions):
-        placed.append(Region(base, region.size // BEAT_BYTES, number != program.region))
+        port = port_of(number, ports)
+        placed.append(Region(base, region.size // BEAT_BYTES, number != program.region, port))
         base += -(-region.size // PAGE_BYTES) * PAGE_BYTES
     return Launch(tuple(placed), program.region, program.at, program.beats)
 
@@ -59,8 +60,8 @@ def program_words(regions: Sequence[NDArray[np.uint8]], settings: Launch) -> lis
 class Sat:
     """The whole machine.
 
-    Parameters: config; timing: of the one channel of memory behind the master, by default that of `config`; faults:
-    beats (addresses divided by 64) that memory answers with an error.
+    Parameters: config; timing: of the memory behind each master, by default that of `config`; faults: beats (addresses
+    divided by 64) that memory answers with an error.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Sat:
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
         """Run a program in the image (`sim.work.training.ProgramRunner`); RuntimeError if it ends in an error."""
-        report = self.run(launch(image.regions, program), image.regions)
+        report = self.run(launch(image.regions, program, ports=self.config.ports), image.regions)
         if report.error is not ErrorCode.NONE:
             raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
         return ProgramRun(report.cycles, report.special, report.counters)

@@ -67,6 +67,7 @@ class SatConfig:
     buffer, both halves; sum_depth: binary32 sums of one column's result buffer; stage_depth: beats of 64 bytes of the
     staging buffer, from which activations are read as often as windows overlap.
     sore_lanes, wuve_lanes: lanes of the pruning and of the weight-update engine, one element per lane and cycle.
+    ports: AXI4 masters of 512 bits, 1, 2 or 4, each with a memory of its own behind it; a region lies behind one.
     Raises TypeError or ValueError for what docs/limits.md does not allow. What is allowed and not built is `planned`.
     """
 
@@ -84,6 +85,7 @@ class SatConfig:
     stage_depth: int = 1024
     sore_lanes: int = 16
     wuve_lanes: int = 16
+    ports: int = 1
     memory: MemoryConfig = MemoryConfig()
 
     def __post_init__(self) -> None:
@@ -170,9 +172,17 @@ PRESETS: Final[dict[str, SatConfig]] = {
 }
 
 
+MANY_PORTS: Final = ("2", "4")
+"""What may stand behind the name of a preset and a dash: AXI4 masters."""
+
+
 def preset(name: str) -> SatConfig:
-    """Return the configuration called `name`; ValueError lists the known ones."""
+    """Return the configuration called `name`, "vcu1525-2" with two AXI4 masters; ValueError lists the known ones."""
+    base, _, ports = name.rpartition("-")
+    if base in PRESETS and ports in MANY_PORTS:
+        return PRESETS[base].replace(name=name, ports=int(ports))
     try:
         return PRESETS[name]
     except KeyError:
-        raise ValueError(f"config is {name!r}; known configurations: {', '.join(PRESETS)}") from None
+        known = f"{', '.join(PRESETS)}, each also with -2 or -4 behind it for so many memory ports"
+        raise ValueError(f"config is {name!r}; known configurations: {known}") from None

@@ -13,6 +13,9 @@ from nmsat.algorithms.core.ranges import check_number, check_whole
 MAX_ADDER_STAGES: Final = 7
 """Adder registers that fit into the accumulator loop: 8 interleaved outputs less the accumulator memory's write."""
 
+MAX_PORTS: Final = 4
+"""Most AXI4 masters: a region each."""
+
 _SIDES: Final = (1, 2, 4, 8, 16, 32)
 _BEAT: Final = (16,)
 
@@ -89,6 +92,7 @@ SAT_RANGES: Final = (
         Range(name=name, low=1, high=256, unit="elements per cycle", built=_BEAT, why="a beat holds 16 weights")
         for name in ("sore_lanes", "wuve_lanes")
     ),
+    Range(name="ports", low=1, high=MAX_PORTS, unit="AXI4 masters", power=True, why="a region lies behind one of them"),
 )
 """Fields of `SatConfig` that are numbers."""
 

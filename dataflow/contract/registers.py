@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, Queue
+from nmsat.algorithms.core.ranges import check_whole
+from nmsat.dataflow.contract.isa import OFFSET_BITS, OFFSET_MASK, REGIONS, Queue
 from nmsat.dataflow.contract.limits import PAGE_BITS, PAGE_BYTES
+from nmsat.dataflow.contract.ranges import MAX_PORTS
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -120,9 +122,11 @@ _CONFIGURATION: Final = {
     "clock_khz": "clock of the machine, kHz",
 }
 
+_PORTS_AT: Final = 0x034
 _SETTINGS_AT: Final = 0x040
 _REGIONS_AT: Final = 0x080
 _REGION_STEP: Final = 0x20
+_REGION_PORT: Final = 0x14
 _COUNTERS_AT: Final = 0x100
 
 
@@ -171,7 +175,19 @@ def _table() -> tuple[Register, ...]:
 
 
 REGISTERS: Final[dict[str, Register]] = {register.name: register for register in _table()}
-"""All registers by name."""
+"""All registers of a machine with one AXI4 master, by name."""
+
+
+def registers(ports: int) -> dict[str, Register]:
+    """Return all registers of a machine with so many AXI4 masters, by name."""
+    if ports == 1:
+        return REGISTERS
+    bits = (ports - 1).bit_length()
+    added = [Register("ports", _PORTS_AT, Access.READ, 32, "AXI4 masters, each with a memory of its own")]
+    for i in range(REGIONS):
+        at = _REGIONS_AT + _REGION_STEP * i + _REGION_PORT
+        added.append(Register(f"region{i}_port", at, Access.SETTING, bits, "AXI4 master behind which it lies"))
+    return {**REGISTERS, **{register.name: register for register in added}}
 
 
 def named_bits(name: str) -> dict[str, int]:
@@ -184,22 +200,42 @@ def named_bits(name: str) -> dict[str, int]:
 def configuration(config: SatConfig) -> dict[str, int]:
     """Return name -> value of the registers that tell the host what it talks to."""
     values = {name: int(getattr(config, name)) for name in _CONFIGURATION if name != "clock_khz"}
-    return {"version": VERSION, **values, "clock_khz": round(1000 * config.clock_mhz)}
+    values |= {"clock_khz": round(1000 * config.clock_mhz)}
+    return {"version": VERSION, **values, **({"ports": config.ports} if config.ports > 1 else {})}
+
+
+def port_of(region: int, ports: int) -> int:
+    """Return the AXI4 master behind which a region lies, unless the host has a reason of its own.
+
+    With two, programs and first operands, weights and their gradients are behind one, results behind the other, so
+    that loads run beside stores; with four, each region has its own.
+    """
+    return region * ports // REGIONS
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of memory that a run may touch. base: address, a multiple of 4096; size: beats of 64 bytes."""
+    """A part of memory that a run may touch.
+
+    base: address, a multiple of 4096; size: beats of 64 bytes; port: AXI4 master behind which it lies.
+    """
 
     base: int
     size: int
     writable: bool
+    port: int = 0
 
     def __post_init__(self) -> None:
         if self.base % PAGE_BYTES or not 0 <= self.base < 1 << 64:
             raise ValueError(f"base is {self.base!r}; it must be a multiple of {PAGE_BYTES} below 2^64")
         if not 0 <= self.size < 1 << OFFSET_BITS:
             raise ValueError(f"size is {self.size!r}; it must be from 0 to 2^{OFFSET_BITS} - 1 beats")
+        check_whole("port", self.port, 0, MAX_PORTS - 1)
+
+
+def open_regions(ports: int) -> tuple[Region, ...]:
+    """Return regions as large as can be, each behind its port (`port_of`): for programs that are only timed."""
+    return tuple(Region(0, OFFSET_MASK, True, port_of(i, ports)) for i in range(REGIONS))
 
 
 @dataclass(frozen=True)
@@ -219,8 +255,19 @@ class Launch:
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be from 0 to {limit - 1}")
 
-    def writes(self) -> dict[str, int]:
-        """Return register name -> value that the host writes before the start."""
+    def check_ports(self, ports: int) -> None:
+        """Raise ValueError unless a machine with so many AXI4 masters reaches all regions."""
+        for i, region in enumerate(self.regions):
+            if region is not None and region.port >= ports:
+                what = f"region {i} lies behind port {region.port!r}"
+                raise ValueError(f"{what}; the machine has ports 0 to {ports - 1}")
+
+    def writes(self, ports: int = 1) -> dict[str, int]:
+        """Return register name -> value that the host writes before the start of a machine with so many AXI4 masters.
+
+        Raises ValueError as `check_ports` does.
+        """
+        self.check_ports(ports)
         values = {
             "program_region": self.program_region,
             "program_at": self.program_at & 0xFFFFFFFF,
@@ -238,4 +285,6 @@ class Launch:
                 f"region{i}_size_high": size >> 32,
                 f"region{i}_flags": flags,
             }
+            if ports > 1:
+                values[f"region{i}_port"] = region.port if region else 0
         return values

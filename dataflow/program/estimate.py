@@ -1,4 +1,4 @@
-"""What the choice of a mapping goes by: cycles of the queues and of the memory port, the longest counts.
+"""What the choice of a mapping goes by: cycles of the queues and of the busiest memory port, the longest counts.
 
 Before the busiest of them starts, and behind its end, the first and the last command pass the others alone.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode, Side
 from nmsat.dataflow.contract.limits import STORE_GAP
+from nmsat.dataflow.contract.registers import port_of
 from nmsat.dataflow.contract.timing import (
     drain_cycles,
     epilogue_path,
@@ -68,26 +69,52 @@ def estimate_cycles(cut: Cut) -> float:
     config, mapping = cut.config, cut.mapping
     latency = memory_timing(config.memory, config.clock_mhz).latency
     loads, ports, compute, store = _loads(cut, load_cost), _loads(cut, port_cost), _compute(cut), _store(cut)
-    port = sum(ports) + _written(cut)
+    written = _written(cut)
+    port = _busiest(cut, ports, written)
     first, command = _first(cut), compute / (len(cut.rows) * cut.column_tiles * len(cut.parts))
     last = cut.rows[-1].rows * float(max(mapping.b, STORE_ROW))
     alone = (sum(loads) + command + last, first + compute + last, first + command + store, port + command)
     result = (last_result_ws if mapping.ws else last_result_os)(config, mapping.n)
-    uneven = _uneven(cut, (loads, ports), (compute, store, _written(cut)))
+    uneven = _uneven(cut, (loads, ports), (compute, store), written)
     # what the first command waits for is part of what is uneven
     return max(alone) + max(0.0, uneven - first) + result + epilogue_path() + ENDS * latency
 
 
-def _uneven(cut: Cut, operands: tuple[Operands, Operands], results: tuple[float, float, float]) -> float:
+def _busiest(cut: Cut, operands: Operands, written: Operands, columns: int = 1) -> float:
+    """Return the cycles of the memory port with the most to do.
+
+    operands: of A, of W; written: of results, of what is read beside them; each where its tensor lies. columns: all but
+    A takes a share of so many.
+    """
+    ports, (act, wgt) = cut.config.ports, operands
+    if ports == 1 and columns == 1:
+        return act + wgt + sum(written)
+    if ports == 1:
+        return act + (wgt + sum(written)) / columns
+    code, mapping, part = cut.code, cut.mapping, cut.parts[0]
+    _, first = code.act.loads(cut.config, mapping, cut.rows[0], part)[0]
+    second = code.wgt.loads(cut.config, mapping, 0, min(cut.width, code.n), part)[0]
+    side = code.sink.epilogue.side
+    regions = first["region"], second["region"], code.sink.tensor.region, 0 if side is None else side.region
+    busy = [0.0] * ports
+    for region, cycles in zip(regions, (act, *(x / columns for x in (wgt, *written))), strict=True):
+        busy[port_of(region, ports)] += cycles
+    return max(busy)
+
+
+def _uneven(cut: Cut, operands: tuple[Operands, Operands], results: tuple[float, float], written: Operands) -> float:
     """Return what is lost because operand A, which stays in its buffers, is all loaded beside the first columns."""
     columns = cut.column_tiles
     if cut.rows_outer or columns == 1 or not _resident(cut):
         return 0.0
     (act, wgt), (act_port, wgt_port) = operands
-    compute, store, written = results
-    rest = max(wgt, compute, store, wgt_port + written) * (columns - 1) / columns
-    begin = max(act + wgt / columns, compute / columns, store / columns, act_port + (wgt_port + written) / columns)
-    return begin + rest - max(act + wgt, compute, store, act_port + wgt_port + written)
+    compute, store = results
+    rest = max(wgt, compute, store, _busiest(cut, (0.0, wgt_port), written)) * (columns - 1) / columns
+    begin = max(
+        *(act + wgt / columns, compute / columns, store / columns),
+        _busiest(cut, (act_port, wgt_port), written, columns),
+    )
+    return begin + rest - max(act + wgt, compute, store, _busiest(cut, (act_port, wgt_port), written))
 
 
 def _first(cut: Cut) -> float:
@@ -178,8 +205,8 @@ def _store(cut: Cut) -> float:
     return float((code.m * max(chunks, STORE_ROW) + (STORE_GAP + start) * len(cut.rows)) * cut.column_tiles)
 
 
-def _written(cut: Cut) -> float:
-    """Cycles of the memory port for results and second operands of the stores."""
+def _written(cut: Cut) -> Operands:
+    """Cycles of a memory port for results, and for second operands, of the stores."""
     config, code, epilogue = cut.config, cut.code, cut.code.sink.epilogue
     whole, rest = divmod(code.n, cut.width)
 
@@ -187,12 +214,13 @@ def _written(cut: Cut) -> float:
         """Beats of a row of the result, each tile's part in whole beats."""
         return whole * row_beats(cut.width, size) + (row_beats(rest, size) if rest else 0)
 
-    beats = code.m * across(2 if epilogue.to_half else 4)
+    beats, beside = code.m * across(2 if epilogue.to_half else 4), 0
     if epilogue.kind in (Side.MASK, Side.TILE16):
-        beats += code.m * across(2)
+        beside = code.m * across(2)
     elif epilogue.kind is Side.TILE32:
-        beats += len(cut.rows) * across(4)  # a bias is one row, which each tile reads once
-    return beats * float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
+        beside = len(cut.rows) * across(4)  # a bias is one row, which each tile reads once
+    cycles = float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
+    return beats * cycles, beside * cycles
 
 
 def _sample(items: Sequence[T]) -> list[T]:

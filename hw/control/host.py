@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, ErrorCode
-from nmsat.dataflow.contract.registers import COUNTER_BITS, COUNTERS, REGISTERS, Access, configuration
+from nmsat.dataflow.contract.registers import COUNTER_BITS, COUNTERS, REGISTERS, Access, configuration, registers
 from nmsat.hw.control.axi_lite import LiteChannels, LiteSlave
 from nmsat.hw.control.sequencer import failure_layout
 from nmsat.hw.memory.axi import regions_layout
@@ -24,9 +24,11 @@ STEPS_BITS: Final = 8
 """Bits of the steps of a window, 8 N."""
 
 
-def events_layout() -> data.StructLayout:
-    """What is added to each counter in this cycle; `cycles` is counted by the control itself."""
-    return data.StructLayout({name: STEPS_BITS if name == "steps" else 1 for name in COUNTERS if name != "cycles"})
+def events_layout(ports: int = 1) -> data.StructLayout:
+    """What is added to each counter in this cycle; `cycles` is counted by the control itself. ports: AXI4 masters."""
+    moved = dict.fromkeys(("read_bursts", "read_beats", "write_bursts", "write_beats"), ports.bit_length())
+    bits = {**moved, "steps": STEPS_BITS}
+    return data.StructLayout({name: bits.get(name, 1) for name in COUNTERS if name != "cycles"})
 
 
 class Control(wiring.Component):
@@ -44,13 +46,13 @@ class Control(wiring.Component):
     region : Out(2), setting: region of the program.
     at : Out(34), setting: its first beat in the region.
     count : Out(32), setting: its instructions.
-    regions : Out(`regions_layout`), setting: the regions of memory.
+    regions : Out(`regions_layout(config.ports)`), setting: the regions of memory.
     ports_idle : In(1), no burst is under way.
     finished : In(1), the sequencer has reached END, all engines are done.
     failure : In(`failure_layout`), the sequencer tells of an error.
     special : In(1), flag of the store engine, kept until the next start.
     overflow : In(1), flag of the update engine, kept until the next start.
-    events : In(`events_layout`), what is added to the counters in this cycle.
+    events : In(`events_layout(config.ports)`), what is added to the counters in this cycle.
     interrupt : Out(1), `done` stands and the host has enabled interrupts.
 
     Timing: the first cycle of a run follows the write of `start` by one; counters lag by two cycles.
@@ -74,6 +76,7 @@ class Control(wiring.Component):
 
     def __init__(self, config: SatConfig) -> None:
         self._config = config
+        self._registers = registers(config.ports)
         super().__init__(
             {
                 "axi": In(LiteChannels()),
@@ -83,13 +86,13 @@ class Control(wiring.Component):
                 "region": Out(2),
                 "at": Out(OFFSET_BITS),
                 "count": Out(INDEX_BITS),
-                "regions": Out(regions_layout()),
+                "regions": Out(regions_layout(config.ports)),
                 "ports_idle": In(1),
                 "finished": In(1),
                 "failure": In(failure_layout()),
                 "special": In(1),
                 "overflow": In(1),
-                "events": In(events_layout()),
+                "events": In(events_layout(config.ports)),
                 "interrupt": Out(1),
             }
         )
@@ -100,7 +103,7 @@ class Control(wiring.Component):
         wiring.connect(m, wiring.flipped(self.axi), slave.axi)
         settings = {
             name: Signal(register.bits, name=name)
-            for name, register in REGISTERS.items()
+            for name, register in self._registers.items()
             if register.access is Access.SETTING
         }
         idle = Signal(init=1)
@@ -108,7 +111,7 @@ class Control(wiring.Component):
         seen = self._states(m, idle, start, reset, acknowledge)
         seen |= self._counters(m, slave, start)
         seen |= {name: Const(value, 32) for name, value in configuration(self._config).items()}
-        seen |= {name: signal << REGISTERS[name].low for name, signal in settings.items()}
+        seen |= {name: signal << self._registers[name].low for name, signal in settings.items()}
         self._reads(m, slave, seen)
         self._outputs(m, settings)
         m.d.comb += self.interrupt.eq(settings["interrupt"] & seen["status"][1])
@@ -121,7 +124,7 @@ class Control(wiring.Component):
         start, reset, acknowledge = Signal(), Signal(), Signal()
         data = slave.write_data
         m.d.comb += slave.write_bad.eq(1)
-        for name, register in REGISTERS.items():
+        for name, register in self._registers.items():
             if register.access is Access.READ:
                 continue
             mine = Signal(name=f"to_{name}")
@@ -181,7 +184,7 @@ class Control(wiring.Component):
 
     def _reads(self, m: Module, slave: LiteSlave, seen: dict[str, Value]) -> None:
         with m.Switch(slave.read_at):
-            for name, register in REGISTERS.items():
+            for name, register in self._registers.items():
                 with m.Case(register.address >> 2):
                     m.d.comb += [slave.read_data.eq(seen.get(name, Const(0))), slave.read_bad.eq(0)]
             with m.Default():
@@ -201,3 +204,5 @@ class Control(wiring.Component):
                 self.regions[i].open.eq(part["flags"][0]),
                 self.regions[i].writable.eq(part["flags"][1]),
             ]
+            if self._config.ports > 1:
+                m.d.comb += self.regions[i].port.eq(settings[f"region{i}_port"])

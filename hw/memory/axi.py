@@ -15,6 +15,11 @@ DATA_BITS: Final = 8 * BEAT_BYTES
 LOG2_BEAT: Final = BEAT_BYTES.bit_length() - 1
 
 
+def master(port: int) -> str:
+    """Return the name of an AXI4 master of the machine, by its number."""
+    return f"m{port or ''}_axi"
+
+
 class ReadChannels(wiring.Signature):
     """AR and R of AXI4; what is constant for all bursts is left to the top.
 
@@ -85,14 +90,17 @@ class WriteChannels(wiring.Signature):
         )
 
 
-def region_layout() -> data.StructLayout:
-    """A region: pages of 4 KiB in front of it, beats in it, whether it is open and may be written."""
-    return data.StructLayout({"page": ADDRESS_BITS - PAGE_BITS, "size": OFFSET_BITS, "open": 1, "writable": 1})
+def region_layout(masters: int = 1) -> data.StructLayout:
+    """A region: pages of 4 KiB in front of it, beats in it, whether it is open and may be written; of several masters
+    the one behind which it lies."""
+    port = {"port": (masters - 1).bit_length()} if masters > 1 else {}
+    fields = {"page": ADDRESS_BITS - PAGE_BITS, "size": OFFSET_BITS, "open": 1, "writable": 1}
+    return data.StructLayout({**fields, **port})
 
 
-def regions_layout() -> data.ArrayLayout:
+def regions_layout(masters: int = 1) -> data.ArrayLayout:
     """All regions of a run."""
-    return data.ArrayLayout(region_layout(), REGIONS)
+    return data.ArrayLayout(region_layout(masters), REGIONS)
 
 
 def error_layout(clients: int) -> data.StructLayout:

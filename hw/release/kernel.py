@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.limits import MAX_BURST
+from nmsat.dataflow.contract.ranges import MAX_PORTS
 from nmsat.dataflow.contract.registers import KERNEL, REGISTER_BITS
-from nmsat.hw.memory.axi import ADDRESS_BITS, DATA_BITS
+from nmsat.hw.memory.axi import ADDRESS_BITS, DATA_BITS, master
 from nmsat.hw.parts.verilog import CLOCK, RESET, Port, component_ports
 from nmsat.hw.sat import Sat
 
@@ -22,10 +23,10 @@ CONTROL: Final = "s_axi_control"
 """The AXI4-Lite slave, inside and outside."""
 
 MEMORY: Final = "m00_axi"
-"""The AXI4 master outside; Vitis numbers masters."""
+"""The first AXI4 master outside; Vitis numbers masters."""
 
 INNER_MEMORY: Final = "m_axi"
-"""The AXI4 master of `sat`."""
+"""The first AXI4 master of `sat`."""
 
 RESET_STAGES: Final = 3
 """Clock edges from `ap_rst_n` to the reset of the machine."""
@@ -42,7 +43,8 @@ def kernel_verilog(config: SatConfig) -> str:
     is still in reset and would take an access without answering it.
     """
     ports = component_ports(Sat(config))
-    lines = [_HEAD, ",\n".join([_CLOCKS, *(_declaration(port) for port in ports)]), ");", _RESET]
+    buses = ":".join([CONTROL, *memories(config.ports)])
+    lines = [_HEAD, ",\n".join([_clocks(buses), *(_declaration(port) for port in ports)]), ");", _RESET]
     inner = [f"    .{CLOCK}(ap_clk)", f"    .{RESET}(reset)", *(f"    .{port.name}({_inside(port)})" for port in ports)]
     outer = [line for port in ports for line in _mask(port)]
     return "\n".join([*lines, *outer, "", "  sat machine (", ",\n".join(inner), "  );", "endmodule", ""])
@@ -57,9 +59,18 @@ def kernel_ports(config: SatConfig) -> tuple[Port, ...]:
     )
 
 
+def memories(ports: int) -> tuple[str, ...]:
+    """Return the AXI4 masters outside, in order of their numbers."""
+    return tuple(f"m{port:02}_axi" for port in range(ports))
+
+
 def outside(name: str) -> str:
     """Return the name at `sat_kernel` of a port of `sat`."""
-    return MEMORY + name.removeprefix(INNER_MEMORY) if name.startswith(f"{INNER_MEMORY}_") else name
+    for port, bus in enumerate(memories(MAX_PORTS)):
+        inner = master(port)
+        if name.startswith(f"{inner}_"):
+            return bus + name.removeprefix(inner)
+    return name
 
 
 def _declaration(port: Port) -> str:
@@ -67,8 +78,11 @@ def _declaration(port: Port) -> str:
     bus, _, signal = name.rpartition("_")
     kind = f"interface:aximm:1.0 {bus} {signal.upper()}" if bus else f"signal:interrupt:1.0 {name} INTERRUPT"
     lines = [f'(* X_INTERFACE_INFO = "xilinx.com:{kind}" *)']
-    if name in _PARAMETERS:
-        lines.append(f'(* X_INTERFACE_PARAMETER = "XIL_INTERFACENAME {_PARAMETERS[name]}" *)')
+    known = _PARAMETERS.get(name)
+    if known is None and name.endswith("_axi_araddr"):
+        known = f"{bus}, {_MASTER}"
+    if known is not None:
+        lines.append(f'(* X_INTERFACE_PARAMETER = "XIL_INTERFACENAME {known}" *)')
     way = "input " if port.is_input else "output"
     width = f"[{port.width - 1}:0] " if port.width > 1 else ""
     return "\n".join([*(f"  {line}" for line in lines), f"  {way} wire {width}{name}"])
@@ -94,11 +108,6 @@ def _masked(port: Port) -> bool:
 _PARAMETERS: Final = {
     "interrupt": "interrupt, SENSITIVITY LEVEL_HIGH",
     f"{CONTROL}_awaddr": f"{CONTROL}, PROTOCOL AXI4LITE, ADDR_WIDTH {REGISTER_BITS}, DATA_WIDTH 32",
-    f"{MEMORY}_araddr": (
-        f"{MEMORY}, PROTOCOL AXI4, ADDR_WIDTH {ADDRESS_BITS}, DATA_WIDTH {DATA_BITS}, ID_WIDTH 1, "
-        f"READ_WRITE_MODE READ_WRITE, SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH {MAX_BURST}, "
-        f"NUM_READ_OUTSTANDING {UNDER_WAY}, NUM_WRITE_OUTSTANDING {UNDER_WAY}"
-    ),
 }
 """Port -> parameters of its interface: once an interface, at one of its ports. The clock's frequency is not among them:
 a block design and Vitis set it."""
@@ -107,14 +116,25 @@ _HEAD: Final = f"""\
 // The machine with the clock, reset and interrupt of a Vitis kernel; written by nmsat.
 module {KERNEL} ("""
 
-_CLOCKS: Final = f"""\
+_MASTER: Final = (
+    f"PROTOCOL AXI4, ADDR_WIDTH {ADDRESS_BITS}, DATA_WIDTH {DATA_BITS}, ID_WIDTH 1, "
+    f"READ_WRITE_MODE READ_WRITE, SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH {MAX_BURST}, "
+    f"NUM_READ_OUTSTANDING {UNDER_WAY}, NUM_WRITE_OUTSTANDING {UNDER_WAY}"
+)
+"""Parameters of each AXI4 master."""
+
+
+def _clocks(buses: str) -> str:
+    """Return the declarations of clock and reset. buses: all interfaces, with colons between them."""
+    return f"""\
   (* X_INTERFACE_INFO = "xilinx.com:signal:clock:1.0 ap_clk CLK" *)
-  (* X_INTERFACE_PARAMETER = "XIL_INTERFACENAME ap_clk, ASSOCIATED_BUSIF {CONTROL}:{MEMORY}, \
+  (* X_INTERFACE_PARAMETER = "XIL_INTERFACENAME ap_clk, ASSOCIATED_BUSIF {buses}, \
 ASSOCIATED_RESET ap_rst_n" *)
   input  wire ap_clk,
   (* X_INTERFACE_INFO = "xilinx.com:signal:reset:1.0 ap_rst_n RST" *)
   (* X_INTERFACE_PARAMETER = "XIL_INTERFACENAME ap_rst_n, POLARITY ACTIVE_LOW" *)
   input  wire ap_rst_n"""
+
 
 _RESET: Final = """\
   (* ASYNC_REG = "TRUE" *) reg [1:0] reset_sync = 2'b11;

@@ -60,7 +60,7 @@ def package_files(config: SatConfig, board: Device, verilog: Mapping[str, str]) 
         **modules,
         FILE_LIST: file_list(tuple(modules)),
         NAME_MAP: json.dumps(name_map(modules), indent=1) + "\n",
-        **{f"{REGISTER_FOLDER}/{name}": text for name, text in register_files().items()},
+        **{f"{REGISTER_FOLDER}/{name}": text for name, text in register_files(config.ports).items()},
         **{f"{FOLDER}/{name}": text for name, text in xilinx_files(config, board, tuple(modules)).items()},
         **{f"{HOST_FOLDER}/{name}": text for name, text in host.items()},
         **{f"{WAVES}/{name}": text for name, text in wave_files(verilog).items()},

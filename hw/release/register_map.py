@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.dataflow.contract.registers import KERNEL, REGISTER_BITS, REGISTERS, VERSION, Access, named_bits
+from nmsat.dataflow.contract.registers import KERNEL, REGISTER_BITS, VERSION, Access, named_bits, registers
 from nmsat.hw.release.kernel import CONTROL
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ LETTERS: Final = {Access.COMMAND: "W", Access.STATUS: "R/W1C", Access.SETTING: "
 """Access in the table for people."""
 
 
-def c_header() -> str:
+def c_header(ports: int = 1) -> str:
     """Return `sat_registers.h`: addresses, bits, codes of errors."""
     lines = [
         "/* Registers of the SAT machine, byte offsets in s_axi_control; written by nmsat. */",
@@ -48,7 +48,7 @@ def c_header() -> str:
         f"#define SAT_REGISTER_BYTES {1 << REGISTER_BITS:#x}u",
         "",
     ]
-    for register in REGISTERS.values():
+    for register in registers(ports).values():
         name = f"SAT_{register.name.upper()}"
         lines.append(f"#define {name} {register.address:#05x}u /* {_access(register)}: {register.doc} */")
         lines += [f"#define {name}_{bit.upper()} (1u << {at})" for bit, at in named_bits(register.name).items()]
@@ -56,7 +56,7 @@ def c_header() -> str:
     return "\n".join([*lines, "", "/* Values of SAT_ERROR_CODE. */", *codes, "", "#endif", ""])
 
 
-def python_module() -> str:
+def python_module(ports: int = 1) -> str:
     """Return `sat_registers.py`, for a host without nmsat: the same as constants."""
     lines = [
         '"""Registers of the SAT machine, byte offsets in s_axi_control; written by nmsat."""',
@@ -65,7 +65,7 @@ def python_module() -> str:
         f"REGISTER_BYTES = {1 << REGISTER_BITS:#x}",
         "",
     ]
-    for register in REGISTERS.values():
+    for register in registers(ports).values():
         name = register.name.upper()
         lines.append(f"{name} = {register.address:#05x}  # {_access(register)}: {register.doc}")
         lines += [f"{name}_{bit.upper()} = 1 << {at}" for bit, at in named_bits(register.name).items()]
@@ -73,10 +73,10 @@ def python_module() -> str:
     return "\n".join([*lines, "", "ERRORS = {", *codes, "}", ""])
 
 
-def markdown() -> str:
+def markdown(ports: int = 1) -> str:
     """Return the table for people, which also stands in docs/registers.md."""
     rows = ["| offset | register | bits | access | meaning |", "|---|---|---|---|---|"]
-    for register in REGISTERS.values():
+    for register in registers(ports).values():
         top = register.low + register.bits - 1
         bits = f"{top}:{register.low}" if register.bits > 1 else str(register.low)
         names = ", ".join(f"bit {at} `{bit}`" for bit, at in named_bits(register.name).items())
@@ -85,7 +85,7 @@ def markdown() -> str:
     return "\n".join([*rows, ""])
 
 
-def system_rdl() -> str:
+def system_rdl(ports: int = 1) -> str:
     """Return the address map in SystemRDL 2.0."""
     lines = [
         "// Registers of the SAT machine; written by nmsat.",
@@ -94,7 +94,7 @@ def system_rdl() -> str:
         "  default regwidth = 32;",
         "  default accesswidth = 32;",
     ]
-    for register in REGISTERS.values():
+    for register in registers(ports).values():
         hw, sw = RDL_ACCESS[register.access]
         lines += ["  reg {", f'    desc = "{register.doc}";']
         for name, high, low in _fields(register):
@@ -105,9 +105,9 @@ def system_rdl() -> str:
     return "\n".join([*lines, "};", ""])
 
 
-def ipxact() -> str:
+def ipxact(ports: int = 1) -> str:
     """Return the memory map as an IP-XACT component (IEEE 1685-2014)."""
-    registers = "\n".join(_ipxact_register(register) for register in REGISTERS.values())
+    told = "\n".join(_ipxact_register(register) for register in registers(ports).values())
     return f"""\
 <?xml version="1.0" encoding="UTF-8"?>
 <ipxact:component xmlns:ipxact="http://www.accellera.org/XMLSchema/IPXACT/1685-2014">
@@ -124,7 +124,7 @@ def ipxact() -> str:
         <ipxact:range>{1 << REGISTER_BITS}</ipxact:range>
         <ipxact:width>32</ipxact:width>
         <ipxact:usage>register</ipxact:usage>
-{registers}
+{told}
       </ipxact:addressBlock>
       <ipxact:addressUnitBits>8</ipxact:addressUnitBits>
     </ipxact:memoryMap>
@@ -133,14 +133,14 @@ def ipxact() -> str:
 """
 
 
-def register_files() -> dict[str, str]:
-    """Return file name -> content of the register map in all forms."""
+def register_files(ports: int = 1) -> dict[str, str]:
+    """Return file name -> content of the register map in all forms. ports: AXI4 masters of the machine."""
     return {
-        "sat_registers.h": c_header(),
-        "sat_registers.py": python_module(),
-        "sat_registers.md": markdown(),
-        "sat.rdl": system_rdl(),
-        "sat_memory_map.xml": ipxact(),
+        "sat_registers.h": c_header(ports),
+        "sat_registers.py": python_module(ports),
+        "sat_registers.md": markdown(ports),
+        "sat.rdl": system_rdl(ports),
+        "sat_memory_map.xml": ipxact(ports),
     }
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 from vcd.gtkw import GTKWSave
 
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, QUEUE_OF, SEMAPHORES, Queue
+from nmsat.dataflow.contract.ranges import MAX_PORTS
 from nmsat.dataflow.contract.registers import WAIT_CAUSES, Wait
+from nmsat.hw.memory.axi import master
 from nmsat.hw.parts.verilog import Port, read_ports
 
 if TYPE_CHECKING:
@@ -73,10 +75,13 @@ def _groups(verilog: Mapping[str, str]) -> dict[str, list[tuple[str, Port]]]:
     work, compute = _ports(verilog, "sat_sequencer"), _ports(verilog, "sat_compute")
     groups = {"host": [(f"sat.{name}", port) for name, port in top.items() if _of(name, "s_axi_control_")]}
     groups["host"] += [("sat.interrupt", top["interrupt"])]
+    buses = [bus for bus in map(master, range(MAX_PORTS)) if f"{bus}_araddr" in top]
     for title, channels in _CHANNELS.items():
-        wanted = tuple(f"m_axi_{channel}{end}" for channel in channels for end in ("valid", "ready", "addr", "len"))
-        data = tuple(f"m_axi_{channel}{end}" for channel in channels for end in ("data", "last", "resp"))
-        groups[title] = [(f"sat.{name}", top[name]) for name in (*wanted, *data) if name in top]
+        for port, bus in enumerate(buses):
+            wanted = [f"{bus}_{channel}{end}" for channel in channels for end in ("valid", "ready", "addr", "len")]
+            data = [f"{bus}_{channel}{end}" for channel in channels for end in ("data", "last", "resp")]
+            told = f"{title}, port {port}" if len(buses) > 1 else title
+            groups[told] = [(f"sat.{name}", top[name]) for name in (*wanted, *data) if name in top]
     run = ("run", "finished", "failure", "busy", "blocked")
     groups["run"] = [(f"sat.sequencer.{name}", work[name]) for name in run]
     for queue in Queue:

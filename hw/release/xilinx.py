@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import REGIONS
-from nmsat.dataflow.contract.registers import KERNEL, REGISTER_BITS, REGISTERS, Access, named_bits
+from nmsat.dataflow.contract.registers import (
+    KERNEL,
+    REGISTER_BITS,
+    REGISTERS,
+    Access,
+    named_bits,
+    port_of,
+    registers,
+)
 from nmsat.hw.memory.axi import DATA_BITS
-from nmsat.hw.release.kernel import CONTROL, MEMORY
+from nmsat.hw.release.kernel import CONTROL, memories
 from nmsat.hw.release.register_map import IPXACT_ACCESS, LIBRARY, REVISION, VENDOR
 
 if TYPE_CHECKING:
@@ -41,7 +49,7 @@ def xilinx_files(config: SatConfig, board: Device, sources: Sequence[str]) -> di
     return {
         "settings.tcl": settings(config, board, sources),
         **scripts,
-        "kernel.xml": kernel_xml(),
+        "kernel.xml": kernel_xml(config),
         "link.cfg": link_config(config),
         "clock.xdc": clock_constraints(config),
         "floorplan.xdc": floorplan(config, board),
@@ -62,23 +70,32 @@ def settings(config: SatConfig, board: Device, sources: Sequence[str]) -> str:
         "library": LIBRARY,
         "version": REVISION,
         "control": CONTROL,
-        "memory": MEMORY,
         "register_bytes": str(1 << REGISTER_BITS),
     }
     lines = [f"# Written by nmsat: configuration {_word(config.name)}, device {board.name}."]
     lines += [f"set sat_{name} {_word(value)}" for name, value in values.items()]
     lines += ["set sat_files {", *(f"    {_word('../' + name)}" for name in sources), "}"]
-    pointers = [register.name for register in REGISTERS.values() if register.name.endswith(_POINTER)]
+    buses = memories(config.ports)
+    lines += [f"set sat_memories {{{' '.join(buses)}}}", "# Pointer, and the bus by which the machine follows it."]
+    pointers = [f"region{i}{_POINTER} {buses[port_of(i, config.ports)]}" for i in range(REGIONS)]
     lines += [f"set sat_pointers {{{' '.join(pointers)}}}"]
     lines += ["# Name, offset, bits, access, description, fields (name, bit, width, access)."]
-    lines += ["set sat_registers {", *(f"    {{{_register(item)}}}" for item in _vivado_registers()), "}", ""]
+    found = _vivado_registers(registers(config.ports))
+    lines += ["set sat_registers {", *(f"    {{{_register(item)}}}" for item in found), "}", ""]
     return "\n".join(lines)
 
 
-def kernel_xml() -> str:
+def kernel_xml(config: SatConfig) -> str:
     """Return `kernel.xml` (UG1393): a user-managed kernel with a pointer for each region of memory."""
+    buses = memories(config.ports)
+    masters = "\n".join(
+        f'      <port name="{bus}" mode="master" range="0xFFFFFFFFFFFFFFFF" dataWidth="{DATA_BITS}" '
+        'portType="addressable" base="0x0"/>'
+        for bus in buses
+    )
+    behind = [buses[port_of(i, config.ports)] for i in range(REGIONS)]
     args = "\n".join(
-        f'      <arg name="region{i}_base" addressQualifier="1" id="{i}" port="{MEMORY}" size="0x8" '
+        f'      <arg name="region{i}_base" addressQualifier="1" id="{i}" port="{behind[i]}" size="0x8" '
         f'offset="{REGISTERS[f"region{i}_base"].address:#x}" hostOffset="0x0" hostSize="0x8" type="void*"/>'
         for i in range(REGIONS)
     )
@@ -90,8 +107,7 @@ preferredWorkGroupSizeMultiple="0" workGroupSize="1" interrupt="true" hwControlP
     <ports>
       <port name="{CONTROL}" mode="slave" range="{1 << REGISTER_BITS:#x}" dataWidth="32" portType="addressable" \
 base="0x0"/>
-      <port name="{MEMORY}" mode="master" range="0xFFFFFFFFFFFFFFFF" dataWidth="{DATA_BITS}" \
-portType="addressable" base="0x0"/>
+{masters}
     </ports>
     <args>
 {args}
@@ -102,12 +118,15 @@ portType="addressable" base="0x0"/>
 
 
 def link_config(config: SatConfig) -> str:
-    """Return `link.cfg` for `v++ -l`: one machine, its memory in the first DDR channel, its clock."""
+    """Return `link.cfg` for `v++ -l`: one machine, a DDR channel for each of its masters, its clock."""
+    buses = memories(config.ports)
+    said = "all its regions in one DDR channel" if len(buses) == 1 else "a DDR channel behind each of its masters"
+    joined = "\n".join(f"sp={KERNEL}_1.{bus}:DDR[{number}]" for number, bus in enumerate(buses))
     return f"""\
-# One machine, all its regions in one DDR channel.
+# One machine, {said}.
 [connectivity]
 nk={KERNEL}:1:{KERNEL}_1
-sp={KERNEL}_1.{MEMORY}:DDR[0]
+{joined}
 
 [clock]
 freqHz={round(config.clock_mhz * 1e6)}:{KERNEL}_1
@@ -141,7 +160,8 @@ def floorplan(config: SatConfig, board: Device) -> str:
             f"resize_pblock sat_slr{slr} -add SLR{slr}",
             f"add_cells_to_pblock sat_slr{slr} [get_cells {{{cells}}}]",
         ]
-    feeders = [f"machine/{name}" for name in ("control", "sequencer", "loader", "read_port", "write_port")]
+    feeders = [f"machine/{name}" for name in ("control", "sequencer", "loader")]
+    feeders += [f"machine/{kind}_port{port or ''}" for port in range(config.ports) for kind in ("read", "write")]
     feeders += ["machine/compute/stce/head", "machine/compute/stce/tail"]
     middle = board.slrs // 2
     lines += [f"add_cells_to_pblock sat_slr{middle} [get_cells {{{' '.join(feeders)}}}]", ""]
@@ -154,12 +174,12 @@ def _shares(rows: int, slrs: int) -> list[range]:
     return [range(min(rows, slr * share), min(rows, (slr + 1) * share)) for slr in range(slrs)]
 
 
-def _vivado_registers() -> list[tuple[Register, int]]:
+def _vivado_registers(table: dict[str, Register]) -> list[tuple[Register, int]]:
     """Return (register, bits) of the IP's memory map: both halves of a region's base are one pointer, for Vitis."""
-    halves = {f"{name}_high" for name in REGISTERS if name.endswith(_POINTER)}
+    halves = {f"{name}_high" for name in table if name.endswith(_POINTER)}
     return [
         (register, 64 if register.name.endswith(_POINTER) else 32)
-        for register in REGISTERS.values()
+        for register in table.values()
         if register.name not in halves
     ]
 

@@ -157,7 +157,7 @@ def add_config(
     parser: argparse.ArgumentParser, default: str = "tiny", flag: str = "--config", what: str = "configuration of SAT"
 ) -> None:
     """Add --config, or another option that names a configuration."""
-    sizes = "tiny (4 x 4 elements), small (8 x 8) or vcu1525 (32 x 32)"
+    sizes = "tiny (4 x 4 elements), small (8 x 8) or vcu1525 (32 x 32); vcu1525-2 has two memory ports, -4 four"
     parser.add_argument(
         flag, type=config, default=default, metavar="NAME", help=f"{what}: {sizes} (default: {default})"
     )

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> Answer:
         "config": options.config.name,
         "batch": options.batch,
         "source": Source.MACHINE,
-        "memory_channels": 1,
+        "memory_channels": options.config.ports,
         "rows": rows,
         "speedup": mean([row["2:8"]["speedup"] for row in rows]),
         "bound": mean([row["2:8"]["bound"] for row in rows]),

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> Answer:
         before = [region.copy() for region in program.image.regions]
         values = _run(options, program, before)
         if out is not None:
-            for name, content in program_files(program, before).items():
+            for name, content in program_files(program, before, options.config.ports).items():
                 out.write(name, content)
             out.write(SUMMARY, json.dumps(values, indent=2))
     return Answer(values, _text(values, options.out), ok=values.get("match", True))
@@ -120,7 +120,7 @@ def _values(options: argparse.Namespace, program: ProductProgram, counters: dict
         "group": f"{mapping.n}:{mapping.m}",
         "instructions": len(program.code.instructions),
         "source": Source.MACHINE,
-        "memory_channels": 1,
+        "memory_channels": options.config.ports,
         "cycles": cycles,
         "macs": program.macs,
         "utilization": program.macs / (cycles * options.config.elements),

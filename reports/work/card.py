@@ -81,7 +81,7 @@ class RtlCard:
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
         """Run a program that lies in the image; CardError if it ends in an error."""
-        report = self.run(launch(image.regions, program), image.regions)
+        report = self.run(launch(image.regions, program, ports=self.config.ports), image.regions)
         if report.error is not ErrorCode.NONE:
             raise CardError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
         return ProgramRun(report.cycles, report.special, report.counters)
@@ -164,7 +164,8 @@ def _product(card: Card | RtlCard, product: _Product) -> Check:
     program = product.program
     assert program.reference is not None, f"{product.what} has no reference"
     wanted = program.reference()
-    report = card.run(launch(program.image.regions, program.place), program.image.regions)
+    settings = launch(program.image.regions, program.place, ports=card.config.ports)
+    report = card.run(settings, program.image.regions)
     values = program.image.read_rows(program.result)
     wrong = int((values.view(np.uint16) != wanted.view(np.uint16)).sum())
     text = f"ended in {report.error.name}" if report.error else f"{wrong} values differ from NumPy" if wrong else ""
@@ -176,8 +177,9 @@ def _job(card: Card | RtlCard, config: SatConfig, seed: int, *, exact: bool) -> 
     from nmsat.tb.machine.jobs import random_job
 
     drawn, expected = random_job(config, seed), random_job(config, seed)
-    report = Sat(config).run(launch(expected.image.regions, expected.place), expected.image.regions)
-    found = card.run(launch(drawn.image.regions, drawn.place), drawn.image.regions)
+    settings = launch(expected.image.regions, expected.place, ports=config.ports)
+    report = Sat(config).run(settings, expected.image.regions)
+    found = card.run(settings, drawn.image.regions)
     wrong = [
         f"region {number} differs"
         for number, (mine, theirs) in enumerate(zip(drawn.image.regions, expected.image.regions, strict=True))

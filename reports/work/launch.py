@@ -36,14 +36,17 @@ LAUNCH_FILES: Final = (
 
 
 def launch_files(
-    before: Sequence[NDArray[np.uint8]], after: Sequence[NDArray[np.uint8]] | None, programs: Sequence[Place]
+    before: Sequence[NDArray[np.uint8]],
+    after: Sequence[NDArray[np.uint8]] | None,
+    programs: Sequence[Place],
+    ports: int = 1,
 ) -> dict[str, str | bytes]:
     """Return file name -> content. before, after: the regions around the run (after None: not written).
 
     The programs lie in one region, which the machine may not write. Regions that the run may write and leaves as they
-    are have no file in the folder of results.
+    are have no file in the folder of results. ports: AXI4 masters of the machine; with several, a region says its own.
     """
-    settings = launch(before, programs[0])
+    settings = launch(before, programs[0], ports=ports)
     regions: list[dict[str, Any]] = []
     files: dict[str, str | bytes] = {}
     for number, (data, region) in enumerate(zip(before, settings.regions, strict=True)):
@@ -59,6 +62,8 @@ def launch_files(
             "writable": writable,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
+        if ports > 1 and region is not None:
+            entry["port"] = region.port
         if after is not None and writable and (result := after[number].tobytes()) != content:
             files[f"{EXPECTED}/{name}"] = result
             entry["expected"] = f"{EXPECTED}/{name}"
@@ -71,6 +76,9 @@ def launch_files(
 
 
 def _plain(regions: Sequence[dict[str, Any]], program: Place) -> str:
-    lines = ["# region NUMBER read|write FILE; program REGION AT COUNT (beats of 64 bytes, instructions)"]
-    lines += [f"region {r['region']} {'write' if r['writable'] else 'read'} {r['file']}" for r in regions]
+    port = " [PORT]" if any("port" in r for r in regions) else ""
+    lines = [f"# region NUMBER read|write FILE{port}; program REGION AT COUNT (beats of 64 bytes, instructions)"]
+    for r in regions:
+        words = ["region", r["region"], "write" if r["writable"] else "read", r["file"], *([r["port"]] if port else [])]
+        lines.append(" ".join(map(str, words)))
     return "\n".join([*lines, f"program {program.region} {program.at} {program.beats}", ""])

@@ -161,7 +161,7 @@ def run_on_simulator(config: SatConfig, program: ProductProgram) -> Report:
 
     Raises IllFormedError, a ValueError, if it is not well-formed, RuntimeError if it ends in an error.
     """
-    settings = launch(program.image.regions, program.place)
+    settings = launch(program.image.regions, program.place, ports=config.ports)
     check_well_formed(config, program.code.instructions, settings)
     report = Sat(config).run(settings, program.image.regions)
     if report.error is not ErrorCode.NONE:
@@ -169,18 +169,20 @@ def run_on_simulator(config: SatConfig, program: ProductProgram) -> Report:
     return report
 
 
-def program_files(program: ProductProgram, before: Sequence[NDArray[np.uint8]]) -> dict[str, str | bytes]:
+def program_files(
+    program: ProductProgram, before: Sequence[NDArray[np.uint8]], ports: int = 1
+) -> dict[str, str | bytes]:
     """Return file name -> content of the program as binary, text and JSON, and of what a host needs to run it.
 
-    before: the regions before the run; those of the image are as the program has left them. The names are among those
-    of `PROGRAM_FILES`.
+    before: the regions before the run; those of the image are as the program has left them; ports: AXI4 masters of the
+    machine. The names are among those of `PROGRAM_FILES`.
     """
     code = program.code
     return {
         "program.bin": code.encode(),
         "program.txt": listing(code.instructions, code.labels),
         "program.json": json.dumps(records(code), indent=1),
-        **launch_files(before, program.image.regions, [program.place]),
+        **launch_files(before, program.image.regions, [program.place], ports),
     }
 
 

@@ -70,7 +70,7 @@ def step_program(run: TrainConfig, sat: SatConfig, rates: HostRates | None = Non
     plan = trainer.plan
     regions = plan.image().regions
     for program in plan.programs:
-        check_well_formed(sat, program.code.instructions, launch(regions, program.place))
+        check_well_formed(sat, program.code.instructions, launch(regions, program.place, ports=sat.ports))
     with task("running the step on the simulator", len(plan.programs), "program") as running:
         machine.running = running
         loss = trainer.run_step()
@@ -100,7 +100,9 @@ def step_files(step: StepProgram) -> dict[str, str | bytes]:
         first, end = program.place.at * 64, (program.place.at + program.place.beats) * 64
         out[f"{program.name}.bin"] = step.memory[program.place.region][first:end].tobytes()
         out[f"{program.name}.txt"] = listing(program.code.instructions, program.code.labels)
-    return out | launch_files(step.memory, None, [program.place for program in step.plan.programs])
+    return out | launch_files(
+        step.memory, None, [program.place for program in step.plan.programs], step.plan.config.ports
+    )
 
 
 class _Recorder:

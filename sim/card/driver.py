@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import (
     COUNTERS,
-    REGISTERS,
     Command,
     Launch,
     Status,
     configuration,
+    registers,
 )
 from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.sat import Report, launch
@@ -67,8 +67,8 @@ class Link(Protocol):
         """Write a register; OSError if the card refuses."""
         ...
 
-    def buffer(self, size: int) -> Buffer:
-        """Return `size` bytes of memory; MemoryError if the card has no room."""
+    def buffer(self, size: int, port: int) -> Buffer:
+        """Return `size` bytes of the memory behind a port; MemoryError if the card has no room."""
         ...
 
 
@@ -88,7 +88,8 @@ class Card:
         self.reports: list[Report] = []
         self._link = link
         self._timeout_s = timeout_s
-        self._buffers: dict[int, tuple[int, Buffer]] = {}
+        self._registers = registers(config.ports)
+        self._buffers: dict[int, tuple[int, int, Buffer]] = {}
         self._written: dict[str, int] = {}
         for name, wanted in configuration(config).items():
             found = self.read(name)
@@ -100,19 +101,20 @@ class Card:
 
     def read(self, name: str) -> int:
         """Return a register by name."""
-        return self._link.read(REGISTERS[name].address)
+        return self._link.read(self._registers[name].address)
 
     def write(self, name: str, value: int) -> None:
         """Write a register by name."""
-        self._link.write(REGISTERS[name].address, value)
+        self._link.write(self._registers[name].address, value)
 
     def run(self, settings: Launch, regions: list[NDArray[np.uint8]]) -> Report:
         """Run the program in the regions and change them as the machine does; their addresses are the card's.
 
         Raises CardError if the run does not end in time: the machine is reset then.
         """
+        settings.check_ports(self.config.ports)
         placed = self._place(settings, regions)
-        for name, value in placed.writes().items():
+        for name, value in placed.writes(self.config.ports).items():
             if self._written.get(name) != value:
                 self.write(name, value)
                 self._written[name] = value
@@ -121,20 +123,20 @@ class Card:
         report = self._report()
         for number, region in enumerate(placed.regions):
             if region is not None and region.writable:
-                self._buffers[number][1].download(regions[number])
+                self._buffers[number][2].download(regions[number])
         self.reports.append(report)
         return report
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
         """Run a program in the image (`sim.work.training.ProgramRunner`); CardError if it ends in an error."""
-        report = self.run(launch(image.regions, program), image.regions)
+        report = self.run(launch(image.regions, program, ports=self.config.ports), image.regions)
         if report.error is not ErrorCode.NONE:
             raise CardError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
         return ProgramRun(report.cycles, report.special, report.counters)
 
     def close(self) -> None:
         """Give all memory of the card back."""
-        for _, buffer in self._buffers.values():
+        for _, _, buffer in self._buffers.values():
             buffer.close()
         self._buffers.clear()
 
@@ -145,12 +147,12 @@ class Card:
             if region is None:
                 placed.append(None)
                 continue
-            size, buffer = self._buffers.get(number, (0, None))
-            if buffer is None or size < regions[number].size:
+            size, port, buffer = self._buffers.get(number, (0, 0, None))
+            if buffer is None or size < regions[number].size or port != region.port:
                 if buffer is not None:
                     buffer.close()
-                buffer = self._link.buffer(regions[number].size)
-                self._buffers[number] = regions[number].size, buffer
+                buffer = self._link.buffer(regions[number].size, region.port)
+                self._buffers[number] = regions[number].size, region.port, buffer
             buffer.upload(regions[number])
             placed.append(replace(region, base=buffer.address))
         return replace(settings, regions=tuple(placed))

@@ -10,7 +10,6 @@ from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS, ErrorCode
 from nmsat.dataflow.contract.limits import PAGE_BYTES
 from nmsat.dataflow.contract.registers import (
     COUNTERS,
-    REGISTERS,
     Access,
     Command,
     Launch,
@@ -18,6 +17,7 @@ from nmsat.dataflow.contract.registers import (
     RegionFlag,
     Status,
     configuration,
+    registers,
 )
 from nmsat.sim.sat import Sat
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 BASE: Final = 1 << 32
 """Address of the first buffer: beyond 32 bits, so that the upper halves matter."""
-
-_NAMES: Final = {register.address: name for name, register in REGISTERS.items()}
 
 
 class ModelBuffer:
@@ -60,7 +58,9 @@ class Model:
 
     def __init__(self, config: SatConfig, timing: MemoryTiming | None = None) -> None:
         self._sat = Sat(config, timing)
-        self._settings = {name: 0 for name, register in REGISTERS.items() if register.access is Access.SETTING}
+        self._registers = registers(config.ports)
+        self._names = {register.address: name for name, register in self._registers.items()}
+        self._settings = {name: 0 for name, register in self._registers.items() if register.access is Access.SETTING}
         self._constants = configuration(config)
         self._results: dict[str, int] = dict.fromkeys(("error_code", "error_index", *COUNTERS), 0)
         self._status = Status.IDLE
@@ -85,7 +85,7 @@ class Model:
     def write(self, offset: int, value: int) -> None:
         """Write a register; a start carries the program out."""
         name = self._name(offset)
-        register = REGISTERS[name]
+        register = self._registers[name]
         if register.access is Access.READ:
             raise OSError(f"register {name!r} at {offset:#x} is read only")
         if name == "status":
@@ -99,17 +99,18 @@ class Model:
             kept = (1 << register.bits) - 1
             self._settings[name] = (value >> register.low & kept) << register.low
 
-    def buffer(self, size: int) -> ModelBuffer:
-        """Return memory behind all that there is."""
+    def buffer(self, size: int, port: int) -> ModelBuffer:
+        """Return memory behind all that there is; a port reaches all of it."""
+        del port
         made = ModelBuffer(self._next, size)
         self._next += -(-size // PAGE_BYTES) * PAGE_BYTES
         self._buffers.append(made)
         return made
 
     def _name(self, offset: int) -> str:
-        if offset not in _NAMES:
+        if offset not in self._names:
             raise OSError(f"there is no register at {offset:#x}")
-        return _NAMES[offset]
+        return self._names[offset]
 
     def _wide(self, name: str) -> int:
         return self._settings[name] + (self._settings[f"{name}_high"] << 32)
@@ -119,7 +120,8 @@ class Model:
         arrays: list[NDArray[np.uint8]] = []
         for i in range(REGIONS):
             flags = self._settings[f"region{i}_flags"]
-            region = Region(self._wide(f"region{i}_base"), self._wide(f"region{i}_size"), bool(flags & 2))
+            port = self._settings.get(f"region{i}_port", 0)
+            region = Region(self._wide(f"region{i}_base"), self._wide(f"region{i}_size"), bool(flags & 2), port)
             placed.append(region if flags & RegionFlag.OPEN else None)
             arrays.append(self._bytes(region) if flags & RegionFlag.OPEN else np.zeros(0, np.uint8))
         settings = self._settings

@@ -53,6 +53,8 @@ class Pynq:
         """Write a register."""
         self._registers.write(offset, value)
 
-    def buffer(self, size: int) -> PynqBuffer:
-        """Return contiguous memory; pages are its unit."""
+    def buffer(self, size: int, port: int) -> PynqBuffer:
+        """Return contiguous memory; pages are its unit. ValueError unless port is 0: the overlay has one."""
+        if port:
+            raise ValueError(f"port is {port!r}; the overlay of a Zynq board has one, 0")
         return PynqBuffer(self._pynq.allocate(shape=(size,), dtype=np.uint8))

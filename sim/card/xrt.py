@@ -26,7 +26,7 @@ _FUNCTIONS: Final = {
     "sat_close": (None, [_POINTER]),
     "sat_read": (ctypes.c_int, [_POINTER, _WORD, ctypes.POINTER(_WORD)]),
     "sat_write": (ctypes.c_int, [_POINTER, _WORD, _WORD]),
-    "sat_buffer": (_POINTER, [_POINTER, _LONG]),
+    "sat_buffer": (_POINTER, [_POINTER, _LONG, _WORD]),
     "sat_address": (_LONG, [_POINTER]),
     "sat_upload": (ctypes.c_int, [_POINTER, _POINTER, _LONG]),
     "sat_download": (ctypes.c_int, [_POINTER, _POINTER, _LONG]),
@@ -79,9 +79,9 @@ class Xrt:
         """Write a register."""
         _check(self._library, self._library.sat_write(self._handle, offset, value))
 
-    def buffer(self, size: int) -> XrtBuffer:
-        """Return a buffer object in the memory that the kernel is linked to."""
-        handle = self._library.sat_buffer(self._handle, size)
+    def buffer(self, size: int, port: int) -> XrtBuffer:
+        """Return a buffer object in the memory behind a port, the used ones of the image in their order."""
+        handle = self._library.sat_buffer(self._handle, size, port)
         if not handle:
             raise MemoryError(f"{size} bytes of the card: {_error(self._library)}")
         return XrtBuffer(self._library, handle)

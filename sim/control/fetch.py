@@ -71,16 +71,16 @@ class Fetch:
         return self._phase != 0
 
     def key(self) -> Key:
-        """Return the state without addresses; places count from the instruction that is loaded next."""
+        """Return the state without addresses but for the region; places count from the instruction loaded next."""
         at, left = self._launch.program_at + self._asked, self._launch.program_count - self._loaded
         instruction = self.instruction if self._phase else None
         beats = self.request.beats if self.request is not None else 0
         counts = self._asked - self._loaded, self.received - self._loaded, self._held, self._phase
-        return at % FETCH_BURST, min(left, FAR), *counts, beats, instruction
+        return at % FETCH_BURST, min(left, FAR), *counts, beats, instruction, self._launch.program_region
 
     def restore(self, key: Key, loaded: int) -> None:
         """Return to a state that `key` gave, in a program of which so many instructions have been loaded."""
-        _, _, asked, received, self._held, self._phase, beats, self.instruction = key
+        _, _, asked, received, self._held, self._phase, beats, self.instruction, _ = key
         self._loaded, self.index = loaded, max(0, loaded - 1)
         self._asked, self.received = loaded + asked, loaded + received
         self.request = Burst(self._launch.program_region, 0, beats) if beats else None

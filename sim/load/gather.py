@@ -25,13 +25,16 @@ class Gather(Registers):
         self.request: Burst | None = None
 
     def key(self) -> Key:
-        """Return the state without addresses."""
-        return (*super().key(), self.request.beats if self.request is not None else 0)
+        """Return the state without addresses but for regions."""
+        stands = (self.request.region, self.request.beats) if self.request is not None else None
+        return (*super().key(), self._at[0] if self._open else 0, stands)
 
     def restore(self, key: Key) -> None:
         """Return to a state that `key` gave."""
-        super().restore(key[:-1])
-        self.request = Burst(0, 0, key[-1]) if key[-1] else None
+        super().restore(key[:-2])
+        region, stands = key[-2:]
+        self._at = region, 0
+        self.request = None if stands is None else Burst(stands[0], 0, stands[1])
 
     @property
     def idle(self) -> bool:

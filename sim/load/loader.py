@@ -311,12 +311,13 @@ class Loader(Registers):
         return self._beats.flags
 
     def key(self) -> Key:
-        """Return the state without addresses; instructions stand for their beats."""
+        """Return the state without addresses but for regions; instructions stand for their beats."""
         writer = self._writer
         kind = -1 if writer is None else WAYS.index(type(writer))
         inner = () if writer is None or writer is self._rows else writer.key()
         left = (self._next, self._joins) if self._beats is not None else None
-        return (*super().key(), left, kind, inner)
+        region = self._slot_region if self._slot >= 0 and not self._slot & _LOCAL else 0
+        return (*super().key(), region, left, kind, inner)
 
     def rhythm(self) -> Key:
         """Return the state but for the place in the instruction looked at."""
@@ -330,8 +331,8 @@ class Loader(Registers):
 
     def restore(self, key: Key) -> None:
         """Return to a state that `key` gave."""
-        super().restore(key[:-3])
-        left, kind, inner = key[-3:]
+        super().restore(key[:-4])
+        self._slot_region, left, kind, inner = key[-4:]
         self._beats = self._writer = None
         if left is not None and self._asking is not None:
             self._find(self._asking)

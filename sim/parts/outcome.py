@@ -30,8 +30,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run is of. timing: of the one channel of memory behind the master; faults: beats (addresses divided by 64)
-    that memory answers with an error."""
+    """What a run is of. timing: of the memory behind each master; faults: beats (addresses divided by 64) that memory
+    answers with an error."""
 
     config: SatConfig
     timing: MemoryTiming

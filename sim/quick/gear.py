@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK, QUEUE_OF, REGIONS, ErrorCode, Queue
-from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.dataflow.contract.registers import Launch, Region, open_regions
 from nmsat.sim import run as plain_run
 from nmsat.sim.compiled import twin
 from nmsat.sim.control.fetch import FAR
@@ -22,7 +22,7 @@ from nmsat.sim.parts.outcome import Machine, Report
 from nmsat.sim.quick import inner as plain_inner
 from nmsat.sim.quick.inner import STEP
 from nmsat.sim.quick.read import read_stream
-from nmsat.sim.quick.symbols import Symbols, decoded
+from nmsat.sim.quick.symbols import Symbols, decoded, ports_of
 from nmsat.sim.sat import LIMIT, Sat
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 KEPT_STRETCHES: Final = 1 << 16
 """States that are remembered: some kilobytes each, with the stretches that begin there."""
 
-_ANY: Final = (Region(0, OFFSET_MASK, True),) * REGIONS
-"""Regions that no access leaves: symbols have been checked against the true ones."""
+
+def _any(ports: int) -> tuple[Region, ...]:
+    """Return regions that no access leaves, one behind each port: symbols have been checked against the true ones."""
+    return tuple(Region(0, OFFSET_MASK, True, min(i, ports - 1)) for i in range(REGIONS))
 
 
 @dataclass(eq=False)
@@ -89,6 +91,7 @@ class Quick:
         self._known = self._engines.Known()
         self.symbols = Symbols(config, self._engines, self._known)
         self.inner, self.walker = inner.Inner(step, kept), inner.Walker
+        self._any = _any(config.ports)
         self._kept = kept
         self._states: dict[Key, _State] = {}
         self._parts: dict[Key, Key] = {}
@@ -113,7 +116,7 @@ class Quick:
 
     def time_stream(self, program: Stream, *, limit: int = LIMIT) -> QuickReport | None:
         """Run a program told by forms, in regions as large as can be; None if an access may leave even those."""
-        settings = Launch(_ANY, 0, 0, len(program))
+        settings = Launch(open_regions(self.sat.config.ports), 0, 0, len(program))
         symbols = read_stream(self.symbols, program, settings)
         return None if symbols is None else self.run(settings, symbols, limit=limit)
 
@@ -130,12 +133,14 @@ class Quick:
         return self.symbols.program(instructions, settings)
 
     def run(self, settings: Launch, symbols: Sequence[Symbol], *, limit: int = LIMIT) -> QuickReport:
-        """Run a program of symbols; of the settings only place and length of the program count."""
+        """Run a program of symbols; of the settings only port, place and length of the program count."""
         with _uncollected():
             return self._ran(settings, symbols, limit)
 
     def _ran(self, settings: Launch, symbols: Sequence[Symbol], limit: int) -> QuickReport:
-        launch = Launch(_ANY, 0, settings.program_at, settings.program_count)
+        settings.check_ports(self.sat.config.ports)
+        port = ports_of(settings)[settings.program_region]
+        launch = Launch(self._any, port, settings.program_at, settings.program_count)
         walk = _Walk(self, launch, symbols, limit)
         used: Counter[_Stretch] = Counter()
         at, state = 0, walk.state

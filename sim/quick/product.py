@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nmsat.dataflow.contract.isa import OFFSET_MASK, REGIONS
-from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.dataflow.contract.registers import Launch, open_regions
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble, choose
 from nmsat.dataflow.program.stream import stream
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.program.product import Cut, ProductCode
     from nmsat.sim.parts.outcome import Report
     from nmsat.sim.quick.gear import Quick
-
-OPEN: Final = (Region(0, OFFSET_MASK, True),) * REGIONS
-"""Regions as large as can be: where a product lies is for whoever places it."""
 
 
 def time_product(gear: Quick, code: ProductCode, cut: Cut | None = None, *, limit: int = LIMIT) -> Report:
@@ -34,5 +30,5 @@ def time_product(gear: Quick, code: ProductCode, cut: Cut | None = None, *, limi
         out = Assembler(config)
         assemble(out, code, cut)
         instructions = out.finish().instructions
-        found = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=limit)
+        found = gear.time_code(Launch(open_regions(config.ports), 0, 0, len(instructions)), instructions, limit=limit)
     return found.report

@@ -9,7 +9,7 @@ import numpy as np
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK, Opcode
 from nmsat.dataflow.contract.limits import PAGE_BEATS
-from nmsat.sim.quick.symbols import LOADS, Reader
+from nmsat.sim.quick.symbols import LOADS, Reader, ports_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,9 +40,10 @@ def read_stream(symbols: Symbols, program: Stream, launch: Launch) -> list[Symbo
     if not _within(symbols, program, places, launch):
         return None
     told = (of * 2 + _joins(symbols, program, places)) * SIGNALS + program.signal
+    ports = ports_of(launch)
     kinds, firsts, inverse = np.unique(told, return_index=True, return_inverse=True)
     made = [
-        symbols.of(program.instruction(int(first)), int(kind) // SIGNALS % 2)
+        symbols.of(program.instruction(int(first)), int(kind) // SIGNALS % 2, ports)
         for kind, first in zip(kinds, firsts, strict=True)
     ]
     return [made[number] for number in inverse.tolist()]
@@ -58,7 +59,9 @@ def _within(symbols: Symbols, program: Stream, places: _Places, launch: Launch) 
         np.maximum.at(most, places.of, column)
         ranges.append((least - here, most - here))
     for number, at in enumerate(places.at.tolist()):
-        reach = Reader(symbols).read(program.instruction(at))[1]  # a load's; a store's, result and what lies beside
+        reach = Reader(symbols, ports_of(launch)).read(program.instruction(at))[
+            1
+        ]  # a load's; a store's, result and what lies beside
         for part, ends in zip(reach, ranges, strict=False):
             if not all(part.moved(int(end[number])).within(launch.regions) for end in ends):
                 return False

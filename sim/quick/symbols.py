@@ -1,5 +1,7 @@
 """Programs as the quick gear reads them: of each instruction only what time depends on, equal ones the same object.
 
+Of a region only its port counts: symbols name ports where instructions name regions.
+
 Legal instructions whose accesses stay within their regions meet no error of memory or check; any other program is for
 the exact gear.
 """
@@ -9,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.contract.isa import LANES, OFFSET_MASK, ErrorCode, Instruction, Opcode
+from nmsat.dataflow.contract.isa import LANES, OFFSET_MASK, REGIONS, ErrorCode, Instruction, Opcode
 from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.limits import UPDATE_BURST
 from nmsat.sim.store.beats import same_row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch, Region
@@ -100,7 +102,7 @@ class Symbols:
 
     def program(self, instructions: Sequence[Instruction], launch: Launch) -> list[Symbol] | None:
         """Return the symbols of a program, or None if an access may leave its region."""
-        reader = Reader(self)
+        reader = Reader(self, ports_of(launch))
         symbols: list[Symbol] = []
         for instruction in instructions:
             symbol, reach = reader.read(instruction)
@@ -109,12 +111,12 @@ class Symbols:
             symbols.append(symbol)
         return symbols
 
-    def load(self, instruction: Instruction, joins: int) -> Symbol:
+    def load(self, instruction: Instruction, joins: int, port: int) -> Symbol:
         """Return the symbol of a load whose first read beat follows the last one before it (1) or does not (0)."""
         beats, _ = self._loader.beats(instruction)
         kept = [item for item in instruction.fields.items() if item[0] not in _WALK or item[0] == "inner"]
-        name = (instruction.opcode, beats.flags, joins, *sorted(item for item in kept if item[1]))
-        return self._named(name, Instruction(instruction.opcode, {**instruction.fields, "joins": joins}))
+        name = (instruction.opcode, port, beats.flags, joins, *sorted(item for item in kept if item[1]))
+        return self._named(name, instruction, {"joins": joins, "region": port})
 
     def span(self, instruction: Instruction) -> tuple[int, int] | None:
         """Return the first offset that a load reads, and that behind its last one; None if it reads nothing.
@@ -132,46 +134,53 @@ class Symbols:
         beats, shift = self._loader.beats(instruction)
         return Reach.at(instruction["region"], beats.low + shift, beats.high + shift)
 
-    def of(self, instruction: Instruction, joins: int) -> Symbol:
-        """Return the symbol of an instruction. joins: of a load, as in `load`."""
+    def of(self, instruction: Instruction, joins: int, ports: Sequence[int]) -> Symbol:
+        """Return the symbol of an instruction. joins: of a load, as in `load`; ports: of the regions."""
         if instruction.opcode in LOADS:
-            return self.load(instruction, joins)
-        return self.store(instruction)[0] if instruction.opcode is Opcode.STORE else self.other(instruction)
+            return self.load(instruction, joins, ports[instruction["region"]])
+        if instruction.opcode is Opcode.STORE:
+            return self.store(instruction, ports)[0]
+        return self.other(instruction, ports)
 
-    def store(self, instruction: Instruction) -> tuple[Symbol, tuple[Reach, ...]]:
+    def store(self, instruction: Instruction, ports: Sequence[int]) -> tuple[Symbol, tuple[Reach, ...]]:
         """Return the symbol of a STORE and what it accesses."""
         (writes, shift), (reads, side) = self._store.bursts(instruction)
         kept = [item for item in instruction.fields.items() if item[0] not in _STORE_WALK and item[1]]
-        name = (instruction.opcode, writes.beats, reads.beats, same_row(instruction), *sorted(kept))
-        symbol = self._named(name, instruction)
+        to, beside = ports[instruction["region"]], ports[instruction["side_region"]] if reads.beats else 0
+        name = (instruction.opcode, to, beside, writes.beats, reads.beats, same_row(instruction), *sorted(kept))
+        symbol = self._named(name, instruction, {"region": to, "side_region": beside})
         return symbol, (
             Reach.at(instruction["region"], writes.low + shift, writes.high + shift, writes=True),
             Reach.at(instruction["side_region"], reads.low + side, reads.high + side),
         )
 
-    def other(self, instruction: Instruction) -> Symbol:
+    def other(self, instruction: Instruction, ports: Sequence[int]) -> Symbol:
         """Return the symbol of a COMPUTE, an UPDATE or END."""
+        port = ports[instruction["region"]] if instruction.opcode is Opcode.UPDATE else 0
         fields = {name: value for name, value in instruction.fields.items() if value}
         for name in (*_COMPUTE_PLACES, *_CONSTANTS):
             fields.pop(name, None)
         for name in _UPDATE_PLACES:
             if name in fields:
                 fields[name] %= UPDATE_BURST
-        name = (instruction.opcode, *sorted(fields.items()))
-        return self._named(name, Instruction(instruction.opcode, fields))
+        name = (instruction.opcode, port, *sorted(fields.items()))
+        return self._named(name, Instruction(instruction.opcode, fields), {"region": port} if port else {})
 
-    def _named(self, name: tuple[Any, ...], instruction: Instruction) -> Symbol:
+    def _named(self, name: tuple[Any, ...], instruction: Instruction, changed: Mapping[str, int]) -> Symbol:
         symbol = self._all.get(name)
         if symbol is None:
-            symbol = self._all[name] = Symbol(instruction.opcode, instruction.fields)
+            symbol = self._all[name] = Symbol(instruction.opcode, {**instruction.fields, **changed})
         return symbol
 
 
 class Reader:
-    """Reads the instructions of a program in order: whether loads join depends on those in front."""
+    """Reads the instructions of a program in order: whether loads join depends on those in front.
 
-    def __init__(self, symbols: Symbols) -> None:
-        self._symbols = symbols
+    ports: of the regions.
+    """
+
+    def __init__(self, symbols: Symbols, ports: Sequence[int]) -> None:
+        self._symbols, self._ports = symbols, ports
         self._end = -1  # behind the last beat that was read, if zeros came after it; -1: nothing can follow
 
     def read(self, instruction: Instruction) -> tuple[Symbol, tuple[Reach, ...]]:
@@ -180,19 +189,26 @@ class Reader:
         if opcode in LOADS:
             return self._load(instruction)
         if opcode is Opcode.STORE:
-            return self._symbols.store(instruction)
-        symbol = self._symbols.other(instruction)
+            return self._symbols.store(instruction, self._ports)
+        symbol = self._symbols.other(instruction, self._ports)
         return symbol, update_reach(instruction) if opcode is Opcode.UPDATE else ()
 
     def _load(self, instruction: Instruction) -> tuple[Symbol, tuple[Reach, ...]]:
+        port = self._ports[instruction["region"]]
         span = self._symbols.span(instruction)
         if span is None:
-            return self._symbols.load(instruction, 0), ()
+            return self._symbols.load(instruction, 0, port), ()
         joins = 0
         if instruction.opcode is not Opcode.STAGE:  # which asks for itself
             joins = int(span[0] == self._end)
             self._end = span[1]
-        return self._symbols.load(instruction, joins), (self._symbols.reach(instruction),)
+        return self._symbols.load(instruction, joins, port), (self._symbols.reach(instruction),)
+
+
+def ports_of(launch: Launch) -> tuple[int, ...]:
+    """Return the port of each region; 0 of one that is closed."""
+    regions = (*launch.regions, *[None] * (REGIONS - len(launch.regions)))
+    return tuple([0 if region is None else region.port for region in regions])
 
 
 def update_reach(f: Instruction) -> tuple[Reach, ...]:

@@ -174,7 +174,7 @@ class MachineResult:
         return {
             "config": self.config.name,
             "source": self.source,
-            "memory_channels": 1,
+            "memory_channels": self.config.ports,
             "cycles": self.cycles,
             "seconds": self.seconds,
             "macs": self.macs,

@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.dataflow.contract.registers import COUNTERS, Launch
+from nmsat.dataflow.contract.registers import COUNTERS, Launch, open_regions
 from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun
 from nmsat.sim.quick.gear import Quick
-from nmsat.sim.quick.product import OPEN, time_product
+from nmsat.sim.quick.product import time_product
 from nmsat.sim.work.rhythm import update_counters
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def time_run(gear: Quick, run: JobRun | UpdateRun) -> Report:
         report = time_product(gear, run.cuts[0].code, run.cuts[0], limit=TIMED_LIMIT)
     else:
         instructions = run.assemble(gear.sat.config).instructions
-        report = gear.time_code(Launch(OPEN, 0, 0, len(instructions)), instructions, limit=TIMED_LIMIT).report
+        settings = Launch(open_regions(gear.sat.config.ports), 0, 0, len(instructions))
+        report = gear.time_code(settings, instructions, limit=TIMED_LIMIT).report
     if report.error is not ErrorCode.NONE:
         raise RuntimeError(f"a program ended in {report.error.name} at instruction {report.error_index}")
     return report

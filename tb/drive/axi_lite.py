@@ -6,9 +6,13 @@ from typing import Any, Final
 
 from cocotb.triggers import RisingEdge
 
-from nmsat.dataflow.contract.registers import REGISTERS
+from nmsat.dataflow.contract.ranges import MAX_PORTS
+from nmsat.dataflow.contract.registers import registers
 
 OKAY: Final = 0
+
+_REGISTERS: Final = registers(MAX_PORTS)
+"""Those of every machine, and those of machines with several masters."""
 
 
 class Lite:
@@ -22,12 +26,12 @@ class Lite:
 
     async def write(self, name: str, value: int) -> None:
         """Write a register by name; AssertionError if the machine refuses."""
-        response = await self.write_word(REGISTERS[name].address, value)
+        response = await self.write_word(_REGISTERS[name].address, value)
         assert response == OKAY, f"writing {value:#x} to {name!r} was answered with {response}"
 
     async def read(self, name: str) -> int:
         """Read a register by name; AssertionError if the machine refuses."""
-        value, response = await self.read_word(REGISTERS[name].address)
+        value, response = await self.read_word(_REGISTERS[name].address)
         assert response == OKAY, f"reading {name!r} was answered with {response}"
         return value
 

@@ -26,12 +26,14 @@ ALL_BYTES: Final = (1 << BEAT_BYTES) - 1
 
 
 class Space:
-    """The bytes of a run: regions at their addresses, and beats that answer with an error.
+    """The bytes of a run behind one master: regions at their addresses, and beats that answer with an error.
 
-    Every access outside a region is an AssertionError: the machine must never make one.
+    Every access outside a region, and to one behind another master, is an AssertionError: the machine must never make
+    one. port: number of the master.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self._parts: list[tuple[int, int, memoryview]] = []
         self._faults: frozenset[int] = frozenset()
         self.wrong: str | None = None
@@ -41,7 +43,7 @@ class Space:
         self._faults = faults
         self._parts = []
         for region, array in zip(settings.regions, regions, strict=False):
-            if region is not None:
+            if region is not None and region.port == self._port:
                 size = min(array.size, region.size * BEAT_BYTES)
                 self._parts.append((region.base, region.base + size, array.data))
 
@@ -66,7 +68,7 @@ class Space:
         for start, stop, part in self._parts:
             if start <= address and address + BEAT_BYTES <= stop:
                 return part, address - start
-        self.wrong = f"address {address:#x} is in no region of the run"
+        self.wrong = f"address {address:#x} is in no region of the run behind port {self._port}"
         raise AssertionError(self.wrong)
 
 
@@ -80,22 +82,22 @@ class _Burst:
 
 
 class ModelMemory:
-    """One channel of `sim.memory.channel`, reads before writes in a cycle with two requests.
+    """One channel of `sim.memory.channel`, reads before writes in a cycle with two requests. master: its bus.
 
     What the channel moves in a cycle is worked out when the cycle begins, since nothing that is asked for in it can
     move in it; so the outputs are driven at its first edge and nothing has to settle.
     """
 
-    def __init__(self, dut: Any, clock: Any, timing: MemoryTiming, space: Space) -> None:
+    def __init__(self, dut: Any, clock: Any, timing: MemoryTiming, space: Space, master: str) -> None:
         self._clock = clock
         self._timing = timing
         self._space = space
         # a request of a cycle is handed over after the cycle's tick
         self._channel = Channel(replace(timing, latency=timing.latency - 1))
         names = ["arvalid", "araddr", "arlen", "awvalid", "awaddr", "awlen", "wvalid", "wdata", "wstrb", "wlast"]
-        self._in = {name: getattr(dut, f"m_axi_{name}") for name in names}
+        self._in = {name: getattr(dut, f"{master}_{name}") for name in names}
         names = ["arready", "awready", "wready", "rvalid", "rdata", "rlast", "rresp", "rid", "bvalid", "bresp", "bid"]
-        self._out = {name: getattr(dut, f"m_axi_{name}") for name in names}
+        self._out = {name: getattr(dut, f"{master}_{name}") for name in names}
         self._level = dict.fromkeys(self._out, -1)
         for name in self._out:
             self._drive(name, 0)
@@ -182,9 +184,9 @@ class _Target:
             raise OSError(f"beat at {address:#x} is faulty")
 
 
-def random_memory(dut: Any, clock: Any, space: Space, rng: random.Random, pauses: float) -> AxiSlave:
-    """Return a memory of cocotbext-axi whose channels pause at random; pauses: share of paused cycles, 0 to 1."""
-    slave: Any = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), clock, dut.rst, target=_Target(space))
+def random_memory(dut: Any, clock: Any, space: Space, rng: random.Random, pauses: float, master: str) -> AxiSlave:
+    """Return a memory of cocotbext-axi behind a bus whose channels pause at random; pauses: share of paused cycles."""
+    slave: Any = AxiSlave(AxiBus.from_prefix(dut, master), clock, dut.rst, target=_Target(space))
     slave.write_if.log.setLevel("ERROR")
     slave.read_if.log.setLevel("ERROR")
     parts = (

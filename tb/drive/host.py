@@ -12,6 +12,7 @@ from cocotb.triggers import RisingEdge, with_timeout
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import COUNTERS, Command, Status
 from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.hw.memory.axi import master
 from nmsat.sim.sat import Report
 from nmsat.tb.drive.axi_lite import Lite
 from nmsat.tb.drive.axi_memory import ModelMemory, Space, random_memory
@@ -32,7 +33,7 @@ LIMIT: Final = 50_000_000
 
 
 class Machine:
-    """The RTL behind its two AXI ports, both held to the rules of their bus (`tb.drive.protocol`).
+    """The RTL behind its AXI ports, all held to the rules of their bus (`tb.drive.protocol`).
 
     Parameters: dut: a model of `hw.sat.Sat`; pauses: None for the memory of the simulator, else the share of paused
     cycles of a random memory; seed: of the random memory. Call `start` first.
@@ -43,9 +44,10 @@ class Machine:
         self.config = config
         self._pauses = pauses
         self._seed = seed
-        self._space = Space()
+        self._spaces = [Space(port) for port in range(config.ports)]
         self._loaded: dict[str, int] = {}
-        self._buses = {"m_axi_": Axi4(), "s_axi_control_": AxiLite()}
+        self._buses: dict[str, Axi4 | AxiLite] = {f"{master(port)}_": Axi4() for port in range(config.ports)}
+        self._buses["s_axi_control_"] = AxiLite()
         self._lite: Lite
 
     async def start(self) -> None:
@@ -54,11 +56,12 @@ class Machine:
         dut.rst.value = 1
         Clock(dut.clk, PERIOD_NS, "ns").start()
         self._lite = Lite(dut, dut.clk)
-        if self._pauses is None:
-            timing = memory_timing(self.config.memory, self.config.clock_mhz)
-            cocotb.start_soon(ModelMemory(dut, dut.clk, timing, self._space).run())
-        else:
-            random_memory(dut, dut.clk, self._space, random.Random(self._seed), self._pauses)
+        timing, rng = memory_timing(self.config.memory, self.config.clock_mhz), random.Random(self._seed)
+        for port, space in enumerate(self._spaces):
+            if self._pauses is None:
+                cocotb.start_soon(ModelMemory(dut, dut.clk, timing, space, master(port)).run())
+            else:
+                random_memory(dut, dut.clk, space, rng, self._pauses, master(port))
         for _ in range(3):
             await RisingEdge(dut.clk)
         for prefix, bus in self._buses.items():
@@ -72,10 +75,12 @@ class Machine:
         """Access to the registers."""
         return self._lite
 
-    @property
-    def space(self) -> Space:
-        """The memory."""
-        return self._space
+    def open(
+        self, settings: Launch, regions: Sequence[NDArray[np.uint8]], faults: frozenset[int] = frozenset()
+    ) -> None:
+        """Put the arrays of the regions in place; faults: as of `Space.open`."""
+        for space in self._spaces:
+            space.open(settings, regions, faults)
 
     async def run(
         self,
@@ -94,8 +99,8 @@ class Machine:
         self, settings: Launch, regions: Sequence[NDArray[np.uint8]], faults: frozenset[int] = frozenset()
     ) -> None:
         """Set registers that differ from the run before, and start."""
-        self._space.open(settings, regions, faults)
-        for name, value in settings.writes().items():
+        self.open(settings, regions, faults)
+        for name, value in settings.writes(self.config.ports).items():
             if self._loaded.get(name) != value:
                 await self._lite.write(name, value)
                 self._loaded[name] = value
@@ -107,7 +112,8 @@ class Machine:
 
     async def report(self) -> Report:
         """Return what the registers say about the last run."""
-        assert self._space.wrong is None, self._space.wrong
+        for space in self._spaces:
+            assert space.wrong is None, space.wrong
         for _ in range(3):  # counters lag
             await RisingEdge(self.dut.clk)
         for bus in self._buses.values():

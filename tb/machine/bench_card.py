@@ -37,7 +37,7 @@ class RtlLink:
         self._read = resume(machine.registers.read_word)
         self._write = resume(machine.registers.write_word)
         self._rest = resume(self._done)
-        self._buffers: list[ModelBuffer] = []
+        self._buffers: list[tuple[ModelBuffer, int]] = []
         self._next = BASE
 
     def read(self, offset: int) -> int:
@@ -56,8 +56,8 @@ class RtlLink:
     def write(self, offset: int, value: int) -> None:
         """Write a register; the memory is there when a run starts."""
         if offset == REGISTERS["command"].address and value & Command.START:
-            regions = tuple(Region(b.address, b.data.size // 64, True) for b in self._buffers)
-            self._machine.space.open(Launch(regions, 0, 0, 0), [b.data for b in self._buffers], frozenset())
+            regions = tuple(Region(b.address, b.data.size // 64, True, port) for b, port in self._buffers)
+            self._machine.open(Launch(regions, 0, 0, 0), [b.data for b, _ in self._buffers])
         response = self._write(offset, value)
         if response:
             raise OSError(f"writing {offset:#x} was answered with {response}")
@@ -66,11 +66,11 @@ class RtlLink:
         dut = self._machine.dut
         await First(RisingEdge(dut.interrupt), ClockCycles(dut.clk, REST))
 
-    def buffer(self, size: int) -> ModelBuffer:
-        """Return memory behind all that there is."""
+    def buffer(self, size: int, port: int) -> ModelBuffer:
+        """Return memory behind a port, behind all that there is."""
         made = ModelBuffer(self._next, size)
         self._next += -(-size // PAGE_BYTES) * PAGE_BYTES
-        self._buffers.append(made)
+        self._buffers.append((made, port))
         return made
 
 
@@ -85,7 +85,8 @@ async def program(dut: Any) -> None:
     region, at, beats = (int(value) for value in job["place"])
 
     def work() -> None:
-        report = Card(config, RtlLink(machine)).run(launch(regions, Place("program", region, at, beats)), regions)
+        settings = launch(regions, Place("program", region, at, beats), ports=config.ports)
+        report = Card(config, RtlLink(machine)).run(settings, regions)
         flags = {"error": int(report.error), "error_index": report.error_index}
         flags |= {"special": int(report.special), "overflow": int(report.overflow)}
         save_result(counters=report.counters, **flags, **{f"region{i}": data for i, data in enumerate(regions)})

@@ -12,13 +12,13 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 
-from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.registers import VERSION, Command, Status
 from nmsat.hw.release.kernel import INNER_MEMORY, RESET_STAGES, outside
-from nmsat.sim.sat import Sat, launch
+from nmsat.sim.sat import Sat
 from nmsat.tb.drive.axi_lite import Lite
 from nmsat.tb.drive.host import PERIOD_NS, Machine
 from nmsat.tb.drive.kernel import Kernel
+from nmsat.tb.machine.configs import dealt, machine_config
 from nmsat.tb.machine.jobs import random_job
 from nmsat.tb.run.jobs import load_job, save_result
 
@@ -67,14 +67,14 @@ async def reset(dut: Any) -> None:
 async def program(dut: Any) -> None:
     """Random programs through the ports of the kernel: memory, cycles and counters of the simulator."""
     job = load_job()
-    config = preset(str(job["config"]))
+    config = machine_config(job["config"])
     machine = Machine(Kernel(dut), config)
     await machine.start()
     model, cycles = Sat(config), 0
     for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
         drawn, expected = random_job(config, seed), random_job(config, seed)
-        report = model.run(launch(expected.image.regions, expected.place), expected.image.regions)
-        found = await machine.run(launch(drawn.image.regions, drawn.place), drawn.image.regions)
+        report = model.run(dealt(config, seed, expected.image.regions, expected.place), expected.image.regions)
+        found = await machine.run(dealt(config, seed, drawn.image.regions, drawn.place), drawn.image.regions)
         assert found == report, f"seed {seed}: {found}, the simulator says {report}"
         for mine, theirs in zip(drawn.image.regions, expected.image.regions, strict=True):
             assert np.array_equal(mine, theirs), f"seed {seed}: memory differs"

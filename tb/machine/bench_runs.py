@@ -21,7 +21,7 @@ from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.sat import Report, Sat, launch
 from nmsat.sim.work.training import MachineTrainer
 from nmsat.tb.drive.host import Machine
-from nmsat.tb.machine.configs import machine_config
+from nmsat.tb.machine.configs import dealt, machine_config
 from nmsat.tb.machine.expected import difference, expected
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import MachineJob, random_job
@@ -62,8 +62,8 @@ async def jobs(dut: Any) -> None:
     cycles = 0
     for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
         drawn, expected = random_job(config, seed), random_job(config, seed)
-        settings = launch(drawn.image.regions, drawn.place)
-        report = model.run(launch(expected.image.regions, expected.place), expected.image.regions)
+        settings = dealt(config, seed, drawn.image.regions, drawn.place)
+        report = model.run(dealt(config, seed, expected.image.regions, expected.place), expected.image.regions)
         found = await machine.run(settings, drawn.image.regions)
         cycles += found.cycles
         difference = differences(drawn, expected, found, report, exact=pauses is None)
@@ -88,7 +88,7 @@ async def fuzz(dut: Any) -> None:
     compared = 0
     for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
         drawn = fuzzed_job(config, seed)
-        settings = launch(drawn.image.regions, drawn.place)
+        settings = dealt(config, seed, drawn.image.regions, drawn.place)
         wanted = expected(config, settings, drawn.image.regions)
         guard = drawn.image.regions[drawn.place.region].copy()
         try:
@@ -118,7 +118,7 @@ async def image(dut: Any) -> None:
     await machine.start()
     regions = [job[name] for name in sorted(name for name in job if name.startswith("region"))]
     region, at, beats = (int(value) for value in job["place"])
-    report = await machine.run(launch(regions, Place("program", region, at, beats)), regions)
+    report = await machine.run(launch(regions, Place("program", region, at, beats), ports=config.ports), regions)
     assert report.error is ErrorCode.NONE, f"ended in {report.error.name} at {report.error_index}"
     save_result(counters=report.counters, **{f"region{number}": data for number, data in enumerate(regions)})
 
@@ -139,10 +139,11 @@ class RtlMachine:
 
     def __init__(self, machine: Machine) -> None:
         self._run = resume(machine.run)
+        self._ports = machine.config.ports
 
     def run_program(self, image: Image, program: Place) -> ProgramRun:
         """Run a program to its end; RuntimeError if it ends in an error."""
-        report = self._run(launch(image.regions, program), image.regions)
+        report = self._run(launch(image.regions, program, ports=self._ports), image.regions)
         if report.error is not ErrorCode.NONE:
             raise RuntimeError(f"program {program.name!r} ended in {report.error.name} at {report.error_index}")
         return ProgramRun(report.cycles, report.special, report.counters)

@@ -12,12 +12,21 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
-from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode
-from nmsat.dataflow.contract.registers import REGISTERS, Access, Command, Status, configuration
-from nmsat.sim.sat import Sat, launch, program_words
+from nmsat.dataflow.contract.registers import (
+    REGISTERS,
+    Access,
+    Command,
+    Status,
+    configuration,
+)
+from nmsat.dataflow.contract.registers import (
+    registers as registers_of,
+)
+from nmsat.sim.sat import Sat, program_words
 from nmsat.tb.drive.axi_memory import SLVERR
 from nmsat.tb.drive.host import Machine
+from nmsat.tb.machine.configs import dealt, machine_config
 from nmsat.tb.machine.expected import difference, expected
 from nmsat.tb.machine.fuzz import fuzzed_job
 from nmsat.tb.machine.jobs import random_job
@@ -25,14 +34,14 @@ from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.registers import Launch
+    from nmsat.dataflow.contract.registers import Launch, Register
     from nmsat.sim.sat import Report
     from nmsat.tb.drive.axi_lite import Lite
 
 
 async def machine(dut: Any, job: dict[str, Any]) -> tuple[Machine, SatConfig]:
     """Return the machine of a job, out of reset."""
-    config = preset(str(job["config"]))
+    config = machine_config(job["config"])
     found = Machine(dut, config)
     await found.start()
     return found, config
@@ -54,13 +63,14 @@ async def registers(dut: Any) -> None:
     for name, value in configuration(config).items():
         assert await lite.read(name) == value, name
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    for register in REGISTERS.values():
+    table = registers_of(config.ports)
+    for register in table.values():
         if register.access is Access.READ:
             assert await lite.write_word(register.address, 1) == SLVERR, register.name
-    written = await _write_settings(lite, rng)
+    written = await _write_settings(lite, rng, table)
     for name, value in written.items():
         assert await lite.read(name) == value, name
-    known = {register.address for register in REGISTERS.values()}
+    known = {register.address for register in table.values()}
     for address in range(0, 4096, 4):
         if address not in known:
             assert await lite.read_word(address) == (0, SLVERR), hex(address)
@@ -71,10 +81,10 @@ async def registers(dut: Any) -> None:
     save_result(registers=len(known))
 
 
-async def _write_settings(lite: Lite, rng: np.random.Generator) -> dict[str, int]:
+async def _write_settings(lite: Lite, rng: np.random.Generator, table: dict[str, Register]) -> dict[str, int]:
     """Write random values to all settings; return what must be read."""
     written = {}
-    for name, register in REGISTERS.items():
+    for name, register in table.items():
         if register.access is Access.SETTING:
             value = int(rng.integers(1 << 32))
             await lite.write(name, value)
@@ -91,8 +101,8 @@ async def soft_reset(dut: Any) -> None:
     model, cut = Sat(config), 0
     for seed in _short_jobs(config, int(job["first"]), int(job["count"])):
         drawn, expected = random_job(config, seed), random_job(config, seed)
-        report = model.run(launch(expected.image.regions, expected.place), expected.image.regions)
-        settings = launch(drawn.image.regions, drawn.place)
+        report = model.run(dealt(config, seed, expected.image.regions, expected.place), expected.image.regions)
+        settings = dealt(config, seed, drawn.image.regions, drawn.place)
         await host.begin(settings, [region.copy() for region in drawn.image.regions])
         await ClockCycles(dut.clk, int(rng.integers(1, report.cycles)))
         assert await host.registers.write_word(REGISTERS["program_count"].address, 0) == SLVERR or await _idle(host)
@@ -126,11 +136,11 @@ async def faults(dut: Any) -> None:
     for seed in _short_jobs(config, int(job["first"]), int(job["count"])):
         drawn = random_job(config, seed)
         regions = drawn.image.regions
-        words = program_words(regions, launch(regions, drawn.place))
+        words = program_words(regions, dealt(config, seed, regions, drawn.place))
         for turn in range(4):
-            settings, bad = _spoil(rng, launch(regions, drawn.place))
+            settings, bad = _spoil(rng, dealt(config, seed, regions, drawn.place))
             if turn == 0:
-                settings, bad = launch(regions, drawn.place), _result_beat(config, seed, rng)
+                settings, bad = dealt(config, seed, regions, drawn.place), _result_beat(config, seed, rng)
             report = Sat(config, faults=bad).time(settings, words)
             found = await host.run(settings, [region.copy() for region in regions], bad)
             compare(found, report, f"seed {seed}, {len(bad)} faulty beats, {settings}")
@@ -141,7 +151,7 @@ async def faults(dut: Any) -> None:
 def _result_beat(config: SatConfig, seed: int, rng: np.random.Generator) -> frozenset[int]:
     """Return the address of a beat that a job writes: what fails first there is the write."""
     before, after = random_job(config, seed).image.regions, random_job(config, seed)
-    settings = launch(after.image.regions, after.place)
+    settings = dealt(config, seed, after.image.regions, after.place)
     Sat(config).run(settings, after.image.regions)
     changed = []
     for old, new, region in zip(before, after.image.regions, settings.regions, strict=True):
@@ -180,7 +190,7 @@ async def hostile(dut: Any) -> None:
     for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
         drawn = fuzzed_job(config, seed)
         regions = drawn.image.regions
-        settings = launch(regions, drawn.place)
+        settings = dealt(config, seed, regions, drawn.place)
         wanted = expected(config, settings, regions)
         found = await host.run(settings, regions)
         compare(found, wanted.report, f"seed {seed} ({drawn.what})")

@@ -15,14 +15,15 @@ import pytest
 import nmsat
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import preset
-from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Access, Command, Status, configuration
+from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Access, Command, Status, configuration, port_of
 from nmsat.dataflow.cycles.memory import MemoryTiming, memory_timing
 from nmsat.hw.release.package import HOST_SOURCES
 from nmsat.hw.release.register_map import c_header
 from nmsat.reports.work.card import TIMELESS, RtlCard, open_card, validate
+from nmsat.reports.work.launch import launch_files
 from nmsat.reports.work.program import matrix_program, program_files
 from nmsat.sim.card.driver import Card, CardError
-from nmsat.sim.card.model import Model
+from nmsat.sim.card.model import Model, ModelBuffer
 from nmsat.sim.card.pynq import Pynq
 from nmsat.sim.card.xrt import Xrt
 from nmsat.sim.sat import Sat, launch
@@ -141,7 +142,7 @@ class _Memory(np.ndarray):
 def fake_pynq(model: Model) -> SimpleNamespace:
     def allocate(shape: tuple[int], dtype: type) -> _Memory:
         memory = np.zeros(shape, dtype).view(_Memory)
-        memory.buffer = model.buffer(memory.size)
+        memory.buffer = model.buffer(memory.size, 0)
         memory.device_address = memory.buffer.address
         return memory
 
@@ -321,3 +322,35 @@ def test_the_same_checks_hold_on_the_rtl() -> None:
     assert isinstance(card, RtlCard)
     found = validate(card, TINY, programs=4, steps=1, seed=0, exact=True)
     assert [check.wrong for check in found] == [""] * 8
+
+
+def test_regions_lie_in_the_memory_of_their_master() -> None:
+    config = preset("tiny-2")
+    model, asked = Model(config), []
+    plain = model.buffer
+
+    def buffer(size: int, port: int) -> ModelBuffer:
+        asked.append(port)
+        return plain(size, port)
+
+    model.buffer = buffer  # type: ignore[method-assign]
+    card, job, expected = Card(config, model), random_job(config, 3), random_job(config, 3)
+    settings = launch(job.image.regions, job.place, ports=2)
+    assert card.run(settings, job.image.regions) == Sat(config).run(settings, expected.image.regions)
+    assert asked == [region.port for region in settings.regions if region is not None]
+    assert set(asked) == {0, 1}
+    for mine, theirs in zip(job.image.regions, expected.image.regions, strict=True):
+        assert np.array_equal(mine, theirs)
+    with pytest.raises(CardError, match="register 'ports' of the card is 2"):
+        Card(preset("tiny-4"), model)
+
+
+def test_files_of_a_launch_name_the_master() -> None:
+    job = random_job(preset("tiny-2"), 3)
+    files = launch_files(job.image.regions, None, [job.place], ports=2)
+    found = json.loads(str(files["launch.json"]))["regions"]
+    assert [region["port"] for region in found] == [port_of(i, 2) for i in range(len(found))]
+    assert "region 2 write region2.bin 1" in str(files["launch.txt"]).splitlines()
+    one = launch_files(job.image.regions, None, [job.place])
+    assert "port" not in str(one["launch.json"])
+    assert "region 2 write region2.bin" in str(one["launch.txt"]).splitlines()

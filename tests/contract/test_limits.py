@@ -54,7 +54,7 @@ def outside(field: Range) -> list[Any]:
     low, high = field.low, field.high
     if not field.whole:
         return [math.nextafter(low, 0), math.nextafter(high, math.inf), 0, -1.0, math.inf, -math.inf, math.nan]
-    between = [int(low) + 1, int(high) - 1] if field.power else []
+    between = [3 * int(low), int(high) - 1] if field.power else []
     return [int(low) - 1, int(high) + 1, 0, -1, 1 << 70, 10**400, *between]
 
 

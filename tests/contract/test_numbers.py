@@ -13,7 +13,7 @@ from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract import config, isa, limits
 from nmsat.dataflow.contract.codes import RECTANGLE_ROWS
 from nmsat.dataflow.contract.isa import QUEUE_OF, ActMode, ErrorCode, Opcode, Queue, Side
-from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Access, Command, RegionFlag, Status
+from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Access, Command, RegionFlag, Status, registers
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -78,6 +78,7 @@ CONFIG: Final = {
     "UNDER_WAY": 16,
     "PRODUCT_STAGES": 2,
     "MAX_NAME": 100,
+    "MANY_PORTS": ("2", "4"),
 }
 SETTINGS: Final = {
     "command": 0x00,
@@ -131,6 +132,18 @@ def test_codes_of_fields() -> None:
     assert Opcode.END not in QUEUE_OF
     assert RECTANGLE_ROWS == (1, 2, 4, 8)
     assert GROUP_SIZES == (2, 4, 8, 16)
+
+
+def test_registers_of_several_masters() -> None:
+    for ports, bits in ((2, 1), (4, 2)):
+        more = {name: r for name, r in registers(ports).items() if name not in REGISTERS}
+        assert {name: r.address for name, r in more.items()} == {
+            "ports": 0x34,
+            **{f"region{i}_port": 0x94 + 0x20 * i for i in range(4)},
+        }
+        assert {r.bits for name, r in more.items() if name != "ports"} == {bits}
+        assert {r.access for name, r in more.items() if name != "ports"} == {Access.SETTING}
+    assert registers(1) == REGISTERS
 
 
 def test_registers_lie_where_hosts_look_for_them() -> None:

@@ -87,10 +87,11 @@ def test_numbers_that_are_written_out_are_those_of_the_contract() -> None:
     run = plain_run
     assert list(Queue) == [run.LOAD, run.COMPUTE, run.STORE, run.UPDATE]
     assert [1 << q for q in Queue] == [run.LOAD_OFFERS, run.COMPUTE_OFFERS, run.STORE_OFFERS, run.UPDATE_OFFERS]
-    readers = {Queue.STORE: run.STORE_READER, None: run.FETCH_READER, Queue.LOAD: run.LOAD_READER}
-    readers[Queue.UPDATE] = run.UPDATE_READER
-    assert [readers[queue] for queue in limits.READERS] == [0, 1, 2, 3]
-    assert [{Queue.STORE: run.STORE_WRITER, Queue.UPDATE: run.UPDATE_WRITER}[q] for q in limits.WRITERS] == [0, 1]
+    readers = {Queue.STORE: run.READS_STORE, None: run.READS_FETCH, Queue.LOAD: run.READS_LOAD}
+    readers[Queue.UPDATE] = run.READS_UPDATE
+    assert [readers[queue] for queue in limits.READERS] == [1, 2, 4, 8]
+    writers = {Queue.STORE: run.WRITES_STORE, Queue.UPDATE: run.WRITES_UPDATE}
+    assert [writers[queue] for queue in limits.WRITERS] == [1, 2]
     assert [getattr(read, f"_{name.upper()}") for name in limits.UPDATE_READS] == [0, 1, 2, 3]
     assert [getattr(write, f"_{name.upper()}") for name in limits.UPDATE_WRITES] == [0, 1, 2, 3, 4]
 

@@ -40,6 +40,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "depth": 4,
     "fields": {},
     "lanes": 4,
+    "masters": 2,
     "latency": 5,
     "ports": {},
     "room": 12,

@@ -229,3 +229,29 @@ if __name__ == "__main__":
     for name, text in xilinx_files(preset("vcu1525"), device("vcu1525"), SOURCES).items():
         if not (SCRIPTS / name).exists():
             (GOLDEN / name).write_text(text, encoding="utf-8")
+
+
+def test_a_machine_with_two_masters_has_a_channel_of_memory_behind_each() -> None:
+    config = preset("tiny-2")
+    text = kernel_verilog(config)
+    assert f"ASSOCIATED_BUSIF {CONTROL}:m00_axi:m01_axi," in text
+    assert re.findall(r"XIL_INTERFACENAME (m\d\d_axi), PROTOCOL AXI4,", text) == ["m00_axi", "m01_axi"]
+    one, two = ({p.name for p in kernel_ports(preset(name))} for name in ("tiny", "tiny-2"))
+    assert two - one == {name.replace("m00", "m01") for name in one if name.startswith("m00_axi_")}
+    files = xilinx_files(config, device("vcu1525"), SOURCES)
+    assert re.findall(r"^sp=(.*)$", files["link.cfg"], re.MULTILINE) == [
+        f"{KERNEL}_1.m0{port}_axi:DDR[{port}]" for port in range(2)
+    ]
+    root = ElementTree.fromstring(files["kernel.xml"])
+    assert [port.attrib["name"] for port in root.iter("port")] == [CONTROL, "m00_axi", "m01_axi"]
+    assert [arg.attrib["port"] for arg in root.iter("arg")] == ["m00_axi", "m00_axi", "m01_axi", "m01_axi"]
+    assert {"read_port", "write_port1"} <= set(re.findall(r"machine/(\w+)", files["floorplan.xdc"]))
+
+
+@needs_tclsh
+@pytest.mark.parametrize(("script", "board"), [("card.tcl", "vcu1525"), ("zynq.tcl", "zcu102")])
+def test_block_designs_refuse_several_masters(script: str, board: str, tmp_path: Path) -> None:
+    done = run(package(tmp_path, "tiny-2", board), script, str(tmp_path / "out"))
+    assert done.returncode
+    assert "2 masters" in done.stderr
+    assert "link.cfg" in done.stderr

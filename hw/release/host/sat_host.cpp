@@ -35,20 +35,29 @@
 
 namespace {
 
-// The card: its registers, and the memory bank that the kernel is linked to.
+// The card: its registers, and the memory banks that the kernel is linked to, by the number of its port.
 struct Card {
     xrt::device device;
     xrt::uuid id;
     xrt::ip registers;
-    int bank;
+    std::vector<int> banks;
 
     Card(const std::string& image, const std::string& kernel, unsigned number)
-        : device(number), id(device.load_xclbin(image)), registers(device, id, kernel), bank(used_bank(image)) {}
+        : device(number), id(device.load_xclbin(image)), registers(device, id, kernel), banks(used_banks(image)) {}
 
-    static int used_bank(const std::string& image) {
+    static std::vector<int> used_banks(const std::string& image) {
+        std::vector<int> found;
         for (const auto& memory : xrt::xclbin(image).get_mems())
-            if (memory.get_used()) return memory.get_index();
-        throw std::runtime_error("no memory of " + image + " is used");
+            if (memory.get_used()) found.push_back(memory.get_index());
+        if (found.empty()) throw std::runtime_error("no memory of " + image + " is used");
+        return found;
+    }
+
+    int bank(uint32_t port) const {
+        if (port >= banks.size())
+            throw std::runtime_error("port " + std::to_string(port) + " has no memory: the image uses " +
+                                     std::to_string(banks.size()));
+        return banks[port];
     }
 };
 
@@ -92,11 +101,11 @@ int sat_write(void* card, uint32_t offset, uint32_t value) {
     return guarded([&] { static_cast<Card*>(card)->registers.write_register(offset, value); });
 }
 
-void* sat_buffer(void* card, uint64_t bytes) {
+void* sat_buffer(void* card, uint64_t bytes, uint32_t port) {
     xrt::bo* buffer = nullptr;
     guarded([&] {
         Card* owner = static_cast<Card*>(card);
-        buffer = new xrt::bo(owner->device, bytes, owner->bank);
+        buffer = new xrt::bo(owner->device, bytes, owner->bank(port));
     });
     return buffer;
 }
@@ -133,6 +142,7 @@ constexpr std::chrono::seconds TIMEOUT{60};
 
 struct Region {
     bool writable = false;
+    uint32_t port = 0;
     std::string file;
     std::vector<char> data;
     std::unique_ptr<xrt::bo> buffer;
@@ -151,7 +161,7 @@ std::vector<char> read_file(const std::string& path) {
     return std::vector<char>(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
 }
 
-// launch.txt: `region NUMBER read|write FILE` and `program REGION AT COUNT`, a line each; # starts a comment.
+// launch.txt: `region NUMBER read|write FILE [PORT]` and `program REGION AT COUNT`, a line each; # starts a comment.
 Launch read_launch(const std::string& folder) {
     std::ifstream file(folder + "/launch.txt");
     if (!file) throw std::runtime_error("cannot read " + folder + "/launch.txt");
@@ -166,6 +176,7 @@ Launch read_launch(const std::string& folder) {
             Region& region = launch.regions[number];
             region.writable = rights == "write";
             if (!(words >> region.file)) throw std::runtime_error("launch.txt: " + line);
+            if (!(words >> region.port)) region.port = 0;
             region.data = read_file(folder + "/" + region.file);
         } else if (!(word == "program" && words >> launch.region >> launch.at >> launch.count)) {
             throw std::runtime_error("launch.txt: " + line);
@@ -185,7 +196,7 @@ void place(Card& card, Launch& launch) {
         uint32_t at = i * REGION_STEP;
         uint32_t flags = 0;
         if (!region.data.empty()) {
-            region.buffer = std::make_unique<xrt::bo>(card.device, region.data.size(), card.bank);
+            region.buffer = std::make_unique<xrt::bo>(card.device, region.data.size(), card.bank(region.port));
             region.buffer->write(region.data.data(), region.data.size(), 0);
             region.buffer->sync(XCL_BO_SYNC_BO_TO_DEVICE);
             write_pair(card.registers, SAT_REGION0_BASE + at, region.buffer->address());
@@ -193,6 +204,11 @@ void place(Card& card, Launch& launch) {
             flags = SAT_REGION0_FLAGS_OPEN | (region.writable ? SAT_REGION0_FLAGS_WRITABLE : 0);
         }
         card.registers.write_register(SAT_REGION0_FLAGS + at, flags);
+#ifdef SAT_REGION0_PORT
+        card.registers.write_register(SAT_REGION0_PORT + at, region.port);
+#else
+        if (region.port) throw std::runtime_error("launch.txt: the machine has one port");
+#endif
     }
     card.registers.write_register(SAT_PROGRAM_REGION, launch.region);
     write_pair(card.registers, SAT_PROGRAM_AT, launch.at);

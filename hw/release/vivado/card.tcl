@@ -13,6 +13,7 @@ if {$last ni {design bitstream}} {
 if {$sat_board_kind ne "card"} {
     error "the package is for $sat_device, which is no PCIe card; use zynq.tcl"
 }
+sat::need_one_memory
 set ip [sat::package_ip [file join $folder packaged]]
 create_project -force -part $sat_part sat_card [file join $folder project]
 sat::use_board

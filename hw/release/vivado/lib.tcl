@@ -42,6 +42,14 @@ proc sat::use_board {} {
     set_property board_part [lindex $found end] [current_project]
 }
 
+# The block designs have one channel of memory: an error names the other way for a machine with several masters.
+proc sat::need_one_memory {} {
+    if {[llength $::sat_memories] > 1} {
+        error "the machine has [llength $::sat_memories] masters and the block design one channel of memory;\
+            link the Vitis kernel (package_kernel.tcl, link.cfg)"
+    }
+}
+
 # One register of the memory map: name, offset, bits, access, description, fields {name, bit, width, access}.
 proc sat::add_register {block register} {
     lassign $register name offset size access description fields
@@ -57,9 +65,9 @@ proc sat::add_register {block register} {
         set_property bit_width $width $part
         set_property access $field_access $part
     }
-    if {$name in $::sat_pointers} {
+    if {[dict exists $::sat_pointers $name]} {
         set link [ipx::add_register_parameter ASSOCIATED_BUSIF $entry]
-        set_property value $::sat_memory $link
+        set_property value [dict get $::sat_pointers $name] $link
     }
 }
 
@@ -99,7 +107,7 @@ proc sat::package_ip {folder} {
     set_property version $::sat_version $core
     set_property display_name "SAT, N:M sparse training ($::sat_config)" $core
     set_property description "N:M sparse training accelerator, configuration $::sat_config" $core
-    foreach bus [list $::sat_control $::sat_memory] {
+    foreach bus [list $::sat_control {*}$::sat_memories] {
         ipx::associate_bus_interfaces -busif $bus -clock ap_clk $core
     }
     sat::add_registers $core

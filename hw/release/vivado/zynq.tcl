@@ -13,6 +13,7 @@ if {$last ni {design bitstream}} {
 if {$sat_board_kind ne "zynq"} {
     error "the package is for $sat_device, which is no Zynq board; use card.tcl"
 }
+sat::need_one_memory
 set ip [sat::package_ip [file join $folder packaged]]
 set project [file join $folder project]
 create_project -force -part $sat_part sat_zynq $project

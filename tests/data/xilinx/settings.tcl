@@ -10,14 +10,15 @@ set sat_vendor nmsat
 set sat_library kernel
 set sat_version 1.0
 set sat_control s_axi_control
-set sat_memory m00_axi
 set sat_register_bytes 4096
 set sat_files {
     ../sat_leaf.v
     ../sat.v
     ../sat_kernel.v
 }
-set sat_pointers {region0_base region1_base region2_base region3_base}
+set sat_memories {m00_axi}
+# Pointer, and the bus by which the machine follows it.
+set sat_pointers {region0_base m00_axi region1_base m00_axi region2_base m00_axi region3_base m00_axi}
 # Name, offset, bits, access, description, fields (name, bit, width, access).
 set sat_registers {
     {command 0x000 32 read-write "1: start a run (if idle)\; 2: end the run and reset" {{start 0 1 read-write} {reset 1 1 read-write}}}
