@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from nmsat.sim.parts.state import Key
     from nmsat.sim.run import Run
 
-STEP: Final = 192
-"""Beats from one point to the next; a multiple of the beats of a page, so that places in a page return."""
+STEP: Final = 64
+"""Beats from one point to the next: those of a page, so that places in a page return.
+
+With more of them more is walked at the ends of loads; with fewer, taking the states takes longer than the walk."""
 
 
 class _Point:
