@@ -10,7 +10,7 @@ import pytest
 from nmsat.algorithms.core.tape import ConvShape, Pattern
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.dataflow.contract.registers import Launch
+from nmsat.dataflow.contract.registers import Launch, open_regions
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.step import Step, training_products
 from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun, step_jobs
@@ -19,7 +19,6 @@ from nmsat.reports.work import timings
 from nmsat.reports.work.program import gradient_program, matrix_program, run_on_simulator
 from nmsat.sim.api import gemm
 from nmsat.sim.quick.gear import Quick
-from nmsat.sim.quick.product import OPEN
 from nmsat.sim.sat import Sat
 from nmsat.sim.work import rhythm, timed
 from nmsat.sim.work.machine import machine_step
@@ -49,7 +48,7 @@ def test_a_step_is_the_sum_of_what_the_exact_gear_runs(step: Step) -> None:
     for job in step_jobs(step):
         for run in job.runs(SMALL):
             words = [instruction.encode() for instruction in run.assemble(SMALL).instructions]
-            counters = Sat(SMALL).time(Launch(OPEN, 0, 0, len(words)), words).counters
+            counters = Sat(SMALL).time(Launch(open_regions(1), 0, 0, len(words)), words).counters
             exact.update({name: run.times * count for name, count in counters.items()})
     assert result.counters == dict(exact)
     assert sum(row.cycles for row in result.rows) == sum(result.causes.values()) == result.cycles == exact["cycles"]
