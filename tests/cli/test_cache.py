@@ -32,6 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 DIGEST = "0f" * 32
 OURS = (
     f"kernel/{DIGEST}.so",
+    f"verilog/{DIGEST}.json",
     f"verilated/{DIGEST}/deep/file",
     f"verilated/library-{DIGEST}/file",
     f"verilated/.{DIGEST}-01234567/file",
