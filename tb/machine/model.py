@@ -30,7 +30,7 @@ TOP: Final = "sat"
 MOST_IN_ONE_PIECE: Final = 64
 """Elements of the largest machine that is compiled as one piece: it runs faster, and larger ones do not compile."""
 
-REPEATED: Final = ("sat_row", "sat_wuve_lane", "sat_sore_lane", "sat_epilogue_lane")
+REPEATED: Final = ("sat_row", "sat_column_port", "sat_wuve_lane", "sat_sore_lane", "sat_epilogue_lane")
 """What a machine has 16 of and more, by the start of the module's name: a block each, unless it is a part of one."""
 
 ROOM: Final = "verilog"
