@@ -43,6 +43,7 @@ __all__ = [
 ROOMS: Final = {
     "kernel": "the compiled products of the arithmetic contract",
     "engines": "the compiled engines of the simulator",
+    "verilog": "Verilog of whole machines",
     "verilated": "compiled models",
     "runs": "simulations that failed, and those with waves",
     "synth": "resources that Yosys counted",
@@ -65,6 +66,7 @@ OURS: Final = {
     "kernel": re.compile(rf"{_SHA256}\.so|\.{_SHA256}-[0-9a-f]{{8}}"),
     "engines": re.compile(rf"{_SHA256}|\.{_SHA256}-[0-9a-f]{{8}}"),
     "verilated": re.compile(rf"(library-)?{_SHA256}|{_SHA256}\.lock|\.{_SHA256}-[0-9a-f]{{8}}"),
+    "verilog": re.compile(rf"{_SHA256}\.json|\.nmsat-part-[0-9a-f]{{16}}"),
     "runs": RUN_NAME,
     "synth": re.compile(rf"{_SHA256}\.json|tmp[a-z0-9_]{{8}}"),
     "timed": re.compile(rf"{_SHA256}\.json|\.nmsat-part-[0-9a-f]{{16}}"),

@@ -32,6 +32,9 @@ PAUSES: Final = 0.4
 RANDOM_SHARE: Final = 5
 """One job in so many runs once more, behind a memory of random latency and back-pressure."""
 
+PROGRAMS: Final = {"jobs": "random programs", "fuzz": "damaged programs", "layers": "programs of layers"}
+"""Test of the bench -> what it runs, for the bar."""
+
 _POLL_SECONDS: Final = 0.2
 
 
@@ -65,17 +68,16 @@ class FuzzVerdict:
 
 def build_machine(config: SatConfig) -> Built:
     """Return the Verilated machine of a configuration; the first build takes minutes."""
-    from nmsat.hw.parts.verilog import emit
-    from nmsat.hw.sat import Sat
-    from nmsat.tb.run.runner import build, check_tools
+    from nmsat.tb.machine.model import build_verilog, sat_verilog
+    from nmsat.tb.run.runner import check_tools
 
     check_tools()
     with task(f"the RTL of {config.name!r}", 2, "part") as running:
-        running.now("writing Verilog")
-        text = emit(Sat(config), "sat")
+        running.now("writing Verilog, if it has not been written before")
+        files = sat_verilog(config)
         running.advance()
         running.now("compiling, if it has not been compiled before (minutes)")
-        return build(text, "sat")
+        return build_verilog(config, files)
 
 
 def verify_jobs(config: SatConfig, jobs: int, seed: int) -> Verdict:
@@ -86,6 +88,12 @@ def verify_jobs(config: SatConfig, jobs: int, seed: int) -> Verdict:
     loose = _bench(built, config, "jobs", seed, again, pauses=PAUSES)
     wrong = (*json.loads(exact["wrong"]), *(f"random memory: {text}" for text in json.loads(loose["wrong"])))
     return Verdict(jobs, again, int(exact["mismatches"]) + int(loose["mismatches"]), wrong, int(exact["cycles"]))
+
+
+def verify_layers(config: SatConfig, first: int, count: int) -> Verdict:
+    """Run programs of layers, `first`, `first` + 1, ... of `tb.machine.layer_jobs.CASES`, on RTL and simulator."""
+    saved = _bench(build_machine(config), config, "layers", first, count, pauses=0.0)
+    return Verdict(count, 0, int(saved["mismatches"]), tuple(json.loads(saved["wrong"])), int(saved["cycles"]))
 
 
 def verify_fuzz(config: SatConfig, programs: int, seed: int) -> FuzzVerdict:
@@ -116,8 +124,7 @@ def train_on_rtl(
 
 
 def _bench(built: Built, config: SatConfig, test: str, first: int, count: int, *, pauses: float) -> dict[str, Any]:
-    what = "random programs on the RTL" if test == "jobs" else "damaged programs on the RTL"
-    label = f"{what}, random memory" if pauses else what
+    label = f"{PROGRAMS[test]} on the RTL{', random memory' if pauses else ''}"
     with task(label, count, "program") as running, _told(lambda _: running.advance()) as progress:
         job = {"config": asdict(config), "first": first, "count": count, "pauses": pauses, "progress": progress}
         return _run(built, test, job).saved

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,14 +26,18 @@ from nmsat.tb.drive.host import Machine
 from nmsat.tb.machine.configs import dealt, machine_config
 from nmsat.tb.machine.expected import difference, expected
 from nmsat.tb.machine.fuzz import fuzzed_job
-from nmsat.tb.machine.jobs import MachineJob, random_job
+from nmsat.tb.machine.jobs import random_job
+from nmsat.tb.machine.layer_jobs import layer_job
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nmsat.algorithms.training.data import Dataset
     from nmsat.algorithms.training.train import Progress
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.tensors import Image
+    from nmsat.tb.machine.jobs import MachineJob
 
 RESULT_FIELDS: Final = (
     "losses",
@@ -57,20 +63,17 @@ async def jobs(dut: Any) -> None:
     pauses = float(job["pauses"]) or None
     machine = Machine(dut, config, pauses=pauses, seed=int(job["first"]))
     await machine.start()
-    model = Sat(config)
-    wrong: list[str] = []
-    cycles = 0
-    for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
-        drawn, expected = random_job(config, seed), random_job(config, seed)
-        settings = dealt(config, seed, drawn.image.regions, drawn.place)
-        report = model.run(dealt(config, seed, expected.image.regions, expected.place), expected.image.regions)
-        found = await machine.run(settings, drawn.image.regions)
-        cycles += found.cycles
-        difference = differences(drawn, expected, found, report, exact=pauses is None)
-        if difference:
-            wrong.append(f"seed {seed} ({drawn.what}): {difference}")
-        _tell(job, seed)
-    save_result(jobs=int(job["count"]), mismatches=len(wrong), wrong=json.dumps(wrong[:20]), cycles=cycles)
+    await _run_jobs(machine, job, partial(random_job, config), exact=pauses is None)
+
+
+@cocotb.test()
+async def layers(dut: Any) -> None:
+    """Layers cut to a few tiles: memory, cycles, counters and flags equal to the simulator's."""
+    job = load_job()
+    config = machine_config(job["config"])
+    machine = Machine(dut, config)
+    await machine.start()
+    await _run_jobs(machine, job, partial(layer_job, config), exact=True)
 
 
 @cocotb.test()
@@ -171,6 +174,30 @@ def _train(job: dict[str, Any], config: SatConfig, run_config: TrainConfig, mach
     )
     saved = {name: getattr(result, name) for name in RESULT_FIELDS}
     save_result(**saved, epochs=[asdict(epoch) for epoch in result.epochs])
+
+
+async def _run_jobs(machine: Machine, job: dict[str, Any], make: Callable[[int], MachineJob], *, exact: bool) -> None:
+    """Run the jobs `first`, `first` + 1, ... on RTL and simulator; save what differs, cycles, seconds of the RTL."""
+    model = Sat(machine.config)
+    wrong: list[str] = []
+    cycles, seconds = 0, 0.0
+    numbers = range(int(job["first"]), int(job["first"]) + int(job["count"]))
+    for number in numbers:
+        drawn, expected = make(number), make(number)
+        settings = dealt(machine.config, number, drawn.image.regions, drawn.place)
+        report = model.run(
+            dealt(machine.config, number, expected.image.regions, expected.place), expected.image.regions
+        )
+        start = time.perf_counter()
+        found = await machine.run(settings, drawn.image.regions)
+        seconds += time.perf_counter() - start
+        cycles += found.cycles
+        difference = differences(drawn, expected, found, report, exact=exact)
+        if difference:
+            wrong.append(f"seed {number} ({drawn.what}): {difference}")
+        _tell(job, number)
+    counts = {"jobs": len(numbers), "mismatches": len(wrong), "cycles": cycles, "seconds": seconds}
+    save_result(**counts, wrong=json.dumps(wrong[:20]))
 
 
 def differences(drawn: MachineJob, expected: MachineJob, found: Report, report: Report, *, exact: bool) -> str:

@@ -34,6 +34,7 @@ OURS = (
     f"kernel/{DIGEST}.so",
     f"engines/{DIGEST}/deep/file",
     f"engines/.{DIGEST}-01234567/file",
+    f"verilog/{DIGEST}.json",
     f"verilated/{DIGEST}/deep/file",
     f"verilated/library-{DIGEST}/file",
     f"verilated/.{DIGEST}-01234567/file",

