@@ -36,6 +36,7 @@ LIMITS: Final = {
     "LOAD_CHUNK": 4,
     "LOAD_SETS": 2,
     "LOAD_AHEAD": 4,
+    "LOAD_OWNERS": 32,
     "MAX_BURST": 16,
     "PAGE_BITS": 12,
     "PAGE_BYTES": 4096,
