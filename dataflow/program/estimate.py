@@ -67,6 +67,24 @@ def estimate_cycles(cut: Cut) -> float:
     return max(alone) + max(0.0, uneven - first) + result + epilogue_path() + ENDS * latency
 
 
+def estimate_program(cuts: Sequence[Cut]) -> float:
+    """Return about how many cycles a program of several products takes, which follow each other without a wait.
+
+    Their queues work side by side across products; what nothing hides is there once.
+    """
+    if len(cuts) == 1:
+        return estimate_cycles(cuts[0])
+    queues = [_queues(cut) for cut in cuts]
+    alone = max(estimate_cycles(cut) - max(one) for cut, one in zip(cuts, queues, strict=True))
+    return max(map(sum, zip(*queues, strict=True))) + alone
+
+
+def _queues(cut: Cut) -> tuple[float, float, float, float]:
+    """Return the cycles of load, compute and store queue and of the memory port."""
+    loads, port = _loads(cut, load_cost), sum(_loads(cut, port_cost)) + _written(cut)
+    return sum(loads), _compute(cut), _store(cut), port
+
+
 def _uneven(cut: Cut, operands: tuple[Operands, Operands], results: tuple[float, float, float]) -> float:
     """Return what is lost because operand A, which stays in its buffers, is all loaded beside the first columns."""
     columns = cut.column_tiles

@@ -153,6 +153,8 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
 
 def _redraw(options: argparse.Namespace) -> Answer:
     """Write page and pictures again from the data beside them, which stays as it is."""
+    from nmsat.reports.work.study import retimed
+
     names = ("data_folder", "networks", "methods", "patterns", "seeds", "rates")
     chosen_runs = [name.partition("_")[0] for name in names if getattr(options, name)]
     if chosen_runs:
@@ -161,6 +163,8 @@ def _redraw(options: argparse.Namespace) -> Answer:
     source = folder / "accuracy.json"
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
+        if data["source"] != Source.MACHINE:  # of a version that had another model of the machine
+            data = retimed(data)
         files = write(data, folder)
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}; --redraw needs the data of an earlier study") from None

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.registers import COUNTERS, Launch
-from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun
+from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun, job_estimate
 from nmsat.sim.quick.gear import Quick
 from nmsat.sim.quick.product import OPEN, time_product
 from nmsat.sim.work.rhythm import update_counters
@@ -72,17 +73,28 @@ class Timer:
     """Times jobs on one configuration. kept: where results are looked up first and put; version: of the code that they
     come from, so that those of another one are not taken."""
 
+    exact = True
+    """Whether programs are run."""
+
     def __init__(self, config: SatConfig, kept: Kept | None = None, version: str = "") -> None:
         self.config = config
         self._kept: Kept = Memory() if kept is None else kept
         self._version = version
-        self._gear = Quick(config)
+        check_machine(config)
+        self._gear: Quick | None = None
         self._updates: dict[str, dict[str, int]] = {}
+
+    @property
+    def gear(self) -> Quick:
+        """The quick gear, which keeps what it has walked."""
+        if self._gear is None:
+            self._gear = Quick(self.config)
+        return self._gear
 
     def key(self, job: Job) -> str:
         """Return what the result of a job is kept by: configuration without its name, job, version."""
         config = {name: value for name, value in asdict(self.config).items() if name != "name"}
-        text = json.dumps([self._version, config, job.facts], sort_keys=True)
+        text = json.dumps([self._version, self.exact, config, job.facts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def time(self, job: Job) -> Timed:
@@ -116,9 +128,7 @@ class Timer:
         runs = job.runs(self.config)
         for run in runs:
             counters = (
-                time_run(self._gear, run).counters
-                if isinstance(run, JobRun)
-                else update_counters(run.job, self._update)
+                time_run(self.gear, run).counters if isinstance(run, JobRun) else update_counters(run.job, self._update)
             )
             total.update({name: run.times * count for name, count in counters.items()})
         first = runs[0]
@@ -128,8 +138,21 @@ class Timer:
     def _update(self, job: UpdateJob) -> dict[str, int]:
         """Run an UPDATE, each distinct one once."""
         if job.facts not in self._updates:
-            self._updates[job.facts] = time_run(self._gear, UpdateRun(1, job)).counters
+            self._updates[job.facts] = time_run(self.gear, UpdateRun(1, job)).counters
         return self._updates[job.facts]
+
+
+class Estimator(Timer):
+    """Estimates jobs in closed form instead: no program is run, and cycles are all that is known."""
+
+    exact = False
+
+    def _run(self, job: Job) -> Timed:
+        runs = job.runs(self.config)
+        first = runs[0]
+        schedule = _schedule(first) if isinstance(first, JobRun) else {}
+        cycles = round(job_estimate(job, self.config))
+        return Timed({"cycles": cycles}, schedule, sum(run.times for run in runs))
 
 
 def time_run(gear: Quick, run: JobRun | UpdateRun) -> Report:
