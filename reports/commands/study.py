@@ -181,8 +181,8 @@ def _text(data: dict[str, Any], files: list[Path]) -> str:
             str(row["seeds"]),
             f"{row['accuracy']:.2%}",
             "" if row["loss_points"] is None else f"{row['loss_points']:.2f}",
-            str(row["sat"]["cycles"]),
-            f"{row['sat']['speedup']:.2f}x",
+            "no program" if row["sat"]["cycles"] is None else str(row["sat"]["cycles"]),
+            "" if row["sat"]["speedup"] is None else f"{row['sat']['speedup']:.2f}x",
             f"{row['sat']['bound']:.2f}x",
         )
         for row in data["rows"]

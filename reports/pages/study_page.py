@@ -24,7 +24,8 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
 - *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
   configuration {machine} from the step's own tape, the programs of its products and weight updates with their memory,
   without host operators; *bound* is the speed-up that the multiply-adds alone allow. Cycles and speed-ups are those of
-  the {origin}.
+  the {origin}. *no program*: the machine has none for a product of the method
+  (docs/machine/programs.md).
 - *masks FF, BP* are the shares of mask elements that change per update (SAD), mean over the run.
 - In the pictures every error bar is a 95 % confidence interval of the mean loss: Student's t, each run paired with
   the dense run of its seed. Few seeds make it wide: one that holds 0 shows neither a loss nor that there is none."""
@@ -130,8 +131,8 @@ def _line(row: dict[str, Any], dense: float | None) -> tuple[str, ...]:
         f"{row['accuracy']:.2%} +- {100 * row['spread']:.2f}",
         _points(row["loss_points"]),
         f"{row['macs_kept']:.3g}" + ("" if dense is None else f" ({row['macs_kept'] / dense:.0%})"),
-        _spaced(sat["cycles"]),
-        f"{sat['speedup']:.2f}",
+        "no program" if sat["cycles"] is None else _spaced(sat["cycles"]),
+        "" if sat["speedup"] is None else f"{sat['speedup']:.2f}",
         f"{sat['bound']:.2f}",
         _share(row["sad_ff"]),
         _share(row["sad_bp"]),

@@ -166,22 +166,23 @@ def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
     """Return what one step of the method costs on SAT: cycles, those of the dense step, speed-up and bound.
 
     The step is recorded from a run, shapes and patterns alone; the programs of products and updates are in the cycles,
-    each distinct one timed once by the quick gear and kept.
+    each distinct one timed once by the quick gear and kept. Where the machine has no program for a product, cycles and
+    speed-up are None and `refused` says why (docs/machine/programs.md).
     """
     tape = recorded_tape(config)
     step = tape_step(tape)
     wanted = [Wanted(step), Wanted(tape_step(tape, dense=True))]
-    with task("SAT cycles of a step", distinct(machine, wanted), "program") as running:
-        result, dense = time_all(machine, wanted, lambda _: running.advance())
-    return {
-        "config": machine.name,
-        "source": result.source,
-        "planned": list(result.planned),
-        "cycles": result.cycles,
-        "dense_cycles": dense.cycles,
-        "speedup": dense.cycles / result.cycles,
-        "bound": step.bound,
-    }
+    cost: dict[str, Any] = {"cycles": None, "dense_cycles": None, "speedup": None, "refused": None}
+    try:
+        with task("SAT cycles of a step", distinct(machine, wanted), "program") as running:
+            result, dense = time_all(machine, wanted, lambda _: running.advance())
+    except ValueError as error:  # a product that this machine has no program for
+        cost["refused"] = str(error)
+    else:
+        speedup = dense.cycles / result.cycles
+        cost |= {"cycles": result.cycles, "dense_cycles": dense.cycles, "speedup": speedup}
+    origin = {"config": machine.name, "source": Source.MACHINE, "planned": list(machine.planned)}
+    return {**origin, **cost, "bound": step.bound}
 
 
 def train_command(config: TrainConfig, machine: SatConfig) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Outcome
 
+pytestmark = pytest.mark.usefixtures("estimated")
+
 ACCURACY = {"dense": 0.98, "bdwp": 0.97, "sr-ste": 0.975}
 
 
@@ -42,7 +44,6 @@ def finish(folder: Path, wanted: list[Cell]) -> list[dict[str, object]]:
     return out
 
 
-@pytest.mark.usefixtures("estimated")
 def test_a_small_study_from_the_command_line(
     call: Callable[[str], Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +69,6 @@ def test_a_small_study_from_the_command_line(
     assert f"SAT cycles: {told(Source.MACHINE)}" in again.out
 
 
-@pytest.mark.usefixtures("estimated")
 def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:
     compared = ("vit-small", "vgg19-small", "mlp")
     wanted = [*cells(compared, ["dense", "bdwp"], ["2:8"], [0, 1]), *ablation_cells("vgg19-small", seeds=[0])]
