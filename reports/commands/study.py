@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar="LIST", type=Listed(one), help=f"such as {what}; {whole_table}")
     add_data(parser)
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
+    parser.add_argument("--retime", action="store_true", help="with --redraw: time the SAT cycles of all rows anew")
     parser.add_argument(
         "--redraw",
         action="store_true",
@@ -163,7 +164,7 @@ def _redraw(options: argparse.Namespace) -> Answer:
     source = folder / "accuracy.json"
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
-        if data["source"] != Source.MACHINE:  # of a version that had another model of the machine
+        if options.retime:
             data = retimed(data)
         files = write(data, folder)
     except OSError as error:
@@ -187,7 +188,9 @@ def _text(data: dict[str, Any], files: list[Path]) -> str:
         )
         for row in data["rows"]
     ]
-    origin = [f"SAT cycles: {line}" for line in told_lines(Source(data["source"]), data["planned"])]
+    known = data["source"] in tuple(Source)
+    told = told_lines(Source(data["source"]), data["planned"]) if known else [f"{data['source']}, not the machine's"]
+    origin = [f"SAT cycles: {line}" for line in told]
     return "\n".join([table(header, rows), "", *origin, f"page: {files[0]}"])
 
 

@@ -67,7 +67,7 @@ def _arithmetic(recipes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _origin(data: dict[str, Any]) -> str:
-    """Return where the cycles come from; those of versions up to 0.1 are told apart until `study --redraw` ran."""
+    """Return where the cycles come from; those of versions up to 0.1 are told apart."""
     if data["source"] not in tuple(Source):
         return f"{data['source']} of versions up to 0.1, not of the machine (docs/predicted.md)"
     return "; ".join(told_lines(Source(data["source"]), data.get("planned", ())))
