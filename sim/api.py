@@ -1,4 +1,4 @@
-"""The simulator from a notebook: one function for a product, a tape, a training step or a program.
+"""The simulator from a notebook: one function for a product, a tape or a training step.
 
 from nmsat.sim.api import gemm, simulate, training_step
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, overload
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
@@ -25,11 +26,14 @@ from nmsat.algorithms.core.vocabulary import TRAINED_NETWORKS
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.step import Step, StepHostOp, training_products
-from nmsat.dataflow.schedule.plan import ALL_ON, Switches
-from nmsat.dataflow.schedule.program import Program
-from nmsat.sim.results.result import HostTotals, Result
-from nmsat.sim.schedule.step import StepResult, simulate_program, simulate_step
-from nmsat.sim.work.tape import product_values, run_lowered, run_products, run_tape
+from nmsat.dataflow.program.jobs import ALL_ON, Switches, step_jobs
+from nmsat.dataflow.program.pieces import LearntWeights, given_jobs, piece_jobs
+from nmsat.dataflow.program.ways import lower
+from nmsat.sim.results.machine import MachineResult
+from nmsat.sim.results.rows import ArrayResult
+from nmsat.sim.work.machine import host_totals, machine_run
+from nmsat.sim.work.tape import product_values, run_products, run_tape
+from nmsat.sim.work.timed import Timer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,72 +42,104 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.tape import HostWork
+    from nmsat.dataflow.program.jobs import Job
 
-__all__ = ["Result", "StepResult", "Switches", "gemm", "matmul", "simulate", "training_step"]
+__all__ = ["ArrayResult", "MachineResult", "Switches", "gemm", "matmul", "simulate", "training_step"]
 
-
-@overload
-def simulate(
-    program: Step | Program, config: SatConfig | str = "vcu1525", *, switches: Switches = ALL_ON
-) -> StepResult: ...
+TIMERS: int = 8
+"""Configurations whose timers are kept, with all that they have walked."""
 
 
 @overload
 def simulate(
-    program: Product | Iterable[Product] | Tape | Step | Program,
+    program: Step, config: SatConfig | str = "vcu1525", *, switches: Switches = ALL_ON, timer: Timer | None = None
+) -> MachineResult: ...
+
+
+@overload
+def simulate(
+    program: Product | Iterable[Product] | Tape | Step,
+    config: SatConfig | str = "vcu1525",
+    *,
+    values: bool = False,
+    memory: Literal[True],
+    switches: Switches = ALL_ON,
+    timer: Timer | None = None,
+) -> MachineResult: ...
+
+
+@overload
+def simulate(
+    program: Product | Iterable[Product] | Tape | Step,
     config: SatConfig | str = "vcu1525",
     *,
     values: bool = False,
     memory: bool | None = None,
     switches: Switches = ALL_ON,
-) -> Result: ...
+    timer: Timer | None = None,
+) -> ArrayResult | MachineResult: ...
 
 
 def simulate(
-    program: Product | Iterable[Product] | Tape | Step | Program,
+    program: Product | Iterable[Product] | Tape | Step,
     config: SatConfig | str = "vcu1525",
     *,
     values: bool = False,
     memory: bool | None = None,
     switches: Switches = ALL_ON,
-) -> Result:
-    """Schedule a program for a machine and return what it takes there, cycle for cycle.
+    timer: Timer | None = None,
+) -> ArrayResult | MachineResult:
+    """Compile a program for a machine and return what it takes there, cycle for cycle.
 
-    program: a product (`gemm`, `matmul`), products in order, a tape, a training step (`training_step`), or a program
-    of configuration words that was read back. config: a configuration or the name of a preset.
+    program: a product (`gemm`, `matmul`), products in order, a tape, or a training step (`training_step`).
+    config: a configuration or the name of a preset.
     values: compute Y of every product, bit for bit as the array does; the products must hold operands.
-    memory: True runs the machine with external memory: prefetch, stalls, bytes. False runs the array with its operands
-    on chip, without update and pruning. A tape's products take the quickest way either way: native, cover, gather ...
-    By default steps and programs run with memory, products and tapes without.
-    switches: what scheduler and machine may use; without memory only `dataflow` counts, and a tape with
-    memory takes none.
+    memory: True runs the instructions of the machine, with loads, stores and external memory, in its quick gear. False
+    runs the array with its operands on chip, without update. A tape's products take the quickest way either way:
+    native, cover, gather ... By default steps run with memory, products and tapes without.
+    switches: what the programs may use; without memory only `dataflow` counts. timer: of the same configuration, which
+    knows what it has timed before (`sim.work.timed`); by default one that lasts as long as the process.
 
     Raises ValueError for an unknown preset, an empty program, values of products without operands, switches that do not
-    apply, a product that no mapping can take; TypeError for something that is no program, configuration, flag or
-    switches.
+    apply, a product that no mapping can take or the machine has no program for; TypeError for something that is no
+    program, configuration, flag, timer or switches.
     """
     machine = preset(config) if isinstance(config, str) else config
     _check_call(machine, values, memory, switches)
-    if isinstance(program, Program):
-        return _run_program(program, machine, values, memory, switches)
+    _check_timer(timer, machine)
     products, host = _parts(program)
-    totals = HostTotals(len(host), sum(work.operations for work in host), sum(work.bytes for work in host))
+    totals = host_totals(host)
+    result: ArrayResult | MachineResult
     if memory is False or (memory is None and not isinstance(program, Step)):
         _check_on_chip(switches)
         if isinstance(program, Tape) and switches.dataflow is None:
-            result: Result = run_tape(program, machine, totals)
+            result = run_tape(program, machine, totals)
         else:
             result = run_products(products, machine, switches.dataflow, totals)
-    elif isinstance(program, Step):
-        result = simulate_step(program, machine, switches)
-    elif isinstance(program, Tape) or any(product.sparsity for product in products):
-        _check_lowered(switches)
-        result = run_lowered(products, machine, totals)
     else:
-        result = simulate_step(_as_step(products), machine, switches)
+        jobs, full = _jobs(program, products, machine, switches)
+        result = machine_run(jobs, timer or _timer(machine), full, totals)
     if not values:
         return result
     return replace(result, values=tuple(product_values(product, machine) for product in products))
+
+
+@lru_cache(maxsize=TIMERS)
+def _timer(config: SatConfig) -> Timer:
+    return Timer(config)
+
+
+def _jobs(
+    program: object, products: Sequence[Product], config: SatConfig, switches: Switches
+) -> tuple[Sequence[Job], int]:
+    """Return a program as programs of the machine, and its multiply-adds with nothing left out."""
+    if isinstance(program, Step):
+        return step_jobs(program, switches), program.macs_dense
+    full = sum(product.macs_full for product in products)
+    if isinstance(program, Tape) or any(product.sparsity for product in products):
+        stored = LearntWeights({product.name for product in products if product.pattern is not None})
+        return piece_jobs([lower(product, config) for product in products], stored, switches=switches), full
+    return given_jobs(products, switches), full
 
 
 def gemm(
@@ -170,19 +206,15 @@ def _check_call(config: object, values: object, memory: object, switches: object
         check_flag("memory", memory)
 
 
+def _check_timer(timer: object, machine: SatConfig) -> None:
+    if timer is not None and not isinstance(timer, Timer):
+        raise TypeError(f"timer is {timer!r}; it must be a Timer")
+    if timer is not None and timer.config != machine:
+        raise ValueError(f"timer is of configuration {timer.config.name!r}; config is {machine.name!r}")
+
+
 def _pattern(pattern: Pattern | str | None) -> Pattern | None:
     return Pattern.parse(pattern) if isinstance(pattern, str) else pattern
-
-
-def _run_program(program: Program, machine: SatConfig, values: bool, memory: bool | None, switches: Switches) -> Result:
-    if program.config != machine:
-        raise ValueError(f"program is for configuration {program.config.name!r}; config is {machine.name!r}")
-    if values or memory is False:
-        raise ValueError(
-            f"values is {values!r} and memory {memory!r}; a program of words knows shapes and runs with memory: "
-            "simulate the products that it was made of"
-        )
-    return simulate_program(program, switches)
 
 
 def _parts(
@@ -200,7 +232,7 @@ def _parts(
         case _ if isinstance(program, Iterable) and not isinstance(program, str | bytes):
             products = tuple(program)
         case _:
-            what = "a product, products in order, a tape, a step or a program"
+            what = "a product, products in order, a tape or a step"
             raise TypeError(f"program is {program!r}; it must be {what}")
     for product in products:
         if not isinstance(product, Product):
@@ -208,16 +240,6 @@ def _parts(
     if not products:
         raise ValueError("program holds no products; there is nothing to run")
     return products, host
-
-
-def _as_step(products: Sequence[Product]) -> Step:
-    """Return products as a step without update, so that the machine with its memory can run them."""
-    return Step("products", tuple(products), (), (), (), sum(product.macs_full for product in products))
-
-
-def _check_lowered(switches: Switches) -> None:
-    if switches.search != ALL_ON or not switches.pregenerate:
-        raise ValueError(f"switches are {switches!r}; a tape with memory runs as it is scheduled: leave them out")
 
 
 def _check_on_chip(switches: Switches) -> None:

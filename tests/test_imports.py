@@ -36,7 +36,6 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "dataflow.mapping": (CORE, CONTRACT, "dataflow.cycles"),
     "dataflow.network": ("algorithms", CONTRACT, "dataflow.cycles", "dataflow.mapping"),
     "dataflow.program": ("algorithms", CONTRACT, "dataflow.cycles", "dataflow.mapping", "dataflow.network"),
-    "dataflow.schedule": (CORE, "dataflow"),
     # The circuit. It sees the contract and nothing else of the project.
     "hw.parts": (CONTRACT, "algorithms.core.caches"),  # where caches lie: one place for compiled models and kernel
     "hw.fp": (CONTRACT, "hw.parts"),
@@ -78,13 +77,11 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
         "sim.sat",
         "sim.compiled",
     ),
-    "sim.schedule": ("algorithms", "dataflow", "sim.array", "sim.results"),
     "sim.work": (
         "algorithms",
         "dataflow",
         "sim.array",
         "sim.results",
-        "sim.schedule",
         "sim.quick",
         "sim.sat",
         "sim.trace",
@@ -362,8 +359,7 @@ def ambiguous(files: dict[str, Path]) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for module, path in files.items():
-        old = any(under(module, room) for room in ("dataflow.schedule", "sim.schedule"))  # the model that goes
-        if module.split(".")[0] in ("dataflow", "hw", "sim") and not old:
+        if module.split(".")[0] in ("dataflow", "hw", "sim"):
             for name in public_names(path) - {"T"}:
                 found.setdefault(name, []).append(module)
     return {name: sorted(places) for name, places in found.items() if len(places) > 1 and not _are_twins(places)}

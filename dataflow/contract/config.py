@@ -166,7 +166,7 @@ PRESETS: Final[dict[str, SatConfig]] = {
             act_lanes=2,
             act_depth=8192,
             stage_depth=8192,
-            weight_depth=32768,  # half: 256 columns of K = 4608 at 2:8; schedule.memory_plan counts the RAM
+            weight_depth=32768,  # half: 256 columns of K = 4608 at 2:8; cycles.buffers counts the RAM
         ),
     )
 }

@@ -354,14 +354,3 @@ def layer_of(name: str) -> str:
 def run_of(name: str) -> str:
     """Return the run of a layer behind a product (phases of a strided convolution, gradients of a product)."""
     return name.split("/phase", maxsplit=1)[0].removesuffix(".da").removesuffix(".db")
-
-
-def depends(product: Product, previous: Product | None) -> bool:
-    """Whether a product needs results of the one right before it: the next layer forward, or the next one back.
-
-    Products of one run of a layer are independent of each other, and so is everything after a weight gradient.
-    """
-    if previous is None or previous.stage is Stage.WU:
-        return False
-    other = run_of(product.name) != run_of(previous.name)
-    return other or (previous.stage is Stage.FF and product.stage is not Stage.FF)

@@ -80,6 +80,24 @@ def estimate_cycles(cut: Cut) -> float:
     return max(alone) + max(0.0, uneven - first) + result + epilogue_path() + ENDS * latency
 
 
+def estimate_program(cuts: Sequence[Cut]) -> float:
+    """Return about how many cycles a program of several products takes, which follow each other without a wait.
+
+    Their queues work side by side across products; what nothing hides is there once.
+    """
+    if len(cuts) == 1:
+        return estimate_cycles(cuts[0])
+    queues = [_queues(cut) for cut in cuts]
+    alone = max(estimate_cycles(cut) - max(one) for cut, one in zip(cuts, queues, strict=True))
+    return max(map(sum, zip(*queues, strict=True))) + alone
+
+
+def _queues(cut: Cut) -> tuple[float, float, float, float]:
+    """Return the cycles of load, compute and store queue and of the memory port."""
+    loads, port = _loads(cut, load_cost), _busiest(cut, _loads(cut, port_cost), _written(cut))
+    return sum(loads), _compute(cut), _store(cut), port
+
+
 def _busiest(cut: Cut, operands: Operands, written: Operands, columns: int = 1) -> float:
     """Return the cycles of the memory port with the most to do.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from nmsat.algorithms.core.ranges import check_flag
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.core.vocabulary import METHODS
 from nmsat.dataflow.network.gradient import GradientPart, gradient_parts
@@ -17,11 +18,11 @@ from nmsat.dataflow.network.step import layer_of, run_of
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
-from nmsat.dataflow.program.estimate import estimate_cycles
+from nmsat.dataflow.program.estimate import estimate_cycles, estimate_program
 from nmsat.dataflow.program.lower import Form, form_of, place_product
 from nmsat.dataflow.program.product import cuts
 from nmsat.dataflow.program.tensors import DENSE, Layout
-from nmsat.dataflow.program.update import emit_update
+from nmsat.dataflow.program.update import emit_update, estimate_update
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.network.step import Step
     from nmsat.dataflow.program.assembler import Code
     from nmsat.dataflow.program.product import Cut, ProductCode
+    from nmsat.dataflow.program.tensors import Weights
 
 COMMANDS: Final = 4096
 """Commands of a program that copies of a product share: its start is then nothing beside them."""
@@ -59,6 +61,13 @@ class Switches:
     rectangle: int | None = None
     pregenerate: bool = True
 
+    def __post_init__(self) -> None:
+        if self.dataflow not in (None, "os", "ws"):
+            raise ValueError(f"dataflow is {self.dataflow!r}; it must be 'os', 'ws' or None")
+        if self.rectangle not in (None, 1, 2, 4, 8) or isinstance(self.rectangle, bool | float):
+            raise ValueError(f"rectangle is {self.rectangle!r}; it must be 1, 2, 4, 8 or None")
+        check_flag("pregenerate", self.pregenerate)
+
     def choose(self, config: SatConfig, code: ProductCode) -> Cut:
         """Return the cut that the estimate finds fastest among those that are left on."""
         found = cuts(config, code)
@@ -80,6 +89,11 @@ class JobRun:
     times: int
     cuts: tuple[Cut, ...]
 
+    def estimate(self, config: SatConfig) -> float:
+        """Return about how many cycles it takes once."""
+        del config  # a cut has it
+        return estimate_program(self.cuts)
+
     def assemble(self, config: SatConfig) -> Code:
         """Return the instructions of the program."""
         out = Assembler(config)
@@ -95,12 +109,19 @@ class UpdateRun:
     times: int
     job: UpdateJob
 
+    def estimate(self, config: SatConfig) -> float:
+        """Return about how many cycles it takes once."""
+        return estimate_update(config, self._weights(), decays=self.job.decays)
+
     def assemble(self, config: SatConfig) -> Code:
         """Return the instruction of the update, and END."""
-        job, out = self.job, Assembler(config)
-        w = Layout().weights("w", 1, job.k, job.n, job.ff, job.bp, backward=job.backward)
-        emit_update(out, "update", w, decays=job.decays)
+        out = Assembler(config)
+        emit_update(out, "update", self._weights(), decays=self.job.decays)
         return out.finish()
+
+    def _weights(self) -> Weights:
+        job = self.job
+        return Layout().weights("w", 1, job.k, job.n, job.ff, job.bp, backward=job.backward)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,13 +218,15 @@ def step_jobs(step: Step, switches: Switches = ALL_ON) -> tuple[Job, ...]:
     biases = {update.name.removesuffix(".bias") for update in step.updates if update.name.endswith(".bias")}
     windowed, start = _windowed(step), layer_of(step.products[0].name)
     jobs: list[Job] = []
-    for _, group in groupby(step.products, key=_together):
+    together = _together(step)
+    for _, group in groupby(step.products, key=lambda product: together.get(id(product), id(product))):
         members = tuple(group)
         first = members[0]
         layer = layer_of(first.name)
         if layer in windowed and first.stage is not Stage.BP:
             members = (replace(first, conv=None),)
-        form = _form(step, first)
+        whole = together.get(id(first)) != id(first)
+        form = _form(step, first) if whole else Form.MASKED
         added = form is Form.WEIGHTS and first.stage is Stage.FF and layer in biases
         name = run_of(first.name) if len(members) > 1 else first.name
         backward = layer in back or (not back and layer != start)  # without any BP, only the first has none
@@ -219,18 +242,32 @@ def _passes(job: UpdateJob) -> tuple[UpdateJob, ...]:
     return replace(job, count=2 * job.count, backward=False), job
 
 
-def _together(product: Product) -> object:
-    """What products of one program have in common: parts of one input gradient; any other is alone."""
-    conv = product.conv
-    if product.stage is Stage.BP and isinstance(conv, GradientPart) and not product.online:
-        if product.n != conv.channels_in // conv.groups:
-            raise ValueError(
-                f"product {product.name!r} has {product.n} of the {conv.channels_in // conv.groups} channels of an "
-                "input gradient: SAT has no program for the backward pass of a masked convolution"
-            )
-        if len(gradient_parts(conv)) > 1:
-            return run_of(product.name), product.pattern
-    return id(product)
+def job_estimate(job: Job, config: SatConfig) -> float:
+    """Return about how many cycles the programs of a job take, in closed form: see `estimate`, `update_estimate`."""
+    return sum(run.times * run.estimate(config) for run in job.runs(config))
+
+
+def _together(step: Step) -> dict[int, object]:
+    """Return by the id of a product what it has in common with those of its program: parts of one input gradient.
+
+    Any other is alone, also each part of one whose weights a mask cuts.
+    """
+    runs: dict[str, list[Product]] = {}
+    for product in step.products:
+        if product.stage is Stage.BP and isinstance(product.conv, GradientPart) and not product.online:
+            runs.setdefault(run_of(product.name), []).append(product)
+    return {
+        id(product): run if _is_whole(members) else id(product) for run, members in runs.items() for product in members
+    }
+
+
+def _is_whole(members: list[Product]) -> bool:
+    """Whether products are all parts of one input gradient, each once, with all channels and one pattern."""
+    conv = members[0].conv
+    if not isinstance(conv, GradientPart):
+        return False
+    whole = all(p.n == conv.channels_in // conv.groups and p.count == conv.groups for p in members)
+    return whole and [p.conv for p in members] == list(gradient_parts(conv)) and len({p.pattern for p in members}) == 1
 
 
 def _windowed(step: Step) -> set[str]:

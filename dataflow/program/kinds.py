@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.tape import ConvShape
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.network.gradient import Segment
+    from nmsat.dataflow.network.gradient import GradientPart, Segment
     from nmsat.dataflow.program.tensors import Rows, Weights
 
 T = TypeVar("T")
@@ -86,17 +86,33 @@ def input_gradient(
         yield _part(part, conv, (rows, columns), dy, w, Sink(dx, epilogue))
 
 
-def _part(name: str, conv: ConvShape, part: tuple[Segment, Segment], dy: Rows, w: Weights, sink: Sink) -> ProductCode:
+def masked_gradient(name: str, part: GradientPart, dy: Rows, w: Weights, dx: Rows) -> ProductCode:
+    """Return one part of dX by weights that were packed for it: groups along C_out within the taps that it uses."""
+    return _part(name, part, (part.vertical, part.horizontal), dy, w, Sink(dx), packed=True)
+
+
+def _part(
+    name: str,
+    conv: ConvShape,
+    part: tuple[Segment, Segment],
+    dy: Rows,
+    w: Weights,
+    sink: Sink,
+    *,
+    packed: bool = False,
+) -> ProductCode:
     rows, columns = part
     size = (rows.positions, columns.positions)
     places = tuple(Tap(p, q) for p in rows.offsets for q in columns.offsets)
     kernel = tuple(p * conv.kernel[1] + q for p in rows.taps for q in columns.taps)
-    wgt = BackwardWeights(w, kernel, w.k // taps(conv))
-    act = WindowSource(dy.padded(wgt.depth), Window(Images(conv.batch, *output_size(conv)), size, (1, 1)), places)
+    backward = BackwardWeights(w, kernel, w.k // taps(conv))
+    wgt, depth = (ForwardWeights(w), w.k // len(places)) if packed else (backward, backward.depth)
+    act = WindowSource(dy.padded(depth), Window(Images(conv.batch, *output_size(conv)), size, (1, 1)), places)
     images = Images(conv.batch, conv.height, conv.width)
     phase = Phase(images, (rows.first, columns.first), (rows.step, columns.step), size)
-    m, k = conv.batch * prod(size), len(places) * wgt.depth
-    return ProductCode(name, m, k, sink.tensor.columns, act, wgt, replace(sink, phase=phase), w.bp)
+    m, k = conv.batch * prod(size), len(places) * depth
+    pattern = w.ff if packed else w.bp
+    return ProductCode(name, m, k, sink.tensor.columns, act, wgt, replace(sink, phase=phase), pattern)
 
 
 def weight_gradient(name: str, conv: ConvShape | None, x: Rows, dy: Rows, w: Weights) -> ProductCode:

@@ -31,6 +31,7 @@ class Form(StrEnum):
 
     WEIGHTS = "weights"  # A as it lies or its windows, W packed beside its masters; which side is read says the stage
     PACKED = "packed"  # the second operand is packed by the host: it was pruned within the step
+    MASKED = "masked"  # a part of an input gradient whose weights a mask cuts: the host packs those that are read
     PLAIN = "plain"  # A B of two activations as they lie
     TURNED = "turned"  # A B^T
     TRANSPOSED = "transposed"  # A^T B
@@ -91,6 +92,8 @@ def place_product(
     """
     if form is Form.PACKED:
         return _packed(product)
+    if form is Form.MASKED:
+        return _masked(product)
     if form is not Form.WEIGHTS:
         return _activations(config, product, form, index)
     if not backward and product.conv is not None and kinds.windows_by_host(product.conv):
@@ -211,6 +214,19 @@ def _packed(product: Product) -> Placed:
     y = layout.rows("dw", RESULTS, rows, n)
     code = ProductCode(product.name, rows, k, n, act, ForwardWeights(w), Sink(y, Epilogue(watch=True)), pattern)
     return Placed(layout, (code,), x, w, y)
+
+
+def _masked(product: Product) -> Placed:
+    """Return one part of dX of a convolution, for the input channels whose weights have one pattern."""
+    layout, conv, pattern = Layout(), product.conv, product.pattern or DENSE
+    if not isinstance(conv, GradientPart):
+        raise ValueError(f"product {product.name!r} has no part of the input that it is the gradient of")
+    outputs, pixels = conv.channels_out // conv.groups, conv.batch * conv.height * conv.width
+    padded = -(-outputs // pattern.m) * pattern.m
+    dy = channel_group(layout, "dy", INPUTS, (_outputs(conv), outputs), padded, (0, conv.groups))
+    dx = channel_group(layout, "dx", RESULTS, (pixels, product.n), product.n, (0, conv.groups))
+    w = layout.weights("w", WEIGHTS, len(conv.taps) * padded, product.n, pattern, DENSE, backward=False)
+    return Placed(layout, (kinds.masked_gradient(product.name, conv, dy, w, dx),), dy, w, dx)
 
 
 def _outputs(conv: ConvShape) -> int:

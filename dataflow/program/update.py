@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import Opcode
+from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.dataflow.program.estimate import ENDS
 from nmsat.dataflow.program.tensors import DENSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.assembler import Assembler, Node
     from nmsat.dataflow.program.tensors import Weights
 
@@ -40,3 +43,12 @@ def emit_update(out: Assembler, label: str, w: Weights, *, decays: bool, after: 
     written = [w.master, w.ff_place, w.mask, *([w.bp_place] if w.bp_place else [])]
     reads = [w.gradient, w.master, w.mask]
     return out.emit(Opcode.UPDATE, fields, label, after=after, reads=reads, writes=written)
+
+
+def estimate_update(config: SatConfig, w: Weights, *, decays: bool) -> float:
+    """Return about how many cycles an UPDATE takes: those of the port for all its beats, and what nothing hides."""
+    timing = memory_timing(config.memory, config.clock_mhz)
+    sparse = (w.ff.n, w.ff.m) != (DENSE.n, DENSE.m)
+    read = w.master.beats + w.k * w.blocks + (w.mask.beats if sparse and decays else 0)  # a beat of gradient a block
+    written = w.master.beats + w.ff_place.beats + w.mask.beats + (w.bp_place.beats if w.bp_place else 0)
+    return (read + written) * float(timing.beat_cycles) + ENDS * timing.latency

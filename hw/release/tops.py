@@ -69,7 +69,7 @@ def synthesis_tops(config: SatConfig) -> dict[str, Callable[[], Component]]:
     """Return name -> maker of what resources are reported for: the element first, then the parts around it.
 
     Buffers have `REPORTED_DEPTH` entries whatever the configuration says: Yosys takes very long over deeper ones, and
-    their block RAMs follow from the depth (`dataflow.schedule.memory_plan.buffer_counts`).
+    their block RAMs follow from the depth (`dataflow.cycles.buffers.buffer_counts`).
     """
     config = config.replace(act_depth=REPORTED_DEPTH, weight_depth=REPORTED_DEPTH, sum_depth=REPORTED_DEPTH)
     return {

@@ -21,6 +21,9 @@ MAX_SIZE: Final = 1 << 24
 MAX_SEED: Final = (1 << 63) - 1
 """Largest seed on the command line."""
 
+MAX_PROCESSES: Final = 64
+"""Most of --processes."""
+
 SUMMARY: Final = "summary.json"
 """The file of an output folder that holds the numbers."""
 
@@ -151,6 +154,17 @@ def add_shape(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
         help="output stationary or weight stationary (default: what takes fewer cycles)",
     )
     parser.add_argument("--seed", type=seed, default=0, help="seed of the random operands (default: 0)")
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add --processes, for commands that time many programs."""
+    parser.add_argument(
+        "--processes",
+        type=lambda text: whole(text, 1, MAX_PROCESSES),
+        default=1,
+        metavar="P",
+        help="programs that are timed at once (default: 1); each takes up to a gigabyte",
+    )
 
 
 def add_config(

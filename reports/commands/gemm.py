@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.schedule.plan import Switches
     from nmsat.reports.work.output_files import OutputFiles
-    from nmsat.sim.results.result import Result
+    from nmsat.sim.results.machine import MachineResult
+    from nmsat.sim.results.rows import ArrayResult
 
 MAX_MACS: Final = 1 << 30
 """Most dense multiply-adds of a product whose values are computed."""
@@ -31,9 +31,6 @@ MAX_OPERAND: Final = 1 << 26
 
 MAX_DEPTH: Final = 1 << 16
 """Longest reduction of such a product: the ordered sum takes a step of Python for each element."""
-
-ARRAY_CAUSES: Final = ("fill", "link", "drain", "weight", "dependency", "finish")
-"""What the array can wait for while its operands are on chip."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stage of the training step; weight gradients (wu) are dense in BDWP, whatever the pattern (default: ff)",
     )
     parser.add_argument(
-        "--memory", action="store_true", help="operands in external memory, with its stalls (default: on chip)"
+        "--memory",
+        action="store_true",
+        help="the program of the machine, with loads, stores and memory (default: the array alone, operands on chip)",
     )
     parser.add_argument("--tiles", type=Path, default=None, metavar="FILE", help="write the cycles of each tile as CSV")
     parser.add_argument(
@@ -56,38 +55,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
-    """Schedule and simulate the product."""
-    from nmsat.dataflow.schedule.plan import Switches
+    """Compile and run the product."""
     from nmsat.sim.api import gemm
+
+    if options.memory:
+        for name in ("tiles", "vcd"):
+            if getattr(options, name):
+                raise InputError(f"--{name} shows the array alone; the machine of --memory has no tiles: leave one out")
 
     pattern: Pattern | None = None if options.stage == Stage.WU else options.pattern
     if pattern != options.pattern:
         LOG.warning("stage wu is dense in BDWP; pattern %s is not used", options.pattern)
     product = gemm(options.m, options.k, options.n, pattern, stage=Stage(options.stage))
-    switches = Switches(dataflow=options.dataflow)
     paths = {"--tiles": options.tiles, "--vcd": options.vcd}
     with output_files(paths, "gemm", force=options.force) as files:
-        result = _simulate(product, options, switches)
+        result = _simulate(product, options)
         y_sha256 = _digest(product, options.config, options.seed)
         _write(files, options, product, result)
     values = _values(options, pattern, result) | {"y_sha256": y_sha256}
     return Answer(values, _text(values))
 
 
-def _simulate(product: Product, options: argparse.Namespace, switches: Switches) -> Result:
+def _simulate(product: Product, options: argparse.Namespace) -> ArrayResult | MachineResult:
+    from nmsat.dataflow.program.jobs import Switches
+    from nmsat.reports.work.timings import timer
     from nmsat.sim.api import simulate
 
+    switches = Switches(dataflow=options.dataflow)
     try:
         with task("simulating the product"):
-            return simulate(product, options.config, memory=options.memory, switches=switches)
+            if not options.memory:
+                return simulate(product, options.config, switches=switches)
+            kept = timer(options.config)
+            return simulate(product, options.config, memory=True, switches=switches, timer=kept)
     except ValueError as error:
         raise InputError(str(error)) from None
 
 
-def _write(files: OutputFiles, options: argparse.Namespace, product: Product, result: Result) -> None:
-    """Write the files that were asked for."""
+def _write(
+    files: OutputFiles, options: argparse.Namespace, product: Product, result: ArrayResult | MachineResult
+) -> None:
+    """Write the files that were asked for, which show the array alone."""
     from nmsat.reports.pages.tiles import write_tiles
+    from nmsat.sim.results.rows import ArrayResult
 
+    if not isinstance(result, ArrayResult):
+        return
     if options.tiles:
         with files.writing("--tiles") as path:
             write_tiles(path, result.rows, result.source)
@@ -96,10 +109,11 @@ def _write(files: OutputFiles, options: argparse.Namespace, product: Product, re
             _write_vcd(path, result, product, options.seed)
 
 
-def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result) -> dict[str, Any]:
-    row = result.table()[0]
+def _values(
+    options: argparse.Namespace, pattern: Pattern | None, result: ArrayResult | MachineResult
+) -> dict[str, Any]:
+    row, totals = result.table()[0], result.record()
     command, without = _machine_command(options, pattern)
-    stalls = {cause: n for cause, n in result.stalls.items() if options.memory or cause in ARRAY_CAUSES}
     shape = ("m", "k", "n", "count", "group", "dataflow", "rectangle", "tile_rows", "tile_columns", "commands")
     return {
         "config": options.config.name,
@@ -119,9 +133,10 @@ def _values(options: argparse.Namespace, pattern: Pattern | None, result: Result
         "macs_dense": result.macs_full,
         "macs_skipped": result.macs_skipped,
         "steps": result.causes["steps"],
-        "stalls": stalls,
-        "bytes": result.bytes,
-        "buffer_bytes": result.buffer_bytes,
+        "stalls": result.stalls,
+        "bytes": totals.get("bytes"),
+        "buffer_bytes": totals.get("buffer_bytes"),
+        "counters": totals.get("counters"),
         "macs_per_byte": row.get("macs_per_byte"),
         "roofline": row.get("roofline"),
         "limit": row.get("limit"),
@@ -156,7 +171,6 @@ def _left_out(options: argparse.Namespace, pattern: Pattern | None, dataflow: st
         f"--pattern {options.pattern} (stage wu is dense)": options.pattern != pattern,
         f"--stage {options.stage} (the same product)": options.stage == Stage.BP,
         f"--dataflow {options.dataflow} (the machine does not have it for this product)": options.dataflow != dataflow,
-        "--memory (the machine always has it)": options.memory,
         "--tiles (of nmsat gemm)": options.tiles is not None,
         "--vcd (of nmsat gemm)": options.vcd is not None,
     }
@@ -177,7 +191,7 @@ def _digest(product: Product, config: SatConfig, seed: int) -> str | None:
     return hashlib.sha256(y.astype("<f4").tobytes()).hexdigest()
 
 
-def _write_vcd(path: Path, result: Result, product: Product, seed: int) -> None:
+def _write_vcd(path: Path, result: ArrayResult, product: Product, seed: int) -> None:
     from nmsat.reports.work.operands import random_operands
     from nmsat.sim.trace.vcd import check_size, write_vcd
 
@@ -195,14 +209,15 @@ def _text(values: dict[str, Any]) -> str:
     cycles = values["cycles"]
     head = (
         f"{values['m']} x {values['k']} x {values['n']}, {values['pattern']}, stage {values['stage']}, "
-        f"configuration {values['config']}, operands {'in external memory' if values['memory'] else 'on chip'}"
+        f"configuration {values['config']}, {'with external memory' if values['memory'] else 'operands on chip'}"
     )
     mapping = (
         f"{values['dataflow'].upper()}, {values['rectangle']} outputs per element, {values['commands']} tiles of "
         f"{values['tile_rows']} x {values['tile_columns']}"
     )
     machine = values["machine_command"] or "nmsat program takes smaller products; this one it cannot run"
-    origin = [*told_lines(Source(values["source"]), values["planned"]), f"the machine's cycles: {machine}"]
+    command = f"values and instructions: {machine}" if values["memory"] else f"the machine's cycles: {machine}"
+    origin = [*told_lines(Source(values["source"]), values["planned"]), command]
     if values["machine_command_without"]:
         origin.append(f"not in that command: {', '.join(values['machine_command_without'])}")
     lines = [
@@ -215,7 +230,7 @@ def _text(values: dict[str, Any]) -> str:
         *((f"stall: {cause}", f"{count}", f"{count / cycles:.1%}") for cause, count in values["stalls"].items()),
     ]
     for level, key in (("buffers", "buffer_bytes"), ("memory", "bytes")):
-        if sum(values[key].values()):
+        if values[key]:
             lines += [(f"{level}: {name} bytes", f"{size}", "") for name, size in values[key].items()]
     if values["limit"]:
         lines.append(

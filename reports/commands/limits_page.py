@@ -14,7 +14,7 @@ from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, listed
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS
 from nmsat.dataflow.network.models import MAX_BATCH
 from nmsat.dataflow.network.readers.scale_sim import MAX_NUMBER
-from nmsat.reports.commands import bench, engines, gemm, study, verify, verify_gemm, verify_workload
+from nmsat.reports.commands import engines, gemm, study, verify, verify_gemm, verify_workload
 from nmsat.reports.commands.base import MAX_SEED, MAX_SIZE
 from nmsat.reports.commands.program import MAX_CONV
 from nmsat.reports.pages import tiles
@@ -35,9 +35,9 @@ INTRODUCTION: Final = """\
 
 What a configuration, a product, a run and a command may hold. Whatever lies outside is refused at once, in one line
 with name, value and limit: a wrong kind of value (text, bool, NaN, an int of NumPy in a configuration) like a value
-out of range. Where the column *in RTL* holds less than what is allowed, closed forms of the array and schedule model
-still take the value; `hw` and the machine's exact simulator refuse it, and every result that uses it says *planned,
-not built*. Only `memory.channels` is different: the machine runs behind one channel, whatever the number.
+out of range. Where the column *in RTL* holds less than what is allowed, closed forms of the array still take the
+value; `hw` and the machine's simulator refuse it, and every result that uses it says *planned, not built*. Only
+`memory.channels` is different: the machine runs behind one channel, whatever the number.
 
 Written by `python -m nmsat.reports.commands.limits_page` from the values that the code checks by.
 """
@@ -111,7 +111,7 @@ def _commands() -> list[Row]:
         ("`gemm`: values and `y_sha256`", _most(gemm.MAX_MACS, "multiply-adds"), "", "beyond, `y_sha256` is null"),
         ("`gemm`: values, each operand", _most(gemm.MAX_OPERAND, "numbers"), "", "the same"),
         ("`gemm`: values, K", _most(gemm.MAX_DEPTH), "", "the same: a step of Python for each"),
-        ("`gemm --tiles`, `model --tiles`", _most(tiles.MAX_TILES, "tiles"), "", "about 50 MB"),
+        ("`gemm --tiles`", _most(tiles.MAX_TILES, "tiles"), "", "about 50 MB"),
         ("`gemm --vcd`", _most(trace.MAX_ELEMENT_CYCLES, "cycles x elements"), "", "a minute, some ten MB"),
         ("`program`: M x K x N", _most(programs.MAX_MACS), "", "every cycle of the machine is simulated"),
         ("`program`: tensors", _most(programs.MAX_BEATS, "beats of 64 bytes"), "", "64 MiB"),
@@ -124,7 +124,6 @@ def _commands() -> list[Row]:
         ("`verify workload --products`", f"from 1 to {_number(verify_workload.MAX_PRODUCTS)}", "", ""),
         ("`study --processes`", f"from 1 to {_number(study.MAX_PROCESSES)}", "", "one thread each"),
         ("`engines --scale`", f"from 1 to {_number(engines.MAX_SCALE)}", "", ""),
-        ("`bench --configs`", f"from 1 to {_number(bench.CONFIGURATIONS)}", "", "all of them at most"),
     ]
 
 

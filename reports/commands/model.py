@@ -12,6 +12,7 @@ from nmsat.reports.commands.base import (
     Command,
     Named,
     add_config,
+    add_processes,
     method,
     whole,
 )
@@ -22,25 +23,21 @@ from nmsat.reports.work.output import add_force
 from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.text import InputError, table
-from nmsat.sim.results.provenance import Source, told, told_lines
+from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
-    from nmsat.reports.work.output_files import OutputFiles
-    from nmsat.sim.schedule.step import StepResult
+    from nmsat.dataflow.program.jobs import Job
+    from nmsat.reports.work.timings import Wanted
+    from nmsat.sim.results.machine import MachineResult
     from nmsat.sim.work.ablation import Ablation
 
-OUTPUTS: Final = ("tiles", "timeline", "listing", "program")
-"""Options that name a file to write."""
-
 HOST_NOTE: Final = (
-    "The figure holds all matrix products, weight update and pruning with their memory stalls. Host operators "
-    "(normalisation, activation, softmax, pooling, loss) are counted here and not in it. "
-    "nmsat program gives the machine's cycles of one product."
+    "The figure holds the programs of all matrix products and of the weight updates, one behind the other, with their "
+    "memory. Host operators (normalisation, activation, softmax, pooling, loss) are counted here and not in it."
 )
 
 NOTHING_PRUNED: Final = (
@@ -49,8 +46,8 @@ NOTHING_PRUNED: Final = (
 )
 
 TAPE_NOTE: Final = (
-    "The figure holds the recorded matrix products, weight update and pruning with their memory stalls. A tape holds "
-    "no host operators (normalisation, activation, softmax, pooling, loss)."
+    "The figure holds the programs of the recorded matrix products and of the weight updates, one behind the other, "
+    "with their memory. A tape holds no host operators (normalisation, activation, softmax, pooling, loss)."
 )
 
 
@@ -84,12 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="oi",
         help="axes of the masks: oi as in PyTorch, kn as the matrix K x N (default: oi)",
     )
-    parser.add_argument("--tiles", type=Path, default=None, metavar="FILE", help="write the cycles of each tile as CSV")
     parser.add_argument("--timeline", type=Path, default=None, metavar="FILE", help="write a Chrome trace (Perfetto)")
     parser.add_argument(
-        "--listing", type=Path, default=None, metavar="FILE", help="write the program that ran, as text"
+        "--estimate",
+        action="store_true",
+        help="cycles of a closed form, in seconds, instead of those of programs that run; says by how much it errs",
     )
-    parser.add_argument("--program", type=Path, default=None, metavar="FILE", help="write that program as JSON")
+    add_processes(parser)
     add_force(parser)
 
 
@@ -99,54 +97,49 @@ def batch(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> Answer:
-    """Schedule and simulate the step and the dense step."""
-    paths = {f"--{name}": getattr(options, name) for name in OUTPUTS}
-    with output_files(paths, "model", force=options.force) as files:
+    """Compile and run the step and the dense step."""
+    if options.estimate and options.timeline:
+        raise InputError("--timeline draws where cycles go, which --estimate does not know; leave out one of them")
+    with output_files({"--timeline": options.timeline}, "model", force=options.force) as files:
         values, result, rows = _simulate(options)
-        try:
-            _write(files, options, result)
-        except ValueError as error:  # a number that the words of a program do not hold
-            raise InputError(f"output cannot be written: {error}") from None
+        if options.timeline:
+            from nmsat.sim.work.timeline import write_trace
+
+            with files.writing("--timeline") as path:
+                write_trace(result, path)
     return Answer(values, _text(values, result, rows))
 
 
-def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, list[Ablation]]:
+def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], MachineResult, list[Ablation]]:
     """Return what --json prints, the step as it ran, and the rows of the ablation."""
     from nmsat.algorithms.core.tape import Stage
+    from nmsat.dataflow.cycles.buffers import check_buffers
     from nmsat.dataflow.network.readers.tape import SUFFIX
-    from nmsat.dataflow.schedule.memory_plan import check_buffers, memory_plan
-    from nmsat.sim.api import simulate
+    from nmsat.dataflow.program.memory_plan import memory_plan
+    from nmsat.reports.work.timings import Wanted
     from nmsat.sim.results.energy import step_energy
-    from nmsat.sim.work.ablation import VARIANTS, ablations
+    from nmsat.sim.work.ablation import VARIANTS, ablation
 
     check_files(options)
     taped = Path(options.model).suffix.lower() == SUFFIX
     found = tape_steps(options) if taped else steps(options)
-    step, dense, slower = found.step, found.dense, {}
-    with task(f"simulating {options.model}", 2 + (2 * len(VARIANTS) if options.ablation else 0), "step") as running:
-        try:
-            buffers = check_buffers(options.config)
-            memory_plan(step, options.config, batch=found.batch)
-            running.now("the step")
-            result = simulate(step, options.config)
-            running.advance()
-            running.now("the dense step")
-            full = simulate(dense, options.config)
-            if found.layers and not options.prune_all:
-                slower = dict.fromkeys(slower_layers(found.step, result, full, {*found.own, *found.masks}))
-            if slower:
-                running.now("the step with slower layers dense")
-                step = without(options, found, slower)
-                result = simulate(step, options.config)
-            plan = memory_plan(step, options.config, batch=found.batch)
-        except ValueError as error:
-            raise InputError(f"{options.model}: {error}") from None
-
-        def told(what: str) -> None:
-            running.advance()
-            running.now(what)
-
-        rows = ablations(step, dense, options.config, told) if options.ablation else []
+    step, dense, slower, rows = found.step, found.dense, {}, []
+    try:
+        buffers = check_buffers(options.config)
+        memory_plan(step, options.config, batch=found.batch)
+        result, full = _timed(options, [Wanted(step), Wanted(dense)], options.model)
+        if found.layers and not options.prune_all:
+            slower = dict.fromkeys(slower_layers(found.step, result, full, {*found.own, *found.masks}))
+        if slower:
+            step = without(options, found, slower)
+            (result,) = _timed(options, [Wanted(step)], f"{options.model}, slower layers dense")
+        plan = memory_plan(step, options.config, batch=found.batch)
+        if options.ablation:
+            both = [Wanted(one, left) for left in VARIANTS.values() for one in (step, dense)]
+            timed = iter(_timed(options, both, f"{options.model}, ablation"))
+            rows = [ablation(name, next(timed), next(timed)) for name in VARIANTS]
+    except ValueError as error:
+        raise InputError(f"{options.model}: {error}") from None
     _warn(options, step, (*found.notes, *slower_note(slower)), taped=taped)
     speedup = full.cycles / result.cycles
     bound, bound_note = speedup_bound(step.bound, speedup, full.utilization)
@@ -168,12 +161,12 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
         "dense_cycles": full.cycles,
         "dense_utilization": full.utilization,
         **result.record(),
-        "memory_plan_bytes": plan.by_kind(),
+        "memory_plan_bytes": plan,
         "buffer_blocks": buffers,
         "host_note": METHODS[step.method].host_note if step.method in METHODS else "",
         "masks": {name: {"density": mask.density, "cover": mask.describe()} for name, mask in found.masks.items()},
-        "energy": step_energy(result, step.update_elements).record(),
-        "dense_energy": step_energy(full, dense.update_elements).record(),
+        "energy": None if options.estimate else step_energy(result, step.update_elements).record(),
+        "dense_energy": None if options.estimate else step_energy(full, dense.update_elements).record(),
         "layers": result.table(),
         "layer_stages": _layer_stages(result),
         "host_kinds": _host_kinds(step),
@@ -181,6 +174,19 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], StepResult, 
         "ablation": [_ablation_row(row) for row in rows],
     }
     return values, result, rows
+
+
+def _timed(options: argparse.Namespace, wanted: list[Wanted], label: str) -> list[MachineResult]:
+    """Return what steps take, with a bar of their distinct programs."""
+    from nmsat.reports.work.timings import distinct, time_all
+
+    with task(label, distinct(options.config, wanted), "program") as running:
+
+        def told(job: Job) -> None:
+            running.now(f"{job.name} {job.stage}")
+            running.advance()
+
+        return time_all(options.config, wanted, told, options.processes, estimate=options.estimate)
 
 
 def _warn(options: argparse.Namespace, step: Step, notes: tuple[str, ...], *, taped: bool) -> None:
@@ -195,41 +201,18 @@ def _warn(options: argparse.Namespace, step: Step, notes: tuple[str, ...], *, ta
         LOG.warning("%s: %s", step.method, METHODS[step.method].host_note)
 
 
-def _write(files: OutputFiles, options: argparse.Namespace, result: StepResult) -> None:
-    """Write the files that were asked for."""
-    import json
-
-    from nmsat.reports.pages.tiles import write_tiles
-    from nmsat.sim.work.timeline import write_trace
-
-    writers: dict[str, Callable[[Path], object]] = {
-        "timeline": lambda path: write_trace(result, path),
-        "listing": lambda path: path.write_text(
-            f"# program of the {told(result.source)}\n{result.program.listing()}\n", encoding="utf-8"
-        ),
-        "program": lambda path: path.write_text(
-            json.dumps({"source": result.source, **result.program.record()}, indent=1) + "\n", encoding="utf-8"
-        ),
-        "tiles": lambda path: write_tiles(path, result.rows, result.source),
-    }
-    for name in OUTPUTS:
-        if getattr(options, name):
-            with files.writing(f"--{name}") as path:
-                writers[name](path)
-
-
 def _patterns(step: Step) -> str:
     """Return the patterns that a step has, such as '2:8', or 'dense'."""
     return ", ".join(sorted({str(p.pattern) for p in step.products if p.pattern is not None})) or "dense"
 
 
-def _layer_stages(result: StepResult) -> dict[str, dict[str, int]]:
+def _layer_stages(result: MachineResult) -> dict[str, dict[str, int]]:
     """Return cycles by layer and stage; they add up to the step."""
-    from nmsat.sim.results.result import layer_of_row
+    from nmsat.dataflow.network.step import layer_of
 
     out: dict[str, dict[str, int]] = {}
     for row in result.rows:
-        stages = out.setdefault(layer_of_row(row), {})
+        stages = out.setdefault(layer_of(row.name), {})
         stages[row.stage] = stages.get(row.stage, 0) + row.cycles
     return out
 
@@ -249,7 +232,7 @@ def _ablation_row(row: Ablation) -> dict[str, object]:
     return {"name": row.name, "cycles": row.cycles, "speedup": row.speedup, "exceptions": row.exceptions}
 
 
-def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> str:
+def _text(values: dict[str, Any], result: MachineResult, rows: list[Ablation]) -> str:
     head = (
         f"{values['model']}, batch {values['batch'] or 'as recorded'}, {values['method']} {values['pattern']}, "
         f"configuration {values['config']}"
@@ -257,7 +240,7 @@ def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> s
     parts = [
         "\n".join([head, *told_lines(Source(values["source"]), values["planned"])]),
         _layers(result),
-        _causes(result),
+        *([_causes(result)] if result.causes else []),
         _totals(values, result.config),
     ]
     if values["masks"]:
@@ -267,39 +250,37 @@ def _text(values: dict[str, Any], result: StepResult, rows: list[Ablation]) -> s
     return "\n\n".join(parts)
 
 
-def _layers(result: StepResult) -> str:
+def _layers(result: MachineResult) -> str:
     header = ("product", "stage", "schedule", "tile", "cycles", "use", "waits most for", "MB", "MAC/B", "roofline")
     rows = []
     for row in result.table():
-        if "dataflow" not in row:
-            rows.append((str(row["name"]), str(row["stage"]), "", "", str(row["cycles"]), "", "", "", "", ""))
-            continue
         values: dict[str, Any] = row
         waits = sorted(result.stalls, key=lambda cause: -values[cause])[:2]
         worst = [f"{cause} {values[cause] / values['cycles']:.1%}" for cause in waits if values[cause]]
-        size = values["bytes_a"] + values["bytes_w"] + values["bytes_y"]
+        known = "macs_per_byte" in values
+        size = f"{(values['bytes_read'] + values['bytes_written']) / 1e6:.1f}" if "bytes_read" in values else ""
         rows.append(
             (
                 values["name"],
                 values["stage"],
-                f"{values['dataflow']} {values['rectangle']} {values['group']} {values['loop']}",
-                f"{values['tile_rows']}x{values['tile_columns']}",
+                f"{values['dataflow']} {values['rectangle']} {values['group']}" if "dataflow" in values else "",
+                f"{values['tile_rows']}x{values['tile_columns']}" if "dataflow" in values else "",
                 str(values["cycles"]),
-                f"{values['utilization']:.1%}",
+                f"{values['utilization']:.1%}" if "utilization" in values else "",
                 ", ".join(worst),
-                f"{size / 1e6:.1f}",
-                f"{values['macs_per_byte']:.0f}",
-                values["limit"],
+                size,
+                f"{values['macs_per_byte']:.0f}" if known else "",
+                values["limit"] if known else "",
             )
         )
     return table(header, rows)
 
 
-def _causes(result: StepResult) -> str:
+def _causes(result: MachineResult) -> str:
     stages = list(result.by("stage"))
     rows = []
     for cause in result.causes:
-        cells = [sum(s.causes[cause] for s in result.run.spans if s.stage == stage) for stage in stages]
+        cells = [sum(row.causes[cause] for row in result.rows if row.stage == stage) for stage in stages]
         rows.append((cause, *(str(c) for c in cells), str(sum(cells)), f"{sum(cells) / result.cycles:.3%}"))
     totals = result.by("stage")
     rows.append(("all", *(str(totals[s]) for s in stages), str(result.cycles), "100.000%"))
@@ -307,8 +288,8 @@ def _causes(result: StepResult) -> str:
 
 
 def _totals(values: dict[str, Any], machine: SatConfig) -> str:
-    size = values["bytes"]
-    moved = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in size.items())
+    moved = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in values.get("bytes", {}).items())
+    used = f"{sum(values['memory_plan_bytes'].values()) / 2**30:.2f} GiB used"
     unit = f"cycles ({values['source']})"
     energy, dense = values["energy"], values["dense_energy"]
     return "\n".join(
@@ -318,17 +299,22 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
             f"speed-up      {values['speedup']:.4f}, bound {values['bound']:.4f}, {values['share_of_bound']:.1%} of it",
             *([f"bound         {values['bound_note']}"] if values["bound_note"] else []),
             f"utilization   {values['utilization']:.1%} of {machine.elements} elements with kept multiply-adds",
-            f"memory        {moved} MB moved; {sum(values['memory_plan_bytes'].values()) / 2**30:.2f} GiB used",
+            f"memory        {moved} MB moved; {used}" if moved else f"memory        {used}",
             (
                 f"host, beside  {values['host_operators']} operators, {values['host_operations']} operations, "
                 f"{values['host_bytes'] / 1e6:.1f} MB"
             ),
             *_host_lines(values["host_kinds"]),
-            f"energy        {energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J (modelled, not measured)",
+            *([_energy_line(energy, dense)] if energy else []),
             TAPE_NOTE if values["method"] == "tape" or values["model"] in TRAINED_NETWORKS else HOST_NOTE,
             *(f"left out      {_left_out(item)}" for item in values["left_out"]),
         ]
     )
+
+
+def _energy_line(energy: dict[str, Any], dense: dict[str, Any]) -> str:
+    both = f"{energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J"
+    return f"energy        {both} (modelled, not measured)"
 
 
 def _left_out(item: dict[str, Any]) -> str:
@@ -347,7 +333,7 @@ def _ablation(rows: list[Ablation]) -> str:
     built = rows[0].cycles
     cells = [
         (
-            row.name + (f" ({row.exceptions} products the other way)" if row.exceptions else ""),
+            row.name + (f" ({row.exceptions} products keep their own)" if row.exceptions else ""),
             str(row.cycles),
             f"{row.cycles / built:.4f}",
             f"{row.speedup:.4f}",
@@ -355,14 +341,12 @@ def _ablation(rows: list[Ablation]) -> str:
         )
         for row in rows
     ]
-    return table(("ablation", "cycles", "times as built", "over its dense", "over dense as built"), cells) + (
-        "\nno interleave: a closed form, operands on chip; that machine was not built"
-    )
+    return table(("ablation", "cycles", "times as built", "over its dense", "over dense as built"), cells)
 
 
 COMMAND = Command(
-    summary="Schedule and simulate one training step of a network on SAT: cycles by layer, stage and cause, speed-up.",
-    example="nmsat model resnet18 --batch 512 --method bdwp --pattern 2:8 --config vcu1525 --ablation",
+    summary="One training step of a network as programs of SAT: cycles by layer, stage and cause, speed-up.",
+    example="nmsat model resnet18 --batch 512 --method bdwp --pattern 2:8 --config vcu1525 --processes 2",
     add_arguments=add_arguments,
     run=run,
 )

@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from nmsat.dataflow.network.step import Step
-    from nmsat.sim.schedule.step import StepResult
+    from nmsat.sim.results.machine import MachineResult
 
 
-def slower_layers(step: Step, result: StepResult, full: StepResult, fixed: set[str]) -> list[str]:
+def slower_layers(step: Step, result: MachineResult, full: MachineResult, fixed: set[str]) -> list[str]:
     """Return the pruned layers whose products take longer than dense ones; fixed: those that the user decided on."""
     from nmsat.dataflow.network.step import layer_of
 

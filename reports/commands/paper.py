@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
-from nmsat.reports.commands.base import Answer, Command, Listed, Named, add_config, whole
+from nmsat.reports.commands.base import Answer, Command, Listed, Named, add_config, add_processes
 from nmsat.reports.commands.model import batch
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.text import InputError
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from nmsat.dataflow.network.step import Step
     from nmsat.dataflow.program.jobs import Job
     from nmsat.sim.results.machine import MachineResult
-
-MAX_PROCESSES: Final = 64
-"""Most of --processes."""
 
 BEFORE: Final = ("vcu1525", 512)
 """Configuration and batch of which there are figures of the schedule model."""
@@ -44,13 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ablation", action="store_true", help="also the 2:8 steps with one thing switched off at a time"
     )
-    parser.add_argument(
-        "--processes",
-        type=lambda text: whole(text, 1, MAX_PROCESSES),
-        default=1,
-        metavar="P",
-        help="programs that are timed at once (default: 1); each takes up to a gigabyte",
-    )
+    add_processes(parser)
 
 
 def network(text: str) -> str:
@@ -100,8 +91,8 @@ def _results(
     options: argparse.Namespace, steps: dict[str, dict[str, Step]]
 ) -> tuple[dict[str, dict[str, MachineResult]], dict[str, list[float]]]:
     """Return what all steps take, and by variant of the ablation the speed-ups at 2:8 of the networks."""
-    from nmsat.reports.work.paper import VARIANTS
     from nmsat.reports.work.timings import Wanted, distinct, time_all
+    from nmsat.sim.work.ablation import VARIANTS
 
     variants = VARIANTS if options.ablation else {}
     plain = [Wanted(step) for found in steps.values() for step in found.values()]

@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar="LIST", type=Listed(one), help=f"such as {what}; {whole_table}")
     add_data(parser)
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
+    parser.add_argument("--retime", action="store_true", help="with --redraw: time the SAT cycles of all rows anew")
     parser.add_argument(
         "--redraw",
         action="store_true",
@@ -153,6 +154,8 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
 
 def _redraw(options: argparse.Namespace) -> Answer:
     """Write page and pictures again from the data beside them, which stays as it is."""
+    from nmsat.reports.work.study import retimed
+
     names = ("data_folder", "networks", "methods", "patterns", "seeds", "rates")
     chosen_runs = [name.partition("_")[0] for name in names if getattr(options, name)]
     if chosen_runs:
@@ -161,6 +164,8 @@ def _redraw(options: argparse.Namespace) -> Answer:
     source = folder / "accuracy.json"
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
+        if options.retime:
+            data = retimed(data)
         files = write(data, folder)
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}; --redraw needs the data of an earlier study") from None
@@ -177,13 +182,15 @@ def _text(data: dict[str, Any], files: list[Path]) -> str:
             str(row["seeds"]),
             f"{row['accuracy']:.2%}",
             "" if row["loss_points"] is None else f"{row['loss_points']:.2f}",
-            str(row["sat"]["cycles"]),
-            f"{row['sat']['speedup']:.2f}x",
+            "no program" if row["sat"]["cycles"] is None else str(row["sat"]["cycles"]),
+            "" if row["sat"]["speedup"] is None else f"{row['sat']['speedup']:.2f}x",
             f"{row['sat']['bound']:.2f}x",
         )
         for row in data["rows"]
     ]
-    origin = [f"SAT cycles: {line}" for line in told_lines(Source(data["source"]), data["planned"])]
+    known = data["source"] in tuple(Source)
+    told = told_lines(Source(data["source"]), data["planned"]) if known else [f"{data['source']}, not the machine's"]
+    origin = [f"SAT cycles: {line}" for line in told]
     return "\n".join([table(header, rows), "", *origin, f"page: {files[0]}"])
 
 

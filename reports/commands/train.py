@@ -171,7 +171,9 @@ def _text(values: dict[str, Any]) -> str:
         macs = f"{values['macs_kept']:.4g} of {values['macs_dense']:.4g} dense"
         parts.append(f"multiply-adds {macs}, {values['seconds']:.0f} s")
     parts.append(
-        f"SAT           {sat['cycles']} cycles per step on {sat['config']}, dense {sat['dense_cycles']}: "
+        f"SAT           no program on {sat['config']}: {sat['refused']}"
+        if sat["cycles"] is None
+        else f"SAT           {sat['cycles']} cycles per step on {sat['config']}, dense {sat['dense_cycles']}: "
         f"{sat['speedup']:.2f}x, bound {sat['bound']:.2f}x"
     )
     if METHODS[chosen["method"]].host_note:

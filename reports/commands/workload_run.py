@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nmsat.reports.commands.base import Answer, Command, Named, config
+from nmsat.reports.commands.base import Answer, Command, Named, add_processes, config
 from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="tiny, small or vcu1525 (default: tiny at scale small, vcu1525 at scale paper)",
     )
+    add_processes(parser)
 
 
 def add_variant(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +63,9 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.reports.work.workload import workload_run, workload_text
 
     with task(options.name) as running:
-        values = workload_run(options.name, options.scale, options.variant, options.config, say=running.now)
+        values = workload_run(
+            options.name, options.scale, options.variant, options.config, say=running.now, processes=options.processes
+        )
     return Answer(values, workload_text(values), ok=values["match"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.base import Answer, Command
+from nmsat.reports.commands.base import Answer, Command, add_processes
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the page of RTL runs as well: products of every method on the RTL, about two minutes",
     )
+    add_processes(parser)
     add_force(parser)
 
 
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> Answer:
     # Pages that were not asked for now took minutes when they were: they stay.
     with output_folder(options.out, "workload table", names, force=options.force, keep=True) as out:
         with task("scheduling all workloads at both scales") as running:
-            out.write(CYCLES_PAGE, cycles_page(running.now))
+            out.write(CYCLES_PAGE, cycles_page(running.now, options.processes))
         if options.studies:
             with task("solving small problems") as running:
                 out.write(STUDIES_PAGE, studies_page(running.now))

@@ -45,12 +45,14 @@ def speed_picture(losses: Sequence[Loss], rows: Sequence[dict[str, Any]]) -> Pic
 
     A panel for each network that has all of them; None if none has.
     """
-    steps = ladder(list(METHODS))
-    chosen = panels([loss for loss in losses if loss.method in steps and loss.pattern.startswith(f"{_KEPT}:")])
+    speedups = {(row["network"], row["method"], row["pattern"]): row["sat"]["speedup"] for row in rows}
+    # a method without a program on the machine of the table has no speed-up
+    priced = [x for x in losses if speedups.get((x.network, x.method, x.pattern)) is not None]
+    steps = [step for step in ladder(list(METHODS)) if any(loss.method == step for loss in priced)]
+    chosen = panels([loss for loss in priced if loss.method in steps and loss.pattern.startswith(f"{_KEPT}:")])
     chosen = {network: found for network, found in chosen.items() if {loss.method for loss in found} == set(steps)}
     if not chosen:
         return None
-    speedups = {(row["network"], row["method"], row["pattern"]): row["sat"]["speedup"] for row in rows}
     patterns = sorted({loss.pattern for found in chosen.values() for loss in found}, key=by_group)
 
     def point(loss: Loss) -> tuple[float, float]:

@@ -22,9 +22,10 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
 - *loss* is against dense runs of the same seeds, in percent points; negative is better than dense. One image of the
   digits' test split is 0.22 points.
 - *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
-  configuration {machine} from the step's own tape, products, weight update and pruning with their memory, without host
-  operators; *bound* is the speed-up that the multiply-adds alone allow. Cycles and speed-ups are those of the
-  {origin}.
+  configuration {machine} from the step's own tape, the programs of its products and weight updates with their memory,
+  without host operators; *bound* is the speed-up that the multiply-adds alone allow. Cycles and speed-ups are those of
+  the {origin}. *no program*: the machine has none for a product of the method
+  (docs/machine/programs.md).
 - *masks FF, BP* are the shares of mask elements that change per update (SAD), mean over the run.
 - In the pictures every error bar is a 95 % confidence interval of the mean loss: Student's t, each run paired with
   the dense run of its seed. Few seeds make it wide: one that holds 0 shows neither a loss nor that there is none."""
@@ -66,8 +67,10 @@ def _arithmetic(recipes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _origin(data: dict[str, Any]) -> str:
-    """Return where the cycles come from; data gathered before that was noted hold the schedule model's."""
-    return "; ".join(told_lines(Source(data.get("source", Source.MODEL)), data.get("planned", ())))
+    """Return where the cycles come from; those of versions up to 0.1 are told apart."""
+    if data["source"] not in tuple(Source):
+        return f"{data['source']} of versions up to 0.1, not of the machine (docs/predicted.md)"
+    return "; ".join(told_lines(Source(data["source"]), data.get("planned", ())))
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -130,8 +133,8 @@ def _line(row: dict[str, Any], dense: float | None) -> tuple[str, ...]:
         f"{row['accuracy']:.2%} +- {100 * row['spread']:.2f}",
         _points(row["loss_points"]),
         f"{row['macs_kept']:.3g}" + ("" if dense is None else f" ({row['macs_kept'] / dense:.0%})"),
-        _spaced(sat["cycles"]),
-        f"{sat['speedup']:.2f}",
+        "no program" if sat["cycles"] is None else _spaced(sat["cycles"]),
+        "" if sat["speedup"] is None else f"{sat['speedup']:.2f}",
         f"{sat['bound']:.2f}",
         _share(row["sad_ff"]),
         _share(row["sad_bp"]),

@@ -1,4 +1,4 @@
-"""Tiles of products as a CSV file, for `nmsat gemm` and `nmsat model`."""
+"""Tiles of products as a CSV file, for `nmsat gemm`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 from typing import TYPE_CHECKING, Final
 
 from nmsat.reports.work.text import InputError
-from nmsat.sim.results.causes import CAUSES
+from nmsat.sim.results.causes import ARRAY_CAUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ MAX_TILES: Final = 1 << 19
 
 COLUMNS: Final = (
     *("name", "stage", "copy", "column", "row", "depth", "start", "cycles", "macs", "macs_skipped"),
-    *CAUSES,
+    *ARRAY_CAUSES,
     "source",
 )
 

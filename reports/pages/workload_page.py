@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Stage
@@ -11,10 +12,9 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.program.ways import Options
 from nmsat.reports.work.commandline import spell
 from nmsat.reports.work.text import prose
-from nmsat.reports.work.workload import CONFIGS, number_text, workload_verify
+from nmsat.reports.work.workload import CONFIGS, number_text, on_machine, workload_verify
 from nmsat.sim.results.provenance import Source, planned_text, told
 from nmsat.sim.work.workload import simulate_tape
-from nmsat.sim.work.workload_memory import simulate_memory
 from nmsat.tb.run.errors import SimulationError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ INTRODUCTION: Final = """\
 Written by `nmsat workload table`; docs/workloads.md says what the columns mean. Full, and with it "dense", is the same
 work with nothing left out: for experts all tokens through all experts, for attention all pairs (also those that a
 causal mask hides), for Sparse-IFT the enlarged layer. Cycles are those of the {array}.
-The columns "with memory" and the speed-up behind it add external memory and the update of the weights (docs/timing.md);
-they are those of the {model}."""
+The columns "on the machine" and the speed-up behind it run the programs of the products and of the weight updates, with
+loads, stores and memory (docs/timing.md); they are those of the {machine}."""
 
 CYCLES_PAGE: Final = "workloads.md"
 """Densities, cycles, shares: written in seconds."""
@@ -121,8 +121,9 @@ def permutation_gains(name: str, variant: Variant, config: SatConfig) -> dict[st
     return {"name": name, "variant": variant, "dense": found["columns"].cycles_dense, **cycles}
 
 
-def table(scale: Scale, config: SatConfig, say: Callable[[str], None]) -> str:
-    """Return the markdown table of all workloads at a scale. say: is told of each before it is scheduled."""
+def table(scale: Scale, config: SatConfig, say: Callable[[str], None], processes: int = 1) -> str:
+    """Return the markdown table of all workloads at a scale. say: is told of each before it is scheduled; processes:
+    how many time programs at once."""
     header = (
         "workload",
         "variant",
@@ -133,7 +134,7 @@ def table(scale: Scale, config: SatConfig, say: Callable[[str], None]) -> str:
         "cycles SAT",
         "speed-up",
         "ideal",
-        "with memory",
+        "on the machine",
         "speed-up",
         "MACs on SAT",
         "host share",
@@ -145,8 +146,13 @@ def table(scale: Scale, config: SatConfig, say: Callable[[str], None]) -> str:
             say(f"{name} {variant}, {scale} scale")
             program = record(name, scale, variant)
             result = simulate_tape(program.tape, config)
-            rows.append((name, variant, *_cells(result, simulate_memory(program, result))))
+            found = on_machine(program, result, partial(_tell, say, f"{name} {variant}, {scale} scale"), processes)
+            rows.append((name, variant, *_cells(result, found)))
     return markdown(header, rows)
+
+
+def _tell(say: Callable[[str], None], where: str, what: str) -> None:
+    say(f"{where}, {what}")
 
 
 def studies(say: Callable[[str], None]) -> str:
@@ -167,10 +173,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def cycles_page(say: Callable[[str], None]) -> str:
+def cycles_page(say: Callable[[str], None], processes: int = 1) -> str:
     """Return the page of densities and cycles: both scales, GraNet's schedule, Sparse-IFT, MoA's attention.
 
-    say: is told what comes next.
+    say: is told what comes next; processes: how many time programs at once.
     """
     big, tiny = preset(CONFIGS["paper"]), preset(CONFIGS["small"])
     say("the schedule of GraNet")
@@ -182,13 +188,13 @@ def cycles_page(say: Callable[[str], None]) -> str:
     planned = _planned(big, tiny)
     parts = [
         "# Sparse methods as workloads",
-        prose(INTRODUCTION.format(array=told(Source.ARRAY), model=told(Source.MODEL))),
+        prose(INTRODUCTION.format(array=told(Source.ARRAY), machine=told(Source.MACHINE))),
         *([planned] if planned else []),
         f"## At the scale of the papers, shapes only, {big.name}",
-        table("paper", big, say),
+        table("paper", big, say, processes),
         f"## At small scale, with values, {tiny.name}",
         "Without training; the trained runs are those of the studies.",
-        table("small", tiny, say),
+        table("small", tiny, say, processes),
         f"## GraNet, a step at the densities of its schedule, {big.name}",
         markdown(("pruning done", "density", "true density", "cover", "speed-up", "ideal"), progress),
         f"## Sparse-IFT beside the network it replaces, ResNet-18, 75 %, {big.name}",
@@ -204,7 +210,7 @@ def cycles_page(say: Callable[[str], None]) -> str:
 
 def _planned(*configs: SatConfig) -> str:
     """Return a paragraph on what of the configurations is planned and not built; '' if all is built."""
-    found = {config.name: (*config.planned, *config.memory.planned) for config in configs}
+    found = {config.name: config.planned for config in configs}
     return " ".join(f"{name}: {planned_text(texts)}." for name, texts in found.items() if texts)
 
 

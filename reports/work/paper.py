@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.program.jobs import Switches
 from nmsat.reports.work.text import prose, table
 from nmsat.sim.results.causes import MACHINE_CAUSES
 from nmsat.sim.results.provenance import Source, told
@@ -27,15 +26,6 @@ PAPER: Final = 1.75
 
 DENSE: Final = 0.97
 """Least utilization of each dense step."""
-
-VARIANTS: Final = {
-    "as built": Switches(),
-    "fixed rectangle 1x8": Switches(rectangle=1),
-    "OS only": Switches(dataflow="os"),
-    "WS only": Switches(dataflow="ws"),
-    "no pre-generation": Switches(pregenerate=False),
-}
-"""Name of an ablation -> what is left on; a product without such a cut keeps its own."""
 
 WORST: Final = 3
 """Products of each network that are named with what they lose."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS
-from nmsat.algorithms.training.recipes import RECIPES, changes, run_name
+from nmsat.algorithms.training.recipes import RECIPES, changes, parse_name, run_name
 from nmsat.algorithms.training.results import read_lines
 from nmsat.algorithms.training.study import (
     ABLATIONS,
@@ -22,6 +22,7 @@ from nmsat.algorithms.training.study import (
     run_cells,
     table,
 )
+from nmsat.dataflow.contract.config import preset
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.training import sat_step, train_command
 from nmsat.sim.results.provenance import Source
@@ -62,9 +63,9 @@ def gather(summaries: Sequence[dict[str, Any]], folder: Path, machine: SatConfig
     main = [row for row in rows if not row["variant"]]
     return {
         "machine": machine.name,
-        "source": Source.MODEL,
+        "source": Source.MACHINE,
         "data": sorted({config_of(summary).data for summary in summaries} - {""}),
-        "planned": [*machine.planned, *machine.memory.planned],
+        "planned": list(machine.planned),
         "paper_loss": PAPER_LOSS,
         "paper": _paper(summaries, main),
         "rows": main,
@@ -76,16 +77,44 @@ def gather(summaries: Sequence[dict[str, Any]], folder: Path, machine: SatConfig
     }
 
 
+def retimed(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a study with the SAT cycles of its rows timed by the machine, accuracies as they are."""
+    machine = preset(data["machine"])
+    configs = [parse_name(run["name"]) for run in data["runs"]]
+    # the arithmetic of the host that computed a run is none of the machine's
+    configs = [config.replace(arithmetic=RECIPES[config.network].arithmetic) for config in configs]
+
+    def again(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"sat": _sat(_same(row, configs)[0].replace(seed=0), machine)}
+
+    with task("SAT cycles", len(data["rows"]), "row") as running:
+        rows = []
+        for row in data["rows"]:
+            running.now(f"{row['network']} {row['method']} {row['pattern']}")
+            rows.append(again(row))
+            running.advance()
+    speed = {row["network"]: row["sat"] for row in rows if (row["method"], row["pattern"]) == ("bdwp", "2:8")}
+    paper = [row | {"speedup": speed[row["network"]]["speedup"]} for row in data["paper"]]
+    ablations = [again(row) for row in data["ablations"]]
+    origin = {"source": Source.MACHINE, "planned": list(machine.planned)}
+    return data | origin | {"rows": rows, "paper": paper, "ablations": ablations}
+
+
 def _row(row: Any, summaries: Sequence[dict[str, Any]], machine: SatConfig) -> dict[str, Any]:
-    same = [
-        config
-        for config in map(config_of, summaries)
-        if (config.network, config.method) == (row.network, row.method)
-        and row.pattern in ("dense", config.pattern)
-        and _text(config) == row.variant
-    ]
+    same = _same(asdict(row), map(config_of, summaries))
     found = _sat(same[0].replace(seed=0), machine)
     return {**asdict(row), "run_seeds": sorted(config.seed for config in same), "sat": found}
+
+
+def _same(row: dict[str, Any], configs: Iterable[TrainConfig]) -> list[TrainConfig]:
+    """Return the runs of a row."""
+    return [
+        config
+        for config in configs
+        if (config.network, config.method) == (row["network"], row["method"])
+        and row["pattern"] in ("dense", config.pattern)
+        and _text(config) == row["variant"]
+    ]
 
 
 @lru_cache(maxsize=4096)

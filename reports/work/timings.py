@@ -21,10 +21,10 @@ from nmsat.dataflow.program.jobs import ALL_ON, step_jobs
 from nmsat.hw.parts.cache import CacheError, cache_folder
 from nmsat.sim.compiled import prepare
 from nmsat.sim.work.machine import machine_step
-from nmsat.sim.work.timed import Timer
+from nmsat.sim.work.timed import Estimator, Timer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
@@ -85,9 +85,9 @@ def version() -> str:
     return digest.hexdigest()
 
 
-def timer(config: SatConfig) -> Timer:
-    """Return a timer of a configuration whose results are kept."""
-    return Timer(config, Timings(), version())
+def timer(config: SatConfig, *, estimate: bool = False) -> Timer:
+    """Return a timer of a configuration whose results are kept; estimate: of one that runs no programs."""
+    return (Estimator if estimate else Timer)(config, Timings(), version())
 
 
 @dataclass(frozen=True)
@@ -104,37 +104,60 @@ class Wanted:
 
 
 def time_all(
-    config: SatConfig, wanted: Sequence[Wanted], told: Callable[[Job], object], processes: int = 1
+    config: SatConfig,
+    wanted: Sequence[Wanted],
+    told: Callable[[Job], object],
+    processes: int = 1,
+    *,
+    estimate: bool = False,
 ) -> list[MachineResult]:
-    """Return what each of several steps takes on the machine.
+    """Return what each of several steps takes on the machine; estimate: by the closed form of their programs.
 
     told: called once for each distinct program of them, when it is timed or known; processes: how many time programs at
     once, each of which holds what it walked (up to a gigabyte for a large network).
     """
-    kept = timer(config)
-    jobs = {kept.key(job): job for one in wanted for job in one.jobs}
-    if sum(not kept.knows(job) for job in jobs.values()) >= WORTH:
+    kept = time_jobs(config, [job for one in wanted for job in one.jobs], told, processes, estimate=estimate)
+    return [machine_step(one.step, kept, switches=one.switches) for one in wanted]
+
+
+def time_jobs(
+    config: SatConfig,
+    jobs: Iterable[Job],
+    told: Callable[[Job], object],
+    processes: int = 1,
+    *,
+    estimate: bool = False,
+) -> Timer:
+    """Return a timer that knows what each of the programs takes; the arguments are those of `time_all`."""
+    kept = timer(config, estimate=estimate)
+    each = {kept.key(job): job for job in jobs}
+    if kept.exact and sum(not kept.knows(job) for job in each.values()) >= WORTH:
         prepare()
     if processes == 1:
-        for job in jobs.values():
+        for job in each.values():
             told(job)
             kept.time(job)
     else:
-        _in_processes(kept, jobs, told, processes)
-    return [machine_step(one.step, kept, switches=one.switches) for one in wanted]
+        _in_processes(kept, each, told, processes)
+    return kept
 
 
 def distinct(config: SatConfig, wanted: Sequence[Wanted]) -> int:
     """Return the number of distinct programs of several steps."""
+    return distinct_jobs(config, (job for one in wanted for job in one.jobs))
+
+
+def distinct_jobs(config: SatConfig, jobs: Iterable[Job]) -> int:
+    """Return the number of distinct programs."""
     kept = Timer(config)
-    return len({kept.key(job) for one in wanted for job in one.jobs})
+    return len({kept.key(job) for job in jobs})
 
 
 def _in_processes(kept: Timer, jobs: dict[str, Job], told: Callable[[Job], object], processes: int) -> None:
     """Time jobs in several processes, those with the most work first, and keep what they find."""
     order = sorted(jobs.values(), key=lambda job: -sum(p.macs_kept for p in job.products))
     with workers(processes) as pool:
-        todo = {pool.submit(_timed, kept.config, job): job for job in order if not kept.knows(job)}
+        todo = {pool.submit(_timed, kept.config, job, kept.exact): job for job in order if not kept.knows(job)}
         for job in jobs.values():
             if kept.knows(job):
                 told(job)
@@ -143,11 +166,11 @@ def _in_processes(kept: Timer, jobs: dict[str, Job], told: Callable[[Job], objec
             told(todo[done])
 
 
-_here: dict[SatConfig, Timer] = {}
+_here: dict[tuple[SatConfig, bool], Timer] = {}
 """Timers of this worker."""
 
 
-def _timed(config: SatConfig, job: Job) -> Timed:
-    if config not in _here:
-        _here[config] = Timer(config)
-    return _here[config].time(job)
+def _timed(config: SatConfig, job: Job, exact: bool) -> Timed:
+    if (config, exact) not in _here:
+        _here[config, exact] = (Timer if exact else Estimator)(config)
+    return _here[config, exact].time(job)

@@ -21,8 +21,8 @@ from nmsat.reports.work.backends import check, rtl_run, sim_run
 from nmsat.reports.work.commandline import TRAIN_MACHINE, spell
 from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.run_files import run_files
+from nmsat.reports.work.timings import Wanted, distinct, time_all
 from nmsat.sim.results.provenance import Source
-from nmsat.sim.schedule.step import simulate_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,22 +165,24 @@ def _check_whole(path: Path, epochs: list[dict[str, Any]], summary: dict[str, An
 def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
     """Return what one step of the method costs on SAT: cycles, those of the dense step, speed-up and bound.
 
-    The step is recorded from a run, shapes and patterns alone; products, update and pruning are in the cycles.
+    The step is recorded from a run, shapes and patterns alone; the programs of products and updates are in the cycles,
+    each distinct one timed once by the quick gear and kept. Where the machine has no program for a product, cycles and
+    speed-up are None and `refused` says why (docs/machine/programs.md).
     """
     tape = recorded_tape(config)
     step = tape_step(tape)
-    result = simulate_step(step, machine)
-    cycles = result.cycles
-    dense = simulate_step(tape_step(tape, dense=True), machine).cycles
-    return {
-        "config": machine.name,
-        "source": result.source,
-        "planned": list(result.planned),
-        "cycles": cycles,
-        "dense_cycles": dense,
-        "speedup": dense / cycles,
-        "bound": step.bound,
-    }
+    wanted = [Wanted(step), Wanted(tape_step(tape, dense=True))]
+    cost: dict[str, Any] = {"cycles": None, "dense_cycles": None, "speedup": None, "refused": None}
+    try:
+        with task("SAT cycles of a step", distinct(machine, wanted), "program") as running:
+            result, dense = time_all(machine, wanted, lambda _: running.advance())
+    except ValueError as error:  # a product that this machine has no program for
+        cost["refused"] = str(error)
+    else:
+        speedup = dense.cycles / result.cycles
+        cost |= {"cycles": result.cycles, "dense_cycles": dense.cycles, "speedup": speedup}
+    origin = {"config": machine.name, "source": Source.MACHINE, "planned": list(machine.planned)}
+    return {**origin, **cost, "bound": step.bound}
 
 
 def train_command(config: TrainConfig, machine: SatConfig) -> str:

@@ -11,18 +11,23 @@ from nmsat.algorithms.workloads.engine.registry import check_request, record, wo
 from nmsat.dataflow.contract.config import preset
 from nmsat.reports.work.proof import Covered
 from nmsat.reports.work.text import table
+from nmsat.reports.work.timings import distinct_jobs, time_jobs
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.results.provenance import Source, told, told_lines
 from nmsat.sim.work.workload import check_values, simulate_tape
-from nmsat.sim.work.workload_memory import simulate_memory
+from nmsat.sim.work.workload_memory import simulate_memory, workload_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nmsat.algorithms.workloads.engine.program import Program
     from nmsat.algorithms.workloads.engine.registry import Scale, Study, Variant
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.program.jobs import Job
     from nmsat.dataflow.program.ways import Lowered
     from nmsat.sim.work.sample import Sample
+    from nmsat.sim.work.workload import WorkloadResult
+    from nmsat.sim.work.workload_memory import MemoryResult
     from nmsat.tb.array.products import Verdict
 
 CONFIGS: Final[dict[str, str]] = {"small": "tiny", "paper": "vcu1525"}
@@ -52,8 +57,9 @@ def workload_run(
     *,
     study: bool = True,
     say: Callable[[str], None] | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
-    """Run a workload and return everything found as plain values.
+    """Run a workload and return everything found as plain values; processes: how many time its programs at once.
 
     At the scale 'small' the study runs first (about 10 s), its trained parameters are recorded with values, and every
     product is held against the simulator: `match`, `mismatches`. say: is told what comes next. Raises ValueError for an
@@ -86,7 +92,7 @@ def workload_run(
         "config": config.name,
         "source": figures["cycles_source"],
         **figures,
-        "with_memory": simulate_memory(program, result).record(),
+        "with_memory": on_machine(program, result, tell, processes).record(),
         "host_kinds": result.host_kinds(),
         "items": [_item(item) for item in result.lowered],
         "study": None if answer is None else {"claim": answer.claim, "holds": answer.holds, **answer.measured},
@@ -95,6 +101,21 @@ def workload_run(
         "mismatches": [vars(item) for item in wrong],
         "seconds": time.perf_counter() - begin,
     }
+
+
+def on_machine(
+    program: Program, result: WorkloadResult, tell: Callable[[str], None], processes: int = 1
+) -> MemoryResult:
+    """Return a workload on the machine, each distinct program timed once and kept. tell: is told how far that is."""
+    jobs = [job for dense in (False, True) for job in workload_jobs(program, result, dense=dense)]
+    total, done = distinct_jobs(result.config, jobs), 0
+
+    def told(job: Job) -> None:
+        nonlocal done
+        done += 1
+        tell(f"program {done} of {total}: {job.name} {job.stage}")
+
+    return simulate_memory(program, result, time_jobs(result.config, jobs, told, processes))
 
 
 def workload_text(values: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a cycle of a step is spent on: the one list that counters, rows and figures share."""
+"""What a cycle is spent on: the lists that counters, rows and figures share."""
 
 from __future__ import annotations
 
@@ -9,23 +9,9 @@ from nmsat.dataflow.contract.registers import WAIT_CAUSES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CAUSES: Final[tuple[str, ...]] = (
-    "steps",
-    "link",
-    "fill",
-    "drain",
-    "weight",
-    "dependency",
-    "finish",
-    "bandwidth",
-    "latency",
-    "order",
-    "flush",
-    "update",
-)
-"""What a cycle of a step is spent on. steps: multiply-adds issue; link ... finish: `dataflow.cycles.array.Duration`;
-bandwidth, latency: waiting for memory; order: results of the product before have to be stored and read; flush: the
-array empties before another mapping; update: waiting for update or pruning."""
+ARRAY_CAUSES: Final[tuple[str, ...]] = ("steps", "link", "fill", "drain", "weight", "dependency", "finish")
+"""What a cycle of the array alone is spent on, its operands on chip. steps: multiply-adds issue; link ... finish:
+`dataflow.cycles.array.Duration`."""
 
 MACHINE_CAUSES: Final[tuple[str, ...]] = ("steps", "link", *WAIT_CAUSES.values(), "idle", "update")
 """What a cycle of the machine's programs is spent on, from its counters. steps: multiply-adds issue; link: a window

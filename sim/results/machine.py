@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES
-from nmsat.dataflow.network.step import layer_of
+from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim.results.causes import MACHINE_CAUSES, machine_causes
 from nmsat.sim.results.provenance import Source
-from nmsat.sim.results.result import HostTotals
+from nmsat.sim.results.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ class MachineRow:
     @property
     def utilization(self) -> float:
         """Multiply-adds / (cycles x elements)."""
-        return self.macs / (self.cycles * self.config.elements)
+        return self.macs / (self.cycles * self.config.elements) if self.cycles else 0.0
 
     @property
     def bytes(self) -> dict[str, int]:
@@ -74,22 +74,18 @@ class MachineRow:
             out |= dict(zip(("m", "k", "n", "count"), self.shape, strict=True))
             out |= self.schedule
             out |= {"macs": self.macs, "macs_skipped": self.macs_skipped, "utilization": self.utilization}
+            intensity, attainable, limit = roofline(self.config, self.macs, sum(self.bytes.values()) or 1)
+            out |= {"macs_per_byte": intensity, "roofline": attainable / self.config.elements, "limit": limit}
         size = {f"bytes_{way}": count for way, count in self.bytes.items()}
         counters = {name: count for name, count in self.counters.items() if name not in ("cycles", "steps")}
         return {**out, "programs": self.programs, **size, **self.causes, **counters}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MachineResult:
-    """A step as the machine's programs ran it, one behind the other. Every total is the sum over `rows`.
+class MachineResult(Result):
+    """A step as the machine's programs ran it, one behind the other."""
 
-    macs_full: multiply-adds of the same step with nothing left out; host: work of the host, not in the cycles.
-    """
-
-    config: SatConfig
     rows: tuple[MachineRow, ...]
-    macs_full: int
-    host: HostTotals = field(default_factory=HostTotals)
 
     @property
     def source(self) -> Source:
@@ -104,88 +100,76 @@ class MachineResult:
             total.update(row.counters)
         return dict(total)
 
-    @property
-    def cycles(self) -> int:
-        """Cycles of all programs."""
-        return self.counters["cycles"]
-
-    @property
-    def seconds(self) -> float:
-        """Time of all programs."""
-        return self.cycles / (self.config.clock_mhz * 1e6)
-
-    @cached_property
-    def macs(self) -> int:
-        """Multiply-adds of kept elements."""
-        return sum(row.macs for row in self.rows)
-
-    @property
-    def macs_skipped(self) -> int:
-        """Multiply-adds that sparsity left out of the products."""
-        return sum(row.macs_skipped for row in self.rows)
-
-    @property
-    def bound(self) -> float:
-        """Speed-up over the step with nothing left out that no machine of equal peak can beat."""
-        return self.macs_full / self.macs if self.macs else float("inf")
-
-    @property
-    def utilization(self) -> float:
-        """Multiply-adds / (cycles x elements)."""
-        return self.macs / (self.cycles * self.config.elements)
-
-    @cached_property
-    def causes(self) -> dict[str, int]:
-        """Cycles by cause; they add up to `cycles`."""
-        total: Counter[str] = Counter()
-        for row in self.rows:
-            total.update(row.causes)
-        return {cause: total[cause] for cause in MACHINE_CAUSES}
-
-    @property
-    def stalls(self) -> dict[str, int]:
-        """Cycles in which no multiply-add issues, by cause."""
-        return {cause: cycles for cause, cycles in self.causes.items() if cause != "steps"}
-
     @cached_property
     def bytes(self) -> dict[str, int]:
         """Bytes between memory and chip; instructions are read, too."""
         read, written = (sum(row.bytes[way] for row in self.rows) for way in ("read", "written"))
         return {"read": read, "written": written}
 
-    def by(self, key: str) -> dict[str, int]:
-        """Cycles by 'stage', 'layer', 'name' or 'cause'; they add up to `cycles`."""
-        if key == "cause":
-            return self.causes
-        names = {"stage": lambda row: row.stage, "name": lambda row: row.name, "layer": lambda row: layer_of(row.name)}
-        if key not in names:
-            raise ValueError(f"key is {key!r}; it must be 'stage', 'layer', 'name' or 'cause'")
-        total: Counter[str] = Counter()
-        for row in self.rows:
-            total[names[key](row)] += row.cycles
-        return dict(total)
-
-    def table(self) -> list[dict[str, object]]:
-        """Return the rows as dictionaries, for `pandas.DataFrame(result.table())`."""
-        return [row.record() for row in self.rows]
-
     def record(self) -> dict[str, object]:
         """Return the totals as plain values, for JSON."""
         return {
-            "config": self.config.name,
-            "source": self.source,
+            **super().record(),
             "memory_channels": self.config.ports,
-            "cycles": self.cycles,
-            "seconds": self.seconds,
-            "macs": self.macs,
-            "macs_skipped": self.macs_skipped,
-            "utilization": self.utilization,
-            "causes": self.causes,
-            "stages": self.by("stage"),
             "counters": self.counters,
             "programs": sum(row.programs for row in self.rows),
             "bytes": self.bytes,
-            "host_operators": self.host.operators,
-            "host_operations": self.host.operations,
-            "host_bytes": self.host.bytes,
         }
+
+    def _causes(self) -> tuple[str, ...]:
+        return MACHINE_CAUSES
+
+
+class EstimatedRow(MachineRow):
+    """A row that a closed form gave: cycles, and nothing of where they go."""
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """None: nothing was run."""
+        return {}
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """None: nothing was run."""
+        return {}
+
+    def record(self) -> dict[str, object]:
+        """Return the row as plain values."""
+        out: dict[str, object] = {"name": self.name, "stage": self.stage, "start": self.start, "cycles": self.cycles}
+        if self.shape is not None:
+            out |= dict(zip(("m", "k", "n", "count"), self.shape, strict=True)) | dict(self.schedule)
+            out |= {"macs": self.macs, "macs_skipped": self.macs_skipped, "utilization": self.utilization}
+        return {**out, "programs": self.programs}
+
+
+class EstimatedResult(MachineResult):
+    """A step as the closed form of its programs has it: cycles only, of which none is exact."""
+
+    @property
+    def source(self) -> Source:
+        """What gave the cycles."""
+        return Source.ESTIMATE
+
+    @cached_property
+    def bytes(self) -> dict[str, int]:
+        """None: nothing was run."""
+        return {}
+
+    def record(self) -> dict[str, object]:
+        """Return the totals as plain values, for JSON."""
+        found = super().record()
+        return {name: value for name, value in found.items() if name not in ("causes", "counters", "bytes")}
+
+    def _causes(self) -> tuple[str, ...]:
+        return ()
+
+
+def roofline(config: SatConfig, macs: int, size: int) -> tuple[float, float, str]:
+    """Return (multiply-adds per byte, most multiply-adds per cycle at that intensity, what limits them).
+
+    macs: multiply-adds; size: bytes moved for them by the machine's one port, at least 1.
+    """
+    timing = memory_timing(config.memory, config.clock_mhz)
+    intensity = macs / size
+    memory = intensity * timing.bytes_per_cycle / timing.channels
+    return intensity, min(memory, config.elements), "array" if memory >= config.elements else "memory"

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 class Source(StrEnum):
     """What gave a number of cycles."""
 
-    MODEL = "schedule model"
     ARRAY = "array alone"
     MACHINE = "machine's exact simulator"
     RTL = "machine's RTL"
     ARRAY_RTL = "array's RTL"
+    ESTIMATE = "estimate"
 
 
 MEANING: Final[dict[Source, str]] = {
-    Source.MODEL: "loader, memory and update modelled around exact array cycles; not the machine's (docs/predicted.md)",
     Source.ARRAY: "operands on chip; equal to the array's RTL, without the machine's instructions, loads and stores",
     Source.MACHINE: "with instructions, loads and stores; equal to the machine's RTL in every cycle and counter",
     Source.RTL: "counted on the Verilog of the machine",
     Source.ARRAY_RTL: "counted on the Verilog of the array, operands on chip",
+    Source.ESTIMATE: "a closed form, nothing runs; products err by 0.5 % in the median, 95 of 100 by at most 10 %",
 }
 """What is to be known of a figure of each source."""
 

@@ -1,24 +1,44 @@
-"""The result of a simulation: rows that open, totals that are their sums."""
+"""The result of a run: rows that open, totals that are their sums."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from nmsat.algorithms.core.numeric import to_half
 from nmsat.dataflow.network.step import layer_of
-from nmsat.sim.results.causes import CAUSES
-from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
-    from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.sim.results.rows import Row
+    from collections.abc import Mapping
 
-OPERANDS = ("a", "w", "y")
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.sim.results.provenance import Source
+
+
+class ResultRow(Protocol):
+    """A row of any result: cycles by cause, multiply-adds of kept elements and those that sparsity left out."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def cycles(self) -> int: ...
+    @property
+    def causes(self) -> Mapping[str, int]: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def macs_skipped(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, int, int, int] | None: ...
+    def record(self) -> dict[str, object]: ...
 
 
 @dataclass(frozen=True)
@@ -34,31 +54,31 @@ class HostTotals:
 class Result:
     """What a run took on one machine. Every total is the sum over `rows`.
 
-    config: the machine; rows: products and waits in order, without gap; macs_full: multiply-adds of the same work
-    with nothing left out; host: work beside; values: Y of every product, if they were asked for: float32[m, n], a
-    leading axis where count > 1.
+    config: the machine; rows: what ran, in order, without gap; macs_full: multiply-adds of the same work with nothing
+    left out; host: work beside; values: Y of every product, if they were asked for: float32[m, n], a leading axis where
+    count > 1. Of the array alone it is `sim.results.rows.ArrayResult`, of the machine `sim.results.machine`.
     """
 
     config: SatConfig
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     macs_full: int
-    host: HostTotals = HostTotals()
+    host: HostTotals = field(default_factory=HostTotals)
     values: tuple[np.ndarray, ...] = ()
-
-    @cached_property
-    def cycles(self) -> int:
-        """Cycles of the whole run."""
-        return sum(row.cycles for row in self.rows)
 
     @property
     def source(self) -> Source:
-        """What gave the cycles: the array alone, with its operands on chip."""
-        return Source.ARRAY
+        """What gave the cycles."""
+        raise NotImplementedError
 
     @property
     def planned(self) -> tuple[str, ...]:
         """In words, what of the machine is planned and not built in RTL; empty if all is built."""
         return self.config.planned
+
+    @cached_property
+    def cycles(self) -> int:
+        """Cycles of the whole run."""
+        return sum(row.cycles for row in self.rows)
 
     @property
     def seconds(self) -> float:
@@ -87,27 +107,16 @@ class Result:
 
     @cached_property
     def causes(self) -> dict[str, int]:
-        """Cycles by cause (`sim.results.causes.CAUSES`); they add up to `cycles`."""
+        """Cycles by cause (`sim.results.causes`); they add up to `cycles`."""
         total: Counter[str] = Counter()
         for row in self.rows:
             total.update(row.causes)
-        return {cause: total[cause] for cause in CAUSES}
+        return {cause: total[cause] for cause in self._causes()}
 
     @property
     def stalls(self) -> dict[str, int]:
         """Cycles in which no multiply-add issues, by cause."""
         return {cause: cycles for cause, cycles in self.causes.items() if cause != "steps"}
-
-    @cached_property
-    def bytes(self) -> dict[str, int]:
-        """Bytes between external memory and chip by operand; 0 where operands are on chip."""
-        return {name: sum(getattr(row.memory, name) for row in self.rows) for name in OPERANDS}
-
-    @cached_property
-    def buffer_bytes(self) -> dict[str, int]:
-        """Bytes between the buffers and the array by operand."""
-        found = [row.buffers for row in self.rows]
-        return {name: sum(getattr(size, name) for size in found) for name in OPERANDS}
 
     def special(self, *, half: bool = False) -> bool:
         """Return whether a result is infinite or NaN: the sticky flag of the machine; half: results leave as binary16.
@@ -123,24 +132,19 @@ class Result:
         """Cycles by 'stage', 'layer', 'name' or 'cause'; they add up to `cycles`."""
         if key == "cause":
             return self.causes
-        names = {
-            "stage": lambda row: row.stage,
-            "name": lambda row: row.name,
-            "layer": layer_of_row,
-        }
+        names = {"stage": lambda row: row.stage, "name": lambda row: row.name, "layer": lambda row: layer_of(row.name)}
         if key not in names:
             raise ValueError(f"key is {key!r}; it must be 'stage', 'layer', 'name' or 'cause'")
-        total: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for row in self.rows:
-            what = names[key](row)
-            total[what] = total.get(what, 0) + row.cycles
-        return total
+            total[names[key](row)] += row.cycles
+        return dict(total)
 
     def table(self) -> list[dict[str, object]]:
         """Return the rows as dictionaries, for `pandas.DataFrame(result.table())`."""
         return [row.record() for row in self.rows]
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, Any]:
         """Return the totals as plain values, for JSON."""
         return {
             "config": self.config.name,
@@ -153,14 +157,11 @@ class Result:
             "utilization": self.utilization,
             "causes": self.causes,
             "stages": self.by("stage"),
-            "bytes": self.bytes,
-            "buffer_bytes": self.buffer_bytes,
             "host_operators": self.host.operators,
             "host_operations": self.host.operations,
             "host_bytes": self.host.bytes,
         }
 
-
-def layer_of_row(row: Row) -> str:
-    """Return the layer that a row belongs to: without phases, gradients of a product, and pruning of dY."""
-    return layer_of(row.name).removesuffix(".dy")
+    def _causes(self) -> tuple[str, ...]:
+        """Return all causes that its rows can have, in order."""
+        raise NotImplementedError

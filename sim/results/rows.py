@@ -1,15 +1,19 @@
-"""What a run on SAT consists of: one row per product or wait, which opens into its tiles."""
+"""Products on the array with their operands on chip: one row each, which opens into its tiles."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.links import PAIR
 from nmsat.dataflow.cycles.array import tile_times
-from nmsat.dataflow.cycles.memory import memory_timing
-from nmsat.dataflow.schedule.traffic import OperandBytes, buffer_bytes
+from nmsat.sim.results.causes import ARRAY_CAUSES
+from nmsat.sim.results.provenance import Source
+from nmsat.sim.results.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,6 +22,41 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Tiling
+
+OPERANDS: Final = ("a", "w", "y")
+
+PAIR_WIDTH: Final = PAIR.bits
+"""Bits of a packed pair in the buffer of a column: binary16 value, index, filler."""
+
+
+@dataclass(frozen=True)
+class OperandBytes:
+    """Bytes of one product between the buffers and the array: A and W read, Y and the sums that come back written."""
+
+    a: int = 0
+    w: int = 0
+    y: int = 0
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return self.a + self.w + self.y
+
+
+def buffer_bytes(tiling: Tiling) -> OperandBytes:
+    """Return what a product moves between the buffers and the array.
+
+    A beat is 2 bytes per row and lane, a pair `PAIR_WIDTH` bits per column, a result 4 bytes. Sums that a WS command
+    keeps are written and read again as seeds.
+    """
+    config, commands = tiling.config, tiling.commands
+    results = INTERLEAVE * (tiling.blocks if tiling.mapping.ws else config.rows) * config.columns
+    kept = commands - commands // tiling.depth_tiles
+    return OperandBytes(
+        a=commands * tiling.beats * config.rows * config.act_lanes * 2,
+        w=-(-commands * tiling.pairs * config.columns * PAIR_WIDTH // 8),
+        y=(commands + kept) * results * 4,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,12 +92,11 @@ class TileRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One product of a run, or one wait for the update engine.
+    """One product with its operands on chip.
 
-    start: its first cycle; causes: cycles by cause (`sim.results.causes.CAUSES`), which add up to `cycles`; shape: m,
-    k, n and count of a product; macs: multiply-adds of kept elements; macs_full: with nothing left out; schedule: how
-    it ran; memory: bytes between external memory and chip; memory_busy: cycles in which the memory bus moves data;
-    tiling: its tiles, None if it ran as several parts.
+    start: its first cycle; causes: cycles by cause (`sim.results.causes.ARRAY_CAUSES`), which add up to `cycles`;
+    shape: m, k, n and count; macs: multiply-adds of kept elements; macs_full: with nothing left out; schedule: how it
+    ran; tiling: its tiles, None if it ran as several parts.
     """
 
     config: SatConfig
@@ -66,12 +104,10 @@ class Row:
     stage: str
     start: int
     causes: Mapping[str, int]
-    shape: tuple[int, int, int, int] | None = None
+    shape: tuple[int, int, int, int]
     macs: int = 0
     macs_full: int = 0
     schedule: Mapping[str, object] = field(default_factory=dict)
-    memory: OperandBytes = field(default_factory=OperandBytes)
-    memory_busy: int = 0
     tiling: Tiling | None = None
 
     @property
@@ -97,54 +133,57 @@ class Row:
     def tiles(self) -> Iterator[TileRow]:
         """Yield the tiles of a product in order, at last its other waits; sums are those of the row.
 
-        Time grows with the tiles. Waits for memory and for other products are not told apart by tile. Raises ValueError
-        for a product that ran as several parts.
+        Time grows with the tiles. Raises ValueError for a product that ran as several parts.
         """
-        if self.tiling is None and self.shape is not None:
+        if self.tiling is None:
             raise ValueError(f"product {self.name!r} ran as several parts ({self.schedule}); open the parts one by one")
         left = dict(self.causes)
-        if self.tiling is not None:
-            kept, skipped = _macs_by_depth(self.tiling)
-            for tile in tile_times(self.tiling):
-                causes = {"steps": tile.duration.steps, **tile.duration.stalls}
-                for cause, cycles in causes.items():
-                    left[cause] -= cycles
-                area = _area(self.tiling, tile.row, tile.column)
-                macs, gone = area * kept[tile.depth], area * skipped[tile.depth]
-                place = (tile.copy, tile.column, tile.row, tile.depth)
-                yield TileRow(self.name, self.stage, *place, self.start + tile.start, causes, macs, gone)
+        kept, skipped = _macs_by_depth(self.tiling)
+        for tile in tile_times(self.tiling):
+            causes = {"steps": tile.duration.steps, **tile.duration.stalls}
+            for cause, cycles in causes.items():
+                left[cause] -= cycles
+            area = _area(self.tiling, tile.row, tile.column)
+            macs, gone = area * kept[tile.depth], area * skipped[tile.depth]
+            place = (tile.copy, tile.column, tile.row, tile.depth)
+            yield TileRow(self.name, self.stage, *place, self.start + tile.start, causes, macs, gone)
         yield TileRow(self.name, self.stage, None, None, None, None, self.start, left, 0, 0)
 
     def record(self) -> dict[str, object]:
         """Return the row as plain values: what does not apply to it is absent."""
         out: dict[str, object] = {"name": self.name, "stage": self.stage, "start": self.start, "cycles": self.cycles}
-        if self.shape is not None:
-            out |= dict(zip(("m", "k", "n", "count"), self.shape, strict=True))
-            out |= self.schedule
-            out |= {"macs": self.macs, "macs_skipped": self.macs_skipped, "utilization": self.utilization}
-            out |= self._bytes()
-        return out | {"memory_busy": self.memory_busy} | dict(self.causes)
-
-    def _bytes(self) -> dict[str, object]:
-        out: dict[str, object] = {}
-        for level, size in (("bytes", self.memory), ("buffer", self.buffers)):
-            if size.total:
-                out |= {f"{level}_{name}": getattr(size, name) for name in ("a", "w", "y")}
-        if self.memory.total:
-            intensity, attainable, limit = roofline(self.config, self.macs, self.memory.total)
-            out |= {"macs_per_byte": intensity, "roofline": attainable / self.config.elements, "limit": limit}
-        return out
+        out |= dict(zip(("m", "k", "n", "count"), self.shape, strict=True))
+        out |= self.schedule
+        out |= {"macs": self.macs, "macs_skipped": self.macs_skipped, "utilization": self.utilization}
+        size = self.buffers
+        if size.total:
+            out |= {f"buffer_{name}": getattr(size, name) for name in OPERANDS}
+        return out | dict(self.causes)
 
 
-def roofline(config: SatConfig, macs: int, size: int) -> tuple[float, float, str]:
-    """Return (multiply-adds per byte, most multiply-adds per cycle at that intensity, what limits them).
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArrayResult(Result):
+    """Products on the array with their operands on chip, one behind the other: no instructions, loads or stores."""
 
-    macs: multiply-adds; size: bytes moved for them, at least 1.
-    """
-    timing = memory_timing(config.memory, config.clock_mhz)
-    intensity = macs / size
-    memory = intensity * timing.bytes_per_cycle
-    return intensity, min(memory, config.elements), "array" if memory >= config.elements else "memory"
+    rows: tuple[Row, ...]
+
+    @property
+    def source(self) -> Source:
+        """What gave the cycles: the array alone."""
+        return Source.ARRAY
+
+    @cached_property
+    def buffer_bytes(self) -> dict[str, int]:
+        """Bytes between the buffers and the array by operand."""
+        found = [row.buffers for row in self.rows]
+        return {name: sum(getattr(size, name) for size in found) for name in OPERANDS}
+
+    def record(self) -> dict[str, object]:
+        """Return the totals as plain values, for JSON."""
+        return {**super().record(), "buffer_bytes": self.buffer_bytes}
+
+    def _causes(self) -> tuple[str, ...]:
+        return ARRAY_CAUSES
 
 
 def _area(tiling: Tiling, row: int, column: int) -> int:

@@ -12,12 +12,9 @@ from nmsat.dataflow.mapping.chain import chain_cycles, os_chain_cycles
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS, Tiling, legal_mappings
 from nmsat.dataflow.program.ways import lower
-from nmsat.dataflow.schedule.lowered_program import Weights, lowered_program
 from nmsat.sim.array.fast import kept_macs
-from nmsat.sim.results.causes import CAUSES
-from nmsat.sim.results.result import Result
-from nmsat.sim.results.rows import Row, tiling_schedule
-from nmsat.sim.schedule.step import simulate_program
+from nmsat.sim.results.causes import ARRAY_CAUSES
+from nmsat.sim.results.rows import ArrayResult, Row, tiling_schedule
 from nmsat.sim.work.workload import WorkloadResult, simulate_tape, simulated
 
 if TYPE_CHECKING:
@@ -34,13 +31,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TapeResult(Result):
+class TapeResult(ArrayResult):
     """A tape on the array. workload: how each product was lowered, shares of array and host, ideal and reached."""
 
     workload: WorkloadResult
 
 
-def run_products(products: Sequence[Product], config: SatConfig, dataflow: str | None, host: HostTotals) -> Result:
+def run_products(products: Sequence[Product], config: SatConfig, dataflow: str | None, host: HostTotals) -> ArrayResult:
     """Run products one after the other, each with its own pattern and its best mapping, operands on chip.
 
     dataflow: 'os', 'ws' or None for the better. Raises ValueError for a product that no mapping can take.
@@ -54,7 +51,7 @@ def run_products(products: Sequence[Product], config: SatConfig, dataflow: str |
         rows.append(row)
         at += row.cycles
     full = sum(product.macs_full for product in products)
-    return Result(config=config, rows=tuple(rows), macs_full=full, host=host)
+    return ArrayResult(config=config, rows=tuple(rows), macs_full=full, host=host)
 
 
 def run_tape(tape: Tape, config: SatConfig, host: HostTotals) -> TapeResult:
@@ -66,13 +63,6 @@ def run_tape(tape: Tape, config: SatConfig, host: HostTotals) -> TapeResult:
         rows.append(row)
         at += row.cycles
     return TapeResult(config=config, rows=tuple(rows), macs_full=workload.macs_full, host=host, workload=workload)
-
-
-def run_lowered(products: Sequence[Product], config: SatConfig, host: HostTotals) -> Result:
-    """Run products with external memory, each in the quickest way; W is read as it stands, nothing is updated."""
-    program = lowered_program([lower(product, config) for product in products], Weights())
-    full = sum(product.macs_full for product in products)
-    return simulate_program(program, macs_full=full, host=host)
 
 
 def product_values(product: Product, config: SatConfig) -> np.ndarray:
@@ -129,7 +119,7 @@ def _only_tiling(item: Lowered, config: SatConfig) -> Tiling | None:
 
 
 def _causes(duration: Duration) -> dict[str, int]:
-    return {**dict.fromkeys(CAUSES, 0), "steps": duration.steps, **duration.stalls}
+    return {**dict.fromkeys(ARRAY_CAUSES, 0), "steps": duration.steps, **duration.stalls}
 
 
 def _parts_duration(item: Lowered, config: SatConfig) -> Duration:

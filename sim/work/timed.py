@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.registers import COUNTERS, Launch, open_regions
-from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun
+from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun, job_estimate
 from nmsat.sim.quick.gear import Quick
 from nmsat.sim.quick.product import time_product
 from nmsat.sim.work.rhythm import update_counters
@@ -73,21 +74,25 @@ class Timer:
     """Times jobs on one configuration. kept: where results are looked up first and put; version: of the code that they
     come from, so that those of another one are not taken."""
 
+    exact = True
+    """Whether programs are run."""
+
     def __init__(self, config: SatConfig, kept: Kept | None = None, version: str = "") -> None:
         self.config = config
         self._kept: Kept = Memory() if kept is None else kept
         self._version = version
+        check_machine(config)
         self._updates: dict[str, dict[str, int]] = {}
 
     @cached_property
-    def _gear(self) -> Quick:
-        """The gear; made when the first job is timed, which may be after engines have been compiled."""
+    def gear(self) -> Quick:
+        """The quick gear, which keeps what it has walked; made with the first job, as engines may be compiled first."""
         return Quick(self.config)
 
     def key(self, job: Job) -> str:
         """Return what the result of a job is kept by: configuration without its name, job, version."""
         config = {name: value for name, value in asdict(self.config).items() if name != "name"}
-        text = json.dumps([self._version, config, job.facts], sort_keys=True)
+        text = json.dumps([self._version, self.exact, config, job.facts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def time(self, job: Job) -> Timed:
@@ -121,9 +126,7 @@ class Timer:
         runs = job.runs(self.config)
         for run in runs:
             counters = (
-                time_run(self._gear, run).counters
-                if isinstance(run, JobRun)
-                else update_counters(run.job, self._update)
+                time_run(self.gear, run).counters if isinstance(run, JobRun) else update_counters(run.job, self._update)
             )
             total.update({name: run.times * count for name, count in counters.items()})
         first = runs[0]
@@ -133,8 +136,21 @@ class Timer:
     def _update(self, job: UpdateJob) -> dict[str, int]:
         """Run an UPDATE, each distinct one once."""
         if job.facts not in self._updates:
-            self._updates[job.facts] = time_run(self._gear, UpdateRun(1, job)).counters
+            self._updates[job.facts] = time_run(self.gear, UpdateRun(1, job)).counters
         return self._updates[job.facts]
+
+
+class Estimator(Timer):
+    """Estimates jobs in closed form instead: no program is run, and cycles are all that is known."""
+
+    exact = False
+
+    def _run(self, job: Job) -> Timed:
+        runs = job.runs(self.config)
+        first = runs[0]
+        schedule = _schedule(first) if isinstance(first, JobRun) else {}
+        cycles = round(job_estimate(job, self.config))
+        return Timed({"cycles": cycles}, schedule, sum(run.times for run in runs))
 
 
 def time_run(gear: Quick, run: JobRun | UpdateRun) -> Report:

@@ -1,21 +1,21 @@
-"""A recorded workload on SAT with its memory traffic (docs/timing.md): products, and updates beside them."""
+"""A recorded workload on the machine: its pieces as programs, and the updates behind them (docs/timing.md)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import Stage
-from nmsat.dataflow.schedule.lowered_program import Weights, base_name, lowered_program
-from nmsat.sim.results.causes import CAUSES
-from nmsat.sim.results.provenance import Source
-from nmsat.sim.schedule.machine import run_program
+from nmsat.dataflow.program.pieces import LearntWeights, base_name, piece_jobs
+from nmsat.sim.work.machine import machine_run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nmsat.algorithms.workloads.engine.program import Program
-    from nmsat.sim.schedule.machine import MachineRun
+    from nmsat.dataflow.program.jobs import Job
+    from nmsat.sim.results.machine import MachineResult
+    from nmsat.sim.work.timed import Timer
     from nmsat.sim.work.workload import WorkloadResult
 
 HOST_UPDATE: Final = "update"
@@ -24,21 +24,17 @@ HOST_UPDATE: Final = "update"
 
 @dataclass(frozen=True, eq=False)
 class MemoryResult:
-    """A workload with external memory.
+    """A workload on the machine. run, dense: what ran, and the same work with nothing left out."""
 
-    run, dense: what ran, and the same work with nothing left out; planned: what of machine and memory is not built.
-    """
+    run: MachineResult
+    dense: MachineResult
 
-    run: MachineRun
-    dense: MachineRun
-    planned: tuple[str, ...] = ()
-
-    @cached_property
+    @property
     def cycles(self) -> int:
-        """Cycles from the first load to the last store."""
+        """Cycles of all programs."""
         return self.run.cycles
 
-    @cached_property
+    @property
     def cycles_dense(self) -> int:
         """The same with nothing left out."""
         return self.dense.cycles
@@ -48,34 +44,42 @@ class MemoryResult:
         """Cycles dense over cycles."""
         return self.cycles_dense / self.cycles
 
-    @cached_property
-    def causes(self) -> dict[str, int]:
-        """Cycles by cause; they add up to `cycles`."""
-        total: Counter[str] = Counter()
-        for span in self.run.spans:
-            total.update(span.causes)
-        return {cause: total[cause] for cause in CAUSES}
-
     def record(self) -> dict[str, object]:
         """Return the totals as plain values for JSON."""
         return {
-            "source": Source.MODEL,
-            "planned": list(self.planned),
+            "source": self.run.source,
+            "planned": list(self.run.planned),
             "cycles_dense": self.cycles_dense,
             "cycles": self.cycles,
             "speedup": self.speedup,
-            "causes": self.causes,
+            "causes": self.run.causes,
+            "bytes": self.run.bytes,
         }
 
 
-def simulate_memory(program: Program, result: WorkloadResult) -> MemoryResult:
-    """Run the lowered products of a program with memory stalls; result: of `simulate_tape` for the program's tape."""
-    weights = stored_weights(program)
-    run, dense = (run_program(lowered_program(result.lowered, weights, dense=dense)) for dense in (False, True))
-    return MemoryResult(run, dense, (*result.config.planned, *result.config.memory.planned))
+def workload_jobs(program: Program, result: WorkloadResult, *, dense: bool = False) -> tuple[Job, ...]:
+    """Return a workload as programs of the machine; result: of `simulate_tape` for the program's tape.
+
+    dense: with nothing left out.
+    """
+    return piece_jobs(result.lowered, stored_weights(program), dense=dense)
 
 
-def stored_weights(program: Program) -> Weights:
+def simulate_memory(
+    program: Program, result: WorkloadResult, timer: Timer, told: Callable[[Job], object] | None = None
+) -> MemoryResult:
+    """Run the lowered products of a program on the machine of a timer; result: of `simulate_tape` for its tape.
+
+    told: called with each program before it is timed. Raises ValueError for a product without a program.
+    """
+    run, dense = (
+        machine_run(workload_jobs(program, result, dense=dense), timer, result.macs_full, told=told)
+        for dense in (False, True)
+    )
+    return MemoryResult(run, dense)
+
+
+def stored_weights(program: Program) -> LearntWeights:
     """Return which layers of a program multiply by weights, and which of them SAT updates.
 
     A layer learns if its weight gradient was recorded; SAT updates it unless the program left that to the host.
@@ -83,4 +87,4 @@ def stored_weights(program: Program) -> Weights:
     by_host = any(work.name == HOST_UPDATE for work in program.tape.host)
     learning = {base_name(product) for product in program.tape.of(Stage.WU)} & program.store.keys()
     sizes = {name: program.store[name].size for name in sorted(learning)}
-    return Weights(frozenset(program.store), {} if by_host else sizes)
+    return LearntWeights(frozenset(program.store), {} if by_host else sizes)

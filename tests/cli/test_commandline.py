@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Each command with every option that takes a value, none at its default.
 EVERYTHING: Final = {
-    "bench": "--configs 3 --rtl-config tiny",
+    "bench": "--rtl-config tiny",
     "cache": "",
     "card validate": "--backend xrt --config small --image i --library l --device 1 --programs 2 --steps 3 --seed 4",
     "completion": "zsh",
@@ -41,7 +41,7 @@ EVERYTHING: Final = {
     "gemm": '9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4 --stage bp --tiles=-t.csv --vcd "it\'s.vcd"',
     "model": "vit --batch 3 --method sdgp --pattern 4:8 --config tiny --masks m.npz"
     " --size seq=4 --size x:1=3 --batch-dim 1 --dense 'conv*' --pattern head=1:4 --layers f.toml"
-    " --mask-layout kn --tiles t --timeline l --listing p --program j",
+    " --mask-layout kn --timeline l --processes 2",
     "paper": "--batch 2 --config tiny --networks vit,vgg19 --processes 2",
     "program": "9 8 7 --pattern 2:4 --config small --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
     " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
@@ -57,7 +57,7 @@ EVERYTHING: Final = {
     "verify workload": "moa --variant nm --config small --products 3",
     "vivado read": "d",
     "workload list": "",
-    "workload run": "moa --scale paper --variant nm --config small",
+    "workload run": "moa --scale paper --variant nm --config small --processes 2",
     "workload table": "--out d",
 }
 

@@ -48,10 +48,7 @@ IN_THE_WAY = [
     ("workload table --studies --out {}", "workload_studies.md", "nmsat.reports.pages.workload_page.cycles_page"),
     ("gemm 8 8 8 --tiles {}/t.csv", "t.csv", "nmsat.sim.api.simulate"),
     ("gemm 8 8 8 --vcd {}/t.vcd", "t.vcd", "nmsat.sim.api.simulate"),
-    ("model resnet9 --batch 1 --tiles {}/t", "t", "nmsat.dataflow.network.models.find_model"),
     ("model resnet9 --batch 1 --timeline {}/t", "t", "nmsat.dataflow.network.models.find_model"),
-    ("model resnet9 --batch 1 --listing {}/t", "t", "nmsat.dataflow.network.models.find_model"),
-    ("model resnet9 --batch 1 --program {}/t", "t", "nmsat.dataflow.network.models.find_model"),
     (f"train --cell {CELL} --out {{}}", f"{CELL}.jsonl", "nmsat.reports.work.training.run_logged"),
     (f"train --cell {CELL} --out {{}}", f"{CELL}.npz", "nmsat.reports.work.training.run_logged"),
 ]
@@ -184,7 +181,6 @@ LARGE = ("64", "512", "64", "--config", "small")
         ("gemm", "64", "64", "16", "--config", "small", "--vcd", "{}/t.vcd"),
         ("train", "--cell", CELL, "--steps", "1", "--out", "{}/runs"),
         ("study", "--networks", "mlp", "--methods", "dense", "--seeds", "0", "--processes", "1", "--out", "{}/study"),
-        ("model", "resnet9", "--batch", "8", "--config", "small", "--tiles", "{}/t.csv", "--listing", "{}/l.txt"),
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing(words: tuple[str, ...], tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_rtl_names_each_top(call: Call, tmp_path: Path, monkeypatch: pytest.Monk
         ("program 8 8 8", ["running the program on the simulator: begins"]),
         ("train --network mlp --steps 1", ["mlp-bdwp-2of8-seed0: begins"]),
         ("workload run tetrolet-scc --scale paper", ["tetrolet-scc: recording and scheduling its products"]),
-        ("bench --configs 1 --no-rtl", ["bench: a step of ResNet-50", "bench: 1 configurations"]),
+        ("bench --no-rtl", ["bench: two layers", "bench: the exact gear"]),
     ],
 )
 def test_others_tell_what_they_do(call: Call, line: str, words: list[str]) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.train import Progress, TrainResult
     from tests.conftest import Outcome
 
+pytestmark = pytest.mark.usefixtures("estimated")
+
 CELL = "mlp-bdwp-2of8-seed1,epochs=2,batch=700"
 
 
@@ -113,8 +115,17 @@ def test_backends_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_step_on_sat_is_that_of_the_method() -> None:
-    config = RECIPES["mlp"].replace(method="bdwp+mvue", pattern="2:8", dense_epochs=1.0)
+    config = RECIPES["mlp"].replace(method="bdwp", pattern="2:8", dense_epochs=1.0)
     found = sat_step(config, preset("small"))
     assert found["speedup"] == found["dense_cycles"] / found["cycles"]
     assert 1 < found["speedup"] < found["bound"]
     assert found["bound"] == train(config.replace(dense_epochs=0.0, epochs=1, batch=14000)).bound
+
+
+def test_a_method_that_the_machine_has_no_program_for_is_said_so(call: Callable[[str], Outcome]) -> None:
+    """MVUE packs dY along the rows: the other operand then lies transposed, in tiles of whole beats."""
+    line = "train --network mlp --method bdwp+mvue --steps 1 --config small"
+    found = json.loads(call(f"{line} --json").out)["sat"]
+    assert (found["cycles"], found["speedup"]) == (None, None)
+    assert "does not run on 'small'" in found["refused"]
+    assert f"SAT           no program on small: {found['refused']}" in call(line).out

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Outcome
 
+pytestmark = pytest.mark.usefixtures("estimated")
+
 ACCURACY = {"dense": 0.98, "bdwp": 0.97, "sr-ste": 0.975}
 
 
@@ -59,12 +61,12 @@ def test_a_small_study_from_the_command_line(
     assert bdwp["sat"] == sat_step(RECIPES["mlp"].replace(method="bdwp"), preset("tiny"))
     assert json.loads((tmp_path / "accuracy.json").read_text()) == {k: v for k, v in data.items() if k != "files"}
     assert "`mlp-bdwp-2of8` | 0-1 |" in (tmp_path / "accuracy.md").read_text()
-    assert (data["source"], data["planned"], bdwp["sat"]["source"]) == (Source.MODEL, [], Source.MODEL)
-    assert f"{told(Source.MODEL)}.\n" in (tmp_path / "accuracy.md").read_text()
+    assert (data["source"], data["planned"], bdwp["sat"]["source"]) == (Source.MACHINE, [], Source.MACHINE)
+    assert f"{told(Source.MACHINE)}.\n" in (tmp_path / "accuracy.md").read_text()
     again = call(line)
     assert "4/4" not in again.err  # every run is there
     assert "mlp bdwp 2:8" in again.out
-    assert f"SAT cycles: {told(Source.MODEL)}" in again.out
+    assert f"SAT cycles: {told(Source.MACHINE)}" in again.out
 
 
 def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:

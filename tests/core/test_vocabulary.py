@@ -33,6 +33,7 @@ from nmsat.reports.pages.study_plots import draw
 from nmsat.reports.work.training import BACKENDS as RUNNERS
 from nmsat.reports.work.training import sat_step
 from nmsat.sim.api import simulate, training_step
+from nmsat.sim.work.timed import Timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,7 @@ def test_a_method_that_no_schedule_holds_is_refused_with_the_reason(monkeypatch:
         training_products(load_model("resnet9", 1), "both", P28)
 
 
+@pytest.mark.usefixtures("estimated")
 @pytest.mark.parametrize("method", ["dense", "bdwp", "bi-mask"])
 def test_a_small_network_is_the_same_step_for_model_and_train(call: Callable[[str], Outcome], method: str) -> None:
     found = json.loads(call(f"model resnet18-small --method {method} --config tiny --json").out)
@@ -95,7 +97,7 @@ def test_a_small_network_is_the_same_step_for_model_and_train(call: Callable[[st
         step["bound"],
     )
     assert (found["method"], found["batch"]) == (method, RECIPES["resnet18-small"].batch)
-    again = simulate(training_step("resnet18-small", method, "2:8"), "tiny")
+    again = simulate(training_step("resnet18-small", method, "2:8"), "tiny", timer=Timer(preset("tiny")))
     assert again.cycles == found["cycles"]
 
 

@@ -1,34 +1,31 @@
-"""The simulator from a notebook: products, tapes, steps and programs through one function."""
+"""The simulator from a notebook: products, tapes and steps through one function."""
 
 from __future__ import annotations
 
-import cProfile
-import pstats
-import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from nmsat.algorithms.core.numeric import ordered_dot
-from nmsat.algorithms.core.tape import HostWork, Pattern, Product, Stage, Tape
+from nmsat.algorithms.core.tape import HostWork, Pattern, Stage, Tape
 from nmsat.algorithms.workloads.engine.registry import record
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.mapping.tiling import legal_mappings
-from nmsat.dataflow.schedule.lowered_program import Weights, lowered_program
-from nmsat.dataflow.schedule.plan import Switches
-from nmsat.dataflow.schedule.program import disassemble
-from nmsat.dataflow.schedule.traffic import buffer_bytes
-from nmsat.sim.api import gemm, matmul, simulate, training_step
+from nmsat.dataflow.program.pieces import LearntWeights, given_jobs, piece_jobs
+from nmsat.sim.api import Switches, gemm, matmul, simulate, training_step
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.array.stce import Stce
 from nmsat.sim.array.stepped import run_stepped
-from nmsat.sim.results.causes import CAUSES
-from nmsat.sim.schedule.machine import run_program
-from nmsat.sim.schedule.step import StepResult, simulate_step
+from nmsat.sim.results.causes import ARRAY_CAUSES, MACHINE_CAUSES
+from nmsat.sim.results.machine import MachineResult
+from nmsat.sim.results.provenance import Source
+from nmsat.sim.results.rows import ArrayResult, buffer_bytes
 from nmsat.sim.store.epilogue import EpilogueEngine, EpilogueOptions, Sums
+from nmsat.sim.work.machine import machine_run
 from nmsat.sim.work.tape import TapeResult
+from nmsat.sim.work.timed import Timer
 from nmsat.sim.work.workload import simulate_tape
 from tests.cases import patterns, product
 from tests.streams import play
@@ -49,36 +46,38 @@ def check_sums(result: Result) -> None:
     for row, line in zip(result.rows, table, strict=True):
         assert row.start == at
         assert min(row.causes.values()) >= 0
-        assert set(row.causes) == set(CAUSES)
-        assert line["cycles"] == sum(line[cause] for cause in CAUSES)
+        causes = MACHINE_CAUSES if isinstance(result, MachineResult) else ARRAY_CAUSES
+        assert tuple(row.causes) == tuple(result.causes) == causes
+        assert line["cycles"] == sum(line[cause] for cause in causes)
         at += row.cycles
     assert result.macs == sum(row.macs for row in result.rows)
     assert result.macs_skipped == sum(row.macs_skipped for row in result.rows) >= 0
     assert result.stalls == {cause: n for cause, n in result.causes.items() if cause != "steps"}
-    assert result.buffer_bytes == {
-        name: sum(line.get(f"buffer_{name}", 0) for line in table) for name in ("a", "w", "y")
-    }
+    if isinstance(result, ArrayResult):
+        assert result.buffer_bytes == {
+            name: sum(line.get(f"buffer_{name}", 0) for line in table) for name in ("a", "w", "y")
+        }
+    elif isinstance(result, MachineResult):
+        assert result.bytes == {way: sum(line[f"bytes_{way}"] for line in table) for way in ("read", "written")}
 
 
 def check_tiles(row: Row) -> None:
     """The tiles of a row add up to it: cycles of each cause, multiply-adds done and skipped."""
     tiles = list(row.tiles())
     assert sum(tile.cycles for tile in tiles) == row.cycles
-    for cause in CAUSES:
+    for cause in ARRAY_CAUSES:
         assert sum(tile.causes.get(cause, 0) for tile in tiles) == row.causes[cause]
     assert min(min(tile.causes.values()) for tile in tiles) >= 0
-    if row.shape is None:
-        return
     assert sum(tile.macs for tile in tiles) == row.macs
     assert sum(tile.macs_skipped for tile in tiles) == row.macs_skipped
     assert min(min(tile.macs, tile.macs_skipped) for tile in tiles) >= 0
 
 
-@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("dataflow", ["os", "ws"])
-def test_a_product_opens_down_to_its_tiles(dataflow: str, memory: bool) -> None:
+def test_a_product_opens_down_to_its_tiles(dataflow: str) -> None:
     for pattern in patterns():
-        result = simulate(gemm(45, 77, 33, pattern), "tiny", memory=memory, switches=Switches(dataflow=dataflow))
+        result = simulate(gemm(45, 77, 33, pattern), "tiny", switches=Switches(dataflow=dataflow))
+        assert isinstance(result, ArrayResult)
         check_sums(result)
         for row in result.rows:
             check_tiles(row)
@@ -90,6 +89,7 @@ def test_a_product_takes_what_the_fast_gear_says() -> None:
     tiling = best_tiling(preset("small"), 50, 60, 30, Pattern(2, 8))
     assert result.cycles == simulate_product(tiling).cycles
     assert result.seconds == result.cycles / 200e6
+    assert isinstance(result, ArrayResult)
     assert result.rows[0].tiling == tiling
 
 
@@ -121,28 +121,34 @@ def test_the_flag_of_special_results_is_that_of_the_epilogue() -> None:
             assert engine.special is flag
 
 
-def test_a_step_is_the_one_of_the_commands_and_its_program_takes_the_same() -> None:
-    step = training_step("resnet9", "bdwp", "2:8", batch=8)
-    result = simulate(step, "vcu1525")
-    assert isinstance(result, StepResult)
+@pytest.mark.parametrize("dataflow", ["os", "ws"])
+def test_a_product_runs_on_the_machine_either_way(dataflow: str) -> None:
+    result = simulate(gemm(24, 40, 20, "2:8"), "tiny", memory=True, switches=Switches(dataflow=dataflow))
     check_sums(result)
-    assert result.record() == simulate_step(step, preset("vcu1525")).record()
+    assert result.source is Source.MACHINE
+    assert result.table()[0]["dataflow"] == dataflow
+
+
+def test_a_step_runs_on_the_machine_and_on_the_array() -> None:
+    step = training_step("mlp", "bdwp", "2:8", batch=2)
+    result = simulate(step, "tiny")
+    check_sums(result)
     assert result.bound == step.bound
-    program = result.program
-    again = simulate(disassemble(program.config, program.assemble(), program.names), "vcu1525")
-    assert again.table() == result.table()
-    on_chip = simulate(step, "vcu1525", memory=False)
+    assert list(result.by("stage")) == ["ff", "bp", "wu", "update"]
+    assert min(result.bytes.values()) > 0
+    on_chip = simulate(step, "tiny", memory=False)
+    assert isinstance(on_chip, ArrayResult)
     check_sums(on_chip)
-    assert on_chip.cycles <= result.cycles
-    assert sum(on_chip.bytes.values()) == 0 < sum(result.bytes.values())
-
-
-@pytest.mark.parametrize("method", ["bdwp", "sdgp"])
-def test_a_step_opens_down_to_its_tiles(method: str) -> None:
-    result = simulate(training_step("resnet9", method, "2:8", batch=1), "small")
-    check_sums(result)
-    for row in result.rows:
+    assert on_chip.cycles < result.cycles - result.by("stage")["update"]
+    for row in on_chip.rows:
         check_tiles(row)
+
+
+def test_a_timer_is_asked_for_what_it_knows() -> None:
+    timer, product = Timer(preset("tiny")), gemm(16, 16, 16)
+    result = simulate(product, "tiny", memory=True, timer=timer)
+    kept = timer.all(given_jobs([product]))
+    assert [timed.cycles for timed in kept] == [row.cycles for row in result.rows]
 
 
 def test_a_tape_holds_masks_and_host_work() -> None:
@@ -168,19 +174,26 @@ def test_a_tape_holds_masks_and_host_work() -> None:
     assert stalled.host == result.host
 
 
-@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("name", ["granet", "moa", "sparsifiner"])
-def test_workloads_run_as_tapes(name: str, memory: bool) -> None:
-    """Covers, gathers and skipped tiles open too; with memory the sums are those of `nmsat workload`."""
+def test_workloads_run_as_tapes(name: str) -> None:
+    """Covers, gathers and skipped tiles open too."""
     tape = record(name, "small", "faithful", values=False).tape
-    result = simulate(tape, "tiny", memory=memory)
+    result = simulate(tape, "tiny")
     check_sums(result)
     workload = simulate_tape(tape, preset("tiny"))
-    if memory:
-        assert result.cycles == run_program(lowered_program(workload.lowered, Weights())).cycles
-    else:
-        assert result.cycles == workload.cycles
-        assert result.macs == workload.macs_true
+    assert result.cycles == workload.cycles
+    assert result.macs == workload.macs_true
+
+
+@pytest.mark.usefixtures("estimated")
+@pytest.mark.parametrize("name", ["granet", "moa", "sparsifiner"])
+def test_tapes_run_on_the_machine_as_their_pieces(name: str) -> None:
+    tape = record(name, "small", "faithful", values=False).tape
+    result = simulate(tape, "tiny", memory=True, timer=Timer(preset("tiny")))
+    workload = simulate_tape(tape, preset("tiny"))
+    stored = LearntWeights({product.name for product in tape.products if product.pattern is not None})
+    assert result.cycles == machine_run(piece_jobs(workload.lowered, stored), Timer(preset("tiny")), 1).cycles
+    assert result.macs_full == workload.macs_full
 
 
 class Counting(Stce):
@@ -210,30 +223,8 @@ def test_bytes_between_buffers_and_array_are_those_that_the_stepped_gear_reads()
             assert size.w == -(-21 * engine.requests // (8 * mapping.a))  # each pair is asked for a times
 
 
-def test_time_and_memory_grow_with_the_products_not_with_their_cycles() -> None:
-    """65,536 times the cycles take about as many calls and as much memory; twice the products take twice as many."""
-    calls, peak, cycles = _cost([gemm(1 << 10, 1 << 10, 1 << 10, "2:8")], "small side")
-    more_calls, more_peak, more_cycles = _cost([gemm(1 << 18, 1 << 10, 1 << 18, "2:8")], "large side")
-    assert more_cycles > 60_000 * cycles
-    assert more_calls < 3 * calls
-    assert more_peak < 3 * peak
-    many = [gemm(1 << 10, 1 << 10, 1 << 10 + i, "2:8") for i in range(8)]
-    assert _cost(many, "many")[0] < 8 * 2 * calls
-
-
-def _cost(products: list[Product], name: str) -> tuple[int, int, int]:
-    """Return calls of functions, peak of memory in bytes, and cycles of a run on a machine not seen before."""
-    calls = cProfile.Profile()
-    result = calls.runcall(simulate, products, preset("vcu1525").replace(name=name), memory=True)
-    tracemalloc.start()
-    simulate(products, preset("vcu1525").replace(name=f"{name} again"), memory=True)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return int(vars(pstats.Stats(calls))["total_calls"]), peak, result.cycles
-
-
 def test_refusals() -> None:
-    step, machine = training_step("resnet9", batch=1), preset("tiny")
+    step, machine = training_step("mlp", batch=1), preset("tiny")
     with pytest.raises(ValueError, match="config is 'huge'"):
         simulate(gemm(1, 1, 1), "huge")
     with pytest.raises(ValueError, match="no products"):
@@ -246,10 +237,10 @@ def test_refusals() -> None:
         simulate(step, "tiny", values=True)
     with pytest.raises(ValueError, match="only dataflow applies"):
         simulate(gemm(1, 1, 1), "tiny", switches=Switches(rectangle=8))
-    with pytest.raises(ValueError, match="for configuration 'tiny'"):
-        simulate(simulate_step(step, machine).program, "small")
-    with pytest.raises(ValueError, match="program of words"):
-        simulate(simulate_step(step, machine).program, machine, values=True)
+    with pytest.raises(ValueError, match="timer is of configuration 'small'"):
+        simulate(gemm(1, 1, 1), machine, memory=True, timer=Timer(preset("small")))
+    with pytest.raises(ValueError, match="planned and not built: rows is 12"):
+        simulate(gemm(1, 1, 1), machine.replace(name="odd", rows=12), memory=True)
     with pytest.raises(ValueError, match="a has shape"):
         matmul(np.zeros((2, 3), np.float16), np.zeros((2, 3), np.float16))
     with pytest.raises(ValueError, match="has no values"):

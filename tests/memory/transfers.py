@@ -1,4 +1,4 @@
-"""Transfers on the stepped memory, whose cycles the closed form must give."""
+"""Transfers on the stepped memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nmsat.sim.memory.channel import Beat, Channel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.dataflow.cycles.memory import BusyBursts, MemoryTiming
+    from nmsat.dataflow.cycles.memory import MemoryTiming
 
 
 class Channels:
@@ -25,10 +25,7 @@ class Channels:
 
 
 def run_transfer(timing: MemoryTiming, bursts: Sequence[tuple[int, int]]) -> int:
-    """Return the cycles of a transfer, counted on the stepped model: (number, beats) of bursts, dealt in turn.
-
-    Time grows with the cycles: for comparison with `dataflow.cycles.memory.transfer_cycles`.
-    """
+    """Return the cycles of a transfer, counted on the stepped model: (number, beats) of bursts, dealt in turn."""
     memory = Channels(timing)
     waiting: list[deque[int]] = [deque() for _ in memory.channels]
     for number, beats in bursts:
@@ -42,8 +39,3 @@ def run_transfer(timing: MemoryTiming, bursts: Sequence[tuple[int, int]]) -> int
         memory.tick()
         cycle += 1
     return cycle
-
-
-def busiest(timing: MemoryTiming, bursts: Sequence[tuple[int, int]]) -> list[BusyBursts]:
-    """Return (bursts, cycles each) of the channel that is dealt the most, for (number, beats) of bursts."""
-    return [(-(-number // timing.channels), timing.hold(beats)) for number, beats in bursts]

@@ -23,7 +23,8 @@ from nmsat.algorithms.training.train import Trainer
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.readers.tape import read_step, tape_step
 from nmsat.dataflow.network.step import Prune, Update
-from nmsat.sim.schedule.step import simulate_step
+from nmsat.sim.work.machine import machine_step
+from nmsat.sim.work.timed import Estimator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ def test_a_pytorch_tape_runs_on_sat() -> None:
     assert step.bound == tape.bound
     assert Update("down", 144, 32, 1, 9, P28, P28) in step.updates
     assert {(p.name, p.stage) for p in step.prunes} == {(name, Stage.WU) for name in ("down", "mix", "hidden")}
-    cycles = [simulate_step(s, preset("small")).cycles for s in (step, read_step(PYTORCH, dense=True))]
+    cycles = [machine_step(s, Estimator(preset("small"))).cycles for s in (step, read_step(PYTORCH, dense=True))]
     assert 1.5 < cycles[1] / cycles[0] < step.bound
 
 
@@ -132,7 +133,7 @@ def test_inference_alone_is_a_step_without_updates() -> None:
     step = tape_step(tape)
     assert not step.updates
     assert step.macs_kept == tape.macs_kept
-    assert simulate_step(step, preset("tiny")).cycles > 0
+    assert machine_step(step, Estimator(preset("tiny"))).cycles > 0
 
 
 def test_what_is_no_step_is_refused() -> None:
@@ -218,7 +219,8 @@ def test_a_weight_is_updated_once_however_often_it_is_used() -> None:
     assert step.updates == (Update("a", 32, 16, 1, 1, P28, P28, shared=("b",)),)
     assert [p.name for p in step.products if p.stage is Stage.FF] == ["a", "a/run#2", "b"]
     assert step.macs_dense == 3 * 3 * 8 * 32 * 16
-    assert simulate_step(step, preset("tiny")).cycles > simulate_step(tape_step(single()), preset("tiny")).cycles
+    timer = Estimator(preset("tiny"))
+    assert machine_step(step, timer).cycles > machine_step(tape_step(single()), timer).cycles
 
 
 def single() -> Tape:

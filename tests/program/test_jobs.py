@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Stage
@@ -11,10 +12,13 @@ from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.models import load_model
+from nmsat.dataflow.network.readers.masks import LayerMask
 from nmsat.dataflow.network.readers.recorded import recorded_step
 from nmsat.dataflow.network.step import training_products
-from nmsat.dataflow.program.jobs import JobRun, ProductJob, Switches, UpdateJob, step_jobs
+from nmsat.dataflow.program.jobs import JobRun, ProductJob, Switches, UpdateJob, job_estimate, step_jobs
 from nmsat.dataflow.program.lower import Form
+from nmsat.dataflow.program.tensors import DENSE
+from nmsat.sim.work.timed import Timer
 
 
 @pytest.mark.parametrize("network", PAPER_NETWORKS)
@@ -127,3 +131,31 @@ def test_without_pregeneration_each_copy_takes_a_pass() -> None:
         ("b", 2, False),
         ("b", 1, True),
     ]
+
+
+def test_parts_that_a_mask_cuts_are_programs_of_their_own() -> None:
+    """Each with the channels and the pattern of its cover; all of them have a cut."""
+    shape = ConvShape(2, 8, 8, 64, 32, (3, 3), (2, 2), (1, 1))
+    keep = np.random.default_rng(0).random((1, 9, 64, 32)) < np.linspace(0.02, 0.4, 64)[None, None, :, None]
+    layers = [ConvLayer(name="c", shape=shape)]
+    step = training_products(layers, "bdwp", Pattern(2, 8), masks={"c": LayerMask("c", keep, 8)})
+    jobs = step_jobs(step)
+    back = [job for job in jobs if isinstance(job, ProductJob) and job.stage == "bp"]
+    assert len(back) == sum(p.stage is Stage.BP for p in step.products) > 4
+    assert {job.form for job in back} == {Form.MASKED}
+    assert len({p.pattern for job in back for p in job.products}) > 1
+    config = preset("small")
+    for job in back:
+        (run,) = job.runs(config)
+        assert isinstance(run, JobRun)
+        (product,) = job.products
+        assert (run.cuts[0].code.m, run.cuts[0].code.n) == (product.m, product.n)
+    assert sum(p.macs_kept for job in jobs for p in job.products) == step.macs_kept
+
+
+@pytest.mark.parametrize(("ff", "bp"), [(Pattern(2, 8), Pattern(2, 8)), (DENSE, DENSE), (Pattern(2, 4), DENSE)])
+def test_an_update_is_estimated_by_its_beats(ff: Pattern, bp: Pattern) -> None:
+    for k, n, backward in ((64, 64, True), (200, 40, False), (96, 10, True)):
+        job = UpdateJob("w", k, n, 1, ff, bp, backward, decays=False, elements=k * n)
+        exact = Timer(preset("small")).time(job).cycles
+        assert abs(job_estimate(job, preset("small")) - exact) <= 16

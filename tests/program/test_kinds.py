@@ -15,6 +15,7 @@ from nmsat.algorithms.core.windows import backward_matrix, backward_taps, forwar
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Opcode, Queue
 from nmsat.dataflow.contract.registers import Launch, Region
+from nmsat.dataflow.network.gradient import gradient_parts
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 from nmsat.dataflow.network.products import forward_products, input_gradient_products, weight_gradient_products
 from nmsat.dataflow.program import kinds
@@ -27,6 +28,7 @@ from nmsat.sim.sat import Sat
 from nmsat.sim.values import State, execute
 
 if TYPE_CHECKING:
+    from nmsat.algorithms.core.packed import Packed
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.program.product import ProductCode
 
@@ -170,6 +172,35 @@ def test_input_gradient_of_convolutions(config: SatConfig, name: str, pattern: P
     expected = input_reference(one, channels(dy, index, conv.groups), w, held)
     stale = np.where(reached(one), np.nan, 0.0)[:, None]
     assert np.array_equal(carry_out(config, placed, fill, stale), expected.reshape(-1, one.channels_in))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("name", ["2x2, stride 3", "10 outputs", "dilation 2"])
+def test_a_masked_part_of_an_input_gradient(config: SatConfig, name: str) -> None:
+    """Ten input channels whose weights have one pattern, each part of the input by its own taps, packed for it."""
+    rng, conv, pattern, n = np.random.default_rng(9), CONVOLUTIONS[name], Pattern(3, 16), 10
+    outputs, step = conv.channels_out, conv.stride
+    dy = halves(rng, conv.batch, *output_size(conv), outputs)
+    for part in gradient_parts(conv):
+        taps = len(part.taps)
+        product = Product("c", Stage.BP, part.positions, taps * 16, n, pattern, 1, part)
+        placed = place_product(config, product, Form.MASKED)
+        w = tapped(halves(rng, taps * outputs, n), replace(conv, kernel=(taps, 1)), placed.weights.k)
+        packed = pack(w, pattern.n, pattern.m)
+
+        def fill(image: Image, placed: Placed = placed, packed: Packed = packed) -> None:
+            image.write_rows(placed.a, dy.reshape(-1, outputs))
+            image.write_copies(placed.weights, packed, None)
+
+        size = (part.vertical.positions, part.horizontal.positions)
+        side = windows(dy, part.vertical.offsets, part.horizontal.offsets, size).reshape(-1, taps, outputs)
+        wide = np.zeros((len(side), taps, placed.weights.k // taps), np.float16)
+        wide[:, :, :outputs] = side
+        found = carry_out(config, placed, fill, 0.0).reshape(conv.batch, conv.height, conv.width, n)
+        mine = found[:, part.vertical.first :: step[0], part.horizontal.first :: step[1]][:, : size[0], : size[1]]
+        expected = to_half(ordered_dot_packed(wide.reshape(len(side), -1), packed))
+        assert np.array_equal(mine, expected.reshape(mine.shape))
+        assert np.count_nonzero(found) == np.count_nonzero(mine)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)

@@ -19,7 +19,8 @@ from nmsat.dataflow.network.layers import ConvLayer
 from nmsat.dataflow.network.readers.onnx import read_onnx
 from nmsat.dataflow.network.readers.tape import tape_step
 from nmsat.dataflow.network.step import training_products
-from nmsat.sim.schedule.step import simulate_step
+from nmsat.sim.work.machine import machine_step
+from nmsat.sim.work.timed import Estimator
 from tests.pytorch.models import mlp, step_of
 
 torch = pytest.importorskip("torch")
@@ -77,7 +78,7 @@ def test_mobilenet_by_tape_and_by_onnx_is_the_same_step(depth: int, tmp_path: Pa
         assert updates(ours) == updates(theirs)
         assert ours.macs_dense == theirs.macs_dense
         if depth == 3:
-            cycles = [simulate_step(step, preset("small")).cycles for step in (ours, theirs)]
+            cycles = [machine_step(step, Estimator(preset("small"))).cycles for step in (ours, theirs)]
             assert cycles[0] == cycles[1]
 
 

@@ -35,5 +35,5 @@ def test_an_update_costs_the_operations_that_round() -> None:
     arithmetic = {name: Counting.done[name] for name in ("multiply", "add", "subtract")}
     assert arithmetic == {"multiply": 4, "add": 3, "subtract": 1}
     table = EnergyTable(update_operation=1.0, fpga=1.0, shrink=1.0)
-    energy = step_energy(simulate(gemm(8, 8, 8), preset("tiny")), 1000, table)
+    energy = step_energy(simulate(gemm(8, 8, 8), preset("tiny"), memory=True), 1000, table)
     assert energy.update == pytest.approx(1000 * sum(arithmetic.values()) * 1e-12)

@@ -1,1 +1,0 @@
-"""Steps of large networks run by the schedule model."""
