@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from amaranth.sim import Simulator
 
 from nmsat.hw.memory.steer import ReadSteer, WriteSteer
 from nmsat.sim.memory.steer import Steer
-
-if TYPE_CHECKING:
-    from amaranth.sim import SimulatorContext
 
 
 @pytest.mark.parametrize("masters", [2, 4])
@@ -27,12 +24,12 @@ def test_circuit_against_model(masters: int, reads: bool) -> None:
     ports[:masters] = range(masters)  # each has a region
     seen = {"left": 0, "waited": 0, "answered": 0}
 
-    def drive(ctx: SimulatorContext, one: Any, taken: bool, answer: bool, beat: int) -> None:
+    def drive(ctx: Any, one: Any, taken: bool, answer: bool, beat: int) -> None:
         ctx.set(one.request.ready, taken)
         ctx.set(one.valid if reads else one.acknowledged, answer)
         ctx.set(one.data if reads else one.pull, beat if reads else answer)
 
-    async def bench(ctx: SimulatorContext) -> None:
+    async def bench(ctx: Any) -> None:
         for region, port in enumerate(ports):
             ctx.set(dut.ports[region], port)
         asked: tuple[int, int] | None = None
