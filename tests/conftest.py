@@ -17,6 +17,7 @@ import nmsat
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.reports.work import progress
 from nmsat.reports.work.extras import missing
+from nmsat.sim.work.timed import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,8 +79,16 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Outcome]:
-    """Return a function that runs `nmsat` with a line of arguments."""
+def call(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Outcome]:
+    """Return a function that runs `nmsat` with a line of arguments.
+
+    Multiply-adds stand for cycles (`estimated`) unless the test is marked `exact`.
+    """
+    if not request.node.get_closest_marker("exact") and "estimated" not in request.fixturenames:
+        monkeypatch.setattr("nmsat.reports.work.timings.Timings", Memory)
+        stand_in(monkeypatch)
 
     def run(line: str) -> Outcome:
         capsys.readouterr()
@@ -122,6 +131,12 @@ def unreadable() -> Iterator[Callable[[Path], None]]:
 @pytest.fixture
 def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let multiply-adds stand for cycles where those are not what is tested: in an instant, no chooser, no gear."""
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))  # nobody else may find these
+    stand_in(monkeypatch)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put something in the place of chooser and quick gear that takes no time."""
     from nmsat.dataflow.contract.registers import COUNTERS
     from nmsat.dataflow.program import jobs
     from nmsat.dataflow.program.jobs import JobRun, UpdateRun
@@ -141,9 +156,21 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             counters["update_busy"] = cycles
         return Report(counters | {"cycles": cycles}, ErrorCode.NONE, 0, False, False)
 
-    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))  # nobody else may find these
     monkeypatch.setattr(jobs, "estimate_cycles", work)
+    monkeypatch.setattr(jobs, "estimate_program", lambda cuts: sum(map(work, cuts)))
     monkeypatch.setattr(timed, "time_run", time_run)
+
+
+@pytest.fixture
+def little_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `bench` measure next to nothing, where its figures are not what is tested."""
+    from nmsat.reports.commands import bench
+    from nmsat.reports.work import kernel_speed
+
+    monkeypatch.setattr(bench, "EXACT_PRODUCT", (32, 32, 32))
+    monkeypatch.setattr(kernel_speed, "PRODUCTS", ((96, 64, 16),))
+    step = {"network": "n", "batch": 1, "seconds": {"contract": 1}, "to_fast": 1, "bdwp_to_fast": 1}
+    monkeypatch.setattr(kernel_speed, "_step", lambda repeats: step)
 
 
 @pytest.fixture

@@ -87,9 +87,19 @@ def estimate_program(cuts: Sequence[Cut]) -> float:
     """
     if len(cuts) == 1:
         return estimate_cycles(cuts[0])
-    queues = [_queues(cut) for cut in cuts]
-    alone = max(estimate_cycles(cut) - max(one) for cut, one in zip(cuts, queues, strict=True))
-    return max(map(sum, zip(*queues, strict=True))) + alone
+    kinds: dict[tuple[object, ...], list[Cut]] = {}
+    for cut in cuts:
+        kinds.setdefault(_shape(cut), []).append(cut)
+    queues = [(len(alike), _queues(alike[0]), estimate_cycles(alike[0])) for alike in kinds.values()]
+    alone = max(whole - max(one) for _, one, whole in queues)
+    return max(sum(times * one[queue] for times, one, _ in queues) for queue in range(len(queues[0][1]))) + alone
+
+
+def _shape(cut: Cut) -> tuple[object, ...]:
+    """Return what tells a product from others that lie elsewhere: heads and groups are alike."""
+    code = cut.code
+    source = type(code.act), getattr(code.act, "taps", None), type(code.wgt), code.sink.epilogue.kind
+    return (*source, code.m, code.k, code.n, cut.mapping, cut.width, len(cut.rows), len(cut.parts), cut.rows_outer)
 
 
 def _queues(cut: Cut) -> tuple[float, float, float, float]:
@@ -171,10 +181,12 @@ def _resident(cut: Cut) -> bool:
 def _tile(cut: Cut, number: int, cost: LoadCost) -> float:
     """Cost of the loads of a row tile behind those of the one before it; the last one is before the first.
 
-    What a part of the reduction stages takes the place of what the part before it did, so all parts are looked at.
+    What a part of the reduction stages takes the place of what the part before it did, so all of them are looked at.
     """
     staging = Staging(cut.config.stage_depth)
-    parts = cut.parts if len(cut.parts) <= PARTS else _sample(cut.parts)
+    first = cut.code.act.loads(cut.config, cut.mapping, cut.rows[number], cut.parts[0])
+    stages = any(opcode is Opcode.STAGE for opcode, _ in first)
+    parts = cut.parts if stages and len(cut.parts) <= PARTS else _sample(cut.parts)
     found: list[_Part] = []
     for tile in (cut.rows[number - 1], cut.rows[number]):
         found = [_part(cut, staging, tile, part, cost) for part in parts]

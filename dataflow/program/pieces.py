@@ -102,8 +102,11 @@ def _settled(item: Lowered, one: ProductJob, make: Callable[..., ProductJob]) ->
     pieces = [make(_product(item.product, piece), cut=cut) for piece in item.pieces]
     if isinstance(item.product.sparsity, Gathered) or not pieces:
         return pieces
-    quicker = job_estimate(one, item.config) < sum(job_estimate(piece, item.config) for piece in pieces)
-    return [one] if quicker else pieces
+    known: dict[str, float] = {}
+    for job in (one, *pieces):
+        if job.facts not in known:
+            known[job.facts] = job_estimate(job, item.config)
+    return [one] if known[one.facts] < sum(known[piece.facts] for piece in pieces) else pieces
 
 
 def _product(product: Product, piece: Piece) -> Product:

@@ -55,6 +55,7 @@ def test_rtl_names_each_top(call: Call, tmp_path: Path, monkeypatch: pytest.Monk
     assert [line for line in lines if "sat_" in line] == [f"nmsat: writing Verilog: {name}" for name in tops]
 
 
+@pytest.mark.usefixtures("little_to_measure")
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -64,7 +65,7 @@ def test_rtl_names_each_top(call: Call, tmp_path: Path, monkeypatch: pytest.Monk
         ),
         ("program 8 8 8", ["running the program on the simulator: begins"]),
         ("train --network mlp --steps 1", ["mlp-bdwp-2of8-seed0: begins"]),
-        ("workload run tetrolet-scc --scale paper", ["tetrolet-scc: recording and scheduling its products"]),
+        ("workload run sora --scale paper", ["sora: recording and scheduling its products"]),
         ("bench --no-rtl", ["bench: two layers", "bench: the exact gear"]),
     ],
 )

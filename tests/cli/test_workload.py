@@ -62,11 +62,11 @@ def test_small_scale_solves_its_problem_and_is_exact(call: Call) -> None:
 
 def test_configuration_can_be_chosen(call: Call) -> None:
     cycles = {}
-    for config in ("tiny", "small", "vcu1525"):
-        values = json.loads(call(f"workload run moa --scale paper --config {config} --json").out)
+    for config in ("small", "vcu1525"):
+        values = json.loads(call(f"workload run sora --scale paper --config {config} --json").out)
         assert values["config"] == config
         cycles[config] = values["cycles"]
-    assert cycles["tiny"] > 3 * cycles["small"] > 30 * cycles["vcu1525"]
+    assert cycles["small"] > 10 * cycles["vcu1525"]
 
 
 def test_text_and_json_say_the_same(call: Call) -> None:
