@@ -6,9 +6,11 @@ from importlib.util import find_spec
 from typing import Final
 
 BROUGHT_BY: Final[dict[str, str]] = {
+    "mypy": "",
     "numpy": "",
     "platformdirs": "",
     "scipy": "",
+    "setuptools": "",
     "shtab": "",
     "sklearn": "",
     "threadpoolctl": "",

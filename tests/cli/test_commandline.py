@@ -58,7 +58,7 @@ EVERYTHING: Final = {
     "vivado read": "d",
     "workload list": "",
     "workload run": "moa --scale paper --variant nm --config small --processes 2",
-    "workload table": "--out d",
+    "workload table": "--out d --processes 2",
 }
 
 

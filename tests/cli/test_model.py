@@ -61,6 +61,7 @@ def test_model_explains_itself_in_text(call: Call, tmp_path: Path) -> None:
     assert json.loads(trace.read_text())["traceEvents"]
 
 
+@pytest.mark.exact
 def test_a_layer_takes_what_nmsat_program_says(call: Call, tmp_path: Path) -> None:
     """One layer, dense: its forward product and its weight gradient are the programs of `nmsat program`."""
     path = tmp_path / "one.csv"
@@ -73,6 +74,7 @@ def test_a_layer_takes_what_nmsat_program_says(call: Call, tmp_path: Path) -> No
         assert rows[stage]["bytes_read"] == 64 * program["counters"]["read_beats"]
 
 
+@pytest.mark.exact
 def test_an_estimate_says_so_and_by_how_much_it_errs(call: Call) -> None:
     exact, guess = (
         json.loads(call(f"model mlp --batch 8 --config small {flag} --json").out) for flag in ("", "--estimate")
@@ -89,6 +91,7 @@ def test_an_estimate_says_so_and_by_how_much_it_errs(call: Call) -> None:
     assert (refused.code, refused.err.count("\n")) == (2, 1)
 
 
+@pytest.mark.exact
 def test_kept_answers_are_fresh_ones(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     from nmsat.sim.work import timed
 

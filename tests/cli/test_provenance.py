@@ -52,6 +52,7 @@ def test_every_source_has_its_words_once() -> None:
         assert not words & texts, path
 
 
+@pytest.mark.exact
 def test_a_product_with_memory_is_the_machines_and_names_the_program(call: Call) -> None:
     values, text = both(call, "gemm 98 288 64 --pattern 2:8 --config small --memory")
     command = "nmsat program 98 288 64 --pattern 2:8 --config small"
@@ -64,6 +65,7 @@ def test_a_product_with_memory_is_the_machines_and_names_the_program(call: Call)
     assert f"values and instructions: {command}" in text
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize(
     ("line", "command", "without"),
     [
