@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.assembler import Assembler, Node
-    from nmsat.dataflow.program.tensors import Weights
+    from nmsat.dataflow.program.tensors import Place, Weights
 
 
 def emit_update(out: Assembler, label: str, w: Weights, *, decays: bool, after: Iterable[Node] = ()) -> Node:
@@ -30,19 +30,26 @@ def emit_update(out: Assembler, label: str, w: Weights, *, decays: bool, after: 
         "n": w.n,
         **codes(n=w.ff.n, m=w.ff.m, prefix="ff_"),
         **codes(n=w.bp.n, m=w.bp.m, prefix="bp_"),
-        "use_bp": int(w.bp_place is not None),
         "use_mask": int(sparse and decays),
+        **update_places(w, w.bp_place),
+    }
+    written = [w.master, w.ff_place, w.mask, *([w.bp_place] if w.bp_place else [])]
+    reads = [w.gradient, w.master, w.mask]
+    return out.emit(Opcode.UPDATE, fields, label, after=after, reads=reads, writes=written)
+
+
+def update_places(w: Weights, backward: Place | None) -> dict[str, int]:
+    """Return the fields of an UPDATE that say where its matrices lie. backward: of W_bp, None where it is not made."""
+    return {
+        "use_bp": int(backward is not None),
         "region": w.master.region,
         "g_step": w.gradient.step,
         "w_at": w.master.at,
         "g_at": w.gradient.at,
         "mask_at": w.mask.at,
         "ff_at": w.ff_place.at,
-        "bp_at": w.bp_place.at if w.bp_place else 0,
+        "bp_at": backward.at if backward is not None else 0,
     }
-    written = [w.master, w.ff_place, w.mask, *([w.bp_place] if w.bp_place else [])]
-    reads = [w.gradient, w.master, w.mask]
-    return out.emit(Opcode.UPDATE, fields, label, after=after, reads=reads, writes=written)
 
 
 def estimate_update(config: SatConfig, w: Weights, *, decays: bool) -> float:

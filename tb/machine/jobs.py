@@ -20,6 +20,7 @@ from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink, cuts
 from nmsat.dataflow.program.step import write_code
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Place, Rows, Weights
+from nmsat.dataflow.program.update import update_places
 from nmsat.dataflow.program.weights import BackwardWeights, DenseSource, ForwardWeights
 from nmsat.dataflow.program.windows import Images, Tap, Window, taps_of, window_of
 
@@ -304,15 +305,8 @@ def _update(d: _Draft) -> None:
         "shift": d.whole(0, 24),
         **codes(n=pattern.n, m=pattern.m, prefix="ff_"),
         **codes(n=other.n, m=other.m, prefix="bp_"),
-        "use_bp": int(backward is not None),
         "use_mask": int(d.rng.random() < 0.5),
-        "region": w.master.region,
-        "g_step": w.gradient.step,
-        "w_at": w.master.at,
-        "g_at": w.gradient.at,
-        "mask_at": w.mask.at,
-        "ff_at": w.ff_place.at,
-        "bp_at": backward.at if backward else 0,
+        **update_places(w, backward),
         "lr": lr,
         "mu": mu,
         "wd": wd,
