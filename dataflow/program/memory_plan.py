@@ -26,7 +26,7 @@ CAPACITY: Final = 64 << 30
 NUMBER: Final = 4
 """Bytes of a master weight or momentum of a tensor that the host updates."""
 
-Region = tuple[str, str, int]
+TensorBytes = tuple[str, str, int]
 """Name of a tensor, its kind, its bytes."""
 
 
@@ -54,7 +54,7 @@ def memory_plan(step: Step, config: SatConfig, capacity: int = CAPACITY, batch: 
     return dict(by_kind)
 
 
-def _regions(step: Step, config: SatConfig, jobs: Sequence[Job]) -> Iterator[Region]:
+def _regions(step: Step, config: SatConfig, jobs: Sequence[Job]) -> Iterator[TensorBytes]:
     updated = {job.name for job in jobs if isinstance(job, UpdateJob)}
     for job in jobs:
         if isinstance(job, UpdateJob):
@@ -80,7 +80,7 @@ def _regions(step: Step, config: SatConfig, jobs: Sequence[Job]) -> Iterator[Reg
         yield f"results {i}", "result", largest
 
 
-def _weights(job: UpdateJob) -> Iterator[Region]:
+def _weights(job: UpdateJob) -> Iterator[TensorBytes]:
     w = Layout().weights("w", 0, job.k, job.n, job.ff, job.bp, backward=job.backward)
     state = job.count * w.master.beats * BEAT_BYTES // 2
     copies = w.ff_place.beats + w.mask.beats + (w.bp_place.beats if w.bp_place else 0)

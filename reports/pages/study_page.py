@@ -21,20 +21,23 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
   `nmsat train --cell resnet9-small-bdwp-2of8-seed1`; the first column is that name without `-seed`.
 - *loss* is against dense runs of the same seeds, in percent points; negative is better than dense. One image of the
   digits' test split is 0.22 points.
-- *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
-  configuration {machine} from the step's own tape, the programs of its products and weight updates with their memory,
-  without host operators; *bound* is the speed-up that the multiply-adds alone allow. Cycles and speed-ups are those of
-  the {origin}. *no program*: the machine has none for a product of the method
-  (docs/machine/programs.md).
+{cycles}
 - *masks FF, BP* are the shares of mask elements that change per update (SAD), mean over the run.
 - In the pictures every error bar is a 95 % confidence interval of the mean loss: Student's t, each run paired with
   the dense run of its seed. Few seeds make it wide: one that holds 0 shows neither a loss nor that there is none."""
+
+CYCLES: Final = """\
+*multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
+configuration {machine} from the step's own tape, the programs of its products and weight updates with their memory,
+without host operators; *bound* is the speed-up that the multiply-adds alone allow. Cycles and speed-ups are those of
+the {origin}. *no program*: the machine has none for a product of the method (docs/machine/programs.md)."""
 
 
 def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     """Return the page of what `reports.work.study.gather` found; pictures: as `reports.pages.study_plots.draw` returns
     them."""
-    parts = ["# Accuracy of the training methods", INTRODUCTION.format(machine=data["machine"], origin=_origin(data))]
+    cycles = prose(CYCLES.format(machine=data["machine"], origin=_origin(data)), bullet=True)
+    parts = ["# Accuracy of the training methods", INTRODUCTION.format(cycles=cycles)]
     if data.get("data"):
         parts[-1] += f"\n- Networks train on images of an IDX folder (`--data`): {', '.join(data['data'])}."
     parts[-1] += f"\n{_arithmetic(data['recipes'])}"

@@ -17,9 +17,17 @@ class InputError(Exception):
     """The user asked for something that cannot be done; the text says what, the value, and what is allowed."""
 
 
-def prose(text: str) -> str:
-    """Return a paragraph in lines of less than 120 characters; words stay whole."""
-    return textwrap.fill(" ".join(text.split()), 119, break_long_words=False, break_on_hyphens=False)
+def prose(text: str, *, bullet: bool = False) -> str:
+    """Return a paragraph, or a point of a list, in lines of less than 120 characters; words stay whole."""
+    first, rest = ("- ", "  ") if bullet else ("", "")
+    return textwrap.fill(
+        " ".join(text.split()),
+        119,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def printable(text: str) -> str:

@@ -93,7 +93,7 @@ def test_a_pytorch_tape_runs_on_sat() -> None:
     assert step.bound == tape.bound
     assert Update("down", 144, 32, 1, 9, P28, P28) in step.updates
     assert {(p.name, p.stage) for p in step.prunes} == {(name, Stage.WU) for name in ("down", "mix", "hidden")}
-    cycles = [machine_step(s, Estimator(preset("small"))).cycles for s in (step, read_step(PYTORCH, dense=True))]
+    cycles = [machine_step(s, Estimator(preset("vcu1525"))).cycles for s in (step, read_step(PYTORCH, dense=True))]
     assert 1.5 < cycles[1] / cycles[0] < step.bound
 
 
@@ -154,11 +154,11 @@ def test_what_is_no_step_is_refused() -> None:
 
 
 def test_model_reads_a_tape(call: Callable[[str], Outcome]) -> None:
-    values = json.loads(call(f"model {PYTORCH} --config small --json").out)
+    values = json.loads(call(f"model {PYTORCH} --json").out)
     assert (values["method"], values["pattern"], values["batch"]) == ("tape", "2:8", None)
     assert values["bound"] == read_step(PYTORCH).bound
     assert 1.5 < values["speedup"] < values["bound"]
-    text = call(f"model {PYTORCH} --config small").out
+    text = call(f"model {PYTORCH}").out
     assert "batch as recorded, tape 2:8" in text
     assert "A tape holds no host operators" in text
     assert [item["kind"] for item in values["left_out"]] == ["unknown, the tape is an older one"]
