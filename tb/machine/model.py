@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.files import write_text
+from nmsat.dataflow.contract.legal import check_machine
 from nmsat.hw.parts.cache import cache_folder, writing_cache
 from nmsat.hw.parts.verilog import emit
 from nmsat.hw.sat import Sat
@@ -64,12 +65,12 @@ def blocks_of(modules: Iterable[str]) -> tuple[str, ...]:
 
 def sat_verilog(config: SatConfig) -> dict[str, str]:
     """Return file name -> Verilog of the machine, written unless the same sources have written it before."""
-    machine = Sat(config)  # a configuration that is no machine is refused here, kept or not
+    check_machine(config)  # refused here, kept or not
     folder = cache_folder(ROOM)
     place = folder / f"{_key(config)}.json"
     if place.exists():
         return json.loads(place.read_text(encoding="utf-8"))
-    files = emit(machine, TOP)
+    files = emit(Sat(config), TOP)
     with writing_cache(folder):
         write_text(place, json.dumps(files))
     return files

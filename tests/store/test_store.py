@@ -33,7 +33,7 @@ def check(rows: int, columns: int, count: int, seed: int) -> dict[str, int]:
 @pytest.mark.rtl
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (3, 5)])
 def test_rtl_against_model(rows: int, columns: int) -> None:
-    saved = check(rows, columns, 20, seed=1)
+    saved = check(rows, columns, 36, seed=1)
     assert saved["beats"] > 300
     assert saved["overlaps"] > 1_000
     assert saved["resets"] >= 3
