@@ -138,7 +138,7 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put something in the place of chooser and quick gear that takes no time."""
     from nmsat.dataflow.contract.registers import COUNTERS
-    from nmsat.dataflow.program import jobs
+    from nmsat.dataflow.program import jobs, pieces
     from nmsat.dataflow.program.jobs import JobRun, UpdateRun
     from nmsat.sim.parts.outcome import Report
     from nmsat.sim.work import timed
@@ -158,6 +158,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(jobs, "estimate_cycles", work)
     monkeypatch.setattr(jobs, "estimate_program", lambda cuts: sum(map(work, cuts)))
+    monkeypatch.setattr(pieces, "_estimated", lambda asked: sum(p.macs_kept for p in asked.job.products))
     monkeypatch.setattr(timed, "time_run", time_run)
 
 

@@ -9,7 +9,7 @@ memory one by one. Updates come last, one UPDATE for each weight matrix that lea
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.sparsity import Gathered
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from nmsat.algorithms.core.tape import ConvShape
+    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.jobs import Job, Switches
     from nmsat.dataflow.program.ways import Lowered, Piece
 
@@ -102,11 +103,22 @@ def _settled(item: Lowered, one: ProductJob, make: Callable[..., ProductJob]) ->
     pieces = [make(_product(item.product, piece), cut=cut) for piece in item.pieces]
     if isinstance(item.product.sparsity, Gathered) or not pieces:
         return pieces
-    known: dict[str, float] = {}
-    for job in (one, *pieces):
-        if job.facts not in known:
-            known[job.facts] = job_estimate(job, item.config)
-    return [one] if known[one.facts] < sum(known[piece.facts] for piece in pieces) else pieces
+    whole_of_it, *parts = (_estimated(_Question(item.config, job.facts, job)) for job in (one, *pieces))
+    return [one] if whole_of_it < sum(parts) else pieces
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a job is estimated to take: the same for all jobs of the same facts, of which a workload has many."""
+
+    config: SatConfig
+    facts: str
+    job: ProductJob = field(compare=False)
+
+
+@lru_cache(maxsize=1 << 14)
+def _estimated(asked: _Question) -> float:
+    return job_estimate(asked.job, asked.config)
 
 
 def _product(product: Product, piece: Piece) -> Product:

@@ -57,6 +57,7 @@ def test_a_study_is_part_of_a_small_run() -> None:
     assert "accuracy_nearest_pixels" in reports.workload_text(values)
 
 
+@pytest.mark.usefixtures("estimated")
 def test_the_table_has_a_line_for_every_workload_and_variant() -> None:
     lines = tables.table("paper", preset("vcu1525"), print).splitlines()
     assert len(lines) == 2 + 2 * len(workloads())
