@@ -125,6 +125,7 @@ def test_samples_are_products_of_the_program(name: str) -> None:
     assert sum(sample.y is not None for sample in samples) >= 4
 
 
+@pytest.mark.usefixtures("estimated")
 def test_the_example_of_the_documentation_is_a_workload(monkeypatch: pytest.MonkeyPatch) -> None:
     """The module in docs/workloads.md, as the page says: found, exact, at both scales, its claim true."""
     text = (Path(__file__).parent.parent.parent / "docs" / "workloads.md").read_text(encoding="utf-8")
