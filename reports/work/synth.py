@@ -28,7 +28,7 @@ def estimate_values(found: Estimate, config: SatConfig, die: Die) -> dict[str, A
     total = _resources(found.total)
     has = {name: getattr(die, name) for name in RESOURCES}
     blocks = has["bram36"] + has["uram"]
-    by_table = dict.fromkeys(("bram36", "uram"), 0)
+    by_table: dict[str, int] = dict.fromkeys(("bram36", "uram"), 0)
     for count in buffer_counts(config):
         by_table[count.block] += count.blocks
     leaves = found.leaves.values()
