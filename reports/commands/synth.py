@@ -32,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Answer:
     """Map every leaf of the machine, add them up, follow paths and nets."""
     from nmsat.hw.release.estimate import estimate, held_leaves
-    from nmsat.hw.release.tops import rtl_files
+    from nmsat.hw.release.kept import kept_files
     from nmsat.reports.work.synth import estimate_text, estimate_values
 
     part = DIES[options.device]
     with task("writing Verilog"):
-        verilog = rtl_files(options.config, ("sat",))
+        verilog = kept_files(options.config, ("sat",))
     with task("mapping", len(held_leaves(verilog)), "leaf") as running:
 
         def mapped(leaf: str) -> None:

@@ -139,7 +139,7 @@ def test_every_table_is_marked() -> None:
 
 
 def test_command_and_bad_device(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmsat.hw.release.tops.rtl_files", lambda *_: FILES)
+    monkeypatch.setattr("nmsat.hw.release.kept.kept_files", lambda *_: FILES)
     monkeypatch.setattr(module, "estimate", lambda _, told: told("sat") or made())
     outcome = call("synth --config tiny --device xcu250 --json")
     values = json.loads(outcome.out)
