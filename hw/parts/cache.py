@@ -39,7 +39,7 @@ __all__ = [
     "cache_root",
     "cache_sizes",
     "clear_caches",
-    "kept",
+    "kept_json",
     "size_of",
     "writing_cache",
     "yosys_environment",
@@ -81,7 +81,7 @@ OURS: Final = {
 """Folders that can be made again, and the names that nmsat gives to what is in them: nothing else is removed."""
 
 
-def kept(room: str, key: str, make: Callable[[], Any]) -> Any:
+def kept_json(room: str, key: str, make: Callable[[], Any]) -> Any:
     """Return what `make` returned when it was first called for this key in this room of the caches, through JSON.
 
     key: all that the result depends on. Raises CacheError if it cannot be kept, and what `make` raises.

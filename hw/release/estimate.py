@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from nmsat.hw.release.netlist import Netlist
 
-TOP: Final = "sat"
+MACHINE: Final = "sat"
 """The module that is estimated."""
 
-PROCESSES: Final = 2
+MAPPED_AT_ONCE: Final = 2
 """Leaves that are mapped at once; Yosys takes up to a gigabyte for one."""
 
 FANOUT: Final = 1000
@@ -36,7 +36,7 @@ _RAM_CELL: Final = re.compile(r"(.+?)\.\d+\.\d+(?:\..*)?")
 
 
 @dataclass(frozen=True)
-class Memory:
+class LeafMemory:
     """A memory of a leaf: as it is declared (None if no declaration has the name), and type of cell -> cells."""
 
     name: str
@@ -45,7 +45,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Leaf:
+class LeafEstimate:
     """A leaf without the leaves that it holds. path: the longest; None if it has no logic of its own."""
 
     module: str
@@ -53,14 +53,14 @@ class Leaf:
     takes: Mapped
     path: Path | None
     nets: tuple[Net, ...]
-    memories: tuple[Memory, ...]
+    memories: tuple[LeafMemory, ...]
 
 
 @dataclass(frozen=True)
 class Estimate:
     """leaves: by name; engines: module in the top, and the top itself -> what all its instances take; total."""
 
-    leaves: dict[str, Leaf]
+    leaves: dict[str, LeafEstimate]
     engines: dict[str, Mapped]
     total: Mapped
 
@@ -76,24 +76,24 @@ def estimate(verilog: Mapping[str, str], *, told: Callable[[str], None] | None =
     for name in TopologicalSorter(held).static_order():
         found[name] = analyse(netlists[name], {below: found[below].model for below in held[name]}, FANOUT)
     takes = {name: mapped_of(netlist.counts) for name, netlist in netlists.items()}
-    instances = _below(TOP, held)
+    instances = _below(MACHINE, held)
     leaves = {
-        name: Leaf(
+        name: LeafEstimate(
             name, instances[name], takes[name], found[name].path, found[name].nets, _memories(netlists[name], verilog)
         )
         for name in sorted(held)
     }
-    engines = {TOP: takes[TOP]}
-    for name, count in sorted(held[TOP].items()):
+    engines = {MACHINE: takes[MACHINE]}
+    for name, count in sorted(held[MACHINE].items()):
         engines[name] = _sum({below: count * n for below, n in _below(name, held).items()}, takes)
     return Estimate(leaves, engines, _sum(instances, takes))
 
 
 def held_leaves(verilog: Mapping[str, str]) -> dict[str, Counter[str]]:
-    """Return leaf -> leaves that it holds itself, and how often, for `TOP` and all below it."""
+    """Return leaf -> leaves that it holds itself, and how often, for `MACHINE` and all below it."""
     modules: Mapping[str, Any] = name_map(verilog)["modules"]
     found: dict[str, Counter[str]] = {}
-    todo = [TOP]
+    todo = [MACHINE]
     while todo:
         leaf = todo.pop()
         if leaf in found:
@@ -145,7 +145,7 @@ def _map_all(
         return netlist
 
     names = sorted(held, key=lambda name: (-len(verilog[f"{name}.v"]), name))
-    with ThreadPoolExecutor(PROCESSES) as pool:
+    with ThreadPoolExecutor(MAPPED_AT_ONCE) as pool:
         try:
             return dict(zip(names, pool.map(mapped, names), strict=True))
         except BaseException:
@@ -154,7 +154,7 @@ def _map_all(
             raise
 
 
-def _memories(netlist: Netlist, verilog: Mapping[str, str]) -> tuple[Memory, ...]:
+def _memories(netlist: Netlist, verilog: Mapping[str, str]) -> tuple[LeafMemory, ...]:
     cells: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for cell in netlist.cells:
         if cell.kind.startswith(("RAM", "URAM")):
@@ -162,7 +162,7 @@ def _memories(netlist: Netlist, verilog: Mapping[str, str]) -> tuple[Memory, ...
             cells[match[1] if match else cell.name][cell.kind] += 1
     declared = dict(_declared(netlist.module, module_bodies(verilog[f"{netlist.module}.v"])))
     names = sorted({*declared, *cells})
-    return tuple(Memory(name, declared.get(name), dict(sorted(cells[name].items()))) for name in names)
+    return tuple(LeafMemory(name, declared.get(name), dict(sorted(cells[name].items()))) for name in names)
 
 
 def _declared(module: str, bodies: Mapping[str, tuple[str, Mapping[str, str]]], place: str = "") -> dict[str, Declared]:

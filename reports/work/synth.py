@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.dies import Die
-    from nmsat.hw.release.estimate import Estimate, Leaf, Memory
+    from nmsat.hw.release.estimate import Estimate, LeafEstimate, LeafMemory
     from nmsat.hw.release.synth import Mapped
 
 MARK: Final = "Yosys estimate"
@@ -188,7 +188,7 @@ def _kinds(sinks: Mapping[str, int]) -> dict[str, int]:
     return {kind: sinks.get(kind, 0) for kind in _KINDS}
 
 
-def _leaf(leaf: Leaf) -> dict[str, Any]:
+def _leaf(leaf: LeafEstimate) -> dict[str, Any]:
     path = leaf.path
     return {
         "leaf": leaf.module,
@@ -200,7 +200,7 @@ def _leaf(leaf: Leaf) -> dict[str, Any]:
     }
 
 
-def _memory(leaf: Leaf, memory: Memory) -> dict[str, Any]:
+def _memory(leaf: LeafEstimate, memory: LeafMemory) -> dict[str, Any]:
     declared = memory.declared
     return {
         "leaf": leaf.module,

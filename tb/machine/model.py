@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.hw.parts.cache import kept
+from nmsat.hw.parts.cache import kept_json
 from nmsat.hw.parts.verilog import emit
-from nmsat.hw.release.kept import ROOM, verilog_key
+from nmsat.hw.release.kept import VERILOG_ROOM, verilog_key
 from nmsat.hw.sat import Sat
 from nmsat.tb.run.runner import build
 
@@ -52,7 +52,7 @@ def blocks_of(modules: Iterable[str]) -> tuple[str, ...]:
 def sat_verilog(config: SatConfig) -> dict[str, str]:
     """Return file name -> Verilog of the machine, written unless the same sources have written it before."""
     check_machine(config)  # refused here, kept or not
-    return kept(ROOM, verilog_key(config, TOP), lambda: emit(Sat(config), TOP))
+    return kept_json(VERILOG_ROOM, verilog_key(config, TOP), lambda: emit(Sat(config), TOP))
 
 
 def _is_a(name: str, kind: str) -> bool:

@@ -11,7 +11,7 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.dies import DIES, die
 from nmsat.hw.release import estimate as module
 from nmsat.hw.release import levels
-from nmsat.hw.release.estimate import Estimate, Leaf, Memory, estimate, held_leaves
+from nmsat.hw.release.estimate import Estimate, LeafEstimate, LeafMemory, estimate, held_leaves
 from nmsat.hw.release.levels import Net
 from nmsat.hw.release.netlist import Declared
 from nmsat.hw.release.synth import Mapped, SynthesisError
@@ -84,10 +84,11 @@ def test_small_machine_is_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> No
     assert sorted(told) == ["leaf", "sat"]
     one = found.leaves["leaf"]
     assert (one.instances, one.takes.block_rams, one.takes.flip_flops) == (2, 2, 0)  # 4096 x 8 is a RAMB36
-    assert one.memories == (Memory("store", Declared(4096, 8, "block"), {"RAMB36E2": 1}),)
+    assert one.memories == (LeafMemory("store", Declared(4096, 8, "block"), {"RAMB36E2": 1}),)
     top = found.leaves["sat"]
     assert (top.takes.logic, top.takes.flip_flops) == (1, 1)
-    assert top.path == levels.Path(1.0, "d[0]", "q")
+    assert top.path is not None
+    assert (top.path.levels, top.path.begin[:2], top.path.end) == (1.0, "d[", "q")
     assert found.total == Mapped(
         logic=1, ram_luts=0, shift_luts=0, flip_flops=1, dsp=0, block_rams=4, ultra_rams=0, carry=0
     )
@@ -112,8 +113,10 @@ def test_error_in_a_leaf_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
 def made() -> Estimate:
     takes = Mapped(logic=90, ram_luts=8, shift_luts=2, flip_flops=50, dsp=1, block_rams=3, ultra_rams=1, carry=4)
     nets = (Net("clear", {"reset": 1500, "data": 1}),)
-    memory = Memory("store", Declared(4096, 8, "block"), {"RAMB36E2": 1})
-    return Estimate({"sat": Leaf("sat", 1, takes, levels.Path(7.2, "a", "b"), nets, (memory,))}, {"sat": takes}, takes)
+    memory = LeafMemory("store", Declared(4096, 8, "block"), {"RAMB36E2": 1})
+    return Estimate(
+        {"sat": LeafEstimate("sat", 1, takes, levels.Path(7.2, "a", "b"), nets, (memory,))}, {"sat": takes}, takes
+    )
 
 
 def test_values_and_shares() -> None:

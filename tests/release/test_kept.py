@@ -53,7 +53,7 @@ def test_files_are_written_once_in_their_order(monkeypatch: pytest.MonkeyPatch) 
     assert written == [("sat",)]
     kept.kept_files(TINY, ("sat", "sat_sore"))
     kept.kept_files(TINY.replace(act_depth=1024), ("sat",))
-    monkeypatch.setattr(kept, "SOURCES", (*kept.SOURCES, "tb/run"))
+    monkeypatch.setattr(kept, "VERILOG_SOURCES", (*kept.VERILOG_SOURCES, "tb/run"))
     kept.kept_files(TINY, ("sat",))
     assert len(written) == 4
 
@@ -72,7 +72,7 @@ def test_a_leaf_is_written_once_per_content(runs: list[str]) -> None:
 def test_nothing_more_is_begun_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
     monkeypatch.setattr(writer, "verilog_of", begun.append)
-    monkeypatch.setattr(writer, "PROCESSES", 1)
+    monkeypatch.setattr(writer, "WRITTEN_AT_ONCE", 1)
 
     def fail(beside: Writer) -> None:
         beside._pool.submit(Event().wait, 0.5)  # the one that runs when the error comes

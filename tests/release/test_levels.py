@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nmsat.hw.release.levels import LoopError, Model, analyse
+from nmsat.hw.release.levels import LeafModel, LoopError, analyse
 from nmsat.hw.release.netlist import Bit, Cell, Netlist
 
 NAMES = {2: "in", 3: "a", 9: "b", 20: "clk"}
@@ -121,5 +121,5 @@ def test_loops_and_unknown_cells_are_errors() -> None:
 
 
 def test_leaf_without_logic_has_no_path() -> None:
-    found = analyse(netlist(Cell("one", "inner", {"x": [3]})), {"inner": Model()}, 0)
+    found = analyse(netlist(Cell("one", "inner", {"x": [3]})), {"inner": LeafModel()}, 0)
     assert found.path is None
