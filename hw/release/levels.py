@@ -11,32 +11,32 @@ there.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from nmsat.hw.release.cells import (
+    CLOCKED_PINS,
+    CLOCKS,
+    LEVEL,
+    OUTPUT_PINS,
+    SEQUENTIAL,
+    address_of,
+    bits_of,
+    cell_arcs,
+    ends_at,
+    is_ram,
+    pin_kind,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from nmsat.hw.release.netlist import Bit, Cell, Netlist
 
 Pin: TypeAlias = tuple[str, int]
 """A port and its bit."""
-
-LEVEL: Final = 10
-"""Parts of a level that are counted."""
-
-CLOCKS: Final = ("C", "CLK", "WCLK", "CLKARDCLK", "CLKBWRCLK")
-"""Pins of clocks: neither paths nor fan-outs."""
-
-_RESETS: Final = re.compile(r"R|S|CLR|PRE|RST\w*")
-_ENABLES: Final = re.compile(r"C?E|CE\w+|WE\w*|EN\w*|REGCE\w*")
-_REGISTERS: Final = ("FDRE", "FDSE", "FDCE", "FDPE", "DSP48E2", "RAMB18E2", "RAMB36E2", "URAM288")
-_REGISTERED: Final = re.compile(r"Q|P|PCOUT|DOUT\w*")
-_OUTPUTS: Final = re.compile(r"C?O|Q(?:31)?|P(?:COUT)?|[SD]PO|DO[A-H]|DOUT\w*")
-_WEIGHTS: Final = {"INV": 0, "MUXF7": 1, "MUXF8": 1, "MUXF9": 1, **{f"LUT{n}": LEVEL for n in range(1, 7)}}
 
 _Graph: TypeAlias = "dict[int, list[tuple[int, int]]]"
 
@@ -100,9 +100,9 @@ def analyse(netlist: Netlist, models: Mapping[str, LeafModel], above: int) -> An
     graph = _graph(netlist, models)
     order = _order(graph, netlist)
     starts, ends = _starts(netlist, models), _ends(netlist, models)
-    inputs = {bit: (port, i) for port, i, bit in _bits(netlist.inputs)}
+    inputs = {bit: (port, i) for port, i, bit in bits_of(netlist.inputs)}
     outputs: defaultdict[int, list[Pin]] = defaultdict(list)
-    for port, i, bit in _bits(netlist.outputs):
+    for port, i, bit in bits_of(netlist.outputs):
         outputs[bit].append((port, i))
     before = _longest(graph, order, starts)
     after = _longest(_reversed(graph), order[::-1], ends)
@@ -124,68 +124,15 @@ def _rank(net: Net) -> tuple[int, str]:
     return -net.fanout, net.name
 
 
-def _bits(ports: Mapping[str, list[Bit]]) -> Iterator[tuple[str, int, int]]:
-    """Yield port, place and net of all bits that are no constants."""
-    for port, bits in ports.items():
-        for i, bit in enumerate(bits):
-            if isinstance(bit, int):
-                yield port, i, bit
-
-
-def _arcs(cell: Cell) -> Iterator[tuple[int, int, int]]:
-    """Yield from, to and tenths of the paths through a cell that is no leaf."""
-    if cell.kind in ("CARRY4", "CARRY8"):
-        yield from _carry_arcs(cell)
-    elif cell.kind in _WEIGHTS:
-        for _, _, to in _pins(cell, ["O"]):
-            for _, _, bit in _pins(cell, [name for name in cell.pins if name != "O"]):
-                yield bit, to, _WEIGHTS[cell.kind]
-    elif _is_ram(cell):
-        for out in cell.pins:
-            for _, _, to in _pins(cell, [out]):
-                for _, _, bit in _pins(cell, _address(cell, out) or []):
-                    yield bit, to, LEVEL
-    elif cell.kind not in _REGISTERS:
-        raise ValueError(f"cell {cell.name!r} is a {cell.kind!r}, whose paths are not known here")
-
-
-def _carry_arcs(cell: Cell) -> Iterator[tuple[int, int, int]]:
-    """Yield the paths of a carry block: a bit depends on those below it."""
-    for out, j, to in _pins(cell, ["O", "CO"]):
-        for port, i, bit in _pins(cell, ["CI", "CYINIT", "DI", "S"]):
-            if port in ("CI", "CYINIT") or i < j or (i == j and (out == "CO" or port == "S")):
-                yield bit, to, 1
-
-
-def _pins(cell: Cell, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
-    return _bits({name: cell.pins.get(name, []) for name in names})
-
-
-def _is_ram(cell: Cell) -> bool:
-    """Whether a cell is distributed RAM or a shift register: its address leads to what it shows."""
-    return cell.kind not in _REGISTERS and cell.kind.startswith(("RAM", "SRL"))
-
-
-def _address(cell: Cell, out: str) -> list[str] | None:
-    """Return the pins that choose what a distributed RAM or shift register shows at pin `out`; None if none shows."""
-    if re.fullmatch(r"DO[A-H]", out):
-        return [f"ADDR{out[-1]}"] if f"ADDR{out[-1]}" in cell.pins else []
-    if out == "DPO":
-        return [name for name in cell.pins if name.startswith("DPRA")]
-    if out in ("SPO", "O", "Q"):
-        return [name for name in cell.pins if re.fullmatch(r"A\d*", name)]
-    return [] if out == "Q31" else None
-
-
 def _graph(netlist: Netlist, models: Mapping[str, LeafModel]) -> _Graph:
     """Return net -> nets that depend on it at once, and the tenths to them."""
     graph: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for cell in netlist.cells:
         if (model := models.get(cell.kind)) is None:
-            for bit, to, weight in _arcs(cell):
+            for bit, to, weight in cell_arcs(cell):
                 graph[bit].append((to, weight))
             continue
-        for port, i, bit in _bits(cell.pins):
+        for port, i, bit in bits_of(cell.pins):
             for (out, j), weight in model.through.get((port, i), ()):
                 if (to := _net(cell, out, j)) is not None:
                     graph[bit].append((to, weight))
@@ -223,14 +170,14 @@ def _starts(netlist: Netlist, models: Mapping[str, LeafModel]) -> dict[int, int]
     found: dict[int, int] = {}
     for cell in netlist.cells:
         model = models.get(cell.kind)
-        for port, i, bit in _bits(cell.pins):
+        for port, i, bit in bits_of(cell.pins):
             if model is not None:
                 if (port, i) in model.out:
                     found[bit] = model.out[port, i]
-            elif cell.kind in _REGISTERS:
-                if _REGISTERED.fullmatch(port):
+            elif cell.kind in SEQUENTIAL:
+                if CLOCKED_PINS.fullmatch(port):
                     found[bit] = 0
-            elif _is_ram(cell) and _address(cell, port) is not None:
+            elif is_ram(cell) and address_of(cell, port) is not None:
                 found[bit] = LEVEL if cell.kind.startswith("RAM") else 0
     return found
 
@@ -240,19 +187,13 @@ def _ends(netlist: Netlist, models: Mapping[str, LeafModel]) -> dict[int, int]:
     found: dict[int, int] = {}
     for cell in netlist.cells:
         model = models.get(cell.kind)
-        for port, i, bit in _bits(cell.pins):
+        for port, i, bit in bits_of(cell.pins):
             if model is not None:
                 if (port, i) in model.into:
                     found[bit] = max(found.get(bit, 0), model.into[port, i])
-            elif port not in CLOCKS and _ends_at(cell, port):
+            elif port not in CLOCKS and ends_at(cell, port):
                 found.setdefault(bit, 0)
     return found
-
-
-def _ends_at(cell: Cell, port: str) -> bool:
-    if cell.kind in _REGISTERS:
-        return _REGISTERED.fullmatch(port) is None
-    return _is_ram(cell) and _address(cell, port) is None
 
 
 def _longest(graph: _Graph, order: Iterable[int], starts: Mapping[int, int]) -> dict[int, int]:
@@ -297,13 +238,13 @@ def _sinks(netlist: Netlist, models: Mapping[str, LeafModel]) -> dict[int, Count
     follows: defaultdict[int, list[int]] = defaultdict(list)
     for cell in netlist.cells:
         model = models.get(cell.kind)
-        for port, i, bit in _bits(cell.pins):
+        for port, i, bit in bits_of(cell.pins):
             if model is not None:
                 here[bit] += model.sinks.get((port, i), Counter())
                 nets = (_net(cell, out, j) for out, j in model.same.get((port, i), ()))
                 follows[bit] += [to for to in nets if to is not None]
-            elif port not in CLOCKS and not _OUTPUTS.fullmatch(port):
-                here[bit][_kind(cell, port)] += 1
+            elif port not in CLOCKS and not OUTPUT_PINS.fullmatch(port):
+                here[bit][pin_kind(cell, port)] += 1
     found: dict[int, Counter[str]] = {}
 
     def total(bit: int) -> Counter[str]:
@@ -315,15 +256,6 @@ def _sinks(netlist: Netlist, models: Mapping[str, LeafModel]) -> dict[int, Count
 
     later = {to for bits in follows.values() for to in bits}
     return {bit: total(bit) for bit in list(here) if bit not in later}
-
-
-def _kind(cell: Cell, port: str) -> str:
-    if cell.kind in _REGISTERS or _is_ram(cell):
-        if _RESETS.fullmatch(port):
-            return "reset"
-        if _ENABLES.fullmatch(port):
-            return "enable"
-    return "data"
 
 
 def _worst(
