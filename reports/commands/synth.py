@@ -62,7 +62,7 @@ def _estimate(options: argparse.Namespace) -> dict[str, Any]:
     part = DIES[options.device]
     with task("writing Verilog"):
         verilog = kept_files(options.config, ("sat",))
-    with task("mapping", len(held_leaves(verilog)), "leaf") as running:
+    with task("mapping", len(held_leaves(verilog)), "module") as running:
 
         def mapped(leaf: str) -> None:
             running.now(leaf)
