@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, str]] = {
     "program": "nmsat.reports.commands.program",
     "rtl": "nmsat.reports.commands.rtl",
     "study": "nmsat.reports.commands.study",
+    "synth": "nmsat.reports.commands.synth",
     "train": "nmsat.reports.commands.train",
     "verify": "nmsat.reports.commands.verify",
     "verify fuzz": "nmsat.reports.commands.verify_fuzz",

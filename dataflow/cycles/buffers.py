@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.dies import DIES
 from nmsat.dataflow.contract.isa import BEAT_BYTES
 from nmsat.dataflow.contract.links import PAIR
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
 
-DEVICE: Final = {"bram36": 2160, "uram": 960}
-"""Block RAM of the XCVU9P (AMD UltraScale+ FPGA product table)."""
+_DIE: Final = DIES["xcvu9p"]
+
+DEVICE: Final = {"bram36": _DIE.bram36, "uram": _DIE.uram}
+"""Block RAM of the XCVU9P."""
 
 BRAM_SHAPES: Final = ((1024, 36), (2048, 18), (4096, 9))
 """Entries x bits of a BRAM36 as a simple dual-port memory."""

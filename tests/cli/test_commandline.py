@@ -46,6 +46,7 @@ EVERYTHING: Final = {
     "program": "9 8 7 --pattern 2:4 --config small --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
     " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
     "rtl": "--config small --device u250 --out d",
+    "synth": "--config small --device xcu250 --out d",
     "study": "--out a --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
     " --processes 2 --config tiny --data d --side 28",
     "train": "--cell mlp-bdwp-2of8-seed1 --config-file f.toml --network mlp --method ste --pattern 2:4"

@@ -36,7 +36,8 @@ CELL = "mlp-bdwp-2of8-seed1,epochs=2,batch=700"
 IN_THE_WAY = [
     ("demo --out {}", "report.html", "nmsat.reports.work.demo.run_demo"),
     ("program 8 16 8 --out {}", "summary.json", "nmsat.reports.work.program.matrix_program"),
-    ("rtl --out {}", "sat_uspe.v", "nmsat.hw.release.tops.rtl_files"),
+    ("rtl --out {}", "sat_uspe.v", "nmsat.hw.release.kept.kept_files"),
+    ("synth --out {}", "synth_tiny.md", "nmsat.hw.release.kept.kept_files"),
     ("study --networks mlp --seeds 0 --out {}", "accuracy.json", "nmsat.reports.work.study.run_study"),
     ("study --networks mlp --seeds 0 --out {}/new --tables {}", "accuracy.md", "nmsat.reports.work.study.run_study"),
     (

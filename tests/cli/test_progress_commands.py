@@ -49,7 +49,7 @@ def test_rtl_names_each_top(call: Call, tmp_path: Path, monkeypatch: pytest.Monk
     text = "module {0}(clk);\n  input clk;\nendmodule\n"
     monkeypatch.setattr(release, "TOPS", tops)
     monkeypatch.setattr(release, "emit", lambda _, name, __: {f"{name}.v": text.format(name)})
-    monkeypatch.setattr(release.rtl_files, "__defaults__", (tuple(tops),))
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path / "caches"))
     monkeypatch.setattr("nmsat.hw.release.package.package_files", lambda _, __, verilog: dict(verilog))
     lines = told(call, f"rtl --out {tmp_path / 'rtl'}")
     assert [line for line in lines if "sat_" in line] == [f"nmsat: writing Verilog: {name}" for name in tops]

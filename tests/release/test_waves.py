@@ -16,7 +16,7 @@ from nmsat.dataflow.program.listing import listing
 from nmsat.hw.array.compute import ComputeEngine
 from nmsat.hw.control.sequencer import Sequencer
 from nmsat.hw.parts.verilog import component_ports
-from nmsat.hw.release.waves import DECODER, WAVE_CAUSES, causes, decoder, save_file
+from nmsat.hw.release.waves import DECODER, WAVE_CAUSES, causes, command_file, decoder, save_file
 from nmsat.hw.sat import Sat
 from nmsat.tb.machine.jobs import random_job
 
@@ -62,6 +62,17 @@ def test_groups_are_the_queues_and_the_ports(verilog: dict[str, str]) -> None:
     text = save_file(verilog)
     assert text.count(f"^>1 {DECODER}") == 4
     assert f"^1 {WAVE_CAUSES}" in text
+
+
+def test_surfer_shows_what_gtkwave_shows(verilog: dict[str, str]) -> None:
+    """The same signals in the same order, without the range of their bits; a divider's name is one word."""
+    shown = re.findall(r"^(?:\+\{[^}]*\} )?(sat\.[^\s\[]+)\S*$", save_file(verilog), re.MULTILINE)
+    commands = [line.split(" ") for line in command_file(verilog).splitlines()]
+    assert [words[1] for words in commands if words[0] == "variable_add"] == shown
+    titles = dict.fromkeys(re.findall(r"^-(.+)$", save_file(verilog), re.MULTILINE))
+    dividers = [words[1:] for words in commands if words[0] == "divider_add"]
+    assert dividers == [[title.replace(", ", ",").replace(" ", "_")] for title in titles]
+    assert commands[-1] == ["zoom_fit"]
 
 
 def test_filter_says_what_a_listing_says(tmp_path: Path) -> None:

