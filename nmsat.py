@@ -52,6 +52,7 @@ COMMANDS: Final[dict[str, str]] = {
     "program": "nmsat.reports.commands.program",
     "rtl": "nmsat.reports.commands.rtl",
     "study": "nmsat.reports.commands.study",
+    "sweep": "nmsat.reports.commands.sweep",
     "train": "nmsat.reports.commands.train",
     "verify": "nmsat.reports.commands.verify",
     "verify fuzz": "nmsat.reports.commands.verify_fuzz",
