@@ -41,6 +41,9 @@ COMMANDS: Final[dict[str, str]] = {
     "cache": "nmsat.reports.commands.cache",
     "card validate": "nmsat.reports.commands.card_validate",
     "completion": "nmsat.reports.commands.completion",
+    "config check": "nmsat.reports.commands.config_check",
+    "config list": "nmsat.reports.commands.config_list",
+    "config show": "nmsat.reports.commands.config_show",
     "demo": "nmsat.reports.commands.demo",
     "engines": "nmsat.reports.commands.engines",
     "gemm": "nmsat.reports.commands.gemm",
@@ -49,6 +52,7 @@ COMMANDS: Final[dict[str, str]] = {
     "program": "nmsat.reports.commands.program",
     "rtl": "nmsat.reports.commands.rtl",
     "study": "nmsat.reports.commands.study",
+    "sweep": "nmsat.reports.commands.sweep",
     "synth": "nmsat.reports.commands.synth",
     "train": "nmsat.reports.commands.train",
     "verify": "nmsat.reports.commands.verify",
@@ -64,6 +68,7 @@ COMMANDS: Final[dict[str, str]] = {
 
 GROUPS: Final[dict[str, str]] = {
     "card": "A machine on an FPGA card: validate.",
+    "config": "Configurations of SAT, by name or as files: list, show, check.",
     "vivado": "What Vivado reports: read.",
     "workload": "Published sparse methods as workloads: list, run, table.",
 }

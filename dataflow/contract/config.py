@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nmsat.algorithms.core.ranges import GROUP_SIZES
-from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, Range
+from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, SAT_RANGES, Range
 
 INTERLEAVE: Final = 8
 """Independent outputs per element. It covers the adder loop and the operand bandwidth of N:M (design, section 4)."""
@@ -24,16 +24,12 @@ UNDER_WAY: Final = 16
 PRODUCT_STAGES: Final = 2
 """Registers between the operand memories of an element and its adder: operands, product."""
 
-MAX_NAME: Final = 100
-"""Longest name of a configuration."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
     """External memory as the simulator and the test benches model it.
 
-    channels: independent channels; bytes_per_second: peak of one channel; efficiency: attained share of the peak;
-    latency_ns: first word of a burst; burst_bytes: longest burst; outstanding: bursts in flight per channel.
+    What each field means, its unit and its range stand in `ranges.MEMORY_RANGES`.
     Raises TypeError or ValueError for what docs/limits.md does not allow.
     """
 
@@ -58,16 +54,7 @@ class MemoryConfig:
 class SatConfig:
     """Sizes of one SAT.
 
-    rows, columns: elements of the array (R, C).
-    clock_mhz: clock of the whole machine, MHz.
-    act_lanes: activations a row link carries per cycle (1 or 2).
-    adder_stages: registers inside the adder of an element (1..7).
-    row_slices, column_slices: rows (columns) with an extra register slice in front of them, for SLR crossings.
-    act_depth: beats of one row's activation buffer, both halves together; weight_depth: pairs of one column's weight
-    buffer, both halves; sum_depth: binary32 sums of one column's result buffer; stage_depth: beats of 64 bytes of the
-    staging buffer, from which activations are read as often as windows overlap.
-    sore_lanes, wuve_lanes: lanes of the pruning and of the weight-update engine, one element per lane and cycle.
-    ports: AXI4 masters of 512 bits, 1, 2 or 4, each with a memory of its own behind it; a region lies behind one.
+    What each field means, its unit and its range stand in `ranges.SAT_RANGES` and `ranges.SAT_PLAIN`.
     Raises TypeError or ValueError for what docs/limits.md does not allow. What is allowed and not built is `planned`.
     """
 
@@ -172,6 +159,43 @@ PRESETS: Final[dict[str, SatConfig]] = {
 }
 
 
+_EDGE: Final = MemoryConfig(channels=1, bytes_per_second=3.2e9)
+"""Memory of a Zynq board: the widest ports of its processing system have 128 bits, here at 200 MHz."""
+
+CARDS: Final[dict[str, SatConfig]] = {
+    config.name: config
+    for config in (
+        PRESETS["vcu1525"].replace(name="u200"),
+        PRESETS["vcu1525"].replace(name="u250"),
+        SatConfig(
+            name="zcu102",
+            rows=16,
+            columns=16,
+            act_lanes=2,
+            act_depth=8192,
+            stage_depth=8192,
+            weight_depth=16384,
+            memory=_EDGE,
+        ),
+        SatConfig(
+            name="kv260",
+            rows=8,
+            columns=16,
+            act_lanes=2,
+            act_depth=8192,
+            stage_depth=4096,
+            weight_depth=8192,
+            sum_depth=2048,
+            memory=_EDGE,
+        ),
+    )
+}
+"""Machines for boards: the largest array that is built and that fits by the estimate of `nmsat config check`: an array
+of at most half of the LUTs, buffers in the block RAM. None of them was placed; `PRESETS` are those that tests build."""
+
+NAMED: Final = {**PRESETS, **CARDS}
+"""All configurations that have a name."""
+
 MANY_PORTS: Final = ("2", "4")
 """What may stand behind the name of a preset and a dash: AXI4 masters."""
 
@@ -179,10 +203,10 @@ MANY_PORTS: Final = ("2", "4")
 def preset(name: str) -> SatConfig:
     """Return the configuration called `name`, "vcu1525-2" with two AXI4 masters; ValueError lists the known ones."""
     base, _, ports = name.rpartition("-")
-    if base in PRESETS and ports in MANY_PORTS:
-        return PRESETS[base].replace(name=name, ports=int(ports))
+    if base in NAMED and ports in MANY_PORTS:
+        return NAMED[base].replace(name=name, ports=int(ports))
     try:
-        return PRESETS[name]
+        return NAMED[name]
     except KeyError:
-        known = f"{', '.join(PRESETS)}, each also with -2 or -4 behind it for so many memory ports"
+        known = f"{', '.join(NAMED)}, each also with -2 or -4 behind it for so many memory ports"
         raise ValueError(f"config is {name!r}; known configurations: {known}") from None

@@ -17,6 +17,11 @@ class Die:
     bram36: int
     uram: int
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Blocks of memory by kind."""
+        return {"bram36": self.bram36, "uram": self.uram}
+
 
 DIES: Final[dict[str, Die]] = {
     die.name: die

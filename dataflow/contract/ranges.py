@@ -13,6 +13,9 @@ from nmsat.algorithms.core.ranges import check_number, check_whole
 MAX_ADDER_STAGES: Final = 7
 """Adder registers that fit into the accumulator loop: 8 interleaved outputs less the accumulator memory's write."""
 
+MAX_NAME: Final = 100
+"""Longest name of a configuration."""
+
 MAX_PORTS: Final = 4
 """Most AXI4 masters: a region each."""
 
@@ -24,11 +27,12 @@ _BEAT: Final = (16,)
 class Range:
     """The values of one field.
 
-    low, high: both included (above: low is not); whole: an int, else an int or a float; power: a power of two; built:
+    what: the field in words; low, high: both included; whole: an int, else an int or a float; power: of two; built:
     values that the machine in RTL is built for, None for all; unit, why: for people.
     """
 
     name: str
+    what: str
     low: float
     high: float
     why: str
@@ -36,6 +40,12 @@ class Range:
     whole: bool = True
     power: bool = False
     built: tuple[int, ...] | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The values in words."""
+        kind = "a power of two from" if self.power else "from" if self.whole else "a number from"
+        return f"{kind} {shown(self.low)} to {shown(self.high)}"
 
     def check(self, value: object) -> None:
         """Raise TypeError or ValueError, in one line with name, value and limits, unless the field may be value."""
@@ -53,15 +63,53 @@ class Range:
         return f"{self.name} is {value!r}; the machine in RTL is built for {listed(self.built)}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """A field that is no number: the name, what it is and which values it takes, in words; why, for people."""
+
+    name: str
+    what: str
+    allowed: str
+    why: str
+
+
+def shown(value: float) -> str:
+    """Return such as 65,536, 0.01 or 1e+12."""
+    return f"{int(value):,}" if isinstance(value, int) or (value.is_integer() and value < 1e7) else f"{value:g}"
+
+
 def listed(values: tuple[int, ...]) -> str:
     """Return '1, 2 or 4'."""
     *front, last = map(str, values)
     return f"{', '.join(front)} or {last}" if front else last
 
 
+SAT_PLAIN: Final = (
+    Plain(
+        name="name",
+        what="what the machine is called",
+        allowed=f"one line of 1 to {MAX_NAME} characters",
+        why="stands in messages and files",
+    ),
+    Plain(
+        name="row_slices",
+        what="rows with a register slice more in front of them, where the array crosses from die to die",
+        allowed="ascending, from 1 to rows - 1",
+        why="a slice stands between two rows",
+    ),
+    Plain(
+        name="column_slices",
+        what="columns with a register slice more in front of them",
+        allowed="ascending, from 1 to columns - 1",
+        why="a slice stands between two columns",
+    ),
+)
+"""Fields of `SatConfig` that are no numbers; `memory` has fields of its own."""
+
 SAT_RANGES: Final = (
     Range(
         name="rows",
+        what="elements of the array, one below the other (R)",
         low=1,
         high=256,
         unit="elements of a column",
@@ -70,39 +118,119 @@ SAT_RANGES: Final = (
     ),
     Range(
         name="columns",
+        what="elements of the array, side by side (C)",
         low=1,
         high=256,
         unit="elements of a row",
         built=_SIDES,
         why="a beat of 32 numbers holds whole chunks of C",
     ),
-    Range(name="clock_mhz", low=1, high=1000, unit="MHz", whole=False, why="of the whole machine"),
-    Range(name="act_lanes", low=1, high=2, unit="activations per cycle", why="operand banks of 16 or 32"),
-    Range(name="adder_stages", low=1, high=MAX_ADDER_STAGES, unit="registers", why="8 outputs cover the adder's loop"),
+    Range(
+        name="clock_mhz",
+        what="clock of the whole machine",
+        low=1,
+        high=1000,
+        unit="MHz",
+        whole=False,
+        why="periods of 1 ns to 1 us",
+    ),
+    Range(
+        name="act_lanes",
+        what="activations that a row link carries per cycle",
+        low=1,
+        high=2,
+        unit="activations per cycle",
+        why="operand banks of 16 or 32",
+    ),
+    Range(
+        name="adder_stages",
+        what="registers inside the adder of an element",
+        low=1,
+        high=MAX_ADDER_STAGES,
+        unit="registers",
+        why="8 outputs cover the adder's loop",
+    ),
     *(
-        Range(name=name, low=64, high=1 << 16, unit=unit, power=True, why="16 bits of address in an instruction")
-        for name, unit in (
-            ("act_depth", "beats of a row"),
-            ("weight_depth", "pairs of a column"),
-            ("sum_depth", "sums of a column"),
-            ("stage_depth", "beats of 64 bytes"),
+        Range(
+            name=name,
+            what=what,
+            low=64,
+            high=1 << 16,
+            unit=unit,
+            power=True,
+            why="16 bits of address in an instruction",
+        )
+        for name, unit, what in (
+            ("act_depth", "beats of a row", "activation buffer of a row, both halves together"),
+            ("weight_depth", "pairs of a column", "weight buffer of a column, both halves together"),
+            ("sum_depth", "sums of a column", "binary32 sums that the result buffer of a column holds"),
+            ("stage_depth", "beats of 64 bytes", "staging buffer, read as often as windows of a convolution overlap"),
         )
     ),
     *(
-        Range(name=name, low=1, high=256, unit="elements per cycle", built=_BEAT, why="a beat holds 16 weights")
-        for name in ("sore_lanes", "wuve_lanes")
+        Range(
+            name=name,
+            what=f"lanes of the {engine} engine",
+            low=1,
+            high=256,
+            unit="elements per cycle",
+            built=_BEAT,
+            why="a beat holds 16 weights",
+        )
+        for name, engine in (("sore_lanes", "pruning"), ("wuve_lanes", "weight-update"))
     ),
-    Range(name="ports", low=1, high=MAX_PORTS, unit="AXI4 masters", power=True, why="a region lies behind one of them"),
+    Range(
+        name="ports",
+        what="AXI4 masters of 512 bits, 1, 2 or 4, each with a memory of its own behind it",
+        low=1,
+        high=MAX_PORTS,
+        unit="AXI4 masters",
+        power=True,
+        why="a region lies behind one of them",
+    ),
 )
 """Fields of `SatConfig` that are numbers."""
 
 MEMORY_RANGES: Final = (
-    Range(name="channels", low=1, high=64, unit="channels", built=(1,), why="the machine has one AXI4 master"),
-    Range(name="bytes_per_second", low=1e8, high=1e12, unit="bytes per second", whole=False, why="peak of one channel"),
-    Range(name="efficiency", low=0.01, high=1, unit="share of the peak", whole=False, why="what a channel attains"),
-    Range(name="latency_ns", low=1, high=1e4, unit="ns", whole=False, why="from request to first data"),
+    Range(
+        name="channels",
+        what="independent channels of memory",
+        low=1,
+        high=64,
+        unit="channels",
+        built=(1,),
+        why="the machine has one AXI4 master",
+    ),
+    Range(
+        name="bytes_per_second",
+        what="peak of one channel",
+        low=1e8,
+        high=1e12,
+        unit="bytes per second",
+        whole=False,
+        why="0.1 GB/s to 1 TB/s",
+    ),
+    Range(
+        name="efficiency",
+        what="share of the peak that a channel attains",
+        low=0.01,
+        high=1,
+        unit="share of the peak",
+        whole=False,
+        why="some of the peak",
+    ),
+    Range(
+        name="latency_ns",
+        what="time to the first word of a burst",
+        low=1,
+        high=1e4,
+        unit="ns",
+        whole=False,
+        why="from 1 ns to 10 us",
+    ),
     Range(
         name="burst_bytes",
+        what="longest burst",
         low=1024,
         high=4096,
         unit="bytes",
@@ -111,6 +239,7 @@ MEMORY_RANGES: Final = (
     ),
     Range(
         name="outstanding",
+        what="bursts under way in a channel",
         low=2,
         high=256,
         unit="bursts per channel",

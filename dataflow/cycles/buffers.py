@@ -11,11 +11,10 @@ from nmsat.dataflow.contract.links import PAIR
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.dies import Die
 
-_DIE: Final = DIES["xcvu9p"]
-
-DEVICE: Final = {"bram36": _DIE.bram36, "uram": _DIE.uram}
-"""Block RAM of the XCVU9P."""
+XCVU9P: Final = DIES["xcvu9p"]
+"""The device of the card that `vcu1525` is for."""
 
 BRAM_SHAPES: Final = ((1024, 36), (2048, 18), (4096, 9))
 """Entries x bits of a BRAM36 as a simple dual-port memory."""
@@ -36,38 +35,45 @@ class BufferCount:
     blocks: int
 
 
-def buffer_counts(config: SatConfig) -> tuple[BufferCount, ...]:
+def buffer_counts(config: SatConfig, die: Die = XCVU9P) -> tuple[BufferCount, ...]:
     """Return what the buffers take on an UltraScale+ device, every memory mapped for itself, no packing of words.
 
-    Memories of a whole UltraRAM or more go there, smaller ones into BRAM36.
+    Memories of a whole UltraRAM or more go there if the device has any, all others into BRAM36.
     """
+    large = "uram" if die.uram else "bram36"
     return (
-        _count("activations", config.rows, config.act_depth, 16 * config.act_lanes),
-        _count("weights", config.columns, config.weight_depth, PAIR.bits),
-        _count("sums", config.columns, config.sum_depth, 32, block="bram36"),
-        _count("results", config.columns, config.sum_depth, 32, block="bram36"),
-        _count("staging", 2, config.stage_depth // 2, 8 * BEAT_BYTES),
+        _count("activations", config.rows, config.act_depth, 16 * config.act_lanes, large),
+        _count("weights", config.columns, config.weight_depth, PAIR.bits, large),
+        _count("sums", config.columns, config.sum_depth, 32),
+        _count("results", config.columns, config.sum_depth, 32),
+        _count("staging", 2, config.stage_depth // 2, 8 * BEAT_BYTES, large),
     )
 
 
-def check_buffers(config: SatConfig) -> dict[str, int]:
+def block_totals(counts: tuple[BufferCount, ...]) -> dict[str, int]:
+    """Return the blocks of all buffers by kind."""
+    return {kind: sum(count.blocks for count in counts if count.block == kind) for kind in XCVU9P.blocks}
+
+
+def check_buffers(config: SatConfig, die: Die = XCVU9P) -> dict[str, int]:
     """Return the blocks by kind; ValueError names the largest buffer if they are more than the device has."""
-    counts = buffer_counts(config)
-    total = {kind: sum(c.blocks for c in counts if c.block == kind) for kind in DEVICE}
+    counts = buffer_counts(config, die)
+    total = block_totals(counts)
     for kind, used in total.items():
-        if used > DEVICE[kind]:
+        if used > die.blocks[kind]:
             worst = max((c for c in counts if c.block == kind), key=lambda c: c.blocks)
             raise ValueError(
-                f"buffers of {config.name!r} need {used} {kind}, {used - DEVICE[kind]} more than the XCVU9P has; the "
-                f"largest is {worst.name} with {worst.memories} x {worst.entries} x {worst.bits} bits; halve its depth"
+                f"buffers of {config.name!r} need {used} {kind}, {used - die.blocks[kind]} more than the "
+                f"{die.name.upper()} has; the largest is {worst.name} with {worst.memories} x {worst.entries} x "
+                f"{worst.bits} bits; halve its depth"
             )
     return total
 
 
-def _count(name: str, memories: int, entries: int, bits: int, block: str = "") -> BufferCount:
+def _count(name: str, memories: int, entries: int, bits: int, large: str = "bram36") -> BufferCount:
+    """Count one kind of buffer; large: the blocks of memories that fill an UltraRAM."""
     deep, wide = URAM_SHAPE
-    if not block:
-        block = "uram" if entries >= deep else "bram36"
+    block = large if entries >= deep else "bram36"
     if block == "uram":
         each = -(-entries // deep) * -(-bits // wide)
     else:

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS, method_facts, trained_network
-from nmsat.dataflow.contract.config import PRESETS, preset
+from nmsat.dataflow.contract.config import NAMED
+from nmsat.dataflow.contract.machine_file import MACHINE_SUFFIX, changed, find_machine, parse_value
+from nmsat.hw.release.devices import DEVICES
+from nmsat.reports.work.commandline import Setting, asked_for, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from nmsat.dataflow.contract.config import SatConfig
 
 T = TypeVar("T")
 
@@ -118,8 +123,15 @@ def _network(name: str) -> str:
     return name
 
 
-config: Final = Named(preset, lambda: PRESETS)
-"""Reads the name of a configuration."""
+def _config(text: str) -> SatConfig:
+    found = find_machine(text)
+    if text.lower().endswith(MACHINE_SUFFIX):
+        remember(found, text)
+    return found
+
+
+config: Final = Named(_config, lambda: NAMED)
+"""Reads the name of a configuration, or its file."""
 
 method: Final = Named(_method, lambda: METHODS)
 """Reads the name of a training method."""
@@ -168,13 +180,88 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(
-    parser: argparse.ArgumentParser, default: str = "tiny", flag: str = "--config", what: str = "configuration of SAT"
+    parser: argparse.ArgumentParser,
+    default: str | None = "tiny",
+    flag: str = "--config",
+    what: str = "configuration of SAT",
+    left_out: str = "",
 ) -> None:
-    """Add --config, or another option that names a configuration."""
-    sizes = "tiny (4 x 4 elements), small (8 x 8) or vcu1525 (32 x 32); vcu1525-2 has two memory ports, -4 four"
+    """Add --config, or another option that names a configuration, and --set, which changes fields of it.
+
+    default: the configuration unless one is named, None if the command decides, which left_out then says.
+    """
     parser.add_argument(
-        flag, type=config, default=default, metavar="NAME", help=f"{what}: {sizes} (default: {default})"
+        flag,
+        type=config,
+        default=default,
+        metavar="NAME_OR_FILE",
+        help=f"{what}: a name (nmsat config list) or a TOML file (nmsat config show) (default: {left_out or default})",
     )
+    add_settings(parser, flag.removeprefix("--").replace("-", "_"))
+
+
+def add_settings(parser: argparse.ArgumentParser, dest: str) -> None:
+    """Add --set; dest: of the configuration that it changes."""
+    action = parser.add_argument(
+        "--set",
+        action=SetFields,
+        type=setting,
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the configuration, such as rows=16 or memory.latency_ns=90; may be repeated",
+    )
+    assert isinstance(action, SetFields)
+    action.changes = dest
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add a configuration as an argument, --set and --device."""
+    parser.add_argument("machine", type=config, metavar="NAME_OR_FILE", help="a name, or a TOML file")
+    parser.add_argument(
+        "--device",
+        type=Named(str, lambda: DEVICES),
+        choices=list(DEVICES),
+        default=None,
+        help="board whose resources are told (default: the one it is named after, else vcu1525)",
+    )
+    add_settings(parser, "machine")
+
+
+def board(options: argparse.Namespace) -> str:
+    """Return the board of `add_machine`."""
+    from nmsat.reports.work.machines import board_of
+
+    return board_of(options.machine, options.device)
+
+
+def setting(text: str) -> Setting:
+    """Read FIELD=VALUE; the value as it is written in TOML."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"the value is {text!r}; write FIELD=VALUE such as rows=16")
+    return Setting(name, value)
+
+
+class SetFields(argparse._AppendAction):
+    """--set: once all options are known, the configuration is replaced by the changed one.
+
+    changes: where the namespace holds the configuration.
+    """
+
+    changes = ""
+
+    def settle(self, options: argparse.Namespace) -> None:
+        """Change the configuration, once; ValueError for a field that may not be so."""
+        settings: list[Setting] = getattr(options, self.dest, [])
+        before: SatConfig | None = getattr(options, self.changes, None)
+        if not settings or isinstance(before, str):  # the latter: not parsed, as with a group alone
+            return
+        if before is None:
+            raise ValueError("--set is given without --config; name the configuration that it changes")
+        after = changed(before, {name: parse_value(value) for name, value in settings})
+        if after != before:
+            remember(after, asked_for(before)[0], settings)
+        setattr(options, self.changes, after)
 
 
 def whole(text: str, low: int, high: int) -> int:

@@ -53,7 +53,7 @@ def _offer(parser: Parser) -> None:
             if isinstance(named, Named):
                 names = [str(name) for name in named.names()]
                 if action.metavar == FILES_TOO:
-                    _complete(action, _names_and_files(names))
+                    _complete(action, _names_and_files(action.dest, names))
                 else:
                     action.choices = names
 
@@ -63,16 +63,16 @@ def _complete(action: argparse.Action, what: Any) -> None:
     vars(action)["complete"] = what
 
 
-def _names_and_files(names: list[str]) -> dict[str, Any]:
+def _names_and_files(what: str, names: list[str]) -> dict[str, Any]:
     """Return completion by names and by files, in the words of each shell."""
-    words = " ".join(names)
+    words, function = " ".join(names), f"_nmsat_{what}_or_file"
     return {
-        "bash": "_nmsat_names_and_files",
-        "zsh": "_nmsat_names_and_files",
+        "bash": function,
+        "zsh": function,
         "fish": f"(printf '%s\\n' {words}; __fish_complete_path (commandline -ct))",
         "preamble": {
-            "bash": f'_nmsat_names_and_files() {{ compgen -W "{words}" -- "$1"; compgen -f -- "$1"; }}\n',
-            "zsh": f"_nmsat_names_and_files() {{ compadd {words}; _files; }}\n",
+            "bash": f'{function}() {{ compgen -W "{words}" -- "$1"; compgen -f -- "$1"; }}\n',
+            "zsh": f"{function}() {{ compadd {words}; _files; }}\n",
         },
     }
 

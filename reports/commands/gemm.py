@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.reports.commands.base import Answer, Command, add_shape
+from nmsat.reports.work.commandline import config_words
 from nmsat.reports.work.output import add_force
 from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.progress import LOG, task
@@ -159,7 +161,7 @@ def _machine_command(options: argparse.Namespace, pattern: Pattern | None) -> tu
             continue
         words = ["nmsat program", *map(str, shape), *(["--transposed"] if transposed else [])]
         words += [f"--pattern {pattern}"] if pattern else []
-        words += [f"--config {options.config.name}", *([f"--dataflow {dataflow}"] if dataflow else [])]
+        words += [shlex.join(config_words(options.config)), *([f"--dataflow {dataflow}"] if dataflow else [])]
         words += [f"--seed {options.seed}"] if options.seed else []
         return " ".join(words), _left_out(options, pattern, dataflow)
     return None, []

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.ranges import GROUP_SIZES, MAX_COUNT, MAX_SIDE
 from nmsat.algorithms.training.config import NUMBER_RANGES, WHOLE_RANGES
-from nmsat.dataflow.contract.config import INTERLEAVE, MAX_NAME
-from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, listed
+from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_PLAIN, SAT_RANGES, listed, shown
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS
 from nmsat.dataflow.network.models import MAX_BATCH
 from nmsat.dataflow.network.readers.scale_sim import MAX_NUMBER
@@ -25,7 +25,7 @@ from nmsat.sim.trace import vcd as trace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmsat.dataflow.contract.ranges import Range
+    from nmsat.dataflow.contract.ranges import Plain, Range
 
 Row = tuple[str, str, str, str]
 """What is limited, what is allowed, what the machine in RTL is built for ('' for all of it), why."""
@@ -56,45 +56,47 @@ def page() -> str:
 
 
 def _configuration() -> list[Row]:
+    name, *slices = SAT_PLAIN
     return [
-        ("`SatConfig`: `name`", f"one line of 1 to {MAX_NAME} characters", "", "stands in messages and files"),
+        _plain(name),
         *(_field("`SatConfig`", field) for field in SAT_RANGES),
         ("`SatConfig`: `sum_depth`", f"at least {INTERLEAVE} `rows`", "", "results of one tile"),
-        ("`SatConfig`: `row_slices`", "ascending, from 1 to `rows` - 1", "", "a slice stands between two rows"),
-        ("`SatConfig`: `column_slices`", "ascending, from 1 to `columns` - 1", "", "the same"),
+        *map(_plain, slices),
         *(_field("`MemoryConfig`", field) for field in MEMORY_RANGES),
     ]
 
 
+def _plain(field: Plain) -> Row:
+    return f"`SatConfig`: `{field.name}`", field.allowed, "", field.why
+
+
 def _field(where: str, field: Range) -> Row:
-    kind = "a power of two from" if field.power else "from" if field.whole else "a number from"
-    allowed = f"{kind} {_number(field.low)} to {_number(field.high)} ({field.unit})"
-    return f"{where}: `{field.name}`", allowed, "" if field.built is None else listed(field.built), field.why
+    built = "" if field.built is None else listed(field.built)
+    return f"{where}: `{field.name}`", f"{field.allowed} ({field.unit})", built, field.why
 
 
 def _products() -> list[Row]:
-    side = f"from 1 to {_number(MAX_SIDE)}"
+    side = f"from 1 to {shown(MAX_SIDE)}"
     return [
         ("product: `m`, `k`, `n`", side, "", "40 bits in the words of a step"),
-        ("product: `count`", f"from 1 to {_number(MAX_COUNT)}", "", "32 bits in the words of a step"),
+        ("product: `count`", f"from 1 to {shown(MAX_COUNT)}", "", "32 bits in the words of a step"),
         ("product: pattern N:M", f"M {listed(GROUP_SIZES)}, N from 1 to M", "", "selectors of an element"),
-        ("product, output stationary: K / M", f"at most {_number(MAX_WINDOWS)}", "", "16 bits of windows in a command"),
+        ("product, output stationary: K / M", f"at most {shown(MAX_WINDOWS)}", "", "16 bits of windows in a command"),
         ("convolution: sizes, kernel, stride, dilation", side, "", "as for products; the kernel has to fit"),
-        ("convolution: padding", f"from 0 to {_number(MAX_SIDE)}", "", "the same"),
-        ("network: batch", f"from 1 to {_number(MAX_BATCH)}", "", "and what the memory plan holds"),
-        ("SCALE-Sim table: each number", f"from 1 to {_number(MAX_NUMBER)}", "", "as on the command line"),
+        ("convolution: padding", f"from 0 to {shown(MAX_SIDE)}", "", "the same"),
+        ("network: batch", f"from 1 to {shown(MAX_BATCH)}", "", "and what the memory plan holds"),
+        ("SCALE-Sim table: each number", f"from 1 to {shown(MAX_NUMBER)}", "", "as on the command line"),
     ]
 
 
 def _training() -> list[Row]:
     whole = [
-        (f"training run: `{name}`", f"from {_number(low)} to {_number(high)}", "", "")
-        for name, low, high in WHOLE_RANGES
+        (f"training run: `{name}`", f"from {shown(low)} to {shown(high)}", "", "") for name, low, high in WHOLE_RANGES
     ]
     numbers = [
         (
             f"training run: `{name}`",
-            f"a number {'above' if name == 'lr' else 'from'} {_number(low)} to {_number(high)}",
+            f"a number {'above' if name == 'lr' else 'from'} {shown(low)} to {shown(high)}",
             "",
             "none is the method's own" if name == "decay" else "",
         )
@@ -104,10 +106,10 @@ def _training() -> list[Row]:
 
 
 def _commands() -> list[Row]:
-    ones = f"from 1 to {_number(MAX_SIZE)}"
+    ones = f"from 1 to {shown(MAX_SIZE)}"
     return [
         ("command line: M, K, N, `--batch`, `--epochs`, `--steps`", ones, "", ""),
-        ("command line: `--seed`", f"from 0 to {_number(MAX_SEED)}", "", "63 bits"),
+        ("command line: `--seed`", f"from 0 to {shown(MAX_SEED)}", "", "63 bits"),
         ("`gemm`: values and `y_sha256`", _most(gemm.MAX_MACS, "multiply-adds"), "", "beyond, `y_sha256` is null"),
         ("`gemm`: values, each operand", _most(gemm.MAX_OPERAND, "numbers"), "", "the same"),
         ("`gemm`: values, K", _most(gemm.MAX_DEPTH), "", "the same: a step of Python for each"),
@@ -118,22 +120,17 @@ def _commands() -> list[Row]:
         ("`program`: estimated cycles", _most(programs.MAX_CYCLES), "", "minutes"),
         ("`program --network`: memory", _most(step_program.BOUNDS.beats, "beats of 64 bytes"), "", "64 MiB"),
         ("`program --network`: instructions", _most(step_program.BOUNDS.instructions), "", "minutes"),
-        ("`program --conv`: each number", f"from 1 (padding: 0) to {_number(MAX_CONV)}", "", "sizes of images"),
+        ("`program --conv`: each number", f"from 1 (padding: 0) to {shown(MAX_CONV)}", "", "sizes of images"),
         ("`verify gemm`: cycles", _most(verify_gemm.MAX_CYCLES), "", "hours on the RTL beyond"),
-        ("`verify --jobs`, `verify fuzz --programs`", f"from 1 to {_number(verify.MAX_JOBS)}", "", ""),
-        ("`verify workload --products`", f"from 1 to {_number(verify_workload.MAX_PRODUCTS)}", "", ""),
-        ("`study --processes`", f"from 1 to {_number(study.MAX_PROCESSES)}", "", "one thread each"),
-        ("`engines --scale`", f"from 1 to {_number(engines.MAX_SCALE)}", "", ""),
+        ("`verify --jobs`, `verify fuzz --programs`", f"from 1 to {shown(verify.MAX_JOBS)}", "", ""),
+        ("`verify workload --products`", f"from 1 to {shown(verify_workload.MAX_PRODUCTS)}", "", ""),
+        ("`study --processes`", f"from 1 to {shown(study.MAX_PROCESSES)}", "", "one thread each"),
+        ("`engines --scale`", f"from 1 to {shown(engines.MAX_SCALE)}", "", ""),
     ]
 
 
 def _most(limit: float, unit: str = "") -> str:
-    return f"at most {_number(limit)} {unit}".rstrip()
-
-
-def _number(value: float) -> str:
-    """Return such as 65,536, 0.01 or 1e+12."""
-    return f"{int(value):,}" if isinstance(value, int) or (value.is_integer() and value < 1e7) else f"{value:g}"
+    return f"at most {shown(limit)} {unit}".rstrip()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from nmsat.reports.commands.base import SetFields
 from nmsat.reports.work.commandline import PROGRAM, Repeated, spell
 from nmsat.reports.work.text import InputError
 
@@ -47,6 +48,12 @@ class Parser(argparse.ArgumentParser):
         found, extra = super().parse_known_args(args, namespace)
         if extra:
             self.error(f"unrecognized arguments: {' '.join(extra)}")
+        for action in self._actions:
+            if isinstance(action, SetFields):
+                try:
+                    action.settle(found)
+                except ValueError as error:
+                    self.error(f"argument --set: {error}")
         return found, extra
 
     def print_help(self, file: Any = None) -> None:
@@ -136,7 +143,7 @@ def again(options: argparse.Namespace, **changed: object) -> str:
         if not isinstance(action, Subcommands):
             arguments.append(getattr(options, action.dest))
     for action in parser._get_optional_actions():
-        if action.dest in GLOBAL:
+        if action.dest in GLOBAL or isinstance(action, SetFields):  # the configuration itself knows what was set
             continue
         default = _default(action)
         value: Any = changed.get(action.dest, getattr(options, action.dest, default))

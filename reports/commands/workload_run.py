@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nmsat.reports.commands.base import Answer, Command, Named, add_processes, config
+from nmsat.reports.commands.base import Answer, Command, Named, add_config, add_processes
 from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
@@ -38,13 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="small: a problem solved now, with values; paper: the paper's sizes, shapes alone (default: small)",
     )
     add_variant(parser)
-    parser.add_argument(
-        "--config",
-        type=config,
-        default=None,
-        metavar="NAME",
-        help="tiny, small or vcu1525 (default: tiny at scale small, vcu1525 at scale paper)",
-    )
+    add_config(parser, None, left_out="tiny at scale small, vcu1525 at scale paper")
     add_processes(parser)
 
 

@@ -32,33 +32,39 @@ if TYPE_CHECKING:
 
 # Each command with every option that takes a value, none at its default.
 EVERYTHING: Final = {
-    "bench": "--rtl-config tiny",
+    "bench": "--rtl-config tiny --set columns=2",
     "cache": "",
-    "card validate": "--backend xrt --config small --image i --library l --device 1 --programs 2 --steps 3 --seed 4",
+    "card validate": "--backend xrt --config small --set columns=2 --image i --library l --device 1"
+    " --programs 2 --steps 3 --seed 4",
     "completion": "zsh",
-    "demo": "--config small --pattern 1:4 --seed 5 --out 'my out/demo'",
+    "config check": "tiny --set rows=2 --set 'name=my own' --device u250",
+    "config list": "",
+    "config show": "small --set 'row_slices=[1, 2]' --set memory.latency_ns=90 --device u250",
+    "demo": "--config small --set columns=2 --pattern 1:4 --seed 5 --out 'my out/demo'",
     "engines": "--scale 2 --seed 1",
-    "gemm": '9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4 --stage bp --tiles=-t.csv --vcd "it\'s.vcd"',
-    "model": "vit --batch 3 --method sdgp --pattern 4:8 --config tiny --masks m.npz"
+    "gemm": "9 8 7 --pattern 2:4 --config small --set columns=2 --dataflow ws --seed 4 --stage bp --tiles=-t.csv"
+    ' --vcd "it\'s.vcd"',
+    "model": "vit --batch 3 --method sdgp --pattern 4:8 --config tiny --set columns=2 --masks m.npz"
     " --size seq=4 --size x:1=3 --batch-dim 1 --dense 'conv*' --pattern head=1:4 --layers f.toml"
     " --mask-layout kn --timeline l --processes 2",
-    "paper": "--batch 2 --config tiny --networks vit,vgg19 --processes 2",
-    "program": "9 8 7 --pattern 2:4 --config small --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
+    "paper": "--batch 2 --config tiny --set columns=2 --networks vit,vgg19 --processes 2",
+    "program": "9 8 7 --pattern 2:4 --config small --set columns=2 --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
     " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
-    "rtl": "--config small --device u250 --out d",
-    "synth": "--config small --device xcu250 --out d",
+    "rtl": "--config small --set columns=2 --device u250 --out d",
+    "synth": "--config small --set columns=2 --device xcu250 --out d",
     "study": "--out a --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
-    " --processes 2 --config tiny --data d --side 28",
+    " --processes 2 --config tiny --set columns=2 --data d --side 28",
+    "sweep": "f.toml --out d --processes 2",
     "train": "--cell mlp-bdwp-2of8-seed1 --config-file f.toml --network mlp --method ste --pattern 2:4"
     " --arithmetic fast --epochs 2 --steps 3 --seed 4 --split validation --data d --side 28 --out d --backend sim"
-    " --config tiny",
-    "verify": "--jobs 4 --seed 2 --config small",
-    "verify fuzz": "--programs 4 --seed 2 --config small",
-    "verify gemm": "9 8 7 --pattern 2:4 --config small --dataflow ws --seed 4 --operands all",
-    "verify workload": "moa --variant nm --config small --products 3",
+    " --config tiny --set columns=2",
+    "verify": "--jobs 4 --seed 2 --config small --set columns=2",
+    "verify fuzz": "--programs 4 --seed 2 --config small --set columns=2",
+    "verify gemm": "9 8 7 --pattern 2:4 --config small --set columns=2 --dataflow ws --seed 4 --operands all",
+    "verify workload": "moa --variant nm --config small --set columns=2 --products 3",
     "vivado read": "d",
     "workload list": "",
-    "workload run": "moa --scale paper --variant nm --config small --processes 2",
+    "workload run": "moa --scale paper --variant nm --config small --set columns=2 --processes 2",
     "workload table": "--out d --processes 2",
 }
 

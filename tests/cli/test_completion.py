@@ -12,7 +12,6 @@ import pytest
 import nmsat
 from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, TRAINED_NETWORKS
 from nmsat.algorithms.workloads.engine.registry import workloads
-from nmsat.dataflow.contract.config import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +49,7 @@ CASES: list[tuple[str, set[str]]] = [
     ("train --method b", {"bdwp", "bi-mask", "bdwp+mvue"}),
     ("train --network ", set(TRAINED_NETWORKS)),
     ("study --networks g", {"gpt"}),
-    ("gemm 8 8 8 --config ", set(PRESETS)),
+    ("gemm 8 8 8 --config ", {"tiny", "small", "vcu1525", "zcu102", "thesis.onnx", "folder"}),
     ("gemm --dataflow ", {"os", "ws"}),
     ("workload run moa --scale ", {"small", "paper"}),
     ("workload run ", set(workloads())),

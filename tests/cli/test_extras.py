@@ -52,6 +52,7 @@ def names(requirements: list[str]) -> set[str]:
         ("amaranth", "demo --out {out}", "rtl"),
         ("matplotlib", "demo --out {out}", "report"),
         ("jinja2", "demo --out {out}", "report"),
+        ("pyarrow", "sweep docs/sweep.toml --out {out}", "sweep"),
         ("onnx", "model {model}", "onnx"),
         ("google", "model {model}", "onnx"),
     ],

@@ -1,0 +1,105 @@
+"""`nmsat sweep`: many machines and training steps by the estimate; the best of them again by the quick gear."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_processes
+from nmsat.reports.work.output import add_force, output_folder
+from nmsat.reports.work.text import InputError, table
+from nmsat.sim.results.provenance import Source, told
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+POINTS: Final = "points.parquet"
+"""File of the results."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="TOML file of the sweep (docs/sweeps.md)")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, default=None, help="folder (default: out/sweep/ and FILE's name)"
+    )
+    parser.add_argument("--estimate", action="store_true", help="leave the points of the fronts to the estimate, too")
+    add_processes(parser)
+    add_force(parser)
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Run what is missing and write table, summary and pictures."""
+    import_module("pyarrow")  # missing it is said before the work, not after it
+
+    from nmsat.reports.pages.sweep_plots import NAMES, sweep_plots
+    from nmsat.reports.work.sweep import run_sweep, sweep_version
+    from nmsat.reports.work.sweep_journal import Journal
+    from nmsat.reports.work.sweep_plan import read_sweep
+    from nmsat.reports.work.sweep_table import parquet_bytes
+
+    try:
+        plan = read_sweep(options.file)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    folder: Path = options.out or Path("out/sweep") / options.file.stem
+    with output_folder(folder, "sweep", [POINTS, SUMMARY, *NAMES], force=options.force) as out:
+        journal = Journal(out.path, plan.digest, sweep_version())
+        try:
+            rows = run_sweep(plan, journal, options.processes, exact=not options.estimate)
+        finally:
+            journal.close()
+        facts = {"sweep": plan.digest, "version": sweep_version()}
+        content = parquet_bytes(rows, {**facts, "source": Source.ESTIMATE})
+        out.write(POINTS, content)
+        plots = sweep_plots(rows, plan.axes)
+        for name, text in plots.items():
+            out.write(name, text)
+        values = _summary(rows) | facts | {"axes": list(plan.axes), "doubled": plan.doubled}
+        values |= {"points_sha256": hashlib.sha256(content).hexdigest()}
+        out.write(SUMMARY, json.dumps(values, indent=1) + "\n")
+    files = [str(folder / name) for name in (POINTS, SUMMARY, *plots)]
+    return Answer({**values, "files": files}, _text(values, files))
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    states = [row["status"] for row in rows]
+    off = [row["cycles"] / row["exact_cycles"] - 1 for row in rows if row.get("exact_cycles")]
+    return {
+        "points": len(rows),
+        "states": {name: states.count(name) for name in dict.fromkeys(states)},
+        "source": Source.ESTIMATE,
+        "estimate_off": {"least": min(off), "most": max(off), "points": len(off)} if off else None,
+        "front": [row for row in rows if row["front"]],
+    }
+
+
+def _text(values: dict[str, Any], files: list[str]) -> str:
+    rows = []
+    for row in values["front"]:
+        exact = row.get("exact_cycles")
+        work = f"{row['network']} {row['batch']} {row['method']} {row['pattern']}"
+        speed = f"{row['exact_speedup' if exact else 'speedup']:.4f}"
+        sizes = (str(row["elements"]), str(row["bram36"]), str(row["uram"]))
+        rows.append((work, row["machine"], *sizes, str(row["cycles"]), str(exact or ""), speed))
+    header = ("front of", "machine", "elements", "BRAM36", "URAM", "estimate", "exact", "speed-up")
+    states = ", ".join(f"{count} {name}" for name, count in values["states"].items())
+    off = values["estimate_off"]
+    lines = [f"{values['points']} points: {states}", told(Source.ESTIMATE)]
+    if off:
+        lines.append(f"on the {off['points']} points that ran, it is off by {off['least']:+.1%} to {off['most']:+.1%}")
+    if values["doubled"]:
+        lines.append(f"{values['doubled']} combinations are not points of their own: dense steps have no pattern")
+    return "\n".join([table(header, rows), "", *lines, *files])
+
+
+COMMAND = Command(
+    summary="Run many machines and training steps at once by the estimate, and the best of them by the quick gear.",
+    example="nmsat sweep docs/sweep.toml --out out/sweep --processes 2",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,0 +1,95 @@
+"""What there is to say about a configuration: fields, sizes that follow from them, block RAM, what is built."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.dataflow.contract.dies import die
+from nmsat.dataflow.contract.isa import BEAT_BYTES
+from nmsat.dataflow.contract.legal import check_machine
+from nmsat.dataflow.contract.machine_file import MACHINE_FIELDS, values
+from nmsat.dataflow.contract.ranges import Range
+from nmsat.dataflow.cycles.buffers import block_totals, buffer_counts
+from nmsat.hw.release.devices import DEVICES, device
+
+if TYPE_CHECKING:
+    from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.dies import Die
+
+ELEMENT_LUT: Final = {1: 386, 2: 417}
+"""LUTs of an element by the activations of its link, as Yosys counts them (docs/engines.md)."""
+
+ARRAY_SHARE: Final = 0.5
+"""Most of a device's LUTs that the array may take to count as fitting: the rest is for engines and connections."""
+
+ESTIMATE_NOTE: Final = (
+    "LUTs and DSPs are those of the elements, as Yosys counts them; engines around the array, and routing, come on top"
+)
+
+
+def die_of(board: str) -> Die:
+    """Return the device of a board; ValueError lists the known boards."""
+    return die(device(board).part.partition("-")[0])
+
+
+def board_of(config: SatConfig, asked: str | None) -> str:
+    """Return the board that a machine is told for: the one that was asked for, the one it is called after, vcu1525."""
+    first = re.split(r"[- ]", config.name, maxsplit=1)[0]
+    return asked or (first if first in DEVICES else "vcu1525")
+
+
+def machine_record(config: SatConfig, board: str) -> dict[str, Any]:
+    """Return everything as plain values for JSON."""
+    part = die_of(board)
+    counts = buffer_counts(config, part)
+    used = {**block_totals(counts), "lut": config.elements * ELEMENT_LUT[config.act_lanes], "dsp": config.elements}
+    has = {**part.blocks, "lut": part.luts, "dsp": part.dsp}
+    return {
+        "config": config.name,
+        "fields": [_field(name, value) for name, value in values(config).items()],
+        "derived": derived(config),
+        "planned": list(config.planned),
+        "refused": refusal(config),
+        "memory_planned": list(config.memory.planned),
+        "buffers": [vars(count) | {"kbit": count.memories * count.entries * count.bits / 1024} for count in counts],
+        "device": board,
+        "part": part.name,
+        "uses": used,
+        "has": has,
+        "fits": all(used[kind] <= has[kind] * (ARRAY_SHARE if kind == "lut" else 1) for kind in used),
+        "estimate_note": ESTIMATE_NOTE,
+    }
+
+
+def refusal(config: SatConfig) -> str:
+    """Return in words why machine and RTL refuse a configuration, '' if they take it."""
+    try:
+        check_machine(config)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def derived(config: SatConfig) -> dict[str, Any]:
+    """Return the sizes that follow from the fields, name -> value; the names tell the units."""
+    peak = config.memory.bytes_per_second * config.ports
+    return {
+        "elements": config.elements,
+        "dense_gmac_per_second": config.elements * config.clock_mhz / 1e3,
+        "activations_of_a_bank": config.act_bank,
+        "pairs_of_a_bank": config.weight_bank,
+        "port_bytes_per_cycle": BEAT_BYTES * config.ports,
+        "port_gb_per_second": BEAT_BYTES * config.ports * config.clock_mhz / 1e3,
+        "memory_gb_per_second": peak * config.memory.efficiency / 1e9,
+        "memory_latency_cycles": config.memory.latency_ns * config.clock_mhz / 1e3,
+    }
+
+
+def _field(name: str, value: Any) -> dict[str, Any]:
+    field = MACHINE_FIELDS[name]
+    record: dict[str, Any] = {"name": name, "value": value, "what": field.what, "allowed": field.allowed}
+    if isinstance(field, Range):
+        record |= {"unit": field.unit, "low": field.low, "high": field.high}
+        record["built"] = list(field.built) if field.built else None
+    return record

@@ -1,0 +1,277 @@
+"""Sweeps: what a file may hold, that the best points are found, and that nothing is lost or done twice after a kill."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nmsat.dataflow.contract.config import preset
+from nmsat.reports.work import sweep
+from nmsat.reports.work.sweep import front_of
+from nmsat.reports.work.sweep_journal import JOURNAL
+from nmsat.reports.work.sweep_plan import Plan, make_plan, read_sweep
+from nmsat.reports.work.sweep_table import COLUMNS
+from tests.source import ROOT
+
+pq = pytest.importorskip("pyarrow.parquet", reason="the extra `sweep` is in no lock yet")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Outcome
+
+    Call = Callable[[str], Outcome]
+
+SMALL = """\
+config = "tiny"
+network = "mlp"
+batch = 16
+method = ["dense", "bdwp"]
+pattern = ["2:4", "2:8"]
+
+[set]
+columns = [2, 3, 4]
+sum_depth = 64
+"""
+
+
+def write(path: Path, text: str = SMALL) -> Path:
+    path.write_text(text)
+    return path
+
+
+def rows_of(content: bytes) -> list[dict[str, Any]]:
+    return pq.read_table(io.BytesIO(content)).to_pylist()
+
+
+def test_the_grid_is_all_combinations_and_dense_has_no_pattern() -> None:
+    fields = {"rows": {"from": 8, "to": 32, "times": 2}, "memory": {"latency_ns": [60, 90.5]}}
+    work = {"network": ["resnet9", "vit"], "batch": [1, 2], "method": ["dense", "bdwp"], "pattern": ["2:4", "2:8"]}
+    plan = make_plan({**work, "set": fields})
+    assert len(plan.points) == 2 * 2 * 3 * 3 * 2
+    assert plan.doubled == 2 * 2 * 3 * 2
+    assert [point.index for point in plan.points] == list(range(len(plan.points)))
+    assert {point.pattern for point in plan.points if point.method == "dense"} == {"dense"}
+    machines = {(point.machine.rows, point.machine.memory.latency_ns) for point in plan.points if point.machine}
+    assert machines == {(rows, latency) for rows in (8, 16, 32) for latency in (60.0, 90.5)}
+    assert plan.axes == ("network", "batch", "method", "pattern", "set.rows", "set.memory.latency_ns")
+
+
+def test_random_points_are_distinct_and_those_of_the_seed() -> None:
+    fields = {
+        "adder_stages": {"from": 1, "to": 7, "step": 1},
+        "memory": {"outstanding": {"from": 2, "to": 64, "step": 2}},
+    }
+
+    def drawn(seed: int) -> Plan:
+        return make_plan({"network": "vit", "set": fields, "random": {"points": 40, "seed": seed}})
+
+    assert drawn(1).digest == drawn(1).digest != drawn(2).digest
+    machines = [point.machine for point in drawn(1).points if point.machine]
+    assert len({(machine.adder_stages, machine.memory.outstanding) for machine in machines}) == 40
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        ("batch = 1\n", None, "network is None; it must be one of"),
+        ('network = "vit"\nbatch = [1, 0]\n', 2, "batch is 0; it must be a whole number from 1 to"),
+        ('network = "vit"\npattern = "2:3"\n', 2, "pattern is '2:3'"),
+        ('network = "vit"\nmethod = "nope"\n', 2, "method is 'nope'"),
+        ('network = ["vit",\n "nope"]\n', 1, "network is 'nope'; it must be one of"),
+        ('network = "vit"\nconfig = "nope"\n', 2, "config is 'nope'; known configurations"),
+        ('network = "vit"\nconfg = "tiny"\n', 2, "confg is 'tiny'; a sweep has no such key"),
+        ('network = "vit"\n[set]\nrow = 1\n', 3, "set.row is 1; fields that a sweep changes: rows"),
+        ('network = "vit"\n[set]\n\nrows = [8, 300]\n', 4, "set.rows is 300; it must be a whole number from 1 to 256"),
+        ('network = "vit"\n[set]\nmemory.latency_ns = [0]\n', 3, "set.memory.latency_ns is 0; it must be from 1 to"),
+        ('network = "vit"\n[set]\nrows = { from = 1, to = 4 }\n', 3, "set.rows is {'from': 1, 'to': 4}; a range has"),
+        ('network = "vit"\n[set]\nrows = { from = 4, to = 1, step = 1 }\n', 3, "set.rows is {'from': 4,"),
+        ('network = "vit"\n[set]\nrows = { from = 1, to = 9e8, step = 1 }\n', 3, "set.rows is {'from': 1, 'to': 9"),
+        ('network = "vit"\n[set]\nrows = []\n', 3, "set.rows is []; it must hold a value"),
+        ('network = "vit"\n[random]\npoints = 2\n', 3, "random.points is 2; it must be a whole number from 1 to 1"),
+        ('network = "vit"\nset = 3\n', 2, "set is 3; it must be a table"),
+        ('network = "vit', None, "it is not TOML"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_swept_is_one_line_before_the_work(
+    call: Call, tmp_path: Path, text: str, line: int | None, told: str
+) -> None:
+    path = write(tmp_path / "s.toml", text)
+    outcome = call(f"sweep {path} --out {tmp_path / 'out'}")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"nmsat: error: {path}{f', line {line}' if line else ''}: {told}")
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_point_has_its_row_also_planned_and_impossible_ones(call: Call, tmp_path: Path) -> None:
+    text = SMALL.replace("[2, 3, 4]", "[3, 4]") + "rows = [4, 16]\n"
+    path = write(tmp_path / "s.toml", text)
+    outcome = call(f"sweep {path} --out {tmp_path / 'out'} --estimate --json")
+    assert outcome.code == 0, outcome.err
+    rows = rows_of((tmp_path / "out" / "points.parquet").read_bytes())
+    assert [row["index"] for row in rows] == list(range(12))
+    assert list(rows[0]) == list(COLUMNS)
+    for row in rows:
+        if row["rows"] == 16:
+            assert (row["status"], row["cycles"]) == ("error", None)
+            assert row["error"] == "sum_depth is 64; a tile of 16 rows needs 8 rows = 128"
+        elif row["columns"] == 3:
+            assert (row["status"], row["cycles"]) == ("planned", None)
+            assert row["planned"] == "columns is 3; the machine in RTL is built for 1, 2, 4, 8, 16 or 32"
+        else:
+            assert (row["status"], row["elements"], row["source"]) == ("estimated", 16, "estimate")
+            assert row["speedup"] == row["dense_cycles"] / row["cycles"]
+    assert json.loads(outcome.out)["states"] == {"planned": 3, "error": 6, "estimated": 3}
+
+
+def test_a_point_is_what_model_estimates(call: Call, tmp_path: Path) -> None:
+    path = write(tmp_path / "s.toml", 'config = "tiny"\nnetwork = "mlp"\nbatch = 16\nset.memory.latency_ns = 90\n')
+    assert call(f"sweep {path} --out {tmp_path / 'out'} --estimate").code == 0
+    (row,) = rows_of((tmp_path / "out" / "points.parquet").read_bytes())
+    line = "model mlp --batch 16 --config tiny --set memory.latency_ns=90 --estimate --prune-all --json"
+    found = json.loads(call(line.replace(" --prune-all", "")).out)
+    shared = ("cycles", "dense_cycles", "speedup", "utilization", "seconds")
+    assert {name: row[name] for name in shared} == {name: found[name] for name in shared}
+
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    work = {"network": "vit", "batch": 1, "method": "bdwp", "pattern": "2:8"}
+    costs = [
+        (16, 50, 100),
+        (16, 50, 100),
+        (16, 50, 90),
+        (32, 50, 90),
+        (32, 60, 50),
+        (64, 40, 95),
+        (8, 10, None),
+        (64, 80, 50),
+    ]
+    rows = [{"index": i, "elements": e, "ram_kbit": r, "cycles": c, **work} for i, (e, r, c) in enumerate(costs)]
+    assert front_of(rows) == [2, 4, 5]
+    assert front_of([*rows, {**rows[0], "index": 8, "batch": 2}]) == [2, 4, 5, 8]
+
+
+def test_a_sweep_goes_on_from_wherever_it_was_cut_off(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "s.toml")
+    assert call(f"sweep {path} --out {tmp_path / 'whole'} --estimate").code == 0
+    whole = (tmp_path / "whole" / "points.parquet").read_bytes()
+    journal = (tmp_path / "whole" / JOURNAL).read_bytes()
+    groups = journal.count(b"\n") - 1
+    assert groups == 2
+    done: list[int] = []
+    inner = sweep.estimate_group
+
+    def counted(points: Any) -> Any:
+        done.append(len(points))
+        return inner(points)
+
+    monkeypatch.setattr(sweep, "estimate_group", counted)
+    ends = [at for at, byte in enumerate(journal) if byte == ord("\n")]
+    for cut in (5, ends[0], ends[0] + 9, ends[1] + 1, ends[2] - 1, len(journal)):
+        folder = tmp_path / f"cut{cut}"
+        folder.mkdir()
+        (folder / JOURNAL).write_bytes(journal[:cut])
+        done.clear()
+        assert call(f"sweep {path} --out {folder} --estimate").code == 0
+        assert len(done) == groups - max(0, journal[:cut].count(b"\n") - 1)
+        assert (folder / "points.parquet").read_bytes() == whole
+
+
+def test_another_sweep_or_other_code_or_a_file_of_others_is_refused(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write(tmp_path / "a.toml", SMALL.replace("[2, 3, 4]", "3"))
+    other = write(tmp_path / "b.toml", SMALL.replace("[2, 3, 4]", "5"))
+    out = tmp_path / "out"
+    assert call(f"sweep {one} --out {out}").code == 0
+    before = (out / "points.parquet").read_bytes()
+    assert "holds results of another sweep" in call(f"sweep {other} --out {out}").err
+    monkeypatch.setattr("nmsat.reports.work.sweep.sweep_version", lambda: "0" * 64)
+    assert "holds results of another version of nmsat" in call(f"sweep {one} --out {out}").err
+    assert (out / "points.parquet").read_bytes() == before
+    (out / JOURNAL).write_text("mine\n")
+    outcome = call(f"sweep {one} --out {out}")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "is no journal of a sweep" in outcome.err
+
+
+@pytest.mark.exact
+def test_the_example_of_the_page_runs_and_its_front_is_exact(call: Call, tmp_path: Path) -> None:
+    outcome = call(f"sweep {ROOT / 'docs' / 'sweep.toml'} --out {tmp_path} --json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert {row["status"] for row in found["front"]} == {"exact"}
+    row = next(row for row in found["front"] if row["method"] == "bdwp" and row["columns"] == 8)
+    line = "model mlp --batch 16 --config tiny --set columns=8 --set memory.latency_ns=60 --json"
+    exact = json.loads(call(line).out)
+    assert (row["exact_cycles"], row["exact_speedup"]) == (exact["cycles"], exact["speedup"])
+    assert row["exact_bytes_read"] == exact["bytes"]["read"]
+    for name in ("pareto.svg", "heat.svg"):
+        assert (tmp_path / name).read_text().startswith("<svg")
+    off = found["estimate_off"]
+    assert off["points"] == 4
+    assert -0.2 < off["least"] <= off["most"] < 0.2
+
+
+@pytest.mark.long
+def test_a_killed_sweep_and_a_killed_worker_give_the_same_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.toml", SMALL.replace("[2, 3, 4]", "[2, 4, 8, 16]").replace("64\n", "[64, 128, 256]\n"))
+    assert len(read_sweep(path).points) == 36
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        words = ["-c", "import nmsat; raise SystemExit(nmsat.main())", "sweep", str(path), "--out", str(out)]
+        options = [*words, "--estimate", "--processes", "2"]
+        return subprocess.Popen([sys.executable, *options], start_new_session=True, stderr=subprocess.DEVNULL)
+
+    def results(out: Path) -> list[bytes]:
+        file = out / JOURNAL
+        return file.read_bytes().splitlines()[1:] if file.exists() else []
+
+    def wait_for(count: int, out: Path) -> None:
+        end = time.monotonic() + 120
+        while len(results(out)) < count:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    straight = start(tmp_path / "straight")
+    assert straight.wait() == 0
+    out = tmp_path / "killed"
+    first = start(out)
+    wait_for(3, out)
+    first.kill()
+    first.wait()
+    end = time.monotonic() + 30
+    with suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.killpg(first.pid, 0)  # workers of a killed sweep end, too
+            time.sleep(0.1)
+        pytest.fail("workers are left")
+    kept = results(out)
+    second = start(out)
+    wait_for(len(kept) + 2, out)
+    children = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
+    workers = [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+    assert second.wait() == 0
+    assert results(out)[: len(kept)] == kept
+    keys = [json.loads(line)["key"] for line in results(out)]
+    assert len(keys) == len(set(keys)) == 12
+    assert (out / "points.parquet").read_bytes() == (tmp_path / "straight" / "points.parquet").read_bytes()
+
+
+def test_presets_are_in_reach() -> None:
+    plan = make_plan({"config": ["tiny", "kv260"], "network": "vit"})
+    assert [point.machine for point in plan.points] == [preset("tiny"), preset("kv260")]
