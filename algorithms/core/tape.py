@@ -225,7 +225,8 @@ class Tape:
     """Collects the products of a program in the order of their execution.
 
     values: whether operands and results are kept (references, not copies); products: what was recorded; host: the
-    work beside them; learnt: what the update changes beside the weights of products; left_out: what is missing.
+    work beside them; learnt: what the update changes beside the weights of products; left_out: what is missing;
+    decays: whether the gradients of its weights have the SR-STE term.
     """
 
     values: bool = False
@@ -233,6 +234,7 @@ class Tape:
     host: list[HostWork] = field(default_factory=list)
     learnt: list[Learnt] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    decays: bool = False
 
     def record(self, product: Product) -> None:
         """Append a product; without `values` its operands and result are dropped."""

@@ -1,8 +1,8 @@
 """A tape of shapes as a file: JSON lines.
 
-The first line is {"tape": 2}. Then come, one a line, products ("stage"), tensors that the update changes beside the
-weights of products ("elements"), and what the recording leaves out ("left_out"). A file of before has products alone
-and does not say what it leaves out.
+The first line is {"tape": 2, "decays": whether the update adds the SR-STE term}. Then come, one a line, products
+("stage"), tensors that the update changes beside the weights of products ("elements"), and what the recording leaves
+out ("left_out"). A file of before has products alone and does not say what it leaves out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def write_tape(path: Path, tape: Tape) -> None:
 
     Raises ValueError for products with sparsity beside the pattern: the file has no form for it.
     """
-    lines: list[dict[str, object]] = [{"tape": VERSION}]
+    lines: list[dict[str, object]] = [{"tape": VERSION, "decays": tape.decays}]
     lines += [{"left_out": x.name, "kind": x.kind, "calls": x.calls} for x in tape.left_out]
     for p in tape.products:
         if p.sparsity is not None:
@@ -72,6 +72,10 @@ def _read(tape: Tape, fields: object, *, first: bool) -> None:
     if first and "tape" in fields:
         if fields["tape"] != VERSION:
             raise ValueError(f"the form of the tape is {fields['tape']!r}; this version reads {VERSION}")
+        decays = fields.get("decays", False)
+        if type(decays) is not bool:
+            raise TypeError(f"decays is {decays!r}; it must be true or false")
+        tape.decays = decays
         return
     if first:
         tape.left_out.append(UNSAID)

@@ -64,7 +64,13 @@ def make_plan(model: nn.Module, asked: Request) -> Plan:
         for param, layout in _behaviour(module).layouts(module).items():
             shape = _shape(module, param)
             why = _by_choice(name, found, asked, layout.channels(shape))
-            rule = Rule(name, "dense" if why else asked.method, asked.pattern, asked.decay, layout.sizes(shape))
+            rule = Rule(
+                name,
+                "dense" if why else asked.method,
+                asked.pattern,
+                None if why else asked.decay,  # a layer without pruning has no term
+                layout.sizes(shape),
+            )
             if not why and asked.method != "dense" and rule.dense:
                 why = f"{' x '.join(map(str, rule.sizes))} matrices hold no group of {rule.pattern}"
             slots[module][param] = Slot(param, rule, layout)

@@ -116,6 +116,7 @@ def linear(layer: nn.Module, slot: Learned, weight: torch.Tensor, x: torch.Tenso
     features_out, features_in = weight.shape
     name, key = _names(_active, layer, slot, part)
     rows = x.numel() // features_in
+    _active.tape.decays |= slot.rule.decay != 0
     return _active.start(matrix_work(_active.run(name), key, (rows, features_in, features_out), slot.rule))
 
 
@@ -124,6 +125,7 @@ def convolution(layer: nn.Module, slot: Learned, weight: torch.Tensor, x: torch.
     if _active is None:
         return NO_TAG
     name, key = _names(_active, layer, slot, "")
+    _active.tape.decays |= slot.rule.decay != 0
     return _active.start(shaped_work(_active.run(name), key, tuple(x.shape), tuple(weight.shape), options, slot.rule))
 
 

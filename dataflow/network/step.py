@@ -75,6 +75,7 @@ class Step:
 
     macs_dense: multiply-adds of the same step under the method 'dense'; left_out: work that the source of the step is
     known to be missing; frozen: layers whose weights lie in memory as their products read them and are not updated.
+    decays: whether the update adds the SR-STE term; None says the method.
     """
 
     method: str
@@ -85,6 +86,7 @@ class Step:
     macs_dense: int
     left_out: tuple[LeftOut, ...] = ()
     frozen: tuple[str, ...] = ()
+    decays: bool | None = None
 
     @property
     def macs_kept(self) -> int:

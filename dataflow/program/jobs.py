@@ -286,12 +286,12 @@ def _form(step: Step, product: Product) -> Form:
     if product.sparsity is not None or product.pattern is not None:
         return Form.PACKED
     known = ATTENTION.get(product.name.rpartition(".")[2])
-    return known or form_of(product, frozenset({layer_of(product.name)}))
+    return known or form_of(product, frozenset({run_of(product.name)}))
 
 
 def _updates(step: Step, back: set[str], windowed: set[str]) -> Iterator[UpdateJob]:
     gradients = {layer_of(p.name): p for p in reversed(step.products) if p.stage is Stage.WU}
-    decays = step.method in METHODS and METHODS[step.method].decay != 0
+    decays = step.method in METHODS and METHODS[step.method].decay != 0 if step.decays is None else step.decays
     for update in step.updates:
         product = gradients.get(update.name)
         if product is None:

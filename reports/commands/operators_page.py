@@ -29,8 +29,10 @@ as nothing, with one note; `--strict` refuses it. *Refused*: it multiplies matri
 
 An operator of any other domain is host work of unknown cost, unless its name says that it multiplies or it reads a
 constant of two or more dimensions: then it is refused, because a product may hide in it. `If` with a constant
-condition takes its branch; with another, like `Loop` and `Scan`, it is refused if there is a product inside. Operators
-marked * are evaluated while reading where they depend on shapes and constants only, and are then no work.
+condition takes its branch; `Loop` with a constant number of runs (or a condition that constants decide) and `Scan`
+are counted as many times as they run, at most 30,000 nodes in all; where data decide, they are refused if there is a
+product inside. `Einsum` of more than two operands is taken two at a time from the left, as ONNX Runtime does.
+Operators marked * are evaluated while reading where they depend on shapes and constants only, and are then no work.
 
 Weights may be initializers (dense, sparse, in other files), constants of nodes, or inputs of the graph that only stand
 where weights do, seen through transpositions, casts and dequantization or not; shared ones are counted and updated
@@ -51,12 +53,21 @@ ON_SAT: Final[dict[str, str]] = {
     **dict.fromkeys(("QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul"), "product; scaling on the host"),
     "MatMulIntegerToFloat": "product; scaling on the host",
     "MatMulNBits": "product; unpacking on the host",
-    "Einsum": "one product of two operands; sums and elementwise products on the host",
+    "Einsum": "a product for every two operands, from the left; sums and elementwise products on the host",
     "Attention": "two products of activations, softmax on the host; fused: also the projection",
     **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention"), "two products of activations, softmax on the host"),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "input product at once, recurrent product per step, gates on the host"),
 }
 """Operators of which there is more to say than that they are a product."""
+
+
+INNER: Final = {
+    "If": "the branch that a constant condition takes, refused without one",
+    "Loop": "each of its runs, refused where data decide how many",
+    "Scan": "each of its runs",
+    "SequenceMap": "refused",
+}
+"""Operators that hold graphs, and what becomes of products in there."""
 
 
 def rows() -> list[tuple[str, str]]:
@@ -80,8 +91,8 @@ def _fate(domain: str, name: str) -> str:
     kind = name
     if domain:
         kind = SAME_AS_INPUT.get(name) or (BROADCAST[name][0] if name in BROADCAST else "LayerNormalization")
-    if name in ("If", "Loop", "Scan", "SequenceMap"):
-        return "refused with a product inside; else host, unknown cost"
+    if name in INNER:
+        return f"with a product inside: {INNER[name]}; else host, unknown cost"
     if name == "Constant":
         return "a constant"
     if kind in HOST_COSTS:

@@ -100,17 +100,30 @@ def _of(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _einsum(equation: str, operands: list[tuple[int, ...]]) -> int:
-    """Return the product of all sizes, for two operands that meet; a sum or an elementwise product counts none."""
-    terms = equation.partition("->")[0].split(",")
-    if len(terms) < 2:
-        return 0
+    """Return the products of all sizes that two operands have once what nobody else has is summed, from the left; a
+    product without a sum over a label of both, and without rows or without columns, is elementwise and counts none."""
+    left, _, right = equation.partition("->")
     sizes: dict[Any, int] = {}
-    for term, shape in zip(terms, operands, strict=True):
+    terms: list[set[Any]] = []
+    for term, shape in zip(left.split(","), operands, strict=True):
         dots = [f"dot{at}" for at in range(len(shape) - len(term.replace("...", "")), 0, -1)]
         before, mark, after = term.partition("...")
-        for label, size in zip([*before, *(dots if mark else []), *after], shape, strict=True):
+        labels = [*before, *(dots if mark else []), *after]
+        terms.append({label for label, size in zip(labels, shape, strict=True) if size > 1})
+        for label, size in zip(labels, shape, strict=True):
             sizes[label] = max(size, sizes.get(label, 1))
-    return prod(sizes.values())
+    listed = left.replace(",", "").replace(".", "")
+    out = set(right) - {"."} if "->" in equation else {label for label in listed if listed.count(label) == 1}
+    out |= {label for label in sizes if label.startswith("dot")} if "..." in right or "->" not in equation else set()
+    total = 0
+    while len(terms) > 1:
+        a, b, *rest = terms
+        later = out.union(*rest)
+        a, b = {x for x in a if x in b or x in later}, {x for x in b if x in a or x in later}
+        if (a & b) - later or (a - b and b - a):
+            total += prod(sizes[label] for label in a | b)
+        terms = [(a | b) & later, *rest]
+    return total
 
 
 def _attention(node: onnx.NodeProto, given: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> int:

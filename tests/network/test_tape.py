@@ -23,6 +23,8 @@ from nmsat.algorithms.training.train import Trainer
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.readers.tape import read_step, tape_step
 from nmsat.dataflow.network.step import Prune, Update
+from nmsat.dataflow.program.jobs import ProductJob, UpdateJob, step_jobs
+from nmsat.dataflow.program.lower import Form
 from nmsat.sim.work.machine import machine_step
 from nmsat.sim.work.timed import Estimator
 
@@ -84,6 +86,32 @@ def test_products_of_activations_stay_as_they_are() -> None:
     kept = {p.name: p for p in step.products}
     assert all(kept[name] is recorded[name] for name in names)
     assert not names & {update.name for update in step.updates}
+
+
+def test_every_run_of_a_product_of_activations_lies_alike() -> None:
+    tape = Tape()
+    for run in ("matmul", "matmul/run#2"):
+        tape.record(Product(run, Stage.FF, 8, 16, 24, count=2))
+        tape.record(Product(f"{run}.da", Stage.BP, 8, 24, 16, count=2))
+        tape.record(Product(f"{run}.db", Stage.BP, 16, 8, 24, count=2))
+    forms = [job.form for job in step_jobs(tape_step(tape)) if isinstance(job, ProductJob)]
+    assert forms == [Form.PLAIN, Form.TURNED, Form.TRANSPOSED] * 2
+
+
+def test_a_tape_says_whether_updates_add_the_decay_term(tmp_path: Path) -> None:
+    tape = read_tape(PYTORCH)
+    for decays in (False, True):
+        tape.decays = decays
+        write_tape(tmp_path / "d.tape", tape)
+        for dense in (False, True):
+            updates = [
+                job for job in step_jobs(read_step(tmp_path / "d.tape", dense=dense)) if isinstance(job, UpdateJob)
+            ]
+            assert updates
+            assert {job.decays for job in updates} == {decays and not dense}
+    (tmp_path / "d.tape").write_text('{"tape": 2, "decays": "yes"}\n')
+    with pytest.raises(ValueError, match="decays is 'yes'; it must be true or false"):
+        read_tape(tmp_path / "d.tape")
 
 
 def test_a_pytorch_tape_runs_on_sat() -> None:

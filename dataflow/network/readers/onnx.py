@@ -15,7 +15,7 @@ from nmsat.dataflow.network.found import FoundModel
 from nmsat.dataflow.network.layers import HostLayer
 from nmsat.dataflow.network.readers.onnx_batch import bind_inputs
 from nmsat.dataflow.network.readers.onnx_load import load
-from nmsat.dataflow.network.readers.onnx_nodes import convert
+from nmsat.dataflow.network.readers.onnx_nodes import convert, inner_products
 from nmsat.dataflow.network.readers.onnx_shapes import infer_tensors
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def read_onnx_model(
     try:
         loaded = load(path)
         bound = bind_inputs(loaded.inputs, loaded.nodes, where, batch, sizes, batch_dim)
-        tensors = infer_tensors(loaded, bound.sizes, where)
+        tensors = infer_tensors(loaded, bound.sizes, where, lambda node: bool(inner_products(node)))
         layers = convert(tensors, loaded.weights, bound.factor, where)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: broken model: a name is not UTF-8 ({error})") from error

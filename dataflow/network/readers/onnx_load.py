@@ -229,6 +229,19 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
         yield from attribute.graphs
 
 
+def captured(node: NodeProto) -> set[str]:
+    """Return the tensors that the graphs within a node read from outside."""
+    found: set[str] = set()
+    for graph in subgraphs(node):
+        own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        own |= {out for inner in graph.node for out in inner.output}
+        read = {value.name for value in graph.output}
+        for inner in graph.node:
+            read |= set(inner.input) | captured(inner)
+        found |= read - own - {""}
+    return found
+
+
 def _parse(path: Path) -> ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)

@@ -18,7 +18,7 @@ from nmsat.dataflow.network.layers import (
 )
 from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT, attributes, is_standard, operator
 from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, SAME_AS_INPUT
-from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, WEIGHT_SLOTS, subgraphs
+from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, WEIGHT_SLOTS, captured, subgraphs
 from nmsat.dataflow.network.readers.onnx_operators import PRODUCTS
 from nmsat.dataflow.network.readers.onnx_state import ReaderState
 
@@ -68,7 +68,7 @@ class _Nodes(ReaderState):
 
     def read(self, node: NodeProto) -> None:
         """Append the layers of one node."""
-        inputs = [name for name in node.input if name]
+        inputs = [name for name in dict.fromkeys((*node.input, *sorted(captured(node)))) if name]
         static = bool(inputs) and all(name in self.static for name in inputs)
         if operator(node) in PRODUCTS and not static:
             layers = PRODUCTS[operator(node)](self, node)
@@ -147,13 +147,15 @@ class _Nodes(ReaderState):
 
     def _unknown(self, node: NodeProto, kind: str, *, static: bool) -> HostLayer:
         """Return host work of unknown cost for an operator that is not known, unless it may multiply by weights."""
-        inner = sorted(_inner_products(node))
+        inner = sorted(inner_products(node))
         if inner:
             raise self.error(
                 node,
-                f"runs {', '.join(inner)} in a branch or loop that depends on data; export the model with it unrolled",
+                f"runs {', '.join(inner)} in a branch or loop that depends on data; export the model with it unrolled, "
+                f"or with a constant condition and number of runs",
             )
-        if MULTIPLIES.search(node.op_type) and not static:
+        holds = next(subgraphs(node), None) is not None
+        if MULTIPLIES.search(node.op_type) and not holds and not static:
             raise self.error(node, f"is not supported: {kind} multiplies matrices; see the table of operators")
         heavy = [name for name in node.input if self._is_matrix(name)]
         # Of the standard none multiplies matrices but those that the reader knows or refuses.
@@ -190,12 +192,19 @@ def learnt_inputs(node: NodeProto) -> tuple[str, ...]:
     return tuple(node.input) if node.op_type in LEARNING else ()
 
 
-def _inner_products(node: NodeProto) -> set[str]:
-    """Return the operators with products in the graphs that a node holds."""
+def inner_products(node: NodeProto) -> set[str]:
+    """Return the operators with products in the graphs that a node holds, those that may hide one included."""
     found: set[str] = set()
     for graph in subgraphs(node):
         for inner in graph.node:
-            if operator(inner) in PRODUCTS:
+            if operator(inner) in PRODUCTS or _may_multiply(inner):
                 found.add(inner.op_type)
-            found |= _inner_products(inner)
+            found |= inner_products(inner)
     return found
+
+
+def _may_multiply(node: NodeProto) -> bool:
+    """Tell operators that the reader does not know and whose name, or domain, says that they may multiply matrices."""
+    if host_kind(node) in HOST_COSTS or next(subgraphs(node), None) is not None:
+        return False
+    return not is_standard(node) or bool(MULTIPLIES.search(node.op_type))

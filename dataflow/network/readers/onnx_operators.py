@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.network.readers import onnx_attention, onnx_conv, onnx_products, onnx_recurrent
+from nmsat.dataflow.network.readers import onnx_attention, onnx_conv, onnx_einsum, onnx_products, onnx_recurrent
 from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PRODUCTS: Final[dict[tuple[str, str], Callable[[ReaderState, NodeProto], tuple[L
     ("", "MatMul"): onnx_products.read_matmul,
     ("", "QLinearMatMul"): onnx_products.quantized_matmul,
     ("", "MatMulInteger"): onnx_products.read_matmul,
-    ("", "Einsum"): onnx_products.einsum,
+    ("", "Einsum"): onnx_einsum.einsum,
     ("", "Attention"): onnx_attention.standard_attention,
     **{("", kind): onnx_recurrent.recurrent for kind in ("LSTM", "GRU", "RNN")},
     (MICROSOFT, "FusedConv"): onnx_conv.conv,

@@ -1,4 +1,5 @@
-"""Shapes of the tensors of an ONNX graph, node by node: shape arithmetic is evaluated, constant branches are taken.
+"""Shapes of the tensors of an ONNX graph, node by node: shape arithmetic is evaluated, constant branches and
+loops are put in place.
 
 Each node is asked once, in order, with what is known by then: `onnx.shape_inference.infer_node_outputs` for operators
 with a schema, the rules of `onnx_fused` for the others, and for what neither knows the shape that the file states.
@@ -14,11 +15,12 @@ import numpy as np
 import onnx
 import onnx.defs
 import onnx.shape_inference
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from nmsat.dataflow.network.readers.onnx_ask import is_standard, operator
 from nmsat.dataflow.network.readers.onnx_fused import fused_shape
+from nmsat.dataflow.network.readers.onnx_inner import GraphsInPlace
 from nmsat.dataflow.network.readers.onnx_load import (
     MAX_DEPTH,
     MAX_RANK,
@@ -26,14 +28,13 @@ from nmsat.dataflow.network.readers.onnx_load import (
     first_line,
     node_name,
     take_constant,
-    take_tensor,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from onnx import TypeProto
+    from onnx import NodeProto, TypeProto
 
     from nmsat.dataflow.network.readers.onnx_load import Loaded
 
@@ -67,6 +68,9 @@ EVALUATION: Final = (
 )
 """What evaluating a node raises."""
 
+LOOPS: Final = ("Loop", "Scan")
+"""Operators whose body runs more than once."""
+
 SAME_SIZE: Final = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Operators whose output holds as many elements as their input."""
 
@@ -85,13 +89,16 @@ class Tensors:
     lost: Mapping[str, str] = field(default_factory=dict)
 
 
-def infer_tensors(loaded: Loaded, sizes: Mapping[str, int], where: str) -> Tensors:
+def infer_tensors(
+    loaded: Loaded, sizes: Mapping[str, int], where: str, unrolled: Callable[[NodeProto], bool] = lambda _: True
+) -> Tensors:
     """Return shapes and constants of a graph whose inputs have fixed sizes.
 
-    sizes: of open dimensions by name, for shapes that the file states. Raises ValueError naming `where` and the node
+    sizes: of open dimensions by name, for shapes that the file states; unrolled: whether a loop that runs a known
+    number of times is put in place run by run. Raises ValueError naming `where` and the node
     for shapes that contradict each other.
     """
-    walk = _Walk(loaded, sizes, where)
+    walk = _Walk(loaded, sizes, where, unrolled)
     for node in loaded.nodes:
         walk.visit(node)
     return Tensors(walk.shapes, loaded.values, tuple(walk.nodes), walk.lost)
@@ -100,8 +107,10 @@ def infer_tensors(loaded: Loaded, sizes: Mapping[str, int], where: str) -> Tenso
 class _Walk:
     """State while the nodes are visited in order; types: what is known of tensors, shapes: where all sizes are."""
 
-    def __init__(self, loaded: Loaded, sizes: Mapping[str, int], where: str) -> None:
-        self.loaded, self.sizes, self.where = loaded, sizes, where
+    def __init__(
+        self, loaded: Loaded, sizes: Mapping[str, int], where: str, unrolled: Callable[[NodeProto], bool]
+    ) -> None:
+        self.loaded, self.sizes, self.where, self.unrolled = loaded, sizes, where, unrolled
         self.values = loaded.values
         self.opsets = {entry.domain: entry.version for entry in loaded.model.opset_import}
         self.imports = list(loaded.model.opset_import)
@@ -110,7 +119,7 @@ class _Walk:
         self.lost: dict[str, str] = {}
         self.nodes: list[NodeProto] = []
         self._schemas: dict[tuple[str, str], onnx.defs.OpSchema | None] = {}
-        self._branches = 0
+        self._inner = GraphsInPlace(self)
         self._folded = 0
         for name, kind in (*loaded.types.items(), *((value.name, value.type) for value in loaded.inputs)):
             self._note(name, kind)
@@ -120,11 +129,12 @@ class _Walk:
         if depth > MAX_DEPTH:
             raise ValueError(f"{self.where}: branches are nested more than {MAX_DEPTH} deep")
         if take_constant(self.loaded, node, self.where):
-            name = node.output[0]
-            self._note(name, self.loaded.types[name])
+            self.take(node.output[0])
             return
         if node.op_type == "If" and node.input and node.input[0] in self.values:
-            self._branch(node, depth)
+            self._inner.branch(node, depth)
+            return
+        if node.op_type in LOOPS and is_standard(node) and self.unrolled(node) and self._inner.loop(node, depth):
             return
         if self._quick(node):
             return
@@ -136,6 +146,10 @@ class _Walk:
         if not self._fold(node):
             self.nodes.append(node)
             self._explain(node)
+
+    def take(self, name: str) -> None:
+        """Take up the type of a constant of the file."""
+        self._note(name, self.loaded.types[name])
 
     def _note(self, name: str, kind: TypeProto | None) -> None:
         """Keep what is known of a tensor; where that is less than the file states, what it states."""
@@ -218,10 +232,10 @@ class _Walk:
         if node.op_type == "Shape" and node.input[0] in self.shapes:
             given = {attribute.name: attribute.i for attribute in node.attribute}
             shape = self.shapes[node.input[0]][slice(given.get("start", 0), given.get("end"))]
-            self._keep(node.output[0], np.array(shape, np.int64))
+            self.keep(node.output[0], np.array(shape, np.int64))
             return True
         if node.op_type == "Size" and node.input[0] in self.shapes:
-            self._keep(node.output[0], np.array(prod(self.shapes[node.input[0]]), np.int64))
+            self.keep(node.output[0], np.array(prod(self.shapes[node.input[0]]), np.int64))
             return True
         if not all(name in self.values for name in node.input if name):
             return False
@@ -231,7 +245,7 @@ class _Walk:
             return False
         feeds = {name: self.values[name] for name in node.input if name}
         for name, value in self._evaluate(node, feeds).items():
-            self._keep(name, value)
+            self.keep(name, value)
         return True
 
     def _quick(self, node: NodeProto) -> bool:
@@ -244,12 +258,13 @@ class _Walk:
             shape = np.broadcast_shapes(*(value.shape for value in inputs))
             if prod(shape) > SMALL:
                 return False
-            self._keep(node.output[0], np.asarray(QUICK[node.op_type](*inputs)))
+            self.keep(node.output[0], np.asarray(QUICK[node.op_type](*inputs)))
         except EVALUATION:  # the reference says what is wrong
             return False
         return True
 
-    def _keep(self, name: str, value: NDArray[Any]) -> None:
+    def keep(self, name: str, value: NDArray[Any]) -> None:
+        """Take up a value that is known."""
         self.values[name] = value
         self.shapes[name] = value.shape
         self.types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
@@ -276,28 +291,6 @@ class _Walk:
             ) from error
         return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
 
-    def _branch(self, node: NodeProto, depth: int) -> None:
-        """Visit the nodes of the branch that a constant condition takes, its tensors under names of their own."""
-        wanted = "then_branch" if bool(self.values[node.input[0]].all()) else "else_branch"
-        graph = next((each.g for each in node.attribute if each.name == wanted), None)
-        if graph is None:
-            raise ValueError(f"{self.where}: node {node_name(node)!r} (If) has no {wanted}")
-        self._branches += 1
-        names = {value.name: new for value, new in zip(graph.output, node.output, strict=False)}
-        made = {tensor.name for tensor in graph.initializer} | {out for each in graph.node for out in each.output}
-        for name in sorted(made - set(names) - {""}):
-            names[name] = f"{name}/branch{self._branches}"
-        for tensor in graph.initializer:
-            own = TensorProto.FromString(tensor.SerializeToString())
-            own.name = names[tensor.name]
-            take_tensor(self.loaded, own, self.where)
-            self._note(own.name, self.loaded.types[own.name])
-        for value in graph.output:
-            if value.name not in made:  # passed through from outside
-                self.visit(helper.make_node("Identity", [value.name], [names[value.name]]), depth + 1)
-        for each in graph.node:
-            self.visit(_renamed(each, names), depth + 1)
-
 
 def _sizes(kind: TypeProto | None, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
     """Return a shape if all its dimensions are known; sizes: of open ones by name."""
@@ -314,24 +307,3 @@ def _sizes(kind: TypeProto | None, sizes: Mapping[str, int]) -> tuple[int, ...] 
 
 def _has_graph(node: NodeProto) -> bool:
     return any(attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for attribute in node.attribute)
-
-
-def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
-    """Return a node with its tensors renamed, those of its subgraphs too where they come from outside."""
-    out = NodeProto.FromString(node.SerializeToString())
-    for listed in (out.input, out.output):
-        listed[:] = [names.get(name, name) for name in listed]
-    for attribute in out.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            _rename_graph(attribute.g, names)
-    return out
-
-
-def _rename_graph(graph: GraphProto, names: Mapping[str, str]) -> None:
-    own = {out for node in graph.node for out in node.output} | {tensor.name for tensor in graph.initializer}
-    outer = {old: new for old, new in names.items() if old not in own}
-    nodes = [_renamed(node, outer) for node in graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    for value in graph.output:
-        value.name = outer.get(value.name, value.name)

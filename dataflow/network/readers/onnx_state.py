@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nmsat.dataflow.network.readers.onnx_load import node_name
+from nmsat.dataflow.network.readers.onnx_load import captured, node_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +25,8 @@ class ReaderState:
     static: tensors that depend on weights and constants only -> the weight that they are, '' for none; graded: tensors
     that need a gradient because something learnt lies before them; owner: the linear layer that made a tensor;
     sources: the constants that a constant tensor is put together from; used: constants already counted; learnt:
-    constants that host layers learn, by layer; names: those given to layers; readers: how many nodes read a tensor.
+    constants that host layers learn, by layer; names: those given to layers; numbers: how many of
+    a name were; readers: how many nodes read a tensor.
     """
 
     tensors: Tensors
@@ -40,10 +41,11 @@ class ReaderState:
     used: set[str] = field(default_factory=set)
     learnt: dict[int, tuple[str, ...]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    numbers: Counter[str] = field(default_factory=Counter)
     readers: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.readers.update(name for node in self.tensors.nodes for name in node.input)
+        self.readers.update(name for node in self.tensors.nodes for name in (*node.input, *captured(node)))
         self.static.update(dict.fromkeys(self.tensors.values, ""))
         self.static.update({name: name for name in self.weights})
         self.graded.update(name for name, weight in self.weights.items() if weight.learnt)
@@ -61,10 +63,10 @@ class ReaderState:
     def name(self, node: NodeProto) -> str:
         """Return a name for the layer of a node that no layer has yet."""
         base = name = node_name(node)
-        number = 1
         while name in self.names:
-            number += 1
-            name = f"{base}#{number}"
+            # Counted on from where it stood: a file may call all its nodes alike.
+            self.numbers[base] += 1
+            name = f"{base}#{self.numbers[base] + 1}"
         self.names.add(name)
         return name
 

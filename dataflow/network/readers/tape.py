@@ -66,6 +66,7 @@ def tape_step(tape: Tape, *, dense: bool = False) -> Step:
         prunes=() if dense else tuple(prune for layer in reversed(layers.values()) for prune in layer.prunes()),
         macs_dense=sum(product.macs_dense for product in full),
         left_out=tuple(tape.left_out),
+        decays=True if tape.decays and not dense else None,
     )
 
 
