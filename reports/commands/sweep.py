@@ -86,7 +86,7 @@ def _text(values: dict[str, Any], files: list[str]) -> str:
         speed = f"{row['exact_speedup' if exact else 'speedup']:.4f}"
         sizes = (str(row["elements"]), str(row["bram36"]), str(row["uram"]))
         rows.append((work, row["machine"], *sizes, str(row["cycles"]), str(exact or ""), speed))
-    header = ("front of", "machine", "elements", "BRAM36", "URAM", "estimate", "exact", "speed-up")
+    header = ("front of", "machine", "elements", "BRAM36", "URAM", str(Source.ESTIMATE), "exact", "speed-up")
     states = ", ".join(f"{count} {name}" for name, count in values["states"].items())
     off = values["estimate_off"]
     lines = [f"{values['points']} points: {states}", told(Source.ESTIMATE)]

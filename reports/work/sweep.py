@@ -63,7 +63,7 @@ def run_sweep(plan: Plan, journal: Journal, processes: int, *, exact: bool) -> l
     rows = [_row(point) for point in plan.points]
     for key, group in _groups(plan).items():
         for point in group:
-            rows[point.index] |= journal.get("estimate", key)[str(point.index)]
+            rows[point.index] |= journal.get("estimated", key)[str(point.index)]
     for index in front_of(rows):
         rows[index]["front"] = True
     if exact:
@@ -106,15 +106,15 @@ def _groups(plan: Plan) -> dict[str, list[Point]]:
 
 
 def _estimate_all(plan: Plan, journal: Journal, processes: int) -> None:
-    todo = {key: group for key, group in _groups(plan).items() if not journal.has("estimate", key)}
+    todo = {key: group for key, group in _groups(plan).items() if not journal.has("estimated", key)}
     ready = sum(map(len, _groups(plan).values())) - sum(map(len, todo.values()))
     broken = 0
 
     def found(key: str, value: dict[str, dict[str, Any]]) -> None:
-        journal.put("estimate", key, value)
+        journal.put("estimated", key, value)
         running.advance(len(todo.pop(key)))
 
-    with task("estimate", len(plan.points), "point") as running:
+    with task("estimating", len(plan.points), "point") as running:
         running.begin(len(plan.points) - sum(map(len, todo.values())) if ready else 0, len(plan.points))
         for key, group in list(todo.items()) if processes == 1 else ():
             found(key, estimate_group(group))

@@ -1,8 +1,8 @@
 """What a sweep has found so far: a file to which whole lines are added, so that a kill loses only what was in hand.
 
 The first line names sweep and code: {"nmsat_sweep": 1, "sweep": SHA-256, "version": SHA-256}; each further one is a
-result: {"kind": "estimate" or "exact", "key": ..., "value": ...}. A line without its end was cut off by a kill; it goes
-when the sweep is taken up again.
+result: {"kind": "estimated" or "exact", "key": ..., "value": ...}. A line without its end was cut off by a kill; it
+goes when the sweep is taken up again.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
 
 NMSAT = str(Path(sys.executable).with_name("nmsat"))
 
+SWEEP = Path(__file__).parent.parent.parent / "docs" / "sweep.toml"
+
 CELL = "mlp-bdwp-2of8-seed1,epochs=2,batch=700"
 
 IN_THE_WAY = [
     ("demo --out {}", "report.html", "nmsat.reports.work.demo.run_demo"),
     ("program 8 16 8 --out {}", "summary.json", "nmsat.reports.work.program.matrix_program"),
     ("rtl --out {}", "sat_uspe.v", "nmsat.hw.release.kept.kept_files"),
+    (f"sweep {SWEEP} --out {{}}", "points.parquet", "nmsat.reports.work.sweep.run_sweep"),
     ("synth --out {}", "synth_tiny.md", "nmsat.hw.release.kept.kept_files"),
     ("study --networks mlp --seeds 0 --out {}", "accuracy.json", "nmsat.reports.work.study.run_study"),
     ("study --networks mlp --seeds 0 --out {}/new --tables {}", "accuracy.md", "nmsat.reports.work.study.run_study"),
@@ -86,6 +90,7 @@ def test_a_file_of_the_users_stops_the_command_before_it_works(
     file.write_text('{"event": "thesis"}\n')
     (folder / "thesis.tex").write_text("x")
     monkeypatch.setattr(work, boom)
+    monkeypatch.setitem(sys.modules, "pyarrow", ModuleType("pyarrow"))  # the extra of a sweep, which never begins
     outcome = call(line.format(folder, folder))
     assert (outcome.code, outcome.out) == (2, "")
     message = outcome.err.splitlines()[-1]
