@@ -79,7 +79,7 @@ def test_pytorch_names_its_extra() -> None:
     [
         "--help",
         "gemm 4 8 4",
-        "model tests/data/products.csv --config tiny",
+        "model tests/data/products.csv --config tiny --estimate",
         "program 4 8 4 --config tiny",
         "train --network digits-sat --epochs 1",
         "workload list",
