@@ -121,8 +121,8 @@ PROOFS: Final = (
         unbounded=True,
         depth=2,
         reach=5,
-        smaller="nothing is smaller; a tile begins when the one before has been asked for; room does not shrink while "
-        "a burst waits",
+        smaller="nothing is smaller; rows have 1 to 31 beats; a tile begins when the one before has been asked for; "
+        "room does not shrink while a burst waits",
         faults=(
             Fault(
                 "a burst is cut at its longest, not at 4 KiB",

@@ -1,4 +1,4 @@
-"""Proofs of the sequencer: no instruction starts without its semaphores."""
+"""Proofs of the sequencer: no instruction starts without its semaphores; short programs end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from unittest.mock import patch
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 
 from nmsat.dataflow.contract.config import preset
-from nmsat.dataflow.contract.isa import SEMAPHORE_MAX, SEMAPHORES, Queue
+from nmsat.dataflow.contract.isa import SEMAPHORE_MAX, SEMAPHORES, ErrorCode, Queue
+from nmsat.dataflow.contract.limits import STARTED_DEPTH
 from nmsat.hw.control import fetch as fetch_module
 from nmsat.hw.control import semaphores as semaphores_module
 from nmsat.hw.control import sequencer as sequencer_module
@@ -31,18 +32,21 @@ SAMPLE_MAX: Final = 1
 
 
 @contextmanager
-def small(most: int) -> Iterator[None]:
-    """Build the sequencer with words that end behind their masks, and a fetch that hands over any words.
+def small(most: int, started: int, *, checked: bool) -> Iterator[None]:
+    """Build the sequencer with words that end behind their masks.
 
-    most: highest value of a semaphore.
+    most: highest value of a semaphore; started: instructions that an engine may have started; checked: words come from
+    the fetch, with any verdict of the check, else at any time.
     """
     words = {"INSTRUCTION_BITS": SIGNAL.stop, "INDEX_BITS": 4}
     found: list[tuple[Any, dict[str, Any]]] = [
-        (sequencer_module, {**words, "STARTED_DEPTH": STARTED, "Fetch": loose(sequencer_module.Fetch)}),
-        (fetch_module, words),
+        (sequencer_module, {**words, "STARTED_DEPTH": started}),
+        (fetch_module, {**words, "Check": loose(fetch_module.Check)}),
         (clients_module, words),
         (semaphores_module, {"SEMAPHORE_MAX": most}),
     ]
+    if not checked:
+        found.append((sequencer_module, {"Fetch": loose(sequencer_module.Fetch)}))
     with ExitStack() as stack:
         for module, numbers in found:
             for name, number in numbers.items():
@@ -54,7 +58,7 @@ def starts(most: int = SEMAPHORE_MAX) -> Harness:
     """The sequencer behind a fetch that hands it any words; one semaphore is followed. most: its highest value."""
     proof = Harness()
     m = proof.m
-    with small(most):
+    with small(most, STARTED, checked=False):
         dut = proof.add(sequencer_module.Sequencer(preset("tiny")))
         inner = opened(dut)
         lanes: list[Any] = [inner.submodules[f"lane_{queue.name.lower()}"] for queue in Queue]
@@ -126,6 +130,70 @@ def _bit(mask: Value, which: Value) -> Value:
     return (mask >> which)[0]
 
 
+USED: Final = 2
+"""Semaphores that such a program uses."""
+
+COUNT: Final = 2
+"""Instructions of the longest program in the proof of the end."""
+
+PATIENCE: Final = 5
+"""Cycles that an engine has for an instruction: so many that END can come before it is done."""
+
+WITHIN: Final = 22
+"""Cycles in which such a program ends."""
+
+
+def ends() -> Harness:
+    """The sequencer with its fetch; every word may be found right or wrong; memory and engines answer soon."""
+    proof = Harness(reset=False)
+    m = proof.m
+    with small(SEMAPHORE_MAX, STARTED_DEPTH, checked=True):
+        dut = proof.add(sequencer_module.Sequencer(preset("tiny")), driven=("run", "count", "at", "region"))
+        inner = opened(dut)
+        check: Any = opened(inner.submodules.fetch).submodules.check
+        for queue in Queue:
+            opened(inner.submodules[f"lane_{queue.name.lower()}"])
+        opened(inner.submodules.semaphores)
+    proof.let(check, ("code",))
+    over, time = Signal(name="over"), Signal(8, name="time")
+    count = proof.fixed("instructions", 2)
+    proof.assume(count <= COUNT)
+    m.d.comb += [dut.run.eq(~over), dut.count.eq(count), dut.at.eq(proof.fixed("place", 3))]
+    m.d.sync += [over.eq(over | dut.finished | dut.failure.valid), time.eq(Mux(over, time, time + 1))]
+    request = dut.read.request
+    proof.assume(request.ready)
+    proof.assume(Cat(dut.read.data[WAIT][USED:], dut.read.data[SIGNAL][USED:]) == 0)
+    owed = Signal(6, name="owed")
+    asked = Mux(request.valid & request.ready, request.payload.beats_less_1 + 1, 0)
+    m.d.sync += owed.eq(owed + asked - dut.read.valid)
+    proof.assume(dut.read.valid == (owed != 0))
+    proof.assume(~dut.read_error.valid & ~dut.write_error.valid)
+    levels: list[Signal] = []
+    for queue, work in zip(Queue, dut.work, strict=True):
+        level = Signal(4, name=f"level_{queue.name.lower()}")
+        m.d.sync += level.eq(level + (work.start.valid & work.start.ready) - work.done)
+        proof.assume(implies(work.done, level != 0))
+        proof.assume(work.start.ready)
+        proof.assume(_within(proof, f"done_{queue.name.lower()}", level != 0, work.done))
+        levels.append(level)
+    proof.check(implies(time >= WITHIN, over), "a program ends")
+    done = proof.before("finished", dut.finished)
+    proof.check(implies(done, ~Cat(level.any() for level in levels).any()), "nothing is in an engine at the end")
+    taken = Signal(3, name="taken")
+    m.d.sync += taken.eq(taken + dut.instructions)
+    proof.cover(over & done & (taken == COUNT - 1), "the longest program ends with END")
+    proof.cover(dut.failure.valid & (dut.failure.code == ErrorCode.DEADLOCK), "a deadlock is told")
+    proof.cover(dut.failure.valid & (dut.failure.code == ErrorCode.NO_END), "a program without END is told")
+    return proof
+
+
+def _within(proof: Harness, name: str, wanted: Value, comes: Signal) -> Value:
+    """Return whether what is wanted comes in `PATIENCE` cycles."""
+    waited = Signal(range(PATIENCE + 1), name=f"{name}_waited")
+    proof.m.d.sync += waited.eq(Mux(wanted & ~comes, waited + 1, 0))
+    return implies(wanted & (waited == PATIENCE - 1), comes)
+
+
 PROOFS: Final = (
     Proof(
         name="sequencer_starts",
@@ -157,6 +225,37 @@ PROOFS: Final = (
                 "hw/control/sequencer.py",
                 "lane.turn.eq(~before)",
                 "lane.turn.eq(1)",
+            ),
+        ),
+    ),
+    Proof(
+        name="sequencer_ends",
+        claim=f"Every program of at most {COUNT} instructions, right or wrong, ends within {WITHIN} cycles, well or "
+        "with an error: no wait without end, no deadlock that is not told; at a good end nothing is in an engine.",
+        make=ends,
+        unbounded=False,
+        depth=WITHIN + 2,
+        reach=WITHIN + 2,
+        smaller=f"words end behind their masks; {USED} semaphores; memory takes and answers at once, engines take at "
+        f"once and are done in at most {PATIENCE} cycles; any verdict of the check; no errors of memory",
+        faults=(
+            Fault(
+                "a deadlock is not seen when a queue is empty",
+                "hw/control/sequencer.py",
+                "Cat(~lane.busy & (lane.blocked | ~lane.some) for lane in lanes).all()",
+                "Cat(~lane.busy & lane.blocked for lane in lanes).all()",
+            ),
+            Fault(
+                "the fetch forgets the last instruction",
+                "hw/control/fetch.py",
+                "& (left != 0) &",
+                "& (left > 1) &",
+            ),
+            Fault(
+                "END does not wait for engines",
+                "hw/control/sequencer.py",
+                "Cat(Cat(lane.some, lane.busy) for lane in lanes)",
+                "Cat(lane.some for lane in lanes)",
             ),
         ),
     ),

@@ -28,11 +28,18 @@ smtbmc z3
 
 [script]
 read_rtlil top.il
-prep -top top
+{prepare}
 
 [files]
 {source}
 """
+
+
+_PREPARE: Final[dict[Mode, str]] = {
+    "prove": "prep -top top",
+    # unrolled from reset on, registers in place of memories and no hierarchy take a tenth of the time
+    **dict.fromkeys(("bmc", "cover"), "prep -top top -flatten\nmemory_map\nopt -full\nopt_clean"),
+}
 
 
 class ToolError(RuntimeError):
@@ -61,7 +68,9 @@ def solve(task: Task, folder: Path, limit: float) -> tuple[str, str]:
     """
     source = folder / "top.il"
     source.write_text(task.rtlil, encoding="utf-8")
-    script = _SCRIPT.format(mode=task.mode, depth=task.depth, limit=int(limit), source=source)
+    script = _SCRIPT.format(
+        mode=task.mode, depth=task.depth, limit=int(limit), source=source, prepare=_PREPARE[task.mode]
+    )
     (folder / "proof.sby").write_text(script, encoding="utf-8")
     path = f"{program('z3-solver', 'z3').parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, **yosys_environment(), "PATH": path}
