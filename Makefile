@@ -13,7 +13,7 @@ export WAVES
 FRESH_STEPS ?= demo test
 SUITE ?= bookworm
 
-.PHONY: demo test regression mutate engines lint lock fresh smoke types setup-run setup-test setup-lint clean
+.PHONY: demo test regression mutate formal engines lint lock fresh smoke types setup-run setup-test setup-lint clean
 
 demo: setup-run
 	$(BIN)/nmsat demo
@@ -37,6 +37,11 @@ regression: setup-test test-torch
 ONLY ?=
 mutate: setup-test
 	$(BIN)/python .ci/mutate.py --only "$(ONLY)"
+
+# Proofs of the circuit, with sby and z3. One of them: make formal PROOF=axi_read
+PROOF ?=
+formal: setup-test
+	$(BIN)/python -m nmsat.tb.formal.tier $(PROOF) --json out/formal.json
 
 lint: setup-lint types
 	$(BIN)/ruff check .

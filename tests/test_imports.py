@@ -95,6 +95,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
         f"tb.{room}": ("algorithms", "dataflow", "hw", "sim", "tb.run", "tb.drive", "tb.fp")
         for room in ("array", "fp", "load", "store", "update", "memory", "control")
     },
+    "tb.formal": (CONTRACT, "hw"),
     "tb.machine": ("algorithms", "dataflow", "hw", "sim", "tb.run", "tb.drive"),
     "tb.engines": ("algorithms", "dataflow", "hw", "sim", "tb"),
     # What people read.
