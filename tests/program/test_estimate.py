@@ -102,7 +102,7 @@ def test_nothing_is_faster_than_what_is_chosen(code: ProductCode) -> None:
     ("code", "name", "a"),
     [
         pytest.param(plain(1024, 32, 32, Pattern(2, 4), bias=True), "os", 1, id="no chunks where there are no columns"),
-        pytest.param(plain(736, 384, 1536, Pattern(2, 16), bias=True), "ws", 1, id="the next rows are loaded late"),
+        pytest.param(plain(1280, 384, 1536, Pattern(2, 16), bias=True), "ws", 1, id="the next rows are loaded late"),
     ],
 )
 def test_what_nobody_chooses_is_known_as_well(code: ProductCode, name: str, a: int) -> None:
