@@ -50,6 +50,9 @@ SPREAD: Final = (5**0.5 - 1) / 2
 TIE: Final = 0.005
 """Share of the cycles below which two estimates tell no difference."""
 
+MANY: Final = 16
+"""Row tiles from which on what is alone at both ends is nothing beside the rest."""
+
 T = TypeVar("T")
 
 
@@ -82,13 +85,15 @@ def estimate_cycles(cut: Cut) -> float:
 
 
 def fastest(found: Sequence[Cut]) -> Cut:
-    """Return the cut of the least estimate; of those within `TIE` of it the one with the tallest tiles.
+    """Return the cut of the least estimate; of those within `TIE` of it, and of `MANY` row tiles, the tallest.
 
-    Where memory sets the pace, short tiles wait for it more often than the closed form knows.
+    Where memory sets the pace, short tiles wait for it more often than the closed form knows; where tiles are few, what
+    tall ones leave alone at both ends counts.
     """
-    cycles = [estimate_cycles(cut) for cut in found]
-    within = [cut for cut, one in zip(found, cycles, strict=True) if one <= min(cycles) * (1 + TIE)]
-    return min(within, key=lambda cut: len(cut.rows))
+    cycles = {id(cut): estimate_cycles(cut) for cut in found}
+    best = min(found, key=lambda cut: cycles[id(cut)])
+    alike = [cut for cut in found if cycles[id(cut)] <= cycles[id(best)] * (1 + TIE) and len(cut.rows) >= MANY]
+    return min(alike, key=lambda cut: len(cut.rows)) if best in alike else best
 
 
 def estimate_program(cuts: Sequence[Cut]) -> float:

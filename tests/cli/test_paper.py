@@ -83,7 +83,8 @@ def test_the_error_of_the_estimate_is_against_the_programs(monkeypatch: pytest.M
     from nmsat.reports.work.estimate_error import error_text, estimate_error, product_jobs
 
     monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path))
-    layers = [LinearLayer(name=name, rows=4, features_in=k, features_out=n) for name, k, n in (("a", 32, 24), ("b", 24, 8))]
+    sizes = (("a", 32, 24), ("b", 24, 8))
+    layers = [LinearLayer(name=name, rows=4, features_in=k, features_out=n) for name, k, n in sizes]
     wanted = {
         ("net", "dense"): Wanted(training_products(layers, "dense")),
         ("net", "2:8"): Wanted(training_products(layers, "bdwp", Pattern(2, 8))),
