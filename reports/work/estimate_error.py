@@ -57,7 +57,7 @@ def estimate_error(
 def _row(step: Step, job: Job, guess: int, exact: int) -> dict[str, Any]:
     network, pattern = step
     names = {"model": network, "pattern": pattern, "name": job.name, "stage": job.stage}
-    return {**names, "cycles": exact, "estimate": guess, "error": guess / exact - 1}
+    return {**names, "cycles": exact, "estimated": guess, "error": guess / exact - 1}
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
