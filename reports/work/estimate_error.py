@@ -79,7 +79,7 @@ def error_text(values: Mapping[str, Any]) -> str:
         for row in values["worst"]
     ]
     return (
-        f"error of the estimate against the programs\n"
+        "error of the estimate against the programs\n"
         f"{table(('products of', 'how many', 'median', f'{MOST:.0%} at most', 'largest'), lines)}\n\n"
         f"{table(('step', 'product', 'estimate is off by'), worst)}"
     )
