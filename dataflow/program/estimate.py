@@ -76,8 +76,13 @@ def estimate_cycles(cut: Cut) -> float:
     port = _busiest(cut, ports, written)
     first, command = _first(cut), compute / (len(cut.rows) * cut.column_tiles * len(cut.parts))
     last = cut.rows[-1].rows * float(mapping.b)
-    alone = (sum(loads) + command + last, first + compute + last, first + command + store, port + command)
-    alone = *alone, _queued(cut, loads[0], command) + last
+    alone = (
+        sum(loads) + command + last,
+        first + compute + last,
+        first + command + store,
+        port + command,
+        _queued(cut, loads[0], command) + last,
+    )
     result = (last_result_ws if mapping.ws else last_result_os)(config, mapping.n)
     uneven = _uneven(cut, (loads, ports), (compute, store), written)
     # what the first command waits for is part of what is uneven
@@ -90,10 +95,11 @@ def fastest(found: Sequence[Cut]) -> Cut:
     Where memory sets the pace, short tiles wait for it more often than the closed form knows; where tiles are few, what
     tall ones leave alone at both ends counts.
     """
-    cycles = {id(cut): estimate_cycles(cut) for cut in found}
-    best = min(found, key=lambda cut: cycles[id(cut)])
-    alike = [cut for cut in found if cycles[id(cut)] <= cycles[id(best)] * (1 + TIE) and len(cut.rows) >= MANY]
-    return min(alike, key=lambda cut: len(cut.rows)) if best in alike else best
+    estimates = [estimate_cycles(cut) for cut in found]
+    least = min(estimates)
+    best = found[estimates.index(least)]
+    alike = [cut for cut, cycles in zip(found, estimates, strict=True) if cycles <= least * (1 + TIE)]
+    return best if len(best.rows) < MANY else min((c for c in alike if len(c.rows) >= MANY), key=lambda c: len(c.rows))
 
 
 def estimate_program(cuts: Sequence[Cut]) -> float:
