@@ -85,9 +85,11 @@ def reflect_pad(x: Tensor, padding: int) -> Tensor:
     rows, columns = _reflected(height, padding), _reflected(width, padding)
 
     def backward(d: NDArray, _y: NDArray, v: NDArray) -> tuple[NDArray]:
-        out = np.zeros_like(v)
-        np.add.at(out, (slice(None), rows[:, None], columns), d)
-        return (out,)
+        down = np.zeros((height, batch, *d.shape[2:]), v.dtype)
+        np.add.at(down, rows, d.swapaxes(0, 1))
+        across = np.zeros((width, height, batch, channels), v.dtype)
+        np.add.at(across, columns, down.transpose(2, 0, 1, 3))
+        return (across.transpose(2, 1, 0, 3),)
 
     shape = (batch, height + 2 * padding, width + 2 * padding, channels)
     return x.program.apply("Pad", (x,), shape, lambda v: v[:, rows[:, None], columns], backward)

@@ -10,7 +10,7 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import pack_kept
 from nmsat.algorithms.core.numeric import ordered_dot, ordered_dot_packed, to_half
-from nmsat.algorithms.core.sparsity import Gathered, Unstructured
+from nmsat.algorithms.core.sparsity import Blocks, Gathered, Unstructured
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.algorithms.core.windows import (
     backward_matrix,
@@ -205,9 +205,9 @@ def _compute(p: Program, a: NDArray, w: NDArray, pattern: Pattern | None, sparsi
     if not p.exact:
         return a @ w
     if a.ndim == 3:
-        masks = _masks(sparsity, a.shape[0])
+        masks = _masks(sparsity, a.shape[0], w.shape[-2:])
         return np.stack([_chain(x, v, pattern, keep) for x, v, keep in zip(a, w, masks, strict=True)])
-    return _chain(a, w, pattern, _masks(sparsity, 1)[0])
+    return _chain(a, w, pattern, _masks(sparsity, 1, w.shape[-2:])[0])
 
 
 def _chain(a: NDArray, w: NDArray, pattern: Pattern | None, keep: NDArray[np.bool_] | None) -> NDArray:
@@ -222,9 +222,11 @@ def _chain(a: NDArray, w: NDArray, pattern: Pattern | None, keep: NDArray[np.boo
     return ordered_dot_packed(a, pack_kept(w, kept, int(groups.max()), m))
 
 
-def _masks(sparsity: Sparsity | None, count: int) -> list[NDArray[np.bool_] | None]:
+def _masks(sparsity: Sparsity | None, count: int, shape: tuple[int, int]) -> list[NDArray[np.bool_] | None]:
     if isinstance(sparsity, Unstructured) and sparsity.role == "w" and sparsity.keep is not None:
         return list(sparsity.keep) if sparsity.keep.ndim == 3 else [sparsity.keep] * count
+    if isinstance(sparsity, Blocks) and sparsity.role == "w":
+        return [sparsity.places(*shape)] * count
     return [None] * count
 
 
@@ -247,11 +249,25 @@ def _weight_gradient(
     count: int = 1,
 ) -> None:
     """Record dW[k, n] = x^T[k, rows] dy[rows, n], `count` times with groups, and add it to the parameter."""
+    if w.masked_gradient and w.blocks is not None and gathered is None:
+        _block_gradient(p, name, x, dy, dims, w)
+        return
     wanted = Unstructured("y", w.kept, w.keep) if w.masked_gradient and w.kept < w.size else None
     turned = None if x is None else np.swapaxes(x, -1, -2)
     grad = multiply(p, name, Stage.WU, turned, Operand(dy), dims, count, conv=conv, sparsity=wanted, gathered=gathered)
     if grad is not None:
         p.add_gradient(w, grad)
+
+
+def _block_gradient(p: Program, name: str, x: NDArray | None, dy: NDArray | None, dims: Dims, w: Parameter) -> None:
+    """Record dW^T[n, k] = dy^T x of the present blocks: columns of W in one block want the same rows of it."""
+    if w.blocks is None:
+        raise ValueError(f"weight {name!r} has no blocks")
+    k, rows, n = dims
+    left, right = (None, None) if x is None or dy is None else (np.ascontiguousarray(dy.T), x)
+    grad = multiply(p, name, Stage.WU, left, Operand(right), (n, rows, k), sparsity=w.blocks.turned("y"))
+    if grad is not None:
+        p.add_gradient(w, np.where(w.keep, grad.T, 0))
 
 
 def _expert_gradients(
@@ -313,6 +329,8 @@ def _phase(p: Program, label: str, turned: Operand, shape: ConvShape, rows: Taps
     mask = turned.sparsity
     if mask is None:
         return Operand(values, pattern)
+    if isinstance(mask, Blocks):
+        return Operand(values, pattern, _phase_blocks(mask.turned("w"), group, rows, columns))
     keep = None if mask.keep is None else cut(mask.keep)
     count = p.statistic(
         f"{label}.nonzeros",
@@ -320,6 +338,14 @@ def _phase(p: Program, label: str, turned: Operand, shape: ConvShape, rows: Taps
         lambda: round(mask.nonzeros * taps / kernel),
     )
     return Operand(values, pattern, Unstructured("w", count, keep))
+
+
+def _phase_blocks(blocks: Blocks, shape: ConvShape, rows: Taps, columns: Taps) -> Blocks:
+    """Cut the taps of a phase out of blocks 1 x width of W[taps * C_in, C_out] and turn them."""
+    if blocks.height != 1 or shape.channels_out % blocks.width:
+        raise ValueError(f"blocks are {blocks.height} x {blocks.width}; a convolution needs 1 x G, G in C_out")
+    narrow = replace(shape, channels_out=shape.channels_out // blocks.width)
+    return Blocks("w", blocks.width, 1, backward_matrix(blocks.keep, narrow, rows, columns))
 
 
 def _pair(size: int | Pair) -> Pair:
