@@ -42,6 +42,11 @@ COSTS: Final[dict[str, Cost]] = {
     "Col2Im": Cost(1, 2, 0, 2),
     # Four neighbours, each with a weight.
     "GridSample": Cost(8, 5, 12, 6),
+    "Softplus": Cost(1, 2, 2, 3),
+    # Eight corners, each with a weight; the gradient is added to each.
+    "GridLookup": Cost(16, 9, 16, 17),
+    # Per sample and colour of three: thickness, two exponentials, weight, sums of colour, depth and opacity.
+    "VolumeRendering": Cost(5, 2, 5, 3),
     "ReduceMean": Cost(1, 1, 1, 1),
     "ReduceSum": Cost(1, 1, 1, 1),
     "ArgMin": Cost(1, 2),

@@ -267,7 +267,7 @@ def _block_gradient(p: Program, name: str, x: NDArray | None, dy: NDArray | None
     left, right = (None, None) if x is None or dy is None else (np.ascontiguousarray(dy.T), x)
     grad = multiply(p, name, Stage.WU, left, Operand(right), (n, rows, k), sparsity=w.blocks.turned("y"))
     if grad is not None:
-        p.add_gradient(w, np.where(w.keep, grad.T, 0))
+        p.add_gradient(w, np.where(w.blocks.places(k, n), grad.T, 0))
 
 
 def _expert_gradients(
