@@ -116,7 +116,7 @@ def field(
 
     def layer(name: str, h: Tensor, n: int) -> Tensor:
         w = p.weight(name, (h.shape[-1], n))
-        gathered = Gathered("rows", (whole, *w.shape)) if count < whole else None
+        gathered = Gathered("rows", (whole, h.shape[-1], n)) if count < whole else None
         return linear(name, h, w, p.vector(f"{name}.bias", (n,)), gathered=gathered)
 
     h = layer("field.out", ops.relu(layer("field.in", x, size.width)), size.geometry)
