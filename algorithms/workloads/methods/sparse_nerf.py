@@ -5,7 +5,7 @@ arXiv 2303.16196, and the code of its authors.
 
     ranking    R = mean max(d_near - d_far + m, 0)                     m = 1e-4; near, far: order of the prior
     continuity K = mean max(|d_near - d_near'| - m, 0) + the same for far    ': a neighbour alike in the prior
-    loss       L = MSE(fine) + 0.1 MSE(coarse) + w (R + 0.01 K)        w = 0.5 (LLFF); depths of the fine level; d runs from 0 to 1
+    loss       L = MSE(fine) + 0.1 MSE(coarse) + w (R + 0.01 K)        w = 0.5 (LLFF); d: fine level, from 0 to 1
 
 Faithful: the mip-NeRF field (8 layers of 256, skip behind the fifth, encoding of conical sections, one field for both
 levels of 128 samples), groups of four rays (near, far, a neighbour of each), the losses, Adam. Density and bottleneck
