@@ -43,6 +43,9 @@ COSTS: Final[dict[str, Cost]] = {
     # Four neighbours, each with a weight.
     "GridSample": Cost(8, 5, 12, 6),
     "Softplus": Cost(1, 2, 2, 3),
+    # Exponential, two logarithms, powers, products.
+    "FocalLoss": Cost(12, 2, 12, 3),
+    "AbsoluteError": Cost(3, 2, 2, 3),
     # Difference, magnitude, comparison, square.
     "SmoothL1": Cost(4, 2, 2, 3),
     # Three sums of products over the channels; backward two scaled tensors and their difference.
