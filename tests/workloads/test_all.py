@@ -26,6 +26,8 @@ NAMES = list(workloads())
 NOT_HERE = {("sparse-ift-parallel", "nm"), ("sparse-ift-factorized", "nm")}
 # Reductions of 16 to 32 are so short that the cover of single weights is nearly free (its docstring).
 NOT_HERE |= {("sparse-byte-nn", variant) for variant in VARIANTS}
+# Sixty steps are too few for a teacher to help a small network (its docstring).
+NOT_HERE |= {("gloredi", variant) for variant in VARIANTS}
 
 
 @lru_cache(maxsize=4)

@@ -16,10 +16,10 @@ from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import record
 from nmsat.algorithms.workloads.methods import candidates, fusion_scene
 from nmsat.algorithms.workloads.methods.branches import Branch
-from nmsat.algorithms.workloads.methods.fusion import BOX, FusionSize, Truth, fused
+from nmsat.algorithms.workloads.methods.fusion import BOX, Truth, fused
+from nmsat.algorithms.workloads.methods.fusion_sizes import NUSCENES, SMALL, FusionSize
 from nmsat.algorithms.workloads.methods.fusion_study import average_precision
 from nmsat.algorithms.workloads.methods.sparse_conv import rule_book, sparse_conv
-from nmsat.algorithms.workloads.methods.sparse_fusion import NUSCENES, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,22 +16,12 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.workloads.engine.program import Program, Tensor
     from nmsat.algorithms.workloads.methods.branches import Branch
+    from nmsat.algorithms.workloads.methods.fusion_sizes import FusionSize
 
 NUMBERS: Final = {"centre": 2, "height": 1, "size": 3, "yaw": 2, "velocity": 2}
 """Numbers of a box by head; yaw as sine and cosine."""
 
 BOX: Final = sum(NUMBERS.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusionSize:
-    """width: of a candidate's features; hidden: of the feed-forward layer; candidates: of each sensor."""
-
-    width: int
-    heads: int
-    hidden: int
-    classes: int
-    candidates: int
 
 
 class Found(NamedTuple):
@@ -49,10 +39,14 @@ class Truth:
     boxes: NDArray[np.float64]
 
 
-def heads(net: Branch, q: Tensor, classes: int) -> Found:
-    """Return boxes and logits of candidates q[B, N, width]; every head has a hidden layer of half the width."""
+def heads(net: Branch, q: Tensor, classes: int, places: Tensor | None = None) -> Found:
+    """Return boxes and logits of candidates q[B, N, width]; every head has a hidden layer of half the width.
+
+    places: where the candidates were found, [B, N, 2]; the centre is told from there.
+    """
     half = q.shape[-1] // 2
     parts = [net.hidden(f"head.{name}", q, half, count) for name, count in NUMBERS.items()]
+    parts[0] = parts[0] if places is None else ops.add(parts[0], places)
     return Found(ops.concat(parts, -1), net.hidden("head.class", q, half, classes))
 
 
@@ -63,10 +57,13 @@ def fused(net: Branch, size: FusionSize, *sets: Tensor) -> Tensor:
     return net.layer_norm("ff", ops.add(q, net.hidden("ff", q, size.hidden, size.width)))
 
 
-def in_frame(p: Program, net: Branch, q: Tensor, found: Found, cameras: NDArray | None, views: int) -> Tensor:
-    """Return camera candidates in the LiDAR frame: g(box there) + h(q m(camera)); cameras: [views, 4, 4] to it.
+def in_frame(
+    p: Program, net: Branch, q: Tensor, found: Found, cameras: NDArray | None, views: int
+) -> tuple[Tensor, Tensor]:
+    """Return camera candidates in the LiDAR frame and their places there [1, N, 2]; cameras: [views, 4, 4] to it.
 
-    Of a box nine numbers are read, those of the centre turned into the frame; no gradient flows through them.
+    Features are g(box there) + h(q m(camera)). Of a box nine numbers are read, those of the centre turned into the
+    frame; no gradient flows through them.
     """
     _, count, width = q.shape
     each = -(-count // views)
@@ -85,7 +82,8 @@ def in_frame(p: Program, net: Branch, q: Tensor, found: Found, cameras: NDArray 
     p.host("frame", "Projection", 32 * count, 100 * count)
     place = p.input((1, count, 9), boxes)
     gate = sigmoid(net.hidden("frame.m", p.input((1, count, 16), lambda: which().reshape(1, count, 16)), width, width))
-    return ops.add(net.hidden("frame.g", place, width, width), net.dense("frame.h", ops.mul(q, gate), width))
+    told = ops.add(net.hidden("frame.g", place, width, width), net.dense("frame.h", ops.mul(q, gate), width))
+    return told, ops.part(place, -1, 0, 2)
 
 
 def detection_loss(p: Program, found: Found, truth: Truth | None, objects: int) -> Tensor:

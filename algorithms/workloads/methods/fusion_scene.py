@@ -12,7 +12,7 @@ from nmsat.algorithms.workloads.methods.fusion import BOX, Truth
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nmsat.algorithms.workloads.methods.sparse_fusion import Size
+    from nmsat.algorithms.workloads.methods.fusion_sizes import Size
 
 FOCAL = 0.7
 """Share of the width of an image that an angle of 45 degrees covers."""

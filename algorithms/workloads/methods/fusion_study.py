@@ -15,7 +15,8 @@ from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant
 from nmsat.algorithms.workloads.engine.training import adam, clear
 from nmsat.algorithms.workloads.methods.branches import Branch
-from nmsat.algorithms.workloads.methods.fusion import BOX, Found, FusionSize, Truth, detection_loss, fused, heads
+from nmsat.algorithms.workloads.methods.fusion import BOX, Found, Truth, detection_loss, fused, heads
+from nmsat.algorithms.workloads.methods.fusion_sizes import FusionSize
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -69,7 +70,8 @@ def detector(p: Program, said: dict[str, NDArray], sensors: Sensors, variant: Va
     net = Branch(p, "fusion", Pattern(2, 8) if variant == "nm" else None)
     names = ("lidar", "camera") if sensors == "both" else (sensors,)
     sets = [net.hidden(name, p.input(said[name].shape, said[name]), SIZE.width, SIZE.width) for name in names]
-    return heads(net, fused(net, SIZE, *sets), SIZE.classes)
+    places = np.concatenate([said[name][..., :2] for name in names], axis=1)
+    return heads(net, fused(net, SIZE, *sets), SIZE.classes, p.input(places.shape, places))
 
 
 def train(seed: int, sensors: Sensors, variant: Variant) -> dict[str, Parameter]:

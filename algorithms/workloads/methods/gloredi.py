@@ -14,6 +14,8 @@ transforms are products with fixed matrices (`fourier_conv`; the host's FFT is t
 Assumed: the latents of the teacher are constants for RDD; the split of channels is 64 local and 192 global without the
 overlap of the code; zeros beyond the border inside the network. The headline tables could not be read. The study uses
 parallel beams instead of a fan.
+The study says no: after 60 steps of a network with 8 to 32 channels the student with a teacher is no nearer than the
+same network alone (0.087 against 0.085, back-projection 0.095), less than seeds differ. The paper trains 150 epochs.
 Ours (`nm`): all convolutions but the first and last are 2:8 along k and along n.
 """
 

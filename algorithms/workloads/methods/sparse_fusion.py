@@ -21,7 +21,6 @@ Ours (`nm`): convolutions and linear layers are 2:8 along k and along n.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -35,7 +34,8 @@ from nmsat.algorithms.workloads.engine.training import LOSS_SCALE
 from nmsat.algorithms.workloads.methods import fusion_scene
 from nmsat.algorithms.workloads.methods.branches import Branch, pyramid, residual_levels
 from nmsat.algorithms.workloads.methods.candidates import attend, deformable, focal, found_peaks, scatter_max
-from nmsat.algorithms.workloads.methods.fusion import FusionSize, detection_loss, fused, heads, in_frame
+from nmsat.algorithms.workloads.methods.fusion import detection_loss, fused, heads, in_frame
+from nmsat.algorithms.workloads.methods.fusion_sizes import NUSCENES, SMALL
 from nmsat.algorithms.workloads.methods.fusion_study import study
 from nmsat.algorithms.workloads.methods.sparse_conv import rule_book, sparse_conv
 
@@ -44,39 +44,12 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.workloads.engine.program import Program, Tensor
     from nmsat.algorithms.workloads.methods.fusion_scene import Scene
+    from nmsat.algorithms.workloads.methods.fusion_sizes import Size
     from nmsat.algorithms.workloads.methods.sparse_conv import RuleBook
 
 PATTERN: Final = Pattern(2, 8)
 POINTS: Final = 4
 """Places that a query reads in each head and level."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """The network of one sample.
-
-    fusion: the part behind the candidates; grid: voxels along x, y, z; voxels: occupied ones, and sites behind each
-    stage (assumed at paper scale); stages: widths of the sparse encoder; map: side of the map from above; flat: width
-    of its two stages of `flat_layers` convolutions; views, image: number and height, width of pictures; widths, blocks,
-    stem: of the residual network; neck: of its pyramid; cells: of the map in each view.
-    """
-
-    fusion: FusionSize
-    grid: tuple[int, int, int]
-    voxels: tuple[int, ...]
-    stages: tuple[int, ...]
-    map: int
-    flat: int
-    flat_layers: int
-    views: int
-    image: tuple[int, int]
-    widths: tuple[int, ...]
-    blocks: tuple[int, ...]
-    stem: int
-    neck: int
-    depth_width: int
-    cells: int
-    objects: int
 
 
 def run(p: Program, size: Size, variant: Variant) -> None:
@@ -88,11 +61,12 @@ def run(p: Program, size: Size, variant: Variant) -> None:
     maps = image_levels(p, camera, size, scene)
     values = [camera.conv(f"value{i}", m, size.fusion.width, 1) for i, m in enumerate(maps)]
     bird = semantic(p, camera, size, bird, values, scene)
-    first = lidar_candidates(p, lidar, size, bird)
+    first, cells = lidar_candidates(p, lidar, size, bird)
     second, initial, heat = camera_candidates(p, camera, size, maps, values, scene)
     fusion, known = Branch(p, "fusion", pattern), None if scene is None else scene.truth
-    second = in_frame(p, fusion, second, initial, None if scene is None else scene.cameras, size.views)
-    out = heads(fusion, fused(fusion, size.fusion, first, second), size.fusion.classes)
+    second, places = in_frame(p, fusion, second, initial, None if scene is None else scene.cameras, size.views)
+    places = ops.concat([cells, places], 1)
+    out = heads(fusion, fused(fusion, size.fusion, first, second), size.fusion.classes, places)
     loss = detection_loss(p, out, known, size.objects)
     loss = ops.add(loss, ops.scale(detection_loss(p, initial, known, size.objects), 0.1))
     p.backward(ops.add(loss, heat), LOSS_SCALE)
@@ -208,8 +182,8 @@ def semantic(p: Program, net: Branch, size: Size, bird: Tensor, values: list[Ten
     return net.unit("semantic.out", joined, width)
 
 
-def lidar_candidates(p: Program, net: Branch, size: Size, bird: Tensor) -> Tensor:
-    """Return the candidates [1, N, width] of the map from above."""
+def lidar_candidates(p: Program, net: Branch, size: Size, bird: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the candidates [1, N, width] of the map from above, and their places [1, N, 2] around its middle."""
     width = size.fusion.width
     flat = ops.reshape(bird, (size.map**2, width))
     logits = net.conv("heat.out", net.unit("heat", bird, width), size.fusion.classes)
@@ -221,7 +195,12 @@ def lidar_candidates(p: Program, net: Branch, size: Size, bird: Tensor) -> Tenso
     q = net.layer_norm("self", ops.add(q, attend(net, "self", q, q, size.fusion.heads)))
     everywhere = ops.reshape(flat, (1, size.map**2, width))
     q = net.layer_norm("cross", ops.add(q, attend(net, "cross", q, everywhere, size.fusion.heads)))
-    return net.layer_norm("ff", ops.add(q, net.hidden("ff", q, size.fusion.hidden, width)))
+    q = net.layer_norm("ff", ops.add(q, net.hidden("ff", q, size.fusion.hidden, width)))
+
+    def places() -> NDArray:
+        return np.stack(np.divmod(ops.given(cell), size.map), axis=1)[None] + 0.5 - size.map / 2
+
+    return q, p.input((1, size.fusion.candidates, 2), places)
 
 
 def camera_candidates(
@@ -267,43 +246,6 @@ def best_of_views(
     )
     return (best + tokens * np.arange(views)[:, None]).reshape(-1), places[best]
 
-
-SMALL: Final = Size(
-    fusion=FusionSize(width=16, heads=2, hidden=32, classes=3, candidates=6),
-    grid=(16, 16, 8),
-    voxels=(40, 30, 30),
-    stages=(4, 8),
-    map=8,
-    flat=8,
-    flat_layers=1,
-    views=2,
-    image=(16, 32),
-    widths=(8, 16),
-    blocks=(1, 1),
-    stem=3,
-    neck=16,
-    depth_width=8,
-    cells=10,
-    objects=3,
-)
-NUSCENES: Final = Size(
-    fusion=FusionSize(width=128, heads=8, hidden=256, classes=10, candidates=200),
-    grid=(1440, 1440, 40),
-    voxels=(120_000, 90_000, 50_000, 25_000, 12_000),
-    stages=(16, 32, 64, 128),
-    map=180,
-    flat=128,
-    flat_layers=6,
-    views=6,
-    image=(448, 800),
-    widths=(64, 128, 256, 512),
-    blocks=(3, 4, 6, 3),
-    stem=7,
-    neck=256,
-    depth_width=64,
-    cells=3000,
-    objects=40,
-)
 
 register(
     Workload(
