@@ -35,10 +35,10 @@ class Branch:
         """Return a bias or gain."""
         return self.p.vector(f"{self.name}.{name}", (width,), fill, frozen=self.frozen)
 
-    def dense(self, name: str, x: Tensor, n: int) -> Tensor:
-        """Return a linear layer with bias."""
+    def dense(self, name: str, x: Tensor, n: int, fill: float = 0.0) -> Tensor:
+        """Return a linear layer with bias; fill: what the bias begins with."""
         w = self.weight(name, (x.shape[-1], n))
-        return linear(w.name, x, w, self.vector(f"{name}.bias", n))
+        return linear(w.name, x, w, self.vector(f"{name}.bias", n, fill))
 
     def conv(self, name: str, x: Tensor, n: int, kernel: int = 3, stride: int = 1) -> Tensor:
         """Return a convolution without bias."""
@@ -59,9 +59,9 @@ class Branch:
         width = x.shape[-1]
         return ops.layer_norm(x, self.vector(f"{name}.gain", width, 1.0), self.vector(f"{name}.shift", width))
 
-    def hidden(self, name: str, x: Tensor, n: int, out: int) -> Tensor:
-        """Return two linear layers with ReLU between them."""
-        return self.dense(f"{name}.b", ops.relu(self.dense(f"{name}.a", x, n)), out)
+    def hidden(self, name: str, x: Tensor, n: int, out: int, fill: float = 0.0) -> Tensor:
+        """Return two linear layers with ReLU between them; fill: what the last bias begins with."""
+        return self.dense(f"{name}.b", ops.relu(self.dense(f"{name}.a", x, n)), out, fill)
 
 
 def residual_levels(net: Branch, x: Tensor, widths: Sequence[int], blocks: Sequence[int], stem: int) -> list[Tensor]:

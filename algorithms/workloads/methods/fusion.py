@@ -22,6 +22,8 @@ NUMBERS: Final = {"centre": 2, "height": 1, "size": 3, "yaw": 2, "velocity": 2}
 """Numbers of a box by head; yaw as sine and cosine."""
 
 BOX: Final = sum(NUMBERS.values())
+RARE: Final = -2.19
+"""First bias of the classes: a chance of 0.1, as the code begins with (Lin et al., "Focal Loss", section 4.1)."""
 
 
 class Found(NamedTuple):
@@ -47,7 +49,7 @@ def heads(net: Branch, q: Tensor, classes: int, places: Tensor | None = None) ->
     half = q.shape[-1] // 2
     parts = [net.hidden(f"head.{name}", q, half, count) for name, count in NUMBERS.items()]
     parts[0] = parts[0] if places is None else ops.add(parts[0], places)
-    return Found(ops.concat(parts, -1), net.hidden("head.class", q, half, classes))
+    return Found(ops.concat(parts, -1), net.hidden("head.class", q, half, classes, RARE))
 
 
 def fused(net: Branch, size: FusionSize, *sets: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ LiDAR places well and hardly tells classes, a camera tells classes and misjudges
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Sensors: TypeAlias = Literal["lidar", "camera", "both"]
 
 SIZE: Final = FusionSize(width=32, heads=4, hidden=64, classes=4, candidates=6)
-OBJECTS, BATCH, STEPS = 4, 24, 150
+OBJECTS, BATCH, STEPS, POOL = 4, 24, 300, 1500
 SEEN: Final = 0.85
 """Chance that a sensor sees an object."""
 
@@ -65,6 +66,11 @@ def scenes(rng: np.random.Generator, count: int) -> tuple[dict[str, NDArray[np.f
     return found, Truth(classes, boxes)
 
 
+@lru_cache(maxsize=1)
+def _pool() -> tuple[dict[str, NDArray[np.float64]], Truth]:
+    return scenes(np.random.default_rng(98), POOL)
+
+
 def detector(p: Program, said: dict[str, NDArray], sensors: Sensors, variant: Variant) -> Found:
     """Return boxes and classes of the candidates of the sensors that are there."""
     net = Branch(p, "fusion", Pattern(2, 8) if variant == "nm" else None)
@@ -77,9 +83,10 @@ def detector(p: Program, said: dict[str, NDArray], sensors: Sensors, variant: Va
 def train(seed: int, sensors: Sensors, variant: Variant) -> dict[str, Parameter]:
     """Train a detector."""
     store: dict[str, Parameter] = {}
-    rng = np.random.default_rng(seed)
+    rng, (every, known) = np.random.default_rng(seed), _pool()
     for step in range(1, STEPS + 1):
-        said, truth = scenes(rng, BATCH)
+        pick = rng.integers(0, POOL, BATCH)
+        said, truth = {name: rows[pick] for name, rows in every.items()}, Truth(known.classes[pick], known.boxes[pick])
         p = Program(store=store, rng=np.random.default_rng(seed))
         p.backward(detection_loss(p, detector(p, said, sensors, variant), truth, OBJECTS))
         adam(store.values(), 5e-3 * 0.1 ** (step / STEPS), step)

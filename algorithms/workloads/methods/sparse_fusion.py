@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.workloads.engine.program import Program, Tensor
+    from nmsat.algorithms.workloads.methods.fusion import Found
     from nmsat.algorithms.workloads.methods.fusion_scene import Scene
     from nmsat.algorithms.workloads.methods.fusion_sizes import Size
     from nmsat.algorithms.workloads.methods.sparse_conv import RuleBook
@@ -205,7 +206,7 @@ def lidar_candidates(p: Program, net: Branch, size: Size, bird: Tensor) -> tuple
 
 def camera_candidates(
     p: Program, net: Branch, size: Size, maps: list[Tensor], values: list[Tensor], scene: Scene | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Found, Tensor]:
     """Return candidates [1, N, width] of the pictures, what their heads say, and the loss of the heat maps."""
     f, views = size.fusion, size.views
     each = -(-f.candidates // views)
