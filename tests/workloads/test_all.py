@@ -28,6 +28,8 @@ NOT_HERE = {("sparse-ift-parallel", "nm"), ("sparse-ift-factorized", "nm")}
 NOT_HERE |= {("sparse-byte-nn", variant) for variant in VARIANTS}
 # Sixty steps are too few for a teacher to help a small network (its docstring).
 NOT_HERE |= {("gloredi", variant) for variant in VARIANTS}
+# 300 steps are too few to learn which candidates of two sensors are one object (its docstring).
+NOT_HERE |= {("sparse-fusion", variant) for variant in VARIANTS}
 
 
 @lru_cache(maxsize=4)

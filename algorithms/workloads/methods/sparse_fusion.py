@@ -16,6 +16,8 @@ Assumed: sites per stage 120k, 90k, 50k, 25k, 12k, 30 % of the neighbours occupi
 many perspective candidates in each view, of which 200 are kept; 3000 cells of the map in each view. Left out:
 embeddings of position, the heads and the loss of the frozen LiDAR branch, the loss on the centre in the image.
 Small scale: the pixels are noise, points lie near boxes.
+The study says no: after 300 steps on lists of candidates fused ones are detected less well than those of LiDAR alone
+(mean average precision 0.21 against 0.23, camera 0.10); the paper begins with a trained LiDAR branch.
 Ours (`nm`): convolutions and linear layers are 2:8 along k and along n.
 """
 
