@@ -24,6 +24,12 @@ NAMES = list(workloads())
 
 # In our N:M form these two do not beat the dense student of their study (means of three seeds, docs/workloads.md).
 NOT_HERE = {("sparse-ift-parallel", "nm"), ("sparse-ift-factorized", "nm")}
+# Reductions of 16 to 32 are so short that the cover of single weights is nearly free (its docstring).
+NOT_HERE |= {("sparse-byte-nn", variant) for variant in VARIANTS}
+# Sixty steps are too few for a teacher to help a small network (its docstring).
+NOT_HERE |= {("gloredi", variant) for variant in VARIANTS}
+# 300 steps are too few to learn which candidates of two sensors are one object (its docstring).
+NOT_HERE |= {("sparse-fusion", variant) for variant in VARIANTS}
 
 
 @lru_cache(maxsize=4)

@@ -42,6 +42,20 @@ COSTS: Final[dict[str, Cost]] = {
     "Col2Im": Cost(1, 2, 0, 2),
     # Four neighbours, each with a weight.
     "GridSample": Cost(8, 5, 12, 6),
+    "Softplus": Cost(1, 2, 2, 3),
+    # Exponential, two logarithms, powers, products.
+    "FocalLoss": Cost(12, 2, 12, 3),
+    "AbsoluteError": Cost(3, 2, 2, 3),
+    # Difference, magnitude, comparison, square.
+    "SmoothL1": Cost(4, 2, 2, 3),
+    # Three sums of products over the channels; backward two scaled tensors and their difference.
+    "CosineDistance": Cost(6, 2, 4, 3),
+    # Square, sum, division; backward the part along the vector is taken away.
+    "UnitLength": Cost(3, 3, 5, 4),
+    # Eight corners, each with a weight; the gradient is added to each.
+    "GridLookup": Cost(16, 9, 16, 17),
+    # Per sample and colour of three: thickness, two exponentials, weight, sums of colour, depth and opacity.
+    "VolumeRendering": Cost(5, 2, 5, 3),
     "ReduceMean": Cost(1, 1, 1, 1),
     "ReduceSum": Cost(1, 1, 1, 1),
     "ArgMin": Cost(1, 2),
