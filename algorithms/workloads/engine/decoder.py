@@ -140,7 +140,8 @@ def _attend(
     kv = k.shape[1]
     rows = heads // kv * tokens
     q = ops.scale(ops.reshape(q, (batch, kv, rows, width)), width**-0.5)
-    own = ops.mask_fill(matmul(f"{name}.qk", q, turn(k)), _own_mask(tokens, heads // kv, padding, past is None))
+    keep = _own_mask(tokens, heads // kv, padding, past is None) if q.program.values else None
+    own = ops.mask_fill(matmul(f"{name}.qk", q, turn(k)), keep)
     if past is None:
         return ops.reshape(matmul(f"{name}.av", ops.softmax(own), v), (batch, heads, tokens, width))
     before = past[0].shape[2]
