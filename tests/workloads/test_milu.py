@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nmsat.algorithms.workloads.engine.program import Program
-from nmsat.algorithms.workloads.engine.registry import record, workload
+from nmsat.algorithms.workloads.engine.registry import VARIANTS, Variant, record, workload
 from nmsat.algorithms.workloads.engine.zoo import LANGUAGE_MODELS
 from nmsat.algorithms.workloads.methods import milu, milu_items
 
@@ -35,17 +35,17 @@ def test_languages_differ_in_tokens_only() -> None:
     assert sum(count for _, count in milu_items.LANGUAGES.values()) == 79617
 
 
-@pytest.mark.parametrize("variant", ["faithful", "nm"])
-def test_a_shared_context_scores_as_four_passes(variant: str) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_shared_context_scores_as_four_passes(variant: Variant) -> None:
     rng = np.random.default_rng(1)
     context, options = rng.integers(0, 256, (2, 24)), rng.integers(0, 256, (2, 4, 4))
     p = Program(dtype=np.float64)
-    found = milu.shared_scores(p, milu.SMALL, context, options, variant).array  # type: ignore[arg-type]
+    found = milu.shared_scores(p, milu.SMALL, context, options, variant).array
     for row in range(2):
         for option in range(4):
             alone = milu.separate_scores(
                 Program(dtype=np.float64, store=p.store), MODEL, context[row], options[row, option], variant
-            )  # type: ignore[arg-type]
+            )
             assert np.allclose(found[row, option], alone.array[0, :, 0], atol=1e-10)
             assert found[row, option].sum() == pytest.approx(np.log(np.prod(np.exp(alone.array))))
 

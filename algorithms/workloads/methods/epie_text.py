@@ -60,7 +60,7 @@ def sentences(seed: int, count: int, tokens: int, idioms: Sequence[Idiom]) -> Se
     words = np.where(rng.random(words.shape) < ALONE, rng.choice(PARTS, words.shape), words)
     tags = np.full(words.shape, OUTSIDE)
     for row in range(count):
-        candidate = list(idioms[rng.integers(len(idioms))])
+        candidate = list(idioms[int(rng.integers(len(idioms)))])
         if rng.random() < FORMAL:
             candidate.insert(int(rng.integers(1, len(candidate))), int(rng.choice(INSERTS)))
         start = int(rng.integers(0, tokens - len(candidate) + 1))
