@@ -77,6 +77,9 @@ COSTS: Final[dict[str, Cost]] = {
     "SoftThreshold": Cost(6, 4),
     # Compare with a bound while walking the row once.
     "MaskedFill": Cost(1, 2, 1, 2),
+    # Per tag and token, three tags: sum, exponential and sum over each tag before (9), logarithm, emission; backward
+    # the other direction, marginals of tags (2) and of pairs (9).
+    "LinearChainCRF": Cost(11, 3, 22, 5),
     # First and second moment (3 + 4), bias correction, root, division, step; 5 words of 4 bytes read, 3 written.
     "Adam": Cost(13, 16),
 }
