@@ -41,7 +41,9 @@ class Workload:
 
     name, title, source: short name, full name, citation; sparse: what is sparse; variants: what 'faithful' and 'nm'
     (ours) mean; quoted: headline figure of the paper, as a reference and not as ours; sizes: by scale; run: the
-    program, run(program, size, variant); study: the small experiment.
+    program, run(program, size, variant); study: the small experiment; sat_share: bounds of the share of the
+    multiply-adds at paper scale that runs on SAT (above the first, at most the second): a solver whose work stays with
+    the host says so here. Raises ValueError for bounds that are not 0 <= low < high <= 1.
     """
 
     name: str
@@ -53,6 +55,12 @@ class Workload:
     sizes: Mapping[Scale, Any]
     run: Callable[[Program, Any, Variant], None]
     study: Callable[[Variant], Study]
+    sat_share: tuple[float, float] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.sat_share
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"sat_share of {self.name!r} is {self.sat_share!r}; it must be 0 <= low < high <= 1")
 
 
 _KNOWN: dict[str, Workload] = {}
