@@ -108,7 +108,7 @@ def test_an_operation_carries_its_own_work() -> None:
     p.backward(ops.total(y))
     found = [work for work in p.tape.host if work.kind == "FFT"]
     assert [(w.stage, w.operations, w.bytes) for w in found] == [(Stage.FF, *spent), (Stage.BP, *spent)]
-    p.host("again", "Sort", *(sort(2, 8) + elementwise(5, 3, 2)))
+    p.host("again", "Sort", *sort(2, 8).plus(elementwise(5, 3, 2)))
     assert p.tape.host[-1].operations == 2 * 8 * 3 + 15
     with pytest.raises(ValueError, match="known kinds"):
         p.apply("Unheard", (x,), (8,), lambda v: v)

@@ -10,39 +10,30 @@ A transform inside the differentiated part of a program is an operation with its
     spent = fft(length, count=rows)
     y = p.apply("FFT", (x,), shape, forward, backward, spent=spent, back_spent=spent)
 
-Work of two passes adds up: `fft(64, count=33) + fft(33, count=64)`. A transcendental function and a comparison count as
-one operation each, as in `hostcost`. The counts are those of the textbook algorithm that is named, in the worst case
-unless said otherwise; no constant is fitted to a library.
+Work of two passes adds up: `fft(64, count=33).plus(fft(33, count=64))`. A transcendental function and a comparison
+count as one operation each, as in `hostcost`. The counts are those of the textbook algorithm that is named, in the
+worst case unless said otherwise; no constant is fitted to a library.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from nmsat.algorithms.core.ranges import whole_number
 from nmsat.algorithms.workloads.engine.hostcost import sort_operations
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MOST = 1 << 48
 """Largest size of an axis or number of repetitions."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """Scalar operations and bytes moved to and from memory."""
+class Work(NamedTuple):
+    """Scalar operations and bytes moved to and from memory; `*work` fills the arguments of `Program.host`."""
 
     operations: int
     bytes: int
 
-    def __iter__(self) -> Iterator[int]:
-        """Operations, then bytes: so that `*work` fills the arguments of `Program.host`."""
-        return iter((self.operations, self.bytes))
-
-    def __add__(self, other: Work) -> Work:
+    def plus(self, other: Work) -> Work:
         """Both, one after the other."""
         return Work(self.operations + other.operations, self.bytes + other.bytes)
 
