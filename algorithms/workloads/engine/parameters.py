@@ -67,8 +67,8 @@ class Parameter:
         return self.nonzeros if self.ff is None else kept_count(self.shape, self.ff)
 
     def mask(self, keep: NDArray[np.bool_]) -> None:
-        """Set the unstructured mask."""
-        self.keep, self.nonzeros = keep, int(np.count_nonzero(keep))
+        """Set the unstructured mask; bool[k, n] stands for every copy."""
+        self.keep, self.nonzeros = keep, int(np.count_nonzero(keep)) * (self.size // keep.size)
 
     @property
     def array(self) -> NDArray:
