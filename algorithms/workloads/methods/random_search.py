@@ -21,6 +21,7 @@ gathered from them: W2 of all draws stands side by side, N:M along k, in a singl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ import numpy as np
 
 from nmsat.algorithms.core.sparsity import Gathered
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.training.data import digits
+from nmsat.algorithms.training.data import Dataset, digits
 from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.products import linear, matmul
 from nmsat.algorithms.workloads.engine.program import Program
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
     from nmsat.algorithms.workloads.engine.program import Tensor
 
     Nodes = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+@lru_cache(maxsize=1)
+def images() -> Dataset:
+    """Read the digits once."""
+    return digits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +188,7 @@ def _moved(p: Program, elements: int) -> None:
 
 
 def _digits(count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    data = digits()
+    data = images()
     return data.x_train[:count].reshape(count, -1), data.y_train[:count]
 
 
@@ -201,7 +208,7 @@ def train(networks: list[list[NDArray]], steps: int, batch: int = 64) -> tuple[N
 
     networks: their three matrices. Returns test loss, test accuracy and mean training loss over the steps, of each.
     """
-    data, store = digits(), {}
+    data, store = images(), {}
     count, rng = len(networks), np.random.default_rng(7)
 
     def forward(x: NDArray) -> tuple[Program, Tensor]:
@@ -270,7 +277,7 @@ SEEDS: Final = 20
 STEPS: Final = 400
 SMALL: Final = Size(inputs=64, hidden=64, classes=10, kept=2, group=8, draws=4, scored=48, batch=32)
 STUDY: Final = Size(inputs=64, hidden=64, classes=10, kept=2, group=8, draws=100, scored=1347, batch=64)
-MNIST: Final = Size(inputs=784, hidden=1024, classes=10, kept=2, group=8, draws=1000, scored=4096, batch=128)
+MNIST: Final = Size(inputs=784, hidden=1024, classes=10, kept=2, group=8, draws=100, scored=4096, batch=128)
 
 register(
     Workload(

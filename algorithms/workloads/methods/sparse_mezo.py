@@ -21,13 +21,13 @@ one dense product with W, and +-eps X (m * Z) is a native 2:8 product beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.training.data import digits
+from nmsat.algorithms.training.data import Dataset, digits
 from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.hostwork import elementwise
 from nmsat.algorithms.workloads.engine.parameters import Parameter
@@ -51,6 +51,12 @@ PATTERN: Final = Pattern(2, 8)
 EPSILON: Final = 1e-3
 SELECTED: Final = 0.25
 """Share of the weights that moves: sparsity 0.75."""
+
+
+@lru_cache(maxsize=1)
+def images() -> Dataset:
+    """Read the digits once."""
+    return digits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +211,7 @@ def losses_of(logits: NDArray, labels: NDArray[np.integer]) -> NDArray[np.float6
 
 def pretrained(seed: int) -> list[NDArray]:
     """Return the two matrices of a perceptron 64-32-10 that has learnt digits, 300 steps of Adam."""
-    data, rng = digits(), np.random.default_rng(seed)
+    data, rng = images(), np.random.default_rng(seed)
     store: dict[str, Parameter] = {}
     x = data.x_train.reshape(-1, 64)
     for step in range(1, 301):
@@ -260,7 +266,7 @@ def tune(kind: str, starts: list[list[NDArray]], steps: int, rates: Sequence[flo
 
 def transposed() -> tuple[NDArray, NDArray[np.int64], NDArray, NDArray[np.int64]]:
     """Return digits with rows and columns swapped: the task to fine-tune to."""
-    data = digits()
+    data = images()
     swap = [x[..., 0].transpose(0, 2, 1).reshape(-1, 64) for x in (data.x_train, data.x_test)]
     return swap[0], data.y_train, swap[1], data.y_test
 
