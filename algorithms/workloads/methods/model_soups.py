@@ -13,6 +13,8 @@ m = 1 is iterative magnitude pruning (IMP). Faithful: all of it; the recorded st
 each on a batch of its own, under one stream of indices (`engine.shared`). The sizes are ResNet-18 on CIFAR-100 at 90 %,
 with 3 members; which of the paper's tables that is was not read. Resetting the statistics of batch normalisation has no
 counterpart, as normalisation takes those of the batch here.
+Found here, a perceptron on digits at 90 %, three seeds: the soup is above the mean of its members and above IMP, but
+not above its best member nor above IMP with as many steps as all members together; so the claim does not hold.
 Ours (`nm`): phases are 4:8, 2:8, 1:8 along k (and along n in the input gradient); stem and classifier stay dense.
 """
 
@@ -157,10 +159,10 @@ def forward(p: Program, size: Size, x: Tensor, variant: Variant) -> Tensor:
             x = biased(f"fc{layer}", ops.relu(x) if layer else x, n, dense=layer == last)
         return x
 
-    def unit(name: str, y: Tensor, channels: int, kernel: int, stride: int) -> Tensor:
-        shape = (kernel * kernel * y.shape[-1] // members, channels // members)
+    def unit(name: str, x: Tensor, channels: int, kernel: int, stride: int) -> Tensor:
+        shape = (kernel * kernel * x.shape[-1] // members, channels // members)
         w = matrix(name, shape, dense=name == "stem")
-        return normalised(p, name, shared_conv2d(name, y, w, kernel, stride))
+        return normalised(p, name, shared_conv2d(name, x, w, kernel, stride))
 
     wide = replace(network, stem=members * network.stem, widths=tuple(members * width for width in network.widths))
     return biased("classifier", features(wide, x, unit, unit), network.classes, dense=True)

@@ -14,6 +14,8 @@ Faithful: all of that; X mu and X^2 sigma^2 are one product of two value sets un
 (`engine.shared`), so are both input gradients. sigma^2 is about 4e-7, below binary16: (2^10 sigma)^2 is multiplied and
 2^-20 taken out of the sums. The first convolution is dense. The optimizer of mu and rho is host work. In the study the
 perceptron is sparse in every layer.
+Found here, a perceptron on digits, three seeds: far above a mask that stays, calibrated as well as dense VI, but 3.3
+points below it; so the claim (within 3) does not hold, in our form less (6 points).
 Ours (`nm`): 1:8 along k, dropped and grown inside groups (and along n in the input gradient).
 """
 
@@ -157,10 +159,10 @@ def forward(p: Program, size: Size, x: Tensor, variant: Variant, *, noise: bool 
             x = layer(f"fc{i}", ops.relu(x) if i else x, n)
         return x
 
-    def unit(name: str, y: Tensor, channels: int, kernel: int, stride: int) -> Tensor:
-        shape = (kernel * kernel * y.shape[-1], channels)
+    def unit(name: str, x: Tensor, channels: int, kernel: int, stride: int) -> Tensor:
+        shape = (kernel * kernel * x.shape[-1], channels)
         w = gaussian(p, name, shape, size.density, variant, dense=name == "stem")
-        return normalised(p, name, sample(p, shared_conv2d(name, moments(y), w, kernel, stride), noise))
+        return normalised(p, name, sample(p, shared_conv2d(name, moments(x), w, kernel, stride), noise))
 
     return layer("classifier", features(network, x, unit, unit), network.classes)
 
@@ -229,7 +231,7 @@ def train(seed: int, density: float, variant: Variant, fraction: float, steps: i
         p = Program(store=store, rng=rng)
         logits = forward(p, size, p.input((64, 64), x[pick]), variant)
         p.backward(ops.cross_entropy(logits, data.y_train[pick]), LOSS_SCALE)
-        slopes = learn(store, cosine(step, steps, RATE), 0.01 / len(x) * min(2 * step / steps, 1.0))
+        slopes = learn(store, cosine(step, steps, RATE), KAPPA * min(2 * step / steps, 1.0))
         if fraction and step % 20 == 0 and step <= 0.75 * steps:
             move_mask(store, slopes, cosine(step, round(0.75 * steps), fraction), variant)
     return store
@@ -300,7 +302,9 @@ def _descend(w: Parameter, slope: NDArray, rate: float, keep: NDArray[np.bool_] 
 
 
 STEPS: Final = 400
-RATE: Final = 0.01
+RATE: Final = 0.1
+KAPPA: Final = 0.01 / 50_000
+"""Weight of the divergence, as of the paper's 50,000 images; rate and this were set so that dense VI learns at all."""
 SMALL_NETWORK: Final = MlpSize(batch=32, widths=(64, 96, 10))
 SMALL: Final = Size(network=SMALL_NETWORK, density=0.1)
 RESNET18_CIFAR: Final = ResNetSize(
