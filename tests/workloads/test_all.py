@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -22,14 +23,24 @@ from nmsat.sim.work.workload import check_values, simulate_tape
 NAMES = list(workloads())
 
 
-# In our N:M form these two do not beat the dense student of their study (means of three seeds, docs/workloads.md).
-NOT_HERE = {("sparse-ift-parallel", "nm"), ("sparse-ift-factorized", "nm")}
-# Reductions of 16 to 32 are so short that the cover of single weights is nearly free (its docstring).
-NOT_HERE |= {("sparse-byte-nn", variant) for variant in VARIANTS}
-# Sixty steps are too few for a teacher to help a small network (its docstring).
-NOT_HERE |= {("gloredi", variant) for variant in VARIANTS}
-# 300 steps are too few to learn which candidates of two sensors are one object (its docstring).
-NOT_HERE |= {("sparse-fusion", variant) for variant in VARIANTS}
+# Where the claim of a paper does not hold here; the docstring of each method says what was found instead.
+NOT_HERE = {
+    ("sparse-ift-parallel", "nm"),
+    ("sparse-ift-factorized", "nm"),
+    ("sparse-byte-nn", "faithful"),
+    ("sparse-byte-nn", "nm"),
+    ("gloredi", "faithful"),
+    ("gloredi", "nm"),
+    ("sparse-fusion", "faithful"),
+    ("sparse-fusion", "nm"),
+    ("model-soups", "faithful"),
+    ("model-soups", "nm"),
+    ("sinkhorn-newton", "nm"),
+    ("sparse-mezo", "faithful"),
+    ("sparse-mezo", "nm"),
+    ("ssvi", "faithful"),
+    ("ssvi", "nm"),
+}
 
 
 @lru_cache(maxsize=4)
@@ -66,7 +77,8 @@ def test_the_paper_scale_runs_without_tensors(name: str, variant: Variant) -> No
     result = simulate_tape(program.tape, preset("vcu1525"))
     assert result.macs_true <= result.macs_full
     assert 0 < result.cycles <= result.cycles_dense
-    assert 0.5 < result.sat_share <= 1
+    low, high = workload(name).sat_share
+    assert low < result.sat_share <= high
     assert 0 <= result.host_share < 1
 
 
@@ -88,3 +100,5 @@ def test_requests_are_checked() -> None:
     known: Workload = workload(NAMES[0])
     with pytest.raises(ValueError, match="registered twice"):
         register(known)
+    with pytest.raises(ValueError, match="sat_share of"):
+        replace(known, sat_share=(0.6, 0.2))

@@ -56,7 +56,9 @@ class Workload:
     name, title, source: short name, full name, citation; sparse: what is sparse; variants: what 'faithful' and 'nm'
     (ours) mean; quoted: headline figure of the paper, as a reference and not as ours; sizes: by scale; run: the
     program, run(program, size, variant); study: the small experiment; document: what is said of a document instead of
-    a claim, None for a method.
+    a claim, None for a method; sat_share: bounds of the share of the multiply-adds at paper scale that runs on SAT
+    (above the first, at most the second): a solver whose work stays with the host says so here. Raises ValueError for
+    bounds that are not 0 <= low < high <= 1.
     """
 
     name: str
@@ -69,6 +71,12 @@ class Workload:
     run: Callable[[Program, Any, Variant], None]
     study: Callable[[Variant], Study]
     document: Document | None = None
+    sat_share: tuple[float, float] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.sat_share
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"sat_share of {self.name!r} is {self.sat_share!r}; it must be 0 <= low < high <= 1")
 
     @property
     def kind(self) -> str:
