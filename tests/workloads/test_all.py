@@ -25,6 +25,9 @@ NAMES = list(workloads())
 # In our N:M form these two do not beat the dense student of their study (means of three seeds, docs/workloads.md).
 NOT_HERE = {("sparse-ift-parallel", "nm"), ("sparse-ift-factorized", "nm")}
 
+# The term on attention changes too little to be seen (its docstring).
+NOT_HERE |= {("sparse-then-prune", variant) for variant in VARIANTS}
+
 
 @lru_cache(maxsize=4)
 def _small(name: str, variant: Variant) -> Program:

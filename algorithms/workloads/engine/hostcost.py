@@ -54,6 +54,8 @@ COSTS: Final[dict[str, Cost]] = {
     "SquaredError": Cost(3, 2, 2, 3),
     # Magnitude, subtraction, maximum, sign, and the gradient step before it (2).
     "SoftThreshold": Cost(6, 4),
+    # Square, sum with 1, logarithm, sum.
+    "LogSquare": Cost(4, 1, 4, 3),
     # Compare with a bound while walking the row once.
     "MaskedFill": Cost(1, 2, 1, 2),
     # First and second moment (3 + 4), bias correction, root, division, step; 5 words of 4 bytes read, 3 written.
