@@ -28,6 +28,9 @@ NOT_HERE = {("sparse-ift-parallel", "nm"), ("sparse-ift-factorized", "nm")}
 # The term on attention changes too little to be seen (its docstring).
 NOT_HERE |= {("sparse-then-prune", variant) for variant in VARIANTS}
 
+# Its bottlenecks are equally accurate and name no planted concept (its docstring).
+NOT_HERE |= {("sparse-cbm", variant) for variant in VARIANTS}
+
 
 @lru_cache(maxsize=4)
 def _small(name: str, variant: Variant) -> Program:

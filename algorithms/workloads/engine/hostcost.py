@@ -34,6 +34,7 @@ COSTS: Final[dict[str, Cost]] = {
     "Softmax": Cost(5, 3, 4, 4),
     "LayerNormalization": Cost(5, 3, 9, 5),
     "BatchNormalization": Cost(5, 3, 9, 5),
+    "LpNormalization": Cost(3, 3),
     "RMSNormalization": Cost(5, 3, 9, 5),
     "ReduceMean": Cost(1, 1, 1, 1),
     "ReduceSum": Cost(1, 1, 1, 1),
