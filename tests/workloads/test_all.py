@@ -28,6 +28,9 @@ NOT_HERE = {("sparse-ift-parallel", "nm"), ("sparse-ift-factorized", "nm")}
 # The term on attention changes too little to be seen (its docstring).
 NOT_HERE |= {("sparse-then-prune", variant) for variant in VARIANTS}
 
+# The planted pattern of ranks is not found with every seed (its docstring).
+NOT_HERE |= {("s2-lora", variant) for variant in VARIANTS}
+
 # Its bottlenecks are equally accurate and name no planted concept (its docstring).
 NOT_HERE |= {("sparse-cbm", variant) for variant in VARIANTS}
 
