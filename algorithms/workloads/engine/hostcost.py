@@ -53,6 +53,8 @@ COSTS: Final[dict[str, Cost]] = {
     "RelativeShift": Cost(0, 2, 0, 2),
     # Difference, square, sum.
     "SquaredError": Cost(3, 2, 2, 3),
+    # Two softmaxes with their logarithms, two differences, product, sum.
+    "SymmetricDivergence": Cost(15, 2, 16, 4),
     # Magnitude, subtraction, maximum, sign, and the gradient step before it (2).
     "SoftThreshold": Cost(6, 4),
     # Square, sum with 1, logarithm, sum.
