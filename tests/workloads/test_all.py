@@ -34,6 +34,9 @@ NOT_HERE |= {("s2-lora", variant) for variant in VARIANTS}
 # With one of two seeds the consistency slows learning down (its docstring).
 NOT_HERE |= {("thor", "faithful")}
 
+# The difference of means finds the planted heads as well (its docstring).
+NOT_HERE |= {("sae-circuits", variant) for variant in VARIANTS}
+
 # Its bottlenecks are equally accurate and name no planted concept (its docstring).
 NOT_HERE |= {("sparse-cbm", variant) for variant in VARIANTS}
 
