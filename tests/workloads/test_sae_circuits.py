@@ -9,8 +9,8 @@ from nmsat.algorithms.core.sparsity import Unstructured
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import record
-from nmsat.algorithms.workloads.methods.sae_circuits import (
-    GPT2_SMALL,
+from nmsat.algorithms.workloads.methods.sae_circuits import GPT2_SMALL
+from nmsat.algorithms.workloads.methods.sae_circuits_model import (
     SMALL,
     attention,
     codes,

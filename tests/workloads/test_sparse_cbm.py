@@ -11,9 +11,8 @@ from nmsat.algorithms.core.sparsity import Unstructured
 from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import record
-from nmsat.algorithms.workloads.methods.sparse_cbm import (
-    IMAGENET,
-    TEXT_L,
+from nmsat.algorithms.workloads.methods.sparse_cbm import IMAGENET, TEXT_L
+from nmsat.algorithms.workloads.methods.sparse_cbm_model import (
     Kind,
     bottleneck,
     concept_matrix_search,

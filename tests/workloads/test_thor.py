@@ -12,8 +12,8 @@ from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import record
-from nmsat.algorithms.workloads.methods.thor import (
-    IWSLT,
+from nmsat.algorithms.workloads.methods.thor import IWSLT, run
+from nmsat.algorithms.workloads.methods.thor_model import (
     SMALL,
     agreeing,
     divergence,
@@ -22,7 +22,6 @@ from nmsat.algorithms.workloads.methods.thor import (
     make_experts,
     one_expert,
     per_sentence,
-    run,
     smoothed,
 )
 from nmsat.algorithms.workloads.methods.thor_study import STUDY, sentences, switch

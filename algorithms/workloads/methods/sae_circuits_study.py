@@ -9,7 +9,7 @@ import numpy as np
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant
 from nmsat.algorithms.workloads.engine.training import adam, clear
-from nmsat.algorithms.workloads.methods.sae_circuits import codes, encode, loss, node_scores, ranked_area, unit
+from nmsat.algorithms.workloads.methods.sae_circuits_model import codes, encode, loss, node_scores, ranked_area, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

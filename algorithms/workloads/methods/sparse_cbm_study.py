@@ -11,7 +11,7 @@ from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant
 from nmsat.algorithms.workloads.engine.training import adam, clear
-from nmsat.algorithms.workloads.methods.sparse_cbm import (
+from nmsat.algorithms.workloads.methods.sparse_cbm_model import (
     LAMBDA,
     SCALE,
     Kind,

@@ -12,7 +12,7 @@ from nmsat.algorithms.workloads.engine.products import experts, linear
 from nmsat.algorithms.workloads.engine.program import Program, Tensor
 from nmsat.algorithms.workloads.engine.registry import Study, Variant
 from nmsat.algorithms.workloads.engine.training import adam, clear
-from nmsat.algorithms.workloads.methods.thor import (
+from nmsat.algorithms.workloads.methods.thor_model import (
     CONSISTENCY,
     PATTERN,
     SMALL,
