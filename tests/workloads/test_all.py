@@ -37,6 +37,9 @@ NOT_HERE |= {("thor", "faithful")}
 # The difference of means finds the planted heads as well (its docstring).
 NOT_HERE |= {("sae-circuits", variant) for variant in VARIANTS}
 
+# What the router lets pass is not what the task needs (its docstring).
+NOT_HERE |= {("seqboat", variant) for variant in VARIANTS}
+
 # Its bottlenecks are equally accurate and name no planted concept (its docstring).
 NOT_HERE |= {("sparse-cbm", variant) for variant in VARIANTS}
 
