@@ -186,6 +186,18 @@ def test_the_confidence_scales_what_full_attention_adds() -> None:
     assert np.allclose(results[0], results[1], atol=1e-5)
 
 
+def test_silu_of_large_negative_numbers_is_zero_without_a_warning() -> None:
+    p = Program()
+    p.vector("x", (3,)).array[...] = [-1000.0, -90.0, 2.0]
+    with np.errstate(over="raise"):
+        y = ops.silu(p.vector("x", (3,)))
+        p.backward(ops.reshape(ops.mean(y, 0), ()))
+    assert np.allclose(y.array, [0, 0, 2 / (1 + np.exp(-2))])
+    grad = p.store["x"].grad
+    assert grad is not None
+    assert np.allclose(grad[:2], 0)
+
+
 def test_gradients_of_heat_and_table() -> None:
     u, index = RNG.standard_normal((3, 2)), np.array([[0, 2], [2, 1]])
     p = Program(dtype=np.float64)

@@ -16,7 +16,8 @@ At the scale of the paper (enwik8, one sequence of 8192) half of the tokens are 
 The tables count rows left out of W_mx and W_h; the shorter attention has fewer blocks and stands there as it is.
 Found here (planted recall, 300 steps, two seeds): no. With one seed the learnt choice comes within 0.08 nats of full
 attention with 98 % of the tokens active where a quarter is needed; with the other almost none are, and it learns no
-more than without attention. What is active is no likelier to be needed: nothing in the loss rewards fewer tokens.
+more than without attention. What is active is no likelier to be needed: nothing in the loss rewards fewer tokens. With
+`nm` one seed is below full attention with every token active, the other 0.4 nats above it.
 Ours (`nm`): W_hx, W_mx and W_h are 2:8 along k, and along n in the input gradient.
 """
 
