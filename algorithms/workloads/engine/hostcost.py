@@ -34,6 +34,7 @@ COSTS: Final[dict[str, Cost]] = {
     "Softmax": Cost(5, 3, 4, 4),
     "LayerNormalization": Cost(5, 3, 9, 5),
     "BatchNormalization": Cost(5, 3, 9, 5),
+    "LpNormalization": Cost(3, 3),
     "RMSNormalization": Cost(5, 3, 9, 5),
     "GroupNormalization": Cost(5, 3, 9, 5),
     "Pad": Cost(0, 2, 0, 2),
@@ -73,8 +74,12 @@ COSTS: Final[dict[str, Cost]] = {
     "RelativeShift": Cost(0, 2, 0, 2),
     # Difference, square, sum.
     "SquaredError": Cost(3, 2, 2, 3),
+    # Two softmaxes with their logarithms, two differences, product, sum.
+    "SymmetricDivergence": Cost(15, 2, 16, 4),
     # Magnitude, subtraction, maximum, sign, and the gradient step before it (2).
     "SoftThreshold": Cost(6, 4),
+    # Square, sum with 1, logarithm, sum.
+    "LogSquare": Cost(4, 1, 4, 3),
     # Compare with a bound while walking the row once.
     "MaskedFill": Cost(1, 2, 1, 2),
     # Per tag and token, three tags: sum, exponential and sum over each tag before (9), logarithm, emission; backward

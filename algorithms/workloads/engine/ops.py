@@ -67,13 +67,13 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x)."""
+    """x * sigmoid(x); the exponent stops at 80, within the range of binary32."""
 
     def backward(d: NDArray, _y: NDArray, v: NDArray) -> tuple[NDArray]:
-        s = 1 / (1 + np.exp(-v))
+        s = 1 / (1 + np.exp(-np.maximum(v, -80)))
         return (d * s * (1 + v * (1 - s)),)
 
-    return x.program.apply("Swish", (x,), x.shape, lambda v: v / (1 + np.exp(-v)), backward)
+    return x.program.apply("Swish", (x,), x.shape, lambda v: v / (1 + np.exp(-np.maximum(v, -80))), backward)
 
 
 def softmax(x: Tensor, share: float = 1.0) -> Tensor:
