@@ -34,7 +34,7 @@ COSTS: Final[dict[str, Cost]] = {
     "Softmax": Cost(5, 3, 4, 4),
     "LayerNormalization": Cost(5, 3, 9, 5),
     "BatchNormalization": Cost(5, 3, 9, 5),
-    "LpNormalization": Cost(3, 3),
+    "LpNormalization": Cost(5, 3, 9, 5),
     "RMSNormalization": Cost(5, 3, 9, 5),
     "GroupNormalization": Cost(5, 3, 9, 5),
     "Pad": Cost(0, 2, 0, 2),
@@ -51,8 +51,6 @@ COSTS: Final[dict[str, Cost]] = {
     "SmoothL1": Cost(4, 2, 2, 3),
     # Three sums of products over the channels; backward two scaled tensors and their difference.
     "CosineDistance": Cost(6, 2, 4, 3),
-    # Square, sum, division; backward the part along the vector is taken away.
-    "UnitLength": Cost(3, 3, 5, 4),
     # Eight corners, each with a weight; the gradient is added to each.
     "GridLookup": Cost(16, 9, 16, 17),
     # Per sample and colour of three: thickness, two exponentials, weight, sums of colour, depth and opacity.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.core.sparsity import Unstructured
+from nmsat.algorithms.core.sparsity import Blocks, Unstructured
 from nmsat.algorithms.core.tape import ConvShape, Stage
 from nmsat.algorithms.core.windows import (
     backward_matrix,
@@ -150,6 +150,8 @@ def _phase(p: Program, label: str, whole: Operand, one: ConvShape, copies: int, 
     mask = whole.sparsity
     if mask is None:
         return Operand(values, pattern)
+    if isinstance(mask, Blocks):
+        raise ValueError(f"{label!r} has a mask of blocks; copies of a convolution share an unstructured mask")
     keep = None if mask.keep is None else cut(mask.keep)
     taps, kernel = len(rows.taps) * len(columns.taps), one.kernel[0] * one.kernel[1]
     count = p.statistic(

@@ -218,7 +218,7 @@ def unit(x: Tensor) -> Tensor:
     def backward(d: NDArray, y: NDArray, v: NDArray) -> tuple[NDArray]:
         return (((d - y * (d * y).sum(axis=-1, keepdims=True)) / length(v)).astype(v.dtype),)
 
-    return x.program.apply("UnitLength", (x,), x.shape, lambda v: (v / length(v)).astype(v.dtype), backward)
+    return x.program.apply("LpNormalization", (x,), x.shape, lambda v: (v / length(v)).astype(v.dtype), backward)
 
 
 def contrastive(left: Tensor, right: Tensor, bank: Tensor) -> Tensor:
