@@ -14,7 +14,10 @@ from setuptools.command.build_py import build_py
 
 FOLDERS = ("algorithms", "dataflow", "sim", "hw", "tb", "reports")
 DATA = ("*.c", "*.j2", "*.vlt", "*.tcl", "*.cpp")
+RECORDS = "reports/tables/*.json"
 TYPED = "nmsat/py.typed"
+MAIN = "nmsat/__main__.py"  # `python -m nmsat`; in the repository `nmsat.py` is itself what runs
+START = "import sys\n\nfrom nmsat.reports.start import main\n\nsys.exit(main())\n"
 
 
 class BuildPackage(build_py):
@@ -24,6 +27,7 @@ class BuildPackage(build_py):
         """Return (source, path in the wheel) of every file."""
         root = Path(__file__).resolve().parent
         found = [path for folder in FOLDERS for kind in ("*.py", *DATA) for path in sorted((root / folder).rglob(kind))]
+        found += sorted(root.glob(RECORDS))
         return [("nmsat.py", "nmsat/__init__.py")] + [
             (str(path.relative_to(root)), f"nmsat/{path.relative_to(root).as_posix()}") for path in found
         ]
@@ -37,11 +41,12 @@ class BuildPackage(build_py):
             target.parent.mkdir(parents=True, exist_ok=True)
             self.copy_file(source, str(target))
         (Path(self.build_lib) / TYPED).touch()
+        (Path(self.build_lib) / MAIN).write_text(START, encoding="utf-8")
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         if self.editable_mode:
             return super().get_outputs(include_bytecode)
-        return [str(Path(self.build_lib) / place) for place in [TYPED, *(place for _, place in self._wanted())]]
+        return [str(Path(self.build_lib) / place) for place in [TYPED, MAIN, *(place for _, place in self._wanted())]]
 
     def get_source_files(self) -> list[str]:
         if self.editable_mode:

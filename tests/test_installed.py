@@ -11,11 +11,15 @@ from typing import Final
 
 import pytest
 
+from nmsat.reports.version import VERSION
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDERS: Final = ("algorithms", "dataflow", "hw", "reports", "sim", "tb", "tests")
 
 COMMAND: Final = "import sys; from nmsat.reports.start import main; sys.exit(main())"
 """What the script `nmsat` of an installation does; with -c, the present folder leads the path."""
+
+PAGE: Final = "from nmsat.reports.commands.verification_page import page; page()"
 
 OWN: Final = """
 import algorithms, dataflow, hw, reports, sim, tb
@@ -57,7 +61,17 @@ def test_a_wheel_adds_one_name(site: Path) -> None:
     assert (site / "nmsat" / "py.typed").exists()
     built = {path.relative_to(site / "nmsat").as_posix() for path in (site / "nmsat").rglob("*.py")}
     mine = {path.relative_to(ROOT).as_posix() for name in FOLDERS[:-1] for path in (ROOT / name).rglob("*.py")}
-    assert built == mine | {"__init__.py"}
+    assert built == mine | {"__init__.py", "__main__.py"}
+
+
+def test_the_module_is_a_command(own: Path, site: Path) -> None:
+    code = "import runpy; runpy.run_module('nmsat', run_name='__main__', alter_sys=True)"
+    done = python(own, site, code, "--version")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"nmsat {VERSION}\n")
+
+
+def test_pages_find_their_records_in_a_wheel(own: Path, site: Path) -> None:
+    assert python(own, site, PAGE).stderr == ""
 
 
 @pytest.mark.parametrize("line", ["gemm 8 8 8", "program 8 8 8 --config tiny", "workload list"])
