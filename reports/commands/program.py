@@ -147,12 +147,14 @@ def _on_rtl(options: argparse.Namespace, program: ProductProgram, before: list[A
 
 def _text(values: dict[str, Any], out: Path | None) -> str:
     shape = f"{values['m']} x {values['k']} x {values['n']}, {values['pattern']}"
+    channels = values["memory_channels"]
+    behind = "one channel" if channels == 1 else f"{channels} channels, one a port"
     lines = [
         (
             f"{shape}, configuration {values['config']}: {values['dataflow'].upper()} {values['rectangle']}, groups "
             f"{values['group']}, {values['instructions']} instructions"
         ),
-        f"cycles {values['cycles']}, utilization {values['utilization']:.1%}, memory (one channel) and start included",
+        f"cycles {values['cycles']}, utilization {values['utilization']:.1%}, memory ({behind}) and start included",
         told(Source(values["source"])),
         "",
         table(("counter", "value"), [(name, str(value)) for name, value in values["counters"].items()]),

@@ -106,6 +106,12 @@ def test_the_named_command_gives_the_machines_figure(call: Call, line: str, comm
     assert machine["cycles"] == values["cycles"] if "--memory" in line else machine["cycles"] > values["cycles"]
 
 
+def test_a_machine_with_two_ports_names_both_channels(call: Call) -> None:
+    values, text = both(call, "program 8 8 8 --config tiny-2")
+    assert values["memory_channels"] == 2
+    assert "memory (2 channels, one a port)" in text
+
+
 def test_a_product_too_large_for_the_machine_says_so(call: Call) -> None:
     values, text = both(call, "gemm 4096 4096 4096 --config vcu1525")
     assert values["machine_command"] is None
