@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_variant(parser)
     add_config(parser, None, left_out="tiny at scale small, vcu1525 at scale paper")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="cycles with memory from a closed form, in seconds, instead of from programs that run",
+    )
     add_processes(parser)
 
 
@@ -60,7 +65,13 @@ def run(options: argparse.Namespace) -> Answer:
         check_built(options.config)
     with task(options.name) as running:
         values = workload_run(
-            options.name, options.scale, options.variant, options.config, say=running.now, processes=options.processes
+            options.name,
+            options.scale,
+            options.variant,
+            options.config,
+            say=running.now,
+            processes=options.processes,
+            estimate=options.estimate,
         )
     return Answer(values, workload_text(values), ok=values["match"])
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.base import Answer, Command, add_processes
+from nmsat.reports.commands.base import Answer, Command, Listed, add_processes
+from nmsat.reports.commands.workload_run import WORKLOAD
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 
@@ -21,6 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("reports/tables"),
         metavar="DIR",
         help="folder of the pages (default: reports/tables)",
+    )
+    parser.add_argument(
+        "--exact",
+        type=Listed(WORKLOAD),
+        default=[],
+        metavar="NAME,...",
+        help="workloads whose programs are run at the sizes of their papers, each for seconds to an hour; of the "
+        "others those that ran before and have not changed are taken, or the estimate",
     )
     parser.add_argument(
         "--studies",
@@ -46,16 +55,19 @@ def run(options: argparse.Namespace) -> Answer:
         rtl_page,
         studies_page,
     )
+    from nmsat.reports.pages.workload_totals import RECORD, KnownTotals
     from nmsat.tb.run.runner import check_tools
 
     if options.rtl:
         check_tools()
-    wanted = {CYCLES_PAGE: True, STUDIES_PAGE: options.studies, RTL_PAGE: options.rtl}
+    known = KnownTotals.read(options.out, options.exact)
+    wanted = {CYCLES_PAGE: True, RECORD: True, STUDIES_PAGE: options.studies, RTL_PAGE: options.rtl}
     names = [name for name, asked in wanted.items() if asked]
     # Pages that were not asked for now took minutes when they were: they stay.
     with output_folder(options.out, "workload table", names, force=options.force, keep=True) as out:
         with task("scheduling all workloads at both scales") as running:
-            out.write(CYCLES_PAGE, cycles_page(running.now, options.processes))
+            out.write(CYCLES_PAGE, cycles_page(known, running.now, options.processes))
+            out.write(RECORD, known.text())
         if options.studies:
             with task("solving small problems") as running:
                 out.write(STUDIES_PAGE, studies_page(running.now))

@@ -10,9 +10,10 @@ from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.workloads.engine.registry import VARIANTS, record, workload, workloads
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.program.ways import Options
+from nmsat.reports.pages.workload_totals import KnownTotals, Totals
 from nmsat.reports.work.commandline import spell
 from nmsat.reports.work.text import prose
-from nmsat.reports.work.workload import CONFIGS, number_text, on_machine, workload_verify
+from nmsat.reports.work.workload import CONFIGS, number_text, workload_verify
 from nmsat.sim.results.provenance import Source, planned_text, told
 from nmsat.sim.work.workload import simulate_tape
 from nmsat.tb.run.errors import SimulationError
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     from nmsat.algorithms.workloads.engine.registry import Scale, Variant
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.work.workload import WorkloadResult
-    from nmsat.sim.work.workload_memory import MemoryResult
 
 INTRODUCTION: Final = """\
 Written by `nmsat workload table`; docs/workloads.md says what the columns mean. Full, and with it "dense", is the same
 work with nothing left out: for experts all tokens through all experts, for attention all pairs (also those that a
 causal mask hides), for Sparse-IFT the enlarged layer. Cycles are those of the {array}.
-The columns "on the machine" and the speed-up behind it run the programs of the products and of the weight updates, with
-loads, stores and memory (docs/timing.md); they are those of the {machine}."""
+The columns "on the machine" and the speed-up behind it are of the programs of the products and of the weight updates,
+with loads, stores and memory (docs/timing.md). Those "by" programs are of the {machine}. Where running them takes too
+long they are of the {estimate}. `nmsat workload run` runs the programs of one workload."""
 
 CYCLES_PAGE: Final = "workloads.md"
 """Densities, cycles, shares: written in seconds."""
@@ -121,9 +122,12 @@ def permutation_gains(name: str, variant: Variant, config: SatConfig) -> dict[st
     return {"name": name, "variant": variant, "dense": found["columns"].cycles_dense, **cycles}
 
 
-def table(scale: Scale, config: SatConfig, say: Callable[[str], None], processes: int = 1) -> str:
-    """Return the markdown table of all workloads at a scale. say: is told of each before it is scheduled; processes:
-    how many time programs at once."""
+def table(scale: Scale, config: SatConfig, known: KnownTotals, say: Callable[[str], None], processes: int = 1) -> str:
+    """Return the markdown table of all workloads at a scale.
+
+    known: cycles of those whose programs ran; say: is told of each before it is scheduled; processes: how many time
+    programs at once.
+    """
     header = (
         "workload",
         "variant",
@@ -136,6 +140,7 @@ def table(scale: Scale, config: SatConfig, say: Callable[[str], None], processes
         "ideal",
         "on the machine",
         "speed-up",
+        "by",
         "MACs on SAT",
         "host share",
         "ways",
@@ -146,7 +151,8 @@ def table(scale: Scale, config: SatConfig, say: Callable[[str], None], processes
             say(f"{name} {variant}, {scale} scale")
             program = record(name, scale, variant)
             result = simulate_tape(program.tape, config)
-            found = on_machine(program, result, partial(_tell, say, f"{name} {variant}, {scale} scale"), processes)
+            tell = partial(_tell, say, f"{name} {variant}, {scale} scale")
+            found = known.totals(name, variant, program, result, tell, processes)
             rows.append((name, variant, *_cells(result, found)))
     return markdown(header, rows)
 
@@ -173,9 +179,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def cycles_page(say: Callable[[str], None], processes: int = 1) -> str:
+def cycles_page(known: KnownTotals, say: Callable[[str], None], processes: int = 1) -> str:
     """Return the page of densities and cycles: both scales, GraNet's schedule, Sparse-IFT, MoA's attention.
 
+    known: cycles of the workloads whose programs ran at the sizes of the papers; at small scale all of them are run.
     say: is told what comes next; processes: how many time programs at once.
     """
     big, tiny = preset(CONFIGS["paper"]), preset(CONFIGS["small"])
@@ -188,13 +195,15 @@ def cycles_page(say: Callable[[str], None], processes: int = 1) -> str:
     planned = _planned(big, tiny)
     parts = [
         "# Sparse methods as workloads",
-        prose(INTRODUCTION.format(array=told(Source.ARRAY), machine=told(Source.MACHINE))),
+        prose(
+            INTRODUCTION.format(array=told(Source.ARRAY), machine=told(Source.MACHINE), estimate=told(Source.ESTIMATE))
+        ),
         *([planned] if planned else []),
         f"## At the scale of the papers, shapes only, {big.name}",
-        table("paper", big, say, processes),
+        table("paper", big, known, say, processes),
         f"## At small scale, with values, {tiny.name}",
         "Without training; the trained runs are those of the studies.",
-        table("small", tiny, say, processes),
+        table("small", tiny, KnownTotals({}, workloads()), say, processes),
         f"## GraNet, a step at the densities of its schedule, {big.name}",
         markdown(("pruning done", "density", "true density", "cover", "speed-up", "ideal"), progress),
         f"## Sparse-IFT beside the network it replaces, ResNet-18, 75 %, {big.name}",
@@ -271,7 +280,7 @@ def rtl_page(say: Callable[[str], None]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cells(result: WorkloadResult, memory: MemoryResult) -> tuple[str, ...]:
+def _cells(result: WorkloadResult, memory: Totals) -> tuple[str, ...]:
     ways = ", ".join(f"{way} {share:.0%}" for way, share in result.ways().items() if share >= 0.005)
     return (
         f"{result.macs_full / 1e9:.4g}",
@@ -283,6 +292,7 @@ def _cells(result: WorkloadResult, memory: MemoryResult) -> tuple[str, ...]:
         f"{result.ideal:.2f}",
         _spaced(memory.cycles),
         f"{memory.speedup:.2f}",
+        "programs" if memory.source is Source.MACHINE else str(memory.source),
         f"{result.sat_share:.1%}",
         f"{result.host_share:.1%}",
         ways,

@@ -60,8 +60,11 @@ def workload_run(
     study: bool = True,
     say: Callable[[str], None] | None = None,
     processes: int = 1,
+    estimate: bool = False,
 ) -> dict[str, Any]:
-    """Run a workload and return everything found as plain values; processes: how many time its programs at once.
+    """Run a workload and return everything found as plain values.
+
+    processes: how many time its programs at once; estimate: its programs in closed form, without running them.
 
     At the scale 'small' the study runs first (about 10 s), its trained parameters are recorded with values, and every
     product is held against the simulator: `match`, `mismatches`. say: is told what comes next. Raises ValueError for an
@@ -95,7 +98,7 @@ def workload_run(
         "config": config.name,
         "source": figures["cycles_source"],
         **figures,
-        "with_memory": on_machine(program, result, tell, processes).record(),
+        "with_memory": on_machine(program, result, tell, processes, estimate=estimate).record(),
         "host_kinds": result.host_kinds(),
         "items": [_item(item) for item in result.lowered],
         "study": None if answer is None else {"claim": answer.claim, "holds": answer.holds, **answer.measured},
@@ -107,9 +110,17 @@ def workload_run(
 
 
 def on_machine(
-    program: Program, result: WorkloadResult, tell: Callable[[str], None], processes: int = 1
+    program: Program,
+    result: WorkloadResult,
+    tell: Callable[[str], None],
+    processes: int = 1,
+    *,
+    estimate: bool = False,
 ) -> MemoryResult:
-    """Return a workload on the machine, each distinct program timed once and kept. tell: is told how far that is."""
+    """Return a workload on the machine, each distinct program timed once and kept.
+
+    tell: is told how far that is; estimate: by the closed form of the programs, none of which runs.
+    """
     jobs = [job for dense in (False, True) for job in workload_jobs(program, result, dense=dense)]
     total, done = distinct_jobs(result.config, jobs), 0
 
@@ -118,7 +129,7 @@ def on_machine(
         done += 1
         tell(f"program {done} of {total}: {job.name} {job.stage}")
 
-    return simulate_memory(program, result, time_jobs(result.config, jobs, told, processes))
+    return simulate_memory(program, result, time_jobs(result.config, jobs, told, processes, estimate=estimate))
 
 
 def workload_text(values: dict[str, Any]) -> str:

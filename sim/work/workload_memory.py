@@ -46,14 +46,14 @@ class MemoryResult:
 
     def record(self) -> dict[str, object]:
         """Return the totals as plain values for JSON."""
+        known = self.run.record()
         return {
             "source": self.run.source,
             "planned": list(self.run.planned),
             "cycles_dense": self.cycles_dense,
             "cycles": self.cycles,
             "speedup": self.speedup,
-            "causes": self.run.causes,
-            "bytes": self.run.bytes,
+            **{name: known[name] for name in ("causes", "bytes") if name in known},
         }
 
 

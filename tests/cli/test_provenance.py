@@ -158,9 +158,21 @@ def test_workloads(call: Call) -> None:
     assert f"speed-up {values['with_memory']['speedup']:.2f} ({Source.MACHINE})" in text
     assert told(Source.ARRAY) in text
     assert told(Source.MACHINE) in text
-    page = INTRODUCTION.format(array=told(Source.ARRAY), machine=told(Source.MACHINE))
-    assert Source.ARRAY in page
-    assert Source.MACHINE in page
+    sources = (Source.ARRAY, Source.MACHINE, Source.ESTIMATE)
+    page = INTRODUCTION.format(array=told(sources[0]), machine=told(sources[1]), estimate=told(sources[2]))
+    assert all(source in page for source in sources)
+
+
+def test_a_workload_by_the_estimate_says_so(call: Call) -> None:
+    values, text = both(call, "workload run sparsifiner --scale paper --estimate")
+    memory = values["with_memory"]
+    assert memory["source"] == Source.ESTIMATE
+    assert not {"causes", "bytes"} & memory.keys()
+    assert f"speed-up {memory['speedup']:.2f} ({Source.ESTIMATE})" in text
+    assert told(Source.ESTIMATE) in text
+
+
+def test_what_is_planned_stands_on_the_page() -> None:
     assert _planned(preset("vcu1525"), preset("tiny").replace(name="odd", rows=12)).startswith(
         "odd: planned, not built: "
     )

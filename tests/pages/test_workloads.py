@@ -15,9 +15,11 @@ from nmsat.algorithms.workloads.engine.program import differences
 from nmsat.algorithms.workloads.engine.registry import record, workloads
 from nmsat.dataflow.contract.config import preset
 from nmsat.reports.pages import workload_page as tables
+from nmsat.reports.pages.workload_totals import RECORD, KnownTotals
 from nmsat.reports.work import workload as reports
-from nmsat.reports.work.text import prose
+from nmsat.reports.work.text import InputError, prose
 from nmsat.sim.array.fast import simulate_product
+from nmsat.sim.results.provenance import Source
 from nmsat.sim.work.sample import sample_products
 from nmsat.sim.work.workload import simulate_tape
 
@@ -59,7 +61,7 @@ def test_a_study_is_part_of_a_small_run() -> None:
 
 @pytest.mark.usefixtures("estimated")
 def test_the_table_has_a_line_for_every_workload_and_variant() -> None:
-    lines = tables.table("paper", preset("vcu1525"), print).splitlines()
+    lines = tables.table("paper", preset("vcu1525"), KnownTotals({}), print).splitlines()
     assert len(lines) == 2 + 2 * len(workloads())
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith(f"| {next(iter(workloads()))} | faithful |")
@@ -79,8 +81,36 @@ def test_prose_is_wrapped() -> None:
 
 @pytest.mark.long
 def test_the_page_in_the_repository_is_what_the_command_writes() -> None:
-    page = Path(__file__).parent.parent.parent / "reports" / "tables" / tables.CYCLES_PAGE
-    assert page.read_text(encoding="utf-8") == tables.cycles_page(print)
+    folder = ROOT / "reports" / "tables"
+    known = KnownTotals.read(folder)
+    assert (folder / tables.CYCLES_PAGE).read_text(encoding="utf-8") == tables.cycles_page(known, print)
+    assert (folder / RECORD).read_text(encoding="utf-8") == known.text()
+
+
+def test_programs_that_ran_are_taken_until_the_estimate_changes(tmp_path: Path) -> None:
+    program = record("sparsifiner", "small", "nm")
+    result = simulate_tape(program.tape, TINY)
+    known = KnownTotals.read(tmp_path)
+    guess = known.totals("sparsifiner", "nm", program, result, print)
+    assert (guess.source, known.text()) == (Source.ESTIMATE, "{}\n")
+    exact = KnownTotals({}, ["sparsifiner"])
+    ran = exact.totals("sparsifiner", "nm", program, result, print)
+    assert ran.source is Source.MACHINE
+    assert ran.cycles == reports.on_machine(program, result, print).cycles
+    (tmp_path / RECORD).write_text(exact.text())
+    assert KnownTotals.read(tmp_path).totals("sparsifiner", "nm", program, result, print) == ran
+    entries = json.loads(exact.text())
+    entries["sparsifiner nm"]["estimate"] += 1
+    (tmp_path / RECORD).write_text(json.dumps(entries))
+    stale = KnownTotals.read(tmp_path)
+    assert (stale.totals("sparsifiner", "nm", program, result, print), stale.text()) == (guess, "{}\n")
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": {}}', '{"a": {"cycles": "x"}}', '{"a": 3}'])
+def test_a_damaged_record_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text(text)
+    with pytest.raises(InputError, match="is no record of workloads"):
+        KnownTotals.read(tmp_path)
 
 
 def test_speed_up_grows_with_the_pruning_of_granet() -> None:
