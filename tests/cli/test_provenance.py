@@ -181,8 +181,8 @@ def test_what_is_planned_stands_on_the_page() -> None:
 def test_committed_pages_say_it() -> None:
     for name in ("workloads.md", "accuracy.md"):
         text = " ".join((ROOT / "reports/tables" / name).read_text(encoding="utf-8").split())
-        # pages of before say that theirs were not the machine's, until they are renewed
-        assert told(Source.MACHINE) in text or "schedule model" in text
+        assert told(Source.MACHINE) in text
+        assert "schedule model" not in text
 
 
 def test_training(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
