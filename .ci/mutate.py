@@ -73,7 +73,8 @@ class Verdict:
     """What came of a mutant.
 
     state: killed; equivalent (alive, as was said); alive (or killed though it was said to be equivalent); broken, where
-    its test could not run at all; not run. key: of all that it was found with; seconds: of the run.
+    its test could not run at all; not run. key: of all that it was found with; seconds: of processor time, 0 where
+    it was not measured.
     """
 
     tier: str
@@ -176,7 +177,7 @@ def plant(path: Path, text: str) -> None:
 
 def judge(folder: Path, tier: str, mutant: Mutant, cache: Path | None = None) -> Verdict:
     """Plant a mutant, run its test, take it out again; ValueError if its text does not stand there once."""
-    path, began = folder / mutant.file, time.monotonic()
+    path, began = folder / mutant.file, _processor()
     text = path.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         raise ValueError(
@@ -190,7 +191,13 @@ def judge(folder: Path, tier: str, mutant: Mutant, cache: Path | None = None) ->
     state = {PASSED: "alive", FAILED: "killed"}.get(code, "broken")
     if mutant.equivalent:
         state = {"alive": "equivalent", "killed": "alive"}.get(state, state)
-    return replace(_unseen(tier, mutant), state=state, seconds=round(time.monotonic() - began, 1), key=key(mutant))
+    return replace(_unseen(tier, mutant), state=state, seconds=round(_processor() - began, 1), key=key(mutant))
+
+
+def _processor() -> float:
+    """Return the seconds of processor time of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _unseen(tier: str, mutant: Mutant) -> Verdict:

@@ -141,11 +141,11 @@ class Outcome:
 
 
 @contextmanager
-def in_amaranth(module: ModuleType) -> Iterator[None]:
-    """Let a module that builds circuits and runs benches run them in Amaranth's simulator."""
+def in_amaranth(name: str) -> Iterator[None]:
+    """Let a module that builds circuits and runs benches, of this name, run them in Amaranth's simulator."""
 
     def play(built: Component, bench: str, testcases: Sequence[str] = (), *, job: Any = None, seed: int = 1) -> Outcome:
         return Outcome(run(built, bench, job or {}, seed, next(iter(testcases), "against_model")))
 
-    with replaced((module,), {"emit": lambda it, _: it, "build": lambda it, _, **__: it, "run": play}):
+    with replaced((import_module(name),), {"emit": lambda it, _: it, "build": lambda it, _, **__: it, "run": play}):
         yield

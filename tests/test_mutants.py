@@ -33,9 +33,7 @@ def test_each_mutant_fits_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
             continue
         path, _, name = mutant.test.partition("::")
         text = (ROOT / path).read_text(encoding="utf-8")
-        name, _, case = name.partition("[")
-        assert f"def {name}" in text, mutant.test
-        assert f'"{case.removesuffix("]")}"' in text or not case, mutant.test
+        assert f"def {name.partition('[')[0]}" in text, mutant.test
 
 
 @pytest.mark.parametrize("room", ["array", "control", "fp", "load", "memory", "parts", "store", "update", "sat.py"])

@@ -1,12 +1,17 @@
-"""The page of verification: what it shows is the committed record, and the record is of the proofs that there are."""
+"""The page of verification: it shows the committed records, and these are of the proofs and faults that there are."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.verification_page import RECORD, page
+from nmsat.reports.commands.verification_page import MUTANTS, RECORD, page
 from nmsat.tb.formal.table import PROOFS
+from tests.ci_scripts import script
 from tests.source import ROOT
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_the_page_shows_the_record() -> None:
@@ -22,3 +27,18 @@ def test_the_record_is_of_the_proofs_that_there_are() -> None:
         assert (told["unbounded"], told["depth"]) == (proof.unbounded, proof.depth)
         assert (told["claim"], told["smaller"]) == (proof.claim, proof.smaller)
         assert told["faults"] == [fault.name for fault in proof.faults]
+
+
+def test_the_record_is_of_the_faults_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were run are killed, but for one in twenty at most; who lives and may is told with the reason."""
+    planted = script("mutate", monkeypatch).mutants()
+    told = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"]
+    assert [(one["tier"], one["file"], one["name"], one["test"], one["why"]) for one in told] == [
+        (tier, one.file, one.name, one.test, one.equivalent) for tier, members in planted.items() for one in members
+    ]
+    states = [one["state"] for one in told]
+    assert "broken" not in states
+    assert states.count("alive") <= 0.05 * (states.count("alive") + states.count("killed"))
+    assert all(one["why"] for one in told if one["state"] == "equivalent")
+    missing = states.count("not run")
+    assert f"- {missing} of the {len(told)} faults above: they have not been run." in page() or not missing

@@ -20,6 +20,7 @@ from nmsat.sim.update.update import Updater
 from nmsat.sim.update.values import UpdateShape, apply_update
 from nmsat.tb.run.runner import Built, build, run
 from nmsat.tb.update.operands import REGION_BEATS, fill, random_update
+from tests.benches import run as play_bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,3 +227,10 @@ def test_rtl_against_model_long(seed: int) -> None:
     counts = run(built(), "nmsat.tb.update.bench_update", job=job, seed=seed).check().saved
     assert counts["rows"] > 6_000
     assert counts["writes_waiting"] == UPDATE_WAITING
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    job = {"instructions": 3, "k": 12, "n": 20}
+    assert play_bench(UpdaterRtl(preset("tiny")), "nmsat.tb.update.bench_update", job, 1)["rows"] > 10
