@@ -98,12 +98,15 @@ def mutants() -> dict[str, list[Mutant]]:
     return {tier: [Mutant(**one) for one in members] for tier, members in tomllib.loads(text).items()}
 
 
-def key(mutant: Mutant) -> str:
-    """Return a digest of a mutant, of the source that it changes, and of the file of its test."""
-    path = mutant.test.partition("::")[0]
-    texts = [(ROOT / mutant.file).read_text(encoding="utf-8")]
+def key(mutant: Mutant, root: Path | None = None) -> str:
+    """Return a digest of a mutant, of the source that it changes, and of the file of its test.
+
+    root: where these lie, else in the project.
+    """
+    path, root = mutant.test.partition("::")[0], root or ROOT
+    texts = [(root / mutant.file).read_text(encoding="utf-8")]
     if not mutant.test.startswith(PROOF):
-        texts.append((ROOT / path).read_text(encoding="utf-8"))
+        texts.append((root / path).read_text(encoding="utf-8"))
     parts = [mutant.file, mutant.old, mutant.new, mutant.test, *texts]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -191,7 +194,7 @@ def judge(folder: Path, tier: str, mutant: Mutant, cache: Path | None = None) ->
     state = {PASSED: "alive", FAILED: "killed"}.get(code, "broken")
     if mutant.equivalent:
         state = {"alive": "equivalent", "killed": "alive"}.get(state, state)
-    return replace(_unseen(tier, mutant), state=state, seconds=round(_processor() - began, 1), key=key(mutant))
+    return replace(_unseen(tier, mutant), state=state, seconds=round(_processor() - began, 1), key=key(mutant, folder))
 
 
 def _processor() -> float:
@@ -282,7 +285,8 @@ def run(todo: Sequence[tuple[str, Mutant]], record: Record, until: float, keep: 
                 return mutant.test
             record.passing.add(mutant.test)
             kept = set(cache.glob("verilated/*"))
-            verdict = record.verdicts[key(mutant)] = judge(folder, tier, mutant, cache)
+            verdict = judge(folder, tier, mutant, cache)
+            record.verdicts[verdict.key] = verdict
             for model in set(cache.glob("verilated/*")) - kept:
                 if model.is_dir() and not model.name.startswith("library"):
                     shutil.rmtree(model)

@@ -54,7 +54,7 @@ class Runner:
         self.answers: Iterator[int] = iter(())
         monkeypatch.setattr(self.mutate, "ROOT", place)
         monkeypatch.setattr(self.mutate, "FOLDERS", ())
-        monkeypatch.setattr(self.mutate, "FILES", ("part.py",))
+        monkeypatch.setattr(self.mutate, "FILES", ("part.py", "x.py"))
         monkeypatch.setattr(self.mutate, "mutants", lambda: {"circuit": [mutant]})
         monkeypatch.setattr(self.mutate, "passes", self.passes)
         monkeypatch.setattr(self.mutate.signal, "signal", lambda *_: None)

@@ -42,4 +42,4 @@ def test_rtl_against_model_long(write: bool) -> None:
 def test_in_amaranths_simulator(write: bool) -> None:
     """A little of the bench, for faults that are planted (`make mutate`)."""
     with in_amaranth(__name__):
-        assert check_rtl(12, 80, seed=1, write=write)["beats"] > 100
+        assert check_rtl(60, 80, seed=1, write=write)["beats"] > 500

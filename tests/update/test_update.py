@@ -142,6 +142,14 @@ def test_absent_lanes_become_zero_and_nothing_else_changes() -> None:
     assert (beats[53:56].view(np.uint32)[:, 2:] == 1 << 20).all()
 
 
+@pytest.mark.parametrize(("column", "overflow"), [(17, True), (18, False), (31, False)])
+def test_gradients_of_absent_lanes_raise_nothing(column: int, overflow: bool) -> None:
+    fields = {"k": 5, "n": 18, "g_step": 1, "w_at": 3, "g_at": 30, "mask_at": 40, "ff_at": 50}
+    memory = np.zeros(60 * BEAT_BYTES, np.uint8)
+    memory.view(np.float16).reshape(-1, 32)[34, column] = np.inf
+    assert apply_update(Instruction(Opcode.UPDATE, fields), [memory]) is overflow
+
+
 def steps(update: Instruction, latency: int) -> int:
     """Return the cycles of an instruction from its start to `done` with a memory of so many cycles, never busy."""
     engine = Updater(preset("tiny"))
