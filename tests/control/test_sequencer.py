@@ -225,4 +225,4 @@ def test_circuit_checks_as_the_model(config: SatConfig) -> None:
 def test_in_amaranths_simulator() -> None:
     """A little of the bench, for faults that are planted (`make mutate`)."""
     with in_amaranth(__name__):
-        assert len(check_rtl(12, seed=1)) > 2
+        assert {"SEMAPHORE", "NO_END", "DEADLOCK"} <= set(check_rtl(60, seed=1))

@@ -95,4 +95,4 @@ def test_array_that_no_beat_fits(rows: int, columns: int, wrong: str) -> None:
 def test_in_amaranths_simulator(lanes: int) -> None:
     """A little of the bench, for faults that are planted (`make mutate`)."""
     with in_amaranth(__name__):
-        assert check_rtl(sized(4, 2, lanes), 12, seed=1)["beats"] > 30
+        assert check_rtl(sized(4, 4, lanes), 40, seed=1)["beats"] > 100

@@ -111,4 +111,4 @@ def test_parameters_out_of_range() -> None:
 def test_in_amaranths_simulator(width: int) -> None:
     """A little of the bench, for faults that are planted (`make mutate`)."""
     with in_amaranth(__name__):
-        assert check_rtl(1, width, 4, seed=1)["cycles"] > 800
+        assert check_rtl(1, width, 12, seed=1)["cycles"] > 2_000
