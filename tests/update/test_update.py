@@ -240,5 +240,5 @@ def test_rtl_against_model_long(seed: int) -> None:
 @pytest.mark.long
 def test_in_amaranths_simulator() -> None:
     """A little of the bench, for faults that are planted (`make mutate`)."""
-    job = {"instructions": 3, "k": 12, "n": 20}
+    job = {"instructions": 8, "k": 20, "n": 40}
     assert play_bench(UpdaterRtl(preset("tiny")), "nmsat.tb.update.bench_update", job, 1)["rows"] > 10

@@ -113,4 +113,4 @@ def test_lanes_out_of_range() -> None:
 def test_in_amaranths_simulator() -> None:
     """A little of the bench, for faults that are planted (`make mutate`)."""
     with in_amaranth(__name__):
-        assert check_rtl(1, 60, 4, (4, 4, 2), seed=1)["resets"] == 1
+        assert check_rtl(1, 200, 12, (4, 4, 2), seed=1)["resets"] == 3
