@@ -446,3 +446,23 @@ def test_data_of_a_write_stand_until_it_is_answered(machine: Outside) -> None:
         assert await bench.value("program_at") == 5
 
     machine.run(scenario)
+
+
+def test_counters_count_what_their_names_say(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        await started(bench, "Store", WORK["STORE"], END)
+        compute = bench.engines["ComputeEngine"]
+        for computes, cycles in ((0, 3), (1, 5)):
+            bench.ctx.set(compute.token_valid, 1)
+            bench.ctx.set(compute.token_compute, computes)
+            await bench.tick(cycles)
+        bench.ctx.set(compute.token_valid, 0)
+        await bench.tick(20)
+        await finish(bench, "Store")
+        await bench.ended()
+        assert await bench.value("windows") == 5
+        assert await bench.value("store_busy") > 28
+        assert await bench.value("store_blocked") == 0
+        assert await bench.value("instructions") == 1
+
+    machine.run(scenario)

@@ -165,7 +165,7 @@ def test_rtl_against_model_long(lanes: int) -> None:
 def test_in_amaranths_simulator() -> None:
     """A little of the bench, for faults that are planted (`make mutate`)."""
     bench = "nmsat.tb.update.bench_pregen"
-    assert play_bench(PregenRtl(2), bench, {"lanes": 2, "jobs": 30, "k": 12, "n": 5}, 1)["beats_in"] > 200
+    assert play_bench(PregenRtl(4), bench, {"lanes": 4, "jobs": 20, "k": 12, "n": 9}, 1)["beats_in"] > 200
 
 
 @pytest.mark.long
