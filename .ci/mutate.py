@@ -58,7 +58,7 @@ class Mutant:
     """A fault: in `file` the text `old`, which stands there once, becomes `new`; `test` must fail.
 
     test: of pytest, or "proof NAME": one of `make formal`, from reset on. equivalent: why nothing can see it; then its
-    test must pass.
+    test must pass. missed: every test passed with it once.
     """
 
     name: str
@@ -67,6 +67,12 @@ class Mutant:
     new: str
     test: str
     equivalent: str = ""
+    missed: bool = False
+
+    @property
+    def said(self) -> str:
+        """What `--only` looks at."""
+        return f"{self.file} {self.name}{' (missed once)' if self.missed else ''}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class Verdict:
     why: str = ""
     seconds: float = 0.0
     key: str = ""
+    missed: bool = False
 
     @property
     def repeat(self) -> str:
@@ -206,7 +213,7 @@ def _processor() -> float:
 
 
 def _unseen(tier: str, mutant: Mutant) -> Verdict:
-    return Verdict(tier, mutant.name, mutant.file, mutant.test, "not run", mutant.equivalent)
+    return Verdict(tier, mutant.name, mutant.file, mutant.test, "not run", mutant.equivalent, missed=mutant.missed)
 
 
 def tree() -> str:
@@ -307,7 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after so many seconds")
     options = parser.parse_args(arguments)
     everything = [(tier, mutant) for tier, members in mutants().items() for mutant in members]
-    chosen = [(tier, one) for tier, one in everything if options.only in f"{tier} {one.file} {one.name}"]
+    chosen = [(tier, one) for tier, one in everything if options.only in f"{tier} {one.said}"]
     if not chosen:
         parser.error(f"--only is {options.only!r}; no mutant has it")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # what runs ends with us

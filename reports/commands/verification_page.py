@@ -51,6 +51,11 @@ The tests of rooms are their benches, a little of each, in Amaranth's own simula
 the room); `make test` runs more of the same benches on Verilator.
 """
 
+MISSED: Final = """\
+The tests of this project once passed with sixteen of these faults in place, the first twelve all at once. What sees
+them now, in `make test`; `make mutate ONLY="(missed once)" AGAIN=1` repeats them:
+"""
+
 NOT_VERIFIED: Final = """\
 ## What is not verified
 """
@@ -88,7 +93,8 @@ def page() -> str:
     )
     mutants: list[dict[str, Any]] = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"]
     parts = [INTRODUCTION, said + "\n", _results(proofs), "### What each says\n", *map(_claim, proofs)]
-    parts += [PLANTED, _faults(mutants), _left(mutants), NOT_VERIFIED, _unknown(mutants) + NOT_PROVED]
+    parts += [PLANTED, _faults(mutants), _left(mutants), MISSED, _missed(mutants)]
+    parts += [NOT_VERIFIED, _unknown(mutants) + NOT_PROVED]
     return "\n".join(parts)
 
 
@@ -130,6 +136,15 @@ def _left(mutants: list[dict[str, Any]]) -> str:
             why = f": {one['why']}" if one["state"] == "equivalent" else ""
             lines += _lines(f"- `{one['file']}`, *{one['name']}*, {one['state']}{why}.", "  ")
     return "\n".join([*lines, ""]) if lines else "None of those that were run is alive.\n"
+
+
+def _missed(mutants: list[dict[str, Any]]) -> str:
+    """Return a row for each fault that every test missed once."""
+    rows = ["| planted in | fault | | test |", "|---|---|---|---|"]
+    for one in mutants:
+        if one["missed"]:
+            rows.append(f"| `{one['file']}` | {one['name']} | {one['state']} | `{one['test']}` |")
+    return "\n".join(rows) + "\n"
 
 
 def _unknown(mutants: list[dict[str, Any]]) -> str:
