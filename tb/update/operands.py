@@ -80,14 +80,20 @@ def updated_word(beat: UpdatedBeat) -> int:
 
 
 def random_weights(rng: np.random.Generator, lanes: int, spread: bool) -> UpdateBeat:
-    """Return one beat; gradients are any binary16 pattern if spread, else finite but for a rare infinity or NaN."""
+    """Return one beat; gradients are any binary16 pattern if spread, else finite but for a rare infinity or NaN.
+
+    One weight in twenty is a zero of either sign.
+    """
     g = rng.integers(0, 1 << 16, lanes, dtype=np.uint16)
     if not spread:
         g = rng.normal(0, 8, lanes).astype(np.float16).view(np.uint16)
         rare = rng.random(lanes) < 0.005
         g[rare] = rng.choice(np.array([0x7C00, 0xFC00, 0x7E00, 0xFD55], np.uint16), int(rare.sum()))
+    w = random_floats(rng, lanes, spread)
+    zero = rng.random(lanes) < 0.05
+    w[zero] = rng.choice(np.array([0.0, -0.0], np.float32), int(zero.sum()))
     return UpdateBeat(
-        random_floats(rng, lanes, spread),
+        w,
         random_floats(rng, lanes, spread),
         g.view(np.float16),
         rng.random(lanes) < 0.3,

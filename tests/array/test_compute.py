@@ -19,6 +19,7 @@ from nmsat.hw.parts.verilog import emit
 from nmsat.sim.array.stepped import place_operands
 from nmsat.tb.array.products import operand_words
 from nmsat.tb.run.runner import build, run
+from tests.benches import in_amaranth
 from tests.cases import product
 
 if TYPE_CHECKING:
@@ -100,3 +101,10 @@ def test_rtl_against_model(config: SatConfig, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(10, 16))
 def test_rtl_against_model_long(seed: int) -> None:
     check((TINY, SLICED, TINY.replace(rows=1, columns=1))[seed % 3], seed, commands=400, products=25)
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    with in_amaranth(__name__):
+        assert check(TINY.replace(rows=2, columns=2), 1, commands=12, products=1)["done"] > 12

@@ -11,7 +11,9 @@ from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.dataflow.mapping.tiling import legal_mappings
+from nmsat.tb.array import products
 from nmsat.tb.array.products import Job, bench_config, compare, run_products, verify_products
+from tests.benches import in_amaranth
 from tests.cases import patterns, product
 
 pytestmark = pytest.mark.rtl
@@ -104,3 +106,13 @@ def test_full_array() -> None:
             mapping = best_tiling(config, 70, 200, 300, pattern, dataflow).mapping
             found.append(Job(*product(rng, config, mapping, (70, 200, 300))))
     check(config, found)
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    config = TINY.replace(rows=2, columns=2)
+    products.build_stce.cache_clear()
+    with in_amaranth(products.__name__):
+        check(config, jobs(config, [None, Pattern(2, 4)], seed=1, top=9))
+    products.build_stce.cache_clear()

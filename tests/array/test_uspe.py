@@ -13,6 +13,7 @@ from nmsat.hw.parts.verilog import emit
 from nmsat.tb.run.runner import Built, build, run
 from tests.array.uspe_model import UspeModel, Words
 from tests.array.uspe_sequences import Sequence, Shape, join, output_stationary, random_words, weight_stationary
+from tests.benches import in_amaranth
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -97,3 +98,12 @@ def test_every_configuration(lanes: int, stages: int) -> None:
         sequences += [weight_stationary(config, shape, windows=5, seed=seed) for shape in WS_SHAPES]
     joined = join(sequences)
     _check(config, joined, _outputs(built, joined))
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    config = configuration(2, 4)
+    sequence = random_words(config, 600, seed=1)
+    with in_amaranth(__name__):
+        _check(config, sequence, _outputs(build(emit(Uspe(config), "sat_uspe"), "sat_uspe"), sequence))

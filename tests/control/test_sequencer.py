@@ -19,6 +19,7 @@ from nmsat.sim.control.fetch import Words
 from nmsat.sim.control.sequencer import Sequencer as Model
 from nmsat.tb.machine.jobs import random_job
 from nmsat.tb.run.runner import build, run
+from tests.benches import in_amaranth
 
 TINY = preset("tiny")
 TWO_LANES = TINY.replace(name="two lanes", act_lanes=2)
@@ -218,3 +219,10 @@ def test_circuit_checks_as_the_model(config: SatConfig) -> None:
     simulator.run()
     assert not wrong
     assert sum(error_code(word, config) is ErrorCode.FIELD for word in words) > 40
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    with in_amaranth(__name__):
+        assert {"SEMAPHORE", "NO_END", "DEADLOCK"} <= set(check_rtl(60, seed=1))

@@ -185,3 +185,15 @@ def test_operands_and_oracle_find_broken_circuits(fault: str, monkeypatch: pytes
     assert differences(unit(), latency, job, 100) == 0
     monkeypatch.setattr(module, name, wrap(getattr(module, name)))
     assert differences(unit(), latency, job, 800) > 0
+
+
+UNITS: Final = {name.partition(":")[0]: unit for name, unit in BROKEN.items()}
+"""Unit -> its operands, circuit and latency, as in `BROKEN`."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("unit", UNITS)
+def test_in_amaranths_simulator(unit: str) -> None:
+    """Many operands of a unit, for faults that are planted (`make mutate`)."""
+    make, circuit, latency, _, _ = UNITS[unit]
+    assert differences(circuit(), latency, make(20_000), 2_500) == 0

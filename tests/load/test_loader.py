@@ -16,6 +16,7 @@ from nmsat.sim.load.loader import Loader as LoaderModel
 from nmsat.sim.memory.channel import Channel
 from nmsat.tb.load.jobs import as_dict
 from nmsat.tb.run.runner import build, run
+from tests.benches import in_amaranth
 
 
 def sized(rows: int, columns: int, lanes: int) -> SatConfig:
@@ -87,3 +88,11 @@ def test_array_that_no_beat_fits(rows: int, columns: int, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
         Loader(sized(rows, columns, 1))
     gc.collect()  # Amaranth warns of the unused object while this test ignores it
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_in_amaranths_simulator(lanes: int) -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    with in_amaranth(__name__):
+        assert check_rtl(sized(4, 4, lanes), 40, seed=1)["beats"] > 100

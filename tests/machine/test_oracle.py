@@ -131,23 +131,27 @@ def test_an_update_that_is_held(hold: bool) -> None:
     assert (same == 1.0) == hold
 
 
-def test_padding_meets_an_infinity() -> None:
-    """A row of fillers, which point at place 0, behind the weights: 0 x infinity must not appear."""
+@pytest.mark.parametrize("packed", [False, True])
+def test_fillers_meet_an_infinity(packed: bool) -> None:
+    """Fillers of padding, or of memory, which point at place 0, behind the weights: 0 x infinity must not appear."""
     memory = np.zeros(64 * 16, np.uint8)
     memory.view(np.uint16)[:2] = 0x7C00, 0x3C00  # activations of a row: infinity and 1
-    memory.view(np.uint16)[32:36] = 0x4000  # weights of k = 0
+    beats = memory.view(np.uint32 if packed else np.uint16).reshape(16, -1)
+    beats[1, :4] = 0x4000  # weights of k = 0
+    beats[2] = 1 << 20 if packed else 0
+    rows = {"inner": 2, "inner_step": 1} if packed else {"dense": 1, "inner": 1, "pad": 1}
     code = (
         Instruction(Opcode.LOAD_ACT, {"rows": 1, "k": 2}),
-        Instruction(Opcode.LOAD_WGT, {"dense": 1, "blocks": 1, "outer": 1, "inner": 1, "pad": 1, "at": 1}),
+        Instruction(Opcode.LOAD_WGT, {"blocks": 1, "outer": 1, "at": 1, **rows}),
         Instruction(Opcode.COMPUTE, {"n_less_1": 1, "windows": 1}),
-        Instruction(Opcode.STORE, {"rows": 1, "columns": 4, "at": 2}),
+        Instruction(Opcode.STORE, {"rows": 1, "columns": 4, "at": 3}),
     )
     oracle = Oracle(TINY.rows, TINY.columns, TINY.act_lanes, TINY.stage_depth, [bytearray(memory.tobytes())])
     state = State(TINY, [memory])
     for f in code:
         oracle.run(f.opcode.name, f.values())
         execute(f, state)
-    assert state.words(0)[2, :4].view(np.float32).tolist() == [np.inf] * 4
+    assert state.words(0)[3, :4].view(np.float32).tolist() == [np.inf] * 4
     assert bytes(oracle.regions[0]) == state.regions[0].tobytes()
 
 

@@ -9,6 +9,7 @@ from nmsat.hw.memory.read_port import ReadPort
 from nmsat.hw.memory.write_port import WritePort
 from nmsat.hw.parts.verilog import emit
 from nmsat.tb.run.runner import build, run
+from tests.benches import in_amaranth
 
 
 def check_rtl(runs: int, cycles: int, seed: int, *, write: bool) -> dict[str, int]:
@@ -34,3 +35,11 @@ def test_rtl_against_model(write: bool) -> None:
 @pytest.mark.parametrize("write", [False, True])
 def test_rtl_against_model_long(write: bool) -> None:
     assert check_rtl(200, 1_000, seed=2, write=write)["errors"] > 30
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("write", [False, True])
+def test_in_amaranths_simulator(write: bool) -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    with in_amaranth(__name__):
+        assert check_rtl(60, 80, seed=1, write=write)["beats"] > 500

@@ -89,6 +89,7 @@ def test_what_is_allowed(cycles: list[Cycle]) -> None:
         ("response", [B]),
         ("response", [*WRITE, B]),
         ("response", [aw(), w(0), B]),
+        ("response", [aw(), w(0), B, w(1)]),
         ("response", [w(0), w(1), B]),
         ("response", [ar(), r(0)]),  # lost
         ("response", [aw(), w(0), w(1)]),

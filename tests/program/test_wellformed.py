@@ -86,6 +86,10 @@ def test_a_product_and_an_update_are_well_formed() -> None:
         ),
         (f"{LOADS}\ncompute wait=[0] seed=1 {SHAPE}", ("COMPUTE", "seed", None)),
         (
+            f"{LOADS}\ncompute wait=[0] keep=1 {SHAPE}\ncompute {SHAPE}\ncompute seed=1 {SHAPE}",
+            ("COMPUTE", "seed", None),
+        ),
+        (
             f"{LOADS}\ncompute wait=[0] keep=1 {SHAPE}\ncompute seed=1 n_less_1=1 log2_m_less_1=1 log2_a=1 windows=8",
             ("COMPUTE", "seed", 2),
         ),

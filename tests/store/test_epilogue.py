@@ -12,6 +12,7 @@ from nmsat.hw.store.epilogue import EpilogueEngine as EpilogueRtl
 from nmsat.sim.store.epilogue import EpilogueEngine, EpilogueOptions, Sums, epilogue_latency, finish
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.store.operands import random_sums
+from tests.benches import in_amaranth
 from tests.streams import play
 
 EDGES = np.array([0.0, -0.0, 1.0, -1.0, 2e-8, -2e-8, 65519.0, 65520.0, np.inf, -np.inf, np.nan], np.float32)
@@ -100,3 +101,10 @@ def test_rtl_against_model_long(stages: tuple[int, int]) -> None:
 def test_lanes_out_of_range() -> None:
     with pytest.raises(ValueError, match="lanes is 0"):
         EpilogueRtl(0)
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    with in_amaranth(__name__):
+        assert check_rtl(1, 40, (4, 2), seed=1)["resets"] == 6

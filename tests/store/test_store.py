@@ -17,6 +17,7 @@ from nmsat.hw.store.beats import chunk_beats
 from nmsat.hw.store.store import Store as StoreRtl
 from nmsat.sim.store.store import Store
 from nmsat.tb.run.runner import build, run
+from tests.benches import in_amaranth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,3 +131,10 @@ def test_another_engine_goes_on_from_the_state_of_any_cycle() -> None:
     for latency in (1, 20, 90):
         assert done_cycles(works, latency, another) == done_cycles(works, latency)
     assert under_way == set(range(STORE_AHEAD + 1))
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    with in_amaranth(__name__):
+        assert check(2, 2, 10, seed=1)["beats"] > 30

@@ -26,6 +26,7 @@ from nmsat.sim.update.pregen import (
 from nmsat.sim.update.transpose import TransposedRow, Transposer
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import Matrix, random_matrix
+from tests.benches import run as play_bench
 from tests.streams import play
 
 if TYPE_CHECKING:
@@ -158,3 +159,16 @@ def test_rtl_against_model_long(lanes: int) -> None:
     built = build(emit(PregenRtl(lanes), "sat_pregen"), "sat_pregen")
     job = {"lanes": lanes, "jobs": 200, "k": 100, "n": 3 * lanes}
     assert run(built, "nmsat.tb.update.bench_pregen", job=job).check().saved["cycles"] > 20_000
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    bench = "nmsat.tb.update.bench_pregen"
+    assert play_bench(PregenRtl(4), bench, {"lanes": 4, "jobs": 20, "k": 12, "n": 9}, 1)["beats_in"] > 200
+
+
+@pytest.mark.long
+def test_transposer_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    assert play_bench(TransposerRtl(4), "nmsat.tb.update.bench_transpose", {"lanes": 4, "jobs": 16}, 1)["resets"] == 4

@@ -11,6 +11,7 @@ from nmsat.hw.update.sore import Sore as SoreRtl
 from nmsat.sim.update.sore import GroupElements, Sore, prune_cycles, prune_groups
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import random_beats
+from tests.benches import in_amaranth
 from tests.streams import play
 
 PATTERNS = [(n, m) for m in (2, 4, 8, 16) for n in range(1, m + 1)]
@@ -103,3 +104,11 @@ def test_parameters_out_of_range() -> None:
         SoreRtl(0)
     with pytest.raises(ValueError, match="width is 3"):
         SoreRtl(4, 3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("width", [1, 2])
+def test_in_amaranths_simulator(width: int) -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    with in_amaranth(__name__):
+        assert check_rtl(1, width, 12, seed=1)["cycles"] > 2_000

@@ -20,6 +20,7 @@ from nmsat.sim.update.update import Updater
 from nmsat.sim.update.values import UpdateShape, apply_update
 from nmsat.tb.run.runner import Built, build, run
 from nmsat.tb.update.operands import REGION_BEATS, fill, random_update
+from tests.benches import run as play_bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,6 +142,14 @@ def test_absent_lanes_become_zero_and_nothing_else_changes() -> None:
     assert (beats[53:56].view(np.uint32)[:, 2:] == 1 << 20).all()
 
 
+@pytest.mark.parametrize(("column", "overflow"), [(17, True), (18, False), (31, False)])
+def test_gradients_of_absent_lanes_raise_nothing(column: int, overflow: bool) -> None:
+    fields = {"k": 5, "n": 18, "g_step": 1, "w_at": 3, "g_at": 30, "mask_at": 40, "ff_at": 50}
+    memory = np.zeros(60 * BEAT_BYTES, np.uint8)
+    memory.view(np.float16).reshape(-1, 32)[34, column] = np.inf
+    assert apply_update(Instruction(Opcode.UPDATE, fields), [memory]) is overflow
+
+
 def steps(update: Instruction, latency: int) -> int:
     """Return the cycles of an instruction from its start to `done` with a memory of so many cycles, never busy."""
     engine = Updater(preset("tiny"))
@@ -226,3 +235,10 @@ def test_rtl_against_model_long(seed: int) -> None:
     counts = run(built(), "nmsat.tb.update.bench_update", job=job, seed=seed).check().saved
     assert counts["rows"] > 6_000
     assert counts["writes_waiting"] == UPDATE_WAITING
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    job = {"instructions": 8, "k": 20, "n": 40}
+    assert play_bench(UpdaterRtl(preset("tiny")), "nmsat.tb.update.bench_update", job, 1)["rows"] > 10

@@ -14,6 +14,7 @@ from nmsat.hw.update.wuve import Wuve as WuveRtl
 from nmsat.sim.update.wuve import UpdateBeat, Wuve, update, update_cycles, wuve_latency
 from nmsat.tb.run.runner import build, run
 from nmsat.tb.update.operands import random_weights
+from tests.benches import in_amaranth
 from tests.streams import play
 
 CONSTANTS = SgdConstants(lr=0.1, momentum=0.9, weight_decay=5e-4, decay=2e-4, shift=8)
@@ -106,3 +107,10 @@ def test_rtl_against_model_long(stages: tuple[int, int, int]) -> None:
 def test_lanes_out_of_range() -> None:
     with pytest.raises(ValueError, match="lanes is 0"):
         WuveRtl(0)
+
+
+@pytest.mark.long
+def test_in_amaranths_simulator() -> None:
+    """A little of the bench, for faults that are planted (`make mutate`)."""
+    with in_amaranth(__name__):
+        assert check_rtl(1, 200, 12, (4, 4, 2), seed=1)["resets"] == 3

@@ -1,0 +1,161 @@
+"""How runs end and what they may touch, as the host sees it: rights of regions, errors, what is under way, counters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.registers import REGISTERS, Command, Region, Status
+from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Outside]:
+    yield from outside(preset("tiny"))
+
+
+@pytest.mark.parametrize(("flags", "code"), [(0, ErrorCode.REGION), (1, ErrorCode.NONE), (2, ErrorCode.REGION)])
+def test_a_region_is_read_if_it_is_open(machine: Outside, flags: int, code: ErrorCode) -> None:
+    async def scenario(bench: Bench) -> None:
+        settings = only(0, Region(1 << 40, 64, writable=False), 3)
+        place(bench, settings, END)
+        for name, value in settings.writes().items():
+            await bench.setting(name, value)
+        await bench.setting("region0_flags", flags)
+        await bench.setting("command", Command.START)
+        assert (await bench.ended())[1] == code
+
+    machine.run(scenario)
+
+
+def test_a_region_that_is_read_only_is_not_written(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        await started(bench, "Store", WORK["STORE"], END, writable=False)
+        port = bench.engines["Store"].write.request
+        bench.ctx.set(port.payload.region, 2)
+        bench.ctx.set(port.valid, 1)
+        await bench.tick(5)
+        bench.ctx.set(port.valid, 0)
+        assert (await bench.ended())[1:] == (ErrorCode.REGION, 0)
+        assert [one for one in bench.asked if one[0] == "aw"] == []
+
+    machine.run(scenario)
+
+
+def test_a_run_that_fails_ends_when_its_bursts_are_over(machine: Outside) -> None:
+    """A write fails while reads are under way: nothing more is asked for, and the run is on until all beats come."""
+
+    async def scenario(bench: Bench) -> None:
+        settings = await started(bench, "Store", *[WORK["STORE"]] * 12, END)
+        region = settings.regions[2]
+        assert region is not None
+        bench.answers[region.base + 64 * 1000] = 2
+        bench.hold_reads = True
+        load = bench.engines["Loader"].read.request
+        bench.ctx.set(load.payload.region, 2)
+        bench.ctx.set(load.valid, 1)
+        await bench.tick(4)
+        bench.ctx.set(load.valid, 0)
+        await writes(bench, "Store", 1000)
+        bench.ctx.set(bench.engines["Store"].write.strobe, 1)
+        await bench.tick(30)
+        before = list(bench.asked)
+        bench.ctx.set(load.valid, 1)
+        await bench.tick(10)
+        bench.ctx.set(load.valid, 0)
+        assert bench.asked == before
+        assert not await bench.value("status") & Status.IDLE
+        bench.hold_reads = False
+        assert (await bench.ended())[1:] == (ErrorCode.WRITE, 0)
+
+    machine.run(scenario)
+
+
+def test_a_start_while_a_run_is_on_does_nothing(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        settings = only(0, Region(0, 64, writable=False), 5)
+        place(bench, settings, END)
+        bench.hold_reads = True
+        await bench.begin(settings)
+        await bench.tick(50)
+        before = await bench.value("cycles")
+        await bench.setting("command", Command.START)
+        assert await bench.value("cycles") > before > 50
+        bench.hold_reads = False
+        assert (await bench.ended())[1] == ErrorCode.NONE
+
+    machine.run(scenario)
+
+
+def test_an_error_is_that_of_its_instruction_and_of_its_run(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        settings = only(0, Region(0, 64, writable=False), 5, 3)
+        place(bench, settings, WORK["STORE"], WORK["STORE"], 0)
+        await bench.begin(settings)
+        assert await bench.ended() == (Status.IDLE | Status.DONE | Status.ERROR, ErrorCode.OPCODE, 2)
+        settings = only(0, Region(0, 64, writable=False), 5)
+        place(bench, settings, END)
+        await bench.begin(settings)
+        assert await bench.ended() == (Status.IDLE | Status.DONE, ErrorCode.NONE, 0)
+
+    machine.run(scenario)
+
+
+def test_registers_that_are_not_there(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        for address in (0xFFC, 0x034, 0x0F8):
+            assert await bench.read(address) == (0, 2), hex(address)
+            assert await bench.write(address, 1) == 2, hex(address)
+        assert await bench.write(REGISTERS["version"].address, 1) == 2
+
+    machine.run(scenario)
+
+
+def test_data_of_a_write_stand_until_it_is_answered(machine: Outside) -> None:
+    """A host that has data for a second write before the address of the first one: they wait."""
+
+    async def scenario(bench: Bench) -> None:
+        lite = "s_axi_control_"
+        for data in (5, 6):
+            bench.set(f"{lite}wdata", data)
+            bench.set(f"{lite}wstrb", 15)
+            bench.set(f"{lite}wvalid", 1)
+            assert bench.get(f"{lite}wready") == (data == 5)
+            await bench.tick()
+        bench.set(f"{lite}awaddr", REGISTERS["program_at"].address)
+        bench.set(f"{lite}awvalid", 1)
+        await bench.tick()
+        bench.set(f"{lite}awvalid", 0)
+        while not bench.get(f"{lite}wready"):
+            await bench.tick()
+        await bench.tick()
+        bench.set(f"{lite}wvalid", 0)
+        assert await bench.value("program_at") == 5
+
+    machine.run(scenario)
+
+
+def test_counters_count_what_their_names_say(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        await started(bench, "Store", WORK["STORE"], END)
+        compute = bench.engines["ComputeEngine"]
+        for computes, cycles in ((0, 3), (1, 5)):
+            bench.ctx.set(compute.token_valid, 1)
+            bench.ctx.set(compute.token_compute, computes)
+            await bench.tick(cycles)
+        bench.ctx.set(compute.token_valid, 0)
+        await bench.tick(20)
+        await finish(bench, "Store")
+        await bench.ended()
+        assert await bench.value("windows") == 5
+        assert await bench.value("store_busy") > 28
+        assert await bench.value("store_blocked") == 0
+        assert await bench.value("instructions") == 1
+
+    machine.run(scenario)
