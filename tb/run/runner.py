@@ -81,7 +81,6 @@ class Outcome:
     passed: bool
     failure: str
     sim_ns: float
-    wall_s: float
 
 
 @dataclass(frozen=True)
@@ -303,8 +302,7 @@ def _read_outcomes(path: Path, log: Path) -> tuple[Outcome, ...]:
         fault = next((child for child in case if child.tag in ("failure", "error")), None)
         failure = "" if fault is None else (fault.text or fault.get("message") or "failed").strip()
         properties = {item.get("name"): item.get("value", "0") for item in case.iter("property")}
-        name, wall = case.get("name", ""), case.get("time", "0")
-        outcomes.append(Outcome(name, fault is None, failure, float(properties[_SIM_TIME]), float(wall)))
+        outcomes.append(Outcome(case.get("name", ""), fault is None, failure, float(properties[_SIM_TIME])))
     return tuple(outcomes)
 
 

@@ -60,11 +60,23 @@ def test_a_study_is_part_of_a_small_run() -> None:
 
 
 @pytest.mark.usefixtures("estimated")
-def test_the_table_has_a_line_for_every_workload_and_variant() -> None:
+def test_the_table_has_a_line_for_every_workload_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = workloads()
+    monkeypatch.setattr(tables, "workloads", lambda: {name: known[name] for name in ("sora", "sparsifiner")})
     lines = tables.table("paper", preset("vcu1525"), KnownTotals({}), print).splitlines()
-    assert len(lines) == 2 + 2 * len(workloads())
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[2].startswith(f"| {next(iter(workloads()))} | faithful |")
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [
+        [f"| {name}", variant] for name in ("sora", "sparsifiner") for variant in registry.VARIANTS
+    ]
+
+
+def test_the_page_in_the_repository_has_a_line_for_every_workload_and_variant() -> None:
+    text = (ROOT / "reports" / "tables" / tables.CYCLES_PAGE).read_text(encoding="utf-8")
+    for title in ("## At the scale of the papers", "## At small scale"):
+        lines = text.split(title)[1].split("\n\n## ")[0].splitlines()
+        assert [line.split(" | ")[:2] for line in lines if line.startswith("| ")][2:] == [
+            [f"| {name}", variant] for name in workloads() for variant in registry.VARIANTS
+        ]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "reports" / "tables").glob("*.md")), ids=lambda path: path.name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.algorithms.workloads.engine.transformer import top_groups, top_k
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def carried(tensors: Mapping[str, NDArray], uses: Sequence[Use], order: NDArray)
 def cover(keep: NDArray[np.bool_]) -> float:
     """Return the share of multiply-adds that N:M with fillers spends on a mask keep[k, n]: the best M, N by column."""
     best = 1.0
-    for m in (2, 4, 8, 16):
+    for m in GROUP_SIZES:
         counts = np.add.reduceat(keep, np.arange(0, keep.shape[0], m), axis=0, dtype=np.int64)
         best = min(best, float(counts.max(axis=0).mean() / m))
     return best
