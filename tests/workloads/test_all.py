@@ -57,6 +57,9 @@ NOT_HERE |= {("sae-circuits", variant) for variant in VARIANTS}
 # What the router lets pass is not what the task needs (its docstring).
 NOT_HERE |= {("seqboat", variant) for variant in VARIANTS}
 
+# The task alone tags unlabelled languages as well (its docstring).
+NOT_HERE |= {("lt-sft", variant) for variant in VARIANTS}
+
 # Its bottlenecks are equally accurate and name no planted concept (its docstring).
 NOT_HERE |= {("sparse-cbm", variant) for variant in VARIANTS}
 
