@@ -38,6 +38,7 @@ NOT_HERE = {
     ("model-soups", "faithful"),
     ("model-soups", "nm"),
     ("sinkhorn-newton", "nm"),
+    ("squarehead", "nm"),
     ("sparse-ot", "nm"),
     ("sparse-ot-map", "faithful"),
     ("sparse-ot-map", "nm"),
@@ -61,6 +62,9 @@ NOT_HERE |= {("sae-circuits", variant) for variant in VARIANTS}
 
 # What the router lets pass is not what the task needs (its docstring).
 NOT_HERE |= {("seqboat", variant) for variant in VARIANTS}
+
+# No threshold leaves the planted ranks with every seed; all experts are no better than a dense network (docstrings).
+NOT_HERE |= {(name, variant) for name in ("sora", "smoe-dropout") for variant in VARIANTS}
 
 # Plain pixels are recognised better (its docstring).
 NOT_HERE |= {("tetrolet-scc", variant) for variant in VARIANTS}
