@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import pytest
 
 from nmsat.algorithms.workloads.engine.program import Program, differences
 from nmsat.algorithms.workloads.engine.registry import (
     VARIANTS,
+    Study,
     Variant,
     Workload,
     record,
@@ -36,6 +38,10 @@ NOT_HERE = {
     ("model-soups", "faithful"),
     ("model-soups", "nm"),
     ("sinkhorn-newton", "nm"),
+    ("squarehead", "nm"),
+    ("sparse-ot", "nm"),
+    ("sparse-ot-map", "faithful"),
+    ("sparse-ot-map", "nm"),
     ("sparse-mezo", "faithful"),
     ("sparse-mezo", "nm"),
     ("ssvi", "faithful"),
@@ -56,6 +62,15 @@ NOT_HERE |= {("sae-circuits", variant) for variant in VARIANTS}
 
 # What the router lets pass is not what the task needs (its docstring).
 NOT_HERE |= {("seqboat", variant) for variant in VARIANTS}
+
+# No threshold leaves the planted ranks with every seed; all experts are no better than a dense network (docstrings).
+NOT_HERE |= {(name, variant) for name in ("sora", "smoe-dropout") for variant in VARIANTS}
+
+# Plain pixels are recognised better (its docstring).
+NOT_HERE |= {("tetrolet-scc", variant) for variant in VARIANTS}
+
+# The task alone tags unlabelled languages as well (its docstring).
+NOT_HERE |= {("lt-sft", variant) for variant in VARIANTS}
 
 # Its bottlenecks are equally accurate and name no planted concept (its docstring).
 NOT_HERE |= {("sparse-cbm", variant) for variant in VARIANTS}
@@ -106,6 +121,10 @@ def test_the_paper_scale_runs_without_tensors(name: str, variant: Variant) -> No
 def test_the_claim_holds_in_kind(name: str, variant: Variant) -> None:
     study = workload(name).study(variant)
     assert study.holds is ((name, variant) not in NOT_HERE), (study.claim, study.measured)
+
+
+def test_a_study_holds_or_does_not() -> None:
+    assert Study("a claim", np.float64(2.0) > 1, {}).holds is True  # type: ignore[arg-type]
 
 
 def test_requests_are_checked() -> None:

@@ -11,7 +11,7 @@ import pytest
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.workloads.engine.parameters import Parameter
 from nmsat.algorithms.workloads.engine.program import Program
-from nmsat.algorithms.workloads.engine.registry import record
+from nmsat.algorithms.workloads.engine.registry import VARIANTS, record
 from nmsat.algorithms.workloads.methods import sparse_ift as ift
 
 if TYPE_CHECKING:
@@ -135,3 +135,13 @@ def test_no_sparsity_is_the_dense_network() -> None:
 
 def test_sparse_wide_beats_the_dense_student() -> None:
     assert ift.student_error(0, "wide", "faithful", steps=600) < ift.student_error(0, None, "faithful", steps=600)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_students_of_the_study_cost_what_the_dense_one_does(family: Family) -> None:
+    dense = 32 * ift.HIDDEN + ift.HIDDEN**2 + ift.HIDDEN * 4
+    assert ift.student_macs(None, "faithful") == dense
+    for variant in VARIANTS:
+        assert ift.student_macs(family, variant) == dense
+    assert ift.student_macs("parallel", "faithful", 0.5) == dense
+    assert ift.student_macs("wide", "faithful", 0.9) != dense  # a width rounded down

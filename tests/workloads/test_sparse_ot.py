@@ -11,7 +11,9 @@ from scipy.optimize import linear_sum_assignment, linprog
 from nmsat.algorithms.core.sparsity import Gathered
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.workloads.engine.registry import record
-from nmsat.algorithms.workloads.methods.sparse_ot import ROUTER, SMALL, VMOE_B16, dispatch, route
+from nmsat.algorithms.workloads.methods.routing import ROUTER, balanced, dispatch, greedy, placed, route
+from nmsat.algorithms.workloads.methods.sparse_ot import SMALL, VMOE_B16
+from nmsat.algorithms.workloads.methods.sparse_ot_study import clouds, tokens_of
 from nmsat.algorithms.workloads.methods.transport import (
     cardinality,
     grouped,
@@ -179,3 +181,38 @@ def test_vmoe_has_the_macs_of_the_fact_sheet() -> None:
     router = sum(p.macs_true for p in tape.products if p.name.endswith("router"))
     assert router / sum(p.macs_true for p in tape.products) == pytest.approx(0.0003, abs=5e-5)
     assert SMALL.capacity("nm") == 18
+
+
+def test_a_greedy_router_fills_experts_in_the_order_of_the_tokens() -> None:
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    assert greedy(scores, 2).astype(int).tolist() == [[1, 0], [1, 0], [0, 1], [0, 0]]
+    places, weights = placed(greedy(scores, 2), scores, 2)
+    assert places.tolist() == [0, 1, 2, 0]
+    assert weights.tolist() == [0.9, 0.8, 0.7, 0.0]
+
+
+def test_a_balanced_router_gives_all_experts_as_much() -> None:
+    scores = skewed_scores(64, 4)
+    plan = balanced(scores)
+    assert np.allclose(plan.sum(axis=0), 16)
+    assert np.allclose(plan.sum(axis=1), 1, atol=1e-3)
+    # Only rows and columns were scaled: odds of two tokens and two experts stay.
+    before, after = (p[:-1, :-1] * p[1:, 1:] / (p[1:, :-1] * p[:-1, 1:]) for p in (scores, plan))
+    assert np.allclose(before, after)
+    plain, even = (np.bincount(x.argmax(axis=1), minlength=4).max() for x in (scores, plan))
+    assert even < plain
+
+
+def test_the_problems_of_the_studies_have_known_answers() -> None:
+    x, target = zip(*(tokens_of(0, batch) for batch in range(6)), strict=True)
+    whole, wanted = np.concatenate(x), np.concatenate(target)
+    planted = np.random.default_rng(700)
+    centres, matrices = planted.standard_normal((4, 16)), planted.standard_normal((4, 16, 4)) / np.sqrt(20)
+    kind = ((whole[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
+    assert np.allclose(np.bincount(kind) / len(kind), [0.55, 0.25, 0.12, 0.08], atol=0.05)
+    assert np.allclose(np.einsum("tk,tkn->tn", whole, matrices[kind]), wanted)
+    _, y, origin = clouds(1)
+    slope = np.linalg.lstsq(np.column_stack([origin, np.ones(len(origin))]), y, rcond=None)[0]
+    assert np.allclose(np.column_stack([origin, np.ones(len(origin))]) @ slope, y)
+    assert np.allclose(slope[:2], slope[:2].T)
+    assert (np.linalg.eigvalsh(slope[:2]) > 0).all()  # the gradient of a convex function

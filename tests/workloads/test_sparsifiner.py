@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from nmsat.algorithms.core.sparsity import Unstructured
+from nmsat.algorithms.core.tape import Tape
 from nmsat.algorithms.workloads.engine import ops
+from nmsat.algorithms.workloads.engine.parameters import Parameter
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import VARIANTS, Variant, record
 from nmsat.algorithms.workloads.engine.transformer import top_groups, top_k
-from nmsat.algorithms.workloads.methods.sparsifiner import DEIT_S, SMALL, Size, forward, pointer_images
+from nmsat.algorithms.workloads.methods.sparsifiner import DEIT_S
+from nmsat.algorithms.workloads.methods.sparsifiner_model import SMALL, Size, forward, pointer_images
+from nmsat.algorithms.workloads.methods.sparsifiner_study import fixed_masks
 
 
 def _difference(size: Size) -> float:
@@ -114,3 +118,29 @@ def test_labels_are_the_most_frequent_content_of_the_named_column() -> None:
         for patch, pointer in enumerate(image[:, 4:].argmax(axis=1)):
             counts = np.bincount(grid[:, pointer], minlength=4)
             assert counts[wanted[1 + patch]] == counts.max()
+
+
+def test_noise_is_added_to_the_images_alone() -> None:
+    (clean, labels), (noisy, same) = pointer_images(SMALL, 5), pointer_images(SMALL, 5, 0.2)
+    assert np.array_equal(labels, same)
+    assert (noisy - clean).std() == pytest.approx(0.2, rel=0.1)
+
+
+def test_fixed_masks_are_those_of_most_attention_and_the_same_for_all_images() -> None:
+    store: dict[str, Parameter] = {}
+    x, _ = pointer_images(SMALL, 1)
+    first = Program(store=store)
+    forward(first, SMALL, first.input(x.shape, x), "dense", "faithful")
+    masks = fixed_masks(store, "faithful", 0)
+    assert set(masks) == {"l0.fixed"}
+    assert masks["l0.fixed"].shape == (SMALL.heads, SMALL.tokens, SMALL.tokens)
+    assert (masks["l0.fixed"].sum(axis=2) == SMALL.keys).all()
+    # Keys outside a fixed mask have no influence: the others' attention is as if they were alone.
+    only = np.zeros_like(masks["l0.fixed"])
+    only[:, :, 3] = True
+    store["l0.fixed"] = Parameter("l0.fixed", only.shape, only.astype(np.float32), frozen=True)
+    p = Program(tape=Tape(values=True), store=store)
+    forward(p, SMALL, p.input(x.shape, x), "fixed", "faithful")
+    (product,) = [q for q in p.tape.products if q.name == "l0.av"]
+    assert product.a is not None
+    assert np.array_equal(product.a, np.broadcast_to(only, (SMALL.batch, *only.shape)).reshape(product.a.shape))

@@ -156,3 +156,16 @@ def test_mpt_7b_has_the_size_of_the_fact_sheet() -> None:
     runs = [q for q in program.tape.products if q.name.endswith(".l0.qkv")]
     assert [q.name.split(".")[0] for q in runs] == ["teacher", "checkpoint", "student", "student", "student"]
     assert [q.stage.value for q in runs] == ["ff", "ff", "ff", "wu", "bp"]
+
+
+def test_orders_and_rates_of_the_study_are_others() -> None:
+    pruned = _pruned("nm")
+    tuned = [
+        sh.finetune(TINY, pruned, "nm", 2, distilled=False, rate=rate, order=order)["student.head"].array
+        for rate, order in ((1e-3, 0), (1e-3, 1), (2e-3, 0), (1e-3, 0))
+    ]
+    assert np.array_equal(tuned[0], tuned[3])
+    assert not np.array_equal(tuned[0], tuned[1])
+    assert not np.array_equal(tuned[0], tuned[2])
+    chosen, measured = (sh.bits_per_character(TINY, pruned, "student", "nm", chosen_on=on) for on in (True, False))
+    assert chosen != measured

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.core.tape import Pattern, Tape
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import record
 from nmsat.algorithms.workloads.methods import tetrolet_scc as scc
@@ -213,4 +214,28 @@ def test_short_reductions_wait_for_the_drain() -> None:
 
 
 def test_digits_are_recognised() -> None:
-    assert float(scc.study("faithful").measured["accuracy"]) > 0.95
+    found = scc.recognised(scc.STUDY, "faithful")
+    assert found["accuracy"] > 0.95
+    assert found["accuracy_nearest_pixels"] > 0.98
+
+
+def test_splits_test_other_digits() -> None:
+    size = scc.STUDY
+    tested = []
+    for split in range(scc.SPLITS):
+        x, labels = scc.images_of(replace(size, split=split))
+        assert len(x) == len(labels) == size.train + size.test
+        assert len({image.tobytes() for image in x}) == len({image.tobytes() for image in scc.images_of(size)[0]})
+        tested.append({image.tobytes() for image in x[size.train :]})
+    assert not tested[0] & tested[1] | tested[1] & tested[2] | tested[0] & tested[2]
+
+
+def test_without_levels_the_pixels_are_coded() -> None:
+    size = replace(scc.SMALL, levels=0)
+    p = Program(tape=Tape(values=True))
+    scc.classify(p, size, "faithful")
+    assert not [q.name for q in p.tape.products if q.name.startswith("level")]
+    project = next(q for q in p.tape.products if q.name == "project")
+    pixels = scc.images_of(size)[0].reshape(-1, 64)
+    assert project.a is not None
+    assert np.allclose(project.a, pixels - pixels[: size.train].mean(axis=0), atol=1e-6)

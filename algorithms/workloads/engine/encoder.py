@@ -12,10 +12,15 @@ from nmsat.algorithms.workloads.engine.products import matmul
 from nmsat.algorithms.workloads.engine.transformer import dense, embedding, feed_forward, merge, norm, split, turn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.algorithms.workloads.engine.program import Program, Tensor
+
+    Layer: TypeAlias = Callable[[str, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,33 +71,40 @@ def attention(
     scaled: bool = True,
     biased: bool = True,
     pattern: Pattern | None = None,
+    layer: Layer | None = None,
 ) -> Tensor:
     """Return the attention of x[B, N, d] over memory[B, M, d'] through its four matrices.
 
     inner: heads times their width (default d); keep: bool[N, M], which pairs are seen; bias: added to the scores;
-    scaled: divide scores by the root of the heads' width; biased: whether the matrices have biases.
+    scaled: divide scores by the root of the heads' width; biased, pattern: whether the matrices have biases, and what
+    they keep; layer: multiplies by a matrix of a name instead.
     """
     inner = inner or x.shape[-1]
-
-    def layer(label: str, value: Tensor, n: int) -> Tensor:
-        return dense(p, f"{name}.{label}", value, n, bias=biased, ff=pattern, bp=pattern)
-
-    q, k, v = (split(layer(label, t, inner), heads) for label, t in (("q", x), ("k", memory), ("v", memory)))
+    make = layer or (lambda at, value, n: dense(p, at, value, n, bias=biased, ff=pattern, bp=pattern))
+    q, k, v = (split(make(f"{name}.{label}", t, inner), heads) for label, t in (("q", x), ("k", memory), ("v", memory)))
     scores = matmul(f"{name}.qk", q, turn(k))
     scores = ops.scale(scores, (inner // heads) ** -0.5) if scaled else scores
     scores = scores if bias is None else ops.add(scores, bias)
     a = ops.softmax(scores if keep is None else ops.mask_fill(scores, keep))
-    return layer("o", merge(matmul(f"{name}.av", a, v)), x.shape[-1])
+    return make(f"{name}.o", merge(matmul(f"{name}.av", a, v)), x.shape[-1])
 
 
-def encoder(p: Program, name: str, size: EncoderSize, h: Tensor, pattern: Pattern | None = None) -> Tensor:
-    """Return h[B, N, width] through all layers; pattern: of every matrix along k, and along n in the backward pass."""
+def encoder(
+    p: Program,
+    name: str,
+    size: EncoderSize,
+    h: Tensor,
+    pattern: Pattern | None = None,
+    *,
+    layer: Layer | None = None,
+) -> Tensor:
+    """Return h[B, N, width] through all layers.
 
-    def layer(label: str, value: Tensor, n: int) -> Tensor:
-        return dense(p, label, value, n, ff=pattern, bp=pattern)
-
+    pattern: of every matrix along k, and along n in the backward pass; layer: multiplies by a matrix of a name instead.
+    """
+    make = layer or (lambda at, value, n: dense(p, at, value, n, ff=pattern, bp=pattern))
     for index in range(size.layers):
         at = f"{name}.l{index}"
-        h = norm(p, f"{at}.norm1", ops.add(h, attention(p, at, h, h, size.heads, pattern=pattern)))
-        h = norm(p, f"{at}.norm2", ops.add(h, feed_forward(p, at, h, size.hidden, layer)))
+        h = norm(p, f"{at}.norm1", ops.add(h, attention(p, at, h, h, size.heads, layer=make)))
+        h = norm(p, f"{at}.norm2", ops.add(h, feed_forward(p, at, h, size.hidden, make)))
     return h

@@ -32,7 +32,8 @@ class Parameter:
     shape: (k, n) or (copies, k, n) of a matrix, any other of a host tensor; value: None in a run of shapes; keep:
     unstructured mask; nonzeros: elements the mask keeps, all of them when there is none; ff, bp: N:M along k of the
     forward and along n of the backward product; frozen: gets no gradient; masked_gradient: only kept elements learn, so
-    only their gradients are wanted; blocks: the mask as whole blocks of W[k, n], if it is made of such.
+    only their gradients are wanted; blocks: the mask as whole blocks of W[k, n], if it is made of such; learnt: which
+    elements learn where the products keep all of them (role 'y'), others get a gradient of 0.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Parameter:
     frozen: bool = False
     masked_gradient: bool = False
     blocks: Blocks | None = None
+    learnt: Unstructured | None = None
     grad: NDArray | None = None
     state: dict[str, NDArray] = field(default_factory=dict)
 
@@ -66,6 +68,13 @@ class Parameter:
     def kept(self) -> int:
         """Elements that the forward product keeps, by mask or pattern."""
         return self.nonzeros if self.ff is None else kept_count(self.shape, self.ff)
+
+    @property
+    def wanted(self) -> Unstructured | None:
+        """Which elements of the weight gradient are wanted; None for all of them."""
+        if self.learnt is not None:
+            return self.learnt
+        return Unstructured("y", self.kept, self.keep) if self.masked_gradient and self.kept < self.size else None
 
     def mask(self, keep: NDArray[np.bool_]) -> None:
         """Set the unstructured mask; bool[k, n] stands for every copy."""

@@ -252,9 +252,9 @@ def _weight_gradient(
     if w.masked_gradient and w.blocks is not None and gathered is None:
         _block_gradient(p, name, x, dy, dims, w)
         return
-    wanted = Unstructured("y", w.kept, w.keep) if w.masked_gradient and w.kept < w.size else None
     turned = None if x is None else np.swapaxes(x, -1, -2)
-    grad = multiply(p, name, Stage.WU, turned, Operand(dy), dims, count, conv=conv, sparsity=wanted, gathered=gathered)
+    known = w.wanted
+    grad = multiply(p, name, Stage.WU, turned, Operand(dy), dims, count, conv=conv, sparsity=known, gathered=gathered)
     if grad is not None:
         p.add_gradient(w, grad)
 

@@ -226,8 +226,10 @@ class Program:
     loss_scale: float = 1.0
 
     def add_gradient(self, parameter: Parameter, grad: NDArray) -> None:
-        """Add to the gradient of a parameter, the loss scale removed."""
+        """Add to the gradient of a parameter, the loss scale removed; elements that do not learn get 0."""
         grad = grad / self.dtype(self.loss_scale)
+        if parameter.learnt is not None and parameter.learnt.keep is not None:
+            grad = np.where(parameter.learnt.keep, grad, 0)
         parameter.grad = grad if parameter.grad is None else parameter.grad + grad
 
     def _initial(self, shape: tuple[int, ...], gain: float) -> NDArray:

@@ -35,6 +35,10 @@ class Study:
     measured: dict[str, float | int | str]
     store: dict[str, Parameter] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # Comparisons of NumPy's numbers give its own bool, which is neither True nor JSON.
+        object.__setattr__(self, "holds", bool(self.holds))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Document:

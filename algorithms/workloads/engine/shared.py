@@ -174,9 +174,8 @@ def _gradient(
     """Record dW of all copies and add it to the parameter; kept elements alone are wanted."""
     if w.frozen:
         return
-    wanted = Unstructured("y", w.kept, w.keep) if w.masked_gradient and w.kept < w.size else None
     left = None if a is None else np.swapaxes(a, 1, 2)
-    grad = multiply(p, name, Stage.WU, left, Operand(d), dims, w.shape[0], conv=conv, sparsity=wanted)
+    grad = multiply(p, name, Stage.WU, left, Operand(d), dims, w.shape[0], conv=conv, sparsity=w.wanted)
     if grad is not None:
         p.add_gradient(w, grad.reshape(w.shape))
 

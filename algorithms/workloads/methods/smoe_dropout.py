@@ -12,13 +12,15 @@ At test time any k works. The model is a Transformer-XL (Dai et al., ACL 2019): 
 segment before, post-norm. Faithful: router, gates, schedule; the recorded step is one at k = 3 E / 4, the mean of the
 schedule. Every expert's matrix is one product of the tokens that chose it, gathered. Full, as "dense" in the tables,
 means all tokens through all experts. The head is a matrix of its own here, not the transposed table.
+Found here, after 150 steps with three seeds: up to k = 6 of 8 experts the mean is below that of the dense network with
+as many (3.81 against 3.89 bits at k = 2), at k = 7 and 8 above it, and the eighth expert does not always help: no. With
+2:8 experts it is below it at k = 1 to 3, 5 and 6 by less.
 Ours (`nm`): the experts' matrices are 2:8 along k and along n.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -212,20 +214,28 @@ def bits_per_character(
 
 
 def study(variant: Variant) -> Study:
-    """Train the method and the dense network on library text; evaluate both with fewer experts."""
-    steps, measured = 300, {}
-    trained = {kind: train(SMALL, steps, variant, kind) for kind in ("smoe", "dense")}
-    for kind, store in trained.items():
-        for active in (1, 2, 4, 8):
-            measured[f"bpc_{kind}_k{active}"] = bits_per_character(SMALL, store, active, variant)
-    router = trained["smoe"]["l0.moe.router"].array
-    measured["router_std"] = float(router.std())
-    smoe = [measured[f"bpc_smoe_k{k}"] for k in (1, 2, 4, 8)]
-    falls = all(a > b for a, b in pairwise(smoe))
-    # k = 2 is the sparse evaluation of the authors' code.
-    holds = falls and measured["bpc_smoe_k2"] < measured["bpc_dense_k2"]
-    claim = "trained with growing k, every k works and more experts are better; a dense network does not shrink so"
-    return Study(claim, holds, dict(measured), trained["smoe"])
+    """Train the method and the dense network on library text, three seeds; evaluate both at every k."""
+    seeds, counts = range(SEEDS), range(1, SMALL.experts + 1)
+    bits: dict[str, NDArray[np.float64]] = {}
+    store: dict[str, Parameter] = {}
+    for kind in ("smoe", "dense"):
+        rows = []
+        for seed in seeds:
+            trained = train(SMALL, STEPS, variant, kind, seed)
+            rows.append([bits_per_character(SMALL, trained, k, variant, SEGMENTS) for k in counts])
+            store = store or trained
+        bits[kind] = np.array(rows)
+    measured: dict[str, float | int | str] = {"seeds": SEEDS, "steps": STEPS}
+    for kind, rows in bits.items():
+        measured |= {f"bpc_{kind}_k{k}": float(rows[:, k - 1].mean()) for k in counts}
+    measured["router_std"] = float(store["l0.moe.router"].array.std())
+    lower = (bits["smoe"] < bits["dense"]).sum(axis=0)
+    measured["seeds_lower_at_k"] = ", ".join(str(int(n)) for n in lower)
+    falls = bool((np.diff(bits["smoe"], axis=1) < 0).all())
+    measured["falls_with_k"] = str(falls)
+    holds = falls and bool((bits["smoe"].mean(axis=0) < bits["dense"].mean(axis=0)).all())
+    claim = "trained with growing k, more experts are always better, and every k is better than in a dense network"
+    return Study(claim, holds, measured, store)
 
 
 def _segment(
@@ -243,6 +253,9 @@ def _next_memory(size: Size, states: list[Tensor]) -> list[NDArray]:
     return [state.array[:, -size.memory :] for state in states]
 
 
+SEEDS: Final = 3
+STEPS: Final = 150
+SEGMENTS: Final = 5
 SMALL: Final = Size(
     batch=16,
     target=32,

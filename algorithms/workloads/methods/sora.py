@@ -11,12 +11,16 @@ Faithful: adapter, gates, threshold (`soft_threshold`; the authors' code instead
 disentangled attention of DeBERTa. q, k and v read one x, so their Wd are one product. The ranks at the scale of the
 paper are assumed: 6 of 8 in attention, 5 in the feed-forward layers, 71 % (its abstract: 70 %).
 Relative positions are clipped differences, not DeBERTa's logarithmic buckets: other rows are gathered, as many.
+Found here, with three seeds and xi over a factor of eight: at every xi the gates err far less than LoRA pruned to as
+many ranks (0.001 against 0.19 of the change at 0.008), but after 500 steps no xi leaves the planted ranks with every
+seed: no. (After 1500 steps 0.008 does.)
 Ours (`nm`): the frozen matrices are 2:4 along k, and along n in the input gradient.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -247,32 +251,61 @@ def adapt(
         for gate in gates:
             gate.value = soft_threshold(gate.array, xi * rate / 1e-2).astype(np.float32)
         clear(store.values())
+    return store, error_of(store, x, y, before, variant)
+
+
+def error_of(store: dict[str, Parameter], x: NDArray, y: NDArray, before: NDArray, variant: Variant) -> float:
+    """Return the test error as a share of the change's variance; before: outputs of the frozen network."""
     p = Program(store=store)
     after = student(p, p.input((500, 40), x[2000:]), 8, variant).array
-    return store, float(np.mean((after - y[2000:]) ** 2) / np.mean((before[2000:] - y[2000:]) ** 2))
+    return float(np.mean((after - y[2000:]) ** 2) / np.mean((before[2000:] - y[2000:]) ** 2))
+
+
+def pruned(store: dict[str, Parameter], counts: tuple[int, ...]) -> dict[str, Parameter]:
+    """Return the adapters with the ranks alone that weigh most: |gate| times the lengths of its column and row."""
+    out = dict(store)
+    for name, count in zip(ADAPTED, counts, strict=True):
+        gate = store[f"{name}.gate"]
+        lengths = [np.linalg.norm(store[f"{name}.{f}"].array, axis=axis) for f, axis in (("wd", 0), ("wu", 1))]
+        kept = np.argsort(-np.abs(gate.array) * lengths[0] * lengths[1], kind="stable")[:count]
+        out[gate.name] = replace(gate, value=np.where(np.isin(np.arange(gate.size), kept), gate.array, 0))
+    return out
 
 
 def study(variant: Variant) -> Study:
-    """Ranks left and error on a planted change of ranks 2 and 4, three seeds, beside adapters that keep rank 8."""
-    ranks = (2, 4)
-    measured: dict[str, float | int | str] = {"planted_ranks": "2, 4"}
-    found = []
-    for seed in range(3):
-        store, error = adapt(seed, ranks, XI, variant)
-        left = tuple(int(np.count_nonzero(store[name].array)) for name in ("fc1.gate", "fc2.gate"))
-        found.append(left)
-        measured[f"ranks_seed{seed}"] = ", ".join(map(str, left))
-        measured[f"error_seed{seed}"] = error
-    measured["error_lora_seed0"] = adapt(0, ranks, 0.0, variant)[1]
-    measured["parameters_over_lora"] = (2 * (40 + 48) + 4 * (48 + 32)) / (8 * (40 + 48) + 8 * (48 + 32))
-    worst = max(float(measured[f"error_seed{seed}"]) for seed in range(3))
-    holds = all(left == ranks for left in found) and worst < 0.01
-    return Study("the gates that survive are as many as the planted ranks, at next to no error", holds, measured)
+    """Ranks left and error on a planted change of ranks 2 and 4 over a range of xi, beside LoRA pruned to as many."""
+    measured: dict[str, float | int | str] = {"planted_ranks": "2, 4", "seeds": SEEDS, "steps": STEPS}
+    plain = [adapt(seed, PLANTED, 0.0, variant, STEPS) for seed in range(SEEDS)]
+    measured["error_lora"] = float(np.mean([error for _, error in plain]))
+    found, better = [], True
+    for xi in XIS:
+        ranks, errors, others = [], [], []
+        for seed in range(SEEDS):
+            store, error = adapt(seed, PLANTED, xi, variant, STEPS)
+            ranks.append(tuple(int(np.count_nonzero(store[f"{name}.gate"].array)) for name in ADAPTED))
+            errors.append(error)
+            frozen: dict[str, Parameter] = {}
+            x, y = planted(seed, PLANTED, 2500, frozen, variant)
+            p = Program(store=frozen)
+            before = student(p, p.input(x.shape, x), 8, variant).array
+            others.append(error_of(pruned(plain[seed][0], ranks[-1]), x, y, before, variant))
+        found.append(all(left == PLANTED for left in ranks))
+        better &= float(np.mean(errors)) < float(np.mean(others))
+        measured[f"ranks_xi{xi:g}"] = "; ".join(", ".join(map(str, left)) for left in ranks)
+        measured |= {f"error_xi{xi:g}": float(np.mean(errors)), f"error_pruned_xi{xi:g}": float(np.mean(others))}
+    measured["xi_that_find_the_planted"] = sum(found)
+    holds = better and any(a and b for a, b in pairwise(found))
+    claim = "gates leave the planted ranks over a range of xi, and err less than LoRA pruned to as many ranks"
+    return Study(claim, holds, measured)
 
 
-XI: Final = 8e-3
-"""Threshold of the study at its full learning rate of 0.01: lambda = 0.8."""
+XIS: Final = (2e-3, 4e-3, 8e-3, 1.6e-2)
+"""Thresholds of the study at its full learning rate of 0.01: below the first all ranks stay, at 3.2e-2 none."""
 
+PLANTED: Final = (2, 4)
+ADAPTED: Final = ("fc1", "fc2")
+SEEDS: Final = 3
+STEPS: Final = 500
 SMALL: Final = Size(batch=2, tokens=12, layers=2, width=64, heads=2, hidden=128, vocabulary=50, classes=3, positions=16)
 DEBERTA_V3_BASE: Final = Size(
     batch=8, tokens=128, layers=12, width=768, heads=12, hidden=3072, vocabulary=128100, classes=2, positions=512

@@ -10,10 +10,15 @@ places carry weight 0), so they are gathered dense products of constant size. Fu
 every token through every expert.
 Ours (`nm`): the plan takes 2 of each 8 consecutive tokens per expert; the projection stays exact, since the constraint
 is a partition matroid. The experts' matrices are 2:8 along k besides.
+Found here, with three seeds: behind it experts of one capacity err less (0.12 of the variance) than behind a Sinkhorn
+router (0.17) and a greedy one (0.25). With 2 of each 8 consecutive tokens (0.23) they err more than behind Sinkhorn:
+no, for `nm`.
 
 Map: cost matrix |x - y|^2 of two clouds, solver on the host, and the barycentric map Y = diag(1 / b) T^T X with the
 plan as the weight operand, k non-zeros of m per column. Faithful: lossless cover. Ours (`nm`): 1 of each 16 rows of the
 plan, native.
+Found here, with three seeds and gamma from 0.1 to 10: a plan of four sources a target errs as the one without a limit
+to within 0.01 of the variance (`nm`: 0.02), far less than the nearest sources, but not always less or equal: no.
 """
 
 from __future__ import annotations
@@ -30,22 +35,18 @@ from nmsat.algorithms.training.data import digits
 from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.hostcost import sort_operations
 from nmsat.algorithms.workloads.engine.products import experts, linear, matmul
-from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
+from nmsat.algorithms.workloads.engine.registry import Variant, Workload, register
 from nmsat.algorithms.workloads.engine.transformer import dense, feed_forward, merge, norm, split, turn
-from nmsat.algorithms.workloads.methods.transport import cardinality, grouped, project_sparse, solve, solve_steps
+from nmsat.algorithms.workloads.methods.routing import ROUTER, STEPS, dispatch
+from nmsat.algorithms.workloads.methods.sparse_ot_study import PLAN, study_map, study_router
+from nmsat.algorithms.workloads.methods.transport import cardinality, grouped, solve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.workloads.engine.program import Program, Tensor
-    from nmsat.algorithms.workloads.methods.transport import Support
-    from nmsat.algorithms.workloads.methods.transport_check import Choices
 
-ROUTER: Final = Pattern(2, 8)
 EXPERT: Final = Pattern(2, 8)
-PLAN: Final = Pattern(1, 16)
-STEPS: Final = 20
-"""Adam steps of the router."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,27 +138,6 @@ def mixture(p: Program, size: Size, name: str, x: Tensor, variant: Variant) -> T
     return ops.scatter_add(ops.mul(y, gate), places, tokens)
 
 
-def route(scores: NDArray[np.float64], capacity: int, variant: Variant) -> NDArray[np.float64]:
-    """Return the plan [tokens, experts] for scores in 0..1."""
-    tokens, count = scores.shape
-    support = grouped(ROUTER) if variant == "nm" else cardinality(capacity)
-    return solve_steps(-scores, np.ones(tokens), np.full(count, tokens / count), 1.0, support, steps=STEPS).plan
-
-
-def dispatch(
-    scores: NDArray[np.float64], capacity: int, variant: Variant
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return for `capacity` places of each expert the token and its weight (0 in free places)."""
-    plan = route(scores, capacity, variant)
-    places, weights = [], []
-    for expert, column in enumerate(plan.T):
-        chosen = np.flatnonzero(column)
-        free = capacity - len(chosen)
-        places.append(np.concatenate([chosen, np.zeros(free, np.int64)]))
-        weights.append(np.concatenate([scores[chosen, expert], np.zeros(free)]))
-    return np.concatenate(places), np.concatenate(weights)
-
-
 def run_map(p: Program, size: MapSize, variant: Variant) -> None:
     """Record cost matrix and barycentric map; the solver between them is host work."""
     m, n, d = size.sources, size.targets, size.dimension
@@ -198,61 +178,6 @@ def patches(images: int) -> NDArray[np.float64]:
     return x.transpose(0, 1, 3, 2, 4).reshape(images, 16, 4)
 
 
-def study(variant: Variant) -> Study:
-    """Plans of small problems against brute force, and loads of the router against those of plain top-2."""
-    from nmsat.algorithms.workloads.methods.transport_check import best_projection, gaussians, skewed_scores
-
-    rng = np.random.default_rng(0)
-    support = grouped(Pattern(1, 4)) if variant == "nm" else cardinality(2)
-    choices = "groups" if variant == "nm" else "pairs"
-    x = rng.standard_normal((8, 40))
-    gap = float(np.abs(project_sparse(x, support) - best_projection(x, choices)).max())
-    measured: dict[str, float | int | str] = {"projection_gap": gap}
-    small, kind = (grouped(Pattern(1, 2)), "halves") if variant == "nm" else (cardinality(2), "pairs")
-    forced = _against_brute_force(rng, small, kind)
-    measured |= forced
-    cost, a, b = gaussians()
-    values = [solve(cost, a, b, 0.1, cardinality(k), cuts=120).value for k in (1, 2, 4, 32)]
-    measured |= {f"value_k{k}": value for k, value in zip((1, 2, 4, 32), values, strict=True)}
-    scores = skewed_scores(256, 8)
-    capacity = 2 * 256 // 8
-    loads = (route(scores, capacity, variant) > 0).sum(axis=0)
-    plain = np.bincount(np.argsort(-scores, axis=1)[:, :2].ravel(), minlength=8)
-    largest, largest_plain = int(loads.max()), int(plain.max())
-    measured |= {"capacity": capacity, "largest_load": largest, "largest_load_top2": largest_plain}
-    holds = (
-        gap < 1e-12
-        and forced["binding_cases"] >= 2
-        and forced["tight_gap"] < 1e-6
-        and forced["least_bound_gap"] > -1e-6
-        and bool((np.diff(values) <= 1e-7).all())
-        and largest <= capacity < largest_plain
-    )
-    return Study("the constrained plan equals brute force, and no expert gets more than its capacity", holds, measured)
-
-
-def _against_brute_force(rng: np.random.Generator, support: Support, kind: Choices) -> dict[str, float]:
-    """Compare plans with the best over all supports, where the limit costs something and where marginals differ.
-
-    Equal marginals: two columns share four rows; the plan meets both marginals as a rule, and then it has to be the
-    best. Others: it need not, and its value is a lower bound.
-    """
-    from nmsat.algorithms.workloads.methods.transport_check import brute_force
-
-    tight, bounds, binding = [], [], 0
-    for case in range(8):
-        cost, a = rng.random((4, 2)), np.full(4, 0.25)
-        b = np.full(2, 0.5) if case < 6 else rng.dirichlet(np.full(2, 5.0))
-        found = solve(cost, a, b, 1.0, support, cuts=100)
-        least = brute_force(cost, a, b, 1.0, kind)
-        bounds.append(least - found.value)
-        if np.abs(found.plan.sum(axis=1) - a).max() < 1e-4:
-            tight.append(abs(bounds[-1]))
-            binding += least > solve(cost, a, b, 1.0, cardinality(4)).value + 1e-6
-    gap = max(tight, default=0.0)
-    return {"tight_cases": len(tight), "binding_cases": binding, "tight_gap": gap, "least_bound_gap": min(bounds)}
-
-
 SMALL: Final = Size(
     images=4, patches=16, inputs=4, layers=2, width=32, heads=2, hidden=64, experts=4, classes=10, chosen=1
 )
@@ -273,7 +198,7 @@ register(
         quoted="routers of V-MoE B/32 and B/16 compared on JFT-300M (tables not read)",
         sizes={"small": SMALL, "paper": VMOE_B16},
         run=run,
-        study=study,
+        study=study_router,
     )
 )
 register(
@@ -293,6 +218,6 @@ register(
             "paper": MapSize(sources=4096, targets=4096, dimension=3, nonzeros=8, iterations=500),
         },
         run=run_map,
-        study=study,
+        study=study_map,
     )
 )

@@ -10,6 +10,9 @@ The student is pruned once (`algorithms.workloads.methods.sparsegpt`), the mask 
 step, while gradients are not masked. Faithful: loss, masks, and a step of MPT-7B as it is run: forward of the teacher,
 forward of the student for the checkpoints, again with its graph, input and weight gradients; ALiBi, no biases;
 embedding and head dense. 70 % unstructured sparsity, covered along k and, for the input gradient, along n.
+Found here, each loss at its best of three rates, three orders of the data: at 70 % SquareHead is below cross entropy
+alone in every order (3.61 and 3.64 bits on average). At 2:4, where pruning costs little, it is above it and above the
+pruned model: no, for `nm`.
 Ours (`nm`): 2:4 along k, which is one of the paper's own patterns, with a backward copy pruned along n.
 """
 
@@ -170,14 +173,24 @@ def _copy(w: Parameter, name: str) -> Parameter:
 
 
 def finetune(
-    size: Size, store: dict[str, Parameter], variant: Variant, steps: int, *, distilled: bool, rate: float = 2e-3
+    size: Size,
+    store: dict[str, Parameter],
+    variant: Variant,
+    steps: int,
+    *,
+    distilled: bool,
+    rate: float = 2e-3,
+    order: int = 0,
 ) -> dict[str, Parameter]:
-    """Fine-tune a pruned student with cross entropy, with or without SquareHead, its mask applied after each step."""
+    """Fine-tune a pruned student with cross entropy, with or without SquareHead, its mask applied after each step.
+
+    order: which order of the data.
+    """
     store = {n: w if n.startswith("teacher.") else replace(w, value=w.array.copy(), state={}) for n, w in store.items()}
     students = [w for n, w in store.items() if n.startswith("student.")]
     stream = library_text(size.vocabulary)[0][:TUNING]
     for step in range(1, steps + 1):
-        tokens, labels = batch(stream, size, 10_000 + step)
+        tokens, labels = batch(stream, size, 10_000 + 1_000 * order + step)
         p = Program(store=store)
         logits, states = forward(p, size, tokens, "student", variant)
         loss = ops.cross_entropy(logits, labels)
@@ -196,9 +209,13 @@ def batch(stream: NDArray[np.int64], size: Size, seed: int) -> tuple[NDArray[np.
     return window[:, :-1].ravel(), window[:, 1:]
 
 
-def bits_per_character(size: Size, store: dict[str, Parameter], model: str, variant: Variant | None) -> float:
-    """Return the bits per character on text not trained on."""
+def bits_per_character(
+    size: Size, store: dict[str, Parameter], model: str, variant: Variant | None, *, chosen_on: bool = False
+) -> float:
+    """Return the bits per character on text not trained on; chosen_on: on its first half, where rates are chosen."""
     stream, losses = library_text(size.vocabulary)[1], []
+    half = len(stream) // 2
+    stream = stream[:half] if chosen_on else stream[half:]
     for seed in range(12):
         tokens, labels = batch(stream, size, 90_000 + seed)
         logits, _ = forward(Program(store=store), size, tokens, model, variant)
@@ -225,16 +242,39 @@ def study(variant: Variant) -> Study:
     calibration = replace(size, batch=64)
     pruned = prune(calibration, store, batch(stream, calibration, 5)[0], variant)
     measured["bpc_pruned"] = bits_per_character(size, pruned, "student", variant)
-    tuned = {}
+    tuned: dict[str, Parameter] = {}
+    bits: dict[str, list[float]] = {}
     for name in ("cross_entropy", "squarehead"):
-        tuned = finetune(size, pruned, variant, 40, distilled=name == "squarehead")
-        measured[f"bpc_{name}"] = bits_per_character(size, tuned, "student", variant)
-    measured["density"] = float(np.mean([w.density for n, w in tuned.items() if w.keep is not None]))
-    distilled, plain, before = (float(measured[f"bpc_{name}"]) for name in ("squarehead", "cross_entropy", "pruned"))
-    claim = "SquareHead recovers more of the pruned model than cross entropy alone"
-    return Study(claim, distilled < min(plain, before), measured, tuned)
+        distilled = name == "squarehead"
+        rate, tuned = _best_rate(size, pruned, variant, distilled=distilled)
+        bits[name] = []
+        for order in range(1, 1 + ORDERS):
+            tuned = finetune(size, pruned, variant, STEPS, distilled=distilled, rate=rate, order=order)
+            bits[name].append(bits_per_character(size, tuned, "student", variant))
+        measured |= {f"bpc_{name}": float(np.mean(bits[name])), f"rate_{name}": rate}
+        measured[f"bpc_{name}_orders"] = ", ".join(f"{value:.4f}" for value in bits[name])
+    measured["density"] = float(np.mean([w.density for w in tuned.values() if w.keep is not None]))
+    measured["orders"] = ORDERS
+    before = float(measured["bpc_pruned"])
+    holds = all(
+        distilled < min(plain, before)
+        for distilled, plain in zip(bits["squarehead"], bits["cross_entropy"], strict=True)
+    )
+    claim = "in every order of the data SquareHead recovers more than cross entropy alone, each at its best rate"
+    return Study(claim, holds, measured, tuned)
 
 
+def _best_rate(
+    size: Size, pruned: dict[str, Parameter], variant: Variant, *, distilled: bool
+) -> tuple[float, dict[str, Parameter]]:
+    """Return the rate that is best on the half of the text where rates are chosen, and the student there."""
+    found = [(rate, finetune(size, pruned, variant, STEPS, distilled=distilled, rate=rate)) for rate in RATES]
+    return min(found, key=lambda pair: bits_per_character(size, pair[1], "student", variant, chosen_on=True))
+
+
+RATES: Final = (2.5e-4, 7e-4, 2e-3)
+STEPS: Final = 40
+ORDERS: Final = 3
 SMALL: Final = Size(batch=8, tokens=32, layers=2, width=48, heads=3, hidden=192, vocabulary=97)
 MPT_7B: Final = Size(batch=32, tokens=512, layers=32, width=4096, heads=32, hidden=16384, vocabulary=50432)
 

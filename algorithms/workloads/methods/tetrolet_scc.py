@@ -16,12 +16,14 @@ ridge system are the host's. At the scale of the paper, 32 x 32 pixels, two leve
 Few levels matter: low-passes of low-passes of tilings that differ from image to image are hard to compare. lambda is
 0.2 of the largest |B^T x|, not the authors' default of 0.05, with which nine tenths of a code would not be zero here.
 The transform's reduction of 16 is so short that the array waits for its drain: 4:16 saves no cycles there.
+Found here, on three splits of 1797 digits: codes of tetrolets recognise 96.4 %, codes of the pixels, coded alike, 97.4
+and the nearest pixels 98.9: no. With 2:8 codes 92.7 and 93.0 %.
 Ours (`nm`): after each threshold a code keeps the best 2 of each 8 entries, so codes are native 2:8.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -56,8 +58,9 @@ SHARE: Final = 0.2
 class Size:
     """Images and coding.
 
-    side: pixels, at least 4 * 2^(levels - 1); levels: of the transform; train, test: samples; graph: training samples
-    the basis is learnt from; bases: nBasis; iterations: of ISTA; nonzeros: entries of a code, assumed without values.
+    side: pixels, at least 4 * 2^(levels - 1); levels: of the transform, 0 for the pixels themselves; train, test:
+    samples; graph: training samples the basis is learnt from; bases: nBasis; iterations: of ISTA; nonzeros: entries of
+    a code, assumed without values; split: which samples test.
     """
 
     side: int
@@ -68,6 +71,7 @@ class Size:
     bases: int
     iterations: int
     nonzeros: int
+    split: int = 0
 
     @property
     def features(self) -> int:
@@ -84,8 +88,9 @@ def classify(p: Program, size: Size, variant: Variant) -> tuple[NDArray[np.int64
     """Return the predicted labels of the test images (None in a run of shapes) and all codes [samples, bases]."""
     p.stage = Stage.OTHER
     samples = size.train + size.test
-    images, labels = _images(size) if p.values else (None, None)
-    x = coefficients(p, p.input((samples, size.side, size.side), images), size.levels)
+    images, labels = images_of(size) if p.values else (None, None)
+    pixels = p.input((samples, size.side, size.side), images)
+    x = coefficients(p, pixels, size.levels) if size.levels else ops.reshape(pixels, (samples, size.features))
     x = ops.add(x, p.input((1, size.features), None if x.data is None else -x.data[: size.train].mean(0)[None]))
     basis = concepts(p, size, ops.part(x, 0, 0, size.graph))
     codes = encode(p, size, x, basis, variant)
@@ -228,38 +233,58 @@ def _shrink(z: NDArray, limit: NDArray, variant: Variant) -> NDArray:
     return out.astype(z.dtype)
 
 
-def study(variant: Variant) -> Study:
-    """Recognise digits from their codes; beside it, the nearest neighbour in pixels."""
-    p = Program()
-    found, codes = classify(p, STUDY, variant)
-    _, labels = _images(STUDY)
-    wanted = labels[STUDY.train :]
-    pixels = _images(STUDY)[0].reshape(len(labels), -1)
-    near = (pixels**2).sum(axis=1)[None, : STUDY.train] - 2 * pixels[STUDY.train :] @ pixels[: STUDY.train].T
-    nearest = near.argmin(axis=1)
-    measured: dict[str, float | int | str] = {
+def recognised(size: Size, variant: Variant) -> dict[str, float]:
+    """Return the accuracy of codes and of the nearest pixels, and non-zeros of a code."""
+    found, codes = classify(Program(), size, variant)
+    images, labels = images_of(size)
+    pixels, wanted = images.reshape(len(labels), -1), labels[size.train :]
+    near = (pixels**2).sum(axis=1)[None, : size.train] - 2 * pixels[size.train :] @ pixels[: size.train].T
+    return {
         "accuracy": float(np.mean(ops.given(found) == wanted)),
-        "accuracy_nearest_pixels": float(np.mean(labels[nearest] == wanted)),
+        "accuracy_nearest_pixels": float(np.mean(labels[near.argmin(axis=1)] == wanted)),
         "nonzeros_per_code": float(np.count_nonzero(codes.array) / len(codes.array)),
-        "bases": STUDY.bases,
     }
-    return Study("tetrolet and SCC features recognise handwritten digits", float(measured["accuracy"]) > 0.9, measured)
 
 
-def _images(size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return digits in 0..1, enlarged to side x side along straight lines, and labels, training samples first."""
+def study(variant: Variant) -> Study:
+    """Recognise digits from codes of tetrolets, codes of the pixels, and the nearest pixels; three splits."""
+    rows = []
+    for split in range(SPLITS):
+        row = recognised(replace(STUDY, split=split), variant)
+        plain = recognised(replace(STUDY, split=split, levels=0), variant)
+        rows.append(row | {"accuracy_pixel_codes": plain["accuracy"]})
+    measured: dict[str, float | int | str] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    for name in ("accuracy", "accuracy_pixel_codes", "accuracy_nearest_pixels"):
+        measured[f"{name}_splits"] = ", ".join(f"{row[name]:.4f}" for row in rows)
+    measured |= {"bases": STUDY.bases, "splits": SPLITS}
+    others = max(float(measured["accuracy_pixel_codes"]), float(measured["accuracy_nearest_pixels"]))
+    claim = "codes of tetrolets recognise digits better than codes of their pixels and the nearest pixels"
+    return Study(claim, float(measured["accuracy"]) > others, measured)
+
+
+def images_of(size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return digits in 0..1, enlarged to side x side along straight lines, and labels, training samples first.
+
+    Another split tests other samples of all, in the order of the data set.
+    """
     data = digits()
-    x = np.concatenate([data.x_train[: size.train], data.x_test[: size.test]])[..., 0]
+    if size.split:
+        x = np.roll(np.concatenate([data.x_train, data.x_test]), size.split * size.test, axis=0)
+        labels = np.roll(np.concatenate([data.y_train, data.y_test]), size.split * size.test)
+        x, labels = (np.concatenate([v[: size.train], v[len(v) - size.test :]]) for v in (x, labels))
+    else:
+        x = np.concatenate([data.x_train[: size.train], data.x_test[: size.test]])
+        labels = np.concatenate([data.y_train[: size.train], data.y_test[: size.test]])
     centres = (np.arange(size.side) + 0.5) * 8 / size.side - 0.5
     enlarge = np.maximum(1 - np.abs(np.clip(centres, 0, 7)[:, None] - np.arange(8)), 0)
-    x = (enlarge @ x @ enlarge.T).astype(np.float32)
-    return x, np.concatenate([data.y_train[: size.train], data.y_test[: size.test]])
+    return (enlarge @ x[..., 0] @ enlarge.T).astype(np.float32), labels
 
 
 def _constant(p: Program, name: str, value: NDArray[np.float32], pattern: Pattern) -> Parameter:
     return p.weight(name, (value.shape[0], value.shape[1]), ff=pattern, frozen=True, value=lambda: value)
 
 
+SPLITS: Final = 3
 SMALL: Final = Size(side=8, levels=2, train=96, test=32, graph=96, bases=32, iterations=8, nonzeros=8)
 STUDY: Final = Size(side=16, levels=1, train=1347, test=450, graph=1347, bases=128, iterations=60, nonzeros=50)
 MNIST: Final = Size(side=32, levels=2, train=60_000, test=10_000, graph=10_000, bases=128, iterations=50, nonzeros=30)
