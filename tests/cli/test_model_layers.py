@@ -101,10 +101,19 @@ def test_forward_pass_alone(call: Callable[[str], Outcome], tmp_path: Path) -> N
 
 
 def test_what_is_called_a_bound_is_never_exceeded() -> None:
-    assert speedup_bound(2.0, 1.9, 0.5) == (2.0, "")
-    bound, note = speedup_bound(2.0, 2.1, 0.5)
+    def ran(cycles: int, macs: int, updates: int = 0) -> Any:
+        rows = [SimpleNamespace(shape=(8, 64, 64, 1), cycles=cycles - updates, macs=macs)]
+        rows.append(SimpleNamespace(shape=None, cycles=updates, macs=0))
+        used = macs / (16 * cycles)
+        return SimpleNamespace(rows=rows, cycles=cycles, config=SimpleNamespace(elements=16), utilization=used)
+
+    full = ran(1000, 8000)
+    assert speedup_bound(2.0, ran(520, 4000), full) == (2.0, "")
+    bound, note = speedup_bound(2.0, ran(480, 4000), full)
     assert bound == 4.0
     assert "dense step uses only 50.0% of the array" in note
+    # Updates take what they take, however quick the products are.
+    assert speedup_bound(2.0, ran(480, 4000, updates=150), full)[0] == 2.5
 
 
 @pytest.mark.usefixtures("estimated")
