@@ -70,18 +70,21 @@ fresh:
 	python3 .ci/fresh.py --suite $(SUITE) --steps "$(FRESH_STEPS)"
 
 # The PyTorch tests, in an environment of their own, from wheels. Hashes cover all but PyTorch itself: one version of it
-# is another file on another index (CPU or CUDA build). onnxscript: export by dynamo; transformers: Hugging Face's layers.
+# is another file on another index (CPU or CUDA build). onnxscript: export by dynamo; transformers: Hugging Face's layers;
+# torchvision: networks to export, its compiled operators unused. CI leaves out the long ones: make test-torch MARKS="not long"
 TORCH := .venv-torch
+MARKS ?=
 
 .PHONY: test-torch
 test-torch: $(TORCH)/.installed
-	$(TORCH)/bin/pytest -n auto -m "" tests/pytorch
+	$(TORCH)/bin/pytest -n auto -m "$(MARKS)" tests/pytorch
 
 $(TORCH)/.installed: requirements/test.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(TORCH)
 	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/test.lock
 	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: \
 		torch==2.13.0 onnxscript==0.7.2 transformers==5.24.0
+	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: --no-deps torchvision==0.28.0
 	$(TORCH)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
