@@ -151,6 +151,15 @@ def test_names_do_not_reach_the_terminal_as_commands(call: Callable[[str], Outco
     assert "\\x1b[31mred" in call(f"model {path} --config tiny").out
 
 
+@pytest.mark.parametrize("mark", [b"NODENAME", b"TENSORAB", b"OPERATOR", b"INPUTNAM"])
+def test_names_that_are_no_text(tmp_path: Path, mark: bytes) -> None:
+    nodes = [node("MatMul", ["INPUTNAM", "w"], ["TENSORAB"], "NODENAME"), node("OPERATOR", ["TENSORAB"], ["y"])]
+    path = save(tmp_path / "u.onnx", nodes, {"INPUTNAM": [4, 8]}, {"y": [4, 8]}, [weight("w", 8, 8)], check=False)
+    path.write_bytes(path.read_bytes().replace(mark, b"\xff\xfe" * 4))
+    with pytest.raises(ValueError, match=r"^u\.onnx: (broken model: a name is not UTF-8|not an ONNX file)"):
+        read_onnx(path)
+
+
 def test_tapes_that_are_deep_or_wide(call: Callable[[str], Outcome], tmp_path: Path) -> None:
     path = tmp_path / "t.tape"
     for line in ("[" * 100_000, json.dumps([1] * 100_000)):
