@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import AGAIN, LeftOut, Pattern, Product, Stage
@@ -98,9 +99,12 @@ class Step:
         """Speed-up over the dense step that no machine of equal peak can beat: dense over kept multiply-adds."""
         return self.macs_dense / self.macs_kept if self.macs_kept else float("inf")
 
-    @property
+    @cached_property
     def weight_layers(self) -> frozenset[str]:
-        """Names of the layers that multiply by weights: by those of an update, or by weights that do not change."""
+        """Names of the layers that multiply by weights: by those of an update, or by weights that do not change.
+
+        Each program of a step asks for them: found once.
+        """
         updated = (name for update in self.updates for name in (update.name, *update.shared))
         return frozenset((*updated, *self.frozen))
 

@@ -273,3 +273,13 @@ def test_same_products_as_the_tape_of_a_run(method: str) -> None:
     assert sorted(map(key, step.products)) == sorted(map(key, tape.products))
     assert step.macs_kept == tape.macs_kept
     assert forward_macs(layers) == sum(p.macs_dense for p in tape.of(Stage.FF) if "conv" in p.name)
+
+
+def test_names_of_weight_layers_are_found_once() -> None:
+    """Every program asks for them: steps of 10,000 layers took minutes."""
+    step = training_products(
+        [LinearLayer(name=name, rows=8, features_in=64, features_out=64) for name in "abc"], "dense"
+    )
+    assert step.weight_layers is step.weight_layers
+    assert step.weight_layers == {"a", "b", "c"}
+    assert replace(step, updates=(), frozen=("a",)).weight_layers == {"a"}
