@@ -79,7 +79,7 @@ MARKS ?=
 test-torch: $(TORCH)/.installed
 	$(TORCH)/bin/pytest -n auto -m "$(MARKS)" tests/pytorch
 
-$(TORCH)/.installed: requirements/test.lock pyproject.toml
+$(TORCH)/.installed: requirements/test.lock pyproject.toml Makefile
 	$(PYTHON) -m venv --clear $(TORCH)
 	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/test.lock
 	$(TORCH)/bin/python -m pip install --quiet --only-binary :all: \
