@@ -71,7 +71,7 @@ fresh:
 
 # The PyTorch tests, in an environment of their own, from wheels. Hashes cover all but PyTorch itself: one version of it
 # is another file on another index (CPU or CUDA build). onnxscript: export by dynamo; transformers: Hugging Face's layers;
-# torchvision: networks to export, its compiled operators unused. CI leaves out the long ones: make test-torch MARKS="not long"
+# torchvision: networks to export, its compiled operators unused. Without the long ones: make test-torch MARKS="not long"
 TORCH := .venv-torch
 MARKS ?=
 
