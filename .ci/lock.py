@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 PYTHONS = ("3.11", "3.12", "3.13")
-RUN_EXTRAS = ("rtl", "report", "onnx")
+RUN_EXTRAS = ("rtl", "report", "sweep", "onnx")
 
 
 def main() -> int:

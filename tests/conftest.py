@@ -156,7 +156,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
             counters["update_busy"] = cycles
         return Report(counters | {"cycles": cycles}, ErrorCode.NONE, 0, False, False)
 
-    monkeypatch.setattr(jobs, "estimate_cycles", work)
+    monkeypatch.setattr(jobs, "fastest", lambda cuts: min(cuts, key=work))
     monkeypatch.setattr(jobs, "estimate_program", lambda cuts: sum(map(work, cuts)))
     monkeypatch.setattr(pieces, "_estimated", lambda asked: sum(p.macs_kept for p in asked.job.products))
     monkeypatch.setattr(timed, "time_run", time_run)

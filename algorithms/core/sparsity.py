@@ -61,6 +61,14 @@ class Blocks:
     width: int
     keep: NDArray[np.bool_]
 
+    def places(self, rows: int, columns: int) -> NDArray[np.bool_]:
+        """Return which elements of the matrix with blocks are present: bool[rows, columns]."""
+        return self.keep[np.ix_(np.arange(rows) // self.height, np.arange(columns) // self.width)]
+
+    def turned(self, role: Literal["y", "a", "w"]) -> Blocks:
+        """Return the blocks of the transposed matrix in a role."""
+        return Blocks(role, self.width, self.height, np.ascontiguousarray(self.keep.T))
+
     def macs(self, dims: Dims, count: int) -> int:
         """Multiply-adds of the blocks that are present."""
         m, k, n = dims

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from nmsat.dataflow.contract.isa import Compute, Opcode
-from nmsat.dataflow.program.estimate import estimate_cycles
+from nmsat.dataflow.program.estimate import fastest
 from nmsat.dataflow.program.product import cuts
 from nmsat.dataflow.program.staging import stages_once
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def choose(config: SatConfig, code: ProductCode) -> Cut:
     """Return the cut that the estimate finds fastest."""
-    return min(cuts(config, code), key=estimate_cycles)
+    return fastest(cuts(config, code))
 
 
 def assemble(out: Assembler, code: ProductCode, cut: Cut | None = None) -> Cut:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode, Side
-from nmsat.dataflow.contract.limits import STORE_GAP
+from nmsat.dataflow.contract.limits import QUEUE_DEPTH, STORE_GAP
 from nmsat.dataflow.contract.registers import port_of
 from nmsat.dataflow.contract.timing import (
     drain_cycles,
@@ -20,7 +20,7 @@ from nmsat.dataflow.contract.timing import (
     window_cycles,
 )
 from nmsat.dataflow.cycles.memory import memory_timing
-from nmsat.dataflow.program.load_cost import load_cost, port_cost, stage_start
+from nmsat.dataflow.program.load_cost import burst_cycles, load_cost, port_cost, stage_start
 from nmsat.dataflow.program.staging import Staging, stages_once
 from nmsat.dataflow.program.tensors import row_beats
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 SAMPLES: Final = 8
 """Tiles, and parts of a reduction, whose loads are looked at; the others are taken to be like them."""
 
-STORE_ROW: Final = 3
-"""Least cycles of a row of a store."""
-
 ENDS: Final = 3
 """Latencies of the memory that nothing hides: of the first instruction, of the first operand, of the last result."""
 
@@ -49,6 +46,12 @@ lie, which nothing is staged of."""
 
 SPREAD: Final = (5**0.5 - 1) / 2
 """Samples lie at multiples of the golden ratio, so that they keep no step with images."""
+
+TIE: Final = 0.005
+"""Share of the cycles below which two estimates tell no difference."""
+
+MANY: Final = 16
+"""Row tiles from which on what is alone at both ends is nothing beside the rest."""
 
 T = TypeVar("T")
 
@@ -72,12 +75,31 @@ def estimate_cycles(cut: Cut) -> float:
     written = _written(cut)
     port = _busiest(cut, ports, written)
     first, command = _first(cut), compute / (len(cut.rows) * cut.column_tiles * len(cut.parts))
-    last = cut.rows[-1].rows * float(max(mapping.b, STORE_ROW))
-    alone = (sum(loads) + command + last, first + compute + last, first + command + store, port + command)
+    last = cut.rows[-1].rows * float(mapping.b)
+    alone = (
+        sum(loads) + command + last,
+        first + compute + last,
+        first + command + store,
+        port + command,
+        _queued(cut, loads[0], command) + last,
+    )
     result = (last_result_ws if mapping.ws else last_result_os)(config, mapping.n)
     uneven = _uneven(cut, (loads, ports), (compute, store), written)
     # what the first command waits for is part of what is uneven
     return max(alone) + max(0.0, uneven - first) + result + epilogue_path() + ENDS * latency
+
+
+def fastest(found: Sequence[Cut]) -> Cut:
+    """Return the cut of the least estimate; of those within `TIE` of it, and of `MANY` row tiles, the tallest.
+
+    Where memory sets the pace, short tiles wait for it more often than the closed form knows; where tiles are few, what
+    tall ones leave alone at both ends counts.
+    """
+    estimates = [estimate_cycles(cut) for cut in found]
+    least = min(estimates)
+    best = found[estimates.index(least)]
+    alike = [cut for cut, cycles in zip(found, estimates, strict=True) if cycles <= least * (1 + TIE)]
+    return best if len(best.rows) < MANY else min((c for c in alike if len(c.rows) >= MANY), key=lambda c: len(c.rows))
 
 
 def estimate_program(cuts: Sequence[Cut]) -> float:
@@ -143,6 +165,15 @@ def _uneven(cut: Cut, operands: tuple[Operands, Operands], results: tuple[float,
         _busiest(cut, (act_port, wgt_port), written, columns),
     )
     return begin + rest - max(act + wgt, compute, store, _busiest(cut, (act_port, wgt_port), written))
+
+
+def _queued(cut: Cut, loads: float, command: float) -> float:
+    """Return the cycles of row tiles one behind the other, W staying: the load of the next one is not handed out before
+    the last commands of this one, as many as a queue holds, are. loads: of A, of all tiles; command: of one command."""
+    commands = cut.column_tiles * len(cut.parts)
+    if not cut.rows_outer or commands <= QUEUE_DEPTH:
+        return 0.0
+    return loads + len(cut.rows) * (commands - QUEUE_DEPTH) * command
 
 
 def _first(cut: Cut) -> float:
@@ -230,27 +261,29 @@ def _store(cut: Cut) -> float:
     """Cycles of the stores: of their chunks, of their bursts, and a gap behind each (machine/store.md)."""
     code, columns = cut.code, cut.config.columns
     wide = not code.sink.epilogue.to_half or code.sink.epilogue.kind is Side.TILE32
-    chunks = cut.mapping.b * max(1, columns // LANES if wide else columns // HALVES)
+    present = min(cut.mapping.b, -(-min(cut.width, code.n) // columns))
+    chunks = present * max(1, columns // LANES if wide else columns // HALVES)
     start = 2 * memory_timing(cut.config.memory, cut.config.clock_mhz).latency if code.sink.places() else 0
-    return float((code.m * max(chunks, STORE_ROW) + (STORE_GAP + start) * len(cut.rows)) * cut.column_tiles)
+    return float((code.m * chunks + (STORE_GAP + start) * len(cut.rows)) * cut.column_tiles)
 
 
 def _written(cut: Cut) -> Operands:
     """Cycles of a memory port for results, and for second operands, of the stores."""
     config, code, epilogue = cut.config, cut.code, cut.code.sink.epilogue
+    timing = memory_timing(config.memory, config.clock_mhz)
     whole, rest = divmod(code.n, cut.width)
 
-    def across(size: int) -> int:
-        """Beats of a row of the result, each tile's part in whole beats."""
-        return whole * row_beats(cut.width, size) + (row_beats(rest, size) if rest else 0)
+    def across(size: int) -> float:
+        """Cycles of a row of the result, each tile's part a burst of whole beats."""
+        bursts = [(whole, row_beats(cut.width, size)), (1, row_beats(rest, size) if rest else 0)]
+        return sum(times * burst_cycles(timing, beats) for times, beats in bursts if beats)
 
-    beats, beside = code.m * across(2 if epilogue.to_half else 4), 0
+    beside = 0.0
     if epilogue.kind in (Side.MASK, Side.TILE16):
         beside = code.m * across(2)
     elif epilogue.kind is Side.TILE32:
         beside = len(cut.rows) * across(4)  # a bias is one row, which each tile reads once
-    cycles = float(memory_timing(config.memory, config.clock_mhz).beat_cycles)
-    return beats * cycles, beside * cycles
+    return code.m * across(2 if epilogue.to_half else 4), beside
 
 
 def _sample(items: Sequence[T]) -> list[T]:

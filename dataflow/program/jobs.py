@@ -18,7 +18,7 @@ from nmsat.dataflow.network.step import layer_of, run_of
 from nmsat.dataflow.program import kinds
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble
-from nmsat.dataflow.program.estimate import estimate_cycles, estimate_program
+from nmsat.dataflow.program.estimate import estimate_program, fastest
 from nmsat.dataflow.program.lower import Form, form_of, place_product
 from nmsat.dataflow.program.product import cuts
 from nmsat.dataflow.program.tensors import DENSE, Layout
@@ -76,7 +76,7 @@ class Switches:
             for cut in found
             if self.dataflow in (None, cut.mapping.name) and self.rectangle in (None, cut.mapping.a)
         ]
-        return min(fits or found, key=estimate_cycles)
+        return fastest(fits or found)
 
 
 ALL_ON: Final = Switches()

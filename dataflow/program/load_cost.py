@@ -53,13 +53,19 @@ def port_cost(config: SatConfig, load: Load) -> float:
     return float(beats * memory_timing(config.memory, config.clock_mhz).beat_cycles)
 
 
-def _reading(timing: MemoryTiming, beats: int, run: int) -> float:
-    """Cycles of so many beats of memory, of which `run` at a time follow each other.
+def burst_cycles(timing: MemoryTiming, beats: int) -> float:
+    """Return the cycles of a burst of so many beats among others like it.
 
     A burst holds a place of the memory's queue for the whole latency, however short it is.
     """
+    hold = beats * float(timing.beat_cycles)
+    return max(hold, (timing.latency + hold) / timing.outstanding)
+
+
+def _reading(timing: MemoryTiming, beats: int, run: int) -> float:
+    """Cycles of so many beats of memory, of which `run` at a time follow each other."""
     burst = min(run, LOAD_BURST)
-    return beats * max(float(timing.beat_cycles), (timing.latency + burst) / (timing.outstanding * burst))
+    return beats * burst_cycles(timing, burst) / burst
 
 
 def _run(beats: int, step: int, most: int = LOAD_BURST) -> int:

@@ -158,6 +158,9 @@ def _ways(product: Product, config: SatConfig, options: Options) -> list[Lowered
         found.append(Lowered(product, config, How.COVER, _covered(product, known, config, options)))
     elif isinstance(known, Blocks):
         found.append(Lowered(product, config, How.SKIP, _skipped(product, known)))
+        if known.role == "w":
+            mask = _elements(known, product.k, product.n)
+            found.append(Lowered(product, config, How.COVER, _covered(product, mask, config, options)))
     return found
 
 
@@ -248,6 +251,13 @@ def _patterns_of(known: Blocks, axes: tuple[int, int]) -> list[tuple[NDArray[np.
         if present.size:
             found.append((np.flatnonzero(member.reshape(-1)[lines] == index), present))
     return found
+
+
+@lru_cache(maxsize=256)
+def _elements(known: Blocks, rows: int, columns: int) -> Unstructured:
+    """Return blocks of W as a mask of single elements."""
+    keep = known.places(rows, columns)
+    return Unstructured("w", int(np.count_nonzero(keep)), keep)
 
 
 def _joined(pieces: list[Piece]) -> tuple[Piece, ...]:

@@ -12,6 +12,7 @@ from nmsat.dataflow.contract.config import NAMED
 from nmsat.dataflow.contract.machine_file import MACHINE_SUFFIX, changed, find_machine, parse_value
 from nmsat.hw.release.devices import DEVICES
 from nmsat.reports.work.commandline import Setting, asked_for, remember
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -273,3 +274,13 @@ def whole(text: str, low: int, high: int) -> int:
     if not low <= value <= high:
         raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be a whole number from {low} to {high}")
     return value
+
+
+def check_built(config: SatConfig) -> None:
+    """Raise InputError unless the machine can be built around this configuration; before any work starts."""
+    from nmsat.dataflow.contract.legal import check_machine
+
+    try:
+        check_machine(config)
+    except ValueError as error:
+        raise InputError(str(error)) from None

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ablation", action="store_true", help="also the 2:8 steps with one thing switched off at a time"
     )
+    parser.add_argument("--estimate", action="store_true", help="also how far the estimate of each product is off")
     add_processes(parser)
 
 
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> Answer:
         "bound": mean([row["2:8"]["bound"] for row in rows]),
         "dense_utilization": mean([row["dense_utilization"] for row in rows]),
         "ablation": ablation,
+        "estimate_error": _errors(options, steps) if options.estimate else None,
         "before": (options.config.name, options.batch) == BEFORE,
     }
     values["goals"] = goals(values)
@@ -110,6 +112,17 @@ def _results(
     results = {name: {text: next(timed) for text in found} for name, found in steps.items()}
     speedups = {variant: [results[name]["dense"].cycles / next(timed).cycles for name in steps] for variant in variants}
     return results, speedups
+
+
+def _errors(options: argparse.Namespace, steps: dict[str, dict[str, Step]]) -> dict[str, Any]:
+    """Return how far the estimate is off, of all products of the steps."""
+    from nmsat.reports.work.estimate_error import estimate_error, product_jobs
+    from nmsat.reports.work.timings import Wanted
+
+    wanted = {(name, text): Wanted(step) for name, found in steps.items() for text, step in found.items()}
+    jobs = product_jobs(options.config, wanted)
+    with task("paper: the estimate", len(jobs), "program") as running:
+        return estimate_error(options.config, jobs, lambda _: running.advance(), options.processes)
 
 
 COMMAND = Command(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands import step
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_shape, whole
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_shape, check_built, whole
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.text import InputError, table
@@ -53,6 +53,7 @@ def convolution(text: str) -> tuple[int, ...]:
 
 def run(options: argparse.Namespace) -> Answer:
     """Assemble, run, compare."""
+    check_built(options.config)
     if options.network is not None:
         return step.run(options)
     step.refuse(options)

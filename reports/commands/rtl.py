@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.hw.release.devices import DEVICES, device
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, Named, add_config
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, Named, add_config, check_built
 from nmsat.reports.version import VERSION
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.hw.release.package import OUTPUTS, package_files
     from nmsat.hw.release.tops import TOPS
 
+    check_built(options.config)
     board = DEVICES[options.device]
     with output_folder(options.out, "rtl", (*OUTPUTS, SUMMARY), force=options.force) as out:
         with task("writing Verilog", len(TOPS), "top") as running:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 DEFAULT_BATCH: Final = 4
 """Samples of a step: the simulator goes through every cycle of the machine."""
 
+LEAST_RATE: Final = 1e-6
+MOST_RATE: Final = 10**6
+"""Rates of the host, thousand million bytes or operations a second."""
+
 _ONLY: Final = {"batch": "--batch", "method": "--method", "host_gbs": "--host-gbs", "host_gops": "--host-gops"}
 _NOT: Final = {"m": "M", "k": "K", "n": "N", "dataflow": "--dataflow", "conv": "--conv", "transposed": "--transposed"}
 
@@ -54,13 +58,14 @@ def batch(text: str) -> int:
 
 
 def rate(text: str) -> float:
-    """Read a rate above 0."""
+    """Read a rate, a billion of bytes or operations a second; within what any host can do."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be a number above 0")
+    if not LEAST_RATE <= value <= MOST_RATE:
+        limits = f"{LEAST_RATE:g} to {MOST_RATE:,}"
+        raise argparse.ArgumentTypeError(f"the value is {text!r}; it must be a number from {limits}")
     return value
 
 

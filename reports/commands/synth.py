@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.dies import DIES, die
-from nmsat.reports.commands.base import Answer, Command, Named, add_config
+from nmsat.reports.commands.base import Answer, Command, Named, add_config, check_built
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> Answer:
     """Map every leaf of the machine, add them up, follow paths and nets."""
     from nmsat.reports.work.synth import estimate_page, estimate_text
 
+    check_built(options.config)
     names = [f"synth_{options.config.name}.{end}" for end in ("md", "json")]
     if options.out is None:
         values = _estimate(options)

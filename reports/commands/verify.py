@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, add_config, seed, whole
-from nmsat.reports.work.text import InputError
+from nmsat.reports.commands.base import Answer, Command, add_config, check_built, seed, whole
 from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     import argparse
 
-    from nmsat.dataflow.contract.config import SatConfig
 
 MAX_JOBS: Final = 1_000_000
 """Most jobs of one command."""
@@ -35,21 +33,11 @@ def jobs(text: str) -> int:
     return whole(text, 1, MAX_JOBS)
 
 
-def check_config(config: SatConfig) -> None:
-    """Raise InputError unless a machine can be built around this configuration."""
-    from nmsat.dataflow.contract.legal import check_machine
-
-    try:
-        check_machine(config)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-
-
 def run(options: argparse.Namespace) -> Answer:
     """Run the jobs."""
     from nmsat.reports.work.verify import verify_jobs
 
-    check_config(options.config)
+    check_built(options.config)
     verdict = verify_jobs(options.config, options.jobs, options.seed)
     values: dict[str, Any] = {
         "jobs": verdict.jobs,

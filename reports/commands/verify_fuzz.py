@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nmsat.reports.commands.base import Answer, Command
-from nmsat.reports.commands.verify import add_runs, check_config
+from nmsat.reports.commands.base import Answer, Command, check_built
+from nmsat.reports.commands.verify import add_runs
 
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> Answer:
     """Run the programs."""
     from nmsat.reports.work.verify import verify_fuzz
 
-    check_config(options.config)
+    check_built(options.config)
     verdict = verify_fuzz(options.config, options.programs, options.seed)
     values: dict[str, Any] = {
         "programs": verdict.programs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nmsat.reports.commands.base import Answer, Command, Named, add_config, add_processes
+from nmsat.reports.commands.base import Answer, Command, Named, add_config, add_processes, check_built
 from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> Answer:
     """Run the workload; not ok when a value on the simulator differs from the program's."""
     from nmsat.reports.work.workload import workload_run, workload_text
 
+    if options.config is not None:
+        check_built(options.config)
     with task(options.name) as running:
         values = workload_run(
             options.name, options.scale, options.variant, options.config, say=running.now, processes=options.processes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.reports.work.estimate_error import error_text
 from nmsat.reports.work.text import prose, table
 from nmsat.sim.results.causes import MACHINE_CAUSES
 from nmsat.sim.results.provenance import Source, told
@@ -161,6 +162,8 @@ def report(values: Mapping[str, Any]) -> str:
             "2:8 with one thing switched off in the programs, over the dense step as built\n"
             + _ablation(rows, values["ablation"])
         )
+    if values["estimate_error"]:
+        parts.append(error_text(values["estimate_error"]))
     if values["before"]:
         parts.append(prose(BEFORE_NOTE) + "\n" + _before(rows))
     return "\n\n".join(parts)

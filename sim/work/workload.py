@@ -227,8 +227,7 @@ def wanted(product: Product) -> NDArray[np.bool_]:
     """Return which results of a product count: bool[m, n], all but absent blocks of Y."""
     known = product.sparsity
     if isinstance(known, Blocks) and known.role == "y":
-        rows, columns = np.arange(product.m) // known.height, np.arange(product.n) // known.width
-        return known.keep[np.ix_(rows, columns)]
+        return known.places(product.m, product.n)
     return np.ones((product.m, product.n), np.bool_)
 
 
@@ -255,6 +254,8 @@ def _kept(product: Product) -> NDArray[np.bool_]:
         return mask(w, pattern.n, pattern.m, axis=w.ndim - 2)
     if isinstance(known, Unstructured) and known.role == "w" and known.keep is not None:
         return np.broadcast_to(known.keep, w.shape)
+    if isinstance(known, Blocks) and known.role == "w":
+        return np.broadcast_to(known.places(product.k, product.n), w.shape)
     return np.ones(w.shape, np.bool_)
 
 

@@ -47,7 +47,7 @@ EVERYTHING: Final = {
     "model": "vit --batch 3 --method sdgp --pattern 4:8 --config tiny --set columns=2 --masks m.npz"
     " --size seq=4 --size x:1=3 --batch-dim 1 --dense 'conv*' --pattern head=1:4 --layers f.toml"
     " --mask-layout kn --timeline l --processes 2",
-    "paper": "--batch 2 --config tiny --set columns=2 --networks vit,vgg19 --processes 2",
+    "paper": "--batch 2 --config tiny --set columns=2 --networks vit,vgg19 --ablation --estimate --processes 2",
     "program": "9 8 7 --pattern 2:4 --config small --set columns=2 --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
     " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
     "rtl": "--config small --set columns=2 --device u250 --out d",

@@ -73,6 +73,40 @@ def test_goals_are_judged_each_by_its_own_figure() -> None:
     assert sum(paper.goals({"rows": [row(0.99, 0.98)], "speedup": 1.89}).values()) == 4
 
 
+@pytest.mark.exact
+def test_the_error_of_the_estimate_is_against_the_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from nmsat.algorithms.core.tape import Pattern
+    from nmsat.dataflow.contract.config import preset
+    from nmsat.dataflow.network.layers import LinearLayer
+    from nmsat.dataflow.network.step import training_products
+    from nmsat.dataflow.program.jobs import UpdateJob
+    from nmsat.reports.work.estimate_error import error_text, estimate_error, product_jobs
+
+    monkeypatch.setenv("NMSAT_BUILD_DIR", str(tmp_path))
+    sizes = (("a", 32, 24), ("b", 24, 8))
+    layers = [LinearLayer(name=name, rows=4, features_in=k, features_out=n) for name, k, n in sizes]
+    wanted = {
+        ("net", "dense"): Wanted(training_products(layers, "dense")),
+        ("net", "2:8"): Wanted(training_products(layers, "bdwp", Pattern(2, 8))),
+    }
+    config = preset("tiny")
+    jobs = product_jobs(config, wanted)
+    found = estimate_error(config, jobs, lambda _: None)
+    exact, guess = timings.timer(config), timings.timer(config, estimate=True)
+    each = {
+        exact.key(job): abs(guess.time(job).cycles / exact.time(job).cycles - 1)
+        for one in wanted.values()
+        for job in one.jobs
+        if not isinstance(job, UpdateJob)
+    }
+    off = sorted(each.values())
+    assert found["products"] == len(jobs) == len(off)
+    assert found["largest"] == off[-1] == abs(found["worst"][0]["error"]) > 0
+    assert found["median"] == pytest.approx((off[(len(off) - 1) // 2] + off[len(off) // 2]) / 2)
+    assert sum(one["products"] for one in found["by_pattern"].values()) == len(off)
+    assert f"{off[-1]:.2%}" in error_text(found)
+
+
 def test_two_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.contract.config import preset

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from nmsat.reports.work.sweep_plan import Plan, make_plan, read_sweep
 from nmsat.reports.work.sweep_table import COLUMNS
 from tests.source import ROOT
 
-pq = pytest.importorskip("pyarrow.parquet", reason="the extra `sweep` is in no lock yet")
+pq = import_module("pyarrow.parquet")  # without types of its own
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,12 +12,13 @@ from nmsat.dataflow.contract.isa import Side
 from nmsat.dataflow.contract.registers import Launch
 from nmsat.dataflow.program.activations import RowsSource, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
-from nmsat.dataflow.program.emit import assemble
+from nmsat.dataflow.program.emit import assemble, choose
 from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.product import Cut, Epilogue, ProductCode, Sink, cuts
 from nmsat.dataflow.program.tensors import Layout
 from nmsat.dataflow.program.weights import ForwardWeights
 from nmsat.sim.quick.gear import Quick
+from nmsat.sim.quick.product import time_product
 from nmsat.tb.machine.layers import OPEN, LayerProduct
 
 VCU = preset("vcu1525")
@@ -54,8 +55,10 @@ def run(config: SatConfig, code: ProductCode) -> tuple[Cut, int]:
     ],
 )
 def test_twice_the_rows_take_as_many_more_cycles_as_estimated(m: int, k: int, n: int) -> None:
-    """Without start and end."""
-    (few, exact_few), (many, exact_many) = (run(VCU, plain(rows, k, n, Pattern(2, 8))) for rows in (m, 2 * m))
+    """Without start and end; both are cut alike."""
+    mapping = choose(VCU, plain(m, k, n, Pattern(2, 8))).mapping
+    pairs = [run(VCU, replace(plain(rows, k, n, Pattern(2, 8)), mapping=mapping)) for rows in (m, 2 * m)]
+    (few, exact_few), (many, exact_many) = pairs
     estimated, exact = estimate_cycles(many) - estimate_cycles(few), exact_many - exact_few
     assert abs(estimated / exact - 1) < 0.07, (estimated, exact)
 
@@ -81,6 +84,32 @@ def test_the_cut_that_is_chosen_is_the_fastest() -> None:
     chosen, cycles = run(SHALLOW, code)
     assert len(exact) > 2
     assert cycles == exact[chosen.mapping] <= 1.01 * min(exact.values()), exact
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(plain(256, 1152, 128, Pattern(2, 8)), id="few tiles, what is alone counts"),
+        pytest.param(plain(1024, 128, 512, Pattern(2, 8)), id="the port is busy, short tiles wait for it"),
+        pytest.param(plain(1024, 4, 128, Pattern(2, 4)), id="bursts of one beat"),
+    ],
+)
+def test_nothing_is_faster_than_what_is_chosen(code: ProductCode) -> None:
+    gear = Quick(VCU)
+    exact = {cut.mapping: time_product(gear, code, cut).cycles for cut in cuts(VCU, code)}
+    assert exact[choose(VCU, code).mapping] <= 1.03 * min(exact.values()), exact
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "a"),
+    [
+        pytest.param(plain(1024, 32, 32, Pattern(2, 4), bias=True), "os", 1, id="no chunks where there are no columns"),
+        pytest.param(plain(1280, 384, 1536, Pattern(2, 16), bias=True), "ws", 1, id="the next rows are loaded late"),
+    ],
+)
+def test_what_nobody_chooses_is_known_as_well(code: ProductCode, name: str, a: int) -> None:
+    (cut,) = (cut for cut in cuts(VCU, code) if (cut.mapping.name, cut.mapping.a) == (name, a))
+    assert estimate_cycles(cut) == pytest.approx(time_product(Quick(VCU), code, cut).cycles, rel=0.15)
 
 
 def test_a_product_of_few_tiles_starts_soon() -> None:

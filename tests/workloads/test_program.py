@@ -214,7 +214,7 @@ def test_operands_of_a_parameter() -> None:
     forward, backward = w.forward(), w.backward()
     assert forward.values is not None
     assert np.array_equal(forward.values != 0, nm_mask(value, Pattern(2, 8), 0))
-    assert backward.sparsity is not None
+    assert isinstance(backward.sparsity, Unstructured)
     assert backward.sparsity.nonzeros == kept_count((19, 12), Pattern(2, 8)) == np.count_nonzero(forward.values)
     assert backward.values is not None
     assert np.array_equal(backward.values, forward.values.T)

@@ -35,6 +35,13 @@ COSTS: Final[dict[str, Cost]] = {
     "LayerNormalization": Cost(5, 3, 9, 5),
     "BatchNormalization": Cost(5, 3, 9, 5),
     "RMSNormalization": Cost(5, 3, 9, 5),
+    "GroupNormalization": Cost(5, 3, 9, 5),
+    "Pad": Cost(0, 2, 0, 2),
+    "Resize": Cost(0, 2, 0, 2),
+    # Results of products at overlapping places, added up; the gradient is gathered.
+    "Col2Im": Cost(1, 2, 0, 2),
+    # Four neighbours, each with a weight.
+    "GridSample": Cost(8, 5, 12, 6),
     "ReduceMean": Cost(1, 1, 1, 1),
     "ReduceSum": Cost(1, 1, 1, 1),
     "ArgMin": Cost(1, 2),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmsat.algorithms.core import nm
-from nmsat.algorithms.core.sparsity import Unstructured
+from nmsat.algorithms.core.sparsity import Blocks, Unstructured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ class Operand:
 
     values: NDArray | None
     pattern: Pattern | None = None
-    sparsity: Unstructured | None = None
+    sparsity: Unstructured | Blocks | None = None
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class Parameter:
     shape: (k, n) or (copies, k, n) of a matrix, any other of a host tensor; value: None in a run of shapes; keep:
     unstructured mask; nonzeros: elements the mask keeps, all of them when there is none; ff, bp: N:M along k of the
     forward and along n of the backward product; frozen: gets no gradient; masked_gradient: only kept elements learn, so
-    only their gradients are wanted.
+    only their gradients are wanted; blocks: the mask as whole blocks of W[k, n], if it is made of such.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Parameter:
     bp: Pattern | None = None
     frozen: bool = False
     masked_gradient: bool = False
+    blocks: Blocks | None = None
     grad: NDArray | None = None
     state: dict[str, NDArray] = field(default_factory=dict)
 
@@ -68,7 +69,20 @@ class Parameter:
 
     def mask(self, keep: NDArray[np.bool_]) -> None:
         """Set the unstructured mask."""
-        self.keep, self.nonzeros = keep, int(np.count_nonzero(keep))
+        self.keep, self.nonzeros, self.blocks = keep, int(np.count_nonzero(keep)), None
+
+    def mask_blocks(self, keep: NDArray[np.bool_], height: int, width: int) -> None:
+        """Set a mask of blocks of height x width, also in a run of shapes: keep[block rows, block columns].
+
+        Raises ValueError if W is no matrix or has another number of blocks.
+        """
+        wanted = tuple(-(-side // step) for side, step in zip(self.shape, (height, width), strict=False))
+        if len(self.shape) != 2 or keep.shape != wanted:
+            text = f"blocks {height} x {width} of {self.name!r} {self.shape}"
+            raise ValueError(f"{text} have a mask {keep.shape}; it must be {wanted}")
+        self.blocks = Blocks("w", height, width, keep)
+        self.nonzeros = self.blocks.macs((1, *self.shape), 1)
+        self.keep = None if self.value is None else self.blocks.places(*self.shape)
 
     @property
     def array(self) -> NDArray:
@@ -105,7 +119,9 @@ class Parameter:
                 keep = nm_mask(values, self.ff, -2)
                 values = np.where(keep, values, 0)
         sparsity = None
-        if nonzeros < self.size:
+        if self.blocks is not None and self.ff is None:
+            sparsity = self.blocks.turned("w")
+        elif nonzeros < self.size:
             sparsity = Unstructured("w", nonzeros, None if keep is None else _turned(keep))
         return Operand(None if values is None else _turned(values), None, sparsity)
 
@@ -114,7 +130,9 @@ class Parameter:
             return self.value
         return np.where(self.keep, self.value, 0)
 
-    def _unstructured(self, keep: NDArray[np.bool_] | None) -> Unstructured | None:
+    def _unstructured(self, keep: NDArray[np.bool_] | None) -> Unstructured | Blocks | None:
+        if self.blocks is not None:
+            return self.blocks
         return Unstructured("w", self.nonzeros, keep) if self.nonzeros < self.size else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product as pairs
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import pack_kept
 from nmsat.algorithms.core.numeric import ordered_dot, ordered_dot_packed, to_half
-from nmsat.algorithms.core.sparsity import Gathered, Unstructured
+from nmsat.algorithms.core.sparsity import Blocks, Gathered, Unstructured
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.algorithms.core.windows import (
     backward_matrix,
@@ -22,12 +23,16 @@ from nmsat.algorithms.core.windows import (
 from nmsat.algorithms.workloads.engine.parameters import Operand, nm_mask
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.sparsity import Dims, Sparsity
     from nmsat.algorithms.core.windows import Taps
     from nmsat.algorithms.workloads.engine.parameters import Parameter
     from nmsat.algorithms.workloads.engine.program import Backward, Gradients, Program, Tensor
+
+    Pair: TypeAlias = tuple[int, int]
 
 
 def linear(
@@ -57,25 +62,46 @@ def linear(
     return _learning(p, shape, y, parents, back, w)
 
 
-def conv2d(name: str, x: Tensor, w: Parameter, kernel: int, stride: int = 1, padding: int | None = None) -> Tensor:
-    """Return the convolution of x[B, H, W, C_in] with W[taps * C_in, C_out]; padding: half the kernel by default."""
+def conv2d(
+    name: str,
+    x: Tensor,
+    w: Parameter,
+    kernel: int | Pair,
+    stride: int | Pair = 1,
+    padding: int | Pair | None = None,
+    *,
+    groups: int = 1,
+) -> Tensor:
+    """Return the convolution of x[B, H, W, C_in] with W[taps * C_in, C_out]; padding: half the kernel by default.
+
+    kernel, stride, padding: one number, or height and width. groups: channels in as many parts, each with weights of
+    its own, W[groups, taps * C_in / groups, C_out / groups]; as many as channels is a depthwise convolution. Raises
+    ValueError if W has another shape.
+    """
     p, (batch, height, width, channels) = x.program, x.shape
-    pad = kernel // 2 if padding is None else padding
-    shape = ConvShape(batch, height, width, channels, w.shape[1], (kernel, kernel), (stride, stride), (pad, pad))
+    sides, steps = _pair(kernel), _pair(stride)
+    pads = (sides[0] // 2, sides[1] // 2) if padding is None else _pair(padding)
+    k, n = w.shape[-2:]
+    copies = () if groups == 1 else (groups,)
+    wanted = (*copies, sides[0] * sides[1] * (channels // groups), n)
+    if w.shape != wanted or channels % groups:
+        raise ValueError(f"W of {name!r} has shape {w.shape}; {channels} channels in {groups} groups need {wanted}")
+    shape = ConvShape(batch, height, width, channels, n * groups, sides, steps, pads, groups=groups)
     out = output_size(shape)
-    rows, k, n = batch * out[0] * out[1], *w.shape
-    flat = None if x.data is None else forward_windows(x.data, shape)
-    y = multiply(p, name, p.stage, flat, w.forward(), (rows, k, n), conv=shape)
+    rows = batch * out[0] * out[1]
+    flat = None if x.data is None else _grouped_windows(forward_windows(x.data, shape), groups, channels)
+    y = multiply(p, name, p.stage, flat, w.forward(), (rows, k, n), groups, conv=shape)
 
     def back(dy: NDArray | None) -> Gradients:
-        d = None if dy is None else np.ascontiguousarray(dy.reshape(rows, n))
+        d = None if dy is None else _by_group(dy, groups)
         if not w.frozen:
-            _weight_gradient(p, name, flat, d, (k, rows, n), w, shape)
+            _weight_gradient(p, name, flat, d, (k, rows, n), w, shape, count=groups)
         if not x.needs:
             return (None,)
         return (_conv_input_gradient(name, x, dy, w, shape),)
 
-    return _learning(p, (batch, *out, n), None if y is None else y.reshape(batch, *out, n), (x,), back, w)
+    y = None if y is None else _ungrouped(y, groups)
+    return _learning(p, (batch, *out, n * groups), y, (x,), back, w)
 
 
 def matmul(
@@ -179,9 +205,9 @@ def _compute(p: Program, a: NDArray, w: NDArray, pattern: Pattern | None, sparsi
     if not p.exact:
         return a @ w
     if a.ndim == 3:
-        masks = _masks(sparsity, a.shape[0])
+        masks = _masks(sparsity, a.shape[0], w.shape[-2:])
         return np.stack([_chain(x, v, pattern, keep) for x, v, keep in zip(a, w, masks, strict=True)])
-    return _chain(a, w, pattern, _masks(sparsity, 1)[0])
+    return _chain(a, w, pattern, _masks(sparsity, 1, w.shape[-2:])[0])
 
 
 def _chain(a: NDArray, w: NDArray, pattern: Pattern | None, keep: NDArray[np.bool_] | None) -> NDArray:
@@ -196,9 +222,11 @@ def _chain(a: NDArray, w: NDArray, pattern: Pattern | None, keep: NDArray[np.boo
     return ordered_dot_packed(a, pack_kept(w, kept, int(groups.max()), m))
 
 
-def _masks(sparsity: Sparsity | None, count: int) -> list[NDArray[np.bool_] | None]:
+def _masks(sparsity: Sparsity | None, count: int, shape: tuple[int, int]) -> list[NDArray[np.bool_] | None]:
     if isinstance(sparsity, Unstructured) and sparsity.role == "w" and sparsity.keep is not None:
         return list(sparsity.keep) if sparsity.keep.ndim == 3 else [sparsity.keep] * count
+    if isinstance(sparsity, Blocks) and sparsity.role == "w":
+        return [sparsity.places(*shape)] * count
     return [None] * count
 
 
@@ -218,14 +246,28 @@ def _weight_gradient(
     w: Parameter,
     conv: ConvShape | None = None,
     gathered: Gathered | None = None,
+    count: int = 1,
 ) -> None:
-    """Record dW[k, n] = x^T[k, rows] dy[rows, n] and add it to the parameter."""
+    """Record dW[k, n] = x^T[k, rows] dy[rows, n], `count` times with groups, and add it to the parameter."""
+    if w.masked_gradient and w.blocks is not None and gathered is None:
+        _block_gradient(p, name, x, dy, dims, w)
+        return
     wanted = Unstructured("y", w.kept, w.keep) if w.masked_gradient and w.kept < w.size else None
-    grad = multiply(
-        p, name, Stage.WU, None if x is None else x.T, Operand(dy), dims, conv=conv, sparsity=wanted, gathered=gathered
-    )
+    turned = None if x is None else np.swapaxes(x, -1, -2)
+    grad = multiply(p, name, Stage.WU, turned, Operand(dy), dims, count, conv=conv, sparsity=wanted, gathered=gathered)
     if grad is not None:
         p.add_gradient(w, grad)
+
+
+def _block_gradient(p: Program, name: str, x: NDArray | None, dy: NDArray | None, dims: Dims, w: Parameter) -> None:
+    """Record dW^T[n, k] = dy^T x of the present blocks: columns of W in one block want the same rows of it."""
+    if w.blocks is None:
+        raise ValueError(f"weight {name!r} has no blocks")
+    k, rows, n = dims
+    left, right = (None, None) if x is None or dy is None else (np.ascontiguousarray(dy.T), x)
+    grad = multiply(p, name, Stage.WU, left, Operand(right), (n, rows, k), sparsity=w.blocks.turned("y"))
+    if grad is not None:
+        p.add_gradient(w, np.where(w.blocks.places(k, n), grad.T, 0))
 
 
 def _expert_gradients(
@@ -251,34 +293,44 @@ def _expert_gradients(
 
 def _conv_input_gradient(name: str, x: Tensor, dy: NDArray | None, w: Parameter, shape: ConvShape) -> NDArray | None:
     """Record one product per stride phase that meets a tap (`algorithms.core.windows`) and return dx."""
-    p, turned = x.program, w.backward()
+    p, turned, groups = x.program, w.backward(), shape.groups
+    inputs, outputs = shape.channels_in // groups, shape.channels_out // groups
+    plain = backward_shape(shape)
+    conv = None if plain is None else replace(plain, groups=groups)
     dx = None if dy is None else np.zeros(x.shape, p.dtype)
     met = [pair for pair in pairs(backward_taps(shape, 0), backward_taps(shape, 1)) if pair[0].taps and pair[1].taps]
     for index, (rows, columns) in enumerate(met):
         label = name if len(met) == 1 else f"{name}/phase{index}"
         taps, size = len(rows.taps) * len(columns.taps), (rows.length, columns.length)
-        dims = (x.shape[0] * size[0] * size[1], taps * shape.channels_out, shape.channels_in)
+        dims = (x.shape[0] * size[0] * size[1], taps * outputs, inputs)
         operand = _phase(p, label, turned, shape, rows, columns)
         picked = None if dy is None else windows(dy, rows.offsets, columns.offsets, size)
-        part = multiply(p, label, Stage.BP, picked, operand, dims, conv=backward_shape(shape))
+        picked = None if picked is None else _grouped_windows(picked, groups, shape.channels_out)
+        part = multiply(p, label, Stage.BP, picked, operand, dims, groups, conv=conv)
         if dx is not None and part is not None:
-            s = shape.stride[0]
-            dx[:, rows.phase :: s, columns.phase :: s] = part.reshape(x.shape[0], *size, -1)
+            place = dx[:, rows.phase :: shape.stride[0], columns.phase :: shape.stride[1]]
+            place[...] = _ungrouped(part, groups).reshape(x.shape[0], *size, -1)
     return dx
 
 
 def _phase(p: Program, label: str, turned: Operand, shape: ConvShape, rows: Taps, columns: Taps) -> Operand:
-    """Cut the taps of a phase out of W^T[C_out, taps * C_in]."""
+    """Cut the taps of a phase out of W^T[(groups,) C_out, taps * C_in], channels of a group."""
+    outputs = shape.channels_out // shape.groups
+    group = replace(shape, channels_in=shape.channels_in // shape.groups, channels_out=outputs, groups=1)
 
     def cut(matrix: NDArray) -> NDArray:
-        return backward_matrix(matrix.T, shape, rows, columns)
+        if matrix.ndim == 3:
+            return np.stack([backward_matrix(copy.T, group, rows, columns) for copy in matrix])
+        return backward_matrix(matrix.T, group, rows, columns)
 
     values = None if turned.values is None else cut(turned.values)
     taps, kernel = len(rows.taps) * len(columns.taps), shape.kernel[0] * shape.kernel[1]
-    pattern = turned.pattern if turned.pattern is None or shape.channels_out % turned.pattern.m == 0 else None
+    pattern = turned.pattern if turned.pattern is None or outputs % turned.pattern.m == 0 else None
     mask = turned.sparsity
     if mask is None:
         return Operand(values, pattern)
+    if isinstance(mask, Blocks):
+        return Operand(values, pattern, _phase_blocks(mask.turned("w"), group, rows, columns))
     keep = None if mask.keep is None else cut(mask.keep)
     count = p.statistic(
         f"{label}.nonzeros",
@@ -286,6 +338,39 @@ def _phase(p: Program, label: str, turned: Operand, shape: ConvShape, rows: Taps
         lambda: round(mask.nonzeros * taps / kernel),
     )
     return Operand(values, pattern, Unstructured("w", count, keep))
+
+
+def _phase_blocks(blocks: Blocks, shape: ConvShape, rows: Taps, columns: Taps) -> Blocks:
+    """Cut the taps of a phase out of blocks 1 x width of W[taps * C_in, C_out] and turn them."""
+    if blocks.height != 1 or shape.channels_out % blocks.width:
+        raise ValueError(f"blocks are {blocks.height} x {blocks.width}; a convolution needs 1 x G, G in C_out")
+    narrow = replace(shape, channels_out=shape.channels_out // blocks.width)
+    return Blocks("w", blocks.width, 1, backward_matrix(blocks.keep, narrow, rows, columns))
+
+
+def _pair(size: int | Pair) -> Pair:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _grouped_windows(flat: NDArray, groups: int, channels: int) -> NDArray:
+    """[rows, taps * channels] to [groups, rows, taps * channels / groups]; with one group as it is."""
+    if groups == 1:
+        return flat
+    parts = flat.reshape(len(flat), -1, groups, channels // groups).transpose(2, 0, 1, 3)
+    return np.ascontiguousarray(parts).reshape(groups, len(flat), -1)
+
+
+def _by_group(x: NDArray, groups: int) -> NDArray:
+    """[B, H, W, C] to [groups, rows, C / groups]; with one group to [rows, C]."""
+    rows = x.size // x.shape[-1]
+    if groups == 1:
+        return np.ascontiguousarray(x.reshape(rows, -1))
+    return np.ascontiguousarray(x.reshape(rows, groups, -1).swapaxes(0, 1))
+
+
+def _ungrouped(y: NDArray, groups: int) -> NDArray:
+    """[groups, rows, n] to [rows, groups * n]; with one group as it is."""
+    return y if groups == 1 else np.ascontiguousarray(y.swapaxes(0, 1)).reshape(y.shape[1], -1)
 
 
 def _learning(
