@@ -175,7 +175,8 @@ def test_operands_and_attributes_that_no_operator_has(tmp_path: Path) -> None:
     ):
         read_onnx(path)
     weights = [weight("w", 1, 16, 8), weight("r", 1, 16, 4)]
-    for wrong in ({"direction": "sideways"}, {"direction": "bidirectional"}, {"hidden_size": -4}):
+    wrongs: list[dict[str, Any]] = [{"direction": "sideways"}, {"direction": "bidirectional"}, {"hidden_size": -4}]
+    for wrong in wrongs:
         layer = node("LSTM", ["x", "w", "r"], ["y"], "lstm", **wrong)
         path = save(tmp_path / "l.onnx", [layer], {"x": [4, 2, 8]}, {"y": ["a"] * 4}, weights, check=False)
         with pytest.raises(ValueError, match=r"^l\.onnx: node 'lstm' \(LSTM\)"):

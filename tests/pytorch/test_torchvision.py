@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,24 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402 # after impor
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def zoo() -> Any:
-    """Networks of torchvision. Compiled operators of its wheel load in a CUDA build only; those named here are asked
-    for by its front and by no network."""
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not installed")
-    try:
-        return importlib.import_module("torchvision.models")
-    except RuntimeError as error:
-        assert "does not exist" in str(error)
-    named = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        named.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    models = importlib.import_module("torchvision.models")
-    models.operators = named  # they live as long as this does
-    return models
 
 
 def made(zoo: Any, name: str, **options: Any) -> Any:
