@@ -1,8 +1,9 @@
 """Installs into .venv what a make target needs: `python3 .ci/install.py LEVEL [OPTION OF PIP ...]`.
 
-Each level, run, test and lint, has a lock that holds all of the level before in the same versions. What is installed
-already is left alone, so a second call takes no time. An installation that was cut short starts anew, and two calls at
-once wait for each other. Uses Python's own library only, and runs on any Python 3 far enough to say what is wrong.
+Each level, run, test and lint, has a lock that holds all of the level before in the same versions. The level torch
+holds all of test and goes into .venv-torch: PyTorch is large, and from another index. What is installed already is
+left alone, so a second call takes no time. An installation that was cut short starts anew, and two calls at once wait
+for each other. Uses Python's own library only, and runs on any Python 3 far enough to say what is wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 LEVELS = ("run", "test", "lint")
+FOLDERS = {**dict.fromkeys(LEVELS, ".venv"), "torch": ".venv-torch"}
+HINTS = {"torch": "; requirements/torch.lock names the CPU build of PyTorch, which is on PyTorch's own index for CPUs: "
+         "PIP_EXTRA_INDEX_URL tells pip of it, or PIP_FIND_LINKS of a folder with the file"}  # fmt: skip
 
 
 class SetupError(Exception):
@@ -25,15 +29,15 @@ class SetupError(Exception):
 
 
 class Environment:
-    """The folder .venv, and what was installed into it, which a file inside it tells.
+    """The folder of a level, and what was installed into it, which a file inside it tells.
 
-    Parameters: root: folder of the project. chosen: this Python was asked for, so an environment of another one is
-    replaced. options: options of pip for all that comes from a lock.
+    Parameters: root: folder of the project. name: that of the environment's. chosen: this Python was asked for, so an
+        environment of another one is replaced. options: options of pip for all that comes from a lock.
     """
 
-    def __init__(self, root: Path, *, chosen: bool, options: list[str]) -> None:
+    def __init__(self, root: Path, name: str = ".venv", *, chosen: bool, options: list[str]) -> None:
         self.root = root
-        self.folder = root / ".venv"
+        self.folder = root / name
         self.python = self.folder / "bin" / "python"
         self.options = options
         self.state = self._read()
@@ -58,10 +62,10 @@ class Environment:
         if level not in self.state["levels"]:
             lock = self.lock(level)
             count = sum("==" in line for line in lock.read_text(encoding="utf-8").splitlines())
-            print(f"setting up .venv: {count} packages of {lock.relative_to(self.root)}", flush=True)
+            print(f"setting up {self.folder.name}: {count} packages of {lock.relative_to(self.root)}", flush=True)
             self._write(whole=False)
-            self._pip("--require-hashes", *self.options, "--requirement", str(lock))
-            held = LEVELS[: LEVELS.index(level) + 1]
+            self._pip("--require-hashes", *self.options, "--requirement", str(lock), hint=HINTS.get(level, ""))
+            held = LEVELS[: LEVELS.index(level) + 1] if level in LEVELS else (level,)
             self._write(whole=True, levels={name: self.digest(name) for name in held})
         project = hashlib.sha256((self.root / "pyproject.toml").read_bytes()).hexdigest()
         if self.state.get("project") != project or not self._linked():
@@ -84,11 +88,11 @@ class Environment:
             raise SetupError(f"Python's venv failed; Debian has it in the package python3-venv\n{said}")
         self.state = {**self._base, "levels": {}}
 
-    def _pip(self, *arguments: str) -> None:
+    def _pip(self, *arguments: str, hint: str = "") -> None:
         quiet = [] if sys.stdout.isatty() else ["--quiet"]
         command = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", *quiet, *arguments]
         if subprocess.run(command, cwd=self.root, check=False).returncode:
-            raise SetupError("pip failed, see above; the next call starts anew")
+            raise SetupError(f"pip failed, see above; the next call starts anew{hint}")
 
     def _read(self) -> dict:
         """Return what the environment holds, nothing if that cannot be told."""
@@ -110,8 +114,8 @@ def main(arguments: list[str]) -> int:
     """Set up and return an exit code."""
     chosen = "--chosen" in arguments
     words = [word for word in arguments if word != "--chosen"]
-    if not words or words[0] not in LEVELS:
-        print(f"usage: install.py {'|'.join(LEVELS)} [--chosen] [OPTION OF PIP ...]", file=sys.stderr)
+    if not words or words[0] not in FOLDERS:
+        print(f"usage: install.py {'|'.join(FOLDERS)} [--chosen] [OPTION OF PIP ...]", file=sys.stderr)
         return 2
     if sys.version_info < OLDEST:
         found = ".".join(map(str, sys.version_info[:3]))
@@ -125,7 +129,7 @@ def main(arguments: list[str]) -> int:
     with Path(__file__).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
-            Environment(ROOT, chosen=chosen, options=words[1:]).bring(words[0])
+            Environment(ROOT, FOLDERS[words[0]], chosen=chosen, options=words[1:]).bring(words[0])
         except SetupError as error:
             print(f"set-up failed: {error}", file=sys.stderr)
             return 1

@@ -1,7 +1,8 @@
 """Writes requirements/*.lock anew: `make lock`, for the oldest Python that nmsat runs on.
 
 Each lock holds exact versions and hashes, no address. It is kept only if every package has a wheel for each Python in
-`PYTHONS` on this platform; the sizes that docs/install.md gives are printed at the end.
+`PYTHONS` on this platform; the sizes that docs/install.md gives are printed at the end. PyTorch alone is not asked for:
+its CPU build is on an index of its own, and the hashes of it stand here.
 
 uv takes metadata and hashes from the index. pip-tools would download all files of all packages, about 1,100, wherever
 the addresses of files at the index are not those that PyPI's JSON pages tell.
@@ -21,6 +22,19 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 PYTHONS = ("3.11", "3.12", "3.13")
 RUN_EXTRAS = ("rtl", "report", "sweep", "onnx")
+PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint"}
+"""Whose versions a level keeps to."""
+
+TORCH = "2.13.0+cpu"
+TORCH_HASHES = {
+    "cp311": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
+    "cp312": "4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2",
+    "cp313": "3fbf9c9d1f3c10c2d59d04aca426dee9ccc6ceb32d255c61e93acc3b4f75fae6",
+}
+"""The CPU builds for Linux, as PyTorch's own index tells them; that of cp311 was computed from the file too."""
+
+GPU = re.compile(r"(?:nvidia|cuda|triton)[\w.-]*")
+"""What the build of the usual index requires for GPUs, several GB, and the CPU build does not."""
 
 
 def main() -> int:
@@ -29,20 +43,20 @@ def main() -> int:
         place = Path(name)
         subprocess.run([sys.executable, "-m", "venv", place / "tools"], check=True)
         subprocess.run([place / "tools/bin/pip", "install", "--quiet", "uv"], check=True)
-        locks = {level: place / f"{level}.lock" for level in ("run", "test", "lint")}
-        before: list[str] = []
+        locks = {level: place / f"{level}.lock" for level in PARENTS}
         for level, requirements in inputs().items():
             source = place / f"{level}.in"
             source.write_text("\n".join(requirements) + "\n", encoding="utf-8")
             print(f"choosing versions for {level}", flush=True)
+            before = ["--constraint", str(locks[PARENTS[level]])] if PARENTS[level] else []
             compile_lock(place, locks[level], [*before, str(source)])
-            before = ["--constraint", str(locks[level])]
+        locks["torch"].write_text(cpu_build(locks["torch"].read_text(encoding="utf-8")), encoding="utf-8")
         pins = {level: names(lock) for level, lock in locks.items()}
         for python in PYTHONS:
-            sizes = wheels(place, locks["lint"], python)
+            sizes = wheels(place, locks["lint"], python) | wheels(place, locks["torch"], python)
             for level, wanted in pins.items():
-                size = sum(sizes[name] for name in wanted) / 1e6
-                print(f"Python {python}: {level:4} {len(wanted):3} packages, {size:6.1f} MB", flush=True)
+                size = sum(sizes[name] for name in wanted if name in sizes) / 1e6
+                print(f"Python {python}: {level:5} {len(wanted):3} packages, {size:6.1f} MB", flush=True)
         FOLDER.mkdir(exist_ok=True)
         for lock in locks.values():
             (FOLDER / lock.name).write_text(plain(lock.read_text(encoding="utf-8")), encoding="utf-8")
@@ -50,7 +64,7 @@ def main() -> int:
 
 
 def inputs() -> dict[str, list[str]]:
-    """Return level -> what it requires, from pyproject.toml. Each level has all of the one before, in those versions.
+    """Return level -> what it requires, from pyproject.toml. Each has all of another, lint and torch that of test.
 
     setuptools is in all of them, as nmsat itself is installed without build isolation.
     """
@@ -60,7 +74,21 @@ def inputs() -> dict[str, list[str]]:
     for extra in RUN_EXTRAS:
         run += extras[extra]
     test = [*run, *extras["test"]]
-    return {"run": run, "test": test, "lint": [*test, *pyproject["dependency-groups"]["lint"]]}
+    groups = pyproject["dependency-groups"]
+    return {"run": run, "test": test, "lint": [*test, *groups["lint"]], "torch": [*test, *groups["torch"]]}
+
+
+def cpu_build(lock: str) -> str:
+    """Return a lock with the CPU build of PyTorch in the place of that of the usual index, and nothing for GPUs."""
+    parts = [part for part in re.split(r"^(?=\S)", lock, flags=re.MULTILINE) if not GPU.match(part)]
+    build = f"torch=={TORCH}" + "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_HASHES.values()) + "\n"
+    found = [index for index, part in enumerate(parts) if part.startswith(f"torch=={TORCH.partition('+')[0]} ")]
+    if len(found) != 1:
+        raise ValueError(
+            f"the index gave another PyTorch than {TORCH}: name the hashes of its CPU build in .ci/lock.py"
+        )
+    parts[found[0]] = build
+    return "".join(parts)
 
 
 def compile_lock(place: Path, lock: Path, arguments: list[str]) -> None:
@@ -92,10 +120,13 @@ def names(lock: Path) -> list[str]:
 
 def wheels(place: Path, lock: Path, python: str) -> dict[str, int]:
     """Download the wheels of a lock for a Python: package -> bytes. Fails if one has no wheel, or another hash."""
-    folder = place / f"wheels-{python}"
+    folder = place / f"wheels-{lock.stem}-{python}"
+    asked = place / f"{lock.stem}-{python}.txt"
+    parts = re.split(r"^(?=\S)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    asked.write_text("".join(part for part in parts if not part.startswith(f"torch=={TORCH}")), encoding="utf-8")
     pip = [place / "tools/bin/pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
     print(f"looking for wheels for Python {python}", flush=True)
-    subprocess.run([*pip, "--python-version", python, "--dest", folder, "--requirement", lock], check=True)
+    subprocess.run([*pip, "--python-version", python, "--dest", folder, "--requirement", asked], check=True)
     return {re.sub(r"[-_.]+", "_", f.name.split("-")[0]).lower(): f.stat().st_size for f in folder.iterdir()}
 
 

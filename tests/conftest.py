@@ -20,7 +20,7 @@ from nmsat.reports.work.extras import missing
 from nmsat.sim.work.timed import Memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from nmsat.dataflow.program.product import Cut
@@ -43,8 +43,35 @@ class Outcome:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make test TEST=name` name a test."""
+    """Let `make test TEST=name` name a test, and `make test-torch` ask for all."""
     parser.addoption("--name", metavar="NAME", help="run the tests of this name only, with all their parameters")
+    parser.addoption("--no-skip", action="store_true", help="a test or file that is skipped has failed")
+
+
+def _fail(report: pytest.CollectReport | pytest.TestReport) -> None:
+    """Turn a skip into a failure that tells why it was skipped."""
+    why = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome, report.longrepr = "failed", f"none may be skipped here: {why}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let a file that is skipped whole fail, where none may be."""
+    report = yield
+    if report.skipped and collector.config.getoption("--no-skip"):
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test that is skipped fail, where none may be."""
+    report = yield
+    if report.skipped and item.config.getoption("--no-skip"):
+        _fail(report)
+    return report
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

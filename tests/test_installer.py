@@ -38,7 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in (wheels, tmp_path / "requirements"):
         folder.mkdir()
     one, two = wheel(wheels, "one", "1"), wheel(wheels, "two", "1")
-    for level, text in (("run", one), ("test", one + two), ("lint", one + two)):
+    for level, text in (("run", one), ("test", one + two), ("lint", one + two), ("torch", one + two)):
         (tmp_path / "requirements" / f"{level}.lock").write_text(text)
     (tmp_path / "pyproject.toml").write_text("")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -64,34 +64,36 @@ class Installer:
         def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
             if command[1:3] != ["-m", "venv"]:
                 return real_run(command, **options)
-            assert command == [sys.executable, "-m", "venv", "--clear", str(root / ".venv")]
-            shutil.rmtree(root / ".venv", ignore_errors=True)
-            shutil.copytree(empty, root / ".venv", symlinks=True)
+            folder = root / Path(command[-1]).name
+            assert command == [sys.executable, "-m", "venv", "--clear", str(folder)]
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(empty, folder, symlinks=True)
             return subprocess.CompletedProcess(command, 0, "", "")
 
         real_run = self.install.subprocess.run
         monkeypatch.setattr(self.install.subprocess, "run", run)
 
-        def pip(environment: Any, *arguments: str) -> None:
+        def pip(environment: Any, *arguments: str, hint: str = "") -> None:
             self.calls.append(arguments)
             if "--editable" in arguments:
                 link = root / "build" / "__editable__.nmsat-1" / "nmsat.py"
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.touch()
             else:
-                real(environment, *arguments)
+                real(environment, *arguments, hint=hint)
 
         monkeypatch.setattr(self.install.Environment, "_pip", pip)
 
     def bring(self, level: str, *, chosen: bool = False) -> list[tuple[str, ...]]:
         """Bring a level; return the calls of pip that took."""
         self.calls.clear()
-        self.install.Environment(self.root, chosen=chosen, options=["--only-binary", ":all:"]).bring(level)
+        folder = self.install.FOLDERS[level]
+        self.install.Environment(self.root, folder, chosen=chosen, options=["--only-binary", ":all:"]).bring(level)
         return list(self.calls)
 
-    def has(self, module: str) -> bool:
-        """Whether the environment can import a module."""
-        command = [self.root / ".venv/bin/python", "-c", f"import {module}"]
+    def has(self, module: str, folder: str = ".venv") -> bool:
+        """Whether an environment can import a module."""
+        command = [self.root / folder / "bin/python", "-c", f"import {module}"]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
@@ -116,6 +118,18 @@ def test_each_level_brings_what_it_needs_and_a_second_call_nothing(installer: In
     assert [call[:3] for call in installer.bring("test")] == [("--require-hashes", "--only-binary", ":all:")]
     assert installer.has("two")
     assert installer.bring("test") == installer.bring("run") == []
+
+
+def test_pytorch_has_an_environment_of_its_own_and_a_hint(installer: Installer) -> None:
+    installer.bring("run")
+    (installer.root / "wheels" / "two-1-py3-none-any.whl").rename(installer.root / "two.away")
+    with pytest.raises(installer.install.SetupError, match=r"pip failed.*CPU build of PyTorch.*PIP_FIND_LINKS"):
+        installer.bring("torch")
+    (installer.root / "two.away").rename(installer.root / "wheels" / "two-1-py3-none-any.whl")
+    assert [call[0] for call in installer.bring("torch")] == ["--require-hashes", "--no-deps"]
+    assert installer.bring("torch") == installer.bring("run") == []
+    assert installer.has("two", ".venv-torch")
+    assert not installer.has("two")
 
 
 def test_an_emptied_build_folder_is_mended(installer: Installer) -> None:

@@ -51,6 +51,7 @@ def test_ci_runs_the_readme_commands_and_lint() -> None:
         "make test",
         "make lint",
         "make demo",
+        "make test-torch MARKS='not long'",
     ]
     assert "set -euo pipefail" in lines
     assert (ROOT / ".ci/run").stat().st_mode & 0o111

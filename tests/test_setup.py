@@ -20,7 +20,7 @@ from tests.ci_scripts import script
 from tests.source import ROOT
 
 MAKEFILE: Final = (ROOT / "Makefile").read_text(encoding="utf-8")
-LEVELS: Final = ("run", "test", "lint")
+LEVELS: Final = ("run", "test", "lint", "torch")
 LOCKS: Final = {level: (ROOT / "requirements" / f"{level}.lock").read_text(encoding="utf-8") for level in LEVELS}
 
 
@@ -45,6 +45,8 @@ def test_lock_holds_exact_versions_and_hashes_and_nothing_else(level: str) -> No
 
 def test_each_lock_holds_all_of_the_one_before() -> None:
     assert pins("run").items() <= pins("test").items() <= pins("lint").items()
+    assert pins("test").items() <= pins("torch").items()
+    assert {pins("torch")[name] == pins("lint")[name] for name in pins("torch").keys() & pins("lint").keys()} == {True}
 
 
 def test_locks_hold_what_the_project_declares() -> None:
@@ -54,6 +56,7 @@ def test_locks_hold_what_the_project_declares() -> None:
         "run": [*pyproject["project"]["dependencies"], *extras["rtl"], *extras["report"], *extras["onnx"]],
         "test": extras["test"],
         "lint": pyproject["dependency-groups"]["lint"],
+        "torch": [*pyproject["dependency-groups"]["torch"], *extras["torch"]],
     }
     for level, lines in declared.items():
         assert {normal(re.split(r"[<>=\[ ]", line)[0]) for line in lines} <= {normal(name) for name in pins(level)}
@@ -66,9 +69,33 @@ def test_locks_hold_what_the_project_declares() -> None:
 def test_the_page_says_how_many_packages_each_lock_holds() -> None:
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     told = re.findall(r"^\|[^|]*\| `requirements/(\w+)\.lock` \| (\d+)(?: more)? \|", page, re.MULTILINE)
-    counts = [len(pins(level)) for level in LEVELS]
-    more = [counts[0], counts[1] - counts[0], counts[2] - counts[1]]
-    assert told == [(level, str(count)) for level, count in zip(LEVELS, more, strict=True)]
+    counts = {"run": str(len(pins("run"))), "test": str(len(pins("test")) - len(pins("run")))}
+    counts |= {level: str(len(pins(level)) - len(pins("test"))) for level in ("lint", "torch")}
+    assert dict(told) == counts
+    assert len(told) == len(LEVELS)
+
+
+def test_the_lock_of_pytorch_names_its_cpu_build_and_nothing_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = script("lock", monkeypatch)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["torch"]
+    assert f"torch=={lock.TORCH.partition('+')[0]}" in version
+    build = f"torch=={lock.TORCH} \\\n" + " \\\n".join(f"    --hash=sha256:{d}" for d in lock.TORCH_HASHES.values())
+    assert f"\n{build}\n" in LOCKS["torch"]
+    assert [name for name in pins("torch") if lock.GPU.match(name)] == []
+
+
+def test_the_cpu_build_takes_the_place_of_the_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = script("lock", monkeypatch)
+    hashes = " \\\n    --hash=sha256:" + "0" * 64 + "\n"
+    usual = "".join(
+        f"{pin}{hashes}" for pin in ("numpy==1", "nvidia-nccl==1", "torch==2.13.0", "torchvision==1", "triton==3")
+    )
+    text = lock.cpu_build(usual)
+    assert re.findall(r"^(\S+)==", text, re.MULTILINE) == ["numpy", "torch", "torchvision"]
+    assert "torch==2.13.0+cpu" in text
+    assert text.count("--hash") == 2 + len(lock.TORCH_HASHES)
+    with pytest.raises(ValueError, match="another PyTorch than"):
+        lock.cpu_build(usual.replace("2.13.0", "2.14.0"))
 
 
 def test_metadata_has_ranges() -> None:
@@ -84,6 +111,7 @@ class Tools:
     def __init__(self, *lacking: str) -> None:
         self.lacking = lacking
         self.compiled: list[tuple[list[str], dict[str, str]]] = []
+        self.downloaded: list[str] = []
 
     def run(self, command: list[object], **how: Any) -> subprocess.CompletedProcess:
         words = [str(word) for word in command]
@@ -92,12 +120,17 @@ class Tools:
         if words[1:3] == ["pip", "compile"]:
             self.compiled.append((words, how["env"]))
             lock = f"# by uv\none==1 \\\n    --hash=sha256:{'0' * 64}\n"
-            Path(words[words.index("--output-file") + 1]).write_text(lock, encoding="utf-8")
+            path = Path(words[words.index("--output-file") + 1])
+            other = lock.replace("# by uv\none==1", "torch==2.13.0") if path.stem == "torch" else ""
+            path.write_text(lock + other, encoding="utf-8")
         if words[1] == "download":
             if words[words.index("--python-version") + 1] in self.lacking:
                 raise subprocess.CalledProcessError(1, words)
             folder = Path(words[words.index("--dest") + 1])
             folder.mkdir()
+            asked = Path(words[words.index("--requirement") + 1])
+            assert re.findall(r"^(\S+)==", asked.read_text(encoding="utf-8"), re.MULTILINE) == ["one"]
+            self.downloaded.append(asked.stem.partition("-")[0])
             (folder / "one-1-py3-none-any.whl").write_bytes(b"wheel")
         return subprocess.CompletedProcess(words, 0, told, "")
 
@@ -112,8 +145,11 @@ def test_locks_are_written_all_or_none(
     with pytest.raises(subprocess.CalledProcessError) if lacking else nullcontext():
         lock.main()
     text = f"one==1 \\\n    --hash=sha256:{'0' * 64}\n"
+    build = f"{text}torch=={lock.TORCH}" + "".join(f" \\\n    --hash=sha256:{d}" for d in lock.TORCH_HASHES.values())
+    texts = {level: f"{build}\n" if level == "torch" else text for level in LEVELS}
     written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
-    assert written == ({} if lacking else {f"{level}.lock": text for level in LEVELS})
+    assert written == ({} if lacking else {f"{level}.lock": text for level, text in texts.items()})
+    assert tools.downloaded == len(lock.PYTHONS[: -1 if lacking else None]) * ["lint", "torch"]
 
 
 def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,7 +165,7 @@ def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pyte
         assert Path(given["--cache-dir"]).parent == Path(given["--output-file"]).parent
         assert env["UV_DEFAULT_INDEX"] == "https://mirror/simple"
     constraints = [dict(pairwise(words)).get("--constraint", "none") for words, _ in tools.compiled]
-    assert [Path(name).name for name in constraints] == ["none", "run.lock", "test.lock"]
+    assert [Path(name).name for name in constraints] == ["none", "run.lock", "test.lock", "lint.lock"]
 
 
 # ------------------------------------------------------------------------------------------------------- Makefile
@@ -143,12 +179,15 @@ def make(*words: str) -> str:
     return subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "engines", "regression", "smoke"])
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "engines", "regression", "smoke", "test-torch"])
 def test_nothing_is_built_from_source(target: str) -> None:
     assert "--only-binary :all:" in make(target).splitlines()[0]
 
 
-@pytest.mark.parametrize(("target", "level"), [("demo", "run"), ("engines", "run"), ("test", "test"), ("lint", "lint")])
+@pytest.mark.parametrize(
+    ("target", "level"),
+    [("demo", "run"), ("engines", "run"), ("test", "test"), ("lint", "lint"), ("test-torch", "torch")],
+)
 def test_a_target_installs_what_it_needs(target: str, level: str) -> None:
     assert make(target).startswith(f"python3 .ci/install.py {level} ")
 
@@ -198,6 +237,20 @@ def test_name_selects_just_that_test(name: str, code: int, says: str, tmp_path: 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert says in done.stdout + done.stderr
+
+
+def test_tests_of_pytorch_may_not_be_skipped(tmp_path: Path) -> None:
+    (line,) = (line for line in make("test-torch").splitlines() if "pytest" in line)
+    assert line == '.venv-torch/bin/pytest -n auto -m "" --no-skip tests/pytorch'
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_x.py").write_text("import pytest\ndef test_x(): pytest.importorskip('none_such')\n")
+    (tmp_path / "test_y.py").write_text("import pytest\npytest.importorskip('none_such')\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", tmp_path]
+    for options, code in (([], 0), (["--no-skip", "--continue-on-collection-errors"], 1)):
+        done = subprocess.run([*command, *options, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+    assert done.stdout.count("\nnone may be skipped here: Skipped: could not import 'none_such'") == 2
+    assert "1 failed, 1 error" in done.stdout
 
 
 # --------------------------------------------------------------------------------------------------- clean Debian

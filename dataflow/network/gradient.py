@@ -54,6 +54,11 @@ class GradientPart(ConvShape):
     horizontal: Segment
 
     @property
+    def whole(self) -> ConvShape:
+        """The forward convolution."""
+        return ConvShape(**{name: getattr(self, name) for name in ConvShape.__dataclass_fields__})
+
+    @property
     def positions(self) -> int:
         """Positions of dX that the part computes: B * rows * columns."""
         return self.batch * self.vertical.positions * self.horizontal.positions
@@ -73,6 +78,24 @@ def gradient_parts(shape: ConvShape) -> tuple[GradientPart, ...]:
     rows, columns = (axis_segments(shape, axis) for axis in (0, 1))
     fields = {name: getattr(shape, name) for name in ConvShape.__dataclass_fields__}
     return tuple(GradientPart(**fields, vertical=v, horizontal=h) for v in rows for h in columns)
+
+
+@lru_cache(maxsize=1024)
+def gradient_macs(shape: ConvShape) -> int:
+    """Return the multiply-adds of all parts of dX."""
+    made = sum(part.positions * len(part.taps) for part in gradient_parts(shape))
+    return made * (shape.channels_in * shape.channels_out // shape.groups)
+
+
+@lru_cache(maxsize=1024)
+def padding_macs(shape: ConvShape) -> int:
+    """Return the multiply-adds of all parts of dX beyond those of the forward pass: their windows meet padding instead.
+
+    Each multiply-add of the forward pass has one here. Parts that split the border off have no more.
+    """
+    rows, columns = output_size(shape)
+    forward = shape.batch * rows * columns * shape.kernel[0] * shape.kernel[1]
+    return max(0, gradient_macs(shape) - forward * (shape.channels_in * shape.channels_out // shape.groups))
 
 
 def axis_segments(shape: ConvShape, axis: int) -> tuple[Segment, ...]:

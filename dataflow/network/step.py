@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import AGAIN, LeftOut, Pattern, Product, Stage
 from nmsat.algorithms.core.vocabulary import MethodFacts, method_facts
 from nmsat.dataflow.network import products as of
-from nmsat.dataflow.network.gradient import gradient_parts
+from nmsat.dataflow.network.gradient import GradientPart, gradient_macs, gradient_parts, padding_macs
 from nmsat.dataflow.network.layers import WORD_BYTES, ConvLayer, HostLayer, LinearLayer, MatMulLayer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from nmsat.algorithms.core.tape import ConvShape
     from nmsat.dataflow.network.layers import Layer, WeightLayer
     from nmsat.dataflow.network.readers.masks import LayerMask
 
@@ -95,12 +98,27 @@ class Step:
 
     @property
     def bound(self) -> float:
-        """Speed-up over the dense step that no machine of equal peak can beat: dense over kept multiply-adds."""
-        return self.macs_dense / self.macs_kept if self.macs_kept else float("inf")
+        """Dense over kept multiply-adds: the speed-up over a dense step that keeps the machine as busy as this one.
 
-    @property
+        Those that an input gradient makes with padding are work of its programs, not of the network, and in neither.
+        """
+        dense, kept = Fraction(self.macs_dense), Fraction(self.macs_kept)
+        parts: dict[tuple[str, ConvShape], list[Product]] = {}
+        for product in self.products:
+            if isinstance(product.conv, GradientPart):
+                parts.setdefault((layer_of(product.name), product.conv.whole), []).append(product)
+        for (_, shape), products in parts.items():
+            if more := padding_macs(shape):
+                dense -= more
+                kept -= sum(product.macs_kept for product in products) * Fraction(more, gradient_macs(shape))
+        return float(dense / kept) if kept else float("inf")
+
+    @cached_property
     def weight_layers(self) -> frozenset[str]:
-        """Names of the layers that multiply by weights: by those of an update, or by weights that do not change."""
+        """Names of the layers that multiply by weights: by those of an update, or by weights that do not change.
+
+        Each program of a step asks for them: found once.
+        """
         updated = (name for update in self.updates for name in (update.name, *update.shared))
         return frozenset((*updated, *self.frozen))
 

@@ -22,7 +22,7 @@ from nmsat.dataflow.program.estimate import estimate_program, fastest
 from nmsat.dataflow.program.lower import Form, form_of, place_product
 from nmsat.dataflow.program.product import cuts
 from nmsat.dataflow.program.tensors import DENSE, Layout
-from nmsat.dataflow.program.update import emit_update, estimate_update
+from nmsat.dataflow.program.update import emit_update, estimate_update, slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,8 +202,10 @@ class UpdateJob:
         return repr((self.stage, self.k, self.n, self.count, self.ff, self.bp, self.backward, self.decays))
 
     def runs(self, config: SatConfig) -> list[UpdateRun]:
-        """Return its program."""
-        return [UpdateRun(self.count, self)]
+        """Return its program, or those of the slices of a matrix that no one UPDATE spans."""
+        return [
+            UpdateRun(self.count * times, replace(self, k=k, n=n)) for (k, n), times in slices(self.k, self.n).items()
+        ]
 
 
 Job: TypeAlias = "ProductJob | UpdateJob"

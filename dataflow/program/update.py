@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.codes import codes
-from nmsat.dataflow.contract.isa import Opcode
+from nmsat.dataflow.contract.isa import HALVES, INSTRUCTIONS, Opcode
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.dataflow.program.estimate import ENDS
 from nmsat.dataflow.program.tensors import DENSE
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.assembler import Assembler, Node
     from nmsat.dataflow.program.tensors import Place, Weights
+
+_FIELDS = INSTRUCTIONS[Opcode.UPDATE].by_name
+
+MOST_ROWS: Final = _FIELDS["k"].high // HALVES * HALVES
+MOST_COLUMNS: Final = min(_FIELDS["n"].high // HALVES, _FIELDS["g_step"].high) * HALVES
+"""What one UPDATE may span, in whole groups of every pattern and whole beats of the gradient."""
+
+
+def slices(k: int, n: int) -> Counter[tuple[int, int]]:
+    """Return how often an UPDATE of each size (rows, columns) runs for a matrix, which may be larger than one spans.
+
+    Such a matrix lies in memory as so many matrices of their own: a group never crosses from one into another, and a
+    product reads them one behind the other.
+    """
+    rows = Counter(min(MOST_ROWS, k - at) for at in range(0, k, MOST_ROWS))
+    columns = Counter(min(MOST_COLUMNS, n - at) for at in range(0, n, MOST_COLUMNS))
+    return Counter({(r, c): i * j for r, i in rows.items() for c, j in columns.items()})
 
 
 def emit_update(out: Assembler, label: str, w: Weights, *, decays: bool, after: Iterable[Node] = ()) -> Node:

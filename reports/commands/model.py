@@ -142,7 +142,7 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], MachineResul
         raise InputError(f"{options.model}: {error}") from None
     _warn(options, step, (*found.notes, *slower_note(slower)), taped=taped)
     speedup = full.cycles / result.cycles
-    bound, bound_note = speedup_bound(step.bound, speedup, full.utilization)
+    bound, bound_note = speedup_bound(step, result, full)
     values = {
         "model": options.model,
         "method": step.method,

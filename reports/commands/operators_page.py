@@ -36,8 +36,10 @@ Operators marked * are evaluated while reading where they depend on shapes and c
 
 Weights may be initializers (dense, sparse, in other files), constants of nodes, or inputs of the graph that only stand
 where weights do, seen through transpositions, casts and dequantization or not; shared ones are counted and updated
-once. Open sizes are given as `--size seq=128`, or by place as `--size x:1=128`; `--batch` fills the batch, which is
-dimension 0 of the inputs unless a name or a recurrent layer says otherwise or `--batch-dim` does. `--dense`,
+once. `MatMul` and `Gemm` of two constants run in every step (places through a small network); if the left one is a
+constant of the file, it is data. Open sizes are given as `--size seq=128`, or by place as `--size x:1=128`; `--batch`
+fills the batch, which is dimension 0 of the inputs unless a name or a recurrent layer (whatever lies before it) says
+otherwise or `--batch-dim` does; where that is not plain, a note says which dimension was taken. `--dense`,
 `--pattern NAME=N:M` and `--layers FILE` say what single layers get, `--inference` leaves the forward pass alone.
 
 Written by `python -m nmsat.reports.commands.operators_page` for the operators of the onnx package in `requirements/`.

@@ -7,13 +7,18 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.dataflow.network.layers import LinearLayer
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, scale_batch
 from nmsat.dataflow.network.step import training_products
 from nmsat.reports.commands import model
 from nmsat.reports.commands.model_advice import slower_layers, speedup_bound
+from nmsat.reports.work.timings import Wanted, time_all
+from tests.network.networks import networks
 from tests.network.onnx_files import save, weight
 
 if TYPE_CHECKING:
@@ -101,10 +106,38 @@ def test_forward_pass_alone(call: Callable[[str], Outcome], tmp_path: Path) -> N
 
 
 def test_what_is_called_a_bound_is_never_exceeded() -> None:
-    assert speedup_bound(2.0, 1.9, 0.5) == (2.0, "")
-    bound, note = speedup_bound(2.0, 2.1, 0.5)
+    def ran(cycles: int, macs: int, updates: int = 0) -> Any:
+        rows = [SimpleNamespace(shape=(8, 64, 64, 1), cycles=cycles - updates, macs=macs)]
+        rows.append(SimpleNamespace(shape=None, cycles=updates, macs=0))
+        used = macs / (16 * cycles)
+        return SimpleNamespace(rows=rows, cycles=cycles, config=SimpleNamespace(elements=16), utilization=used)
+
+    full = ran(1000, 8000)
+    step: Any = SimpleNamespace(bound=2.0, macs_dense=8000, macs_kept=4000)
+    assert speedup_bound(step, ran(520, 4000), full) == (2.0, "")
+    bound, note = speedup_bound(step, ran(480, 4000), full)
     assert bound == 4.0
-    assert "dense step uses only 50.0% of the array" in note
+    assert "dense step uses only 50.0% of the array; the bound" in note
+    # Updates take what they take, however quick the products are.
+    assert speedup_bound(step, ran(480, 4000, updates=150), full)[0] == 2.5
+    padded: Any = SimpleNamespace(bound=1.9, macs_dense=8000, macs_kept=4000)
+    assert (
+        "50.0% of the array and multiplies padding in its input gradients;"
+        in speedup_bound(padded, ran(520, 4000), full)[1]
+    )
+
+
+@settings(max_examples=6, deadline=None)
+@given(networks(), st.sampled_from((Pattern(2, 4), Pattern(2, 8))), st.sampled_from((1, 3, 130)))
+def test_no_estimate_exceeds_what_is_called_its_bound(
+    layers: list[ConvLayer | LinearLayer], pattern: Pattern, batch: int
+) -> None:
+    scaled, config = [scale_batch(layer, batch) for layer in layers], preset("tiny")
+    step, dense = (training_products(scaled, name, pattern, False) for name in ("bdwp", "dense"))
+    result, full = time_all(config, [Wanted(step), Wanted(dense)], lambda job: None, 1, estimate=True)
+    bound, note = speedup_bound(step, result, full)
+    assert full.cycles / result.cycles <= bound
+    assert note or bound <= pattern.m / pattern.n
 
 
 @pytest.mark.usefixtures("estimated")

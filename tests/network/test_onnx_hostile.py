@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from nmsat.dataflow.network.layers import LinearLayer
 from nmsat.dataflow.network.readers.masks import read_masks
@@ -149,6 +149,38 @@ def test_names_do_not_reach_the_terminal_as_commands(call: Callable[[str], Outco
         assert "\x1b" not in outcome.out + outcome.err
         assert "\x07" not in outcome.out + outcome.err
     assert "\\x1b[31mred" in call(f"model {path} --config tiny").out
+
+
+@pytest.mark.parametrize("mark", [b"NODENAME", b"TENSORAB", b"OPERATOR", b"INPUTNAM"])
+def test_names_that_are_no_text(tmp_path: Path, mark: bytes) -> None:
+    nodes = [node("MatMul", ["INPUTNAM", "w"], ["TENSORAB"], "NODENAME"), node("OPERATOR", ["TENSORAB"], ["y"])]
+    path = save(tmp_path / "u.onnx", nodes, {"INPUTNAM": [4, 8]}, {"y": [4, 8]}, [weight("w", 8, 8)], check=False)
+    path.write_bytes(path.read_bytes().replace(mark, b"\xff\xfe" * 4))
+    with pytest.raises(ValueError, match=r"^u\.onnx: (broken model: a name is not UTF-8|not an ONNX file)"):
+        read_onnx(path)
+
+
+def test_operands_and_attributes_that_no_operator_has(tmp_path: Path) -> None:
+    words = onnx.TensorProto(name="w", data_type=TensorProto.STRING, dims=(8, 8), string_data=[b"a"] * 64)
+    path = save(
+        tmp_path / "t.onnx",
+        [node("MatMul", ["x", "w"], ["y"], "p")],
+        {"x": [4, 8]},
+        {"y": [4, 8]},
+        [words],
+        check=False,
+    )
+    with pytest.raises(
+        ValueError, match=r"^t\.onnx: (node 'p' \(MatMul\): shape inference fails|broken model): .*string"
+    ):
+        read_onnx(path)
+    weights = [weight("w", 1, 16, 8), weight("r", 1, 16, 4)]
+    wrongs: list[dict[str, Any]] = [{"direction": "sideways"}, {"direction": "bidirectional"}, {"hidden_size": -4}]
+    for wrong in wrongs:
+        layer = node("LSTM", ["x", "w", "r"], ["y"], "lstm", **wrong)
+        path = save(tmp_path / "l.onnx", [layer], {"x": [4, 2, 8]}, {"y": ["a"] * 4}, weights, check=False)
+        with pytest.raises(ValueError, match=r"^l\.onnx: node 'lstm' \(LSTM\)"):
+            read_onnx(path)
 
 
 def test_tapes_that_are_deep_or_wide(call: Callable[[str], Outcome], tmp_path: Path) -> None:

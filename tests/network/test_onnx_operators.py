@@ -314,3 +314,26 @@ def test_fused_operators_of_microsoft(tmp_path: Path) -> None:
     assert [layer.name for layer in layers] == ["p", "gelu", "norm", "q"]
     assert forward_macs(layers) == 2 * 10 * 256
     assert parameters(layers) == 256 + 32
+
+
+def test_products_of_constants_run_in_every_step(tmp_path: Path) -> None:
+    """Places through a small network, as in Swin V2: its weights are learnt, so what it makes is no constant."""
+    nodes = [
+        helper.make_node("MatMul", ["places", "w1"], ["a"], "first"),
+        helper.make_node("Add", ["a", "b1"], ["b"], "bias"),
+        helper.make_node("Relu", ["b"], ["c"], "relu"),
+        helper.make_node("MatMul", ["c", "w2"], ["d"], "second"),
+        helper.make_node("MatMul", ["x", "w"], ["z"], "main"),
+        helper.make_node("Add", ["z", "d"], ["y"], "add"),
+    ]
+    more = [weight("places", 9, 2), weight("w1", 2, 32), weight("b1", 32), weight("w2", 32, 16), weight("w", 8, 16)]
+    path = save(tmp_path / "s.onnx", nodes, {"x": ["n", 9, 8]}, {"y": ["n", 9, 16]}, more)
+    layers = read_onnx(path, 4, strict=True)
+    found = {layer.name: layer for layer in layers if isinstance(layer, LinearLayer)}
+    assert {name: layer.macs for name, layer in found.items()} == {
+        "first": 9 * 2 * 32,
+        "second": 9 * 32 * 16,
+        "main": 4 * 9 * 8 * 16,
+    }
+    assert [layer.input_gradient for layer in found.values()] == [False, True, False]
+    assert parameters(layers) == 2 * 32 + 32 + 32 * 16 + 8 * 16

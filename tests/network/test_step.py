@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nmsat.algorithms.core.arithmetic import arithmetic
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage, Tape
@@ -17,6 +19,7 @@ from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer, h
 from nmsat.dataflow.network.models import MODELS, load_model
 from nmsat.dataflow.network.step import Prune, Step, Update, training_products
 from tests.network.macs import forward_macs
+from tests.network.networks import networks, square
 
 P28 = Pattern(2, 8)
 
@@ -120,17 +123,53 @@ def test_tails() -> None:
     assert training_products([layer], "bdwp", P28, False).macs_dense == 3 * layer.macs
 
 
+PRUNED = dict.fromkeys(("ste", "sr-ste", "sdgp", "sdwp", "mvue"), 1)
+PRUNED |= {"dense": 0, "bdwp": 2, "bi-mask": 2, "transposable": 2, "bdwp+mvue": 3}
+"""Products of three that a method prunes."""
+
+
 @pytest.mark.parametrize("pattern", [Pattern(2, 4), Pattern(2, 8), Pattern(2, 16), Pattern(1, 16)])
 def test_bounds_of_equal_products(pattern: Pattern) -> None:
     """Three equal products of which 0, 1, 2 or 3 are pruned to r = N/M: 3 / (3 - pruned (1 - r))."""
     r = pattern.n / pattern.m
     layers = [linear(f"l{i}", 64, 64) for i in range(4)]
-    pruned = dict.fromkeys(("ste", "sr-ste", "sdgp", "sdwp", "mvue"), 1)
-    pruned |= {"dense": 0, "bdwp": 2, "bi-mask": 2, "transposable": 2, "bdwp+mvue": 3}
-    assert set(pruned) == set(METHODS)
-    for method, count in pruned.items():
+    assert set(PRUNED) == set(METHODS)
+    for method, count in PRUNED.items():
         step = training_products(layers, method, pattern, first_and_last_dense=False)
         assert step.bound == pytest.approx(3 / (3 - count * (1 - r)))
+
+
+@given(
+    networks(),
+    st.sampled_from((Pattern(2, 4), Pattern(2, 8), Pattern(1, 16))),
+    st.sampled_from(sorted(set(METHODS) - {"dense"})),
+)
+def test_no_bound_is_above_that_of_the_pattern_and_all_batches_have_the_same(
+    layers: list[ConvLayer | LinearLayer], pattern: Pattern, method: str
+) -> None:
+    """Windows of an input gradient that meet padding are no work that a network can be spared."""
+    r, pruned = pattern.n / pattern.m, PRUNED[method]
+    bounds = {}
+    for batch in (1, 2, 512):
+        step = training_products(
+            [scale_batch(layer, batch) for layer in layers], method, pattern, first_and_last_dense=False
+        )
+        bounds[batch] = step.bound
+        assert 1 - 1e-12 <= step.bound <= (3 / (3 - pruned * (1 - r)) if pruned > 1 else 1 / r) + 1e-12
+        assert training_products([scale_batch(layer, batch) for layer in layers], "dense").bound == 1
+    assert method.endswith("mvue") or bounds[1] == pytest.approx(bounds[2])  # MVUE prunes along the batch
+
+
+def test_borders_of_a_small_batch_are_no_part_of_the_bound() -> None:
+    """3x3 on 8x8 without padding: 36 of 64 positions count in BP, at batch 2 as at 128, where they are split off."""
+    layers = [square("c", 64, 64, 8, 3, 1, 0)]
+    for batch in (2, 128):
+        step = training_products(
+            [scale_batch(layer, batch) for layer in layers], "bdwp", P28, first_and_last_dense=False
+        )
+        assert step.bound == pytest.approx(2.0)
+    small = training_products([scale_batch(layer, 2) for layer in layers], "bdwp", P28, first_and_last_dense=False)
+    assert small.macs_dense / small.macs_kept > 2.1  # what the programs multiply
 
 
 def test_first_and_last_layer_stay_dense() -> None:
@@ -273,3 +312,13 @@ def test_same_products_as_the_tape_of_a_run(method: str) -> None:
     assert sorted(map(key, step.products)) == sorted(map(key, tape.products))
     assert step.macs_kept == tape.macs_kept
     assert forward_macs(layers) == sum(p.macs_dense for p in tape.of(Stage.FF) if "conv" in p.name)
+
+
+def test_names_of_weight_layers_are_found_once() -> None:
+    """Every program asks for them: steps of 10,000 layers took minutes."""
+    step = training_products(
+        [LinearLayer(name=name, rows=8, features_in=64, features_out=64) for name in "abc"], "dense"
+    )
+    assert step.weight_layers is step.weight_layers
+    assert step.weight_layers == {"a", "b", "c"}
+    assert replace(step, updates=(), frozen=("a",)).weight_layers == {"a"}

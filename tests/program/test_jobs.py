@@ -15,9 +15,10 @@ from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.readers.masks import LayerMask
 from nmsat.dataflow.network.readers.recorded import recorded_step
 from nmsat.dataflow.network.step import training_products
-from nmsat.dataflow.program.jobs import JobRun, ProductJob, Switches, UpdateJob, job_estimate, step_jobs
+from nmsat.dataflow.program.jobs import JobRun, ProductJob, Switches, UpdateJob, UpdateRun, job_estimate, step_jobs
 from nmsat.dataflow.program.lower import Form
-from nmsat.dataflow.program.tensors import DENSE
+from nmsat.dataflow.program.tensors import DENSE, Layout
+from nmsat.dataflow.program.update import slices
 from nmsat.sim.work.timed import Timer
 
 
@@ -159,3 +160,21 @@ def test_an_update_is_estimated_by_its_beats(ff: Pattern, bp: Pattern) -> None:
         job = UpdateJob("w", k, n, 1, ff, bp, backward, decays=False, elements=k * n)
         exact = Timer(preset("small")).time(job).cycles
         assert abs(job_estimate(job, preset("small")) - exact) <= 16
+
+
+@pytest.mark.parametrize(("k", "n"), [(64, 65_472), (8, 128_256), (2_000_000, 8), (65_536, 65_536), (65_504, 32_736)])
+def test_a_matrix_that_no_update_spans_is_updated_in_slices(k: int, n: int) -> None:
+    """Each slice fits the instruction; together they have its elements and the beats of its copies."""
+    job = UpdateJob("w", k, n, 3, Pattern(2, 8), Pattern(2, 8), backward=True, decays=True, elements=k * n)
+    config = preset("tiny")
+    runs = job.runs(config)
+    assert sum(run.times * run.job.k * run.job.n for run in runs if isinstance(run, UpdateRun)) == 3 * k * n
+    assert all(run.assemble(config).instructions[0].encode() for run in runs)
+    assert (len(runs) == 1) == ((k, n) in ((64, 65_472), (65_504, 32_736)))  # of one size: two equal halves, one whole
+    whole, parts = (
+        [Layout().weights("w", 1, *size, Pattern(2, 8), Pattern(2, 8), backward=True) for size in sizes]
+        for sizes in ([(k, n)], slices(k, n).elements())
+    )
+    for name in ("master", "ff_place", "bp_place", "mask"):
+        beats = [sum(getattr(w, name).beats for w in group) for group in (whole, parts)]
+        assert beats[0] == beats[1]

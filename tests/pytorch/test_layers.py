@@ -112,8 +112,8 @@ def test_linear_subclasses_without_a_forward_of_their_own_are_converted() -> Non
     assert close(model[1](x), x @ (2 * model[1].weight.t()) + model[1].bias)
 
 
-def test_hugging_face_conv1d() -> None:
-    utils = pytest.importorskip("transformers.pytorch_utils")
+def test_hugging_face_conv1d(transformers: Any) -> None:
+    utils = transformers.pytorch_utils
     torch.manual_seed(0)
     layer = utils.Conv1D(24, 16)  # 16 inputs, 24 outputs
     torch.nn.init.normal_(layer.weight)
@@ -129,8 +129,7 @@ def test_hugging_face_conv1d() -> None:
     assert close(layer._parameters["weight"].grad, x.flatten(0, 1).t() @ dy.flatten(0, 1), 1e-4)
 
 
-def test_a_hugging_face_model_is_converted() -> None:
-    transformers = pytest.importorskip("transformers")
+def test_a_hugging_face_model_is_converted(transformers: Any) -> None:
     config = transformers.GPT2Config(vocab_size=40, n_positions=16, n_embd=32, n_layer=2, n_head=4)
     torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(config)

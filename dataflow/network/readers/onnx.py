@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from nmsat.dataflow.network.found import FoundModel
 from nmsat.dataflow.network.layers import HostLayer
-from nmsat.dataflow.network.readers.onnx_batch import bind_inputs
+from nmsat.dataflow.network.readers.onnx_axes import batch_axes
+from nmsat.dataflow.network.readers.onnx_batch import BATCH_NAME, bind_inputs
 from nmsat.dataflow.network.readers.onnx_load import load
 from nmsat.dataflow.network.readers.onnx_nodes import convert, inner_products
 from nmsat.dataflow.network.readers.onnx_shapes import infer_tensors
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nmsat.dataflow.network.layers import Layer
+    from nmsat.dataflow.network.readers.onnx_axes import BatchAxes
     from nmsat.dataflow.network.readers.onnx_batch import Binding
     from nmsat.dataflow.network.readers.onnx_load import Loaded
 
@@ -50,8 +52,8 @@ def read_onnx_model(
 
     batch: images per step; an open batch dimension of the inputs takes it (512 if None), a model exported with a fixed
     batch is scaled by a whole factor. sizes: sizes of other open dimensions by name, such as {"sequence": 128}.
-    batch_dim: which dimension of the inputs is the batch (None: the first, unless the file says otherwise). strict:
-    refuse operators whose cost is not known.
+    batch_dim: which dimension of the inputs is the batch (None: what recurrent layers take for it, or names say, else
+    the first). strict: refuse operators whose cost is not known.
     Raises FileNotFoundError; ValueError naming file and node for a broken or truncated file, an operator in which a
     product may hide, sizes that are missing or contradict each other.
     """
@@ -63,7 +65,9 @@ def read_onnx_model(
         raise ValueError(f"batch is {batch!r}; it must be at least 1")
     try:
         loaded = load(path)
-        bound = bind_inputs(loaded.inputs, loaded.nodes, where, batch, sizes, batch_dim)
+        recurrent = batch_axes(loaded)
+        guessed = _guessed(loaded, recurrent, batch_dim)
+        bound = bind_inputs(loaded.inputs, where, batch, sizes, batch_dim, recurrent.found)
         tensors = infer_tensors(loaded, bound.sizes, where, lambda node: bool(inner_products(node)))
         layers = convert(tensors, loaded.weights, bound.factor, where)
     except UnicodeDecodeError as error:
@@ -77,7 +81,7 @@ def read_onnx_model(
     unknown = sorted({layer.kind for layer in layers if isinstance(layer, HostLayer) and not layer.cost_known})
     if strict and unknown:
         raise ValueError(f"{where}: the cost of {', '.join(unknown)} on the host is not known")
-    return FoundModel(layers, bound.batch, (*_notes(loaded, bound), *_unknown_note(unknown)))
+    return FoundModel(layers, bound.batch, (*_notes(loaded, bound), *guessed, *_unknown_note(unknown)))
 
 
 def _notes(loaded: Loaded, bound: Binding) -> tuple[str, ...]:
@@ -96,6 +100,23 @@ def _notes(loaded: Loaded, bound: Binding) -> tuple[str, ...]:
             f"work is taken {bound.factor} times; --batch-dim names another dimension"
         )
     return tuple(out)
+
+
+def _guessed(loaded: Loaded, recurrent: BatchAxes, batch_dim: int | None) -> tuple[str, ...]:
+    """Return a line where the first dimension is taken for the batch and something else may be meant."""
+    if batch_dim is not None:
+        return ()
+    for value in loaded.inputs:
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) < 2 or value.name in recurrent.found:
+            continue
+        says = f"dimension 0 of input {value.name!r} is taken for the batch; --batch-dim says otherwise"
+        if recurrent.unsure:
+            return (f"which dimension a recurrent layer or scan takes for the batch could not be followed: {says}",)
+        names = [dim.dim_param for dim in dims if not dim.HasField("dim_value")]
+        if len(names) > 1 and not any(map(BATCH_NAME.match, names)):
+            return (f"no name of an open dimension says that it is the batch: {says}",)
+    return ()
 
 
 def _unknown_note(unknown: list[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from nmsat.dataflow.network.found import DEFAULT_BATCH
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from onnx import NodeProto, TensorShapeProto, ValueInfoProto
+    from onnx import TensorShapeProto, ValueInfoProto
 
 BATCH_NAME: Final = re.compile(r"(?i)(^|.*_)(batch|bs|bsz|n|b)(_?(size|dim|axis|num|n))?$")
 """Names of open dimensions that are taken for the batch wherever they stand."""
@@ -33,24 +33,23 @@ class Binding:
 
 def bind_inputs(
     inputs: Sequence[ValueInfoProto],
-    nodes: Sequence[NodeProto],
     where: str,
     batch: int | None = None,
     sizes: Mapping[str, int] | None = None,
     batch_dim: int | None = None,
+    recurrent: Mapping[str, int] | None = None,
 ) -> Binding:
     """Fix the open dimensions of the inputs in place.
 
-    batch_dim: the dimension of the inputs that is the batch; None for the first, or the second where a recurrent layer
-    reads the input with the steps first, or the one whose name says so. An open one takes `batch` (512 if None); a
+    batch_dim: the dimension of the inputs that is the batch; None for the one that recurrent layers take for it
+    (recurrent: by input), or the one whose name says so, or the first. An open one takes `batch` (512 if None); a
     fixed one is scaled by a whole factor. sizes: of other open dimensions, by name or as INPUT:AXIS. Raises ValueError
     for a size that is missing, unknown or of no use, and a batch that the file does not allow.
     """
     asked = dict(sizes or {})
     given: dict[str, int] = dict(asked)
-    recurrent = _sequence_first(nodes)
     _check_tensors(inputs, where)
-    axes = {value.name: _batch_axis(value, batch_dim, recurrent, where) for value in inputs}
+    axes = {value.name: _batch_axis(value, batch_dim, recurrent or {}, where) for value in inputs}
     opened, fixed = _bind_batch(inputs, axes, given, asked, batch, where)
     used = {name for value in inputs for _, _, names in _dims(value) for name in names}
     for value in inputs:
@@ -67,7 +66,7 @@ def bind_inputs(
         return Binding(1, next(iter(seen)) if len(seen) == 1 else None, known, given)
     if len(fixed) > 1 or batch % min(fixed):
         raise ValueError(
-            f"{where}: batch is {batch!r}, but the file fixes the first dimension of its inputs to "
+            f"{where}: batch is {batch!r}, but the file fixes the batch of its inputs to "
             f"{', '.join(map(str, sorted(fixed)))}; use a multiple of it, name another dimension (--batch-dim), or "
             f"export with an open batch dimension"
         )
@@ -128,7 +127,7 @@ def _check_tensors(inputs: Sequence[ValueInfoProto], where: str) -> None:
             raise ValueError(f"{where}: input {value.name!r} has no shape; export the model with shapes")
 
 
-def _batch_axis(value: ValueInfoProto, asked: int | None, recurrent: set[str], where: str) -> int | None:
+def _batch_axis(value: ValueInfoProto, asked: int | None, recurrent: Mapping[str, int], where: str) -> int | None:
     """Return which dimension of an input is the batch, None for a scalar or where there is none."""
     dims = value.type.tensor_type.shape.dim
     if asked is not None:
@@ -141,20 +140,10 @@ def _batch_axis(value: ValueInfoProto, asked: int | None, recurrent: set[str], w
         return asked
     if not dims:
         return None
-    if value.name in recurrent and len(dims) > 1:
-        return 1
+    if value.name in recurrent:
+        return recurrent[value.name]
     if dims[0].dim_param and not BATCH_NAME.match(dims[0].dim_param):
         named = [axis for axis, dim in enumerate(dims) if dim.dim_param and BATCH_NAME.match(dim.dim_param)]
         if named:
             return named[0]
     return 0
-
-
-def _sequence_first(nodes: Sequence[NodeProto]) -> set[str]:
-    """Return the tensors that a recurrent layer reads with the steps, or its states with the directions, first."""
-    found: set[str] = set()
-    for node in nodes:
-        layout = next((a.i for a in node.attribute if a.name == "layout"), 0)
-        if node.op_type in ("LSTM", "GRU", "RNN") and not layout:
-            found.update(name for at, name in enumerate(node.input) if at in (0, 5, 6) and name)
-    return found

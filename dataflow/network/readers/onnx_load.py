@@ -247,6 +247,7 @@ def _parse(path: Path) -> ModelProto:
         model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
         raise ValueError(f"{path.name}: not an ONNX file, or truncated ({first_line(error)})") from error
+    _check_names(model, path.name)
     if not model.graph.node:
         raise ValueError(f"{path.name}: not an ONNX file, or truncated: the graph has no nodes")
     if not any(each.domain in STANDARD for each in model.opset_import):
@@ -255,6 +256,27 @@ def _parse(path: Path) -> ModelProto:
     # From version 4 on, initializers need not be inputs too; before, shapes are not inferred without.
     model.ir_version = max(model.ir_version, 8)
     return model
+
+
+def _check_names(model: ModelProto, where: str) -> None:
+    """Refuse names that are no text: protobuf gives the bytes of what is not UTF-8."""
+    pending: list[Any] = [model.graph, *model.functions]
+    while pending:
+        graph = pending.pop()
+        for node in graph.node:
+            names = (node.name, node.domain, node.op_type, node.overload, *node.input, *node.output)
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{where}: broken model: a name is not UTF-8 ({_first_bytes(names)!r})")
+            pending.extend(subgraphs(node))
+        # Functions name their inputs, graphs their tensors.
+        named = [*graph.input, *graph.output, *graph.initializer] if isinstance(graph, onnx.GraphProto) else []
+        names = [each.name for each in named] or [*graph.input, *graph.output]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{where}: broken model: a name is not UTF-8 ({_first_bytes(names)!r})")
+
+
+def _first_bytes(names: Iterable[object]) -> bytes:
+    return next(name for name in names if isinstance(name, bytes))[:40]
 
 
 def _check_extent(model: ModelProto, where: str) -> None:

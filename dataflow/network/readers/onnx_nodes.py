@@ -45,6 +45,9 @@ COMPARISONS: Final = frozenset({
 })  # fmt: skip
 """Operators that no gradient passes."""
 
+OF_CONSTANTS: Final = (("", "MatMul"), ("", "Gemm"))
+"""Products that are counted where both operands are constants, too."""
+
 POOLS: Final = ("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "LpPool", "GlobalLpPool")
 
 MULTIPLIES: Final = re.compile(r"(?i)attention|matmul|gemm|conv|lstm|gru|rnn|linear|moe|einsum|svm|deform|scan$")
@@ -70,7 +73,7 @@ class _Nodes(ReaderState):
         """Append the layers of one node."""
         inputs = [name for name in dict.fromkeys((*node.input, *sorted(captured(node)))) if name]
         static = bool(inputs) and all(name in self.static for name in inputs)
-        if operator(node) in PRODUCTS and not static:
+        if operator(node) in PRODUCTS and (not static or self._of_constants(node)):
             layers = PRODUCTS[operator(node)](self, node)
         elif self._is_bias(node):
             layers = ()
@@ -88,6 +91,10 @@ class _Nodes(ReaderState):
                 self.graded.add(name)
             if layers and isinstance(self.layers[-1], LinearLayer) and self.layers[-1].steps == 1:
                 self.owner[name] = len(self.layers) - 1
+
+    def _of_constants(self, node: NodeProto) -> bool:
+        """Tell a product of constants that a step runs, since one of them is learnt: places through a small network."""
+        return operator(node) in OF_CONSTANTS and any(name in self.graded for name in node.input)
 
     def finished(self) -> list[Layer]:
         """Return the layers, what host operators learn counted: each constant once, and not again if it is a weight."""

@@ -82,8 +82,9 @@ def product(
     copies = output // (m * n)
     name = reader.name(node)
     if second in reader.static or first in reader.static:
-        # A constant left operand is the transposed product: Y^T = B^T A^T.
+        # A constant left operand is the transposed product: Y^T = B^T A^T; of two constants of the file it is data.
         right = second in reader.static
+        data = right and first in reader.weights
         matrix, weight = (b, second) if right else (a, first)
         count = prod(matrix[:-2])
         if copies % count:
@@ -96,7 +97,7 @@ def product(
             count=count,
             bias=bool(bias) and right,
             bias_name=bias if right else "",
-            input_gradient=(first if right else second) in reader.graded,
+            input_gradient=not data and (first if right else second) in reader.graded,
             weight=reader.static[weight],
         )
     return MatMulLayer(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 GATES: Final = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
+DIRECTIONS: Final = {"forward": 1, "reverse": 1, "bidirectional": 2}
+
 MAX_STEPS: Final = 4096
 """Most steps of a recurrent layer: each is a product of its own."""
 
@@ -31,8 +33,16 @@ def recurrent(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
     """Return the two products of a recurrent layer and its gates."""
     x, w, r = (reader.shape(node, node.input[at]) for at in range(3))
     weight, inner = reader.need_weight(node, node.input[1]), reader.need_weight(node, node.input[2])
-    steps, batch = (x[1], x[0]) if attributes(node).get("layout", 0) else (x[0], x[1])
+    given = attributes(node)
+    steps, batch = (x[1], x[0]) if given.get("layout", 0) else (x[0], x[1])
     directions, columns, hidden = r
+    way = given.get("direction", b"forward").decode()
+    if DIRECTIONS.get(way) != directions or given.get("hidden_size", hidden) != hidden:
+        raise reader.error(
+            node,
+            f"has direction {way!r}, hidden_size {given.get('hidden_size', hidden)} and recurrent weights {r}, which "
+            f"do not fit each other",
+        )
     gates = GATES[node.op_type]
     if columns != gates * hidden or w != (directions, columns, x[2]):
         raise reader.error(node, f"has input {x}, weights {w} and recurrent weights {r}, which do not fit each other")

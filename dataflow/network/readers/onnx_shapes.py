@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.defs
 import onnx.shape_inference
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
@@ -189,7 +190,7 @@ class _Walk:
             return onnx.shape_inference.infer_node_outputs(
                 schema, node, known, data, opset_imports=self.imports, ir_version=self.loaded.model.ir_version
             )
-        except (onnx.shape_inference.InferenceError, KeyError, RuntimeError) as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, KeyError, RuntimeError) as error:
             shapes = ", ".join(f"{name!r} {self.shapes.get(name, 'of unknown shape')}" for name in inputs)
             raise ValueError(
                 f"{self.where}: node {node_name(node)!r} ({node.op_type}): shape inference fails: "
