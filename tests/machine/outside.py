@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.sim import Simulator
 
-from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Command
+from nmsat.dataflow.contract.isa import Instruction, Opcode
+from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Command, Launch, Region
 from nmsat.hw import sat as top
 from nmsat.hw.control import host as control
 from nmsat.tb.drive.protocol import Axi4, AxiLite
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
     import pytest
 
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.contract.registers import Launch
 
+END = Instruction(Opcode.END, {}).encode()
+WORK = {
+    "STORE": Instruction(Opcode.STORE, {"rows": 1, "columns": 1, "to_half": 1}).encode(),
+    "UPDATE": Instruction(Opcode.UPDATE, {"k": 1, "n": 1}).encode(),
+}
 ENGINES = ("Loader", "ComputeEngine", "Store", "Updater")
 
 
@@ -236,3 +241,57 @@ def outside(config: SatConfig) -> Iterator[Outside]:
 
     with pytest.MonkeyPatch.context() as patch:
         yield Outside(config, patch)
+
+
+def place(bench: Bench, settings: Launch, *words: int) -> int:
+    """Put words where the program is; return the address of the first."""
+    region = settings.regions[settings.program_region]
+    assert region is not None
+    first = (region.base + 64 * settings.program_at) % 2**64
+    for i, word in enumerate(words):
+        bench.memory[(first + 64 * i) % 2**64] = word
+    return first
+
+
+def only(number: int, region: Region, at: int, count: int = 1) -> Launch:
+    """One open region, that of the program."""
+    return Launch(tuple(region if i == number else None for i in range(4)), number, at, count)
+
+
+async def started(bench: Bench, name: str, *words: int, writable: bool = True) -> Launch:
+    """Start a program whose first instruction goes to an engine, which then has it."""
+    settings = only(2, Region(7 << 32, 1 << 20, writable), 0, len(words))
+    place(bench, settings, *words)
+    work = bench.engines[name].work
+    await bench.begin(settings)
+    for _ in range(60):
+        bench.ctx.set(work.start.ready, 1)
+        if bench.ctx.get(work.start.valid):
+            break
+        await bench.tick()
+    assert bench.ctx.get(work.start.payload) == words[0]
+    await bench.tick()
+    return settings
+
+
+async def writes(bench: Bench, name: str, offset: int) -> None:
+    """Let an engine write a beat of region 2; the burst stands on AW in the next cycle."""
+    port = bench.engines[name].write
+    bench.ctx.set(port.strobe, 1)
+    bench.ctx.set(port.request.payload.region, 2)
+    bench.ctx.set(port.request.payload.offset, offset)
+    bench.ctx.set(port.request.valid, 1)
+    taken = False
+    while not taken:
+        bench.drive()
+        taken = bool(bench.ctx.get(port.request.ready))
+        await bench.tick()
+    bench.ctx.set(port.request.valid, 0)
+
+
+async def finish(bench: Bench, name: str) -> None:
+    """Let an engine say that its instruction is done."""
+    done = bench.engines[name].work.done
+    bench.ctx.set(done, 1)
+    await bench.tick()
+    bench.ctx.set(done, 0)

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nmsat.dataflow.contract.config import preset
-from nmsat.dataflow.contract.isa import ErrorCode, Instruction, Opcode
-from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Launch, Region, Status
-from tests.machine.outside import Bench, Outside, outside
+from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Region, Status
+from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-END = Instruction(Opcode.END, {}).encode()
-WORK = {
-    "STORE": Instruction(Opcode.STORE, {"rows": 1, "columns": 1, "to_half": 1}).encode(),
-    "UPDATE": Instruction(Opcode.UPDATE, {"k": 1, "n": 1}).encode(),
-}
 GOOD, BAD = (0, 1), (2, 3)
 """Responses of AXI: OKAY, EXOKAY; SLVERR, DECERR."""
 
@@ -27,21 +22,6 @@ GOOD, BAD = (0, 1), (2, 3)
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Outside]:
     yield from outside(preset("tiny"))
-
-
-def place(bench: Bench, settings: Launch, *words: int) -> int:
-    """Put words where the program is; return the address of the first."""
-    region = settings.regions[settings.program_region]
-    assert region is not None
-    first = (region.base + 64 * settings.program_at) % 2**64
-    for i, word in enumerate(words):
-        bench.memory[(first + 64 * i) % 2**64] = word
-    return first
-
-
-def only(number: int, region: Region, at: int, count: int = 1) -> Launch:
-    """One open region, that of the program."""
-    return Launch(tuple(region if i == number else None for i in range(4)), number, at, count)
 
 
 def high_region(rng: random.Random) -> tuple[Region, int]:
@@ -94,45 +74,6 @@ def test_answers_to_reads(machine: Outside, answer: int) -> None:
         assert bool(status & Status.ERROR) == (answer in BAD)
 
     machine.run(scenario)
-
-
-async def started(bench: Bench, name: str, *words: int) -> Launch:
-    """Start a program whose first instruction goes to an engine, which then has it."""
-    settings = only(2, Region(7 << 32, 1 << 20, writable=True), 0, len(words))
-    place(bench, settings, *words)
-    work = bench.engines[name].work
-    await bench.begin(settings)
-    for _ in range(60):
-        bench.ctx.set(work.start.ready, 1)
-        if bench.ctx.get(work.start.valid):
-            break
-        await bench.tick()
-    assert bench.ctx.get(work.start.payload) == words[0]
-    await bench.tick()
-    return settings
-
-
-async def writes(bench: Bench, name: str, offset: int) -> None:
-    """Let an engine write a beat of region 2; the burst stands on AW in the next cycle."""
-    port = bench.engines[name].write
-    bench.ctx.set(port.strobe, 1)
-    bench.ctx.set(port.request.payload.region, 2)
-    bench.ctx.set(port.request.payload.offset, offset)
-    bench.ctx.set(port.request.valid, 1)
-    taken = False
-    while not taken:
-        bench.drive()
-        taken = bool(bench.ctx.get(port.request.ready))
-        await bench.tick()
-    bench.ctx.set(port.request.valid, 0)
-
-
-async def finish(bench: Bench, name: str) -> None:
-    """Let an engine say that its instruction is done."""
-    done = bench.engines[name].work.done
-    bench.ctx.set(done, 1)
-    await bench.tick()
-    bench.ctx.set(done, 0)
 
 
 @pytest.mark.parametrize(("name", "opcode"), [("Store", "STORE"), ("Updater", "UPDATE")])

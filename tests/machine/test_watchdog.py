@@ -10,8 +10,7 @@ import pytest
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import Launch, Region, Status
-from tests.machine.outside import Bench, Outside, outside
-from tests.machine.test_outside import END, WORK, finish, only, place, started, writes
+from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
