@@ -114,7 +114,8 @@ class Card:
         no answer since a run that ended in TIMEOUT.
         """
         settings.check_ports(self.config.ports)
-        if not self.read("status") & Status.IDLE:
+        given_up = bool(self.reports) and self.reports[-1].error is ErrorCode.TIMEOUT
+        if given_up and not self.read("status") & Status.IDLE:
             raise CardError("the card still waits for its memory, which has not answered the last run; load it anew")
         placed = self._place(settings, regions)
         for name, value in placed.writes(self.config.ports).items():
