@@ -32,7 +32,7 @@ from nmsat.tb.machine.layer_jobs import layer_job
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nmsat.algorithms.training.data import Dataset
     from nmsat.algorithms.training.train import Progress
@@ -92,7 +92,7 @@ async def fuzz(dut: Any) -> None:
     wrong: list[str] = []
     counted = Counted()
     compared = 0
-    for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
+    for seed in _seeds(job):
         drawn = fuzzed_job(config, seed)
         settings = dealt(config, seed, drawn.image.regions, drawn.place)
         wanted = expected(config, settings, drawn.image.regions, counted)
@@ -187,7 +187,7 @@ async def _run_jobs(machine: Machine, job: dict[str, Any], make: Callable[[int],
     wrong: list[str] = []
     counted = Counted()
     cycles, seconds = 0, 0.0
-    numbers = job.get("seeds") or range(int(job["first"]), int(job["first"]) + int(job["count"]))
+    numbers = _seeds(job)
     for number in numbers:
         drawn, expected = make(number), make(number)
         settings = dealt(machine.config, number, drawn.image.regions, drawn.place)
@@ -205,6 +205,11 @@ async def _run_jobs(machine: Machine, job: dict[str, Any], make: Callable[[int],
         _tell(job, number)
     counts = {"jobs": len(numbers), "mismatches": len(wrong), "cycles": cycles, "seconds": seconds}
     save_result(**counts, wrong=json.dumps(wrong[:20]), bins=json.dumps(counted.counts))
+
+
+def _seeds(job: dict[str, Any]) -> Sequence[int]:
+    """Return the seeds that a job asks for: those that it lists, or so many from the first on."""
+    return job.get("seeds") or range(int(job["first"]), int(job["first"]) + int(job["count"]))
 
 
 def _carried_out(model: Sat, settings: Launch, job: MachineJob, counted: Counted) -> Report:
