@@ -13,7 +13,7 @@ export WAVES
 FRESH_STEPS ?= demo test
 SUITE ?= bookworm
 
-.PHONY: demo test regression mutate formal engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch clean
+.PHONY: demo test regression mutate formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch clean
 
 demo: setup-run
 	$(BIN)/nmsat demo
@@ -44,6 +44,16 @@ mutate: setup-test
 PROOF ?=
 formal: setup-test
 	$(BIN)/python -m nmsat.tb.formal.tier $(PROOF) --json out/formal.json
+
+# What random programs reach of the machine, and of the lines and branches of its Verilog; no declared bin may be empty.
+SEED ?= 0
+coverage: setup-test
+	$(BIN)/python -m nmsat.tb.coverage --seed $(SEED) --json out/coverage.json
+
+# Array and machine in Icarus Verilog (Debian: iverilog), without initial values. One case: make icarus CASE=array-1
+CASE ?=
+icarus: setup-test
+	$(BIN)/python -m nmsat.tb.icarus $(CASE) --json out/icarus.json
 
 lint: setup-lint types
 	$(BIN)/ruff check .

@@ -222,7 +222,7 @@ class Sat(wiring.Component):
             control.ports_idle.eq(_all_idle([*reads, *writes])),
         ]
         for port in (port for pair in zip(reads, writes, strict=True) for port in pair):
-            m.d.comb += port.halt.eq(control.halt)
+            m.d.comb += [port.halt.eq(control.halt), port.watchdog.eq(control.watchdog)]
             if len(reads) == 1:
                 m.d.comb += port.regions.eq(control.regions)
                 continue

@@ -234,6 +234,7 @@ class Run:
         failure = sequencer.failure(*self.memory.errors)
         if failure is not None:
             self._error = failure
+            self.over = failure[0] is ErrorCode.TIMEOUT  # memory may never end what is under way
             return True
         return not sequencer.busy and sequencer.finished
 

@@ -98,6 +98,8 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "tb.formal": (CONTRACT, "hw"),
     "tb.machine": ("algorithms", "dataflow", "hw", "sim", "tb.run", "tb.drive"),
     "tb.engines": ("algorithms", "dataflow", "hw", "sim", "tb"),
+    "tb.coverage": ("dataflow", "tb"),
+    "tb.icarus": ("algorithms", "dataflow", "hw", "tb"),
     # What people read.
     "reports.version": (),
     "reports.ending": (),

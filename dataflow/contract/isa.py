@@ -112,6 +112,7 @@ class ErrorCode(IntEnum):
     DEADLOCK = 6  # every queue waits for a semaphore that nobody will signal
     NO_END = 7  # the program's last instruction is not END
     SEMAPHORE = 8  # a semaphore was signalled beyond 255
+    TIMEOUT = 9  # memory has moved nothing of what it owes for as many cycles as register `watchdog` says
 
 
 def _walk(prefix: str, what: str) -> tuple[Field, ...]:

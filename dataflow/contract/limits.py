@@ -50,6 +50,11 @@ ADD_STAGES: Final = 4
 ROUND_STAGES: Final = 2
 """Registers of a rounding to binary16; 1 or 2 can be built."""
 
+# Memory.
+
+WATCHDOG_BITS: Final = 32
+"""Bits of the number of cycles after which a port gives memory up."""
+
 # Loader.
 
 LOAD_BURST: Final = 8

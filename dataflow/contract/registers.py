@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.ranges import check_whole
 from nmsat.dataflow.contract.isa import OFFSET_BITS, OFFSET_MASK, REGIONS, Queue
-from nmsat.dataflow.contract.limits import PAGE_BITS, PAGE_BYTES
+from nmsat.dataflow.contract.limits import PAGE_BITS, PAGE_BYTES, WATCHDOG_BITS
 from nmsat.dataflow.contract.ranges import MAX_PORTS
 
 if TYPE_CHECKING:
@@ -148,6 +148,13 @@ def _table() -> tuple[Register, ...]:
         Register("program_at", _SETTINGS_AT + 4, setting, 32, "offset of the first instruction, beats"),
         Register("program_at_high", _SETTINGS_AT + 8, setting, high, "its upper bits"),
         Register("program_count", _SETTINGS_AT + 12, setting, 32, "instructions of the program"),
+        Register(
+            "watchdog",
+            _SETTINGS_AT + 16,
+            setting,
+            WATCHDOG_BITS,
+            "cycles memory may move nothing it owes; 0: any number",
+        ),
     ]
     for i in range(REGIONS):
         at = _REGIONS_AT + _REGION_STEP * i
@@ -240,17 +247,22 @@ def open_regions(ports: int) -> tuple[Region, ...]:
 
 @dataclass(frozen=True)
 class Launch:
-    """What the host sets before a run: up to 4 regions, and where the program stands."""
+    """What the host sets before a run: up to 4 regions, where the program stands, how long memory is waited for.
+
+    watchdog: cycles in which memory may move nothing of what it owes; 0: any number.
+    """
 
     regions: tuple[Region | None, ...]
     program_region: int
     program_at: int
     program_count: int
+    watchdog: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.regions) <= REGIONS:
             raise ValueError(f"regions has {len(self.regions)} entries; there are 1 to {REGIONS}")
         limits = {"program_region": REGIONS, "program_at": 1 << OFFSET_BITS, "program_count": 1 << 32}
+        limits |= {"watchdog": 1 << WATCHDOG_BITS}
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be from 0 to {limit - 1}")
@@ -273,6 +285,7 @@ class Launch:
             "program_at": self.program_at & 0xFFFFFFFF,
             "program_at_high": self.program_at >> 32,
             "program_count": self.program_count,
+            "watchdog": self.watchdog,
         }
         for i in range(REGIONS):
             region = self.regions[i] if i < len(self.regions) else None

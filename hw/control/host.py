@@ -10,6 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, ErrorCode
+from nmsat.dataflow.contract.limits import WATCHDOG_BITS
 from nmsat.dataflow.contract.registers import COUNTER_BITS, COUNTERS, REGISTERS, Access, configuration, registers
 from nmsat.hw.control.axi_lite import LiteChannels, LiteSlave
 from nmsat.hw.control.sequencer import failure_layout
@@ -35,7 +36,7 @@ class Control(wiring.Component):
     """Everything the host sees.
 
     A run ends in a safe stop: `run` falls, no burst leaves any more, those under way are finished, then all engines are
-    reset.
+    reset. If memory is given up, `done` stands at once, counters stand still, and the rest waits for memory.
 
     Members:
 
@@ -48,6 +49,7 @@ class Control(wiring.Component):
     count : Out(32), setting: its instructions.
     regions : Out(`regions_layout(config.ports)`), setting: the regions of memory.
     ports_idle : In(1), no burst is under way.
+    watchdog : Out(32), setting: cycles in which memory may move nothing of what it owes; 0: any number.
     finished : In(1), the sequencer has reached END, all engines are done.
     failure : In(`failure_layout`), the sequencer tells of an error.
     special : In(1), flag of the store engine, kept until the next start.
@@ -66,6 +68,7 @@ class Control(wiring.Component):
     at: Signal
     count: Signal
     regions: Any
+    watchdog: Signal
     ports_idle: Signal
     finished: Signal
     failure: Any
@@ -87,6 +90,7 @@ class Control(wiring.Component):
                 "at": Out(OFFSET_BITS),
                 "count": Out(INDEX_BITS),
                 "regions": Out(regions_layout(config.ports)),
+                "watchdog": Out(WATCHDOG_BITS),
                 "ports_idle": In(1),
                 "finished": In(1),
                 "failure": In(failure_layout()),
@@ -106,10 +110,10 @@ class Control(wiring.Component):
             for name, register in self._registers.items()
             if register.access is Access.SETTING
         }
-        idle = Signal(init=1)
+        idle, late = Signal(init=1), Signal()
         start, reset, acknowledge = self._writes(m, slave, settings, idle)
-        seen = self._states(m, idle, start, reset, acknowledge)
-        seen |= self._counters(m, slave, start)
+        seen = self._states(m, idle, late, start, reset, acknowledge)
+        seen |= self._counters(m, slave, start, late)
         seen |= {name: Const(value, 32) for name, value in configuration(self._config).items()}
         seen |= {name: signal << self._registers[name].low for name, signal in settings.items()}
         self._reads(m, slave, seen)
@@ -140,8 +144,10 @@ class Control(wiring.Component):
                     m.d.sync += settings[name].eq(Mux(idle, data >> register.low, settings[name]))
         return start, reset, acknowledge
 
-    def _states(self, m: Module, idle: Signal, start: Signal, reset: Signal, acknowledge: Signal) -> dict[str, Value]:
-        """Start and stop; return the registers that tell how it went."""
+    def _states(
+        self, m: Module, idle: Signal, late: Signal, start: Signal, reset: Signal, acknowledge: Signal
+    ) -> dict[str, Value]:
+        """Start and stop; return the registers that tell how it went. late: memory has been given up."""
         run, done, failed, special, overflow, forget = (Signal() for _ in range(6))
         code, index = Signal(4), Signal(INDEX_BITS)
         m.d.comb += [self.run.eq(run), self.halt.eq(~run), self.clear.eq(idle)]
@@ -152,21 +158,26 @@ class Control(wiring.Component):
         with m.If(run):
             with m.If(self.failure.valid):
                 m.d.sync += [run.eq(0), failed.eq(1), code.eq(self.failure.code), index.eq(self.failure.index)]
+                with m.If(self.failure.code == ErrorCode.TIMEOUT):  # memory may never end what is under way
+                    m.d.sync += [late.eq(1), done.eq(1)]
             with m.Elif(self.finished):
                 m.d.sync += run.eq(0)
         with m.Elif(~idle & self.ports_idle):
             m.d.sync += [idle.eq(1), done.eq(~forget), forget.eq(0)]
+            with m.If(late):  # the host has been told
+                m.d.sync += done.eq(done & ~acknowledge)
         with m.If(reset):
             m.d.sync += [run.eq(0), forget.eq(~idle), done.eq(0)]
         with m.If(start | reset | (forget & ~idle)):
             m.d.sync += [failed.eq(0), code.eq(ErrorCode.NONE), index.eq(0), special.eq(0), overflow.eq(0)]
+            m.d.sync += late.eq(0)
         with m.If(start):
             m.d.sync += [idle.eq(0), run.eq(1), done.eq(0), forget.eq(0)]
         status = Cat(idle, done, failed, special, overflow)
         return {"status": status, "error_code": code, "error_index": index}
 
-    def _counters(self, m: Module, slave: LiteSlave, start: Signal) -> dict[str, Value]:
-        """Count; return the registers of the counters."""
+    def _counters(self, m: Module, slave: LiteSlave, start: Signal, late: Signal) -> dict[str, Value]:
+        """Count, until memory is given up; return the registers of the counters."""
         kept = Signal(COUNTER_BITS - 32)
         seen: dict[str, Value] = {}
         for name in COUNTERS:
@@ -175,6 +186,8 @@ class Control(wiring.Component):
             value = Signal(COUNTER_BITS, name=name)
             m.d.sync += value.eq(value + event)
             m.d.sync += event.eq(Mux(self.clear, 0, source))
+            with m.If(late):
+                m.d.sync += event.eq(0)
             with m.If(start):
                 m.d.sync += value.eq(0)
             with m.If(slave.reads & (slave.read_at == REGISTERS[name].address >> 2)):
@@ -195,6 +208,7 @@ class Control(wiring.Component):
             self.region.eq(settings["program_region"]),
             self.at.eq(Cat(settings["program_at"], settings["program_at_high"])),
             self.count.eq(settings["program_count"]),
+            self.watchdog.eq(settings["watchdog"]),
         ]
         for i in range(REGIONS):
             part = {key: settings[f"region{i}_{key}"] for key in ("base", "base_high", "size", "size_high", "flags")}

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, ErrorCode
-from nmsat.dataflow.contract.limits import PAGE_BITS
+from nmsat.dataflow.contract.limits import PAGE_BITS, WATCHDOG_BITS
 from nmsat.hw.memory.axi import ADDRESS_BITS, LOG2_BEAT, error_layout, region_layout, regions_layout
+from nmsat.hw.memory.watchdog import Watchdog
 from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.small_queue import SmallQueue
 
@@ -112,6 +113,7 @@ def port_members(clients: int, client: wiring.Signature, axi: wiring.Signature) 
         "clients": In(client).array(clients),
         "regions": In(regions_layout()),
         "halt": In(1),
+        "watchdog": In(WATCHDOG_BITS),
         "idle": Out(1),
         "error": Out(error_layout(clients)),
         "bursts": Out(1),
@@ -120,11 +122,12 @@ def port_members(clients: int, client: wiring.Signature, axi: wiring.Signature) 
     }
 
 
-def arbitrate(m: Module, port: Any, channel: str, answers: Answers) -> tuple[Gate, Signal]:
+def arbitrate(m: Module, port: Any, channel: str, answers: Answers, moves: Value | int = 0) -> tuple[Gate, Signal]:
     """Let bursts leave a port, whose elaboration calls this; return the gate, and which client is told in this cycle.
 
-    channel: "ar" or "aw". A burst accepted in cycle t stands on the channel from t + 1 on, one burst per cycle; an
-    answer in cycle u is told to its client in u + 1. After an error no burst is accepted until reset.
+    channel: "ar" or "aw"; moves: something is taken that is neither address nor answer. A burst accepted in cycle t
+    stands on the channel from t + 1 on, one burst per cycle; an answer in cycle u is told to its client in u + 1. After
+    an error no burst is accepted until reset.
     """
     m.submodules.gate = gate = Gate(len(port.clients), burst_layout(), write=channel == "aw")
     m.submodules.waiting = waiting = SmallQueue(gate.client.shape(), UNDER_WAY)
@@ -153,12 +156,25 @@ def arbitrate(m: Module, port: Any, channel: str, answers: Answers) -> tuple[Gat
         m.d.sync += valid.eq(0)
     m.d.comb += wrong.eq(answers.valid & answers.wrong)
     m.d.sync += [
-        told.eq(answers.valid << waiting.o),
+        told.eq(Cat(answers.valid & (waiting.o == i) for i in range(len(told)))),
         port.error.valid.eq(wrong | gate.violation),
         port.error.code.eq(Mux(wrong, answers.code, ErrorCode.REGION)),
         port.error.client.eq(Mux(wrong, waiting.o, gate.client)),
     ]
     with m.If(wrong | gate.violation):
         m.d.sync += failed.eq(1)
+    m.submodules.watchdog = watchdog = Watchdog()
+    m.d.comb += [
+        watchdog.limit.eq(port.watchdog),
+        watchdog.owes.eq(waiting.some),
+        watchdog.moves.eq((valid & ready) | answers.valid | moves),
+    ]
+    with m.If(watchdog.late & ~gate.violation):
+        m.d.sync += [
+            port.error.valid.eq(1),
+            port.error.code.eq(ErrorCode.TIMEOUT),
+            port.error.client.eq(waiting.o),
+            failed.eq(1),
+        ]
     m.d.comb += port.idle.eq(~valid & ~waiting.some & ~told.any())
     return gate, told

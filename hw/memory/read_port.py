@@ -25,6 +25,7 @@ class ReadPort(wiring.Component):
     clients : In(`ReadClient`) each, the engines, the first one first.
     regions : In(`hw.memory.axi.regions_layout`), stable during a run.
     halt : In(1), no burst is accepted.
+    watchdog : In(32), cycles in which memory may move nothing of what it owes, stable during a run; 0: any number.
     idle : Out(1), nothing is under way.
     error : Out(`hw.memory.axi.error_layout(clients)`), an error, for one cycle.
     bursts : Out(1), one was accepted.

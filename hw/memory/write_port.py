@@ -29,6 +29,7 @@ class WritePort(wiring.Component):
     clients : In(`WriteClient`) each, the engines, the first one first.
     regions : In(`hw.memory.axi.regions_layout`), stable during a run.
     halt : In(1), no burst is accepted.
+    watchdog : In(32), cycles in which memory may move nothing of what it owes, stable during a run; 0: any number.
     idle : Out(1), nothing is under way.
     error : Out(`hw.memory.axi.error_layout(clients)`), an error, for one cycle.
     bursts : Out(1), one was accepted.
@@ -55,7 +56,9 @@ class WritePort(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi = self.axi
-        gate, told = arbitrate(m, self, "aw", Answers(axi.bvalid, axi.bvalid, axi.bresp[1], ErrorCode.WRITE))
+        gate, told = arbitrate(
+            m, self, "aw", Answers(axi.bvalid, axi.bvalid, axi.bresp[1], ErrorCode.WRITE), self.beats
+        )
         m.d.comb += [axi.bready.eq(1), self.beats.eq(axi.wvalid & axi.wready)]
         for i, client in enumerate(self.clients):
             m.d.comb += client.acknowledged.eq(told[i])

@@ -77,7 +77,7 @@ Not proved is:
 - Pruning with two elements per cycle, of later groups than the first, of other patterns than those in the table, and
   beats or pairs that wait when N is above 1.
 - That longer programs than those in the table end, or with slower memory and engines; and with memory that never
-  answers: the run then waits for ever.
+  answers: what the watchdog does then is tested (`tests/machine/test_watchdog.py`), without it the run waits for ever.
 - The widths and depths of the machine, where the table says that a proof has smaller ones.
 """
 

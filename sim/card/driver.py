@@ -110,9 +110,13 @@ class Card:
     def run(self, settings: Launch, regions: list[NDArray[np.uint8]]) -> Report:
         """Run the program in the regions and change them as the machine does; their addresses are the card's.
 
-        Raises CardError if the run does not end in time: the machine is reset then.
+        Raises CardError if the run does not end in time: the machine is reset then; and before it, if memory has given
+        no answer since a run that ended in TIMEOUT.
         """
         settings.check_ports(self.config.ports)
+        given_up = bool(self.reports) and self.reports[-1].error is ErrorCode.TIMEOUT
+        if given_up and not self.read("status") & Status.IDLE:
+            raise CardError("the card still waits for its memory, which has not answered the last run; load it anew")
         placed = self._place(settings, regions)
         for name, value in placed.writes(self.config.ports).items():
             if self._written.get(name) != value:

@@ -125,12 +125,12 @@ class Model:
             placed.append(region if flags & RegionFlag.OPEN else None)
             arrays.append(self._bytes(region) if flags & RegionFlag.OPEN else np.zeros(0, np.uint8))
         settings = self._settings
-        launched = Launch(
-            tuple(placed), settings["program_region"], self._wide("program_at"), settings["program_count"]
-        )
+        at, count, watchdog = self._wide("program_at"), settings["program_count"], settings["watchdog"]
+        launched = Launch(tuple(placed), settings["program_region"], at, count, watchdog)
         report = self._sat.run(launched, arrays)
         self._results = {"error_code": report.error, "error_index": report.error_index, **report.counters}
-        self._status = Status.IDLE | Status.DONE | Status.ERROR * (report.error is not ErrorCode.NONE)
+        self._status = Status.DONE | Status.ERROR * (report.error is not ErrorCode.NONE)
+        self._status |= Status.IDLE * (report.error is not ErrorCode.TIMEOUT)
         self._status |= Status.SPECIAL * report.special | Status.OVERFLOW * report.overflow
 
     def _bytes(self, region: Region) -> NDArray[np.uint8]:

@@ -36,7 +36,8 @@ class Master:
     """
 
     def __init__(self, settings: Launch, timing: MemoryTiming, faults: frozenset[int]) -> None:
-        self.read, self.write = ReadPort(settings.regions), WritePort(settings.regions)
+        self.read = ReadPort(settings.regions, settings.watchdog)
+        self.write = WritePort(settings.regions, settings.watchdog)
         self.memory = MemoryPort(settings, timing, faults)
         self.reads = self.writes = self.arrives = self.pulled = self.written = 0
         self._ready = (True, True)

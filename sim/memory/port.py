@@ -38,17 +38,19 @@ class AxiPort(Registers):
 
     write: bursts need the right to write; code: of an error that memory answers. address: the burst on the address
     channel, None without; told: who is told of an answer in the present cycle, -1 for nobody; error: (code, client)
-    shown in the present cycle. In every cycle `choose` comes first, then `tick`.
+    shown in the present cycle. In every cycle `choose` comes first, then `tick`. watchdog: cycles in which memory may
+    move nothing of what it owes; 0: any number.
     """
 
-    REGISTERS: ClassVar[tuple[str, ...]] = ("_waiting", "_failed", "told")
+    REGISTERS: ClassVar[tuple[str, ...]] = ("_waiting", "_failed", "told", "_left")
 
-    def __init__(self, regions: Sequence[Region | None], code: ErrorCode, *, write: bool) -> None:
+    def __init__(self, regions: Sequence[Region | None], code: ErrorCode, watchdog: int, *, write: bool) -> None:
         self._regions = regions
         self._code = code
         self._write = write
         self._waiting: deque[int] = deque()
         self._failed = False
+        self._watchdog = self._left = watchdog
         self._taken: tuple[int, Burst] | None = None
         self._violation = -1
         self.address: Burst | None = None
@@ -82,9 +84,14 @@ class AxiPort(Registers):
                 return client
         return -1
 
-    def _end(self, ready: bool, answered: bool, last: bool, fault: bool) -> None:
-        """End the cycle; answered, last, fault: memory answers, for the last time to its burst, with an error."""
+    def _end(self, ready: bool, answered: bool, last: bool, fault: bool, moves: bool = False) -> None:
+        """End the cycle; answered, last, fault: memory answers, for the last time to its burst, with an error.
+
+        moves: something was taken that is neither address nor answer.
+        """
         self.error = None
+        if self._watchdog:
+            self._watch(moves or answered or (ready and self.address is not None))
         if self._violation >= 0:
             self.error = (ErrorCode.REGION, self._violation)
             self._failed = True
@@ -103,3 +110,13 @@ class AxiPort(Registers):
             self._taken = None
         elif ready:
             self.address = None
+
+    def _watch(self, moves: bool) -> None:
+        """Tell if memory has moved nothing for too long."""
+        if moves or not self._waiting:
+            self._left = self._watchdog
+        elif self._left:
+            self._left -= 1
+            if not self._left:
+                self.error = (ErrorCode.TIMEOUT, self._waiting[0])
+                self._failed = True

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class ReadPort(AxiPort):
     """Registers of `hw.memory.read_port.ReadPort`; who is `told` gets a beat."""
 
-    def __init__(self, regions: Sequence[Region | None]) -> None:
-        super().__init__(regions, ErrorCode.READ, write=False)
+    def __init__(self, regions: Sequence[Region | None], watchdog: int = 0) -> None:
+        super().__init__(regions, ErrorCode.READ, watchdog, write=False)
 
     def tick(self, ready: bool, arrives: bool, last: bool, fault: bool) -> None:
         """End the cycle. ready: `arready`; arrives, last, fault: a beat on R, the last of its burst, an error."""

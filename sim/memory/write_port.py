@@ -19,8 +19,8 @@ class WritePort(AxiPort):
 
     REGISTERS = (*AxiPort.REGISTERS, "_order", "_number")
 
-    def __init__(self, regions: Sequence[Region | None]) -> None:
-        super().__init__(regions, ErrorCode.WRITE, write=True)
+    def __init__(self, regions: Sequence[Region | None], watchdog: int = 0) -> None:
+        super().__init__(regions, ErrorCode.WRITE, watchdog, write=True)
         self._order: deque[tuple[int, int]] = deque()
         self._number = 0
 
@@ -49,4 +49,4 @@ class WritePort(AxiPort):
         if self._taken is not None:
             client, burst = self._taken
             self._order.append((client, burst.beats))
-        self._end(ready, answered, last=True, fault=fault)
+        self._end(ready, answered, last=True, fault=fault, moves=taken)

@@ -111,11 +111,13 @@ class Collected:
             return
         if self.start is None:
             raise AssertionError(f"a result left in cycle {cycle}, before any window started")
-        word = int(dut.out_value.value)
+        word = dut.out_value.value
+        whole = int(word) if word.is_resolvable else None  # X stands in columns without a result
         for c in range(len(self.values)):
             if valid >> c & 1:
                 self.cycles[c].append(cycle - self.start)
-                self.values[c].append(word >> 32 * c & 0xFFFFFFFF)
+                at = 32 * c
+                self.values[c].append(int(word[at + 31 : at]) if whole is None else whole >> at & 0xFFFFFFFF)
 
     def least(self) -> int:
         """Fewest results any column gave."""

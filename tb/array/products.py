@@ -80,6 +80,9 @@ class Verdict:
         return not self.differences
 
 
+TOP: Final = "sat_stce"
+"""Module of the engine."""
+
 MOST_IN_ONE_PIECE: Final = 64
 """Elements of the largest array that is compiled as one piece."""
 
@@ -98,15 +101,23 @@ def build_stce(config: SatConfig) -> Built:
     """Return the Verilated engine of this configuration, built if need be."""
     # Small arrays simulate several times faster as one piece, large ones do not compile as one.
     blocks = ("sat_row",) if config.elements > MOST_IN_ONE_PIECE else ()
-    return build(emit(Stce(config), "sat_stce"), "sat_stce", blocks=blocks)
+    return build(stce_verilog(config), TOP, blocks=blocks)
 
 
-def run_products(config: SatConfig, jobs: Sequence[Job]) -> list[RtlRun]:
-    """Run products on the circuit, one after the other without reset in between; jobs that abort give no result."""
+def stce_verilog(config: SatConfig) -> dict[str, str]:
+    """Return file name -> Verilog of the engine."""
+    return emit(Stce(config), TOP)
+
+
+def run_products(config: SatConfig, jobs: Sequence[Job], built: Built | None = None) -> list[RtlRun]:
+    """Run products on the circuit, one after the other without reset in between; jobs that abort give no result.
+
+    built: the model to run, by default that of Verilator.
+    """
     payload: dict[str, Any] = {"count": len(jobs)}
     for i, job in enumerate(jobs):
         payload.update({f"{name}_{i}": value for name, value in _pack_job(job).items()})
-    results = run(build_stce(config), "nmsat.tb.array.bench_stce", ["products"], job=payload).check()
+    results = run(built or build_stce(config), "nmsat.tb.array.bench_stce", ["products"], job=payload).check()
     return [_unpack(results.saved, i, job.tiling) for i, job in enumerate(jobs) if not job.abort]
 
 

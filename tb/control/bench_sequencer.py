@@ -18,6 +18,7 @@ from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.sim.control.fetch import Words
 from nmsat.sim.control.sequencer import Sequencer
+from nmsat.tb.drive.decoded import difference, instruction_difference
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
@@ -218,7 +219,11 @@ class Bench:
     def expect(self, name: str, value: int) -> None:
         """Compare an output port with the model."""
         got = int(getattr(self.dut, name).value)
-        assert got == value, f"cycle {self.cycles}: {name} is {got:#x}, the model says {value:#x}"
+        if got != value:
+            said = (
+                instruction_difference(got, value) if name.endswith("start__payload") else difference(None, got, value)
+            )
+            raise AssertionError(f"cycle {self.cycles}: {name} {said}")
 
 
 def _error(error: tuple[ErrorCode, int] | None) -> int:

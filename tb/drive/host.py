@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.registers import Launch
+    from nmsat.dataflow.cycles.memory import MemoryTiming
 
 PERIOD_NS: Final = 10
 LIMIT: Final = 50_000_000
@@ -36,14 +37,24 @@ class Machine:
     """The RTL behind its AXI ports, all held to the rules of their bus (`tb.drive.protocol`).
 
     Parameters: dut: a model of `hw.sat.Sat`; pauses: None for the memory of the simulator, else the share of paused
-    cycles of a random memory; seed: of the random memory. Call `start` first.
+    cycles of a random memory; seed: of the random memory; timing: of the other, by default as configured. Call `start`
+    first.
     """
 
-    def __init__(self, dut: Any, config: SatConfig, *, pauses: float | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        dut: Any,
+        config: SatConfig,
+        *,
+        pauses: float | None = None,
+        seed: int = 0,
+        timing: MemoryTiming | None = None,
+    ) -> None:
         self.dut = dut
         self.config = config
         self._pauses = pauses
         self._seed = seed
+        self._timing = timing or memory_timing(config.memory, config.clock_mhz)
         self._spaces = [Space(port) for port in range(config.ports)]
         self._loaded: dict[str, int] = {}
         self._buses: dict[str, Axi4 | AxiLite] = {f"{master(port)}_": Axi4() for port in range(config.ports)}
@@ -56,7 +67,7 @@ class Machine:
         dut.rst.value = 1
         Clock(dut.clk, PERIOD_NS, "ns").start()
         self._lite = Lite(dut, dut.clk)
-        timing, rng = memory_timing(self.config.memory, self.config.clock_mhz), random.Random(self._seed)
+        timing, rng = self._timing, random.Random(self._seed)
         for port, space in enumerate(self._spaces):
             if self._pauses is None:
                 cocotb.start_soon(ModelMemory(dut, dut.clk, timing, space, master(port)).run())
@@ -116,10 +127,12 @@ class Machine:
             assert space.wrong is None, space.wrong
         for _ in range(3):  # counters lag
             await RisingEdge(self.dut.clk)
-        for bus in self._buses.values():
-            bus.finish()
         read = self._lite.read
         status = await read("status")
+        while status & Status.DONE and not status & Status.IDLE:  # it has given memory up, which answers later
+            status = await read("status")
+        for bus in self._buses.values():
+            bus.finish()
         assert status & Status.DONE, f"status is {status:#x} after the interrupt"
         code, index = ErrorCode(await read("error_code")), await read("error_index")
         assert bool(status & Status.ERROR) == (code is not ErrorCode.NONE), f"status {status:#x}, code {code!r}"

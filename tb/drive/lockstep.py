@@ -10,8 +10,12 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
+from nmsat.tb.drive.decoded import difference, layouts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from amaranth.lib import data, wiring
 
 
 Beat = TypeVar("Beat")
@@ -150,17 +154,21 @@ async def start(dut: Any) -> None:
     dut.rst.value = 0
 
 
-async def run_jobs(dut: Any, jobs: Iterable[Job[Any]], rng: np.random.Generator) -> Counts:
+async def run_jobs(
+    dut: Any, jobs: Iterable[Job[Any]], rng: np.random.Generator, component: wiring.Component | None = None
+) -> Counts:
     """Run jobs one after the other, without reset in between unless a job asks for it.
 
-    Raises AssertionError with cycle, port and both values at the first difference.
+    component: what the RTL was made of, so that a difference is told by field. Raises AssertionError with cycle, port
+    and both values at the first difference.
     """
+    shapes = layouts(component) if component is not None else {}
     counts = Counts()
     await start(dut)
     for job in jobs:
         for name, value in job.settings.items():
             getattr(dut, name).value = value
-        await _run(dut, job, rng, counts)
+        await _run(dut, job, rng, counts, shapes)
         if job.reset_after is not None:
             dut.i__valid.value = 0
             dut.rst.value = 1
@@ -170,7 +178,9 @@ async def run_jobs(dut: Any, jobs: Iterable[Job[Any]], rng: np.random.Generator)
     return counts
 
 
-async def _run(dut: Any, job: Job[Any], rng: np.random.Generator, counts: Counts) -> None:
+async def _run(
+    dut: Any, job: Job[Any], rng: np.random.Generator, counts: Counts, shapes: Mapping[str, data.Layout]
+) -> None:
     model = job.model
     waiting = deque(job.beats)
     streams = list(model.outputs())
@@ -191,7 +201,7 @@ async def _run(dut: Any, job: Job[Any], rng: np.random.Generator, counts: Counts
         for name, value in pulses.items():
             getattr(dut, name).value = int(value)
         await ReadOnly()
-        _compare(dut, model, model.ready(taken), counts)
+        _compare(dut, model, model.ready(taken), counts, shapes)
         beat = waiting[0][0] if offered and model.ready(taken) else None
         for name, payload in model.outputs().items():
             if payload is not None and taken[name]:
@@ -208,7 +218,7 @@ async def _run(dut: Any, job: Job[Any], rng: np.random.Generator, counts: Counts
         raise AssertionError(f"the job ended after {cycle} cycles, before its reset after {job.reset_after}")
 
 
-def _compare(dut: Any, model: Model[Any], ready: bool, counts: Counts) -> None:
+def _compare(dut: Any, model: Model[Any], ready: bool, counts: Counts, shapes: Mapping[str, data.Layout]) -> None:
     expected: dict[str, int | tuple[int, int]] = {"i__ready": int(ready), **model.signals()}
     for name, payload in model.outputs().items():
         expected[f"{name}__valid"] = int(payload is not None)
@@ -217,4 +227,5 @@ def _compare(dut: Any, model: Model[Any], ready: bool, counts: Counts) -> None:
     for name, wanted in expected.items():
         value, mask = wanted if isinstance(wanted, tuple) else (wanted, -1)
         got = int(getattr(dut, name).value)
-        assert got & mask == value & mask, f"cycle {counts.cycles}: {name} is {got:#x}, the model says {value:#x}"
+        if (got ^ value) & mask:
+            raise AssertionError(f"cycle {counts.cycles}: {name} {difference(shapes.get(name), got, value, mask)}")

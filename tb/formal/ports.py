@@ -272,8 +272,8 @@ PROOFS: Final = (
             Fault(
                 "all clients are told",
                 "hw/memory/port.py",
-                "told.eq(answers.valid << waiting.o)",
-                "told.eq(answers.valid.replicate(len(port.clients)))",
+                "Cat(answers.valid & (waiting.o == i) for i in range(len(told)))",
+                "answers.valid.replicate(len(told))",
             ),
             Fault(
                 "DECERR on R is ignored",

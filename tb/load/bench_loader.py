@@ -16,7 +16,9 @@ from cocotb.triggers import ReadOnly, RisingEdge
 
 from nmsat.dataflow.contract.config import SatConfig
 from nmsat.dataflow.contract.isa import OFFSET_MASK
+from nmsat.hw.load.loader import Loader as LoaderRtl
 from nmsat.sim.load.loader import Loader
+from nmsat.tb.drive.decoded import difference, layouts
 from nmsat.tb.load.jobs import Memory, Writes, as_act_writes, as_weight_writes, compare, expected, random_loads
 from nmsat.tb.run.jobs import load_job, save_result
 
@@ -82,6 +84,7 @@ class Bench:
     def __init__(self, dut: Any, config: SatConfig, rng: np.random.Generator) -> None:
         self._dut, self._config, self._rng = dut, config, rng
         self._memory = Memory(rng)
+        self._shapes = layouts(LoaderRtl(config))
         self.cycles = self.done = self.beats = self.writes = self.resets = 0
 
     async def reset(self) -> None:
@@ -150,7 +153,7 @@ class Bench:
             expected["read__request__payload"] = burst.region | offset << 2 | (burst.beats - 1) << 36
         for name, value in expected.items():
             got = int(getattr(dut, name).value)
-            assert got == value, f"cycle {self.cycles}: {name} is {got:#x}, the model says {value:#x}"
+            assert got == value, f"cycle {self.cycles}: {name} {difference(self._shapes.get(name), got, value)}"
 
     def _collect(self, act: _Found, wgt: _Found) -> None:
         """Add the writes of this cycle."""

@@ -20,9 +20,10 @@ from nmsat.algorithms.training.results import run_logged
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.program.tensors import Place
 from nmsat.sim.results.report import ProgramRun
-from nmsat.sim.sat import Report, Sat, launch
+from nmsat.sim.sat import Report, Sat, launch, program_words
 from nmsat.sim.work.training import MachineTrainer
 from nmsat.tb.drive.host import Machine
+from nmsat.tb.machine.bins import MEMORIES, Counted, carry_out, fresh_state
 from nmsat.tb.machine.configs import dealt, machine_config
 from nmsat.tb.machine.expected import difference, expected
 from nmsat.tb.machine.fuzz import fuzzed_job
@@ -31,11 +32,12 @@ from nmsat.tb.machine.layer_jobs import layer_job
 from nmsat.tb.run.jobs import load_job, save_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nmsat.algorithms.training.data import Dataset
     from nmsat.algorithms.training.train import Progress
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.registers import Launch
     from nmsat.dataflow.program.tensors import Image
     from nmsat.tb.machine.jobs import MachineJob
 
@@ -88,11 +90,13 @@ async def fuzz(dut: Any) -> None:
     await machine.start()
     ends: dict[str, int] = {}
     wrong: list[str] = []
+    counted = Counted()
     compared = 0
-    for seed in range(int(job["first"]), int(job["first"]) + int(job["count"])):
+    for seed in _seeds(job):
         drawn = fuzzed_job(config, seed)
         settings = dealt(config, seed, drawn.image.regions, drawn.place)
-        wanted = expected(config, settings, drawn.image.regions)
+        wanted = expected(config, settings, drawn.image.regions, counted)
+        words = program_words(drawn.image.regions, settings)
         guard = drawn.image.regions[drawn.place.region].copy()
         try:
             found = await machine.run(settings, drawn.image.regions, limit=FUZZ_LIMIT)
@@ -107,9 +111,10 @@ async def fuzz(dut: Any) -> None:
             wrong.append(f"seed {seed} ({drawn.what}): {differs}")
         compared += wanted.memory is not None
         ends[found.error.name] = ends.get(found.error.name, 0) + 1
+        counted.end(found, MEMORIES[0], words[found.error_index] if found.error_index < len(words) else 0)
         _tell(job, seed)
     counts = {"programs": sum(ends.values()), "compared": compared, "mismatches": len(wrong)}
-    save_result(**counts, wrong=json.dumps(wrong), ends=json.dumps(ends))
+    save_result(**counts, wrong=json.dumps(wrong), ends=json.dumps(ends), bins=json.dumps(counted.counts))
 
 
 @cocotb.test()
@@ -180,24 +185,39 @@ async def _run_jobs(machine: Machine, job: dict[str, Any], make: Callable[[int],
     """Run the jobs `first`, `first` + 1, ... on RTL and simulator; save what differs, cycles, seconds of the RTL."""
     model = Sat(machine.config)
     wrong: list[str] = []
+    counted = Counted()
     cycles, seconds = 0, 0.0
-    numbers = range(int(job["first"]), int(job["first"]) + int(job["count"]))
+    numbers = _seeds(job)
     for number in numbers:
         drawn, expected = make(number), make(number)
         settings = dealt(machine.config, number, drawn.image.regions, drawn.place)
-        report = model.run(
-            dealt(machine.config, number, expected.image.regions, expected.place), expected.image.regions
+        report = _carried_out(
+            model, dealt(machine.config, number, expected.image.regions, expected.place), expected, counted
         )
         start = time.perf_counter()
         found = await machine.run(settings, drawn.image.regions)
         seconds += time.perf_counter() - start
         cycles += found.cycles
+        counted.end(found, MEMORIES[not exact], 0)
         difference = differences(drawn, expected, found, report, exact=exact)
         if difference:
             wrong.append(f"seed {number} ({drawn.what}): {difference}")
         _tell(job, number)
     counts = {"jobs": len(numbers), "mismatches": len(wrong), "cycles": cycles, "seconds": seconds}
-    save_result(**counts, wrong=json.dumps(wrong[:20]))
+    save_result(**counts, wrong=json.dumps(wrong[:20]), bins=json.dumps(counted.counts))
+
+
+def _seeds(job: dict[str, Any]) -> Sequence[int]:
+    """Return the seeds that a job asks for: those that it lists, or so many from the first on."""
+    return job.get("seeds") or range(int(job["first"]), int(job["first"]) + int(job["count"]))
+
+
+def _carried_out(model: Sat, settings: Launch, job: MachineJob, counted: Counted) -> Report:
+    """Run a job on the simulator and count what it carries out."""
+    regions = job.image.regions
+    state = fresh_state(model.config, regions)
+    found = model.time(settings, program_words(regions, settings), carry_out(counted, state))
+    return Report(found.counters, found.error, found.error_index, state.special, state.overflow)
 
 
 def differences(drawn: MachineJob, expected: MachineJob, found: Report, report: Report, *, exact: bool) -> str:

@@ -1,12 +1,14 @@
 """Bench of the whole machine: registers, soft reset, errors of memory and of programs.
 
-Job: config (name), first, count. Random programs with their values are in `tb.machine.bench_runs`.
+Job: config (name), first, count; for `late` seeds, of short programs. Random programs with their values are in
+`tb.machine.bench_runs`.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import cocotb
 import numpy as np
@@ -23,9 +25,11 @@ from nmsat.dataflow.contract.registers import (
 from nmsat.dataflow.contract.registers import (
     registers as registers_of,
 )
+from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.sim.sat import Sat, program_words
 from nmsat.tb.drive.axi_memory import SLVERR
 from nmsat.tb.drive.host import Machine
+from nmsat.tb.machine.bins import MEMORIES, Counted
 from nmsat.tb.machine.configs import dealt, machine_config
 from nmsat.tb.machine.expected import difference, expected
 from nmsat.tb.machine.fuzz import fuzzed_job
@@ -37,6 +41,10 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.registers import Launch, Register
     from nmsat.sim.sat import Report
     from nmsat.tb.drive.axi_lite import Lite
+
+
+LATE: Final = 10_000
+"""Cycles of latency of the memory of `late`."""
 
 
 async def machine(dut: Any, job: dict[str, Any]) -> tuple[Machine, SatConfig]:
@@ -133,19 +141,23 @@ async def faults(dut: Any) -> None:
     host, config = await machine(dut, job)
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     ends: dict[str, int] = {}
+    counted = Counted()
     for seed in _short_jobs(config, int(job["first"]), int(job["count"])):
         drawn = random_job(config, seed)
         regions = drawn.image.regions
         words = program_words(regions, dealt(config, seed, regions, drawn.place))
-        for turn in range(4):
+        for turn in range(5):
             settings, bad = _spoil(rng, dealt(config, seed, regions, drawn.place))
             if turn == 0:
                 settings, bad = dealt(config, seed, regions, drawn.place), _result_beat(config, seed, rng)
+            if turn == 4:
+                settings, bad = _impatient(config, rng, dealt(config, seed, regions, drawn.place)), frozenset()
             report = Sat(config, faults=bad).time(settings, words)
             found = await host.run(settings, [region.copy() for region in regions], bad)
             compare(found, report, f"seed {seed}, {len(bad)} faulty beats, {settings}")
+            counted.end(found, MEMORIES[0], 0)
             ends[found.error.name] = ends.get(found.error.name, 0) + 1
-    save_result(ends=ends)
+    save_result(ends=ends, bins=json.dumps(counted.counts))
 
 
 def _result_beat(config: SatConfig, seed: int, rng: np.random.Generator) -> frozenset[int]:
@@ -159,6 +171,12 @@ def _result_beat(config: SatConfig, seed: int, rng: np.random.Generator) -> froz
         beats = np.flatnonzero((old != new).reshape(-1, BEAT_BYTES).any(axis=1))
         changed += [int(beat) + region.base // BEAT_BYTES for beat in beats]
     return frozenset(rng.choice(changed, 1).tolist()) if changed else frozenset()
+
+
+def _impatient(config: SatConfig, rng: np.random.Generator, settings: Launch) -> Launch:
+    """Return the settings with a watchdog about as patient as memory is slow."""
+    latency = memory_timing(config.memory, config.clock_mhz).latency
+    return replace(settings, watchdog=int(rng.integers(1, 2 * latency)))
 
 
 def _spoil(rng: np.random.Generator, settings: Launch) -> tuple[Launch, frozenset[int]]:
@@ -199,6 +217,28 @@ async def hostile(dut: Any) -> None:
         compared += wanted.memory is not None
         ends[found.error.name] = ends.get(found.error.name, 0) + 1
     save_result(ends=ends, compared=compared)
+
+
+@cocotb.test()
+async def late(dut: Any) -> None:
+    """Memory that answers after 10,000 cycles: waited for without a limit or below it, given up beyond it."""
+    job = load_job()
+    config = machine_config(job["config"])
+    timing = replace(memory_timing(config.memory, config.clock_mhz), latency=LATE)
+    host = Machine(dut, config, timing=timing)
+    await host.start()
+    ends: dict[str, int] = {}
+    for seed in job["seeds"]:
+        for watchdog in (0, LATE + 100, LATE - 100):
+            drawn, again = random_job(config, seed), random_job(config, seed)
+            settings = replace(dealt(config, seed, drawn.image.regions, drawn.place), watchdog=watchdog)
+            report = Sat(config, timing).run(settings, again.image.regions)
+            found = await host.run(settings, drawn.image.regions)
+            compare(found, report, f"seed {seed}, watchdog {watchdog}")
+            for mine, theirs in zip(drawn.image.regions, again.image.regions, strict=True):
+                assert np.array_equal(mine, theirs), f"seed {seed}, watchdog {watchdog}: memory differs"
+            ends[found.error.name] = ends.get(found.error.name, 0) + 1
+    save_result(ends=ends)
 
 
 def _short_jobs(config: SatConfig, first: int, count: int) -> list[int]:

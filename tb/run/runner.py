@@ -29,6 +29,7 @@ from xml.etree import ElementTree
 from nmsat.algorithms.core.signals import held
 from nmsat.hw.parts.cache import cache_folder, writing_cache
 from nmsat.tb.run.errors import BuildError, MissingToolError, SimulationError
+from nmsat.tb.run.icarus import IcarusRunner, compile_icarus
 from nmsat.tb.run.jobs import JOB_VARIABLE, RESULT_VARIABLE, load_job, read, save_result, write
 from nmsat.tb.run.process import HIERARCHICAL, OPTIMIZE, VerilatorRunner
 from nmsat.tb.run.runs import run_folder
@@ -45,6 +46,7 @@ __all__ = [
     "Results",
     "SimulationError",
     "build",
+    "build_icarus",
     "check_tools",
     "load_job",
     "run",
@@ -66,11 +68,15 @@ _LOG_TAIL: Final = 30
 
 @dataclass(frozen=True)
 class Built:
-    """A compiled model: its top module, the folder that holds it, and the format of its waves ('fst', 'vcd', None)."""
+    """A compiled model: its top module, the folder that holds it, and the format of its waves ('fst', 'vcd', None).
+
+    icarus: it is one of Icarus Verilog, not of Verilator.
+    """
 
     top: str
     directory: Path
     waves: str | None
+    icarus: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,15 @@ def build(
             _compile(built, files, args, tools)
     _LOG.debug("model of %s: %s", top, built.directory)
     return built
+
+
+def build_icarus(sources: Mapping[str, str], top: str, folder: Path) -> Built:
+    """Return a model of Icarus Verilog in a folder, without initial values (`tb.run.icarus`); it takes a second.
+
+    Raises MissingToolError unless Icarus Verilog is installed, and BuildError.
+    """
+    compile_icarus(sources, top, folder)
+    return Built(top, folder, None, icarus=True)
 
 
 def run(
@@ -273,8 +288,9 @@ def _simulate(
     place: Path,
 ) -> None:
     log = place / "sim.log"
+    runner = IcarusRunner(timeout_s) if built.icarus else VerilatorRunner(timeout_s=timeout_s, trace=built.waves)
     try:
-        VerilatorRunner(timeout_s=timeout_s, trace=built.waves).test(
+        runner.test(
             test_module=module,
             hdl_toplevel=built.top,
             hdl_toplevel_lang="verilog",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
+from nmsat.hw.store.epilogue import Epilogue as EpilogueRtl
 from nmsat.sim.store.epilogue import EpilogueEngine, EpilogueOptions, Sums, epilogue_latency
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
@@ -46,5 +47,5 @@ async def against_model(dut: Any) -> None:
     """All options, operands of every magnitude, gaps, back-pressure, resets in mid-operation."""
     job = load_job()
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    counts = await run_jobs(dut, jobs(job, rng), rng)
+    counts = await run_jobs(dut, jobs(job, rng), rng, EpilogueRtl(job["lanes"], *job["stages"]))
     save_result(**counts.as_dict())

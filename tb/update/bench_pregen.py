@@ -10,6 +10,7 @@ import numpy as np
 
 from nmsat.algorithms.training.optim import SgdConstants
 from nmsat.dataflow.contract.codes import codes
+from nmsat.hw.update.pregen import Pregen as PregenRtl
 from nmsat.sim.update.pregen import Pregen, PregenSettings, matrix_beats
 from nmsat.tb.drive.lockstep import Job, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
@@ -93,5 +94,5 @@ async def against_model(dut: Any) -> None:
     """Matrices of any shape, all patterns, random gaps and back-pressure on each stream, resets in mid-operation."""
     job = load_job()
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    counts = await run_jobs(dut, jobs(job, rng), rng)
+    counts = await run_jobs(dut, jobs(job, rng), rng, PregenRtl(job["lanes"]))
     save_result(**counts.as_dict())

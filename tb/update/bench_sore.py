@@ -10,6 +10,7 @@ import numpy as np
 
 from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract.codes import codes
+from nmsat.hw.update.sore import Sore as SoreRtl
 from nmsat.sim.update.sore import GroupElements, Sore
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
@@ -42,5 +43,5 @@ async def against_model(dut: Any) -> None:
     """Every N:M, random gaps and back-pressure, short groups, absent elements, resets in mid-operation."""
     job = load_job()
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    counts = await run_jobs(dut, jobs(job, rng), rng)
+    counts = await run_jobs(dut, jobs(job, rng), rng, SoreRtl(job["lanes"], job["width"]))
     save_result(**counts.as_dict())

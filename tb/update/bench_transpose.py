@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
+from nmsat.hw.update.transpose import Transposer as TransposerRtl
 from nmsat.sim.update.transpose import TransposedRow, Transposer
 from nmsat.tb.drive.lockstep import Job, OneStream, pack, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
@@ -50,5 +51,5 @@ async def against_model(dut: Any) -> None:
     """Blocks of every height, random gaps and back-pressure, resets in mid-operation."""
     job = load_job()
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    counts = await run_jobs(dut, jobs(job, rng), rng)
+    counts = await run_jobs(dut, jobs(job, rng), rng, TransposerRtl(job["lanes"]))
     save_result(**counts.as_dict())

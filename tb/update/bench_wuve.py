@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
+from nmsat.hw.update.wuve import Wuve as WuveRtl
 from nmsat.sim.update.wuve import UpdateBeat, Wuve, wuve_latency
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
@@ -53,5 +54,5 @@ async def against_model(dut: Any) -> None:
     """Random constants, operands of every magnitude, gaps, back-pressure, resets in mid-operation."""
     job = load_job()
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    counts = await run_jobs(dut, jobs(job, rng), rng)
+    counts = await run_jobs(dut, jobs(job, rng), rng, WuveRtl(job["lanes"], *job["stages"]))
     save_result(**counts.as_dict())

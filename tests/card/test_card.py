@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ import pytest
 import nmsat
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Access, Command, Status, configuration, port_of
 from nmsat.dataflow.cycles.memory import MemoryTiming, memory_timing
 from nmsat.hw.release.package import HOST_SOURCES
@@ -50,6 +52,15 @@ def test_the_driver_runs_programs_as_the_simulator_does(seed: int) -> None:
     assert card.run(launch(drawn.image.regions, drawn.place), drawn.image.regions) == report
     for mine, theirs in zip(drawn.image.regions, expected.image.regions, strict=True):
         assert np.array_equal(mine, theirs)
+
+
+def test_the_driver_says_that_memory_never_answered() -> None:
+    """A run that was given up is told as such; the next is refused, as the card still waits."""
+    job, card = random_job(TINY, 9), Card(TINY, Model(TINY))
+    settings = replace(launch(job.image.regions, job.place), watchdog=1)
+    assert card.run(settings, job.image.regions).error is ErrorCode.TIMEOUT
+    with pytest.raises(CardError, match="still waits for its memory"):
+        card.run(settings, job.image.regions)
 
 
 def test_the_driver_tells_how_a_damaged_program_ended() -> None:

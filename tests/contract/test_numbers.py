@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 LIMITS: Final = {
+    "WATCHDOG_BITS": 32,
     "SEED_GAP": 3,
     "SETTLE": 32,
     "DRAIN_DELAY": 10,
@@ -99,6 +100,7 @@ SETTINGS: Final = {
     "program_at": 0x44,
     "program_at_high": 0x48,
     "program_count": 0x4C,
+    "watchdog": 0x50,
     **{
         f"region{i}_{name}": 0x80 + 0x20 * i + 4 * place
         for i in range(4)
@@ -124,7 +126,7 @@ def test_numbers_are_those_of_the_pages(module: ModuleType, numbers: dict[str, A
 def test_codes_of_fields() -> None:
     assert [mode.name for mode in sorted(ActMode)] == ["OS_ROWS", "OS_COLUMNS", "WS_ROWS"]
     assert [side.name for side in sorted(Side)] == ["NONE", "MASK", "TILE16", "TILE32"]
-    codes = ["NONE", "OPCODE", "FIELD", "REGION", "READ", "WRITE", "DEADLOCK", "NO_END", "SEMAPHORE"]
+    codes = ["NONE", "OPCODE", "FIELD", "REGION", "READ", "WRITE", "DEADLOCK", "NO_END", "SEMAPHORE", "TIMEOUT"]
     assert {code.name: int(code) for code in ErrorCode} == {name: number for number, name in enumerate(codes)}
     assert [queue.name for queue in sorted(Queue)] == ["LOAD", "COMPUTE", "STORE", "UPDATE"]
     assert {opcode.name: queue.name for opcode, queue in QUEUE_OF.items()} == {

@@ -39,7 +39,8 @@ class Bench:
     """Host, memory and engines.
 
     memory: beats by address, others are 0; answers: response code by address of a beat (read) or burst (write), others
-    are 0; asked: (channel, address) of all bursts; pace: gives whether memory takes an address, moves a beat.
+    are 0; asked: (channel, address) of all bursts; pace: gives whether memory takes an address, moves a beat; closed:
+    signals of memory that stay low.
     """
 
     ctx: Any
@@ -50,6 +51,7 @@ class Bench:
     answers: dict[int, int] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
     pace: Callable[[], bool] = lambda: True
+    closed: set[str] = field(default_factory=set)
     cycle: int = 0
 
     def __post_init__(self) -> None:
@@ -108,7 +110,7 @@ class Bench:
             self.set("m_axi_bresp", self.answers.get(self._addresses[0], 0))
         levels = {"rvalid": reads, "bvalid": answers} | {f"{name}ready": self.pace() for name in ("ar", "aw", "w")}
         for name, value in levels.items():
-            self.set(f"m_axi_{name}", value)
+            self.set(f"m_axi_{name}", value and name not in self.closed)
 
     def _take(self, channel: str, address: int, beats: int) -> None:
         self.asked.append((channel, address))

@@ -38,7 +38,15 @@ def test_soft_reset_leaves_nothing_behind(built: Built) -> None:
 
 @pytest.mark.rtl
 def test_errors_of_memory(built: Built) -> None:
-    assert {"READ", "WRITE", "REGION"} <= set(check(built, "faults", 0, 8))
+    assert {"READ", "WRITE", "REGION", "TIMEOUT"} <= set(check(built, "faults", 0, 8))
+
+
+@pytest.mark.rtl
+def test_memory_that_answers_after_ten_thousand_cycles(built: Built) -> None:
+    """An UPDATE; with a limit below that it ends as the model says."""
+    job = {"config": "tiny", "seeds": [9]}
+    ends = run(built, "nmsat.tb.machine.bench_sat", ["late"], job=job).check().saved["ends"]
+    assert ends == {"NONE": 2, "TIMEOUT": 1}
 
 
 @pytest.mark.rtl
@@ -57,4 +65,4 @@ def test_errors_of_memory_long(built: Built) -> None:
 @pytest.mark.long
 def test_hostile_programs_long(built: Built) -> None:
     ends = check(built, "hostile", 1_000, 1_000)
-    assert {code.name for code in ErrorCode} - {"READ", "WRITE", "SEMAPHORE"} <= set(ends)
+    assert {code.name for code in ErrorCode} - {"READ", "WRITE", "SEMAPHORE", "TIMEOUT"} <= set(ends)

@@ -26,6 +26,7 @@ def test_rtl_against_model(write: bool) -> None:
     counts = check_rtl(40, 200, seed=1, write=write)
     assert counts["cycles"] > 2_000
     assert counts["errors"] >= 3
+    assert counts["late"] >= 3
     assert counts["bursts"] > 200
     assert counts["beats"] > 1_000
 

@@ -176,13 +176,13 @@ def test_slang_reads_the_package(tiny: dict[str, str], tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["small", "vcu1525"])
 def test_slang_and_icarus_read_every_preset(name: str, tmp_path: Path) -> None:
-    """Icarus where it is installed."""
     files = {**rtl_files(preset(name)), "sat_kernel.v": kernel_verilog(preset(name))}
     assert complaints(files, tmp_path) == []
     icarus = shutil.which("iverilog")
-    if icarus is not None:
-        command = [icarus, "-g2005-sv", "-t", "null", "-s", "sat_kernel", "-c", "files.f"]
-        subprocess.run(command, cwd=tmp_path, check=True)
+    if icarus is None:
+        pytest.skip("slang reads it; Icarus Verilog (iverilog) is not installed")
+    command = [icarus, "-g2005-sv", "-t", "null", "-s", "sat_kernel", "-c", "files.f"]
+    subprocess.run(command, cwd=tmp_path, check=True)
 
 
 def test_command_writes_all_or_nothing(

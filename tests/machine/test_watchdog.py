@@ -1,0 +1,167 @@
+"""The watchdog: memory that answers late, or never, on each channel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.registers import Launch, Region, Status
+from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMIT = 60
+"""Cycles after which memory is given up in these tests."""
+
+ENDED = Status.DONE | Status.ERROR
+REST = 3
+"""Cycles from the last one that is waited for until `done` can be read."""
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Outside]:
+    yield from outside(preset("tiny"))
+
+
+async def done(bench: Bench) -> tuple[int, int, int]:
+    """Wait for `done`; return status, code and index."""
+    for _ in range(LIMIT):
+        if await bench.value("status") & Status.DONE:
+            break
+    return await bench.value("status"), await bench.value("error_code"), await bench.value("error_index")
+
+
+async def given_up(bench: Bench, index: int) -> None:
+    """Hold a machine whose memory is silent to what it must do, then let memory answer."""
+    assert await done(bench) == (ENDED, ErrorCode.TIMEOUT, index)
+    assert bench.get("interrupt")
+    cycles = await bench.value("cycles")
+    await bench.setting("command", 1)  # not idle: nothing may come of it
+    await bench.tick(20)
+    assert await bench.value("cycles") == cycles, "counters stand still"
+    assert await bench.value("status") == ENDED
+    await bench.setting("status", Status.DONE)
+    assert not bench.get("interrupt")
+    assert await bench.value("status") == Status.ERROR
+    bench.closed.clear()
+    await bench.tick(80)
+    assert await bench.value("status") == Status.IDLE | Status.ERROR, "done is not told twice"
+
+
+async def works(bench: Bench, settings: Launch) -> None:
+    """Run a program of END alone."""
+    place(bench, settings, END)
+    await bench.begin(settings)
+    assert await bench.ended() == (Status.IDLE | Status.DONE, ErrorCode.NONE, 0)
+
+
+@pytest.mark.parametrize("signal", ["arready", "rvalid"])
+def test_reads_that_are_never_answered(machine: Outside, signal: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.setting("interrupt", 1)
+        settings = replace(only(1, Region(1 << 33, 64, writable=False), 3), watchdog=LIMIT)
+        bench.closed.add(signal)
+        await bench.begin(settings)
+        await given_up(bench, 0)
+        await works(bench, settings)
+
+    machine.run(scenario)
+
+
+@pytest.mark.parametrize(("name", "opcode"), [("Store", "STORE"), ("Updater", "UPDATE")])
+@pytest.mark.parametrize("signal", ["awready", "wready", "bvalid"])
+def test_writes_that_are_never_answered(machine: Outside, signal: str, name: str, opcode: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.setting("interrupt", 1)
+        await bench.setting("watchdog", LIMIT)
+        begin = bench.begin
+
+        async def patient(settings: Launch) -> None:
+            await begin(replace(settings, watchdog=LIMIT))
+
+        bench.begin = patient  # type: ignore[method-assign]
+        settings = await started(bench, name, WORK[opcode], END)
+        bench.closed.add(signal)
+        await writes(bench, name, 1000)
+        await given_up(bench, 0)
+        await works(bench, settings)
+
+    machine.run(scenario)
+
+
+@pytest.mark.parametrize("waits", [LIMIT - 1, LIMIT])
+def test_the_last_cycle_counts(machine: Outside, waits: int) -> None:
+    """A burst stands on AR; memory takes it in the last cycle in which it may, or one later."""
+
+    async def scenario(bench: Bench) -> None:
+        settings = replace(only(0, Region(0, 64, writable=False), 0), watchdog=LIMIT)
+        place(bench, settings, END)
+        bench.closed.add("arready")
+        await bench.begin(settings)
+        while not bench.get("m_axi_arvalid"):
+            await bench.tick()
+        await bench.tick(waits)
+        bench.closed.clear()
+        code = ErrorCode.NONE if waits < LIMIT else ErrorCode.TIMEOUT
+        assert (await bench.ended())[1] == code
+
+    machine.run(scenario)
+
+
+def test_without_a_limit_memory_is_waited_for(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        settings = only(0, Region(0, 64, writable=False), 0)
+        place(bench, settings, END)
+        bench.closed.add("rvalid")
+        await bench.begin(settings)
+        await bench.tick(20 * LIMIT)
+        assert await bench.value("status") == 0
+        bench.closed.clear()
+        assert await bench.ended() == (Status.IDLE | Status.DONE, ErrorCode.NONE, 0)
+
+    machine.run(scenario)
+
+
+def test_a_reset_ends_a_run_that_was_given_up(machine: Outside) -> None:
+    """Nothing of it is left once memory has answered."""
+
+    async def scenario(bench: Bench) -> None:
+        settings = replace(only(0, Region(0, 64, writable=False), 0), watchdog=LIMIT)
+        bench.closed.add("rvalid")
+        await bench.begin(settings)
+        assert (await done(bench))[0] == ENDED
+        await bench.setting("command", 2)
+        assert await bench.value("status") == 0
+        bench.closed.clear()
+        await bench.tick(40)
+        assert await bench.value("status") == Status.IDLE
+        await works(bench, settings)
+
+    machine.run(scenario)
+
+
+def test_engines_that_take_long_are_no_fault_of_memory(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        begin = bench.begin
+
+        async def patient(settings: Launch) -> None:
+            await begin(replace(settings, watchdog=LIMIT))
+
+        bench.begin = patient  # type: ignore[method-assign]
+        await started(bench, "Store", WORK["STORE"], END)
+        await bench.tick(10 * LIMIT)
+        await finish(bench, "Store")
+        assert (await bench.ended())[1] == ErrorCode.NONE
+
+    machine.run(scenario)
+
+
+@pytest.mark.parametrize("watchdog", [-1, 1 << 32])
+def test_a_limit_beyond_its_bits_is_refused(watchdog: int) -> None:
+    with pytest.raises(ValueError, match=f"watchdog is {watchdog}; it must be from 0 to"):
+        Launch((None,), 0, 0, 0, watchdog)
