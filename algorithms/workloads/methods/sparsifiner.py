@@ -12,8 +12,8 @@ Transformers", CVPR 2023, arXiv 2303.13755, and the code of its authors. Per hea
 Faithful: all of it, the scale 1 / sqrt(heads) of the code included; the predictor learns to rebuild the attention of
 the dense model, then masks are used. q k^T wants only masked results, which a systolic array cannot skip one by one:
 dense. The basis starts near 0 (ours), since what stays of a random start turns into false pairs under |U|.
-Found here, on noisy images with two seeds: masks of the predictor are right for 88 % of the tokens, dense attention that
-was trained as long for 85, masks fixed for all images for 60, random ones for 53; alike for `nm`: yes.
+Found here, on noisy images with two seeds: with masks of the predictor 88 % of the tokens are right, with dense
+attention that was trained as long 85, with masks fixed for all images 60, with random ones 53; alike for `nm`: yes.
 Ours (`nm`): the mask takes the best 2 of each 8 consecutive keys and c the best 2 of each 8, for the class token's row
 too, so A v and c U are native 2:8 with A^T and c^T as the weight operand.
 """
