@@ -122,7 +122,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
         pytest.param("vcu1525", Pattern(2, 8), 34_880, 8, marks=pytest.mark.long),
         pytest.param("small", Pattern(2, 4), 10_305, 40, marks=pytest.mark.long),
         pytest.param("vcu1525", Pattern(2, 16), 1536, 192, marks=pytest.mark.long),
-        pytest.param("vcu1525", Pattern(2, 4), 512, 640, marks=pytest.mark.long),
+        pytest.param("vcu1525", Pattern(2, 4), 512, 832, marks=pytest.mark.long),
         pytest.param("small", Pattern(2, 4), 1152, 192, marks=pytest.mark.long),
         pytest.param("small", DENSE, 768, 256, marks=pytest.mark.long),
     ],

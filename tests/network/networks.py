@@ -9,7 +9,7 @@ from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 
 
 def square(name: str, c_in: int, c_out: int, side: int, kernel: int, stride: int, padding: int) -> ConvLayer:
-    shape = ConvShape(1, side, side, c_in, c_out, (kernel,) * 2, (stride,) * 2, (padding,) * 2)
+    shape = ConvShape(1, side, side, c_in, c_out, (kernel, kernel), (stride, stride), (padding, padding))
     return ConvLayer(name=name, shape=shape)
 
 

@@ -123,7 +123,7 @@ def test_tails() -> None:
     assert training_products([layer], "bdwp", P28, False).macs_dense == 3 * layer.macs
 
 
-PRUNED = dict.fromkeys(("ste", "sr-ste", "sdgp", "sdwp", "mvue"), 1)
+PRUNED: dict[str, int] = dict.fromkeys(("ste", "sr-ste", "sdgp", "sdwp", "mvue"), 1)
 PRUNED |= {"dense": 0, "bdwp": 2, "bi-mask": 2, "transposable": 2, "bdwp+mvue": 3}
 """Products of three that a method prunes."""
 
