@@ -1,4 +1,4 @@
-"""`nmsat workload list`: the published sparse methods that run on SAT."""
+"""`nmsat workload list`: the published sparse methods that run on SAT, and documents about models."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ def _text(values: list[dict[str, Any]]) -> str:
     blank = " " * (width + 2)
     lines = []
     for item in values:
-        lines += [f"{item['name']:<{width}}  {item['title']} ({item['paper']})", f"{blank}sparse: {item['sparse']}"]
+        lines += [f"{item['name']:<{width}}  {item['title']} ({item['paper']})", f"{blank}kind: {item['kind']}"]
+        facts = {"sparse": item["sparse"], **{k: v for k, v in (item["document"] or {}).items() if k != "kind"}}
+        lines += [f"{blank}{fact}: {text}" for fact, text in facts.items()]
         lines += [f"{blank}{variant}: {meaning}" for variant, meaning in item["variants"].items()]
     return "\n".join(lines)
 
 
 COMMAND = Command(
-    summary="List the published sparse methods that run on SAT as workloads.",
+    summary="List the published sparse methods, and the documents, that run on SAT as workloads.",
     example="nmsat workload list --json",
     add_arguments=add_arguments,
     run=run,

@@ -39,9 +39,11 @@ def workload_list() -> list[dict[str, Any]]:
     return [
         {
             "name": item.name,
+            "kind": item.kind,
             "title": item.title,
             "paper": item.source,
             "sparse": item.sparse,
+            "document": None if item.document is None else vars(item.document),
             "variants": dict(item.variants),
             "quoted": item.quoted,
         }
@@ -83,6 +85,7 @@ def workload_run(
     figures = result.record()
     return {
         "name": name,
+        "kind": found.kind,
         "title": found.title,
         "paper": found.source,
         "quoted": found.quoted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -22,8 +23,42 @@ from nmsat.sim.work.workload import check_values, simulate_tape
 NAMES = list(workloads())
 
 
-# In our N:M form these two do not beat the dense student of their study (means of three seeds, docs/workloads.md).
-NOT_HERE = {("sparse-ift-parallel", "nm"), ("sparse-ift-factorized", "nm")}
+# Where the claim of a paper does not hold here; the docstring of each method says what was found instead.
+NOT_HERE = {
+    ("sparse-ift-parallel", "nm"),
+    ("sparse-ift-factorized", "nm"),
+    ("sparse-byte-nn", "faithful"),
+    ("sparse-byte-nn", "nm"),
+    ("gloredi", "faithful"),
+    ("gloredi", "nm"),
+    ("sparse-fusion", "faithful"),
+    ("sparse-fusion", "nm"),
+    ("model-soups", "faithful"),
+    ("model-soups", "nm"),
+    ("sinkhorn-newton", "nm"),
+    ("sparse-mezo", "faithful"),
+    ("sparse-mezo", "nm"),
+    ("ssvi", "faithful"),
+    ("ssvi", "nm"),
+}
+
+# The term on attention changes too little to be seen (its docstring).
+NOT_HERE |= {("sparse-then-prune", variant) for variant in VARIANTS}
+
+# The planted pattern of ranks is not found with every seed (its docstring).
+NOT_HERE |= {("s2-lora", variant) for variant in VARIANTS}
+
+# With one of two seeds the consistency slows learning down (its docstring).
+NOT_HERE |= {("thor", "faithful")}
+
+# The difference of means finds the planted heads as well (its docstring).
+NOT_HERE |= {("sae-circuits", variant) for variant in VARIANTS}
+
+# What the router lets pass is not what the task needs (its docstring).
+NOT_HERE |= {("seqboat", variant) for variant in VARIANTS}
+
+# Its bottlenecks are equally accurate and name no planted concept (its docstring).
+NOT_HERE |= {("sparse-cbm", variant) for variant in VARIANTS}
 
 
 @lru_cache(maxsize=4)
@@ -60,7 +95,8 @@ def test_the_paper_scale_runs_without_tensors(name: str, variant: Variant) -> No
     result = simulate_tape(program.tape, preset("vcu1525"))
     assert result.macs_true <= result.macs_full
     assert 0 < result.cycles <= result.cycles_dense
-    assert 0.5 < result.sat_share <= 1
+    low, high = workload(name).sat_share
+    assert low < result.sat_share <= high
     assert 0 <= result.host_share < 1
 
 
@@ -82,3 +118,5 @@ def test_requests_are_checked() -> None:
     known: Workload = workload(NAMES[0])
     with pytest.raises(ValueError, match="registered twice"):
         register(known)
+    with pytest.raises(ValueError, match="sat_share of"):
+        replace(known, sat_share=(0.6, 0.2))

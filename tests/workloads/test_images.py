@@ -63,6 +63,24 @@ def test_convolutions_are_sums_over_windows(
     assert (found.count, found.macs_dense) == (groups, y.size * kernel[0] * kernel[1] * channels // groups)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_host_convolves_channels_as_the_product_does(stride: int) -> None:
+    x, w = RNG.standard_normal((2, 5, 6, 3)), RNG.standard_normal((9, 3))
+    p = Program(dtype=np.float64)
+    matrix = p.weight("c", (3, 9, 1), value=lambda: w.T[:, :, None])
+    array = conv2d("c", p.input(x.shape, x), matrix, 3, stride, groups=3)
+    kernel = p.vector("k", (9, 3))
+    p.store["k"].array[...] = w
+    host = images.depthwise_by_host("k", p.input(x.shape, x), kernel, stride)
+    assert np.allclose(host.array, array.array)
+    p.backward(ops.total(ops.mul(ops.add(host, array), p.input(x.shape[:1] + host.shape[1:], RNG.random(host.shape)))))
+    assert np.allclose(p.store["k"].grad.T, p.store["c"].grad[:, :, 0])  # type: ignore[union-attr, index]
+    assert [(work.stage.value, work.macs) for work in p.tape.host if work.kind == "Conv"] == [
+        ("ff", array.size * 9),
+        ("wu", array.size * 9),
+    ]
+
+
 def test_a_line_is_an_image_of_one_row() -> None:
     x, w = RNG.standard_normal((2, 7, 3)), RNG.standard_normal((3, 3, 4))
     p = Program(dtype=np.float64)
@@ -129,6 +147,7 @@ def _image(x: Tensor) -> Tensor:
 CASES: dict[str, Callable[[Program, Tensor], Tensor]] = {
     "grouped": lambda p, x: conv2d("c", _image(x), p.weight("w", (2, 18, 3)), 3, 2, groups=2),
     "depthwise": lambda p, x: conv2d("c", _image(x), p.weight("w", (4, 9, 1), density=0.6), 3, groups=4),
+    "by the host": lambda p, x: images.depthwise_by_host("c", _image(x), p.vector("w", (9, 4), 0.7), 2),
     "rectangular": lambda p, x: conv2d("c", _image(x), p.weight("w", (12, 2)), (1, 3), (2, 1), (0, 2)),
     "line": lambda p, x: images.conv1d("c", ops.reshape(x, (2, 12, 4)), p.weight("w", (12, 2)), 3, 2),
     "transposed": lambda p, x: images.conv_transpose2d("c", _image(x), p.weight("w", (4, 18)), 3, 2, 1, 1),

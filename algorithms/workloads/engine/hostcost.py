@@ -34,6 +34,7 @@ COSTS: Final[dict[str, Cost]] = {
     "Softmax": Cost(5, 3, 4, 4),
     "LayerNormalization": Cost(5, 3, 9, 5),
     "BatchNormalization": Cost(5, 3, 9, 5),
+    "LpNormalization": Cost(5, 3, 9, 5),
     "RMSNormalization": Cost(5, 3, 9, 5),
     "GroupNormalization": Cost(5, 3, 9, 5),
     "Pad": Cost(0, 2, 0, 2),
@@ -42,6 +43,18 @@ COSTS: Final[dict[str, Cost]] = {
     "Col2Im": Cost(1, 2, 0, 2),
     # Four neighbours, each with a weight.
     "GridSample": Cost(8, 5, 12, 6),
+    "Softplus": Cost(1, 2, 2, 3),
+    # Exponential, two logarithms, powers, products.
+    "FocalLoss": Cost(12, 2, 12, 3),
+    "AbsoluteError": Cost(3, 2, 2, 3),
+    # Difference, magnitude, comparison, square.
+    "SmoothL1": Cost(4, 2, 2, 3),
+    # Three sums of products over the channels; backward two scaled tensors and their difference.
+    "CosineDistance": Cost(6, 2, 4, 3),
+    # Eight corners, each with a weight; the gradient is added to each.
+    "GridLookup": Cost(16, 9, 16, 17),
+    # Per sample and colour of three: thickness, two exponentials, weight, sums of colour, depth and opacity.
+    "VolumeRendering": Cost(5, 2, 5, 3),
     "ReduceMean": Cost(1, 1, 1, 1),
     "ReduceSum": Cost(1, 1, 1, 1),
     "ArgMin": Cost(1, 2),
@@ -59,10 +72,17 @@ COSTS: Final[dict[str, Cost]] = {
     "RelativeShift": Cost(0, 2, 0, 2),
     # Difference, square, sum.
     "SquaredError": Cost(3, 2, 2, 3),
+    # Two softmaxes with their logarithms, two differences, product, sum.
+    "SymmetricDivergence": Cost(15, 2, 16, 4),
     # Magnitude, subtraction, maximum, sign, and the gradient step before it (2).
     "SoftThreshold": Cost(6, 4),
+    # Square, sum with 1, logarithm, sum.
+    "LogSquare": Cost(4, 1, 4, 3),
     # Compare with a bound while walking the row once.
     "MaskedFill": Cost(1, 2, 1, 2),
+    # Per tag and token, three tags: sum, exponential and sum over each tag before (9), logarithm, emission; backward
+    # the other direction, marginals of tags (2) and of pairs (9).
+    "LinearChainCRF": Cost(11, 3, 22, 5),
     # First and second moment (3 + 4), bias correction, root, division, step; 5 words of 4 bytes read, 3 written.
     "Adam": Cost(13, 16),
 }

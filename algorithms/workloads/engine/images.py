@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.workloads.engine import ops
+from nmsat.algorithms.workloads.engine.hostcost import WORD_BYTES
 from nmsat.algorithms.workloads.engine.products import conv2d, linear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.workloads.engine.parameters import Parameter
-    from nmsat.algorithms.workloads.engine.program import Tensor
+    from nmsat.algorithms.workloads.engine.program import Gradients, Tensor
 
 
 def conv1d(
@@ -75,6 +77,51 @@ def fold(patches: Tensor, kernel: int, stride: int, padding: int = 0, output_pad
         return (np.stack([place(image, tap) for tap in range(taps)], axis=3),)
 
     return patches.program.apply("Col2Im", (patches,), (batch, *out, channels), forward, backward)
+
+
+def depthwise_by_host(name: str, x: Tensor, w: Tensor, stride: int = 1) -> Tensor:
+    """Return the convolution of each channel of x[B, H, W, C] with its own kernel of w[side^2, C], left to the host.
+
+    As a product such a layer has one column of results (`conv2d` with as many groups as channels): an array computes it
+    in more cycles than the layers around it. Its multiply-adds are counted in all three products.
+    """
+    batch, height, width, channels = x.shape
+    side = round(w.shape[0] ** 0.5)
+    pad = side // 2
+    out = tuple((length + 2 * pad - side) // stride + 1 for length in (height, width))
+    shape, p = (batch, *out, channels), x.program
+    macs = w.shape[0] * batch * out[0] * out[1] * channels
+    moved = WORD_BYTES * (x.size + macs // w.shape[0])
+    p.host(name, "Conv", 2 * macs, moved, macs=macs)
+
+    def place(image: NDArray, tap: int) -> NDArray:
+        i, j = divmod(tap, side)
+        return image[:, i : i + (out[0] - 1) * stride + 1 : stride, j : j + (out[1] - 1) * stride + 1 : stride]
+
+    def padded(v: NDArray) -> NDArray:
+        return np.pad(v, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+    y = None
+    if x.data is not None and w.data is not None:
+        image = padded(x.data)
+        y = np.zeros(shape, x.data.dtype)
+        for tap, kernel in enumerate(w.data):
+            y += place(image, tap) * kernel
+
+    def back(d: NDArray | None) -> Gradients:
+        for stage, needed in ((Stage.BP, x.needs), (Stage.WU, w.needs)):
+            if needed:
+                p.host(name, "Conv", 2 * macs, moved, stage, macs)
+        if d is None or x.data is None or w.data is None:
+            return None, None
+        image, dx = padded(x.data), np.zeros((batch, height + 2 * pad, width + 2 * pad, channels), x.data.dtype)
+        for tap, kernel in enumerate(w.data):
+            view = place(dx, tap)
+            view += d * kernel
+        dw = np.stack([(place(image, tap) * d).sum(axis=(0, 1, 2)) for tap in range(len(w.data))])
+        return dx[:, pad : pad + height, pad : pad + width], dw
+
+    return p.node(shape, y, (x, w), back)
 
 
 def reflect_pad(x: Tensor, padding: int) -> Tensor:

@@ -65,6 +65,13 @@ def resnet(p: Program, size: ResNetSize, x: Tensor, stem: Unit, unit: Unit, clas
 
     stem: first convolution; unit: all others; classifier: makes the matrix of the last layer.
     """
+    x = features(size, x, stem, unit)
+    w = classifier("classifier", (x.shape[-1], size.classes))
+    return linear("classifier", x, w, p.vector("classifier.bias", (size.classes,)))
+
+
+def features(size: ResNetSize, x: Tensor, stem: Unit, unit: Unit) -> Tensor:
+    """Return what the last layer of a residual network reads: means over the image, [batch, channels]."""
     first = 1 if size.stem_kernel == 3 else 2
     x = ops.relu(stem("stem", x, size.stem, size.stem_kernel, first))
     if size.stem_kernel != 3:
@@ -73,9 +80,7 @@ def resnet(p: Program, size: ResNetSize, x: Tensor, stem: Unit, unit: Unit, clas
         for block in range(blocks):
             stride = 2 if stage and not block else 1
             x = _block(f"s{stage}.{block}", x, width, stride, unit, bottleneck=size.bottleneck)
-    x = ops.mean(x, (1, 2))
-    w = classifier("classifier", (x.shape[-1], size.classes))
-    return linear("classifier", x, w, p.vector("classifier.bias", (size.classes,)))
+    return ops.mean(x, (1, 2))
 
 
 def mlp(p: Program, size: MlpSize, x: Tensor, maker: Maker) -> Tensor:

@@ -67,13 +67,13 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x)."""
+    """x * sigmoid(x); the exponent stops at 80, within the range of binary32."""
 
     def backward(d: NDArray, _y: NDArray, v: NDArray) -> tuple[NDArray]:
-        s = 1 / (1 + np.exp(-v))
+        s = 1 / (1 + np.exp(-np.maximum(v, -80)))
         return (d * s * (1 + v * (1 - s)),)
 
-    return x.program.apply("Swish", (x,), x.shape, lambda v: v / (1 + np.exp(-v)), backward)
+    return x.program.apply("Swish", (x,), x.shape, lambda v: v / (1 + np.exp(-np.maximum(v, -80))), backward)
 
 
 def softmax(x: Tensor, share: float = 1.0) -> Tensor:
@@ -103,13 +103,16 @@ def mask_fill(x: Tensor, keep: NDArray[np.bool_] | None, share: float = 1.0) -> 
     )
 
 
-def rotary(x: Tensor, base: float = 10000.0) -> Tensor:
-    """Rotary position embedding of x[..., tokens, d]: pairs (i, i + d/2) turned by position * base^(-2 i / d)."""
+def rotary(x: Tensor, base: float = 10000.0, start: int = 0) -> Tensor:
+    """Rotary position embedding of x[..., tokens, d]: pairs (i, i + d/2) turned by position * base^(-2 i / d).
+
+    start: position of the first token.
+    """
     tokens, width = x.shape[-2:]
     half = width // 2
 
     def turned(v: NDArray, sign: int) -> NDArray:
-        angle = np.arange(tokens)[:, None] * base ** (-np.arange(half) / half)
+        angle = np.arange(start, start + tokens)[:, None] * base ** (-np.arange(half) / half)
         c, s = np.cos(angle).astype(v.dtype), (sign * np.sin(angle)).astype(v.dtype)
         left, right = v[..., :half], v[..., half:]
         return np.concatenate([left * c - right * s, left * s + right * c], axis=-1)

@@ -68,8 +68,9 @@ class Parameter:
         return self.nonzeros if self.ff is None else kept_count(self.shape, self.ff)
 
     def mask(self, keep: NDArray[np.bool_]) -> None:
-        """Set the unstructured mask."""
-        self.keep, self.nonzeros, self.blocks = keep, int(np.count_nonzero(keep)), None
+        """Set the unstructured mask; bool[k, n] stands for every copy."""
+        self.keep, self.blocks = keep, None
+        self.nonzeros = int(np.count_nonzero(keep)) * (self.size // keep.size)
 
     def mask_blocks(self, keep: NDArray[np.bool_], height: int, width: int) -> None:
         """Set a mask of blocks of height x width, also in a run of shapes: keep[block rows, block columns].

@@ -14,6 +14,7 @@ import numpy as np
 
 from nmsat.algorithms.core.tape import HostWork, Pattern, Stage, Tape
 from nmsat.algorithms.workloads.engine.hostcost import WORD_BYTES, cost
+from nmsat.algorithms.workloads.engine.hostwork import Work
 from nmsat.algorithms.workloads.engine.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -161,26 +162,34 @@ class Program:
         forward: Callable[..., NDArray],
         backward: Callable[..., Gradients] | None = None,
         share: float = 1.0,
+        *,
+        spent: Work | None = None,
+        back_spent: Work | None = None,
     ) -> Tensor:
-        """Run one host operation and count it by its kind (`hostcost.COSTS`).
+        """Run one host operation and count it by its kind (`hostcost.COSTS`), or as told.
 
         share: of the elements that the host has to touch, where the others are absent; forward(*arrays) returns the
-        result of `shape`; backward(dy, y, *arrays) the gradients of the inputs, None for those that need none. Raises
-        ValueError if the result has another shape.
+        result of `shape`; backward(dy, y, *arrays) the gradients of the inputs, None for those that need none; spent,
+        back_spent: operations and bytes of the two passes where they are not per element (`hostwork`), the second
+        nothing if only the first is given. Raises ValueError if the result has another shape, or for an unknown kind
+        without `spent`.
         """
-        spent = cost(kind)
-        elements = round(share * max([int(np.prod(shape)), *(x.size for x in inputs)]))
-        if spent.operations or spent.words:
-            self.host(kind, kind, spent.operations * elements, spent.words * elements * WORD_BYTES)
+        ahead, behind = spent, back_spent
+        if ahead is None:
+            known = cost(kind)
+            elements = round(share * max([int(np.prod(shape)), *(x.size for x in inputs)]))
+            ahead = Work(known.operations * elements, known.words * elements * WORD_BYTES)
+            behind = Work(known.back_operations * elements, known.back_words * elements * WORD_BYTES)
+        if any(ahead):
+            self.host(kind, kind, *ahead)
         arrays = [x.data for x in inputs]
         y = forward(*arrays) if self.values else None
         if y is not None and y.shape != tuple(shape):
             raise ValueError(f"result of {kind} has shape {y.shape}; {tuple(shape)} was announced")
 
         def back(dy: NDArray | None) -> Gradients:
-            if spent.back_operations or spent.back_words:
-                work = (spent.back_operations * elements, spent.back_words * elements * WORD_BYTES)
-                self.host(kind, kind, *work, Stage.BP)
+            if behind is not None and any(behind):
+                self.host(kind, kind, *behind, Stage.BP)
             if dy is None or backward is None:
                 return [None] * len(inputs)
             return backward(dy, y, *arrays)

@@ -25,8 +25,9 @@ VARIANTS: Final[tuple[Variant, ...]] = ("faithful", "nm")
 class Study:
     """What a method did on a small real problem.
 
-    claim: what the paper claims, in kind; holds: whether it did here; measured: the numbers behind that; store: the
-    parameters at the end, with which the program is then recorded.
+    claim: what the paper claims, in kind, or of a document which known answers its protocol must find; holds: whether
+    it did here; measured: the numbers behind that; store: the parameters at the end, with which the program is then
+    recorded.
     """
 
     claim: str
@@ -36,12 +37,28 @@ class Study:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Document:
+    """A survey, benchmark or data set: it says what is computed and measured, and makes nothing sparse.
+
+    protocol: what is run, in which order; models: whose shapes it takes; metrics: what is measured.
+    """
+
+    kind: Literal["survey", "benchmark", "data set"]
+    protocol: str
+    models: str
+    metrics: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One published method.
+    """One published method, or a document whose models run dense and in an N:M form of ours.
 
     name, title, source: short name, full name, citation; sparse: what is sparse; variants: what 'faithful' and 'nm'
     (ours) mean; quoted: headline figure of the paper, as a reference and not as ours; sizes: by scale; run: the
-    program, run(program, size, variant); study: the small experiment.
+    program, run(program, size, variant); study: the small experiment; document: what is said of a document instead of
+    a claim, None for a method; sat_share: bounds of the share of the multiply-adds at paper scale that runs on SAT
+    (above the first, at most the second): a solver whose work stays with the host says so here. Raises ValueError for
+    bounds that are not 0 <= low < high <= 1.
     """
 
     name: str
@@ -53,15 +70,30 @@ class Workload:
     sizes: Mapping[Scale, Any]
     run: Callable[[Program, Any, Variant], None]
     study: Callable[[Variant], Study]
+    document: Document | None = None
+    sat_share: tuple[float, float] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.sat_share
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"sat_share of {self.name!r} is {self.sat_share!r}; it must be 0 <= low < high <= 1")
+
+    @property
+    def kind(self) -> str:
+        """'method', or what kind of document."""
+        return "method" if self.document is None else self.document.kind
 
 
 _KNOWN: dict[str, Workload] = {}
 
 
 def register(workload: Workload) -> Workload:
-    """Add a workload; ValueError if the name is taken."""
+    """Add a workload; ValueError if the name is taken, or a document's N:M form is not said to be ours."""
     if workload.name in _KNOWN:
         raise ValueError(f"workload {workload.name!r} is registered twice; names must differ")
+    meaning = workload.variants["nm"]
+    if workload.document is not None and not meaning.startswith("ours"):
+        raise ValueError(f"variant nm of {workload.name!r} means {meaning!r}; a document has none, begin with 'ours'")
     _KNOWN[workload.name] = workload
     return workload
 
