@@ -13,7 +13,7 @@ export WAVES
 FRESH_STEPS ?= demo test
 SUITE ?= bookworm
 
-.PHONY: demo test regression mutate formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch clean
+.PHONY: demo test regression mutate netlist formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch clean
 
 demo: setup-run
 	$(BIN)/nmsat demo
@@ -39,6 +39,10 @@ ONLY ?=
 AGAIN ?=
 mutate: setup-test
 	$(BIN)/python .ci/mutate.py --only "$(ONLY)" --json out/mutants.json $(if $(AGAIN),--again)
+
+# Faults that Yosys draws in the netlists of parts of engines; each must be seen by the bench. A unit: make netlist ONLY=sore
+netlist: setup-test
+	$(BIN)/python .ci/netlist.py --only "$(ONLY)" --json out/netlist.json
 
 # Proofs of the circuit, with sby and z3. One of them: make formal PROOF=axi_read
 PROOF ?=

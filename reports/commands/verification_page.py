@@ -1,5 +1,5 @@
 """The page of verification, docs/verification.md, made of the records of the proofs (reports/tables/formal.json) and of
-the planted faults (reports/tables/mutants.json).
+the planted faults (reports/tables/mutants.json, netlist.json).
 
 `python -m nmsat.reports.commands.verification_page > docs/verification.md` writes it; a test holds the two together.
 """
@@ -16,6 +16,9 @@ RECORD: Final = Path(__file__).resolve().parents[1] / "tables" / "formal.json"
 
 MUTANTS: Final = RECORD.with_name("mutants.json")
 """What `make mutate` wrote when it was last committed."""
+
+NETLIST: Final = RECORD.with_name("netlist.json")
+"""What `make netlist` wrote when it was last committed."""
 
 STATES: Final = ("killed", "equivalent", "alive", "broken", "not run")
 """What can come of a planted fault."""
@@ -56,13 +59,25 @@ The tests of this project once passed with sixteen of these faults in place, the
 them now, in `make test`; `make mutate ONLY="(missed once)" AGAIN=1` repeats them:
 """
 
+DRAWN: Final = """\
+### Drawn by Yosys
+
+Who makes a list of faults plants those that come to mind. `make netlist` has Yosys draw them in the netlists of parts
+of engines (its pass `mutate`, seed {seed}): an input or output bit of a cell is inverted, is 0, is 1, or is inverted
+where another bit says so. All faults of a unit are in one Verilator model, an argument chooses one, and the bench of
+`make test` runs, of arithmetic with one copy in place of sixteen: {killed} of {faults} are killed.
+`make netlist ONLY=sore` repeats those of a unit, and `reports/tables/netlist.json` has each of them, with
+the lines of the source that it came from and what the bench said.
+"""
+
 NOT_VERIFIED: Final = """\
 ## What is not verified
 """
 
 NOT_PROVED: Final = """\
 - Faults that nobody has planted. The list is made by hand, of wiring, protocol, ends of ranges, resets, priorities,
-  widths, fields and waits; it is no share of the faults that there can be.
+  widths, fields and waits, and what Yosys has drawn is few, none of it in loader, store engine, WUVE or ports; it is
+  no share of the faults that there can be.
 - Coverage: lines, branches and bins of the circuit that the tests reach are not counted.
 - Another simulator of Verilog. The circuit is run by Verilator and, in parts, by Amaranth's own simulator.
 
@@ -94,6 +109,7 @@ def page() -> str:
     mutants: list[dict[str, Any]] = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"]
     parts = [INTRODUCTION, said + "\n", _results(proofs), "### What each says\n", *map(_claim, proofs)]
     parts += [PLANTED, _faults(mutants), _left(mutants), MISSED, _missed(mutants)]
+    parts += [_drawn(json.loads(NETLIST.read_text(encoding="utf-8"))["units"])]
     parts += [NOT_VERIFIED, _unknown(mutants) + NOT_PROVED]
     return "\n".join(parts)
 
@@ -145,6 +161,30 @@ def _missed(mutants: list[dict[str, Any]]) -> str:
         if one["missed"]:
             rows.append(f"| `{one['file']}` | {one['name']} | {one['state']} | `{one['test']}` |")
     return "\n".join(rows) + "\n"
+
+
+def _drawn(units: list[dict[str, Any]]) -> str:
+    """Return a row for each unit whose faults Yosys has drawn, and a line for each of them that no bench sees."""
+    everything = [one for unit in units for one in unit["faults"]]
+    killed = sum(one["state"] == "killed" for one in everything)
+    rows = [DRAWN.format(seed=units[0]["seed"], killed=killed, faults=len(everything))]
+    rows += ["| unit | bench | faults | killed | equivalent | alive |", "|---|---|---|---|---|---|"]
+    for unit in units:
+        counts = [sum(one["state"] == state for one in unit["faults"]) for state in STATES[:3]]
+        rows.append(f"| {unit['unit']} | `{unit['test']}` | {len(unit['faults'])} | {' | '.join(map(str, counts))} |")
+    rows.append("")
+    for one in everything:
+        if one["state"] != "killed":
+            why = f": {one['why']}" if one["why"] else ""
+            rows += _lines(f"- {one['unit']} {one['number']}, `{_fault(one['fault'])}`, {one['state']}{why}.", "  ")
+    return "\n".join(rows) + "\n"
+
+
+def _fault(fault: str) -> str:
+    """Return what is done to which bit of which cell, without where that came from."""
+    options = dict(pair.split(" ", 1) for pair in fault.removeprefix("mutate -").split(" -"))
+    control = f" with bit {options['ctrlbit']}" if "ctrlbit" in options else ""
+    return f"{options['mode']} of {options['cell']} {options['port']}[{options['portbit']}]{control}"
 
 
 def _unknown(mutants: list[dict[str, Any]]) -> str:
