@@ -20,7 +20,7 @@ demo: setup-run
 
 ifeq ($(strip $(TEST)),)
 test: setup-test
-	$(BIN)/pytest -n auto -m "not long"
+	$(BIN)/pytest -n auto -m "not long" --record out/test.json
 else
 test: setup-test
 	$(BIN)/pytest -v $(if $(filter-out 0,$(WAVES)),-s )-m "" --name "$(TEST)"
@@ -31,7 +31,7 @@ engines: setup-run
 	$(BIN)/nmsat engines
 
 regression: setup-test test-torch
-	$(BIN)/pytest -m "long"
+	$(BIN)/pytest -m "long" --record out/regression.json
 
 # Plant faults one at a time (.ci/mutants.toml); each must be seen by its test. Some of them: make mutate ONLY=circuit
 # What is known from a run before, out/mutants.json, is not run again, but with AGAIN=1.

@@ -51,7 +51,7 @@ SEEDS: Final = (9, 92, 50, 109, 64)
 """Random programs for the machine, short ones: UPDATE; backward with STAGE; weight gradient; forward; a chain of an OS
 and a WS product."""
 
-LIMIT_S: Final = 150.0
+LIMIT_S: Final = 600.0
 """Seconds after which a case is given up."""
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import json
 import os
 import re
 import signal
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,10 +20,10 @@ from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.reports.work import progress
 from nmsat.reports.work.extras import missing
 from nmsat.sim.work.timed import Memory
+from tests import tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
-    from pathlib import Path
 
     from nmsat.dataflow.program.product import Cut
 
@@ -46,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make test TEST=name` name a test, and `make test-torch` ask for all."""
     parser.addoption("--name", metavar="NAME", help="run the tests of this name only, with all their parameters")
     parser.addoption("--no-skip", action="store_true", help="a test or file that is skipped has failed")
+    parser.addoption("--record", metavar="FILE", help="print a table by room at the end and write it here")
 
 
 def _fail(report: pytest.CollectReport | pytest.TestReport) -> None:
@@ -82,6 +85,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     tests = set(re.findall(r"^ *(?:async )?def (test_\w+)", collection_path.read_text(encoding="utf-8"), re.MULTILINE))
     config.stash.setdefault(SEEN, set()).update(tests)
     return None if name.partition("[")[0] in tests else True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print and write what a tier says at its end."""
+    file = config.getoption("--record")
+    if file is None:
+        return
+    found = tier.record(terminalreporter.stats, long=config.getoption("-m") == "long")
+    terminalreporter.write_line(tier.table(found))
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -201,7 +201,7 @@ def test_one_test_runs_by_name() -> None:
     # What says where the waves lie is shown: pytest keeps what a test prints that passes.
     with_waves = make("test", "TEST=test_add", "WAVES=1").splitlines()[1]
     assert with_waves == '.venv/bin/pytest -v -s -m "" --name "test_add"'
-    assert make("test").splitlines()[1] == '.venv/bin/pytest -n auto -m "not long"'
+    assert make("test").splitlines()[1] == '.venv/bin/pytest -n auto -m "not long" --record out/test.json'
     assert re.search(r"^export WAVES$", MAKEFILE, re.MULTILINE)
 
 

@@ -39,6 +39,7 @@ class ReadPort(wiring.Component):
     clients: Sequence[Any]
     regions: Any
     halt: Signal
+    watchdog: Signal
     idle: Signal
     error: Any
     bursts: Signal

@@ -44,6 +44,7 @@ class WritePort(wiring.Component):
     clients: Sequence[Any]
     regions: Any
     halt: Signal
+    watchdog: Signal
     idle: Signal
     error: Any
     bursts: Signal

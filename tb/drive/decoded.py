@@ -52,7 +52,7 @@ def difference(layout: data.Layout | None, got: int, wanted: int, mask: int = -1
     """Say in which fields a word differs from what the model says; mask: bits that mean something."""
     if layout is None:
         return f"is {got:#x}, the model says {wanted:#x}"
-    matter = dict(fields(layout, mask & ((1 << layout.size) - 1)))
+    matter = dict(fields(layout, mask & ((1 << Shape.cast(layout).width) - 1)))
     theirs = dict(fields(layout, wanted))
     mine = fields(layout, got)
     return _named([(name, value, theirs[name]) for name, value in mine if (value ^ theirs[name]) & matter[name]])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cocotb
 import numpy as np
 
-from nmsat.hw.store.epilogue import Epilogue as EpilogueRtl
+from nmsat.hw.store.epilogue import EpilogueEngine as EpilogueRtl
 from nmsat.sim.store.epilogue import EpilogueEngine, EpilogueOptions, Sums, epilogue_latency
 from nmsat.tb.drive.lockstep import Job, OneStream, run_jobs
 from nmsat.tb.run.jobs import load_job, save_result
