@@ -31,7 +31,8 @@ def test_model_prints_its_figures_as_json(call: Call) -> None:
     assert outcome.code == 0
     assert values["source"] == Source.MACHINE
     assert values["speedup"] > 1
-    assert values["bound"] <= 2.01
+    assert values["macs_ratio"] <= 2
+    assert values["speedup"] <= values["bound"]  # that of the dense step here: it multiplies padding in the stand-in
     assert values["cycles"] == sum(row["cycles"] for row in values["layers"]) == sum(values["causes"].values())
     assert sum(sum(stages.values()) for stages in values["layer_stages"].values()) == values["cycles"]
     assert values["speedup"] == values["dense_cycles"] / values["cycles"]

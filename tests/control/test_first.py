@@ -18,6 +18,10 @@ from nmsat.hw.control.sequencer import Sequencer
 RECEIVED, BAD = 77, 55
 """Place of the word that the fetch waits for, and of the word that it found to be wrong."""
 
+READS = (ErrorCode.READ, ErrorCode.REGION, ErrorCode.TIMEOUT)
+WRITES = (ErrorCode.WRITE, ErrorCode.REGION, ErrorCode.TIMEOUT)
+"""What ports tell."""
+
 NOTHING = (0, 0, 0)
 
 
@@ -58,8 +62,8 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 def test_every_error_before_every_other(parts: dict[str, list[Any]]) -> None:
     dut = Sequencer(preset("tiny"))
     beyonds = [(0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 0, 0), (1, 0, 0, 0), (0, 1, 1, 1), (1, 1, 1, 1)]
-    readers = [None, *((code, r) for code in (ErrorCode.READ, ErrorCode.REGION) for r in range(len(READERS)))]
-    writers = [None, *((code, w) for code in (ErrorCode.WRITE, ErrorCode.REGION) for w in range(len(WRITERS)))]
+    readers = [None, *((code, r) for code in READS for r in range(len(READERS)))]
+    writers = [None, *((code, w) for code in WRITES for w in range(len(WRITERS)))]
     oldest = {queue: 100 + q for q, queue in enumerate(Queue)}
     met = set()
 

@@ -38,6 +38,7 @@ set sat_registers {
     {program_at 0x044 32 read-write "offset of the first instruction, beats" {}}
     {program_at_high 0x048 32 read-write "its upper bits" {}}
     {program_count 0x04c 32 read-write "instructions of the program" {}}
+    {watchdog 0x050 32 read-write "cycles memory may move nothing it owes\; 0: any number" {}}
     {region0_base 0x080 64 read-write "address of the first beat, a multiple of 4096" {}}
     {region0_size 0x088 32 read-write "size in beats" {}}
     {region0_size_high 0x08c 32 read-write "its upper bits" {}}
