@@ -236,3 +236,22 @@ def test_inputs_are_checked() -> None:
     p = Program(values=False)
     with pytest.raises(ValueError, match="loads of 'e'"):
         experts("e", p.input((5, 4)), p.weight("w", (2, 4, 4)), (1, 1), 5)
+
+
+def test_a_second_backward_pass_leaves_the_first_alone() -> None:
+    p = Program(dtype=np.float64)
+    losses = []
+    for name in ("first", "second"):
+        hidden = linear(f"{name}.a", p.input((4, 8), RNG.standard_normal((4, 8))), p.weight(f"{name}.a", (8, 8)))
+        losses.append(ops.total(linear(f"{name}.b", hidden, p.weight(f"{name}.b", (8, 2)))))
+    p.backward(losses[0], 2.0)
+    grad = p.store["first.a"].grad
+    p.backward(losses[1], 4.0)
+    assert p.store["first.a"].grad is grad
+    found = [(product.name, product.stage.value) for product in p.tape.products]
+    assert sorted(found) == sorted(
+        (f"{name}.{layer}", stage)
+        for name in ("first", "second")
+        for layer, stages in (("a", ("ff", "wu")), ("b", ("ff", "bp", "wu")))
+        for stage in stages
+    )

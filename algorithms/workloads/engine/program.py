@@ -209,8 +209,11 @@ class Program:
     def backward(self, loss: Tensor, scale: float = 1.0) -> None:
         """Run the backward pass from a scalar and add the gradients to the parameters.
 
-        scale: loss scale, a power of two, so that small gradients survive binary16 operands; it is removed again.
+        scale: loss scale, a power of two, so that small gradients survive binary16 operands; it is removed again. What
+        an earlier call went through is not gone through again: a program may hold several steps.
         """
+        for tensor in (*self.nodes, *(leaf for _, leaf in self.leaves)):
+            tensor.reached, tensor.grad = False, None
         loss.take_gradient(np.full(loss.shape, scale, self.dtype) if self.values else None)
         self.loss_scale = scale
         for node in reversed(self.nodes):
