@@ -81,9 +81,21 @@ def test_optional_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_the_letters_of_maestro_are_names(tmp_path: Path) -> None:
+    """Height 33, 3 channels, 16 filters; read by position it would be 16 x 3 with a filter of 3 x 3."""
+    (layer,) = read_scale_sim(table(tmp_path, "Layer name,K,C,R,S,Y,X,Stride\na,16,3,3,5,33,35,2\n"))
+    assert isinstance(layer, ConvLayer)
+    assert layer.shape == ConvShape(1, 33, 35, 3, 16, (3, 5), (2, 2))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("Layer,A,B,D,E,F,G,H\na,8,8,3,3,4,8,1\n", r"net\.csv, line 1: the header names 0 of the columns"),
+        ("Layer,IFMAP Height,B,D,E,F,G,Strides\na,8,8,3,3,4,8,1\n", r"line 1: the header names 2 of the columns"),
+        ("Layer,K,C,R,S,Y,P,Stride\na,8,8,3,3,4,8,1\n", r"line 1: the header names X not once"),
+        ("Layer,K,C,R,S,Y,X,Pad\na,8,8,3,3,4,8,1\n", r"line 1: the header names Stride not once"),
+        ("Layer,Type,K,C,R,S,Y,X,Stride\na,DSCONV,8,8,3,3,4,8,1\n", r"line 1: the header has a Type"),
         ("", r"net\.csv: the file is empty"),
         (CONV, r"net\.csv: the table has a header but no layers"),
         (CONV + "a,8,8,3,3,4,8,\n", r"net\.csv, line 2: column 8 \(Strides\) is missing"),

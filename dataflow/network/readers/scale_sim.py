@@ -6,7 +6,8 @@ anything else is a convolution:
     Layer name, IFMAP height, IFMAP width, Filter height, Filter width, Channels, Num filter, Strides,
 
 Columns are known by their header, in any order; a table whose header names none of them twice or not at all (tables in
-use say `IFMAP Width` for both sizes) is read by position if the other names are in their places. Further columns:
+use say `IFMAP Width` for both sizes) is read by position if the other names, four at least, are in their places. The
+letters of MAESTRO, K, C, R, S, Y, X beside `Stride`, are names too (Y and X include the padding). Further columns:
 `Sparsity` (N:M of the weights, N:N for dense), a second `Stride` (then the first is vertical), `Batch size`. A column
 without a name that holds N:M in every layer is the sparsity. Others are ignored. Columns end at commas, or at tabs as
 in the tables made for MAESTRO. A comma may end a line; lines that are empty or hold only commas are skipped.
@@ -50,6 +51,12 @@ KNOWN: Final = (
     ("stride",),
 )
 """Words that the header of each of them holds, in small letters."""
+
+LETTERS: Final = ("y", "x", "r", "s", "c", "k")
+"""What MAESTRO calls the first six of them."""
+
+LEAST_KNOWN: Final = 4
+"""Columns that a header must name in their places, if the others are to be read by position."""
 
 PATTERN: Final = re.compile(r"(\d+)\s*:\s*(\d+)")
 
@@ -166,6 +173,8 @@ def _conv_columns(titles: list[str], where: str) -> tuple[int, ...]:
     known = [places(words) for words in KNOWN]
     if all(len(found) == 1 for found in known):
         return tuple(found[0] for found in known)
+    if set(LETTERS) & set(titles):
+        return _letter_columns(titles, where)
     moved = [
         CONV_COLUMNS[at]
         for at, found in enumerate(known)
@@ -177,7 +186,27 @@ def _conv_columns(titles: list[str], where: str) -> tuple[int, ...]:
             f"{where}: the header names {', '.join(odd)} not once, and {moved[0]} is not in its place; name each of "
             f"{', '.join(CONV_COLUMNS)}"
         )
+    named = sum(at + 1 in found for at, found in enumerate(known))
+    if named < LEAST_KNOWN:
+        raise ValueError(
+            f"{where}: the header names {named} of the columns of a convolution; it must name at least "
+            f"{LEAST_KNOWN} of {', '.join(CONV_COLUMNS)}"
+        )
     return tuple(range(1, len(CONV_COLUMNS) + 1))
+
+
+def _letter_columns(titles: list[str], where: str) -> tuple[int, ...]:
+    """Return the place of each of CONV_COLUMNS where the header has the letters of MAESTRO."""
+    strides = [at for at, title in enumerate(titles) if title.startswith("stride")]
+    wrong = [letter.upper() for letter in LETTERS if titles.count(letter) != 1]
+    if wrong or not strides:
+        missing = ", ".join([*wrong, *([] if strides else ["Stride"])])
+        raise ValueError(
+            f"{where}: the header names {missing} not once; with letters it needs K, C, R, S, Y, X and Stride"
+        )
+    if "type" in titles:
+        raise ValueError(f"{where}: the header has a Type; layers of other kinds than CONV are not read, leave it out")
+    return (*(titles.index(letter) for letter in LETTERS), strides[0])
 
 
 def _with_sparsity(header: _Header, rows: list[_Row]) -> _Header:
