@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.algorithms.workloads.engine.program import Program, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSize:
+    """A transformer at work on sequences. width: of the stream; hidden: of a feed-forward block; vocabulary: tokens."""
+
+    batch: int
+    tokens: int
+    layers: int
+    width: int
+    heads: int
+    hidden: int
+    vocabulary: int
 
 
 def dense(

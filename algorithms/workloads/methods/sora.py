@@ -33,7 +33,7 @@ from nmsat.algorithms.workloads.engine.products import linear, matmul
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
 from nmsat.algorithms.workloads.engine.training import LOSS_SCALE, adam, clear
-from nmsat.algorithms.workloads.engine.transformer import dense, embedding, merge, norm, split, turn
+from nmsat.algorithms.workloads.engine.transformer import TransformerSize, dense, embedding, merge, norm, split, turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,16 +48,9 @@ ALPHA: Final = 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class Size(TransformerSize):
     """An encoder with adapters: rank: r at the start; positions: relative embeddings (0: none)."""
 
-    batch: int
-    tokens: int
-    layers: int
-    width: int
-    heads: int
-    hidden: int
-    vocabulary: int
     classes: int
     positions: int
     rank: int = 8

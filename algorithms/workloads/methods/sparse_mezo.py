@@ -36,7 +36,15 @@ from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
 from nmsat.algorithms.workloads.engine.text import library_text
 from nmsat.algorithms.workloads.engine.training import adam, clear
-from nmsat.algorithms.workloads.engine.transformer import causal, embedding, merge, split, top_groups, turn
+from nmsat.algorithms.workloads.engine.transformer import (
+    TransformerSize,
+    causal,
+    embedding,
+    merge,
+    split,
+    top_groups,
+    turn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,16 +68,8 @@ def images() -> Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class Size(TransformerSize):
     """A LLaMA decoder."""
-
-    batch: int
-    tokens: int
-    layers: int
-    width: int
-    heads: int
-    hidden: int
-    vocabulary: int
 
 
 def threshold(w: NDArray, share: float = SELECTED) -> NDArray:

@@ -30,7 +30,7 @@ from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
 from nmsat.algorithms.workloads.engine.text import library_text
 from nmsat.algorithms.workloads.engine.training import LOSS_SCALE, adam, clear
-from nmsat.algorithms.workloads.engine.transformer import causal, dense, embedding, merge, split, turn
+from nmsat.algorithms.workloads.engine.transformer import TransformerSize, causal, dense, embedding, merge, split, turn
 from nmsat.algorithms.workloads.methods.sparsegpt import sparsegpt
 
 if TYPE_CHECKING:
@@ -51,16 +51,9 @@ LINEAR: Final = ("qkv", "out", "up", "down")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class Size(TransformerSize):
     """A decoder (MPT) and the density of the student."""
 
-    batch: int
-    tokens: int
-    layers: int
-    width: int
-    heads: int
-    hidden: int
-    vocabulary: int
     density: float = 0.3
 
 

@@ -13,7 +13,16 @@ from nmsat.algorithms.workloads.engine import ops
 from nmsat.algorithms.workloads.engine.parameters import Parameter
 from nmsat.algorithms.workloads.engine.products import experts, matmul
 from nmsat.algorithms.workloads.engine.program import Program, Tensor
-from nmsat.algorithms.workloads.engine.transformer import causal, dense, embedding, merge, norm, split, turn
+from nmsat.algorithms.workloads.engine.transformer import (
+    TransformerSize,
+    causal,
+    dense,
+    embedding,
+    merge,
+    norm,
+    split,
+    turn,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,16 +40,9 @@ Mixture: TypeAlias = Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class Size(TransformerSize):
     """An encoder and a decoder of as many layers; decoder=False: an encoder that labels each token itself."""
 
-    batch: int
-    tokens: int
-    layers: int
-    width: int
-    heads: int
-    hidden: int
-    vocabulary: int
     experts: int
     decoder: bool = True
 
