@@ -337,3 +337,26 @@ def test_products_of_constants_run_in_every_step(tmp_path: Path) -> None:
     }
     assert [layer.input_gradient for layer in found.values()] == [False, True, False]
     assert parameters(layers) == 2 * 32 + 32 + 32 * 16 + 8 * 16
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_sizes_that_scales_give_are_known(tmp_path: Path, constant: bool) -> None:
+    """As a U-Net is exported: 8 x 8 becomes 16 x 24 before the convolution 16 -> 64, 3 x 3."""
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 3], np.float32), "s")
+    grown = node("Resize", ["x", "", "s"], ["r"], "grow", mode="nearest")
+    conv = node("Conv", ["r", "w"], ["y"], "conv", pads=[1, 1, 1, 1])
+    before = [node("Constant", [], ["s"], "scales", value=scales)] if constant else []
+    given = [weight("w", 64, 16, 3, 3), *([] if constant else [scales])]
+    shapes = {"x": ["n", 16, 8, 8]}, {"y": ["n", 64, 16, 24]}
+    path = save(tmp_path / "a.onnx", [*before, grown, conv], *shapes, given, check=False)
+    assert [layer.macs for layer in read_onnx(path, 2) if isinstance(layer, ConvLayer)] == [2 * 16 * 24 * 64 * 9 * 16]
+
+
+@pytest.mark.parametrize("scale", [1e30, float("nan"), float("inf"), -2.0, 0.0])
+def test_scales_without_bounds_are_refused(tmp_path: Path, scale: float) -> None:
+    scales = numpy_helper.from_array(np.array([1, 1, scale, 1], np.float32), "s")
+    nodes = [node("Resize", ["x", "", "s"], ["r"], "grow"), node("Conv", ["r", "w"], ["y"], "conv")]
+    given = [weight("w", 4, 3, 1, 1), scales]
+    path = save(tmp_path / "a.onnx", nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, "h", 8]}, given, check=False)
+    with pytest.raises(ValueError, match=r"a\.onnx: node"):
+        read_onnx(path, 1)

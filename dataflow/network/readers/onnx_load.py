@@ -101,9 +101,9 @@ class Weight:
 class Loaded:
     """A graph to walk.
 
-    inputs: those that are fed with data; weights: constants by name; values: the small ones; types: of all constants;
-    nodes: in order, without Constant; declared: shapes that the file states for tensors; taken: graph inputs that are
-    taken for weights.
+    inputs: those that are fed with data; weights: constants by name; values: the small ones; scales: lists of a few
+    floating-point numbers, one for each dimension of a tensor; types: of all constants; nodes: in order, without
+    Constant; declared: shapes that the file states for tensors; taken: graph inputs that are taken for weights.
     """
 
     model: ModelProto
@@ -111,6 +111,7 @@ class Loaded:
     nodes: list[NodeProto]
     weights: dict[str, Weight] = field(default_factory=dict)
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
+    scales: dict[str, NDArray[Any]] = field(default_factory=dict)
     types: dict[str, onnx.TypeProto] = field(default_factory=dict)
     declared: dict[str, onnx.TypeProto] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
@@ -188,6 +189,8 @@ def take_tensor(loaded: Loaded, tensor: TensorProto, where: str, *, held: bool =
         # Floating-point tensors may be learnt, so nothing is computed from them.
         if value.dtype.kind != "f" or value.size == 1:
             loaded.values[tensor.name] = value
+        elif value.ndim == 1 and value.size <= MAX_RANK:
+            loaded.scales[tensor.name] = value
 
 
 def check_tensor(tensor: TensorProto, where: str) -> None:

@@ -72,6 +72,9 @@ EVALUATION: Final = (
 LOOPS: Final = ("Loop", "Scan")
 """Operators whose body runs more than once."""
 
+SCALED: Final = ("Resize", "Upsample")
+"""Operators whose output is as large as constants of floating point say."""
+
 SAME_SIZE: Final = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Operators whose output holds as many elements as their input."""
 
@@ -185,7 +188,8 @@ class _Walk:
         if schema is None or any(name not in self.types for name in inputs) or _has_graph(node):
             return {}
         known = {name: self.types[name] for name in inputs}
-        data = {name: numpy_helper.from_array(self.values[name], name) for name in inputs if name in self.values}
+        constants = {**self.loaded.scales, **self.values} if node.op_type in SCALED else self.values
+        data = {name: numpy_helper.from_array(constants[name], name) for name in inputs if name in constants}
         try:
             return onnx.shape_inference.infer_node_outputs(
                 schema, node, known, data, opset_imports=self.imports, ir_version=self.loaded.model.ir_version
