@@ -52,7 +52,7 @@ KNOWN: Final = (
 )
 """Words that the header of each of them holds, in small letters."""
 
-LETTERS: Final = ("y", "x", "r", "s", "c", "k")
+MAESTRO: Final = ("y", "x", "r", "s", "c", "k")
 """What MAESTRO calls the first six of them."""
 
 LEAST_KNOWN: Final = 4
@@ -173,7 +173,7 @@ def _conv_columns(titles: list[str], where: str) -> tuple[int, ...]:
     known = [places(words) for words in KNOWN]
     if all(len(found) == 1 for found in known):
         return tuple(found[0] for found in known)
-    if set(LETTERS) & set(titles):
+    if set(MAESTRO) & set(titles):
         return _letter_columns(titles, where)
     moved = [
         CONV_COLUMNS[at]
@@ -198,7 +198,7 @@ def _conv_columns(titles: list[str], where: str) -> tuple[int, ...]:
 def _letter_columns(titles: list[str], where: str) -> tuple[int, ...]:
     """Return the place of each of CONV_COLUMNS where the header has the letters of MAESTRO."""
     strides = [at for at, title in enumerate(titles) if title.startswith("stride")]
-    wrong = [letter.upper() for letter in LETTERS if titles.count(letter) != 1]
+    wrong = [letter.upper() for letter in MAESTRO if titles.count(letter) != 1]
     if wrong or not strides:
         missing = ", ".join([*wrong, *([] if strides else ["Stride"])])
         raise ValueError(
@@ -206,7 +206,7 @@ def _letter_columns(titles: list[str], where: str) -> tuple[int, ...]:
         )
     if "type" in titles:
         raise ValueError(f"{where}: the header has a Type; layers of other kinds than CONV are not read, leave it out")
-    return (*(titles.index(letter) for letter in LETTERS), strides[0])
+    return (*(titles.index(letter) for letter in MAESTRO), strides[0])
 
 
 def _with_sparsity(header: _Header, rows: list[_Row]) -> _Header:
