@@ -173,3 +173,16 @@ def random_floats(rng: np.random.Generator, count: int, spread: bool) -> NDArray
     numbers = compose(rng.integers(0, 2, count), rng.integers(0, 255, count), significands(rng, count))
     special = SPECIAL[rng.integers(0, len(SPECIAL), count)] | (rng.integers(0, 2, count).astype(np.uint32) * SIGN)
     return np.where(rng.random(count) < 0.1, special, numbers).view(np.float32)
+
+
+def cancelling(rng: np.random.Generator, values: NDArray[np.float32], share: float = 1.0) -> NDArray[np.float32]:
+    """Return what `values` cancel with: their negatives, one in four exact, others changed in some of the lowest bits.
+
+    How many of the lowest 23 bits may change is random for each. share: of values that get such a partner; the others
+    get 0. Infinities and NaN get one of their kind.
+    """
+    bits = values.astype(np.float32).view(np.uint32)
+    low = (np.uint32(1) << rng.integers(0, 24, bits.shape, dtype=np.uint32)) - np.uint32(1)
+    change = np.where(rng.random(bits.shape) < 0.25, 0, rng.integers(0, 1 << 23, bits.shape, dtype=np.uint32) & low)
+    found = (bits ^ change.astype(np.uint32) ^ SIGN).view(np.float32)
+    return np.where(rng.random(bits.shape) < share, found, np.float32(0))

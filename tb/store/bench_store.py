@@ -19,6 +19,7 @@ from nmsat.dataflow.contract.isa import BEAT_BYTES, OFFSET_MASK, Instruction, Op
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import Walk
 from nmsat.sim.store.store import Store
+from nmsat.tb.fp.f32_vectors import cancelling
 from nmsat.tb.run.jobs import load_job, save_result
 
 LIMIT: Final = 60_000
@@ -26,6 +27,10 @@ LIMIT: Final = 60_000
 
 SPECIAL: Final = np.array([0, 0x8000, 0x7C00, 0xFC00, 0x7E00, 0xFD01, 0x0001, 0x8001, 0x7BFF, 0x3C00], np.uint16)
 """Zeros, infinities, NaNs, subnormals and others in binary16."""
+
+
+MAGNITUDES: Final = np.array([1.5, 1000 / 1024, 48.03125, 3e-5], np.float16)
+"""What sums and second operands often are, so that they cancel."""
 
 
 def random_instruction(rng: np.random.Generator, config: SatConfig) -> Instruction:
@@ -78,10 +83,17 @@ def random_instructions(rng: np.random.Generator, config: SatConfig, count: int)
 
 
 def random_results(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return float32 sums, one in twenty infinite or NaN."""
+    """Return float32 sums, one in twenty infinite or NaN; one in three is of few magnitudes, to cancel with another."""
     values = (rng.standard_normal(shape) * 2.0 ** rng.integers(-20, 18, shape)).astype(np.float32)
+    near = cancelling(rng, few_halves(rng, shape).astype(np.float32))
+    values = np.where(rng.random(shape) < 1 / 3, near, values)
     special = rng.choice(np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1e-40], np.float32), shape)
     return np.where(rng.random(shape) < 0.05 * rng.integers(2), special, values).astype(np.float32)
+
+
+def few_halves(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return float16 numbers of either sign, of few magnitudes."""
+    return (rng.choice(MAGNITUDES, shape) * rng.choice(np.array([1, -1], np.float16), shape)).astype(np.float16)
 
 
 @dataclass
@@ -95,7 +107,8 @@ class Memory:
         """Return a beat."""
         key = (region, offset & OFFSET_MASK)
         if key not in self.beats and region == 0:
-            halves = self.rng.standard_normal(32).astype(np.float16).view(np.uint16)
+            halves = self.rng.standard_normal(32).astype(np.float16)
+            halves = np.where(self.rng.random(32) < 1 / 3, few_halves(self.rng, (32,)), halves).view(np.uint16)
             beat = np.where(self.rng.random(32) < 0.1, self.rng.choice(SPECIAL, 32), halves)
             self.beats[key] = bytearray(beat.tobytes())
         elif key not in self.beats:

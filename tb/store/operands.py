@@ -6,7 +6,7 @@ import numpy as np
 
 from nmsat.sim.store.epilogue import Results, Sums
 from nmsat.tb.drive.lockstep import pack
-from nmsat.tb.fp.f32_vectors import random_floats
+from nmsat.tb.fp.f32_vectors import cancelling, random_floats
 
 
 def sums_word(beat: Sums) -> int:
@@ -22,8 +22,16 @@ def results_word(beat: Results) -> int:
 
 
 def random_sums(rng: np.random.Generator, lanes: int, spread: bool) -> Sums:
-    """Return one beat of moderate numbers or (spread) numbers of every magnitude, special ones among them."""
+    """Return one beat of moderate numbers or (spread) numbers of every magnitude, special ones among them.
+
+    In one lane of four the bias cancels with x, in one of four the tile with what the other two give.
+    """
     x, bias, tile = (random_floats(rng, lanes, spread) for _ in range(3))
     if not spread:
         x = np.ldexp(x, 4 * rng.integers(-5, 6, lanes)).astype(np.float32)
+    which = rng.integers(0, 8, lanes)
+    bias = np.where(which < 2, cancelling(rng, x), bias)
+    with np.errstate(all="ignore"):
+        partner = np.where(which == 2, x, x + bias)  # of a beat without bias, or with one
+    tile = np.where((which == 2) | (which == 3), cancelling(rng, partner), tile)
     return Sums(x, bias, tile, rng.random(lanes) < 0.5, rng.random(lanes) < 0.9)

@@ -33,7 +33,7 @@ def jobs(job: dict[str, Any], rng: np.random.Generator) -> Iterator[Job[UpdateBe
         engine.overflow = before
         bits = np.array([constants.lr, constants.momentum, constants.weight_decay, constants.decay], np.float32)
         names = dict(zip(("lr", "mu", "wd", "lam"), bits.view(np.uint32).tolist(), strict=True))
-        beats = [random_weights(rng, job["lanes"], spread) for _ in range(job["beats"])]
+        beats = [random_weights(rng, job["lanes"], spread, constants) for _ in range(job["beats"])]
         reset = int(rng.integers(2, len(beats))) if number % 4 == 3 else None
         gap, stall = (float(rng.choice([0.0, 0.1, 0.5])) for _ in range(2))
         yield Job(

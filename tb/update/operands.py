@@ -9,12 +9,12 @@ import numpy as np
 from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.training.optim import SgdConstants
-from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, Instruction, Opcode
+from nmsat.dataflow.contract.isa import BEAT_BYTES, HALVES, LANES, Instruction, Opcode
 from nmsat.sim.update.sore import GroupElements, KeptPairs
 from nmsat.sim.update.values import UpdateShape
 from nmsat.sim.update.wuve import UpdateBeat, UpdatedBeat
 from nmsat.tb.drive.lockstep import pack
-from nmsat.tb.fp.f32_vectors import random_floats
+from nmsat.tb.fp.f32_vectors import cancelling, random_floats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,10 +79,12 @@ def updated_word(beat: UpdatedBeat) -> int:
     return pack([*binary32, (beat.half.view(np.uint16), 16), (beat.present, 1), (beat.last, 1), (beat.end, 1)])
 
 
-def random_weights(rng: np.random.Generator, lanes: int, spread: bool) -> UpdateBeat:
+def random_weights(
+    rng: np.random.Generator, lanes: int, spread: bool, constants: SgdConstants | None = None
+) -> UpdateBeat:
     """Return one beat; gradients are any binary16 pattern if spread, else finite but for a rare infinity or NaN.
 
-    One weight in twenty is a zero of either sign.
+    One weight in twenty is a zero of either sign. constants: of the update whose sums cancel in some lanes.
     """
     g = rng.integers(0, 1 << 16, lanes, dtype=np.uint16)
     if not spread:
@@ -92,15 +94,43 @@ def random_weights(rng: np.random.Generator, lanes: int, spread: bool) -> Update
     w = random_floats(rng, lanes, spread)
     zero = rng.random(lanes) < 0.05
     w[zero] = rng.choice(np.array([0.0, -0.0], np.float32), int(zero.sum()))
+    v, kept = random_floats(rng, lanes, spread), rng.random(lanes) < 0.3
+    if constants is not None:
+        w, v = cancelled(rng, w, v, g.view(np.float16), kept, constants)
     return UpdateBeat(
         w,
-        random_floats(rng, lanes, spread),
+        v,
         g.view(np.float16),
-        rng.random(lanes) < 0.3,
+        kept,
         rng.random(lanes) < 0.9,
         bool(rng.random() < 0.1),
         bool(rng.random() < 0.1),
     )
+
+
+def cancelled(
+    rng: np.random.Generator, w: np.ndarray, v: np.ndarray, g: np.ndarray, kept: np.ndarray, constants: SgdConstants
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return w, v float32 of any shape, in which one element in six makes a sum of the update cancel.
+
+    Each of the four sums of docs/arithmetic.md, "Weight update": gradient and decay of the weight, their sum and the
+    decay of what was pruned, momentum and gradient, weight and step. g, kept: as they are.
+    """
+    lr, mu, wd, lam = constants.lr, constants.momentum, constants.weight_decay, constants.decay
+    which = rng.integers(0, 24, w.shape)
+    with np.errstate(all="ignore"):
+        step = np.ldexp(g.astype(np.float64), -constants.shift)
+        pruned = np.where(kept, 0.0, lam)
+        weights = (step / wd, step / (wd + pruned), -lr * (mu * v.astype(np.float64) + step) / (1 - lr * (wd + pruned)))
+        momenta = (step + (wd + pruned) * w.astype(np.float64)) / mu
+        chosen = [cancelling(rng, values.astype(np.float32)) for values in (*weights, momenta)]
+    for number, values in enumerate(chosen):
+        here = (which == number) & np.isfinite(values)
+        if number < len(weights):
+            w = np.where(here, values, w)
+        else:
+            v = np.where(here, values, v)
+    return w, v
 
 
 def random_constants(rng: np.random.Generator, spread: bool) -> SgdConstants:
@@ -157,7 +187,10 @@ def random_update(rng: np.random.Generator, largest_k: int, largest_n: int) -> I
 
 
 def fill(memory: list[NDArray[np.uint8]], update: Instruction, rng: np.random.Generator) -> None:
-    """Put numbers that train into the tensors of an UPDATE; all other bytes, those of absent lanes too, are random."""
+    """Put numbers that train into the tensors of an UPDATE; all other bytes, those of absent lanes too, are random.
+
+    The mask is random too: of pruned elements some sums cancel by chance of it.
+    """
     for region in memory:
         region[:] = rng.integers(0, 256, region.shape, np.uint8)
     region, beats = memory[update["region"]], UpdateShape.of(update).beats()
@@ -167,5 +200,13 @@ def fill(memory: list[NDArray[np.uint8]], update: Instruction, rng: np.random.Ge
         w[:] = np.round(w, 2)
     g = region[update["g_at"] * BEAT_BYTES :][: beats["g_at"] * BEAT_BYTES].view(np.float16)
     g[:] = rng.normal(0, 4, g.shape)
+    shape = UpdateShape.of(update)
+    block, row, lane = np.meshgrid(*map(np.arange, (shape.blocks, shape.k, LANES)), indexing="ij")
+    gradient = g.reshape(-1, HALVES)[row * shape.g_step + block // 2, block % 2 * LANES + lane]
+    both = region[update["w_at"] * BEAT_BYTES :][: beats["w_at"] * BEAT_BYTES].view(np.float32)
+    weights, momenta = both.reshape(2, shape.blocks, shape.k, LANES)
+    lr, mu, wd, lam = (float(np.uint32(update[name]).view(np.float32)) for name in ("lr", "mu", "wd", "lam"))
+    constants = SgdConstants(lr, mu, wd, lam, update["shift"])
+    weights[:], momenta[:] = cancelled(rng, weights, momenta, gradient, rng.random(weights.shape) < 0.5, constants)
     if rng.random() < 0.3:
         g[rng.integers(0, len(g))] = rng.choice([np.inf, np.nan])
