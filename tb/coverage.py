@@ -75,6 +75,17 @@ class Module:
     branches_hit: int
 
 
+@dataclass(frozen=True)
+class Missed:
+    """A line or branch that nothing reached: its module, the line of the Verilog (from 1) and what stands there."""
+
+    module: str
+    kind: str
+    line: int
+    what: str
+    text: str
+
+
 def points(text: str) -> dict[tuple[str, str, str], int]:
     """Return what Verilator wrote: (file, kind, place) -> count; kind: line or branch; all instances together."""
     found: Counter[tuple[str, str, str]] = Counter()
@@ -84,6 +95,18 @@ def points(text: str) -> dict[tuple[str, str, str], int]:
         place = f"{pairs['l']}.{pairs.get('n', '')} {pairs.get('o', '')} {pairs['page']}"
         found[Path(pairs["f"]).name, kind, place] += int(count)
     return dict(found)
+
+
+def missed(found: Mapping[tuple[str, str, str], int], sources: Mapping[str, str]) -> list[Missed]:
+    """Return what was not reached, in the order of the Verilog; sources: its text by file."""
+    rows = []
+    for (file, kind, place), count in found.items():
+        if not count:
+            where, _, rest = place.partition(" ")
+            line = int(where.partition(".")[0])
+            text = sources[file].splitlines()[line - 1].strip()
+            rows.append(Missed(file.removesuffix(".v"), kind, line, rest.partition(" ")[0], text))
+    return sorted(rows, key=lambda row: (row.module, row.line, row.kind, row.what))
 
 
 def modules(found: Mapping[tuple[str, str, str], int]) -> list[Module]:
@@ -149,8 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was counted here")
     options = parser.parse_args(arguments)
     began = time.monotonic()
+    sources = sat_verilog(TINY)
     try:
-        built = build(sat_verilog(TINY), TOP, build_args=(COVERAGE,))
+        built = build(sources, TOP, build_args=(COVERAGE,))
     except MissingToolError as error:
         print(error, file=sys.stderr)
         return 2
@@ -180,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record: dict[str, Any] = {"config": TINY.name, "seed": options.seed, "repeat": repeat, "seconds": seconds}
         record |= {"parts": [asdict(part) for part in PARTS], "empty": missing, "differences": wrong, "bins": bins}
         record |= {"modules": [asdict(row) for row in rows]}
+        record |= {"missed": [asdict(row) for row in missed(reached, sources)]}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 1 if missing or wrong else 0

@@ -105,6 +105,9 @@ DATA = (
 """What Verilator writes: two instances of a module, and another."""
 
 
+VERILOG = "\n" * 6 + "  if (x) y;\n"
+
+
 def test_lines_and_branches_by_module() -> None:
     rows = coverage.modules(coverage.points(DATA))
     assert rows == [coverage.Module("sat_a", 1, 1, 1, 0), coverage.Module("sat_b", 0, 0, 1, 1)]
@@ -116,15 +119,22 @@ def test_an_empty_bin_fails_the_tier(
     hole: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
 ) -> None:
     bins = dict.fromkeys(BINS, 1) | {"chains: ws seed": int(not hole)}
-    monkeypatch.setattr(coverage, "sat_verilog", lambda _: {})
+    monkeypatch.setattr(coverage, "sat_verilog", lambda _: {"sat_a.v": VERILOG, "sat_b.v": VERILOG})
     monkeypatch.setattr(coverage, "build", lambda *_, **__: None)
-    monkeypatch.setattr(coverage, "run_part", lambda *_: (dict.fromkeys(BINS, 0) if hole else bins, DATA, []))
-    if hole:
-        monkeypatch.setattr(coverage, "run_part", lambda *_: (bins, DATA, []))
+    monkeypatch.setattr(coverage, "run_part", lambda *_: (bins, DATA, []))
     assert coverage.main(["--seed", "7", "--json", str(tmp_path / "c.json")]) == int(hole)
     out = capsys.readouterr().out
     assert ("EMPTY chains: ws seed" in out, "again: make coverage SEED=7" in out) == (hole, hole)
-    assert json.loads((tmp_path / "c.json").read_text())["empty"] == (["chains: ws seed"] if hole else [])
+    record = json.loads((tmp_path / "c.json").read_text())
+    assert record["empty"] == (["chains: ws seed"] if hole else [])
+    assert record["missed"] == [{"module": "sat_a", "kind": "branch", "line": 7, "what": "if", "text": "if (x) y;"}]
+
+
+@pytest.mark.rtl
+@pytest.mark.long
+def test_no_bin_stays_empty(tmp_path) -> None:
+    """The whole tier: the regression fails while a declared bin is empty, or where circuit and simulator differ."""
+    assert coverage.main(["--json", str(tmp_path / "c.json")]) == 0
 
 
 def test_a_difference_fails_the_tier(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
