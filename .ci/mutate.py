@@ -44,6 +44,8 @@ LIMIT: Final = 90
 PATIENCE: Final = 3600
 """Seconds after which it does whatever it waits for."""
 
+SEEDS_SAID: Final = "fixed: each is written in its test"
+
 PROOF: Final = "proof "
 """How the test of a mutant begins that a proof of `make formal` must see."""
 
@@ -258,7 +260,8 @@ class Record:
         verdicts = self.of(chosen)
         members: list[dict[str, Any]] = [{**asdict(verdict), "repeat": verdict.repeat} for verdict in verdicts]
         seconds = round(sum(verdict.seconds for verdict in verdicts))
-        found = {"seconds": seconds, "source": self.source, "passing": sorted(self.passing), "mutants": members}
+        found = {"seconds": seconds, "seeds": SEEDS_SAID, "source": self.source, "passing": sorted(self.passing)}
+        found["mutants"] = members
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
         part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -334,7 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     verdicts = record.of(chosen)
     print(table(verdicts))
     good = sum(verdict.state in GOOD for verdict in verdicts)
-    print(f"{good} of {len(verdicts)} killed or equivalent")
+    print(f"{good} of {len(verdicts)} killed or equivalent; seeds: {SEEDS_SAID}")
     return PASSED if good == len(verdicts) else FAILED
 
 

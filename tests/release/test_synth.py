@@ -6,8 +6,10 @@ import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.hw.parts.verilog import emit
+from nmsat.hw.release.port_costs import costs as port_costs
 from nmsat.hw.release.synth import Resources, SynthesisError, synthesise
 from nmsat.hw.release.uspe_costs import Cost, Tied, element, table
+from tests.source import ROOT
 
 pytestmark = pytest.mark.synth
 
@@ -73,3 +75,18 @@ def test_tied_element_is_smaller_and_the_table_says_by_how_much() -> None:
     lines = table([Cost("element", full), Cost("seeds", tied, less=True)]).splitlines()
     assert lines[1].split()[1] == str(full.luts)
     assert f"{tied.luts - full.luts:+}" in lines[2].split()
+
+
+@pytest.mark.long
+def test_the_page_of_memory_shows_what_ports_cost() -> None:
+    rows = port_costs()
+    page = " ".join((ROOT / "docs" / "machine" / "memory.md").read_text(encoding="utf-8").split())
+    read, write, reads, writes = list(rows.values())[:4]
+    for part in (
+        f"a read port ({read.logic} logic cells, {read.flip_flops} registers, {read.ram_luts} cells of distributed RAM)",
+        f"a write port ({write.logic}, {write.flip_flops}, {write.ram_luts})",
+        f"({reads.logic} and {reads.flip_flops} of one that reads, {writes.logic} and {writes.flip_flops} of one that w",
+        "{0.logic:,} logic cells and {0.flip_flops:,} registers".format(rows["2 ports in place of one"]),
+        "Four ports add {0.logic:,} and {0.flip_flops:,} ".format(rows["4 ports in place of one"]),
+    ):
+        assert part in page
