@@ -33,8 +33,8 @@ INTRODUCTION: Final = """\
 # Verification
 
 What is proved of the circuit and for how long, which planted faults the tests see, what random programs reach, and
-what is not verified. What is *tested* stands in [proof](machine/proof.md): the circuit equals the simulator in values and cycles, on so many
-programs.
+what is not verified. What is *tested* stands in [proof](machine/proof.md): the circuit equals the simulator in values
+and cycles, on so many programs.
 
 ## Proofs
 
@@ -87,6 +87,9 @@ branch that was not reached.
 
 {filled} of {declared} bins are filled. Crosses are bins too: each line with x in its name has all pairs.
 """
+
+UNREACHED: Final[dict[str, str]] = {}
+"""Why lines and branches of a module are not reached by the programs of `make coverage`."""
 
 LINES: Final = """\
 Lines and branches of the Verilog that is generated of the machine, all instances of a module together:
@@ -248,8 +251,14 @@ def _share(hit: int, count: int) -> str:
 
 
 def _why_missed(record: dict[str, Any]) -> list[str]:
-    """Return a line for each reason of `UNREACHED` with what it explains, and what none does."""
-    return []
+    """Return a line for each module that was not reached everywhere, with the reason that `UNREACHED` has for it."""
+    lines = []
+    for one in record["modules"]:
+        counts = [(one[kind] - one[f"{kind}_hit"], kind) for kind in ("lines", "branches")]
+        left = " and ".join(f"{count} {kind}" for count, kind in counts if count)
+        if left:
+            lines += _lines(f"- `{one['name']}`, {left}: {UNREACHED.get(one['name'], 'not looked at')}.", "  ")
+    return lines and ["Not reached are:", "", *lines]
 
 
 def _paragraphs(text: str) -> list[str]:

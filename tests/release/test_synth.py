@@ -82,11 +82,13 @@ def test_the_page_of_memory_shows_what_ports_cost() -> None:
     rows = port_costs()
     page = " ".join((ROOT / "docs" / "machine" / "memory.md").read_text(encoding="utf-8").split())
     read, write, reads, writes = list(rows.values())[:4]
+    both, four = rows["2 ports in place of one"], rows["4 ports in place of one"]
     for part in (
-        f"a read port ({read.logic} logic cells, {read.flip_flops} registers, {read.ram_luts} cells of distributed RAM)",
+        f"a read port ({read.logic} logic cells, {read.flip_flops} registers, {read.ram_luts} cells of distributed",
         f"a write port ({write.logic}, {write.flip_flops}, {write.ram_luts})",
-        f"({reads.logic} and {reads.flip_flops} of one that reads, {writes.logic} and {writes.flip_flops} of one that w",
-        "{0.logic:,} logic cells and {0.flip_flops:,} registers".format(rows["2 ports in place of one"]),
-        "Four ports add {0.logic:,} and {0.flip_flops:,} ".format(rows["4 ports in place of one"]),
+        f"({reads.logic} and {reads.flip_flops} of one that reads,",
+        f"{writes.logic} and {writes.flip_flops} of one that writes): ",
+        f"{both.logic:,} logic cells and {both.flip_flops:,} registers",
+        f"Four ports add {four.logic:,} and {four.flip_flops:,} ",
     ):
         assert part in page
