@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.verification_page import MUTANTS, RECORD, page
+from nmsat.reports.commands.verification_page import COVERAGE, ICARUS, MUTANTS, RECORD, UNREACHED, page
+from nmsat.tb import icarus
+from nmsat.tb.coverage import PARTS
 from nmsat.tb.formal.table import PROOFS
+from nmsat.tb.machine.bins import BINS
 from tests.ci_scripts import script
 from tests.source import ROOT
 
@@ -60,3 +63,24 @@ def test_what_was_missed_once_is_seen_by_quick_tests() -> None:
         assert "pytest.mark.long" not in above, one["name"]
         assert "pytestmark" not in text, one["name"]
         assert one["state"] == "killed", one["name"]
+
+
+def test_the_record_is_of_the_bins_that_there_are() -> None:
+    """All of them are filled, nothing differed, and what is not reached of a module is explained, and nothing else."""
+    told = json.loads(COVERAGE.read_text(encoding="utf-8"))
+    assert set(told["bins"]) == set(BINS)
+    assert all(told["bins"].values())
+    assert (told["empty"], told["differences"]) == ([], [])
+    assert [(one["name"], one["count"], tuple(one["seeds"])) for one in told["parts"]] == [
+        (one.name, one.count, one.seeds) for one in PARTS
+    ]
+    modules = told["modules"]
+    missed = {one["name"] for one in modules if any(one[kind] > one[f"{kind}_hit"] for kind in ("lines", "branches"))}
+    assert {one["module"] for one in told["missed"]} == missed
+    assert set(UNREACHED) == missed
+
+
+def test_the_record_is_of_the_cases_that_there_are() -> None:
+    told = json.loads(ICARUS.read_text(encoding="utf-8"))["cases"]
+    assert [(one["name"], one["what"]) for one in told] == [(one.name, one.what) for one in icarus.cases().values()]
+    assert all(one["equal"] for one in told)
