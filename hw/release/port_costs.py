@@ -44,7 +44,7 @@ def takes(component: Component, top: str) -> Takes:
     return Takes(found.logic, found.flip_flops, found.ram_luts)
 
 
-def costs() -> dict[str, Takes]:
+def ports_take() -> dict[str, Takes]:
     """Return what each part takes, and what machines of several ports take beyond one of a single port."""
     read, write = takes(ReadPort(len(READERS)), "sat_read_port"), takes(WritePort(len(WRITERS)), "sat_write_port")
     rows = {"read port": read, "write port": write}
@@ -56,7 +56,7 @@ def costs() -> dict[str, Takes]:
     return rows
 
 
-def table(rows: dict[str, Takes]) -> str:
+def ports_text(rows: dict[str, Takes]) -> str:
     """Return the costs as text."""
     lines = [f"{'':28}{'logic':>7}{'FF':>7}{'RAM':>5}"]
     lines += [f"{name:28}{row.logic:7}{row.flip_flops:7}{row.ram_luts:5}" for name, row in rows.items()]
@@ -64,4 +64,4 @@ def table(rows: dict[str, Takes]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(costs()))
+    print(ports_text(ports_take()))

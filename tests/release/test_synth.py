@@ -6,7 +6,7 @@ import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.hw.parts.verilog import emit
-from nmsat.hw.release.port_costs import costs as port_costs
+from nmsat.hw.release.port_costs import ports_take
 from nmsat.hw.release.synth import Resources, SynthesisError, synthesise
 from nmsat.hw.release.uspe_costs import Cost, Tied, element, table
 from tests.source import ROOT
@@ -79,7 +79,7 @@ def test_tied_element_is_smaller_and_the_table_says_by_how_much() -> None:
 
 @pytest.mark.long
 def test_the_page_of_memory_shows_what_ports_cost() -> None:
-    rows = port_costs()
+    rows = ports_take()
     page = " ".join((ROOT / "docs" / "machine" / "memory.md").read_text(encoding="utf-8").split())
     read, write, reads, writes = list(rows.values())[:4]
     both, four = rows["2 ports in place of one"], rows["4 ports in place of one"]
