@@ -81,7 +81,8 @@ def read_onnx_model(
     unknown = sorted({layer.kind for layer in layers if isinstance(layer, HostLayer) and not layer.cost_known})
     if strict and unknown:
         raise ValueError(f"{where}: the cost of {', '.join(unknown)} on the host is not known")
-    return FoundModel(layers, bound.batch, (*_notes(loaded, bound), *guessed, *_unknown_note(unknown)))
+    notes = (*_notes(loaded, bound), *guessed, *_unknown_note(unknown))
+    return FoundModel(layers, bound.batch, notes, bound.unit)
 
 
 def _notes(loaded: Loaded, bound: Binding) -> tuple[str, ...]:

@@ -22,13 +22,15 @@ class Binding:
     """What a batch means for a file.
 
     factor: by what the work of the file is multiplied; batch: images of one step, None if inputs do not agree; axis:
-    the dimension that was taken for it, by input; sizes: of open dimensions by name.
+    the dimension that was taken for it, by input; sizes: of open dimensions by name. unit: other batches are multiples
+    of it, that of a file which fixes one; 0 if there is no other.
     """
 
     factor: int
     batch: int | None
     axis: Mapping[str, int]
     sizes: Mapping[str, int]
+    unit: int = 1
 
 
 def bind_inputs(
@@ -61,16 +63,17 @@ def bind_inputs(
             f"{where}: size {unknown[0]!r} belongs to no open dimension; open are: {', '.join(sorted(used)) or 'none'}"
         )
     known = {name: axis for name, axis in axes.items() if axis is not None}
+    unit = 1 if opened else min(fixed) if len(fixed) == 1 else 0
     if opened or batch is None or fixed in (set(), {batch}):
         seen = opened | fixed
-        return Binding(1, next(iter(seen)) if len(seen) == 1 else None, known, given)
+        return Binding(1, next(iter(seen)) if len(seen) == 1 else None, known, given, unit)
     if len(fixed) > 1 or batch % min(fixed):
         raise ValueError(
             f"{where}: batch is {batch!r}, but the file fixes the batch of its inputs to "
             f"{', '.join(map(str, sorted(fixed)))}; use a multiple of it, name another dimension (--batch-dim), or "
             f"export with an open batch dimension"
         )
-    return Binding(batch // min(fixed), batch, known, given)
+    return Binding(batch // min(fixed), batch, known, given, unit)
 
 
 def _bind_batch(
