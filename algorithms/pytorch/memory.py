@@ -49,7 +49,8 @@ def buffer(param: str, field: str) -> str:
 def start(layer: nn.Module, param: str, rule: Rule, matrices: torch.Tensor) -> None:
     """Register the buffers with the masks that the present weight gives."""
     b, k, n = matrices.shape
-    shape, dtype = ((b, n), torch.int64) if isinstance(rule.weights, BiMask) else ((b, k, n), torch.bool)
+    shape, dtype = ((b, n), torch.int64) if isinstance(rule.weights, BiMask) else ((b, k, n), torch.uint8)
+    # uint8, not bool: averages of buffers subtract them
     pattern = rule.pattern
     assert pattern is not None
     device = matrices.device
@@ -89,7 +90,7 @@ def masks(layer: nn.Module, param: str, rule: Rule, matrices: torch.Tensor, *, s
 
 
 def fingerprint(values: torch.Tensor) -> int:
-    """Return 64 bits that depend on every bit and place of a tensor (float16, bool or int64)."""
+    """Return 64 bits that depend on every bit and place of a tensor (float16 or whole numbers)."""
     bits = values.view(torch.int16) if values.dtype == torch.float16 else values
     flat = bits.reshape(-1).to(torch.int64)
     rows = torch.nn.functional.pad(flat, (0, -flat.numel() % _STEP)).reshape(-1, _STEP)
@@ -116,7 +117,7 @@ def _renew(rule: Rule, name: str, half: torch.Tensor, count: int) -> torch.Tenso
 
 def _masks(rule: Rule, half: torch.Tensor, kept: torch.Tensor) -> Masks:
     if isinstance(rule.weights, Transposable):
-        return kept, kept
+        return kept.bool(), kept.bool()
     pattern = rule.pattern
     assert pattern is not None
     ff = nm_mask(half, pattern.n, pattern.m, 1)

@@ -15,8 +15,12 @@ DEFAULT_BATCH: Final = 512
 
 @dataclass(frozen=True)
 class FoundModel:
-    """Layers of a network, the batch that they are for (None if a file's inputs do not agree), notes of a reader."""
+    """Layers of a network, the batch that they are for (None if a file's inputs do not agree), notes of a reader.
+
+    unit: other batches are multiples of it, that of a file which fixes one; 0 if there is no other.
+    """
 
     layers: list[Layer]
     batch: int | None
     notes: tuple[str, ...] = ()
+    unit: int = 1

@@ -27,6 +27,7 @@ from nmsat.dataflow.program.host import HostOp, Value, call, loss, probe, total
 from nmsat.dataflow.program.layer_plan import HOST, TENSORS, WEIGHTS, LayerPlan, absorbed
 from nmsat.dataflow.program.product import Epilogue
 from nmsat.dataflow.program.tensors import DENSE, Layout, Rows
+from nmsat.dataflow.program.update import check_update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -243,6 +244,7 @@ class Planner:
             else:
                 channels = (conv.channels_in, kinds.padded_channels(conv, ff, backward=not layer.first))
         name = layer.name
+        check_update(name, taps * channels[1], n)
         weights = self.layout.weights(name, WEIGHTS, taps * channels[1], n, ff, bp, backward=not layer.first)
         y = self.made(f"{name}.y", self.output_shape(layer, x))
         plan = LayerPlan(name, layer, weights, taps, channels, *self._bias(layer))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.tape import AGAIN, Stage
 from nmsat.dataflow.contract.isa import BEAT_BYTES
-from nmsat.dataflow.network.step import layer_of
+from nmsat.dataflow.network.step import inference, layer_of
 from nmsat.dataflow.program.jobs import ProductJob, UpdateJob, step_jobs
 from nmsat.dataflow.program.lower import INPUTS, RESULTS, Form, place_product
 from nmsat.dataflow.program.tensors import Layout, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
@@ -30,8 +30,23 @@ TensorBytes = tuple[str, str, int]
 """Name of a tensor, its kind, its bytes."""
 
 
-def memory_plan(step: Step, config: SatConfig, capacity: int = CAPACITY, batch: int | None = None) -> dict[str, int]:
-    """Return the bytes of a training step's tensors by kind; batch: that of the step if known, for what to advise.
+@dataclass(frozen=True)
+class Batches:
+    """What other batches a step can have, for what to advise when it does not fit.
+
+    size: images of the step, None if unknown. unit: all batches are multiples of it, as where a file fixes its own; 0
+    where there is no other. at: returns the step of another batch, by which an advice is tried; may raise ValueError.
+    """
+
+    size: int | None = None
+    unit: int = 1
+    at: Callable[[int], Step] | None = None
+
+
+def memory_plan(
+    step: Step, config: SatConfig, capacity: int = CAPACITY, batches: Batches | None = None
+) -> dict[str, int]:
+    """Return the bytes of a training step's tensors by kind.
 
     Kept for the whole step: masters, momenta, gradients and copies of every weight matrix; the input of every product,
     which the weight gradient reads again. Shared: two buffers for results on their way to the host and back. Raises
@@ -43,10 +58,10 @@ def memory_plan(step: Step, config: SatConfig, capacity: int = CAPACITY, batch: 
         used += size
         if used > capacity:
             activations = sum(size for _, kind, size in wanted if kind in ("input", "result"))
+            advice = _Advice(step, config, capacity, total - activations, activations, batches or Batches())
             raise ValueError(
                 f"memory plan does not fit: at {kind} of {name!r} it passes the capacity of {capacity} bytes; all "
-                f"tensors need {total} bytes, {total - capacity} too many; "
-                f"{_advice(step, total, activations, capacity, batch)}"
+                f"tensors need {total} bytes, {total - capacity} too many; {advice.text()}"
             )
     by_kind: Counter[str] = Counter()
     for _, kind, size in wanted:
@@ -103,23 +118,66 @@ def _placed(job: ProductJob, config: SatConfig) -> tuple[int, int, int]:
     return times * beats[INPUTS] * BEAT_BYTES, weights * BEAT_BYTES, times * beats[RESULTS] * BEAT_BYTES
 
 
-def _advice(step: Step, total: int, activations: int, capacity: int, batch: int | None) -> str:
-    """Return what would make a step fit, with the figures that say so."""
-    room = capacity - (total - activations)
-    share = room / activations if activations else 0.0
-    largest = None if batch is None else int(max(0.0, share) * batch)
-    if share > 0 and largest is None:
-        return f"a batch of at most {share:.0%} of this one would fit"
-    if largest:
-        return f"a batch of at most {largest} would fit"
-    held = (
-        f"weights and what the update keeps beside them take {total - activations} bytes, tensors between the layers "
-        f"{activations}"
-    )
-    way = "only fewer layers at a time" + (", or the forward pass alone," if _has_gradients(step) else "")
-    if share > 0:
-        return f"{held}: there is no smaller batch than {batch}; {way} would fit"
-    return f"no batch fits: {held}; {way} would fit"
+@dataclass(frozen=True)
+class _Advice:
+    """What would make a step fit; weights, activations: bytes of what the batch leaves alone, and of the rest."""
+
+    step: Step
+    config: SatConfig
+    capacity: int
+    weights: int
+    activations: int
+    batches: Batches
+
+    def text(self) -> str:
+        """Return it with the figures that say so."""
+        size, unit = self.batches.size, self.batches.unit
+        room = self.capacity - self.weights
+        share = room / self.activations if room > 0 else 0.0
+        if share and size is None and unit:
+            return f"a batch of at most {share:.0%} of this one would fit"
+        images = int(share * (size or 0))
+        if unit and (largest := self._tried(images // unit * unit)):
+            return f"a batch of at most {largest} would fit"
+        held = (
+            f"weights and what the update keeps beside them take {self.weights} bytes, tensors between the layers "
+            f"{self.activations}"
+        )
+        if images and unit != 1:
+            own = f", that of the file: {unit}" if unit else ""
+            return f"{held}: there is no smaller batch{own}; the network exported with a batch of {images} may fit"
+        way = "only fewer layers at a time" + (", or the forward pass alone," if self._forward_fits() else "")
+        if share and unit and (size or unit) > unit:
+            return f"{held}: not even a batch of {unit} fits; {way} would fit"
+        if share:
+            return f"{held}: there is no smaller batch{'' if size is None else f' than {size}'}; {way} would fit"
+        return f"no batch fits: {held}; {way} would fit"
+
+    def _tried(self, largest: int) -> int:
+        """Return the largest batch up to this one that fits, 0 if there is none; not all tensors grow with it."""
+        if self.batches.at is None or largest == 0 or self._fits(largest):
+            return largest
+        fits, fails, unit = 0, largest, self.batches.unit
+        while fails - fits > unit:
+            middle = (fits + fails) // 2 // unit * unit
+            fits, fails = (middle, fails) if self._fits(middle) else (fits, middle)
+        return fits
+
+    def _fits(self, batch: int) -> bool:
+        assert self.batches.at is not None
+        try:
+            step = self.batches.at(batch)
+        except ValueError:  # a file may refuse a batch
+            return False
+        return _needs(step, self.config) <= self.capacity
+
+    def _forward_fits(self) -> bool:
+        return _has_gradients(self.step) and _needs(inference(self.step), self.config) <= self.capacity
+
+
+def _needs(step: Step, config: SatConfig) -> int:
+    """Return the bytes of all tensors of a step."""
+    return sum(size for _, _, size in _regions(step, config, step_jobs(step)))
 
 
 def _has_gradients(step: Step) -> bool:

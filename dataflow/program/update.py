@@ -36,6 +36,17 @@ def slices(k: int, n: int) -> Counter[tuple[int, int]]:
     return Counter({(r, c): i * j for r, i in rows.items() for c, j in columns.items()})
 
 
+def check_update(name: str, k: int, n: int) -> None:
+    """Raise ValueError for a weight matrix of k rows and n columns that one UPDATE does not span."""
+    rows = _FIELDS["k"].high
+    if k > rows or n > MOST_COLUMNS:
+        raise ValueError(
+            f"layer {name!r} has a weight matrix of {k} x {n}; a step that runs updates it with one UPDATE, which "
+            f"spans at most {rows} x {MOST_COLUMNS}: make several narrower layers of it, or time it with `nmsat "
+            f"model`, which takes it in slices"
+        )
+
+
 def emit_update(out: Assembler, label: str, w: Weights, *, decays: bool, after: Iterable[Node] = ()) -> Node:
     """Append the UPDATE of a weight matrix; its constants are those of no step yet (`step.update_constants`).
 

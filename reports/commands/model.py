@@ -115,7 +115,7 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], MachineResul
     from nmsat.algorithms.core.tape import Stage
     from nmsat.dataflow.cycles.buffers import check_buffers
     from nmsat.dataflow.network.readers.tape import SUFFIX
-    from nmsat.dataflow.program.memory_plan import memory_plan
+    from nmsat.dataflow.program.memory_plan import Batches, memory_plan
     from nmsat.reports.work.timings import Wanted
     from nmsat.sim.results.energy import step_energy
     from nmsat.sim.work.ablation import VARIANTS, ablation
@@ -126,14 +126,14 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], MachineResul
     step, dense, slower, rows = found.step, found.dense, {}, []
     try:
         buffers = check_buffers(options.config)
-        memory_plan(step, options.config, batch=found.batch)
+        memory_plan(step, options.config, batches=found.batches or Batches(found.batch))
         result, full = _timed(options, [Wanted(step), Wanted(dense)], options.model)
         if found.layers and not options.prune_all:
             slower = dict.fromkeys(slower_layers(found.step, result, full, {*found.own, *found.masks}))
         if slower:
             step = without(options, found, slower)
             (result,) = _timed(options, [Wanted(step)], f"{options.model}, slower layers dense")
-        plan = memory_plan(step, options.config, batch=found.batch)
+        plan = memory_plan(step, options.config, batches=found.batches or Batches(found.batch))
         if options.ablation:
             both = [Wanted(one, left) for left in VARIANTS.values() for one in (step, dense)]
             timed = iter(_timed(options, both, f"{options.model}, ablation"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,13 @@ from nmsat.reports.commands.model_options import asked_file, asked_layers, choic
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Mapping
 
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.network.layers import Layer
     from nmsat.dataflow.network.readers.masks import LayerMask
     from nmsat.dataflow.network.step import Step
+    from nmsat.dataflow.program.memory_plan import Batches
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Steps:
     """A step and its dense step.
 
     masks: of its layers; layers: None where the network is not known by layers; own: patterns that the user gave single
-    layers; batch: images, None if unknown; notes: what reading the file decided.
+    layers; batch: images, None if unknown; notes: what reading the file decided; batches: what others it can
+    have, None if that is not known.
     """
 
     step: Step
@@ -34,6 +36,7 @@ class Steps:
     own: dict[str, Pattern | None] = field(default_factory=dict)
     batch: int | None = None
     notes: tuple[str, ...] = ()
+    batches: Batches | None = None
 
 
 def step_pattern(options: argparse.Namespace) -> Any:
@@ -80,6 +83,12 @@ def steps(options: argparse.Namespace) -> Steps:
         raise InputError(str(error)) from None
 
 
+def _at(options: argparse.Namespace, batch: int) -> Step:
+    """Return the step of a network that is known by its layers, for another batch."""
+    other = argparse.Namespace(**{**vars(options), "batch": batch})
+    return _whole_or_forward(other, _shaped_steps(other)).step
+
+
 def without(options: argparse.Namespace, found: Steps, slower: Mapping[str, None]) -> Step:
     """Return the step with some layers left dense besides what the user asked for."""
     from nmsat.dataflow.network.step import inference
@@ -115,6 +124,7 @@ def _shaped_steps(options: argparse.Namespace) -> Steps:
     from nmsat.dataflow.network.models import find_model, is_onnx
     from nmsat.dataflow.network.readers.masks import read_masks
     from nmsat.dataflow.network.step import training_products
+    from nmsat.dataflow.program.memory_plan import Batches
 
     asked = asked_file(options)
     if asked and not is_onnx(options.model):
@@ -124,7 +134,8 @@ def _shaped_steps(options: argparse.Namespace) -> Steps:
     masks = read_masks(options.masks, found.layers, options.mask_layout) if options.masks else {}
     dense = training_products(found.layers, "dense")
     own = choice(options).of(found.layers)
-    unpruned = Steps(dense, dense, masks, found.layers, own, found.batch, found.notes)
+    batches = Batches(found.batch, found.unit, lambda batch: _at(options, batch))
+    unpruned = Steps(dense, dense, masks, found.layers, own, found.batch, found.notes, batches)
     return replace(unpruned, step=_sparse_step(options, unpruned, own))
 
 

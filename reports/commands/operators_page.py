@@ -38,9 +38,10 @@ Weights may be initializers (dense, sparse, in other files), constants of nodes,
 where weights do, seen through transpositions, casts and dequantization or not; shared ones are counted and updated
 once. `MatMul` and `Gemm` of two constants run in every step (places through a small network); if the left one is a
 constant of the file, it is data. Open sizes are given as `--size seq=128`, or by place as `--size x:1=128`; `--batch`
-fills the batch, which is dimension 0 of the inputs unless a name or a recurrent layer (whatever lies before it) says
-otherwise or `--batch-dim` does; where that is not plain, a note says which dimension was taken. `--dense`,
-`--pattern NAME=N:M` and `--layers FILE` say what single layers get, `--inference` leaves the forward pass alone.
+fills the batch, which is dimension 0 of the inputs unless a name, a recurrent layer or attention that runs along it
+(whatever lies before them) says otherwise or `--batch-dim` does; where that is not plain, a note says which dimension
+was taken. `--dense`, `--pattern NAME=N:M` and `--layers FILE` say what single layers get, `--inference` leaves the
+forward pass alone.
 
 Written by `python -m nmsat.reports.commands.operators_page` for the operators of the onnx package in `requirements/`.
 """

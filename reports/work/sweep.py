@@ -20,7 +20,7 @@ from nmsat.algorithms.core.vocabulary import TRAINED_NETWORKS
 from nmsat.algorithms.training.workers import workers
 from nmsat.dataflow.contract.machine_file import values
 from nmsat.dataflow.cycles.buffers import block_totals, buffer_counts
-from nmsat.dataflow.program.memory_plan import memory_plan
+from nmsat.dataflow.program.memory_plan import Batches, memory_plan
 from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.timings import Wanted, time_all, version
 from nmsat.sim.results.provenance import Source
@@ -144,7 +144,7 @@ def estimate_group(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
             if dense is None:
                 dense = machine_step(_step(point.network, point.batch, "dense", "dense"), timer)
             step = _step(*point.work)
-            plan = memory_plan(step, machine, batch=point.batch)
+            plan = memory_plan(step, machine, batches=Batches(point.batch))
             result = machine_step(step, timer)
         except ValueError as error:
             found[str(point.index)] = {"status": "error", "error": str(error)}

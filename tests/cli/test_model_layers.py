@@ -15,16 +15,18 @@ from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, scale_batch
 from nmsat.dataflow.network.step import training_products
+from nmsat.dataflow.program.memory_plan import Batches, memory_plan
 from nmsat.reports.commands import model
 from nmsat.reports.commands.model_advice import slower_layers, speedup_bound
 from nmsat.reports.work.timings import Wanted, time_all
 from tests.network.networks import networks
-from tests.network.onnx_files import save, weight
+from tests.network.onnx_files import ints, save, weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from nmsat.dataflow.network.step import Step
     from tests.conftest import Outcome
 
 
@@ -167,3 +169,49 @@ def test_memory_advice_names_a_batch_only_if_there_is_one(
     assert ("there is no smaller batch than 1" in outcome.err) is (batch == 1)
     assert ("a batch of at most 41 would fit" in outcome.err) is (batch == 600)
     assert batch == 1 or call(f"model {table} --batch 42").code == 2
+
+
+def expanded(path: Path, batch: int | str, rows: int) -> Path:
+    """Write a network of two layers, the second one on `rows` copies of the first one's result."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "one"),
+        helper.make_node("Expand", ["a", "shape"], ["b"], "copies"),
+        helper.make_node("MatMul", ["b", "v"], ["y"], "two"),
+    ]
+    shape = ints("shape", 1 if isinstance(batch, str) else batch, rows, 64)
+    weights = [weight("w", 64, 64), weight("v", 64, 64), shape]
+    return save(path, nodes, {"x": [batch, 1, 64]}, {"y": [batch, rows, 64]}, weights)
+
+
+def advice(outcome: Outcome) -> str:
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1
+    return outcome.err.partition("too many; ")[2]
+
+
+def test_no_batch_is_advised_that_a_file_does_not_allow(call: Callable[[str], Outcome], tmp_path: Path) -> None:
+    # 16 images of 2^26 rows of 64 numbers of 2 bytes, two results and an input: 3 x 128 GiB; capacity 64 GiB
+    fixed = expanded(tmp_path / "fixed.onnx", 16, 1 << 26)
+    said = advice(call(f"model {fixed}"))
+    assert "no smaller batch, that of the file: 16; the network exported with a batch of 2 may fit" in said
+    # Two times the batch of the file do not fit, one does: that is a batch to advise.
+    two = expanded(tmp_path / "four.onnx", 2, 1 << 26)
+    assert advice(call(f"model {two} --batch 8")).startswith("a batch of at most 2 would fit")
+    # No batch fits: none is advised, nor the forward pass alone, which does not fit either.
+    large = advice(call(f"model {expanded(tmp_path / 'large.onnx', 'n', 1 << 29)}"))
+    assert "not even a batch of 1 fits; only fewer layers at a time would fit" in large
+
+
+def test_an_advised_batch_has_been_tried() -> None:
+    """Tensors that stay as they are make the share of the batch wrong; the advice knows."""
+    config = preset("tiny")
+
+    def at(batch: int) -> Step:
+        rows = {"grows": 64 * batch, "stays": 6400}
+        layers = [LinearLayer(name=name, rows=n, features_in=64, features_out=64) for name, n in rows.items()]
+        return training_products(layers, "dense")
+
+    needs = {batch: sum(memory_plan(at(batch), config).values()) for batch in (10, 11, 100)}
+    assert needs[10] < needs[11] < needs[100]
+    with pytest.raises(ValueError, match="a batch of at most 10 would fit"):
+        memory_plan(at(100), config, needs[11] - 1, Batches(100, 1, at))

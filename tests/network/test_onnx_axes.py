@@ -163,3 +163,59 @@ def test_following_stays_small_and_leaves_what_is_wrong_to_others(tmp_path: Path
     assert (found.found, found.unsure) == ({}, True)
     with pytest.raises(ValueError, match=r"^b\.onnx: tensor .g5. has 65 dimensions"):
         read_onnx_model(tmp_path / "b.onnx", 2, {"T": S})
+
+
+def attention(path: Path, x: list[Any], *, first: bool, whole: bool = False) -> Path:
+    """Write attention of 2 heads of 8 over x, samples first or steps first; whole: heads by their own dimension."""
+    steps, samples = (1, 0) if first else (0, 1)
+    order = [samples, 2, steps, 3] if whole else [1, 0, 2]
+    split = [0, 0, 2, 8] if whole else [x[0], 2 * x[1], 8]
+    turned = [0, 1, 3, 2] if whole else [0, 2, 1]
+    nodes = []
+    for name in "qkv":
+        nodes += [
+            node("MatMul", ["x", f"w{name}"], [f"l{name}"], name),
+            node("Reshape", [f"l{name}", "split"], [f"h{name}"]),
+            node("Transpose", [f"h{name}"], [name], perm=order),
+        ]
+    nodes += [
+        node("Transpose", ["k"], ["kt"], perm=turned),
+        node("MatMul", ["q", "kt"], ["s"], "scores"),
+        node("Softmax", ["s"], ["p"]),
+        node("MatMul", ["p", "v"], ["y"], "mixed"),
+    ]
+    weights = [weight(f"w{name}", 16, 16) for name in "qkv"]
+    made = {"y": [None] * (4 if whole else 3)}
+    return save(path, nodes, {"x": [*x, 16]}, made, [*weights, ints("split", *split)], check=False)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_attention_that_runs_along_the_first_dimension(tmp_path: Path, whole: bool) -> None:
+    read = read_onnx_model(attention(tmp_path / "a.onnx", [7, 3], first=False, whole=whole))
+    assert (read.batch, read.notes) == (3, ("the batch is dimension 1 of input 'x'; --batch-dim says otherwise",))
+    assert forward_macs(read.layers) == 3 * 7 * 3 * 256 + 2 * 3 * 7 * 7 * 16
+    four = read_onnx_model(attention(tmp_path / "b.onnx", [7, 3], first=False, whole=whole), 12)
+    assert forward_macs(four.layers) == 4 * forward_macs(read.layers)
+    if whole:
+        read = read_onnx_model(attention(tmp_path / "c.onnx", [3, 7], first=True, whole=True))
+        assert (read.batch, read.notes) == (3, ())
+        assert forward_macs(read.layers) == 3 * 7 * 3 * 256 + 2 * 3 * 7 * 7 * 16
+        opened = attention(tmp_path / "d.onnx", ["u", "v"], first=False, whole=True)
+        read = read_onnx_model(opened, 5, {"u": 7})
+        assert (forward_macs(read.layers), read.batch) == (5 * 7 * 3 * 256 + 2 * 5 * 7 * 7 * 16, 5)
+
+
+def test_a_name_that_says_batch_counts_more_than_attention(tmp_path: Path) -> None:
+    path = attention(tmp_path / "a.onnx", ["batch", "v"], first=False, whole=True)
+    assert read_onnx_model(path, 5, {"v": 7}).batch == 5
+
+
+def test_attention_without_samples_is_said(tmp_path: Path) -> None:
+    nodes = [
+        node("MatMul", ["x", "w1"], ["q"], "q"),
+        node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        node("MatMul", ["q", "t"], ["y"], "scores"),
+    ]
+    path = save(tmp_path / "a.onnx", nodes, {"x": [7, 16]}, {"y": [7, 7]}, [weight("w1", 16, 16)])
+    (note,) = read_onnx_model(path).notes
+    assert note.startswith("attention runs along it, and what it keeps apart could not be followed: dimension 0 of")

@@ -42,8 +42,11 @@ def test_the_batch_may_be_another_dimension(tmp_path: Path) -> None:
     assert "fixes a batch of 8, the first dimension" in read.notes[0]
     read = read_onnx_model(fixed, 32, batch_dim=1)
     assert (forward_macs(read.layers), read.batch) == (32 * once, 32)
-    with pytest.raises(ValueError, match="batch dimension is 3, but input 'x' has 3 dimensions"):
+    with pytest.raises(ValueError, match=r"has the dimensions 0 \(8\), 1 \(1\), 2 \(8\); give one of them"):
         read_onnx(fixed, 32, batch_dim=3)
+    opened = linear(tmp_path / "o.onnx", ["n", None, 8])
+    with pytest.raises(ValueError, match=r"has the dimensions 0 \(open, 'n'\), 1 \(open\), 2 \(8\); give one of them"):
+        read_onnx(opened, 32, {"x:1": 3}, batch_dim=7)
     # A name says it too.
     named = linear(tmp_path / "n.onnx", ["seq", "batch", 8])
     read = read_onnx_model(named, 5, {"seq": 7})

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from nmsat.algorithms.core.tape import Pattern
+from nmsat.algorithms.layers.base import Sequential
+from nmsat.algorithms.layers.products import Linear
+from nmsat.algorithms.methods import make_method
 from nmsat.algorithms.training.recipes import recipe
 from nmsat.algorithms.training.train import Trainer
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Instruction
 from nmsat.dataflow.program.host import HostTask
-from nmsat.dataflow.program.step import Program
+from nmsat.dataflow.program.step import Program, plan_step
 from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.values import State, execute
 from nmsat.sim.work.training import MachineTrainer
@@ -137,3 +141,15 @@ def test_what_the_machine_does_between_two_products_needs_no_host() -> None:
     plan = MachineTrainer(configuration("digits-sat"), SMALL, Values(SMALL)).plan
     assert [part.name for part in plan.programs] == ["forward", "backward"]
     assert not plan.alone
+
+
+@pytest.mark.parametrize(("k", "n", "fits"), [(65536, 8, False), (8, 32736, True), (8, 32737, False)])
+def test_a_matrix_that_one_update_does_not_span_is_refused_with_a_way_out(k: int, n: int, fits: bool) -> None:
+    rng = np.random.default_rng(0)
+    network = Sequential([Linear("wide", k, n, rng, bias=False), Linear("head", n, 8, rng, bias=False)])
+    method = make_method("bdwp", Pattern(2, 8))
+    if fits:
+        assert plan_step(preset("small"), network, method, (k,), 1).layers[0].weights.n == n
+        return
+    with pytest.raises(ValueError, match=rf"layer 'wide' has a weight matrix of {k} x {n}; .* at most 65535 x 32736: "):
+        plan_step(preset("small"), network, method, (k,), 1)

@@ -18,7 +18,7 @@ from tests.pytorch.models import close, forward_mask, kept, mlp, same, train
 
 torch = pytest.importorskip("torch")
 
-from nmsat.algorithms.pytorch import sparsify  # noqa: E402 # after importorskip
+from nmsat.algorithms.pytorch import bake, sparsify, strip  # noqa: E402 # after importorskip
 from nmsat.algorithms.pytorch.memory import fingerprint  # noqa: E402
 
 if TYPE_CHECKING:
@@ -86,6 +86,47 @@ def test_masks_follow_loaded_weights() -> None:
     assert np.array_equal(forward_mask(model[2]), forward_mask(other[2]))
     model.load_state_dict(mlp().state_dict(), assign=True)
     assert np.array_equal(forward_mask(model[2]), kept(mlp()[2].weight))
+
+
+@pytest.mark.parametrize("method", ["bdwp", "bi-mask", "transposable"])
+def test_averages_of_buffers_keep_the_pattern(method: str) -> None:
+    model = quiet(mlp(), method, dense=[])
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    for _ in range(3):
+        train(model, torch.optim.SGD(model.parameters(), lr=0.5), steps=3)
+        average.update_parameters(model)
+    mask = forward_mask(average.module[2])
+    assert mask.mean() <= 0.25
+    if method != "transposable":
+        assert np.array_equal(mask, kept(master(average.module[2])))
+    # averaged masks are none, so they are made anew, from the averaged weights
+    again = quiet(mlp(), method, dense=[])
+    again.load_state_dict(parameters_of(average.module), strict=False)
+    assert np.array_equal(mask, forward_mask(again[2]))
+
+
+def parameters_of(model: Any) -> dict[str, Any]:
+    """Return the parameters of a model alone: what remembers starts anew from them."""
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("method", ["bdwp", "sdgp", "bi-mask", "transposable"])
+def test_checkpoints_for_a_plain_model(method: str) -> None:
+    model = quiet(mlp(), method, dense=[])
+    train(model, torch.optim.SGD(model.parameters(), lr=0.5), steps=3)
+    plain, x = mlp(), torch.randn(3, 16)
+    if method in ("bi-mask", "transposable"):
+        with pytest.raises(RuntimeError, match="nm_weight_"):
+            plain.load_state_dict(model.state_dict())
+    else:
+        plain.load_state_dict(model.state_dict())
+        assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), model.parameters(), strict=True))
+    plain.load_state_dict(strip(model).state_dict())
+    assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), model.parameters(), strict=True))
+    plain.load_state_dict(bake(model).state_dict())
+    assert close(plain(x), model.eval()(x))
+    model.load_state_dict(mlp().state_dict())
+    assert torch.equal(master(model[2]), mlp()[2].weight)
 
 
 def test_averages_and_copies_prune_their_own_weights() -> None:

@@ -141,6 +141,24 @@ def test_autocast_leaves_float16_scaled_gradients_alone() -> None:
     assert close(weight.grad, torch.where(torch.from_numpy(kept(weight)), 0, 0.5 * weight.detach()), 1e-5)
 
 
+@pytest.mark.parametrize("method", ["bdwp", "transposable"])
+def test_a_scaler_that_skips_a_step_changes_nothing(method: str) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    model = quiet(mlp(), method, dense=[], decay=0.1, scaler=scaler.get_scale)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for at, scale in enumerate((1.0, float("inf"), 1.0)):
+        before = copy.deepcopy(list(model.parameters()))
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(torch.ones(2, 16)).square().sum()
+        scaler.scale(loss * scale).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        kept_still = all(torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True))
+        assert kept_still is (at == 1)
+    assert scaler.get_scale() == 512.0
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_models_of_other_formats(dtype: Any) -> None:
     model = quiet(mlp(), dense=[]).to(dtype)

@@ -52,8 +52,8 @@ def read_onnx_model(
 
     batch: images per step; an open batch dimension of the inputs takes it (512 if None), a model exported with a fixed
     batch is scaled by a whole factor. sizes: sizes of other open dimensions by name, such as {"sequence": 128}.
-    batch_dim: which dimension of the inputs is the batch (None: what recurrent layers take for it, or names say, else
-    the first). strict: refuse operators whose cost is not known.
+    batch_dim: which dimension of the inputs is the batch (None: what recurrent layers take for it, or names say, or
+    attention keeps apart, else the first). strict: refuse operators whose cost is not known.
     Raises FileNotFoundError; ValueError naming file and node for a broken or truncated file, an operator in which a
     product may hide, sizes that are missing or contradict each other.
     """
@@ -67,7 +67,7 @@ def read_onnx_model(
         loaded = load(path)
         recurrent = batch_axes(loaded)
         guessed = _guessed(loaded, recurrent, batch_dim)
-        bound = bind_inputs(loaded.inputs, where, batch, sizes, batch_dim, recurrent.found)
+        bound = bind_inputs(loaded.inputs, where, batch, sizes, batch_dim, recurrent.found, recurrent.attended)
         tensors = infer_tensors(loaded, bound.sizes, where, lambda node: bool(inner_products(node)))
         layers = convert(tensors, loaded.weights, bound.factor, where)
     except UnicodeDecodeError as error:
@@ -81,7 +81,8 @@ def read_onnx_model(
     unknown = sorted({layer.kind for layer in layers if isinstance(layer, HostLayer) and not layer.cost_known})
     if strict and unknown:
         raise ValueError(f"{where}: the cost of {', '.join(unknown)} on the host is not known")
-    return FoundModel(layers, bound.batch, (*_notes(loaded, bound), *guessed, *_unknown_note(unknown)))
+    notes = (*_notes(loaded, bound), *guessed, *_unknown_note(unknown))
+    return FoundModel(layers, bound.batch, notes, bound.unit)
 
 
 def _notes(loaded: Loaded, bound: Binding) -> tuple[str, ...]:
@@ -114,6 +115,8 @@ def _guessed(loaded: Loaded, recurrent: BatchAxes, batch_dim: int | None) -> tup
         if recurrent.unsure:
             return (f"which dimension a recurrent layer or scan takes for the batch could not be followed: {says}",)
         names = [dim.dim_param for dim in dims if not dim.HasField("dim_value")]
+        if recurrent.attended.get(value.name, 0) is None and not any(map(BATCH_NAME.match, names)):
+            return (f"attention runs along it, and what it keeps apart could not be followed: {says}",)
         if len(names) > 1 and not any(map(BATCH_NAME.match, names)):
             return (f"no name of an open dimension says that it is the batch: {says}",)
     return ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from onnx import numpy_helper
 
 from nmsat.dataflow.network.readers.onnx_ask import attributes
+from nmsat.dataflow.network.readers.onnx_follow import is_number, number
 from nmsat.dataflow.network.readers.onnx_load import MAX_RANK
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def _matmul(follow: Follow, node: NodeProto) -> Sequence[Axes | None]:
     a, b = follow.of(node, 0), follow.of(node, 3 if node.op_type == "QLinearMatMul" else 1)
     if a is None or b is None or min(len(a), len(b)) < 2:
         return (None,)
+    if any(a) and any(b):
+        follow.multiplied(a, b)
     return ((*(follow.joined((a[:-2], b[:-2])) or ()), a[-2], b[-1]),)
 
 
@@ -145,7 +148,33 @@ def _mul(follow: Follow, node: NodeProto) -> Sequence[Axes | None]:
             follow.vectors[node.output[0]] = [a * b]
         elif isinstance(a, tuple) and isinstance(b, tuple) and len(a + b) <= MAX_RANK:
             follow.vectors[node.output[0]] = [a + b]
+        elif isinstance(a, tuple) and isinstance(b, int) and len(a) < MAX_RANK:
+            follow.vectors[node.output[0]] = [(*a, number(b))]  # samples times heads
     return (follow.joined(follow.axes.get(name) for name in node.input),)
+
+
+def _arithmetic(follow: Follow, node: NodeProto) -> Sequence[Axes | None]:
+    """Follow what computes sizes and places too: Add, Sub, Mod and Div of whole numbers."""
+    entries = [follow.vectors.get(name, []) for name in node.input]
+    if [len(entry) for entry in entries] == [1, 1]:
+        a, b = (entry[0] for entry in entries)
+        if isinstance(a, int) and isinstance(b, int):
+            # Mod and Div of numbers below 0 are not asked for here
+            if node.op_type in ("Add", "Sub"):
+                follow.vectors[node.output[0]] = [a + b if node.op_type == "Add" else a - b]
+            elif a >= 0 and b > 0:
+                follow.vectors[node.output[0]] = [a % b if node.op_type == "Mod" else a // b]
+    return _alike(follow, node)
+
+
+def _slice(follow: Follow, node: NodeProto) -> Sequence[Axes | None]:
+    """Follow a part of a tensor, or of a vector of sizes from one place to another."""
+    entries = follow.vectors.get(node.input[0])
+    starts, ends = (follow.numbers_of(node, at, name) for at, name in ((1, "starts"), (2, "ends")))
+    plain = len(node.input) < 5 or follow.vectors.get(node.input[4]) == [1]
+    if entries is not None and starts and ends and plain:
+        follow.vectors[node.output[0]] = entries[starts[0] : ends[0]]
+    return _alike(follow, node)
 
 
 def _filled(follow: Follow, node: NodeProto) -> Sequence[Axes | None]:
@@ -157,6 +186,8 @@ def _filled(follow: Follow, node: NodeProto) -> Sequence[Axes | None]:
 
 def _reshape(follow: Follow, node: NodeProto) -> Sequence[Axes | None]:
     axes = follow.of(node, 0)
+    if node.input[0] in follow.vectors:
+        follow.vectors[node.output[0]] = follow.vectors[node.input[0]]
     given = attributes(node).get("shape")
     entries = list(given) if given is not None else follow.vectors.get(node.input[1]) if len(node.input) > 1 else None
     if axes is None or entries is None or entries.count(-1) > 1:
@@ -169,8 +200,13 @@ def _reshape(follow: Follow, node: NodeProto) -> Sequence[Axes | None]:
     after = [_taken(follow, each, left, backwards=True) for each in wanted[:free:-1]]
     left.reverse()
     rest = tuple(dim for dim in left if dim is not None)
-    between = [rest if len(rest) == len(left) else ()] if free < len(wanted) else []
+    between = [_of_inputs(rest) if len(rest) == len(left) else ()] if free < len(wanted) else []
     return ((*before, *between, *after[::-1]),)
+
+
+def _of_inputs(dims: Sequence[Dim]) -> Axis:
+    """Return a dimension that is the product of others, () if none of them is that of an input."""
+    return tuple(dims) if any(not is_number(dim) for dim in dims) else ()
 
 
 def _taken(follow: Follow, wanted: Entry, left: list[Dim | None], *, backwards: bool = False) -> Axis:
@@ -179,6 +215,9 @@ def _taken(follow: Follow, wanted: Entry, left: list[Dim | None], *, backwards: 
         order = wanted[::-1] if backwards else wanted
         if tuple(left[: len(wanted)]) == order:
             del left[: len(wanted)]
+            return wanted
+        if is_number(wanted[-1]) and not backwards and tuple(left[: len(wanted)]) == (*wanted[:-1], None):
+            del left[: len(wanted) - 1]
             return wanted
     elif not isinstance(wanted, int) or (left and left[0] is None):
         if left and left[0] is None:
@@ -191,10 +230,14 @@ def _taken(follow: Follow, wanted: Entry, left: list[Dim | None], *, backwards: 
             if size is None or total > wanted or (total == wanted and (size != 1 or count)):
                 break
             total, count = total * size, count + 1
+        some = [dim for dim in left[:count] if dim is not None]
+        if 1 < total < wanted and wanted % total == 0 and left[count : count + 1] == [None] and not backwards:
+            del left[:count]  # heads are a part of the features, which follow
+            return (*some, number(wanted // total))
         if total == wanted:
             taken = [dim for dim in left[:count] if dim is not None and (count == 1 or follow.size(dim) != 1)]
             del left[:count]
-            return tuple(taken[::-1] if backwards else taken)
+            return _of_inputs(taken[::-1] if backwards else taken)
     left.clear()
     left.append(None)
     return ()
@@ -287,6 +330,8 @@ RULES: Final[dict[str, Rule]] = {
     "Split": _split,
     "Shape": _shape,
     "Mul": _mul,
+    **dict.fromkeys(("Add", "Sub", "Mod", "Div"), _arithmetic),
+    "Slice": _slice,
     "Reshape": _reshape,
     "Scan": _scan,
     "Loop": _loop,

@@ -22,13 +22,15 @@ class Binding:
     """What a batch means for a file.
 
     factor: by what the work of the file is multiplied; batch: images of one step, None if inputs do not agree; axis:
-    the dimension that was taken for it, by input; sizes: of open dimensions by name.
+    the dimension that was taken for it, by input; sizes: of open dimensions by name. unit: other batches are multiples
+    of it, that of a file which fixes one; 0 if there is no other.
     """
 
     factor: int
     batch: int | None
     axis: Mapping[str, int]
     sizes: Mapping[str, int]
+    unit: int = 1
 
 
 def bind_inputs(
@@ -38,18 +40,20 @@ def bind_inputs(
     sizes: Mapping[str, int] | None = None,
     batch_dim: int | None = None,
     recurrent: Mapping[str, int] | None = None,
+    attended: Mapping[str, int | None] | None = None,
 ) -> Binding:
     """Fix the open dimensions of the inputs in place.
 
     batch_dim: the dimension of the inputs that is the batch; None for the one that recurrent layers take for it
-    (recurrent: by input), or the one whose name says so, or the first. An open one takes `batch` (512 if None); a
+    (recurrent: by input), or the one whose name says so, or that attention keeps apart where it runs along the first
+    (attended: by input), or the first. An open one takes `batch` (512 if None); a
     fixed one is scaled by a whole factor. sizes: of other open dimensions, by name or as INPUT:AXIS. Raises ValueError
     for a size that is missing, unknown or of no use, and a batch that the file does not allow.
     """
     asked = dict(sizes or {})
     given: dict[str, int] = dict(asked)
     _check_tensors(inputs, where)
-    axes = {value.name: _batch_axis(value, batch_dim, recurrent or {}, where) for value in inputs}
+    axes = {value.name: _batch_axis(value, batch_dim, recurrent or {}, attended or {}, where) for value in inputs}
     opened, fixed = _bind_batch(inputs, axes, given, asked, batch, where)
     used = {name for value in inputs for _, _, names in _dims(value) for name in names}
     for value in inputs:
@@ -61,16 +65,17 @@ def bind_inputs(
             f"{where}: size {unknown[0]!r} belongs to no open dimension; open are: {', '.join(sorted(used)) or 'none'}"
         )
     known = {name: axis for name, axis in axes.items() if axis is not None}
+    unit = 1 if opened else min(fixed) if len(fixed) == 1 else 0
     if opened or batch is None or fixed in (set(), {batch}):
         seen = opened | fixed
-        return Binding(1, next(iter(seen)) if len(seen) == 1 else None, known, given)
+        return Binding(1, next(iter(seen)) if len(seen) == 1 else None, known, given, unit)
     if len(fixed) > 1 or batch % min(fixed):
         raise ValueError(
             f"{where}: batch is {batch!r}, but the file fixes the batch of its inputs to "
             f"{', '.join(map(str, sorted(fixed)))}; use a multiple of it, name another dimension (--batch-dim), or "
             f"export with an open batch dimension"
         )
-    return Binding(batch // min(fixed), batch, known, given)
+    return Binding(batch // min(fixed), batch, known, given, unit)
 
 
 def _bind_batch(
@@ -127,17 +132,23 @@ def _check_tensors(inputs: Sequence[ValueInfoProto], where: str) -> None:
             raise ValueError(f"{where}: input {value.name!r} has no shape; export the model with shapes")
 
 
-def _batch_axis(value: ValueInfoProto, asked: int | None, recurrent: Mapping[str, int], where: str) -> int | None:
+def _batch_axis(
+    value: ValueInfoProto,
+    asked: int | None,
+    recurrent: Mapping[str, int],
+    attended: Mapping[str, int | None],
+    where: str,
+) -> int | None:
     """Return which dimension of an input is the batch, None for a scalar or where there is none."""
     dims = value.type.tensor_type.shape.dim
     if asked is not None:
-        if len(dims) <= asked:
-            if len(dims) > 1:
-                raise ValueError(
-                    f"{where}: batch dimension is {asked}, but input {value.name!r} has {len(dims)} dimensions"
-                )
-            return None
-        return asked
+        if asked >= len(dims) > 1:
+            there = ", ".join(f"{at} ({_shown(dim)})" for at, dim in enumerate(dims))
+            raise ValueError(
+                f"{where}: the batch is said to be dimension {asked}, but input {value.name!r} has the dimensions "
+                f"{there}; give one of them (--batch-dim)"
+            )
+        return asked if asked < len(dims) else None
     if not dims:
         return None
     if value.name in recurrent:
@@ -146,4 +157,11 @@ def _batch_axis(value: ValueInfoProto, asked: int | None, recurrent: Mapping[str
         named = [axis for axis, dim in enumerate(dims) if dim.dim_param and BATCH_NAME.match(dim.dim_param)]
         if named:
             return named[0]
+    if not BATCH_NAME.match(dims[0].dim_param):
+        return attended.get(value.name) or 0
     return 0
+
+
+def _shown(dim: TensorShapeProto.Dimension) -> str:
+    """Return how a dimension is shown: its size, or the name of an open one."""
+    return str(dim.dim_value) if dim.HasField("dim_value") else f"open, {dim.dim_param!r}" if dim.dim_param else "open"

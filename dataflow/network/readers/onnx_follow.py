@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from nmsat.dataflow.network.readers.onnx_load import Loaded
 
 Dim: TypeAlias = tuple[str, int]
-"""An input and one of its dimensions."""
+"""An input and one of its dimensions, or a `number`."""
 
 Axis: TypeAlias = tuple[Dim, ...]
-"""The dimensions of inputs that a dimension of a tensor is the product of, the slowest first; () if it is of none."""
+"""The dimensions of inputs that a dimension of a tensor is the product of, the slowest first; () if it is of none.
+
+Among them may be a part of the features as `number`, as in samples times heads of attention."""
 
 Axes: TypeAlias = tuple[Axis, ...]
 
@@ -34,12 +36,23 @@ WHOLE: Final = (TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorP
 """Types of words and of places."""
 
 
+def number(count: int) -> Dim:
+    """Return what stands for so many features beside the dimensions of inputs."""
+    return "", count
+
+
+def is_number(dim: Dim) -> bool:
+    """Tell a `number` from a dimension of an input, whose name is not empty."""
+    return not dim[0]
+
+
 class Follow:
     """Dimensions of tensors by those of inputs.
 
     rules: by operator, '' for all others; sizes: of the inputs, None where open; whole: inputs of whole numbers; axes:
     of tensors; vectors: tensors that hold sizes; batch: dimensions that hold samples; recurrent: whether a layer goes
-    through steps; numbers: tensors that count the runs of a loop.
+    through steps; numbers: tensors that count the runs of a loop; apart, along: dimensions that products of two tensors
+    keep apart, as attention does samples, and those that they run along.
     """
 
     def __init__(self, loaded: Loaded, rules: Mapping[str, Rule]) -> None:
@@ -54,6 +67,8 @@ class Follow:
             if value.dtype.kind == "i" and value.ndim < 2
         }
         self.batch: list[Dim] = []
+        self.apart: set[Dim] = set()
+        self.along: set[Dim] = set()
         self.recurrent = False
         self.numbers: set[str] = set()
         self._same: dict[Dim, Dim] = {}
@@ -105,6 +120,11 @@ class Follow:
         if len(axis) == 1:
             self.batch.append(axis[0])
 
+    def multiplied(self, a: Axes, b: Axes) -> None:
+        """Take up a product of two tensors of which neither is a weight."""
+        self.apart |= {dim for axis in (*a[:-2], *b[:-2]) for dim in axis if not is_number(dim)}
+        self.along |= {dim for axis in (*a[-2:], *b[-2:]) for dim in axis if not is_number(dim)}
+
     def stepped(self, axes: Axes, axis: int) -> None:
         """Take up that a loop goes through a dimension; of the others the first holds samples, the last features."""
         self.recurrent = True
@@ -114,7 +134,7 @@ class Follow:
 
     def size(self, dim: Dim) -> int | None:
         """Return the size of a dimension of an input, None if it is open."""
-        return self.sizes[dim[0]][dim[1]]
+        return dim[1] if is_number(dim) else self.sizes[dim[0]][dim[1]]
 
     def numbers_of(self, node: NodeProto, at: int, name: str) -> list[int] | None:
         """Return whole numbers that an attribute or an input of a node holds, None if neither does."""
