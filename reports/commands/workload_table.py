@@ -9,6 +9,7 @@ from nmsat.reports.commands.base import Answer, Command, Listed, add_processes
 from nmsat.reports.commands.workload_run import WORKLOAD
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse
@@ -41,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the page of RTL runs as well: products of every method on the RTL, about two minutes",
     )
+    parser.add_argument(
+        "--only",
+        type=Listed(WORKLOAD),
+        default=[],
+        metavar="NAME,...",
+        help="of the pages of studies and RTL runs renew the rows of these workloads; all others stay as they are",
+    )
     add_processes(parser)
     add_force(parser)
 
@@ -60,6 +68,9 @@ def run(options: argparse.Namespace) -> Answer:
 
     if options.rtl:
         check_tools()
+    if options.only and not (options.studies or options.rtl):
+        raise InputError("--only renews rows of the pages of --studies and --rtl; give one of them")
+    before = {name: _before(options.out / name, options.only) for name in (STUDIES_PAGE, RTL_PAGE)}
     known = KnownTotals.read(options.out, options.exact)
     wanted = {CYCLES_PAGE: True, RECORD: True, STUDIES_PAGE: options.studies, RTL_PAGE: options.rtl}
     names = [name for name, asked in wanted.items() if asked]
@@ -70,12 +81,17 @@ def run(options: argparse.Namespace) -> Answer:
             out.write(RECORD, known.text())
         if options.studies:
             with task("solving small problems") as running:
-                out.write(STUDIES_PAGE, studies_page(running.now))
+                out.write(STUDIES_PAGE, studies_page(running.now, options.only, before[STUDIES_PAGE]))
         if options.rtl:
             with task("running products on the RTL") as running:
-                out.write(RTL_PAGE, rtl_page(running.now))
+                out.write(RTL_PAGE, rtl_page(running.now, options.only, before[RTL_PAGE]))
     files = [str(options.out / name) for name in names]
     return Answer({"files": files}, "\n".join(f"wrote {file}" for file in files))
+
+
+def _before(path: Path, only: list[str]) -> str:
+    """Return the page whose rows stay, '' if none do or there is no such page."""
+    return path.read_text(encoding="utf-8") if only and path.exists() else ""
 
 
 COMMAND = Command(

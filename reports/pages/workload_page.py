@@ -12,18 +12,22 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.program.ways import Options
 from nmsat.reports.pages.workload_totals import KnownTotals, Totals
 from nmsat.reports.work.commandline import spell
-from nmsat.reports.work.text import prose
+from nmsat.reports.work.text import InputError, prose
 from nmsat.reports.work.workload import CONFIGS, number_text, workload_verify
 from nmsat.sim.results.provenance import Source, planned_text, told
 from nmsat.sim.work.workload import simulate_tape
 from nmsat.tb.run.errors import SimulationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from typing import TypeAlias
 
     from nmsat.algorithms.workloads.engine.registry import Scale, Variant
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.work.workload import WorkloadResult
+
+    Rows: TypeAlias = dict[tuple[str, str], list[tuple[str, str]]]
+    """Rows of a table by their first two cells, each as (heading, cell) in its order."""
 
 INTRODUCTION: Final = """\
 Written by `nmsat workload table`; docs/workloads.md says what the columns mean. Full, and with it "dense", is the same
@@ -49,6 +53,9 @@ of the simulator of the array, operands on chip. Products are cut to 24 rows and
 the results are also those of the NumPy program."""
 
 RTL_COLUMNS: Final = ("products", "results", "results_of_program", "cycles_rtl", "cycles_sim")
+
+LAID_OUT: Final = ("granet", "squarehead")
+"""Whose trained masks are laid out in several ways on the page of studies."""
 
 RTL_PRODUCTS: Final = 24
 """Products of each workload and variant for that page."""
@@ -115,7 +122,7 @@ def iso_flop_cycles(config: SatConfig) -> list[dict[str, Any]]:
 
 def permutation_gains(name: str, variant: Variant, config: SatConfig) -> dict[str, Any]:
     """Return the cycles of a trained small workload: columns in place, put together, rows reordered besides."""
-    tape = record(name, "small", variant, store=workload(name).study(variant).store).tape
+    tape = record(name, "small", variant, store=workload(name).solved(variant).store).tape
     choices = {"in place": Options(columns=False), "columns": Options(), "columns and rows": Options(rows=True)}
     found = {label: simulate_tape(tape, config, options) for label, options in choices.items()}
     cycles: dict[str, Any] = {label: result.cycles for label, result in found.items()}
@@ -161,13 +168,16 @@ def _tell(say: Callable[[str], None], where: str, what: str) -> None:
     say(f"{where}, {what}")
 
 
-def studies(say: Callable[[str], None]) -> str:
-    """Return the markdown table of what each method did on its small problem."""
+def studies(say: Callable[[str], None], kept: Rows) -> str:
+    """Return the markdown table of what each method did on its small problem. kept: rows that are taken as they are."""
     rows = []
     for name, item in workloads().items():
         for variant in VARIANTS:
+            if (name, variant) in kept:
+                rows.append(tuple(cell for _, cell in kept[(name, variant)]))
+                continue
             say(f"{name} {variant}")
-            study = item.study(variant)
+            study = item.solved(variant)
             numbers = ", ".join(f"{key} {number_text(value)}" for key, value in study.measured.items())
             rows.append((name, variant, study.claim, "yes" if study.holds else "no", numbers, item.quoted))
     return markdown(("workload", "variant", "claim in kind", "holds here", "measured", "paper (reference)"), rows)
@@ -177,6 +187,28 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def table_rows(text: str) -> Rows:
+    """Return the rows of the first table of a page; ValueError if there is none, or one of its rows is damaged."""
+    table = text[text.find("|") :].partition("\n\n")[0]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().split("\n")]
+    return {(row[0], row[1]): list(zip(header, row, strict=True)) for row in rows}
+
+
+def _others(page: str, only: Collection[str]) -> Rows:
+    """Return the rows of a page that are not of workloads in `only`, all of which it must have."""
+    if not only:
+        return {}
+    try:
+        found = table_rows(page)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"--only renews rows of a page that is whole, and this one is not ({error})") from error
+    kept = {key: row for key, row in found.items() if key[0] in workloads() and key[0] not in only}
+    missing = [name for name in workloads() if name not in only and any((name, v) not in kept for v in VARIANTS)]
+    if missing:
+        raise InputError(f"the page has no row of {', '.join(missing)}; name them with --only, or leave it out")
+    return kept
 
 
 def cycles_page(known: KnownTotals, say: Callable[[str], None], processes: int = 1) -> str:
@@ -223,12 +255,18 @@ def _planned(*configs: SatConfig) -> str:
     return " ".join(f"{name}: {planned_text(texts)}." for name, texts in found.items() if texts)
 
 
-def studies_page(say: Callable[[str], None]) -> str:
-    """Return the page of studies, and of what a layout of trained masks buys. say: is told of each study."""
+def studies_page(say: Callable[[str], None], only: Collection[str] = (), before: str = "") -> str:
+    """Return the page of studies, and of what a layout of trained masks buys. say: is told of each study.
+
+    only: workloads whose rows are renewed, all if there are none; before: the page with the rows of the others, which
+    stay as they were measured. Raises InputError if it lacks one.
+    """
     tiny = preset(CONFIGS["small"])
-    found = studies(say)
+    found = studies(say, _others(before, only))
+    if only and not {*LAID_OUT} & {*only}:
+        return before[: before.index("| workload")] + found + "\n\n## " + before.partition("\n## ")[2]
     say("laying out trained masks of granet and squarehead (a minute)")
-    gains = [permutation_gains(name, "faithful", tiny) for name in ("granet", "squarehead")]
+    gains = [permutation_gains(name, "faithful", tiny) for name in LAID_OUT]
     labels = ("dense", "in place", "columns", "columns and rows")
     parts = [
         "# Sparse methods on small problems",
@@ -241,16 +279,23 @@ def studies_page(say: Callable[[str], None]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def rtl_page(say: Callable[[str], None]) -> str:
-    """Return the page of products that ran on the RTL. say: is told of each workload.
+def rtl_page(say: Callable[[str], None], only: Collection[str] = (), before: str = "") -> str:
+    """Return the page of products that ran on the RTL. say: is told of each workload; only, before: as of studies.
 
     Raises SimulationError if one of them differs, and what `tb.array.products` raises when tools are missing or a build
     fails.
     """
     config = preset(CONFIGS["small"])
     rows, total = [], dict.fromkeys(RTL_COLUMNS, 0)
+    kept = _others(before, only)
     for name in workloads():
         for variant in VARIANTS:
+            if (name, variant) in kept:
+                cells = tuple(cell for _, cell in kept[(name, variant)])
+                rows.append(cells)
+                counts = zip(RTL_COLUMNS, cells[3:], strict=True)
+                total |= {key: total[key] + int(cell.replace(" ", "")) for key, cell in counts}
+                continue
             say(f"{name} {variant}")
             found = workload_verify(name, variant, config, RTL_PRODUCTS)
             if not found["match"]:
