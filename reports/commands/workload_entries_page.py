@@ -114,11 +114,13 @@ def _entry(items: Sequence[Workload], measured: _Measured) -> str:
             lead = f"**{label}:** " if index == 0 else ""
             parts.append(f"```text\n{block.text}\n```" if block.literal else prose(lead + block.text))
     if first.document is not None:
-        known = {"Protocol": first.document.protocol, "Models": first.document.models, "Metrics": first.document.metrics}
+        facts = first.document
+        known = {"Protocol": facts.protocol, "Models": facts.models, "Metrics": facts.metrics}
         parts += [prose(f"**{what}:** {text}.") for what, text in known.items()]
     claims = dict.fromkeys(measured.claim(item.name, variant) for item in items for variant in VARIANTS)
     parts += [prose(f"**Claim in kind:** {claim}.") for claim in claims]
-    parts += [prose(f"**The paper says** (reference, not ours): {text}.") for text in dict.fromkeys(i.quoted for i in items)]
+    quoted = dict.fromkeys(item.quoted for item in items)
+    parts += [prose(f"**The paper says** (reference, not ours): {text}.") for text in quoted]
     header = ("workload", "variant", "what it means", "ways", "speed-up", "on the machine", "study", "RTL")
     rows = []
     for item in items:

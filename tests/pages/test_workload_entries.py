@@ -70,7 +70,9 @@ def test_rows_of_studies_are_renewed_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert [line for line in after.split("\n") if not line.startswith("| moa |")] == [
         line for line in before.split("\n") if not line.startswith("| moa |")
     ]
-    assert sum(line.startswith("| moa |") and "| a claim | yes | found 0.5 |" in line for line in after.split("\n")) == 2
+    renewed = [line for line in after.split("\n") if line.startswith("| moa |")]
+    assert len(renewed) == 2
+    assert all("| a claim | yes | found 0.5 |" in line for line in renewed)
 
 
 def test_rows_of_rtl_runs_are_renewed_alone_and_added_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ Study: both taggers on half of the types of a lexicon, against a dictionary of t
 500 sentences of known types and 500 of unseen ones; one seed. Sentences are generated (`epie_text`); the corpus is not
 part of this project. What must come out: 'nothing' is right for most words and has F1 0, the dictionary has F1 0 on
 other types, taggers learn known types (F1 above 0.5) and lose more than half of that on others.
-Found here: all of that: yes. How taggers fare against the dictionary on known types is measured and not claimed: the BiLSTM is
-about as good, the transformer worse.
+Found here: all of that: yes. How taggers fare against the dictionary on known types is measured and not claimed: the
+BiLSTM is about as good, the transformer worse.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ Study: U-Nets against the mean, the commonest class and the likeliest class of e
 the densities of its region; mean IoU of cover and RMSE of biomass at home and in another region; one seed. At home the
 U-Net must beat all of them, in the other region it must lose cover, so much that the rule is better. Tiles are
 generated (`m3leo_tiles`) in two regions; the data set is not part of this project.
-Found here: so it is. The autoencoder is trained on one batch beside it: it comes to know that batch, and on new tiles
-is no better than the mean of each channel (measured, not part of the answer).
+Found here: all of that: yes. The U-Net reaches 0.86 at home, where the rule has 0.80, and 0.77 in the other region. The
+autoencoder is trained on one batch beside it: it comes to know that batch, and on new tiles is no better than the mean
+of each channel (measured, not part of the answer).
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ Study: C-SDS against no prior and against SDS, whose steps cost as much; error o
 random flat scenes with known depth, five seeds. Exact scores of Gaussians fitted to other scenes take the place of the
 networks (`sparse3d_study`), so both variants share it. C-SDS must be nearer in the mean than both, and than no prior
 with each seed.
-Found here: TODO
+Found here: with C-SDS depths are nearer the truth than without in the mean (0.859 against 0.870), but not with each
+scene, and SDS is nearer still (0.830): no.
 """
 
 from __future__ import annotations
