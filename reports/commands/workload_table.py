@@ -9,7 +9,6 @@ from nmsat.reports.commands.base import Answer, Command, Listed, add_processes
 from nmsat.reports.commands.workload_run import WORKLOAD
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
-from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Listed(WORKLOAD),
         default=[],
         metavar="NAME,...",
-        help="of the pages of studies and RTL runs renew the rows of these workloads; all others stay as they are",
+        help="renew the rows of these workloads alone, on every page that is written; all others stay as they are",
     )
     add_processes(parser)
     add_force(parser)
@@ -68,16 +67,15 @@ def run(options: argparse.Namespace) -> Answer:
 
     if options.rtl:
         check_tools()
-    if options.only and not (options.studies or options.rtl):
-        raise InputError("--only renews rows of the pages of --studies and --rtl; give one of them")
-    before = {name: _before(options.out / name, options.only) for name in (STUDIES_PAGE, RTL_PAGE)}
+    before = {name: _before(options.out / name, options.only) for name in (CYCLES_PAGE, STUDIES_PAGE, RTL_PAGE)}
     known = KnownTotals.read(options.out, options.exact)
     wanted = {CYCLES_PAGE: True, RECORD: True, STUDIES_PAGE: options.studies, RTL_PAGE: options.rtl}
     names = [name for name, asked in wanted.items() if asked]
     # Pages that were not asked for now took minutes when they were: they stay.
     with output_folder(options.out, "workload table", names, force=options.force, keep=True) as out:
         with task("scheduling all workloads at both scales") as running:
-            out.write(CYCLES_PAGE, cycles_page(known, running.now, options.processes))
+            page = cycles_page(known, running.now, options.processes, options.only, before[CYCLES_PAGE])
+            out.write(CYCLES_PAGE, page)
             out.write(RECORD, known.text())
         if options.studies:
             with task("solving small problems") as running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -129,11 +130,13 @@ def permutation_gains(name: str, variant: Variant, config: SatConfig) -> dict[st
     return {"name": name, "variant": variant, "dense": found["columns"].cycles_dense, **cycles}
 
 
-def table(scale: Scale, config: SatConfig, known: KnownTotals, say: Callable[[str], None], processes: int = 1) -> str:
+def table(
+    scale: Scale, config: SatConfig, known: KnownTotals, say: Callable[[str], None], processes: int, kept: Rows
+) -> str:
     """Return the markdown table of all workloads at a scale.
 
     known: cycles of those whose programs ran; say: is told of each before it is scheduled; processes: how many time
-    programs at once.
+    programs at once; kept: rows that are taken as they are.
     """
     header = (
         "workload",
@@ -155,6 +158,9 @@ def table(scale: Scale, config: SatConfig, known: KnownTotals, say: Callable[[st
     rows = []
     for name in workloads():
         for variant in VARIANTS:
+            if (name, variant) in kept:
+                rows.append(tuple(cell for _, cell in kept[(name, variant)]))
+                continue
             say(f"{name} {variant}, {scale} scale")
             program = record(name, scale, variant)
             result = simulate_tape(program.tape, config)
@@ -211,13 +217,31 @@ def _others(page: str, only: Collection[str]) -> Rows:
     return kept
 
 
-def cycles_page(known: KnownTotals, say: Callable[[str], None], processes: int = 1) -> str:
+def cycles_page(
+    known: KnownTotals,
+    say: Callable[[str], None],
+    processes: int = 1,
+    only: Collection[str] = (),
+    before: str = "",
+) -> str:
     """Return the page of densities and cycles: both scales, GraNet's schedule, Sparse-IFT, MoA's attention.
 
     known: cycles of the workloads whose programs ran at the sizes of the papers; at small scale all of them are run.
-    say: is told what comes next; processes: how many time programs at once.
+    say: is told what comes next; processes: how many time programs at once; only, before: as of studies, where what
+    stands behind both tables stays as well.
     """
     big, tiny = preset(CONFIGS["paper"]), preset(CONFIGS["small"])
+    nothing = KnownTotals({}, workloads())
+    if only:
+        head, *sections = re.split(r"^(?=## )", before, flags=re.MULTILINE)
+        if len(sections) < 2:
+            raise InputError("--only renews rows of a page that is whole, and this one has no two tables")
+        scales: tuple[tuple[Scale, SatConfig, KnownTotals], ...] = (("paper", big, known), ("small", tiny, nothing))
+        for index, (scale, config, totals) in enumerate(scales):
+            old = sections[index]
+            new = table(scale, config, totals, say, processes, _others(old, only))
+            sections[index] = old[: old.index("| workload")] + new + "\n\n"
+        return head + "".join(sections)
     say("the schedule of GraNet")
     progress = [(f"{row['progress']:.0%}", f"{row['density']:.3f}", *_numbers(row)) for row in granet_progress(big)]
     say("attention of MoA")
@@ -232,10 +256,10 @@ def cycles_page(known: KnownTotals, say: Callable[[str], None], processes: int =
         ),
         *([planned] if planned else []),
         f"## At the scale of the papers, shapes only, {big.name}",
-        table("paper", big, known, say, processes),
+        table("paper", big, known, say, processes, {}),
         f"## At small scale, with values, {tiny.name}",
         "Without training; the trained runs are those of the studies.",
-        table("small", tiny, KnownTotals({}, workloads()), say, processes),
+        table("small", tiny, nothing, say, processes, {}),
         f"## GraNet, a step at the densities of its schedule, {big.name}",
         markdown(("pruning done", "density", "true density", "cover", "speed-up", "ideal"), progress),
         f"## Sparse-IFT beside the network it replaces, ResNet-18, 75 %, {big.name}",

@@ -11,6 +11,7 @@ from nmsat.algorithms.workloads.engine.entry import LABELS, entry
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, workloads
 from nmsat.reports.commands.workload_entries_page import page
 from nmsat.reports.pages import workload_page as tables
+from nmsat.reports.pages.workload_totals import KnownTotals
 from nmsat.reports.work.text import InputError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -105,3 +106,18 @@ def test_rows_of_rtl_runs_are_renewed_alone_and_added_up(monkeypatch: pytest.Mon
 def test_a_page_without_the_other_rows_is_refused(before: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         tables.studies_page(print, ["moa"], before)
+
+
+def test_rows_of_cycles_are_renewed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_cells", lambda *_: tuple("123456789abcd"))
+    before = (TABLES / tables.CYCLES_PAGE).read_text(encoding="utf-8")
+    told: list[str] = []
+    after = tables.cycles_page(KnownTotals.read(TABLES), told.append, 1, ["sparse-ot-map"], before)
+    assert {text.partition(",")[0] for text in told} == {"sparse-ot-map faithful", "sparse-ot-map nm"}
+    old, new = before.split("\n"), after.split("\n")
+    assert len(old) == len(new)
+    moved = [line for left, line in zip(old, new, strict=True) if left != line]
+    cells = " | ".join("123456789abcd")
+    assert moved == [f"| sparse-ot-map | {variant} | {cells} |" for variant in ("faithful", "nm")] * 2
+    with pytest.raises(InputError, match="has no two tables"):
+        tables.cycles_page(KnownTotals.read(TABLES), print, 1, ["moa"], "# Nothing\n")

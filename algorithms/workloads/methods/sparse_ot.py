@@ -163,7 +163,8 @@ def run_map(p: Program, size: MapSize, variant: Variant) -> None:
     y = p.input((n, d), lambda: rng.random((n, d)) ** 2)
     evaluations = round(1.2 * size.iterations)  # a line search takes a little more than one evaluation
     cost = costs(p, "cost", x, y)
-    p.host("plan", "SemiDual", *(evaluations * work for work in _evaluation(m, n)))
+    operations, nbytes = _evaluation(m, n)
+    p.host("plan", "SemiDual", evaluations * operations, evaluations * nbytes)
     found = None if cost is None else fitted(cost, size, variant)
     barycentres(p, "map", x, None if found is None else found.columns(found.cost), size, n, variant)
     z = p.input((size.further, d), lambda: rng.random((size.further, d)) ** 2)
