@@ -238,7 +238,9 @@ class Tape:
 
     def record(self, product: Product) -> None:
         """Append a product; without `values` its operands and result are dropped."""
-        self.products.append(product if self.values else replace(product, a=None, w=None, y=None))
+        if not self.values and not (product.a is product.w is product.y is None):
+            product = replace(product, a=None, w=None, y=None)
+        self.products.append(product)
 
     def record_host(self, work: HostWork) -> None:
         """Append work of the host."""

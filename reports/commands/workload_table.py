@@ -41,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the page of RTL runs as well: products of every method on the RTL, about two minutes",
     )
+    parser.add_argument(
+        "--only",
+        type=Listed(WORKLOAD),
+        default=[],
+        metavar="NAME,...",
+        help="renew the rows of these workloads alone, on every page that is written; all others stay as they are",
+    )
     add_processes(parser)
     add_force(parser)
 
@@ -60,22 +67,29 @@ def run(options: argparse.Namespace) -> Answer:
 
     if options.rtl:
         check_tools()
+    before = {name: _before(options.out / name, options.only) for name in (CYCLES_PAGE, STUDIES_PAGE, RTL_PAGE)}
     known = KnownTotals.read(options.out, options.exact)
     wanted = {CYCLES_PAGE: True, RECORD: True, STUDIES_PAGE: options.studies, RTL_PAGE: options.rtl}
     names = [name for name, asked in wanted.items() if asked]
     # Pages that were not asked for now took minutes when they were: they stay.
     with output_folder(options.out, "workload table", names, force=options.force, keep=True) as out:
         with task("scheduling all workloads at both scales") as running:
-            out.write(CYCLES_PAGE, cycles_page(known, running.now, options.processes))
+            page = cycles_page(known, running.now, options.processes, options.only, before[CYCLES_PAGE])
+            out.write(CYCLES_PAGE, page)
             out.write(RECORD, known.text())
         if options.studies:
             with task("solving small problems") as running:
-                out.write(STUDIES_PAGE, studies_page(running.now))
+                out.write(STUDIES_PAGE, studies_page(running.now, options.only, before[STUDIES_PAGE]))
         if options.rtl:
             with task("running products on the RTL") as running:
-                out.write(RTL_PAGE, rtl_page(running.now))
+                out.write(RTL_PAGE, rtl_page(running.now, options.only, before[RTL_PAGE]))
     files = [str(options.out / name) for name in names]
     return Answer({"files": files}, "\n".join(f"wrote {file}" for file in files))
+
+
+def _before(path: Path, only: list[str]) -> str:
+    """Return the page whose rows stay, '' if none do or there is no such page."""
+    return path.read_text(encoding="utf-8") if only and path.exists() else ""
 
 
 COMMAND = Command(

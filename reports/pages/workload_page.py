@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -12,18 +13,22 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.program.ways import Options
 from nmsat.reports.pages.workload_totals import KnownTotals, Totals
 from nmsat.reports.work.commandline import spell
-from nmsat.reports.work.text import prose
+from nmsat.reports.work.text import InputError, prose
 from nmsat.reports.work.workload import CONFIGS, number_text, workload_verify
 from nmsat.sim.results.provenance import Source, planned_text, told
 from nmsat.sim.work.workload import simulate_tape
 from nmsat.tb.run.errors import SimulationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from typing import TypeAlias
 
     from nmsat.algorithms.workloads.engine.registry import Scale, Variant
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.sim.work.workload import WorkloadResult
+
+    Rows: TypeAlias = dict[tuple[str, str], list[tuple[str, str]]]
+    """Rows of a table by their first two cells, each as (heading, cell) in its order."""
 
 INTRODUCTION: Final = """\
 Written by `nmsat workload table`; docs/workloads.md says what the columns mean. Full, and with it "dense", is the same
@@ -49,6 +54,9 @@ of the simulator of the array, operands on chip. Products are cut to 24 rows and
 the results are also those of the NumPy program."""
 
 RTL_COLUMNS: Final = ("products", "results", "results_of_program", "cycles_rtl", "cycles_sim")
+
+LAID_OUT: Final = ("granet", "squarehead")
+"""Whose trained masks are laid out in several ways on the page of studies."""
 
 RTL_PRODUCTS: Final = 24
 """Products of each workload and variant for that page."""
@@ -115,18 +123,20 @@ def iso_flop_cycles(config: SatConfig) -> list[dict[str, Any]]:
 
 def permutation_gains(name: str, variant: Variant, config: SatConfig) -> dict[str, Any]:
     """Return the cycles of a trained small workload: columns in place, put together, rows reordered besides."""
-    tape = record(name, "small", variant, store=workload(name).study(variant).store).tape
+    tape = record(name, "small", variant, store=workload(name).solved(variant).store).tape
     choices = {"in place": Options(columns=False), "columns": Options(), "columns and rows": Options(rows=True)}
     found = {label: simulate_tape(tape, config, options) for label, options in choices.items()}
     cycles: dict[str, Any] = {label: result.cycles for label, result in found.items()}
     return {"name": name, "variant": variant, "dense": found["columns"].cycles_dense, **cycles}
 
 
-def table(scale: Scale, config: SatConfig, known: KnownTotals, say: Callable[[str], None], processes: int = 1) -> str:
+def table(
+    scale: Scale, config: SatConfig, known: KnownTotals, say: Callable[[str], None], processes: int, kept: Rows
+) -> str:
     """Return the markdown table of all workloads at a scale.
 
     known: cycles of those whose programs ran; say: is told of each before it is scheduled; processes: how many time
-    programs at once.
+    programs at once; kept: rows that are taken as they are.
     """
     header = (
         "workload",
@@ -148,6 +158,9 @@ def table(scale: Scale, config: SatConfig, known: KnownTotals, say: Callable[[st
     rows = []
     for name in workloads():
         for variant in VARIANTS:
+            if (name, variant) in kept:
+                rows.append(tuple(cell for _, cell in kept[(name, variant)]))
+                continue
             say(f"{name} {variant}, {scale} scale")
             program = record(name, scale, variant)
             result = simulate_tape(program.tape, config)
@@ -161,13 +174,16 @@ def _tell(say: Callable[[str], None], where: str, what: str) -> None:
     say(f"{where}, {what}")
 
 
-def studies(say: Callable[[str], None]) -> str:
-    """Return the markdown table of what each method did on its small problem."""
+def studies(say: Callable[[str], None], kept: Rows) -> str:
+    """Return the markdown table of what each method did on its small problem. kept: rows that are taken as they are."""
     rows = []
     for name, item in workloads().items():
         for variant in VARIANTS:
+            if (name, variant) in kept:
+                rows.append(tuple(cell for _, cell in kept[(name, variant)]))
+                continue
             say(f"{name} {variant}")
-            study = item.study(variant)
+            study = item.solved(variant)
             numbers = ", ".join(f"{key} {number_text(value)}" for key, value in study.measured.items())
             rows.append((name, variant, study.claim, "yes" if study.holds else "no", numbers, item.quoted))
     return markdown(("workload", "variant", "claim in kind", "holds here", "measured", "paper (reference)"), rows)
@@ -179,13 +195,53 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def cycles_page(known: KnownTotals, say: Callable[[str], None], processes: int = 1) -> str:
+def table_rows(text: str) -> Rows:
+    """Return the rows of the first table of a page; ValueError if there is none, or one of its rows is damaged."""
+    table = text[text.find("|") :].partition("\n\n")[0]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().split("\n")]
+    return {(row[0], row[1]): list(zip(header, row, strict=True)) for row in rows}
+
+
+def _others(page: str, only: Collection[str]) -> Rows:
+    """Return the rows of a page that are not of workloads in `only`, all of which it must have."""
+    if not only:
+        return {}
+    try:
+        found = table_rows(page)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"--only renews rows of a page that is whole, and this one is not ({error})") from error
+    kept = {key: row for key, row in found.items() if key[0] in workloads() and key[0] not in only}
+    missing = [name for name in workloads() if name not in only and any((name, v) not in kept for v in VARIANTS)]
+    if missing:
+        raise InputError(f"the page has no row of {', '.join(missing)}; name them with --only, or leave it out")
+    return kept
+
+
+def cycles_page(
+    known: KnownTotals,
+    say: Callable[[str], None],
+    processes: int = 1,
+    only: Collection[str] = (),
+    before: str = "",
+) -> str:
     """Return the page of densities and cycles: both scales, GraNet's schedule, Sparse-IFT, MoA's attention.
 
     known: cycles of the workloads whose programs ran at the sizes of the papers; at small scale all of them are run.
-    say: is told what comes next; processes: how many time programs at once.
+    say: is told what comes next; processes: how many time programs at once; only, before: as of studies, where what
+    stands behind both tables stays as well.
     """
     big, tiny = preset(CONFIGS["paper"]), preset(CONFIGS["small"])
+    nothing = KnownTotals({}, workloads())
+    if only:
+        head, *sections = re.split(r"^(?=## )", before, flags=re.MULTILINE)
+        if len(sections) < 2:
+            raise InputError("--only renews rows of a page that is whole, and this one has no two tables")
+        scales: tuple[tuple[Scale, SatConfig, KnownTotals], ...] = (("paper", big, known), ("small", tiny, nothing))
+        for index, (scale, config, totals) in enumerate(scales):
+            old = sections[index]
+            new = table(scale, config, totals, say, processes, _others(old, only))
+            sections[index] = old[: old.index("| workload")] + new + "\n\n"
+        return head + "".join(sections)
     say("the schedule of GraNet")
     progress = [(f"{row['progress']:.0%}", f"{row['density']:.3f}", *_numbers(row)) for row in granet_progress(big)]
     say("attention of MoA")
@@ -200,10 +256,10 @@ def cycles_page(known: KnownTotals, say: Callable[[str], None], processes: int =
         ),
         *([planned] if planned else []),
         f"## At the scale of the papers, shapes only, {big.name}",
-        table("paper", big, known, say, processes),
+        table("paper", big, known, say, processes, {}),
         f"## At small scale, with values, {tiny.name}",
         "Without training; the trained runs are those of the studies.",
-        table("small", tiny, KnownTotals({}, workloads()), say, processes),
+        table("small", tiny, nothing, say, processes, {}),
         f"## GraNet, a step at the densities of its schedule, {big.name}",
         markdown(("pruning done", "density", "true density", "cover", "speed-up", "ideal"), progress),
         f"## Sparse-IFT beside the network it replaces, ResNet-18, 75 %, {big.name}",
@@ -223,12 +279,18 @@ def _planned(*configs: SatConfig) -> str:
     return " ".join(f"{name}: {planned_text(texts)}." for name, texts in found.items() if texts)
 
 
-def studies_page(say: Callable[[str], None]) -> str:
-    """Return the page of studies, and of what a layout of trained masks buys. say: is told of each study."""
+def studies_page(say: Callable[[str], None], only: Collection[str] = (), before: str = "") -> str:
+    """Return the page of studies, and of what a layout of trained masks buys. say: is told of each study.
+
+    only: workloads whose rows are renewed, all if there are none; before: the page with the rows of the others, which
+    stay as they were measured. Raises InputError if it lacks one.
+    """
     tiny = preset(CONFIGS["small"])
-    found = studies(say)
+    found = studies(say, _others(before, only))
+    if only and not {*LAID_OUT} & {*only}:
+        return before[: before.index("| workload")] + found + "\n\n## " + before.partition("\n## ")[2]
     say("laying out trained masks of granet and squarehead (a minute)")
-    gains = [permutation_gains(name, "faithful", tiny) for name in ("granet", "squarehead")]
+    gains = [permutation_gains(name, "faithful", tiny) for name in LAID_OUT]
     labels = ("dense", "in place", "columns", "columns and rows")
     parts = [
         "# Sparse methods on small problems",
@@ -241,16 +303,23 @@ def studies_page(say: Callable[[str], None]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def rtl_page(say: Callable[[str], None]) -> str:
-    """Return the page of products that ran on the RTL. say: is told of each workload.
+def rtl_page(say: Callable[[str], None], only: Collection[str] = (), before: str = "") -> str:
+    """Return the page of products that ran on the RTL. say: is told of each workload; only, before: as of studies.
 
     Raises SimulationError if one of them differs, and what `tb.array.products` raises when tools are missing or a build
     fails.
     """
     config = preset(CONFIGS["small"])
     rows, total = [], dict.fromkeys(RTL_COLUMNS, 0)
+    kept = _others(before, only)
     for name in workloads():
         for variant in VARIANTS:
+            if (name, variant) in kept:
+                cells = tuple(cell for _, cell in kept[(name, variant)])
+                rows.append(cells)
+                counts = zip(RTL_COLUMNS, cells[3:], strict=True)
+                total |= {key: total[key] + int(cell.replace(" ", "")) for key, cell in counts}
+                continue
             say(f"{name} {variant}")
             found = workload_verify(name, variant, config, RTL_PRODUCTS)
             if not found["match"]:

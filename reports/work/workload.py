@@ -78,7 +78,7 @@ def workload_run(
     answer: Study | None = None
     if study and scale == "small":
         tell("solving its small problem (up to 20 s)")
-        answer = found.study(variant)
+        answer = found.solved(variant)
     tell("recording and scheduling its products")
     program = record(name, scale, variant, store=None if answer is None else answer.store)
     result = simulate_tape(program.tape, config)

@@ -65,7 +65,7 @@ EVERYTHING: Final = {
     "vivado read": "d",
     "workload list": "",
     "workload run": "moa --scale paper --variant nm --config small --set columns=2 --processes 2",
-    "workload table": "--out d --processes 2 --exact sora,moa",
+    "workload table": "--out d --processes 2 --exact sora,moa --only granet,moa",
 }
 
 

@@ -10,9 +10,9 @@ from scipy.optimize import linear_sum_assignment, linprog
 
 from nmsat.algorithms.core.sparsity import Gathered
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.workloads.engine.registry import record
+from nmsat.algorithms.workloads.engine.registry import VARIANTS, Variant, record, workload
 from nmsat.algorithms.workloads.methods.routing import ROUTER, balanced, dispatch, greedy, placed, route
-from nmsat.algorithms.workloads.methods.sparse_ot import SMALL, VMOE_B16
+from nmsat.algorithms.workloads.methods.sparse_ot import SMALL, VMOE_B16, fitted
 from nmsat.algorithms.workloads.methods.sparse_ot_study import clouds, tokens_of
 from nmsat.algorithms.workloads.methods.transport import (
     cardinality,
@@ -216,3 +216,23 @@ def test_the_problems_of_the_studies_have_known_answers() -> None:
     assert np.allclose(np.column_stack([origin, np.ones(len(origin))]) @ slope, y)
     assert np.allclose(slope[:2], slope[:2].T)
     assert (np.linalg.eigvalsh(slope[:2]) > 0).all()  # the gradient of a convex function
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_further_targets_take_their_columns_from_the_same_potentials(variant: Variant) -> None:
+    size = workload("sparse-ot-map").sizes["small"]
+    rng = np.random.default_rng(5)
+    cost = rng.random((size.sources, size.targets))
+    found = fitted(cost, size, variant)
+    solved = found.columns(found.cost)
+    order = rng.permutation(size.targets)[:7]
+    assert np.array_equal(found.columns(found.cost[:, order]), solved[:, order])
+    fresh = found.columns(rng.random((size.sources, 9)))
+    assert np.allclose(fresh.sum(axis=0), 1)
+    if variant == "nm":
+        assert (fresh > 0).reshape(-1, 16, 9).sum(axis=1).max() == 1
+    else:
+        assert (fresh > 0).sum(axis=0).max() <= size.nonzeros
+    tape = record("sparse-ot-map", "small", variant).tape
+    assert [q.name for q in tape.products] == ["cost", "map", "further.cost", "further.map"]
+    assert tape.products[3].n == size.further

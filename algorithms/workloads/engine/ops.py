@@ -177,7 +177,7 @@ def mean(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """Mean over axes."""
     axes = {a % len(x.shape) for a in ((axis,) if isinstance(axis, int) else axis)}
     shape = tuple(s for i, s in enumerate(x.shape) if i not in axes)
-    count = x.size // int(np.prod(shape))
+    count = x.size // math.prod(shape)
     order = tuple(sorted(axes))
 
     def backward(d: NDArray, _y: NDArray, v: NDArray) -> tuple[NDArray]:

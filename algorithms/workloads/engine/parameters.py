@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class Parameter:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def density(self) -> float:
@@ -156,7 +157,7 @@ def nm_mask(w: NDArray, pattern: Pattern, axis: int) -> NDArray[np.bool_]:
 def kept_count(shape: tuple[int, ...], pattern: Pattern) -> int:
     """Return how many elements an N:M mask along k (the last axis but one) keeps."""
     groups, tail = divmod(shape[-2], pattern.m)
-    return (groups * pattern.n + min(pattern.n, tail)) * int(np.prod(shape)) // shape[-2]
+    return (groups * pattern.n + min(pattern.n, tail)) * math.prod(shape) // shape[-2]
 
 
 def _turned(x: NDArray) -> NDArray:

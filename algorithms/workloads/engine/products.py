@@ -189,7 +189,9 @@ def multiply(
         left = left[0]
         right = right[0] if right.ndim == 3 else right
     y = _compute(p, left, right, w.pattern, known)
-    p.tape.record(Product(name, stage, *dims, w.pattern, count, conv, left, right, y, known))
+    # Without values the tape drops them; a product made without them needs no copy.
+    arrays = (left, right, y) if p.tape.values else (None, None, None)
+    p.tape.record(Product(name, stage, *dims, w.pattern, count, conv, *arrays, known))
     return y
 
 

@@ -7,6 +7,7 @@ measures with values and is told or assumes without.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -48,7 +49,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def array(self) -> NDArray:
@@ -177,7 +178,7 @@ class Program:
         ahead, behind = spent, back_spent
         if ahead is None:
             known = cost(kind)
-            elements = round(share * max([int(np.prod(shape)), *(x.size for x in inputs)]))
+            elements = round(share * max([math.prod(shape), *(x.size for x in inputs)]))
             ahead = Work(known.operations * elements, known.words * elements * WORD_BYTES)
             behind = Work(known.back_operations * elements, known.back_words * elements * WORD_BYTES)
         if any(ahead):
@@ -240,7 +241,7 @@ class Program:
 
 
 def _random_mask(rng: np.random.Generator, shape: tuple[int, ...], nonzeros: int) -> NDArray[np.bool_]:
-    keep = np.zeros(int(np.prod(shape)), np.bool_)
+    keep = np.zeros(math.prod(shape), np.bool_)
     keep[rng.permutation(keep.size)[:nonzeros]] = True
     return keep.reshape(shape)
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from threadpoolctl import threadpool_limits
+
+from nmsat.algorithms.workloads.engine.entry import entry
 from nmsat.algorithms.workloads.engine.program import Program
 
 if TYPE_CHECKING:
@@ -61,7 +64,8 @@ class Workload:
     (ours) mean; quoted: headline figure of the paper, as a reference and not as ours; sizes: by scale; run: the
     program, run(program, size, variant); study: the small experiment; document: what is said of a document instead of
     a claim, None for a method; sat_share: bounds of the share of the multiply-adds at paper scale that runs on SAT
-    (above the first, at most the second): a solver whose work stays with the host says so here. Raises ValueError for
+    (above the first, at most the second): a solver whose work stays with the host says so here; about: the docstring of
+    its module, whose labels `engine.entry` reads (None where Python was told to drop docstrings). Raises ValueError for
     bounds that are not 0 <= low < high <= 1.
     """
 
@@ -74,6 +78,7 @@ class Workload:
     sizes: Mapping[Scale, Any]
     run: Callable[[Program, Any, Variant], None]
     study: Callable[[Variant], Study]
+    about: str | None
     document: Document | None = None
     sat_share: tuple[float, float] = (0.5, 1.0)
 
@@ -87,17 +92,25 @@ class Workload:
         """'method', or what kind of document."""
         return "method" if self.document is None else self.document.kind
 
+    def solved(self, variant: Variant) -> Study:
+        """Run the study on one thread: its sums then do not depend on the cores of the machine."""
+        with threadpool_limits(1):
+            return self.study(variant)
+
 
 _KNOWN: dict[str, Workload] = {}
 
 
 def register(workload: Workload) -> Workload:
-    """Add a workload; ValueError if the name is taken, or a document's N:M form is not said to be ours."""
+    """Add a workload; ValueError if the name is taken, a document's N:M form is not said to be ours, or its docstring
+    lacks a label."""
     if workload.name in _KNOWN:
         raise ValueError(f"workload {workload.name!r} is registered twice; names must differ")
     meaning = workload.variants["nm"]
     if workload.document is not None and not meaning.startswith("ours"):
         raise ValueError(f"variant nm of {workload.name!r} means {meaning!r}; a document has none, begin with 'ours'")
+    if workload.about is not None:
+        entry(workload.name, workload.about)
     _KNOWN[workload.name] = workload
     return workload
 

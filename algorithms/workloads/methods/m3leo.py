@@ -3,19 +3,25 @@
 Source: M. Allen et al., "M3LEO: A Multi-Modal, Multi-Label Earth Observation Dataset Integrating Interferometric SAR
 and Multispectral Data", NeurIPS 2024, arXiv 2406.04230, and the code of its authors. A data set: nothing in it is
 sparse; one of its baselines, the masked autoencoder, leaves out 75 % of the patches.
+Known: tiles, labels and both networks from that code; the paper's result tables were not verified.
 
     tiles    448 x 448 pixels of 10 m; here radar (VV, VH, VV - VH in four seasons), 12 channels
     labels   land cover (11 classes, mean IoU) and surfaces to regress (biomass, built surface, ...; RMSE), one network
              each
     U-Net    32-64-128-256-512 channels, batches of 8; MAE: ViT-B/16, 12 layers, decoder of one layer of 512
 
-Faithful: both networks, dense, a training step each (`m3leo_models`). Assumed: the autoencoder's batch of 8, one
-dimension of positions instead of two, pixels not normalised patch by patch. Not verified: the paper's result tables.
-The rows that the autoencoder leaves out are gathered: dense products of what is kept; its attention counts kept pairs.
-Tiles of the study are generated (`m3leo_tiles`) in two regions; the data set is not part of this project. What the
-U-Nets must do on them is the study's answer. The autoencoder is trained on one batch beside it: it comes to know that
-batch, and on new tiles is no better than the mean of each channel (measured, not part of the answer).
+Faithful: both networks, dense, a training step each (`m3leo_models`).
+On SAT: all products. The rows that the autoencoder leaves out are gathered: dense products of what is kept; its
+attention counts kept pairs. Norms, up-sampling and metrics are the host's.
+Assumed: the autoencoder's batch of 8, one dimension of positions instead of two, pixels not normalised patch by patch.
 Ours (`nm`): all matrices but the U-Net's last 2:4 along k, and along n in the input gradient.
+Study: U-Nets against the mean, the commonest class and the likeliest class of each pixel by itself, whose rule knows
+the densities of its region; mean IoU of cover and RMSE of biomass at home and in another region; one seed. At home the
+U-Net must beat all of them, in the other region it must lose cover, so much that the rule is better. Tiles are
+generated (`m3leo_tiles`) in two regions; the data set is not part of this project.
+Found here: all of that: yes. The U-Net reaches 0.86 at home, where the rule has 0.80, and 0.77 in the other region. The
+autoencoder is trained on one batch beside it: it comes to know that batch, and on new tiles is no better than the mean
+of each channel (measured, not part of the answer).
 """
 
 from __future__ import annotations
@@ -133,13 +139,16 @@ def reconstruct(size: models.MaeSize, data: earth.Tiles, variant: Variant, steps
 
 
 def study(variant: Variant) -> Study:
-    """Two labels, two regions: networks beside the mean, the commonest class and the best rule for single pixels."""
+    """Two labels, two regions: networks beside the mean, the commonest class and the best rule for single pixels.
+
+    That rule knows the densities of its region, and nothing of the pixels around.
+    """
     side = SMALL.unet.side
     data = earth.tiles(3, 64, side, "home")
     tests = {region: earth.tiles(8, 32, side, region) for region in earth.REGIONS}
-    store = train(SMALL.unet, data, "cover", variant, 100)
+    store = train(SMALL.unet, data, "cover", variant, STEPS)
     small = replace(SMALL.unet, outputs=1)
-    mass = train(small, data, "biomass", variant, 100)
+    mass = train(small, data, "biomass", variant, STEPS)
     measured: dict[str, float | int | str] = {}
     for region, test in tests.items():
         found = predict(SMALL.unet, store, test.images, "cover", variant).argmax(axis=3)
@@ -154,17 +163,20 @@ def study(variant: Variant) -> Study:
     measured |= {"mae_error_learnt_batch": error, "mae_error_new_tiles": unseen, "mae_error_of_mean": mean}
     of = {key: float(value) for key, value in measured.items()}
     holds = (
-        of["miou_unet_home"] > of["miou_commonest_home"]
-        and of["miou_unet_away"] < of["miou_unet_home"]
+        of["miou_unet_home"] > max(of["miou_pixel_rule_home"], of["miou_commonest_home"])
+        and of["miou_unet_away"] < min(of["miou_unet_home"], of["miou_pixel_rule_away"])
         and of["rmse_unet_home"] < of["rmse_mean_home"]
     )
-    claim = "known answers: U-Nets beat the mean and the commonest class at home and lose cover in another region"
-    return Study(claim, holds, measured, {})
+    claim = "known answers: at home U-Nets beat the mean, the commonest class and the best rule for single pixels"
+    return Study(f"{claim}, which in another region beats them", holds, measured, {})
 
 
 def _form(variant: Variant) -> Pattern | None:
     return PATTERN if variant == "nm" else None
 
+
+STEPS: Final = 250
+"""Of each U-Net of the study."""
 
 SMALL: Final = Size(
     unet=models.UNetSize(batch=8, side=16, channels=earth.CHANNELS, widths=(8, 16), outputs=earth.CLASSES),
@@ -213,6 +225,7 @@ register(
         sizes={"small": SMALL, "paper": PAPER},
         run=run,
         study=study,
+        about=__doc__,
         document=Document(
             kind="data set",
             protocol="one network per label; tested in its own region and in another; pixels of patches left out",

@@ -2,6 +2,7 @@
 
 Source: T. Fu et al., "MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression", arXiv
 2406.14909 (COLM 2025), and the code of its authors.
+Known: all equations from that code; its figures from the abstract.
 
     span of head h at length L       S_h(L) = alpha_h + beta_h L, in whole blocks; the first block (sink) is always seen
     influence of a pair              E = -A (G - rowsum(G A)) / (1 - A), G = dLoss / dA; the first row -G A
@@ -10,11 +11,17 @@ Source: T. Fu et al., "MoA: Mixture of Sparse Attention for Automatic Large Lang
                                      at every length: a mixed-integer program; Pareto set over the lengths by the
                                      epsilon constraint; the plan with the least loss at a length not profiled
 
-Loss: cross entropy against the dense model's own answers (`algorithms.workloads.methods.moa_plan`). Faithful: rule
-grid, influence, program, masks; a window of w blocks includes the sink, as at the run time of the authors (their
-optimizer counts one block more). The plan at the scale of the paper is assumed: half of the heads 1024 + 0 L, half 0 +
-0.875 L, the extremes of the published plan, which give its densities (0.5 of the cache, about 0.61 of the prefill
-blocks). Ours (`nm`): the projections are 2:4 along k besides.
+Loss: cross entropy against the dense model's own answers (`algorithms.workloads.methods.moa_plan`).
+Faithful: rule grid, influence, program, masks; a window of w blocks includes the sink, as at the run time of the
+authors (their optimizer counts one block more).
+On SAT: the forward pass of a prompt. Blocks of q k^T that no head sees are never issued, and A v leaves them out along
+k (skip); projections and feed-forward layers are dense. Softmax, positions and the program are the host's.
+Assumed: half of the heads 1024 + 0 L, half 0 + 0.875 L, the extremes of the published plan, which give its densities
+(0.5 of the cache, about 0.61 of the prefill blocks).
+Ours (`nm`): the projections are 2:4 along k besides.
+Study: the plan against a uniform window of the same budget, and against full attention, on retrieval lines at three
+lengths, one of them not profiled; accuracy of the answers; one seed.
+Found here: the plan answers all, as full attention does, the uniform window 51 to 66 %: yes.
 """
 
 from __future__ import annotations
@@ -72,5 +79,6 @@ register(
         sizes={"small": SMALL, "paper": VICUNA_7B},
         run=run,
         study=moa_plan.study,
+        about=__doc__,
     )
 )

@@ -1,8 +1,9 @@
 """SAE circuits: heads of a transformer are found by discrete codes of their outputs, learnt from a handful of prompts.
 
 Source: C. O'Neill and T. Bui, "Sparse Autoencoders Enable Scalable and Reliable Circuit Identification in Language
-Models", arXiv 2405.12522, and the code of its authors (of the paper its beginning alone was read). x: output of a head
-(after W_O), mean over the tokens of a prompt:
+Models", arXiv 2405.12522, and the code of its authors.
+Known: equations from that code; of the paper its beginning alone was read. x: output of a head (after W_O), mean over
+the tokens of a prompt:
 
     f = relu((x - b) We + be),  x^ = f Wd + b        features: 200; b tied, 0 at the start
     L = mean (x^ - x)^2 + lambda mean sum f          lambda = 0.02, Adam 1e-3, 500 steps on all vectors of 10 prompts
@@ -10,15 +11,19 @@ Models", arXiv 2405.12522, and the code of its authors (of the paper its beginni
     score of a head = codes it has on positive prompts and never on negative ones, over all its codes (the union)
 
 Each column of We and Wd[:, i] has length 1 after every step and its gradient no part along itself; of Wd the code of
-the authors takes the inputs, not the atoms, as here. Faithful: one autoencoder for all heads, codes, node scores (edge
-scores: pairs of codes, `edge_scores`).
-Recorded: the outputs of GPT-2 small are captured for 10 prompts, one training step of the autoencoder, then the codes
-of those prompts and their sparse reconstruction. The result of each head is a product of its own (64 x 768); assumed
-are prompts of 20 tokens and 10 features per code (5 %). The other 490 prompts and 499 steps are the same products.
-The decoder reads x^^T = Wd^T f^T with f^T as the weight operand: a lossless cover. Training computes it dense.
-Found here: on planted heads the codes reach areas under ROC of 0.93 to 0.97, far above the lengths of the outputs
-(0.36 to 0.55), but the length of the difference of both means, from the same prompts, reaches 0.97 to 1: no.
+the authors takes the inputs, not the atoms, as here.
+Faithful: one autoencoder for all heads, codes, node scores (edge scores: pairs of codes, `edge_scores`).
+On SAT: the outputs of GPT-2 small are captured for 10 prompts, one training step of the autoencoder, then the codes
+of those prompts and their sparse reconstruction. The result of each head is a product of its own (64 x 768). The
+decoder reads x^^T = Wd^T f^T with f^T as the weight operand: a lossless cover. Training computes it dense. The other
+490 prompts and 499 steps are the same products.
+Assumed: prompts of 20 tokens and 10 features per code (5 %).
 Ours (`nm`): 2 of each 8 consecutive features stay, in training too; the reconstruction is native.
+Study: codes against two baselines of magnitude from the same ten prompts: the length of a head's mean output, and of
+the difference of its means; precision (and recall: as many are named as are planted) and area under ROC for eight
+planted heads of 32; three seeds.
+Found here: the codes reach areas of 0.93 to 0.97, far above the lengths of the outputs (0.36 to 0.55), but the length
+of the difference of both means reaches 0.97 to 1: no.
 """
 
 from __future__ import annotations
@@ -78,5 +83,6 @@ register(
         sizes={"small": SMALL, "paper": GPT2_SMALL},
         run=run,
         study=study,
+        about=__doc__,
     )
 )

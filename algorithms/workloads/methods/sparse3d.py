@@ -1,22 +1,30 @@
 """Sparse3D: a radiance field from a few views, distilled from a diffusion model that sees them along epipolar lines.
 
 Source: Z.-X. Zou et al., "Sparse3D: Distilling Multiview-Consistent Diffusion for Object Reconstruction from Sparse
-Views", arXiv 2308.14078. Read was the abstract; everything else is reconstructed from memory, no code was found.
+Views", arXiv 2308.14078.
+Known: read was the abstract; everything else is reconstructed from memory, no code was found.
 
     z_t = a_t z + s_t eps                                          z: latents of a rendered image
     SDS     dL = w(t) (eps_phi(z_t, t, y, F) - eps) dz/dtheta
     C-SDS   dL = w(t) (eps_phi(z_t, t, y, F) - eps_cat(z_t, t, y)) dz/dtheta
 
 y: words of the category; F: features of the input views on the epipolar lines of the target's pixels; eps_cat: the
-diffusion model without the controller. Recorded is one C-SDS step: F, controller, two U-Nets (forward alone), encoder
-of images with its input gradient, field with both gradients. Networks are those of Stable Diffusion 1.5 to the last
-parameter (`latent_diffusion`).
+diffusion model without the controller.
+Faithful: to that reconstruction. Networks are those of Stable Diffusion 1.5 to the last parameter (`latent_diffusion`).
+Left out: the perceptual loss on the one-step estimate, regularisers, training of the controller.
+On SAT: one C-SDS step: F, controller, two U-Nets (forward alone), encoder of images with its input gradient, field with
+both gradients. Sparse are views and samples, not the networks: samples in occupied space are gathered, all else is
+dense. Norms, softmax, ray marching, the hash grid and look-ups in images are the host's.
 Assumed: three layers of convolution and one of attention over points and views for F, which is added behind the first
 convolution of the controller; a field of 2 + 3 layers of 64 behind a hash grid; 128 x 128 rays of 64 samples, of which
-a quarter lies in occupied space and is gathered; no classifier-free guidance. Left out: the perceptual loss on the
-one-step estimate, regularisers, training of the controller. Sparse are views and samples, not the networks.
-The study replaces the networks by exact scores of Gaussians fitted to flat scenes (`sparse3d_study`).
+a quarter lies in occupied space; no classifier-free guidance.
 Ours (`nm`): the frozen networks are 2:4 along k, and along n in the encoder's input gradient.
+Study: C-SDS against no prior and against SDS, whose steps cost as much; error of depth between the three cameras of
+random flat scenes with known depth, five seeds. Exact scores of Gaussians fitted to other scenes take the place of the
+networks (`sparse3d_study`), so both variants share it. C-SDS must be nearer in the mean than both, and than no prior
+with each seed.
+Found here: with C-SDS depths are nearer the truth than without in the mean (0.859 against 0.870), but not with each
+scene, and SDS is nearer still (0.830): no.
 """
 
 from __future__ import annotations
@@ -218,5 +226,6 @@ register(
         sizes={"small": SMALL, "paper": PAPER},
         run=run,
         study=study,
+        about=__doc__,
     )
 )

@@ -2,6 +2,7 @@
 
 Source: Y. Xie et al., "SparseFusion: Fusing Multi-Modal Sparse Representations for Multi-Sensor 3D Object Detection",
 ICCV 2023, arXiv 2304.14340, and the code of its authors.
+Known: structure and losses from that code, figures from the paper.
 
     LiDAR      sparse convolutions of occupied voxels, map from above, peaks of a heat map, one decoder layer   (frozen)
     camera     residual pyramid with a sparse depth image added (geometric transfer), peaks, deformable attention
@@ -10,15 +11,19 @@ ICCV 2023, arXiv 2304.14340, and the code of its authors.
     fusion     self-attention over both sets of candidates, heads for centre, height, size, yaw, velocity, class
     loss       focal (gamma 2, alpha 0.25) + 0.25 L1 after Hungarian assignment; 0.1 of camera candidates and heat map
 
-Sparse are voxels, candidates and sampling points; all weights are dense. A sparse convolution is one product per tap
-over the pairs of its rule book. Recorded is a training step of one sample (ResNet-50, six views).
+Faithful: all of that but embeddings of position, the heads and the loss of the frozen LiDAR branch, the loss on the
+centre in the image.
+On SAT: a training step of one sample (ResNet-50, six views). Sparse are voxels, candidates and sampling points; all
+weights are dense. A sparse convolution is one product per tap over the pairs of its rule book (gather). Look-ups of
+deformable attention, peaks and the assignment are the host's.
 Assumed: sites per stage 120k, 90k, 50k, 25k, 12k, 30 % of the neighbours occupied; depth encoder of six layers; as
-many perspective candidates in each view, of which 200 are kept; 3000 cells of the map in each view. Left out:
-embeddings of position, the heads and the loss of the frozen LiDAR branch, the loss on the centre in the image.
-Small scale: the pixels are noise, points lie near boxes.
-The study says no: after 300 steps on lists of candidates fused ones are detected less well than those of LiDAR alone
-(mean average precision 0.21 against 0.23, camera 0.10); the paper begins with a trained LiDAR branch.
+many perspective candidates in each view, of which 200 are kept; 3000 cells of the map in each view. At small scale the
+pixels are noise, points lie near boxes.
 Ours (`nm`): convolutions and linear layers are 2:8 along k and along n.
+Study: a detector on lists of candidates of both sensors against one on those of LiDAR and one on those of cameras; mean
+average precision on other scenes with known boxes, three seeds.
+Found here: after 300 steps fused ones are detected less well than those of LiDAR alone (mean average precision 0.21
+against 0.23, camera 0.10): no. The paper begins with a trained LiDAR branch.
 """
 
 from __future__ import annotations
@@ -264,5 +269,6 @@ register(
         sizes={"small": SMALL, "paper": NUSCENES},
         run=run,
         study=study,
+        about=__doc__,
     )
 )

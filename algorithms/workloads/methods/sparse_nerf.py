@@ -2,19 +2,24 @@
 
 Source: G. Wang et al., "SparseNeRF: Distilling Depth Ranking for Few-shot Novel View Synthesis", ICCV 2023,
 arXiv 2303.16196, and the code of its authors.
+Known: equations and weights from that code; the figure for DTU is from memory.
 
     ranking    R = mean max(d_near - d_far + m, 0)                     m = 1e-4; near, far: order of the prior
     continuity K = mean max(|d_near - d_near'| - m, 0) + the same for far    ': a neighbour alike in the prior
     loss       L = MSE(fine) + 0.1 MSE(coarse) + w (R + 0.01 K)        w = 0.5 (LLFF); d: fine level, from 0 to 1
 
 Faithful: the mip-NeRF field (8 layers of 256, skip behind the fifth, encoding of conical sections, one field for both
-levels of 128 samples), groups of four rays (near, far, a neighbour of each), the losses, Adam. Density and bottleneck
-read one input, so they are one product of 257 columns. Paper scale: a step on DTU, 256 rays of colour and 256 of depth.
-Left out: DTU's patch term, density noise, annealing of near and far. Sparse are the views; every product is dense.
-The figure for DTU is from memory.
-The study takes the weights of LLFF, and depths from 0 to 1 as there; with depths from 1 to 5 the same weights flatten
-the scene, and its depths are worse than without the prior.
+levels of 128 samples), groups of four rays (near, far, a neighbour of each), the losses, Adam. Left out: DTU's patch
+term, density noise, annealing of near and far.
+On SAT: sparse are the views; every product is dense. Density and bottleneck read one input, so they are one product of
+257 columns. Encoding, ray marching and sampling are the host's.
+Assumed: a step on DTU, 256 rays of colour and 256 of depth.
 Ours (`nm`): the eight hidden layers are 2:8 along k, and along n in the input gradient.
+Study: the field with the prior against the same field without, from the same start; error of depth and share of pairs
+in the wrong order, between the three cameras of a flat world with known depth; three seeds. It takes the weights of
+LLFF, and depths from 0 to 1 as there.
+Found here: with each seed depths are nearer and better ordered with the prior: yes. With depths from 1 to 5 the same
+weights flatten the scene, and its depths are worse than without the prior.
 """
 
 from __future__ import annotations
@@ -269,5 +274,6 @@ register(
         sizes={"small": SMALL, "paper": DTU},
         run=run,
         study=study,
+        about=__doc__,
     )
 )
