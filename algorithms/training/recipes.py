@@ -36,14 +36,7 @@ RATES: Final = {"sgd": (0.025, 0.05, 0.1, 0.2), "adam": (1e-3, 2e-3, 4e-3, 8e-3)
 """Learning rates that a recipe is chosen from, by optimizer."""
 
 _FREE: Final = ("method", "pattern", "seed")
-_OF_METHODS: Final = ("decay", "prune_from", "dense_epochs", "sparse_ends")
-_NAME: Final = re.compile(
-    r"(?P<network>{})-(?P<method>{})(?P<rest>(-(?P<n>\d+)of(?P<m>\d+))?-seed(?P<seed>\d+)(?P<changes>(,\w+=[^,=]+)*))".format(
-        *("|".join(map(re.escape, sorted((*known, *RENAMED), key=len, reverse=True))) for known in (NETWORKS, METHODS))
-    )
-)
-
-
+_OF_METHODS: Final = ("decay", "prune_from", "dense_epochs", "sparse_ends", "patterns")
 def recipe(network: str, data: str = "") -> TrainConfig:
     """Return the recipe of a network on its own data or on the images of a folder; ValueError lists the known ones.
 
@@ -86,7 +79,7 @@ def run_name(config: TrainConfig) -> str:
 
 def parse_name(name: str) -> TrainConfig:
     """Return the configuration of a run's name; ValueError if it is none or its values do not fit."""
-    match = _NAME.fullmatch(name)
+    match = _pattern().fullmatch(name)
     if match is None or (match["n"] is None) != (match["method"] == "dense"):
         raise ValueError(
             f"cell is {name!r}; write NETWORK-METHOD-NofM-seedS such as resnet9-small-bdwp-2of8-seed1, or "
@@ -100,6 +93,16 @@ def parse_name(name: str) -> TrainConfig:
     lines = [f'{key} = "{value}"' if field_kind(key) is str else f"{key} = {value}" for key, value in pairs]
     fields |= parse_fields("\n".join(lines))
     return recipe(match["network"], str(fields.get("data", ""))).replace(**fields)
+
+
+def _pattern() -> re.Pattern[str]:
+    """Return what names of runs look like; methods may have been registered since the last call."""
+    longest = [sorted((*names, *RENAMED), key=len, reverse=True) for names in (NETWORKS, METHODS)]
+    network, method = ("|".join(map(re.escape, names)) for names in longest)
+    return re.compile(
+        rf"(?P<network>{network})-(?P<method>{method})"
+        r"(?P<rest>(-(?P<n>\d+)of(?P<m>\d+))?-seed(?P<seed>\d+)(?P<changes>(,\w+=[^,=]+)*))"
+    )
 
 
 def _refuse_old(name: str, match: re.Match[str]) -> None:

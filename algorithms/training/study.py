@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS, SR_STE_DECAY
+from nmsat.algorithms.methods.files import read_method_files
 from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.recipes import RATES, changes, dense_changes, recipe, run_name, task
 from nmsat.algorithms.training.results import read_lines, run_logged
@@ -246,6 +247,7 @@ def _run(cell: Cell, folder: Path, until: float | None) -> None:
         return until is not None and time.time() >= until
 
     if not late():
+        read_method_files()
         with interruptible():
             run_logged(cell.config, folder, cell.name, stop=late)
 
