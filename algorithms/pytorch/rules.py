@@ -109,7 +109,6 @@ class Rule:
         )
 
 
-@torch.compiler.disable
 def _by_numpy(method: Chosen, matrices: torch.Tensor, *, forward: bool, backward: bool) -> Masks:
     """Return the masks of a registered method from the NumPy method itself, matrix by matrix."""
     half = matrices.detach().to(torch.float16).cpu().numpy()
