@@ -133,6 +133,10 @@ def parse(words: Sequence[str]) -> Namespace:
 def _dispatch(words: list[str]) -> int:
     import json
 
+    if os.environ.get("NMSAT_METHODS"):
+        from nmsat.reports.work.own_methods import read_methods
+
+        read_methods()
     try:
         options = parse(words)
     except SystemExit as leaving:  # argparse leaves after --help

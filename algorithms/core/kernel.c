@@ -13,7 +13,9 @@
 #include <immintrin.h>
 #endif
 
-#ifdef __AVX__
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
 #define LANES 8
 #else
 #define LANES 4
@@ -23,7 +25,11 @@
 #define DEPTH 256         /* dense: k of a block; WIDE x DEPTH weights stay in the first cache */
 #define BAND 60           /* dense: rows widened at once */
 #define ROW (DEPTH + 16)  /* dense: distance of widened rows, no power of two: rows share no cache set */
-#define STRIP (12 * LANES) /* packed: rows of a strip, all 12 accumulators of one column */
+#if LANES == 16
+#define STRIP (6 * LANES) /* packed: rows of a strip, the accumulators of one column */
+#else
+#define STRIP (12 * LANES)
+#endif
 #define PACKED_DEPTH 64   /* packed: k of a block; STRIP x PACKED_DEPTH activations stay in the first cache */
 #define PACKED_COLUMNS 256 /* packed: columns whose sums of a strip are kept while k runs */
 
@@ -119,7 +125,9 @@ static void widen_block(float *to, ptrdiff_t step, const half *from, ptrdiff_t s
 static inline vec load(const float *p) { return *(const vec *)p; }
 static inline void store(float *p, vec x) { *(vec *)p = x; }
 static inline vec fill(float x) {
-#if LANES == 8
+#if LANES == 16
+    return (vec)_mm512_set1_ps(x);
+#elif LANES == 8
     return (vec){x, x, x, x, x, x, x, x};
 #else
     return (vec){x, x, x, x};
@@ -127,7 +135,9 @@ static inline vec fill(float x) {
 }
 
 static inline vec chain(vec acc, vec x, vec w) {
-#if LANES == 8 && defined(__FMA__)
+#if LANES == 16
+    return (vec)_mm512_fmadd_ps((__m512)x, (__m512)w, (__m512)acc);
+#elif LANES == 8 && defined(__FMA__)
     return (vec)_mm256_fmadd_ps((__m256)x, (__m256)w, (__m256)acc);
 #else
     return acc + x * w;

@@ -28,7 +28,8 @@ class MethodFacts:
     ff_weights, bp_weights: prunes W in the forward, in the backward product; bp_gradient, wu_gradient: prunes the
     output gradient dY in the backward product, in the weight gradient; decay: its own lambda of the SR-STE term (0:
     off); masks: how weights are chosen: 'magnitude' in each group, or by a mask that serves both directions, named
-    after its method; on_host: what of the method no engine of SAT does, '' if SAT does all of it.
+    after its method; own: it was added by `algorithms.methods.register`; on_host: what of the method no engine of SAT
+    does, '' if SAT does all of it.
     """
 
     ff_weights: bool = False
@@ -37,6 +38,7 @@ class MethodFacts:
     wu_gradient: bool = False
     decay: float = 0.0
     masks: str = "magnitude"
+    own: bool = False
     on_host: str = ""
 
     @property

@@ -87,15 +87,18 @@ class Weight(Parameter):
         self.masks = method.masks(self) if self.sparse else None
         ff = None if self.masks is None else self.masks.ff
         bp = None if self.masks is None else self.masks.bp
-        if self.sparse and self.taps > 1 and self.copy.shape[1] % method.group(Stage.BP):
+        forward, backward_pattern = (method.pattern_of(self.name, stage) for stage in (Stage.FF, Stage.BP))
+        group = method.group(Stage.BP) if self.masks is None else 1
+        group = backward_pattern.m if bp is not None and backward_pattern is not None else group
+        if self.sparse and self.taps > 1 and self.copy.shape[1] % group:
             raise ValueError(
                 f"weight {self.name!r} has {self.copy.shape[1]} output channels; pruning its backward product needs a "
-                f"multiple of M = {method.group(Stage.BP)}, or the layer must be dense"
+                f"multiple of M = {group}, or the layer must be dense"
             )
         order = slice(None) if self.order is None else self.order
         backward = self.backward(self._kept(bp)[:, order])
-        self.ff = arithmetic.operand(self._kept(ff), None if ff is None else method.pattern)
-        self.bp = [arithmetic.operand(w, None if bp is None else method.pattern) for w in backward]
+        self.ff = arithmetic.operand(self._kept(ff), None if ff is None else forward)
+        self.bp = [arithmetic.operand(w, None if bp is None else backward_pattern) for w in backward]
 
     def _kept(self, keep: NDArray[np.bool_] | None) -> NDArray:
         return self.copy if keep is None else np.where(keep, self.copy, self.copy.dtype.type(0))

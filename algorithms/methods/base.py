@@ -51,6 +51,15 @@ class Method:
         self.pattern = pattern
         self.decay = decay
 
+    def pattern_of(self, name: str, stage: Stage) -> Pattern | None:
+        """Return the pattern of the copy of weight `name` that a stage reads (FF or BP); of use where it has a mask."""
+        del name, stage
+        return self.pattern
+
+    def check_weights(self, weights: Sequence[Weight]) -> None:
+        """Raise ValueError if the method cannot prune these weights, all that it may prune of a network."""
+        del weights
+
     def masks(self, weight: Weight) -> Masks | None:
         """Return what stays of weight.copy; called once after every update, for sparse layers only."""
         del weight

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.nm import mask, mask_master
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.methods.base import Masks, Method
+from nmsat.algorithms.methods.patterns import REST
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.algorithms.methods.base import Weight
+
+WEIGHT_SUFFIX: Final = ".weight"
+"""What the name of a layer's weight has behind that of the layer."""
 
 
 class WeightMagnitude(Method):
@@ -32,19 +38,36 @@ class WeightMagnitude(Method):
         backward: bool = False,
         decay: float = 0.0,
         from_master: bool = False,
+        own: Mapping[str, tuple[Pattern | None, Pattern | None]] | None = None,
     ) -> None:
         super().__init__(name, pattern, decay=decay)
         self._nm = pattern
         self.forward = forward
         self.backward = backward
         self.from_master = from_master
+        self.own = dict(own or {})
+
+    def pattern_of(self, name: str, stage: Stage) -> Pattern | None:
+        """Return the pattern of a weight in a stage; None if that copy stays dense."""
+        if stage not in (Stage.FF, Stage.BP) or not (self.forward if stage is Stage.FF else self.backward):
+            return None
+        layer = name.removesuffix(WEIGHT_SUFFIX)
+        if layer not in self.own and REST not in self.own:
+            return self._nm
+        return self.own.get(layer, self.own.get(REST, (None, None)))[0 if stage is Stage.FF else 1]
+
+    def check_weights(self, weights: Sequence[Weight]) -> None:
+        known = [weight.name.removesuffix(WEIGHT_SUFFIX) for weight in weights]
+        unknown = [name for name in self.own if name != REST and name not in known]
+        if unknown:
+            raise ValueError(f"patterns names layer {unknown[0]!r}; layers that may be pruned: {', '.join(known)}")
 
     def masks(self, weight: Weight) -> Masks:
-        n, m = self._nm.n, self._nm.m
         choose, source = (mask_master, weight.master) if self.from_master else (mask, weight.half)
+        ff, bp = (self.pattern_of(weight.name, stage) for stage in (Stage.FF, Stage.BP))
         return Masks(
-            ff=choose(source, n, m, axis=0) if self.forward else None,
-            bp=choose(source, n, m, axis=1) if self.backward else None,
+            ff=None if ff is None else choose(source, ff.n, ff.m, axis=0),
+            bp=None if bp is None else choose(source, bp.n, bp.m, axis=1),
         )
 
     def group(self, stage: Stage) -> int:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+import torch
+
 from nmsat.algorithms.core.tape import Stage
-from nmsat.algorithms.methods import BiMask, Method, Mvue, Sdgp, Transposable, WeightMagnitude, make_method
+from nmsat.algorithms.methods import BiMask, Chosen, Method, Mvue, Sdgp, Transposable, WeightMagnitude, make_method
 from nmsat.algorithms.pytorch.selection import nm_mask
 
 if TYPE_CHECKING:
-    import torch
-
     from nmsat.algorithms.core.tape import Pattern
 
 Masks: TypeAlias = "tuple[torch.Tensor | None, torch.Tensor | None]"
@@ -94,7 +95,11 @@ class Rule:
         return Gradients(pair if along_n else (0, 0), pair if isinstance(self.method, Mvue) else (0, 0), groups)
 
     def masks(self, matrices: torch.Tensor) -> Masks:
-        """Return what the magnitude methods keep of [b, k, n]; a function of the values alone."""
+        """Return what magnitude methods and registered ones keep of [b, k, n]; a function of the values alone."""
+        if isinstance(self.weights, Chosen):
+            return _by_numpy(
+                self.weights, matrices, forward=self.prunes(Stage.FF), backward=self.prunes(Stage.BP)
+            )
         if self.pattern is None or not isinstance(self.weights, WeightMagnitude):
             return None, None
         n, m = self.pattern.n, self.pattern.m
@@ -104,10 +109,21 @@ class Rule:
         )
 
 
+def _by_numpy(method: Chosen, matrices: torch.Tensor, *, forward: bool, backward: bool) -> Masks:
+    """Return the masks of a registered method from the NumPy method itself, matrix by matrix."""
+    half = matrices.detach().to(torch.float16).cpu().numpy()
+
+    def made(axis: int) -> torch.Tensor:
+        kept = [method.mask(np.ascontiguousarray(matrix), axis) for matrix in half]
+        return torch.from_numpy(np.stack(kept)).to(matrices.device)
+
+    return made(0) if forward else None, made(1) if backward else None
+
+
 def _check_known(method: Method, weights: Method) -> None:
     """Refuse what would silently train dense: methods of NumPy that have no counterpart here."""
     plain = type(method) is Method and method.name == "dense"
-    known = plain or type(method) in (WeightMagnitude, Sdgp, BiMask, Transposable)
+    known = plain or type(method) in (WeightMagnitude, Sdgp, BiMask, Transposable, Chosen)
     if type(method) is Mvue:
         known = type(weights) is WeightMagnitude or (type(weights) is Method and weights.name == "dense")
     options = not getattr(method, "from_master", False) and getattr(method, "rescale", True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nmsat.algorithms.methods import Chosen
 from nmsat.algorithms.pytorch import memory
 from nmsat.algorithms.pytorch.functions import Prune
 
@@ -72,8 +73,14 @@ class Slot:
         """
         if self.rule.remembers:
             return self._remembered(layer, master, store=store)
+        if isinstance(self.rule.weights, Chosen):
+            return self._registered(master)
         if torch.compiler.is_compiling() or not _plain(master):
             return self._choose(master)
+        return self._kept(master)
+
+    def _kept(self, master: torch.Tensor) -> Masks:
+        """Return the masks of before while the binary16 values are the same."""
         half = master.detach().to(torch.float16)
         if self._made is None or not _same(self._made[0], half):
             # A weight that is binary16 already would be compared with itself.
@@ -84,6 +91,15 @@ class Slot:
     def _choose(self, master: torch.Tensor) -> Masks:
         ff, bp = self.rule.masks(self.layout.matrices(master.detach()))
         return self._shaped(ff, master), self._shaped(bp, master)
+
+    @torch.compiler.disable
+    def _registered(self, master: torch.Tensor) -> Masks:
+        if not _plain(master):
+            raise NotImplementedError(
+                f"layer {self.rule.name!r}: method {self.rule.method.name!r} was registered and is computed in NumPy; "
+                f"it cannot run under torch.func transforms: call functional_call outside of them, or use bdwp"
+            )
+        return self._kept(master)
 
     @torch.compiler.disable
     def _remembered(self, layer: nn.Module, master: torch.Tensor, *, store: bool) -> Masks:

@@ -12,6 +12,7 @@ from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, ch
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import MAX_DECAY, SIZED_NETWORKS, trained_network
 from nmsat.algorithms.methods import make_method
+from nmsat.algorithms.methods.patterns import parse_patterns
 from nmsat.algorithms.training.idx import side_of
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class TrainConfig:
     training samples out, evaluates on them and leaves the test split alone (recipes are chosen so).
     dense_epochs: epochs (from the start) trained dense before the method takes over; prune_from: 'copy' compares the
     binary16 copies of the weights, 'master' the binary32 masters (outside SAT's contract); sparse_ends: prune the first
-    layer and the classifier too; data: '' for the network's own, or the name of images of an IDX folder
-    (`algorithms.training.idx`), which networks of any image size take.
+    layer and the classifier too; patterns: N:M of single layers, and of FF and BP (`algorithms.methods.patterns`; for
+    the methods that prune weights by magnitude alone), '' for that of the run everywhere; data: '' for the network's
+    own, or the name of images of an IDX folder (`algorithms.training.idx`), which networks of any image size take.
     Raises TypeError or ValueError for a value of the wrong kind or out of range (docs/limits.md).
     """
 
@@ -74,6 +76,7 @@ class TrainConfig:
     prune_from: str = "copy"
     sparse_ends: bool = False
     split: str = "test"
+    patterns: str = ""
     data: str = ""
 
     def __post_init__(self) -> None:
@@ -99,7 +102,8 @@ class TrainConfig:
     def make_method(self) -> Method:
         """Return a fresh method object; ValueError if the method or its pattern is unknown."""
         pattern = None if self.method == "dense" else Pattern.parse(self.pattern)
-        return make_method(self.method, pattern, self.decay, from_master=self.prune_from == "master")
+        own = parse_patterns(self.patterns)
+        return make_method(self.method, pattern, self.decay, from_master=self.prune_from == "master", own=own)
 
     def replace(self, **changes: object) -> TrainConfig:
         """Return a copy with the given fields changed, checked again."""

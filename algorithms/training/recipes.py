@@ -24,32 +24,47 @@ RECIPES: Final[dict[str, TrainConfig]] = {
 The learning rates are the outcome of `best_rate` over the validation runs, but for the demo's (docs/training.md).
 """
 
+IMAGE_CHANGES: Final[dict[str, dict[str, float | int]]] = {
+    "resnet9-small": {"epochs": 1, "lr": 0.1, "warmup": 0.1},
+    "vgg19-small": {"epochs": 1, "lr": 0.1, "warmup": 0.1},
+    "resnet18-small": {"epochs": 1, "lr": 0.1, "warmup": 0.1},
+    "resnet50-small": {"epochs": 1, "lr": 0.1, "warmup": 0.1},
+}
+"""What the recipes change on the images of a folder, of which there are tens of thousands (`--data`)."""
+
 RATES: Final = {"sgd": (0.025, 0.05, 0.1, 0.2), "adam": (1e-3, 2e-3, 4e-3, 8e-3)}
 """Learning rates that a recipe is chosen from, by optimizer."""
 
 _FREE: Final = ("method", "pattern", "seed")
-_NAME: Final = re.compile(
-    r"(?P<network>{})-(?P<method>{})(?P<rest>(-(?P<n>\d+)of(?P<m>\d+))?-seed(?P<seed>\d+)(?P<changes>(,\w+=[^,=]+)*))".format(
-        *("|".join(map(re.escape, sorted((*known, *RENAMED), key=len, reverse=True))) for known in (NETWORKS, METHODS))
-    )
-)
+_OF_METHODS: Final = ("decay", "prune_from", "dense_epochs", "sparse_ends", "patterns")
+def recipe(network: str, data: str = "") -> TrainConfig:
+    """Return the recipe of a network on its own data or on the images of a folder; ValueError lists the known ones.
 
-
-def recipe(network: str) -> TrainConfig:
-    """Return the recipe of a network; ValueError lists the known ones."""
+    data: as in `TrainConfig`.
+    """
     trained_network(network)
-    return RECIPES[network]
+    return RECIPES[network].replace(data=data, **IMAGE_CHANGES.get(network, {})) if data else RECIPES[network]
 
 
 def variant(config: TrainConfig) -> dict[str, object]:
-    """Return what a configuration changes in its network's recipe beside method, pattern and seed."""
-    own, now = recipe(config.network).as_dict(), config.as_dict()
-    return {key: now[key] for key in own if key not in _FREE and own[key] != now[key]}
+    """Return what a run's name says beside network, method, pattern and seed: `changes`, and the data if any."""
+    return {**changes(config), **({"data": config.data} if config.data else {})}
 
 
 def changes(config: TrainConfig) -> dict[str, object]:
-    """Return `variant` but for the data: dense and sparse runs on the same data are to be compared."""
-    return {key: value for key, value in variant(config).items() if key != "data"}
+    """Return what a configuration changes in the recipe of its network and data beside method, pattern and seed."""
+    own, now = recipe(config.network, config.data).as_dict(), config.as_dict()
+    return {key: now[key] for key in own if key not in _FREE and own[key] != now[key]}
+
+
+def dense_changes(config: TrainConfig) -> dict[str, object]:
+    """Return `changes` of the dense run that a run is compared with: without what only changes the method."""
+    return {key: value for key, value in changes(config).items() if key not in _OF_METHODS}
+
+
+def task(config: TrainConfig) -> str:
+    """Return what a run learns, as tables name it: the network, and the kind of its images if they are of a folder."""
+    return f"{config.network}/{config.data.partition('-')[0]}" if config.data else config.network
 
 
 def run_name(config: TrainConfig) -> str:
@@ -64,7 +79,7 @@ def run_name(config: TrainConfig) -> str:
 
 def parse_name(name: str) -> TrainConfig:
     """Return the configuration of a run's name; ValueError if it is none or its values do not fit."""
-    match = _NAME.fullmatch(name)
+    match = _pattern().fullmatch(name)
     if match is None or (match["n"] is None) != (match["method"] == "dense"):
         raise ValueError(
             f"cell is {name!r}; write NETWORK-METHOD-NofM-seedS such as resnet9-small-bdwp-2of8-seed1, or "
@@ -76,7 +91,18 @@ def parse_name(name: str) -> TrainConfig:
         fields["pattern"] = f"{match['n']}:{match['m']}"
     pairs = [change.split("=") for change in match["changes"].split(",")[1:]]
     lines = [f'{key} = "{value}"' if field_kind(key) is str else f"{key} = {value}" for key, value in pairs]
-    return recipe(match["network"]).replace(**fields, **parse_fields("\n".join(lines)))
+    fields |= parse_fields("\n".join(lines))
+    return recipe(match["network"], str(fields.get("data", ""))).replace(**fields)
+
+
+def _pattern() -> re.Pattern[str]:
+    """Return what names of runs look like; methods may have been registered since the last call."""
+    longest = [sorted((*names, *RENAMED), key=len, reverse=True) for names in (NETWORKS, METHODS)]
+    network, method = ("|".join(map(re.escape, names)) for names in longest)
+    return re.compile(
+        rf"(?P<network>{network})-(?P<method>{method})"
+        r"(?P<rest>(-(?P<n>\d+)of(?P<m>\d+))?-seed(?P<seed>\d+)(?P<changes>(,\w+=[^,=]+)*))"
+    )
 
 
 def _refuse_old(name: str, match: re.Match[str]) -> None:

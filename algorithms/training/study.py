@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS
+from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS, SR_STE_DECAY
+from nmsat.algorithms.methods.files import read_method_files
 from nmsat.algorithms.training.config import TrainConfig
-from nmsat.algorithms.training.recipes import RATES, changes, recipe, run_name
+from nmsat.algorithms.training.recipes import RATES, changes, dense_changes, recipe, run_name, task
 from nmsat.algorithms.training.results import read_lines, run_logged
 from nmsat.algorithms.training.workers import interruptible, workers
 
@@ -25,18 +27,19 @@ PATTERNS: Final = ("2:4", "2:8", "4:8", "2:16", "1:8")
 TABLE_NETWORKS: Final = (*SMALL_NETWORKS, "gpt", "mlp")
 """Networks of the table."""
 
-SEEDS: Final = (0, 1, 2)
+SEEDS: Final = (0, 1, 2, 3, 4)
 """Seeds of the table."""
 
 ABLATED: Final = ("vgg19-small", "resnet18-small")
 """Networks of the ablations."""
 
 RATE_SEEDS: Final = (10, 11)
-"""Seeds of the runs that choose learning rates: none of the table's."""
+"""Seeds of the runs that choose learning rates, none of the table's; on images of a folder the first alone."""
 
 
 ABLATIONS: Final[dict[str, dict[str, object]]] = {
     "no SR-STE term": {"decay": 0.0},
+    "five times the SR-STE term": {"decay": 5 * SR_STE_DECAY},
     "pruned from the master": {"prune_from": "master"},
     "dense for the first quarter": {"dense_epochs": 0.25},
     "first layer and classifier sparse": {"sparse_ends": True},
@@ -56,10 +59,11 @@ class Cell:
 class Row:
     """Mean and spread over seeds.
 
-    variant: what differs from the recipe beside method, pattern and seed, as 'field=value'; empty for the recipe.
-    loss_points: mean accuracy of the recipe's dense runs with the same seeds minus that of these, in percent points
-    (None without them); bound: dense over kept multiply-adds of a step; macs_kept: multiply-adds of a run; sad_ff,
-    sad_bp: mean share of mask elements that change per update.
+    network: as `recipes.task` names it; variant: what differs from the recipe beside method, pattern and seed, as
+    'field=value'; empty for the recipe. loss_points: mean accuracy of the dense runs with the same seeds, data and
+    length (`recipes.dense_changes`) minus that of these, in percent points (None without them); by_seed: the same of
+    each seed; bound: dense over kept multiply-adds of a step; macs_kept: multiply-adds of a run; sad_ff, sad_bp: mean
+    share of mask elements that change per update.
     """
 
     network: str
@@ -74,6 +78,7 @@ class Row:
     macs_kept: float
     sad_ff: float
     sad_bp: float
+    by_seed: tuple[float, ...] = ()
 
 
 def cells(
@@ -81,9 +86,13 @@ def cells(
     methods: Sequence[str] = tuple(METHODS),
     patterns: Sequence[str] = PATTERNS,
     seeds: Sequence[int] = SEEDS,
+    data: str = "",
     **changes: object,
 ) -> list[Cell]:
-    """Return the cells of a table, seed by seed; 'dense' has one per seed. changes: to every configuration."""
+    """Return the cells of a table, seed by seed; 'dense' has one per seed.
+
+    data: as in `TrainConfig`; changes: to every configuration.
+    """
     out = []
     for seed in seeds:
         for network in networks:
@@ -92,7 +101,7 @@ def cells(
                     fields = {"method": method, "seed": seed, **changes}
                     if method != "dense":
                         fields["pattern"] = pattern
-                    out.append(make_cell(recipe(network).replace(**fields)))
+                    out.append(make_cell(recipe(network, data).replace(**fields)))
     return out
 
 
@@ -101,38 +110,33 @@ def make_cell(config: TrainConfig) -> Cell:
     return Cell(run_name(config), config)
 
 
-def ablation_cells(network: str, pattern: str = "2:8", seeds: Sequence[int] = SEEDS) -> list[Cell]:
-    """Return dense and BDWP cells of a network and one BDWP cell per entry of `ABLATIONS` and seed."""
-    out = cells([network], ["dense", "bdwp"], [pattern], seeds)
+def ablation_cells(
+    network: str, pattern: str = "2:8", seeds: Sequence[int] = SEEDS, data: str = "", **changes: object
+) -> list[Cell]:
+    """Return dense and BDWP cells of a network and one BDWP cell per entry of `ABLATIONS` and seed.
+
+    changes: to every configuration.
+    """
+    out = cells([network], ["dense", "bdwp"], [pattern], seeds, data, **changes)
     for ablated in ABLATIONS.values():
         fields = dict(ablated)
         if "dense_epochs" in fields:
-            fields["dense_epochs"] = float(str(fields["dense_epochs"])) * recipe(network).epochs
-        out += cells([network], ["bdwp"], [pattern], seeds, **fields)
+            fields["dense_epochs"] = float(str(fields["dense_epochs"])) * recipe(network, data).epochs
+        out += cells([network], ["bdwp"], [pattern], seeds, data, **changes, **fields)
     return out
 
 
-def default_cells() -> list[Cell]:
-    """Return the cells of the table that is kept in the repository, none twice.
+def rate_cells(network: str, seeds: Sequence[int] = (), data: str = "") -> list[Cell]:
+    """Return the runs that choose a network's learning rate: dense and BDWP 2:8, on the validation split alone.
 
-    Dense and BDWP 2:8 on all networks; BDWP at all patterns on the three whose runs are shortest; all methods at all
-    patterns on `resnet18-small` and `mlp`; the ablations. The whole takes hours (`cells()`).
+    seeds: none for those of `RATE_SEEDS`.
     """
-    wanted = cells(TABLE_NETWORKS, ["dense", "bdwp"], ["2:8"])
-    wanted += cells(["vgg19-small", "resnet18-small", "mlp"], ["bdwp"])
-    wanted += cells(["resnet18-small", "mlp"])
-    for network in ABLATED:
-        wanted += ablation_cells(network)
-    return list({cell.name: cell for cell in wanted}.values())
-
-
-def rate_cells(network: str, seeds: Sequence[int] = RATE_SEEDS) -> list[Cell]:
-    """Return the runs that choose a network's learning rate: dense and BDWP 2:8, on the validation split alone."""
     rates = RATES[recipe(network).optimizer]
+    chosen = seeds or (RATE_SEEDS[:1] if data else RATE_SEEDS)
     return [
         cell
         for rate in rates
-        for cell in cells([network], ["dense", "bdwp"], ["2:8"], seeds, lr=rate, split="validation")
+        for cell in cells([network], ["dense", "bdwp"], ["2:8"], chosen, data, lr=rate, split="validation")
     ]
 
 
@@ -159,7 +163,7 @@ def finished(cell: Cell, folder: Path) -> dict[str, object] | None:
         return None
     lines = read_lines(path)
     last = lines[-1] if lines else {}
-    return last if last.get("event") == "end" and last.get("config") == cell.config.as_dict() else None
+    return last if last.get("event") == "end" and config_of(last) == cell.config else None
 
 
 def run_cells(
@@ -167,12 +171,14 @@ def run_cells(
     folder: Path,
     *,
     processes: int = 2,
+    until: float | None = None,
     progress: Callable[[Cell, int, int], None] | None = None,
 ) -> list[dict[str, object]]:
-    """Run the cells that are not finished and return the summaries of all.
+    """Run the cells that are not finished, in their order, and return the summaries of all that are then.
 
-    processes: at most this many at a time, each with one thread; progress(cell, done, total): after every cell. A cell
-    that was interrupted continues from its checkpoint.
+    processes: at most this many at a time, each with one thread; until: time (`time.time`) at which runs stop where
+    they are, with a checkpoint, and no other begins; progress(cell, done, total): after every cell. A cell that was
+    interrupted continues from its checkpoint.
     """
     if processes < 1:
         raise ValueError(f"processes is {processes!r}; it must be at least 1")
@@ -180,7 +186,7 @@ def run_cells(
     missing = [cell for cell in wanted if finished(cell, folder) is None]
     folder.mkdir(parents=True, exist_ok=True)
     with _one_thread(), workers(processes) as pool:
-        jobs = {pool.submit(_run, cell, folder): cell for cell in missing}
+        jobs = {pool.submit(_run, cell, folder, until): cell for cell in missing}
         for done, job in enumerate(as_completed(jobs), 1):
             job.result()
             if progress is not None:
@@ -190,37 +196,45 @@ def run_cells(
 
 
 def table(summaries: Iterable[dict[str, object]]) -> list[Row]:
-    """Gather summaries into rows: same network, method, pattern and variant, different seeds."""
+    """Gather summaries into rows: same network and data, method, pattern and variant, different seeds."""
     groups: dict[tuple[str, str, str, str], list[dict[str, object]]] = {}
+    dense: dict[tuple[str, str, int], float] = {}
     for summary in summaries:
         config = config_of(summary)
         pattern = "dense" if config.method == "dense" else config.pattern
-        changed = " ".join(f"{key}={value}" for key, value in changes(config).items())
-        groups.setdefault((config.network, config.method, pattern, changed), []).append(summary)
-    dense = {
-        (key[0], config_of(run).seed): float(str(run["accuracy"]))
-        for key, runs in groups.items()
-        if (key[1], key[3]) == ("dense", "")
-        for run in runs
-    }
+        groups.setdefault((task(config), config.method, pattern, _told(changes(config))), []).append(summary)
+        if config.method == "dense":
+            dense[_pair(config)] = float(str(summary["accuracy"]))
     return [_row(key, runs, dense) for key, runs in groups.items()]
 
 
-def _row(key: tuple[str, str, str, str], runs: list[dict[str, object]], dense: dict[tuple[str, int], float]) -> Row:
+def _told(changed: dict[str, object]) -> str:
+    return " ".join(f"{key}={value}" for key, value in changed.items())
+
+
+def _pair(config: TrainConfig) -> tuple[str, str, int]:
+    """Return what a run has in common with the dense run that it is compared with."""
+    return task(config), _told(dense_changes(config)), config.seed
+
+
+def _row(
+    key: tuple[str, str, str, str], runs: list[dict[str, object]], dense: dict[tuple[str, str, int], float]
+) -> Row:
+    runs = sorted(runs, key=lambda run: config_of(run).seed)
     values = [float(str(run["accuracy"])) for run in runs]
-    paired = [dense.get((key[0], config_of(run).seed)) for run in runs]
-    known = [value for value in paired if value is not None]
-    mean = statistics.fmean(values)
+    paired = [dense.get(_pair(config_of(run))) for run in runs]
+    losses = tuple(100 * (one - value) for one, value in zip(paired, values, strict=True) if one is not None)
     return Row(
         *key,
         seeds=len(runs),
-        accuracy=mean,
+        accuracy=statistics.fmean(values),
         spread=statistics.stdev(values) if len(values) > 1 else 0.0,
-        loss_points=100 * (statistics.fmean(known) - mean) if len(known) == len(runs) else None,
+        loss_points=statistics.fmean(losses) if len(losses) == len(runs) else None,
         bound=_mean(runs, "bound"),
         macs_kept=_mean(runs, "macs_kept"),
         sad_ff=_mean(runs, "sad_ff"),
         sad_bp=_mean(runs, "sad_bp"),
+        by_seed=losses if len(losses) == len(runs) else (),
     )
 
 
@@ -228,9 +242,14 @@ def _mean(runs: list[dict[str, object]], key: str) -> float:
     return statistics.fmean(float(str(run[key])) for run in runs)
 
 
-def _run(cell: Cell, folder: Path) -> None:
-    with interruptible():
-        run_logged(cell.config, folder, cell.name)
+def _run(cell: Cell, folder: Path, until: float | None) -> None:
+    def late() -> bool:
+        return until is not None and time.time() >= until
+
+    if not late():
+        read_method_files()
+        with interruptible():
+            run_logged(cell.config, folder, cell.name, stop=late)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from nmsat.algorithms.core.vocabulary import trained_network
 from nmsat.algorithms.layers.base import Context, Layer, prepare
 from nmsat.algorithms.layers.loss import softmax_cross_entropy
 from nmsat.algorithms.layers.networks import make_network
+from nmsat.algorithms.layers.parameter import Weight
 from nmsat.algorithms.methods import Method
 from nmsat.algorithms.training.config import DEMO, TrainConfig
 from nmsat.algorithms.training.data import Dataset, load_dataset
@@ -78,6 +79,7 @@ class Trainer:
         rng = np.random.default_rng([config.seed, 0])
         self.model = make_network(config.network, rng, sparse_ends=config.sparse_ends)
         self.method = config.make_method()
+        self.method.check_weights([p for p in self.model.parameters() if isinstance(p, Weight) and p.sparse])
         self.ctx = Context(arithmetic(config.arithmetic), Method("dense"))
         self.optimizer: Optimizer = (
             Sgd(config.momentum, config.weight_decay, self.method.decay)

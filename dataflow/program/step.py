@@ -152,6 +152,8 @@ def plan_step(
     """
     if not (method.name == "dense" or isinstance(method, WeightMagnitude)):
         raise ValueError(f"method is {method.name!r}; SAT runs dense, ste, sr-ste, sdwp and bdwp by itself")
+    if isinstance(method, WeightMagnitude) and method.own:
+        raise ValueError("patterns of single layers are given; programs of whole runs have one: leave patterns out")
     planner = Planner(config, method, bounds)
     logits = planner.step(model, Value("input", (batch, *input_shape)), integers=integers)
     weights = {id(plan.layer.weight) for plan in planner.layers}

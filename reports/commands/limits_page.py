@@ -125,6 +125,7 @@ def _commands() -> list[Row]:
         ("`verify --jobs`, `verify fuzz --programs`", f"from 1 to {shown(verify.MAX_JOBS)}", "", ""),
         ("`verify workload --products`", f"from 1 to {shown(verify_workload.MAX_PRODUCTS)}", "", ""),
         ("`study --processes`", f"from 1 to {shown(study.MAX_PROCESSES)}", "", "one thread each"),
+        ("`study --hours`", f"from 0 to {shown(study.MAX_HOURS)}", "", ""),
         ("`engines --scale`", f"from 1 to {shown(engines.MAX_SCALE)}", "", ""),
     ]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,9 +28,7 @@ from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
-    import argparse
-
-    from nmsat.algorithms.training.study import Cell
+    from nmsat.algorithms.training.plan import Part
 
 PAGE_FILES: Final = (
     "accuracy.md",
@@ -39,6 +40,9 @@ PAGE_FILES: Final = (
 
 MAX_PROCESSES: Final = 64
 """Most runs at a time."""
+
+MAX_HOURS: Final = 10000
+"""Most hours of `--hours`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{name}", metavar="LIST", type=Listed(one), help=f"such as {what}; {whole_table}")
     add_data(parser)
+    parser.add_argument(
+        "--hours",
+        type=hours,
+        metavar="H",
+        help="stop after H hours; the page says what is missing, and the same command goes on (default: no end)",
+    )
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
     parser.add_argument("--retime", action="store_true", help="with --redraw: time the SAT cycles of all rows anew")
     parser.add_argument(
@@ -79,26 +89,37 @@ def processes(text: str) -> int:
     return whole(text, 1, MAX_PROCESSES)
 
 
+def hours(text: str) -> float:
+    """Read a time in hours; 0 starts no run."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= MAX_HOURS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours from 0 to {MAX_HOURS}")
+    return value
+
+
 def run(options: argparse.Namespace) -> Answer:
     """Do the runs that are missing and write page, data and pictures."""
     if options.redraw:
         return _redraw(options)
-    from nmsat.algorithms.training.study import rate_cells
     from nmsat.reports.work.run_files import run_files
     from nmsat.reports.work.study import gather, run_study
+
+    until = None if options.hours is None else time.time() + 3600 * options.hours
 
     folder: Path = options.out / "runs"
     pages: Path = options.tables or options.out
     try:
-        wanted = chosen(options)
-        networks = dict.fromkeys(cell.config.network for cell in wanted) if options.rates else ()
-        rates = [cell for network in networks for cell in rate_cells(network)]
+        parts = chosen(options)
+        wanted = list({cell.name: cell for part in parts for cell in part.cells}.values())
         with (
             output_folder(pages, "study", PAGE_FILES, force=options.force) as out,
-            run_files(folder, [*wanted, *rates], force=options.force),
+            run_files(folder, wanted, force=options.force),
         ):
-            run_study(rates, folder, options.processes)
-            data = gather(run_study(wanted, folder, options.processes), folder, options.config)
+            summaries = run_study(wanted, folder, options.processes, until)
+            data = gather(summaries, folder, options.config, parts)
             texts = page_files(data)
             for name, text in texts.items():
                 out.write(name, text)
@@ -108,26 +129,28 @@ def run(options: argparse.Namespace) -> Answer:
     return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
 
 
-def chosen(options: argparse.Namespace) -> list[Cell]:
-    """Return the cells that the options ask for: the whole table if none does."""
-    from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, default_cells
+def chosen(options: argparse.Namespace) -> list[Part]:
+    """Return the runs that the options ask for, in their order: the plan of the kept table if none does."""
+    from nmsat.algorithms.training.idx import data_folder, idx_name
+    from nmsat.algorithms.training.plan import Part, plan
+    from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, rate_cells
 
-    if data := chosen_data(options):
-        return cells(
-            options.networks or SIZED_NETWORKS,
-            options.methods or tuple(METHODS),
-            [str(pattern) for pattern in options.patterns or PATTERNS],
-            options.seeds or SEEDS,
-            data=data,
-        )
+    data = chosen_data(options)
     if not any((options.networks, options.methods, options.patterns, options.seeds)):
-        return default_cells()
-    return cells(
-        options.networks or TABLE_NETWORKS,
+        return plan(data or idx_name(data_folder(), options.side))
+    networks = options.networks or (SIZED_NETWORKS if data else TABLE_NETWORKS)
+    found = cells(
+        networks,
         options.methods or tuple(METHODS),
         [str(pattern) for pattern in options.patterns or PATTERNS],
         options.seeds or SEEDS,
+        data,
     )
+    parts = [Part("the runs that were asked for", tuple(found))]
+    if options.rates:
+        rates = [cell for network in networks for cell in rate_cells(network, data=data)]
+        parts.insert(0, Part("learning rates", tuple(rates)))
+    return parts
 
 
 def page_files(data: dict[str, Any]) -> dict[str, str]:

@@ -126,7 +126,7 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
         if options.cell:
             return parse_name(options.cell).replace(**given)
         fields = {**(parse_fields(_read(options.config_file)) if options.config_file else {}), **given}
-        base = recipe(str(fields.get("network", DEFAULT_NETWORK)))
+        base = recipe(str(fields.get("network", DEFAULT_NETWORK)), str(fields.get("data", "")))
         if fields.get("method", base.method) == "dense":
             if options.pattern:
                 LOG.warning("method dense prunes nothing; pattern %s is not used", options.pattern)

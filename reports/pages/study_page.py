@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.reports.pages.study_parts import METHOD, PATTERN
+from nmsat.reports.work.losses import average, beside, half_width, paired_losses, resolved
 from nmsat.reports.work.text import prose
 from nmsat.sim.results.provenance import Source, told_lines
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nmsat.reports.pages.study_parts import Picture
+    from nmsat.reports.work.losses import Loss, Resolved
 
 INTRODUCTION: Final = """\
 Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and every single run with its command.
@@ -19,8 +21,8 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
 
 - A line is the mean of its seeds, +- the standard deviation between them. A run is repeated by its name:
   `nmsat train --cell resnet9-small-bdwp-2of8-seed1`; the first column is that name without `-seed`.
-- *loss* is against dense runs of the same seeds, in percent points; negative is better than dense. One image of the
-  digits' test split is 0.22 points.
+- *loss* is against dense runs of the same seeds, in percent points, +- half of its 95 % confidence interval (Student's
+  t over the differences of the seeds); negative is better than dense.
 {cycles}
 - *masks FF, BP* are the shares of mask elements that change per update (SAD), mean over the run.
 - In the pictures every error bar is a 95 % confidence interval of the mean loss: Student's t, each run paired with
@@ -38,10 +40,12 @@ def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     them."""
     cycles = prose(CYCLES.format(machine=data["machine"], origin=_origin(data)), bullet=True)
     parts = ["# Accuracy of the training methods", INTRODUCTION.format(cycles=cycles)]
-    if data.get("data"):
-        parts[-1] += f"\n- Networks train on images of an IDX folder (`--data`): {', '.join(data['data'])}."
-    parts[-1] += f"\n{_arithmetic(data['recipes'])}"
-    parts += ["## Against the paper", *_shown(pictures, "networks"), _paper(data)]
+    parts[-1] += f"\n{_arithmetic(data['recipes'])}\n{_sources(data['data'])}"
+    losses = paired_losses(data["runs"])
+    parts += ["## Against the paper", *_shown(pictures, "networks"), _paper(data, losses)]
+    parts += ["## What the data can resolve", *_resolution(resolved(losses), data["data"])]
+    if data["plan"]:
+        parts += ["## What is missing", *missing(data["plan"])]
     if "speed" in pictures:
         parts += ["## Loss against speed-up", *_shown(pictures, "speed")]
     if "methods" in pictures or "patterns" in pictures:
@@ -90,7 +94,7 @@ def _shown(pictures: Mapping[str, Picture], name: str) -> list[str]:
     return [prose(f"**{found.title}.** {found.caption}"), f"![{found.title}]({found.file})"]
 
 
-def _paper(data: dict[str, Any]) -> str:
+def _paper(data: dict[str, Any], losses: Sequence[Loss]) -> str:
     rows = data["paper"]
     if not rows:
         return "No dense and BDWP 2:8 runs of the paper's networks here."
@@ -108,14 +112,81 @@ def _paper(data: dict[str, Any]) -> str:
         )
         for row in rows
     ]
-    loss = statistics.fmean(row["loss"] for row in rows)
-    errors = [row["error"] or 0.0 for row in rows]
-    error = sum(e * e for e in errors) ** 0.5 / len(errors)
+    return f"{_beside_paper(rows, losses, data)}\n\n{markdown(header, lines)}"
+
+
+def _beside_paper(rows: Sequence[dict[str, Any]], losses: Sequence[Loss], data: dict[str, Any]) -> str:
+    """Return a sentence for each kind of data: the loss of BDWP 2:8, and on which side of the paper's it lies."""
+    out = []
+    named = {row["network"] for row in rows}
+    shown = [loss for loss in losses if loss.network in named and (loss.method, loss.pattern) == (METHOD, PATTERN)]
+    for source in dict.fromkeys(data["data"][loss.network]["source"] for loss in shown):
+        found = [loss for loss in shown if data["data"][loss.network]["source"] == source]
+        mean, half = average(found)
+        width = "" if half is None else f" +- {half:.2f}"
+        said = {"more": "more than", "less": "less than", "open": "not to be told from"}[
+            beside(found, data["paper_loss"])
+        ]
+        networks = "1 network" if len(found) == 1 else f"the mean of {len(found)} networks"
+        out.append(f"- On {source}: {_points(mean)}{width} points, {networks}; {said} the paper's.")
     text = (
-        f"The loss of BDWP 2:8 is {_points(loss)} points on average over {len(rows)} networks (standard error "
-        f"{error:.2f}). The paper reports {data['paper_loss']:.2f} over its five, larger ones on other data."
+        f"The paper reports a loss of {data['paper_loss']:.2f} points for BDWP 2:8 over its five, larger networks on "
+        "other data. Here it is, with its 95 % confidence interval over seeds:"
     )
-    return f"{prose(text)}\n\n{markdown(header, lines)}"
+    return "\n".join([prose(text), "", *(prose(line[2:], bullet=True) for line in out)])
+
+
+def _resolution(found: Sequence[Resolved], sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what the runs can tell apart, counted from them."""
+    text = (
+        "Computed from the runs. *shows from* is half of the median interval: a smaller loss cannot be told from none. "
+        "*one label* is what a single label of the test split weighs. Pairs of methods are compared seed by seed, the "
+        "95 % shared out among all pairs of a line; two methods that are not named as a pair cannot be told apart."
+    )
+    header = ("network", "pattern", "seeds", "shows from", "one label", "worse than dense", "better", "open", "pairs")
+    lines = [
+        (
+            *(item.network, item.pattern, str(item.seeds), f"{item.half:.2f}"),
+            f"{100 / sources[item.network]['test']:.2f}",
+            *(", ".join(names) or "none" for names in (item.worse, item.better, item.open)),
+            f"{len(item.pairs)} of {item.compared}",
+        )
+        for item in found
+    ]
+    if not lines:
+        return ["Nothing: no method has dense runs beside it with two seeds."]
+    pairs = [
+        f"- {item.network} {item.pattern}: " + ", ".join(f"{better} before {worse}" for better, worse in item.pairs)
+        for item in found
+        if item.pairs
+    ]
+    told = ["\n".join(prose(line[2:], bullet=True) for line in pairs)] if pairs else []
+    return [prose(text), markdown(header, lines), *told]
+
+
+def missing(plan: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return which runs of the plan are not there."""
+    gone = sum(len(part["missing"]) for part in plan)
+    total = sum(part["runs"] for part in plan)
+    if not gone:
+        return [f"Nothing: all {total} runs of the plan are there."]
+    lines = [(part["title"], str(part["runs"] - len(part["missing"])), str(part["runs"])) for part in plan]
+    text = (
+        f"**{gone} of the {total} runs of the plan are not there yet.** The command goes on with them where it "
+        "stopped; nothing on this page counts them."
+    )
+    return [prose(text), markdown(("part of the plan", "done", "planned"), lines)]
+
+
+def _sources(sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a line for each data set: its source, what learns from it, and the best possible accuracy if known."""
+    lines = []
+    for source in dict.fromkeys(item["source"] for item in sources.values()):
+        names = [name for name, item in sources.items() if item["source"] == source]
+        best = next(item["best"] for item in sources.values() if item["source"] == source)
+        known = "" if best is None else f"; best possible accuracy {best:.2%}"
+        lines.append(prose(f"{', '.join(names)}: {source}{known}.", bullet=True))
+    return "\n".join(lines)
 
 
 def _network(rows: Sequence[dict[str, Any]]) -> str:
@@ -134,7 +205,7 @@ def _line(row: dict[str, Any], dense: float | None) -> tuple[str, ...]:
         f"`{row['network']}-{row['method']}{pattern}`",
         _seeds(row["run_seeds"]),
         f"{row['accuracy']:.2%} +- {100 * row['spread']:.2f}",
-        _points(row["loss_points"]),
+        _interval(row),
         f"{row['macs_kept']:.3g}" + ("" if dense is None else f" ({row['macs_kept'] / dense:.0%})"),
         "no program" if sat["cycles"] is None else _spaced(sat["cycles"]),
         "" if sat["speedup"] is None else f"{sat['speedup']:.2f}",
@@ -145,14 +216,15 @@ def _line(row: dict[str, Any], dense: float | None) -> tuple[str, ...]:
 
 
 def _ablations(rows: Sequence[dict[str, Any]]) -> str:
-    header = ("network", "BDWP 2:8", "seeds", "accuracy", "loss", "SAT cycles", "masks FF", "masks BP")
+    header = ("network", "BDWP 2:8", "runs", "seeds", "accuracy", "loss", "SAT cycles", "masks FF", "masks BP")
     lines = [
         (
             row["network"],
             row["label"],
+            " ".join(word for word in row["variant"].split() if word.startswith(("split=", "epochs="))) or "recipe",
             _seeds(row["run_seeds"]),
             f"{row['accuracy']:.2%} +- {100 * row['spread']:.2f}",
-            _points(row["loss_points"]),
+            _interval(row),
             _spaced(row["sat"]["cycles"]),
             _share(row["sad_ff"]),
             _share(row["sad_bp"]),
@@ -180,18 +252,20 @@ def _rates(found: Sequence[dict[str, Any]]) -> list[str]:
         (
             item["network"],
             f"{rate['lr']:g}",
-            f"{rate['dense']:.2%}",
-            f"{rate['bdwp']:.2%}",
-            "chosen" if rate["lr"] == item["best"] else "",
+            *("" if rate.get(method) is None else f"{rate[method]:.2%}" for method in ("dense", METHOD)),
+            "recipe" if rate["lr"] == item["recipe"] else "",
         )
         for item in found
         for rate in item["rates"]
     ]
-    other = [item["network"] for item in found if item["best"] != item["recipe"]]
+    other = [item["network"] for item in found if item["best"] not in (None, item["recipe"])]
     text = "Mean accuracy on the validation split over the seeds of `training.study.RATE_SEEDS`. The rate with the "
     text += "highest mean of both columns is the recipe's, of equals the lowest."
     if other:
         text += f" These choices would differ from the recipes: {', '.join(other)}."
+    gone = {item["network"]: item["missing"] for item in found if item["missing"]}
+    if gone:
+        text += f" Runs that are missing: {', '.join(f'{count} of {name}' for name, count in gone.items())}."
     return [prose(text), markdown(("network", "learning rate", "dense", "BDWP 2:8", ""), lines)]
 
 
@@ -199,6 +273,12 @@ def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}-{seeds[-1]}"
     return ", ".join(map(str, seeds))
+
+
+def _interval(row: dict[str, Any]) -> str:
+    """Return the loss of a row with half the width of its interval."""
+    half = half_width(row["by_seed"]) if row["method"] != "dense" else None
+    return _points(row["loss_points"]) + ("" if half is None else f" +- {half:.2f}")
 
 
 def _points(value: float | None) -> str:

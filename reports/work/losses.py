@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
 from scipy.special import stdtrit
 
 from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.algorithms.methods import make_method
-from nmsat.algorithms.training.recipes import changes, parse_name
+from nmsat.algorithms.training.recipes import changes, parse_name, task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,13 +24,15 @@ CONFIDENCE: Final = 0.95
 class Loss:
     """Loss of accuracy of a method at a pattern on a network, percent points; negative is better than dense.
 
-    by_seed: accuracy of the dense run minus that of this method's run with the same seed, ascending seeds.
+    network: with its data, as `algorithms.training.recipes.task` names them; by_seed: accuracy of the dense run minus
+    that of this method's run with the same seed, ascending seeds; seeds: those.
     """
 
     network: str
     method: str
     pattern: str
     by_seed: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -39,11 +42,15 @@ class Loss:
     @property
     def half_width(self) -> float | None:
         """Half the width of the confidence interval of the mean (Student's t, paired by seed); None for one seed."""
-        count = len(self.by_seed)
-        if count < 2:
-            return None
-        quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
-        return quantile * statistics.stdev(self.by_seed) / count**0.5
+        return half_width(self.by_seed)
+
+
+def half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
+    """Return half the width of the confidence interval of the mean (Student's t); None for fewer than two values."""
+    count = len(values)
+    if count < 2:
+        return None
+    return float(stdtrit(count - 1, (1 + confidence) / 2)) * statistics.stdev(values) / count**0.5
 
 
 def paired_losses(runs: Sequence[dict[str, Any]]) -> list[Loss]:
@@ -53,24 +60,113 @@ def paired_losses(runs: Sequence[dict[str, Any]]) -> list[Loss]:
     in the arithmetic `fast` count as well: pairs are of one arithmetic, and the page says which.
     """
     configs = [(parse_name(run["name"]), run) for run in runs]
-    in_contract = {config.network for config, _ in configs if config.arithmetic == "contract"}
+    in_contract = {task(config) for config, _ in configs if config.arithmetic == "contract"}
     dense: dict[tuple[str, int], float] = {}
     others: dict[tuple[str, str, str], dict[int, float]] = {}
     for config, run in configs:
-        if changes(config).keys() - (set() if config.network in in_contract else {"arithmetic"}):
+        if changes(config).keys() - (set() if task(config) in in_contract else {"arithmetic"}):
             continue
         if products_pruned(config.method):
-            key = (config.network, config.method, config.pattern)
+            key = (task(config), config.method, config.pattern)
             others.setdefault(key, {})[config.seed] = run["accuracy"]
         else:
-            dense[config.network, config.seed] = run["accuracy"]
+            dense[task(config), config.seed] = run["accuracy"]
     found = []
     for (network, method, pattern), by_seed in others.items():
-        pairs = [(dense[network, s], accuracy) for s, accuracy in sorted(by_seed.items()) if (network, s) in dense]
-        if pairs:
-            losses = tuple(100 * (before - after) for before, after in pairs)
-            found.append(Loss(network, method, pattern, losses))
+        seeds = tuple(seed for seed in sorted(by_seed) if (network, seed) in dense)
+        if seeds:
+            losses = tuple(100 * (dense[network, seed] - by_seed[seed]) for seed in seeds)
+            found.append(Loss(network, method, pattern, losses, seeds))
     return found
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the runs of a network at a pattern can tell apart.
+
+    seeds: most pairs of any method; half: median half width of the intervals of the losses, percent points: a loss of
+    less does not show; worse, better: methods whose interval lies above, below 0; open: those whose interval holds 0;
+    pairs: (better, worse) methods that differ, their losses compared seed by seed, with the confidence shared out among
+    all `compared` pairs (Bonferroni).
+    """
+
+    network: str
+    pattern: str
+    seeds: int
+    half: float
+    worse: tuple[str, ...]
+    better: tuple[str, ...]
+    open: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    compared: int
+
+
+def resolved(losses: Sequence[Loss]) -> list[Resolved]:
+    """Return what the losses of each network and pattern can tell apart; losses of a single seed tell nothing."""
+    groups: dict[tuple[str, str], list[Loss]] = {}
+    for loss in losses:
+        if loss.half_width is not None:
+            groups.setdefault((loss.network, loss.pattern), []).append(loss)
+    return [_resolved(network, pattern, found) for (network, pattern), found in groups.items()]
+
+
+def _resolved(network: str, pattern: str, losses: Sequence[Loss]) -> Resolved:
+    halves = {loss.method: loss.half_width or 0.0 for loss in losses}
+    worse = tuple(loss.method for loss in losses if loss.mean > halves[loss.method])
+    better = tuple(loss.method for loss in losses if loss.mean < -halves[loss.method])
+    both = list(combinations(losses, 2))
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(both))
+    return Resolved(
+        network,
+        pattern,
+        seeds=max(len(loss.by_seed) for loss in losses),
+        half=statistics.median(halves.values()),
+        worse=worse,
+        better=better,
+        open=tuple(loss.method for loss in losses if loss.method not in worse + better),
+        pairs=tuple(pair for one, other in both if (pair := _told_apart(one, other, confidence)) is not None),
+        compared=len(both),
+    )
+
+
+def _told_apart(one: Loss, other: Loss, confidence: float) -> tuple[str, str] | None:
+    """Return (better, worse) of two methods, None if their seeds do not tell."""
+    first, second = (dict(zip(loss.seeds, loss.by_seed, strict=True)) for loss in (one, other))
+    differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    half = half_width(differences, confidence)
+    if half is None or abs(statistics.fmean(differences)) <= half:
+        return None
+    return (other.method, one.method) if statistics.fmean(differences) > 0 else (one.method, other.method)
+
+
+def beside(losses: Sequence[Loss], value: float) -> str:
+    """Return 'more', 'less' or 'open': on which side of a value the mean of equal-weighted networks lies.
+
+    losses: of one method and pattern on some networks. Their means are averaged; the interval of the average is that of
+    independent means (Welch and Satterthwaite's degrees of freedom).
+    """
+    mean, half = average(losses)
+    if half is None or abs(mean - value) <= half:
+        return "open"
+    return "more" if mean > value else "less"
+
+
+def average(losses: Sequence[Loss]) -> tuple[float, float | None]:
+    """Return the average of the means of some losses, and half the width of its interval as in `beside`.
+
+    None for the width if any has one seed.
+    """
+    mean = statistics.fmean(loss.mean for loss in losses)
+    if any(len(loss.by_seed) < 2 for loss in losses):
+        return mean, None
+    parts = [statistics.variance(loss.by_seed) / len(loss.by_seed) for loss in losses]
+    total = sum(parts)
+    if total == 0:
+        return mean, 0.0
+    freedom = total**2 / sum(
+        part**2 / (len(loss.by_seed) - 1) for part, loss in zip(parts, losses, strict=True)
+    )
+    return mean, float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * total**0.5 / len(losses)
 
 
 def products_pruned(method: str) -> tuple[Stage, ...]:

@@ -7,14 +7,15 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS
-from nmsat.algorithms.training.recipes import RECIPES, changes, parse_name, run_name
+from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS, trained_network
+from nmsat.algorithms.training.data import load_dataset
+from nmsat.algorithms.training.idx import load_idx
+from nmsat.algorithms.training.recipes import RECIPES, changes, parse_name, recipe, run_name
+from nmsat.algorithms.training.recipes import task as task_of
 from nmsat.algorithms.training.results import read_lines
 from nmsat.algorithms.training.study import (
     ABLATIONS,
     PATTERNS,
-    TABLE_NETWORKS,
-    ablation_cells,
     best_rate,
     config_of,
     finished,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nmsat.algorithms.training.config import TrainConfig
+    from nmsat.algorithms.training.plan import Part
     from nmsat.algorithms.training.study import Cell
     from nmsat.dataflow.contract.config import SatConfig
 
@@ -41,8 +43,13 @@ PAPER_LOSS: Final = 0.56
 _ORDER: Final = {"dense": -1, **{pattern: place for place, pattern in enumerate(PATTERNS)}}
 
 
-def run_study(cells: Sequence[Cell], folder: Path, processes: int) -> list[dict[str, Any]]:
-    """Run the cells that folder does not hold complete, show the progress, and return the summaries of all."""
+def run_study(
+    cells: Sequence[Cell], folder: Path, processes: int, until: float | None = None
+) -> list[dict[str, Any]]:
+    """Run the cells that folder does not hold complete, show the progress, and return the summaries of all.
+
+    until: time at which it stops where it is; the summaries are then of the cells that are complete.
+    """
     missing = sum(finished(cell, folder) is None for cell in cells)
     with task("study", missing, "run") as running:
 
@@ -50,31 +57,58 @@ def run_study(cells: Sequence[Cell], folder: Path, processes: int) -> list[dict[
             del done, total  # of this call; the bar counts the same
             running.advance(shown={"last": cell.name})
 
-        return run_cells(cells, folder, processes=processes, progress=show)
+        return run_cells(cells, folder, processes=processes, until=until, progress=show)
 
 
-def gather(summaries: Sequence[dict[str, Any]], folder: Path, machine: SatConfig) -> dict[str, Any]:
+def gather(
+    summaries: Sequence[dict[str, Any]], folder: Path, machine: SatConfig, parts: Sequence[Part] = ()
+) -> dict[str, Any]:
     """Return everything that the page and the plots show as plain values for JSON.
 
-    summaries: of runs on the test split. Learning rates come from the validation runs that folder holds.
+    summaries: of finished runs. Learning rates come from the validation runs that folder holds; parts: the plan, whose
+    missing runs are told.
     """
+    rates = {cell.name for task in _tasks(summaries) for cell in _rate_cells(*task)}
+    summaries = [summary for summary in summaries if run_name(config_of(summary)) not in rates]
     rows = [_row(row, summaries, machine) for row in table(summaries)]
     rows.sort(key=lambda row: (_place(row), row["variant"]))
     main = [row for row in rows if not row["variant"]]
     return {
         "machine": machine.name,
         "source": Source.MACHINE,
-        "data": sorted({config_of(summary).data for summary in summaries} - {""}),
+        "data": {task_of(recipe(*task)): _data(*task) for task in _tasks(summaries)},
         "planned": list(machine.planned),
+        "plan": [_part(part, folder) for part in parts],
         "paper_loss": PAPER_LOSS,
         "paper": _paper(summaries, main),
         "rows": main,
         "ablations": _ablations(rows),
         "masks": _masks(summaries, folder),
-        "rates": [found for network in TABLE_NETWORKS if (found := _rates(network, folder))],
-        "recipes": {network: RECIPES[network].as_dict() for network in TABLE_NETWORKS},
+        "rates": [found for task in _tasks(summaries) if (found := _rates(task, folder))],
+        "recipes": {task_of(recipe(*task)): recipe(*task).as_dict() for task in _tasks(summaries)},
         "runs": [_run(summary, machine) for summary in sorted(summaries, key=lambda s: run_name(config_of(s)))],
     }
+
+
+def _tasks(summaries: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return (network, data) of the runs, in the order of the recipes, images of a folder first."""
+    found = {(config.network, config.data) for config in map(config_of, summaries)}
+    return sorted(found, key=lambda task: (not task[1], list(RECIPES).index(task[0]), task[1]))
+
+
+def _rate_cells(network: str, data: str) -> list[Cell]:
+    return rate_cells(network, data=data)
+
+
+def _data(network: str, data: str) -> dict[str, Any]:
+    """Return what a network learns from: its source, and how many labels of the test split count."""
+    found = load_idx(data) if data else load_dataset(str(trained_network(network).data))
+    return {"source": found.source, "test": found.y_test.size, "best": found.best}
+
+
+def _part(part: Part, folder: Path) -> dict[str, Any]:
+    missing = [cell.name for cell in part.cells if finished(cell, folder) is None]
+    return {"title": part.title, "runs": len(part.cells), "missing": missing}
 
 
 def retimed(data: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +116,7 @@ def retimed(data: dict[str, Any]) -> dict[str, Any]:
     machine = preset(data["machine"])
     configs = [parse_name(run["name"]) for run in data["runs"]]
     # the arithmetic of the host that computed a run is none of the machine's
-    configs = [config.replace(arithmetic=RECIPES[config.network].arithmetic) for config in configs]
+    configs = [config.replace(arithmetic=recipe(config.network).arithmetic) for config in configs]
 
     def again(row: dict[str, Any]) -> dict[str, Any]:
         return row | {"sat": _sat(_same(row, configs)[0].replace(seed=0), machine)}
@@ -111,7 +145,7 @@ def _same(row: dict[str, Any], configs: Iterable[TrainConfig]) -> list[TrainConf
     return [
         config
         for config in configs
-        if (config.network, config.method) == (row["network"], row["method"])
+        if (task_of(config), config.method) == (row["network"], row["method"])
         and row["pattern"] in ("dense", config.pattern)
         and _text(config) == row["variant"]
     ]
@@ -126,18 +160,23 @@ def _text(config: TrainConfig) -> str:
     return " ".join(f"{key}={value}" for key, value in changes(config).items())
 
 
-def _place(row: dict[str, Any]) -> tuple[int, int, int]:
+def _place(row: dict[str, Any]) -> tuple[bool, int, int, int]:
+    network, _, images = row["network"].partition("/")
     networks, methods = list(RECIPES), list(METHODS)
-    return networks.index(row["network"]), methods.index(row["method"]), _ORDER.get(row["pattern"], len(_ORDER))
+    pattern = _ORDER.get(row["pattern"], len(_ORDER))
+    return not images, networks.index(network), methods.index(row["method"]), pattern
 
 
 def _paper(summaries: Sequence[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the loss of BDWP 2:8 against dense on the paper's networks, seed by seed."""
     out = []
-    for network in SMALL_NETWORKS:
+    for network in dict.fromkeys(row["network"] for row in rows):
+        if network.partition("/")[0] not in SMALL_NETWORKS:
+            continue
         dense = _by_seed(summaries, network, "dense")
         bdwp = _by_seed(summaries, network, "bdwp")
-        losses = [100 * (dense[seed] - bdwp[seed]) for seed in sorted(dense.keys() & bdwp.keys())]
+        seeds = sorted(dense.keys() & bdwp.keys())
+        losses = [100 * (dense[seed] - bdwp[seed]) for seed in seeds]
         row = next((r for r in rows if (r["network"], r["method"], r["pattern"]) == (network, "bdwp", "2:8")), None)
         if row is None or not losses:
             continue
@@ -145,8 +184,8 @@ def _paper(summaries: Sequence[dict[str, Any]], rows: list[dict[str, Any]]) -> l
             {
                 "network": network,
                 "seeds": len(losses),
-                "dense": statistics.fmean(dense.values()),
-                "bdwp": statistics.fmean(bdwp.values()),
+                "dense": statistics.fmean(dense[seed] for seed in seeds),
+                "bdwp": statistics.fmean(bdwp[seed] for seed in seeds),
                 "loss": statistics.fmean(losses),
                 "error": statistics.stdev(losses) / len(losses) ** 0.5 if len(losses) > 1 else None,
                 "speedup": row["sat"]["speedup"],
@@ -157,12 +196,12 @@ def _paper(summaries: Sequence[dict[str, Any]], rows: list[dict[str, Any]]) -> l
 
 
 def _by_seed(summaries: Iterable[dict[str, Any]], network: str, method: str) -> dict[int, float]:
-    """Return the accuracy of the recipe's runs of a method (at 2:8) by seed."""
+    """Return the accuracy of the recipe's runs of a method (at 2:8) by seed; network: as `recipes.task` names it."""
     configs = ((config_of(summary), summary["accuracy"]) for summary in summaries)
     return {
         config.seed: accuracy
         for config, accuracy in configs
-        if (config.network, config.method) == (network, method)
+        if (task_of(config), config.method) == (network, method)
         and (method == "dense" or config.pattern == "2:8")
         and not changes(config)
     }
@@ -170,14 +209,35 @@ def _by_seed(summaries: Iterable[dict[str, Any]], network: str, method: str) -> 
 
 def _ablations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return BDWP 2:8 as it is and with each of its changes, with their labels, of networks that have them."""
-    out = []
-    for network in dict.fromkeys(row["network"] for row in rows if row["variant"]):
-        cells = [cell.config for cell in ablation_cells(network, seeds=[0])]
-        labels = dict(zip(map(_text, cells[1:]), ("as it is", *ABLATIONS), strict=True))
-        for row in rows:
-            if (row["network"], row["method"], row["pattern"]) == (network, "bdwp", "2:8") and row["variant"] in labels:
-                out.append({**row, "label": labels[row["variant"]]})
-    return sorted(out, key=lambda row: (_place(row), ["as it is", *ABLATIONS].index(row["label"])))
+    labelled = [(row, _label(row["variant"])) for row in rows if (row["method"], row["pattern"]) == ("bdwp", "2:8")]
+    found = [{**row, "label": label} for row, label in labelled if label is not None]
+    changed = {row["network"] for row in found if row["variant"]}
+    found = [row for row in found if row["network"] in changed]
+    labels = list(_LABELS)
+    return sorted(found, key=lambda row: (_place(row), _key(row["variant"]), labels.index(row["label"])))
+
+
+_LABELS: Final = ("as it is", *ABLATIONS)
+
+
+def _label(variant: str) -> str | None:
+    """Return the label of a variant of BDWP, whatever its split and length; None if it is none of the ablations."""
+    own = [word for word in variant.split() if word.partition("=")[0] not in _SHARED]
+    if not own:
+        return _LABELS[0]
+    keys = {next(iter(fields)): label for label, fields in ABLATIONS.items() if len(fields) == 1}
+    exact = {f"{key}={value}": label for label, fields in ABLATIONS.items() for key, value in fields.items()}
+    if len(own) > 1:
+        return None
+    return exact.get(own[0]) or (keys["dense_epochs"] if own[0].startswith("dense_epochs=") else None)
+
+
+_SHARED: Final = ("split", "epochs")
+
+
+def _key(variant: str) -> str:
+    """Return what a variant shares with the dense run that it is compared with."""
+    return " ".join(word for word in variant.split() if word.partition("=")[0] in _SHARED)
 
 
 def _masks(summaries: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -187,7 +247,7 @@ def _masks(summaries: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, 
         config = config_of(summary)
         if config.method == "dense" or not summary["sad_ff"] + summary["sad_bp"]:
             continue
-        key = (config.network, config.method, config.pattern, _text(config))
+        key = (task_of(config), config.method, config.pattern, _text(config))
         lines: list[dict[str, Any]] = read_lines(folder / f"{run_name(config)}.jsonl")
         groups.setdefault(key, []).append([line for line in lines if line["event"] == "epoch"])
     out = []
@@ -199,11 +259,11 @@ def _masks(summaries: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, 
     return sorted(out, key=lambda item: (_place(item), item["variant"]))
 
 
-def _rates(network: str, folder: Path) -> dict[str, Any] | None:
-    """Return the validation accuracies that a learning rate was chosen by, None unless all its runs are there."""
-    found = [finished(cell, folder) for cell in rate_cells(network)]
+def _rates(task: tuple[str, str], folder: Path) -> dict[str, Any] | None:
+    """Return the validation accuracies that a learning rate was chosen by, as far as its runs are there; None: none."""
+    found = [finished(cell, folder) for cell in _rate_cells(*task)]
     summaries = [summary for summary in found if summary is not None]
-    if len(summaries) < len(found):
+    if not summaries:
         return None
     means: dict[float, dict[str, float]] = {}
     for method in ("dense", "bdwp"):
@@ -215,7 +275,15 @@ def _rates(network: str, folder: Path) -> dict[str, Any] | None:
         for rate, values in by_rate.items():
             means.setdefault(rate, {})[method] = statistics.fmean(values)
     table_rows = [{"lr": rate, **values} for rate, values in sorted(means.items())]
-    return {"network": network, "best": best_rate(summaries), "recipe": RECIPES[network].lr, "rates": table_rows}
+    both = {rate for rate, values in means.items() if len(values) > 1}
+    paired = [summary for summary in summaries if config_of(summary).lr in both]
+    best = best_rate(paired) if paired else None
+    own = recipe(*task)
+    return {"network": task_of(own), "best": best, "recipe": own.lr, "rates": table_rows, "missing": _missing(found)}
+
+
+def _missing(found: Sequence[object]) -> int:
+    return sum(summary is None for summary in found)
 
 
 def _run(summary: dict[str, Any], machine: SatConfig) -> dict[str, Any]:

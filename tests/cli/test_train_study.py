@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nmsat.algorithms.training.plan import plan
 from nmsat.algorithms.training.recipes import RATES, RECIPES, parse_name
 from nmsat.algorithms.training.results import write_lines
-from nmsat.algorithms.training.study import Cell, ablation_cells, cells, default_cells, rate_cells
+from nmsat.algorithms.training.study import ABLATIONS, Cell, ablation_cells, cells, rate_cells
 from nmsat.algorithms.training.train import Epoch, TrainResult, train
 from nmsat.dataflow.contract.config import preset
 from nmsat.reports.commands.study import page_files
 from nmsat.reports.work.study import gather
 from nmsat.reports.work.training import sat_step
 from nmsat.sim.results.provenance import Source, told
+from tests.training.idx_files import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +94,7 @@ def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:
     masks = next(m for m in data["masks"] if (m["network"], m["variant"]) == ("vit-small", ""))
     assert masks["sad_ff"] == [0.01, 0.005]
     assert data["rates"] == []
-    assert sum(run["name"].startswith("vgg19-small") for run in data["runs"]) == 4 + 4
+    assert sum(run["name"].startswith("vgg19-small") for run in data["runs"]) == 4 + len(ABLATIONS)
 
 
 def test_the_page_shows_what_was_gathered(tmp_path: Path) -> None:
@@ -105,22 +107,46 @@ def test_the_page_shows_what_was_gathered(tmp_path: Path) -> None:
     assert data["rates"][0]["best"] == RATES["sgd"][0]  # all equal: the lowest
     files = page_files(data)
     page = files["accuracy.md"]
-    assert "loss of BDWP 2:8 is 1.00 points on average over 1 networks" in page
+    told = " ".join(page.split())
+    assert "1347 + 450 images: 1.00 points, 1 network; not to be told from the paper's." in told
+    assert "Nothing: no method has dense runs beside it with two seeds." in page
     assert re.search(r"`vgg19-small-sr-ste-1of8` \| 0 \| 97.50% \+- 0.00 \| 0.50 \|", page)
     assert "These choices would differ from the recipes: vgg19-small." in page
-    assert "| no SR-STE term | 0 | 92.00%" in page
+    assert "| no SR-STE term | recipe | 0 | 92.00%" in page
     for name in re.findall(r"\]\((accuracy\w+\.svg)\)", page):
         assert files[name].startswith("<svg")
     assert "vgg19-small" in files["accuracy_networks.svg"]
 
 
-def test_names_of_cells_are_their_own() -> None:
-    assert len({cell.name for cell in default_cells()}) == len(default_cells())
+def test_a_study_without_time_says_what_is_missing(call: Callable[[str], Outcome], tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images")
+    outcome = call(f"study --data {folder} --hours 0 --out {tmp_path / 'out'}")
+    assert outcome.code == 0
+    page = (tmp_path / "out" / "accuracy.md").read_text()
+    parts = plan("idx14-01234567")
+    runs = sum(len(part.cells) for part in parts)
+    assert f"**{runs} of the {runs} runs of the plan are not there yet.**" in " ".join(page.split())
+    assert all(f"| {part.title} | 0 | {len(part.cells)} |" in page for part in parts)
+
+
+def test_the_plan_needs_its_images(
+    call: Callable[[str], Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NMSAT_DATA", str(tmp_path / "none"))
+    outcome = call(f"study --out {tmp_path / 'out'}")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "there is no such folder" in outcome.err
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("--networks lenet", "'lenet'"), ("--methods best", "'best'"), ("--seeds a", "'a'"), ("--processes 0", "'0'")],
+    [
+        ("--networks lenet", "'lenet'"),
+        ("--methods best", "'best'"),
+        ("--seeds a", "'a'"),
+        ("--processes 0", "'0'"),
+        ("--hours -1", "'-1'"),
+    ],
 )
 def test_refusals_are_one_line(call: Callable[[str], Outcome], line: str, words: str) -> None:
     outcome = call(f"study {line}")

@@ -17,7 +17,7 @@ from nmsat.reports.commands.study import page_files
 from nmsat.reports.pages.study_page import study_page
 from nmsat.reports.pages.study_parts import INTERVAL
 from nmsat.reports.pages.study_plots import draw
-from nmsat.reports.work.losses import Loss, ladder, paired_losses, products_pruned
+from nmsat.reports.work.losses import Loss, average, beside, ladder, paired_losses, products_pruned, resolved
 from tests.pages.picture import named, pixels_on_phone, size_of, texts, words
 
 if TYPE_CHECKING:
@@ -88,6 +88,42 @@ def test_runs_that_change_the_recipe_are_left_out() -> None:
 def test_interval_is_that_of_students_t(losses: tuple[float, ...], half: float | None) -> None:
     found = Loss("n", "m", "2:8", losses).half_width
     assert found == (None if half is None else pytest.approx(half, rel=1e-4))
+
+
+def test_what_the_runs_tell_apart() -> None:
+    seeds = (0, 1, 2)
+    losses = [
+        Loss("n", "bdwp", "2:8", (1.0, 1.1, 1.2), seeds),
+        Loss("n", "ste", "2:8", (0.1, 0.2, 0.3), seeds),  # its interval holds 0; seed by seed below bdwp by 0.9
+        Loss("n", "mvue", "2:8", (-1.0, -1.1, -1.2), seeds),
+        Loss("n", "alone", "2:8", (9.0,), (0,)),  # tells nothing
+    ]
+    (found,) = resolved(losses)
+    assert (found.worse, found.better, found.open) == (("bdwp",), ("mvue",), ("ste",))
+    assert set(found.pairs) == {("ste", "bdwp"), ("mvue", "bdwp"), ("mvue", "ste")}
+    assert (found.compared, found.seeds) == (3, 3)
+    assert found.half == pytest.approx(4.30265 * 0.1 / 3**0.5, rel=1e-4)
+    wide = [Loss("n", "bdwp", "2:8", (0.0, 3.0, 0.2), seeds), Loss("n", "ste", "2:8", (1.0, 0.0, 0.1), seeds)]
+    assert resolved(wide)[0].pairs == ()
+
+
+def test_the_average_of_networks_lies_beside_the_papers() -> None:
+    one = [Loss("a", "bdwp", "2:8", (1.0, 1.1, 1.2))]
+    assert [beside(one, value) for value in (0.56, 1.1, 1.9)] == ["more", "open", "less"]
+    mean, half = average(one)
+    assert (mean, half) == (pytest.approx(1.1), pytest.approx(one[0].half_width))
+    mean, half = average([*one, Loss("b", "bdwp", "2:8", (2.0, 2.1, 2.2))])  # equal variances: 4 degrees of freedom
+    assert (mean, half) == (pytest.approx(1.6), pytest.approx(2.77645 * 0.1 / 6**0.5, rel=1e-4))
+    assert average([Loss("a", "bdwp", "2:8", (1.0,))])[1] is None
+
+
+def test_the_page_says_what_is_missing() -> None:
+    plan = [{"title": "first", "runs": 3, "missing": ["x", "y"]}, {"title": "second", "runs": 2, "missing": []}]
+    page = study_page({**DATA, "plan": plan}, {})
+    assert "**2 of the 5 runs of the plan are not there yet.**" in page
+    assert "| first | 1 | 3 |" in page
+    done = [{**part, "missing": []} for part in plan]
+    assert "Nothing: all 5 runs of the plan are there." in study_page({**DATA, "plan": done}, {})
 
 
 def test_interval_holds_the_mean_as_often_as_it_says() -> None:

@@ -15,6 +15,7 @@ from nmsat.algorithms.core.arithmetic import FloatArithmetic
 from nmsat.algorithms.core.nm import mask
 from nmsat.algorithms.core.tape import Pattern, Stage, Tape
 from nmsat.algorithms.core.tape_file import read_tape
+from nmsat.algorithms.core.vocabulary import MethodFacts
 from nmsat.algorithms.layers.attention import Attention
 from nmsat.algorithms.layers.base import Context, Layer, prepare
 from nmsat.algorithms.layers.loss import softmax_cross_entropy
@@ -23,7 +24,7 @@ from nmsat.algorithms.layers.parameter import Parameter
 from nmsat.algorithms.layers.pointwise import Gelu
 from nmsat.algorithms.layers.pooling import GlobalAveragePool, MaxPool2d
 from nmsat.algorithms.layers.products import Conv2d, Linear
-from nmsat.algorithms.methods import METHODS, make_method
+from nmsat.algorithms.methods import METHODS, make_method, register, unregister
 from nmsat.algorithms.methods import gradients as reference
 from nmsat.algorithms.training.optim import Adam, Sgd
 
@@ -161,6 +162,27 @@ def test_linear_layers_are_the_reference(method: str, monkeypatch: pytest.Monkey
     assert np.allclose(theirs.weight.grad.numpy(), want["dw"].T, atol=1e-9)
     assert np.allclose(theirs.bias.grad.numpy(), want["db"], atol=1e-9)
     assert by_stage(recorded) == by_stage(tape)
+
+
+def test_a_registered_method_is_the_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def far_from_zero_column(w: np.ndarray, n: int, m: int, axis: int) -> np.ndarray:
+        del n, m
+        size = np.abs(w.astype(np.float32))
+        return size / (1 + size.mean(axis=axis, keepdims=True))
+
+    register("own", MethodFacts(ff_weights=True, bp_weights=True, decay=1e-3), far_from_zero_column)
+    try:
+        test_linear_layers_are_the_reference("own", monkeypatch)
+        test_convolutions_are_the_reference("own", CONVOLUTIONS[0], monkeypatch, tmp_path)
+        model = sparsify(torch.nn.Sequential(torch.nn.Linear(16, 16)), "own", dense=[])
+        x = torch.randn(2, 16)
+        assert torch.equal(torch.compile(model, backend="eager")(x), model(x))
+        with pytest.raises(NotImplementedError, match="computed in NumPy; it cannot run under"):
+            torch.func.vmap(lambda w: torch.func.functional_call(model, {"0.weight": w}, torch.ones(2, 16)))(
+                torch.ones(3, 16, 16)
+            )
+    finally:
+        unregister("own")
 
 
 def small():  # a PyTorch module, whose type the checker does not know

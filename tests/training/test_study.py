@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from nmsat.algorithms.core.arithmetic import CONTRACT, FAST
 from nmsat.algorithms.core.numeric import to_half
 from nmsat.algorithms.core.tape import Pattern, Stage, Tape
-from nmsat.algorithms.core.vocabulary import SMALL_NETWORKS, trained_network
+from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS, SR_STE_DECAY, trained_network
 from nmsat.algorithms.layers.base import Context, Layer, prepare
 from nmsat.algorithms.layers.loss import softmax_cross_entropy
 from nmsat.algorithms.layers.networks import BUILDERS, make_network
@@ -20,14 +21,17 @@ from nmsat.algorithms.layers.products import Linear
 from nmsat.algorithms.methods import make_method
 from nmsat.algorithms.training.data import PLACES, load_dataset, teacher, text
 from nmsat.algorithms.training.optim import Adam, LossScale
+from nmsat.algorithms.training.plan import plan, plan_cells
 from nmsat.algorithms.training.recipes import RATES, RECIPES, parse_name, run_name, variant
 from nmsat.algorithms.training.stability import MaskWatch
 from nmsat.algorithms.training.study import (
+    SEEDS,
     TABLE_NETWORKS,
     Cell,
     ablation_cells,
     best_rate,
     cells,
+    config_of,
     finished,
     rate_cells,
     run_cells,
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 
 def test_cells_of_the_whole_table() -> None:
     every = cells()
-    assert len(every) == len({cell.name for cell in every}) == len(TABLE_NETWORKS) * 3 * (1 + 9 * 5)
+    assert len(every) == len({cell.name for cell in every}) == len(TABLE_NETWORKS) * 5 * (1 + 9 * 5)
     assert all(cell.config.arithmetic == "contract" for cell in every)
     small = cells(["mlp"], ["dense", "bdwp"], ["2:8"], [4], epochs=1)
     assert [cell.name for cell in small] == ["mlp-dense-seed4,epochs=1", "mlp-bdwp-2of8-seed4,epochs=1"]
@@ -63,7 +67,11 @@ def test_cells_run_once_and_gather_into_rows(tmp_path: Path) -> None:
     rows = {row.method: row for row in table(first)}
     assert rows["dense"].seeds == rows["bdwp+mvue"].seeds == 2
     assert rows["dense"].variant == "epochs=1 batch=2000"
-    assert rows["dense"].loss_points is None  # no dense run of the recipe itself
+    assert rows["dense"].loss_points == 0  # its own pair: the dense run of the same length
+    by_seed = {(config_of(run).method, config_of(run).seed): float(str(run["accuracy"])) for run in first}
+    lost = [100 * (by_seed["dense", seed] - by_seed["bdwp+mvue", seed]) for seed in (0, 1)]
+    assert rows["bdwp+mvue"].by_seed == pytest.approx(lost)
+    assert rows["bdwp+mvue"].loss_points == pytest.approx(np.mean(lost))
     accuracies = [float(str(run["accuracy"])) for run in first if "mvue" in str(run["config"])]
     assert rows["bdwp+mvue"].accuracy == pytest.approx(np.mean(accuracies))
     assert rows["bdwp+mvue"].spread == pytest.approx(np.std(accuracies, ddof=1))
@@ -87,12 +95,44 @@ def test_rows_compare_with_the_dense_recipe() -> None:
     assert alone.loss_points is None
 
 
+def test_pairs_share_data_split_and_length() -> None:
+    changed = {"split": "validation", "epochs": 9}
+    runs = [summary(0.98, method="dense", **changed), summary(0.90, method="bdwp", decay=0.0, **changed)]
+    assert [row.loss_points for row in table(runs)] == [0, pytest.approx(8.0)]
+    others: list[dict[str, object]] = [{}, {"split": "validation"}, {**changed, "data": "idx14-01234567"}]
+    for other in others:
+        assert table([*runs[:1], summary(0.9, method="bdwp", **other)])[1].loss_points is None
+
+
+def test_the_plan_begins_with_what_carries_its_sentence() -> None:
+    data = "idx14-01234567"
+    parts, found = plan(data), plan_cells(data)
+    assert len({cell.name for cell in found}) == len(found)
+    assert all(parse_name(cell.name) == cell.config for cell in found)
+    first = [cell.config for cell in parts[1].cells]
+    both = ("dense", "bdwp")
+    assert [(config.method, config.seed) for config in first] == [(name, seed) for seed in SEEDS for name in both]
+    assert {(config.network, config.data, config.split) for config in first} == {("resnet9-small", data, "test")}
+    tried = {cell.config.seed for part in parts for cell in part.cells if cell.config.split == "validation"}
+    assert not tried & set(SEEDS)  # what chooses is not what is shown
+    compared = {cell.config.method for cell in found if cell.config.network == "resnet18-small" and cell.config.data}
+    assert compared == set(METHODS)
+
+
+def test_a_study_stops_at_its_time_and_goes_on(tmp_path: Path) -> None:
+    wanted = cells(["mlp"], ["dense"], seeds=[0, 1], epochs=1, batch=7000)
+    assert run_cells(wanted, tmp_path, processes=1, until=time.time() - 1) == []
+    assert list(tmp_path.iterdir()) == []  # no run began
+    assert len(run_cells(wanted, tmp_path, processes=1, until=time.time() + 600)) == 2
+
+
 def test_ablations_change_one_thing_each() -> None:
     wanted = ablation_cells("vgg19-small", seeds=[1])
     assert [variant(cell.config) for cell in wanted] == [
         {},
         {},
         {"decay": 0.0},
+        {"decay": 5 * SR_STE_DECAY},
         {"prune_from": "master"},
         {"dense_epochs": RECIPES["vgg19-small"].epochs / 4},
         {"sparse_ends": True},
