@@ -1,4 +1,4 @@
-"""Cells of UltraScale+ and the 7 series as Yosys maps to them: which pins lead to which, where paths end, what pins are for."""
+"""Cells of UltraScale+ and the 7 series: which pins lead to which, where paths end, what pins are for."""
 
 from __future__ import annotations
 

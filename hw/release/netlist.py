@@ -1,4 +1,4 @@
-"""A leaf as Yosys maps it to a family of Xilinx parts: its cells and nets, with the leaves that it holds as black boxes.
+"""A leaf as Yosys maps it to a family of parts: its cells and nets, with the leaves that it holds as black boxes.
 
 Results are kept by the content of the Verilog: what has been mapped before is read.
 """
@@ -71,7 +71,8 @@ def map_leaf(
 ) -> Netlist:
     """Return leaf `module` mapped to a family of parts, from its Verilog; held: leaves in it -> their Verilog.
 
-    runs: to end it from another thread; family: as Yosys names it (`dataflow.contract.dies`). Raises SynthesisError, and CacheError if the result cannot be kept.
+    runs: to end it from another thread; family: as Yosys names it (`dataflow.contract.dies`). Raises SynthesisError,
+    and CacheError if the result cannot be kept.
     """
     boxes = "".join(_black_box(name, held[name]) for name in sorted(held))
     sources = {"stubs.v": boxes, "leaf.v": _CLEARED.sub("", text)}

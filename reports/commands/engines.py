@@ -95,6 +95,7 @@ def _utilization(config: SatConfig) -> list[dict[str, Any]]:
 
 
 def _resources(config: SatConfig) -> list[dict[str, Any]]:
+    from nmsat.dataflow.contract.dies import die
     from nmsat.hw.parts.verilog import VerilogPlatform, emit
     from nmsat.hw.release.synth import synthesise
     from nmsat.hw.release.tops import synthesis_tops
