@@ -8,7 +8,11 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Die:
-    """A part. luts, flip_flops: of the fabric; dsp: DSP48E2; bram36: blocks of 36 kbit; uram: blocks of 288 kbit."""
+    """A part.
+
+    luts, flip_flops: of the fabric; dsp: DSP48E2 or DSP48E1; bram36: blocks of 36 kbit; uram: blocks of 288 kbit;
+    family: as Yosys names it, 'xcup' (UltraScale+) or 'xc7' (7 series).
+    """
 
     name: str
     luts: int
@@ -16,6 +20,7 @@ class Die:
     dsp: int
     bram36: int
     uram: int
+    family: str = "xcup"
 
     @property
     def blocks(self) -> dict[str, int]:
@@ -31,9 +36,13 @@ DIES: Final[dict[str, Die]] = {
         Die("xcu250", 1_728_000, 3_456_000, 12_288, 2688, 1280),
         Die("xczu9eg", 274_080, 548_160, 2520, 912, 0),
         Die("xck26", 117_120, 234_240, 1248, 144, 64),
+        Die("xc7z020", 53_200, 106_400, 220, 140, 0, "xc7"),
     )
 }
-"""UltraScale+ parts of the boards that the package knows, by name: parts of one family, which maps alike."""
+"""Parts of the boards that the package knows, by name, and XC7Z020, the part of small Zynq boards."""
+
+DEFAULT_DIE: Final = DIES["xcvu9p"]
+"""The part that Verilog and counts are for where none is named: that of the card that `vcu1525` is for."""
 
 
 def die(name: str) -> Die:

@@ -27,9 +27,15 @@ KERNEL: Final = "sat_kernel"
 REGISTER_BITS: Final = 12
 """Address bits of the register space, 4 KiB."""
 
+WORD_MASK: Final = 0xFFFFFFFF
+"""All bits of a register."""
+
 
 class Access(Enum):
-    """How the host may use a register; other accesses are answered with an error (SLVERR)."""
+    """How the host may use a register; other accesses are answered with an error (SLVERR) and change nothing.
+
+    So are a start while a run is on, and bits that a command or setting has not (`Register.spare`).
+    """
 
     COMMAND = "write, reads as 0"
     STATUS = "read; writing 1 to `done` clears it"
@@ -47,6 +53,11 @@ class Register:
     bits: int
     doc: str
     low: int = 0
+
+    @property
+    def spare(self) -> int:
+        """Bits of 32 that a write must leave 0; any may stand in a write to `status`, which only looks at `done`."""
+        return 0 if self.access is Access.STATUS else WORD_MASK & ~(((1 << self.bits) - 1) << self.low)
 
 
 class Command:
@@ -282,7 +293,7 @@ class Launch:
         self.check_ports(ports)
         values = {
             "program_region": self.program_region,
-            "program_at": self.program_at & 0xFFFFFFFF,
+            "program_at": self.program_at & WORD_MASK,
             "program_at_high": self.program_at >> 32,
             "program_count": self.program_count,
             "watchdog": self.watchdog,
@@ -292,9 +303,9 @@ class Launch:
             base, size = (region.base, region.size) if region else (0, 0)
             flags = (RegionFlag.OPEN | RegionFlag.WRITABLE * region.writable) if region else 0
             values |= {
-                f"region{i}_base": base & 0xFFFFFFFF,
+                f"region{i}_base": base & WORD_MASK,
                 f"region{i}_base_high": base >> 32,
-                f"region{i}_size": size & 0xFFFFFFFF,
+                f"region{i}_size": size & WORD_MASK,
                 f"region{i}_size_high": size >> 32,
                 f"region{i}_flags": flags,
             }

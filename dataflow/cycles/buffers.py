@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nmsat.dataflow.contract.dies import DIES
-from nmsat.dataflow.contract.isa import BEAT_BYTES
-from nmsat.dataflow.contract.links import PAIR
+from nmsat.dataflow.contract.dies import DEFAULT_DIE
+from nmsat.dataflow.contract.memories import buffers
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.dies import Die
 
-XCVU9P: Final = DIES["xcvu9p"]
-"""The device of the card that `vcu1525` is for."""
-
-BRAM_SHAPES: Final = ((1024, 36), (2048, 18), (4096, 9))
-"""Entries x bits of a BRAM36 as a simple dual-port memory."""
-
-URAM_SHAPE: Final = (4096, 72)
-"""Entries x bits of an UltraRAM block."""
+BLOCK_OF: Final = {"ultra": "uram", "block": "bram36"}
+"""`ram_style` -> blocks that a memory takes."""
 
 
 @dataclass(frozen=True)
@@ -35,27 +29,30 @@ class BufferCount:
     blocks: int
 
 
-def buffer_counts(config: SatConfig, die: Die = XCVU9P) -> tuple[BufferCount, ...]:
-    """Return what the buffers take on an UltraScale+ device, every memory mapped for itself, no packing of words.
+def buffer_counts(config: SatConfig, die: Die = DEFAULT_DIE) -> tuple[BufferCount, ...]:
+    """Return what the buffers take on a device by `dataflow.contract.memories`, no packing of words.
 
-    Memories of a whole UltraRAM or more go there if the device has any, all others into BRAM36.
+    Of memories that take half of a RAMB36 two share one.
     """
-    large = "uram" if die.uram else "bram36"
-    return (
-        _count("activations", config.rows, config.act_depth, 16 * config.act_lanes, large),
-        _count("weights", config.columns, config.weight_depth, PAIR.bits, large),
-        _count("sums", config.columns, config.sum_depth, 32),
-        _count("results", config.columns, config.sum_depth, 32),
-        _count("staging", 2, config.stage_depth // 2, 8 * BEAT_BYTES, large),
+    return tuple(
+        BufferCount(
+            buffer.name,
+            buffer.memories,
+            buffer.entries,
+            buffer.bits,
+            BLOCK_OF[buffer.style(die)],
+            math.ceil(buffer.memories * buffer.blocks(die)),
+        )
+        for buffer in buffers(config).values()
     )
 
 
 def block_totals(counts: tuple[BufferCount, ...]) -> dict[str, int]:
     """Return the blocks of all buffers by kind."""
-    return {kind: sum(count.blocks for count in counts if count.block == kind) for kind in XCVU9P.blocks}
+    return {kind: sum(count.blocks for count in counts if count.block == kind) for kind in DEFAULT_DIE.blocks}
 
 
-def check_buffers(config: SatConfig, die: Die = XCVU9P) -> dict[str, int]:
+def check_buffers(config: SatConfig, die: Die = DEFAULT_DIE) -> dict[str, int]:
     """Return the blocks by kind; ValueError names the largest buffer if they are more than the device has."""
     counts = buffer_counts(config, die)
     total = block_totals(counts)
@@ -68,14 +65,3 @@ def check_buffers(config: SatConfig, die: Die = XCVU9P) -> dict[str, int]:
                 f"{worst.bits} bits; halve its depth"
             )
     return total
-
-
-def _count(name: str, memories: int, entries: int, bits: int, large: str = "bram36") -> BufferCount:
-    """Count one kind of buffer; large: the blocks of memories that fill an UltraRAM."""
-    deep, wide = URAM_SHAPE
-    block = large if entries >= deep else "bram36"
-    if block == "uram":
-        each = -(-entries // deep) * -(-bits // wide)
-    else:
-        each = min(-(-entries // depth) * -(-bits // width) for depth, width in BRAM_SHAPES)
-    return BufferCount(name, memories, entries, bits, block, memories * each)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.fp.widen import WidenWeight
+from nmsat.hw.parts.buffer import buffer_memory
 from nmsat.hw.parts.links import keep_layout, pair_layout, seed_layout, sum_layout, weight_control_layout, weight_layout
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class ColumnPort(wiring.Component):
     out: data.View[data.StructLayout]
 
     def __init__(self, config: SatConfig) -> None:
-        self._weight_depth = config.weight_depth
-        self._sum_depth = config.sum_depth
+        self._config = config
         weight, seed, keep = weight_control_layout(config), seed_layout(config), keep_layout(config)
         super().__init__(
             {
@@ -84,15 +83,13 @@ class ColumnPort(wiring.Component):
             self.seed_o.eq(self.seed_i),
             self.keep_o.eq(self.keep_i),
         ]
-        self._weights(m)
-        self._sums(m)
+        self._weights(m, platform)
+        self._sums(m, platform)
         return m
 
-    def _weights(self, m: Module) -> None:
+    def _weights(self, m: Module, platform: object) -> None:
         """Read, widen and register one pair per cycle; what nobody asked for is a filler."""
-        memory = m.submodules.weights = Memory(
-            shape=pair_layout().size, depth=self._weight_depth, init=[], attrs={"ram_style": "block"}
-        )
+        memory = m.submodules.weights = buffer_memory("weights", self._config, platform)
         write, read = memory.write_port(), memory.read_port()
         pair = data.View(pair_layout(), read.data)
         asked = Signal()
@@ -108,9 +105,9 @@ class ColumnPort(wiring.Component):
         ]
         m.d.sync += [asked.eq(self.weight_i.read), self.wgt.eq(widen.wide)]
 
-    def _sums(self, m: Module) -> None:
+    def _sums(self, m: Module, platform: object) -> None:
         """Keep partial sums for the next command of a chain, or let results leave."""
-        memory = m.submodules.sums = Memory(shape=32, depth=self._sum_depth, init=[], attrs={"ram_style": "block"})
+        memory = m.submodules.sums = buffer_memory("sums", self._config, platform)
         write, read = memory.write_port(), memory.read_port()
         seeded = Signal()
         result = Signal(sum_layout())

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import COMMAND, INSTRUCTIONS, Opcode
@@ -14,6 +13,7 @@ from nmsat.dataflow.contract.limits import COMMANDS_IN_FLIGHT
 from nmsat.dataflow.contract.timing import last_column
 from nmsat.hw.array.head import command_layout
 from nmsat.hw.array.stce import Stce
+from nmsat.hw.parts.buffer import buffer_memory
 from nmsat.hw.parts.clients import WorkPort
 from nmsat.hw.parts.links import pair_layout
 from nmsat.hw.parts.verilog import place
@@ -45,7 +45,7 @@ class CaptureBuffer(wiring.Component):
     read_data: Signal
 
     def __init__(self, config: SatConfig) -> None:
-        self._depth = config.sum_depth
+        self._config = config
         place_in_buffer = range(config.sum_depth)
         super().__init__(
             {
@@ -60,7 +60,7 @@ class CaptureBuffer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        memory = m.submodules.memory = Memory(shape=32, depth=self._depth, init=[], attrs={"ram_style": "block"})
+        memory = m.submodules.memory = buffer_memory("results", self._config, platform)
         write, read = memory.write_port(), memory.read_port()
         m.d.comb += [
             write.en.eq(self.write_en),

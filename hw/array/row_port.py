@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.limits import DRAIN_DELAY, NO_STEP
 from nmsat.hw.fp.widen import WidenActivation
+from nmsat.hw.parts.buffer import buffer_memory
 from nmsat.hw.parts.links import activation_layout, control_layout, token_layout
 
 if TYPE_CHECKING:
+    from amaranth.lib.memory import Memory
+
     from nmsat.dataflow.contract.config import SatConfig
 
 
@@ -50,6 +52,7 @@ class RowPort(wiring.Component):
     ctl: data.View[data.StructLayout]
 
     def __init__(self, config: SatConfig) -> None:
+        self._config = config
         self._lanes = config.act_lanes
         self._depth = config.act_depth
         self._control = control_layout(config)
@@ -91,7 +94,7 @@ class RowPort(wiring.Component):
             control.arb.eq(bank),
             control.wrb.eq(Mux(token.ws, weight_bank, toggle)),
         ]
-        self._fetch(m, token, step, control)
+        self._fetch(m, buffer_memory("activations", self._config, platform), token, step, control)
         self._drain(m, token, step, computing, control)
         self._hand_on(m, token, step)
         early = Signal(self._control)
@@ -115,7 +118,7 @@ class RowPort(wiring.Component):
             control.wra.eq(Mux(token.ws, step >> token.log2_a, 0)),
         ]
 
-    def _fetch(self, m: Module, token, step: Signal, control) -> None:
+    def _fetch(self, m: Module, memory: Memory, token, step: Signal, control) -> None:
         """Read the next window's activations, one beat per cycle, and widen them."""
         address = Signal(range(self._depth))
         beats = Signal(8)
@@ -127,9 +130,7 @@ class RowPort(wiring.Component):
             m.d.sync += address.eq(self.token_i.base)
         with m.Elif(control.awe):
             m.d.sync += address.eq(address + 1)
-        memory = m.submodules.buffer = Memory(
-            shape=16 * self._lanes, depth=self._depth, init=[], attrs={"ram_style": "block"}
-        )
+        m.submodules.buffer = memory
         write, read = memory.write_port(), memory.read_port()
         m.d.comb += [
             write.en.eq(self.load_en),

@@ -13,6 +13,7 @@ from nmsat.dataflow.contract.legal import products, rules
 from nmsat.dataflow.contract.limits import CHECK_CYCLES, FETCH_BEATS, FETCH_BURST
 from nmsat.hw.parts.clients import INDEX_BITS, ReadClient
 from nmsat.hw.parts.fields import fields_of
+from nmsat.hw.parts.rule_inputs import late_rules
 from nmsat.hw.parts.small_queue import SmallQueue
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Check(wiring.Component):
     word : In(512), an instruction.
     code : Out(4), `ErrorCode` of the word for itself.
 
-    Timing: products are registered, then the answer: it is right from the third cycle on.
+    Timing: products, and rules without one, are registered, then the answer: it is right from the third cycle on.
     """
 
     word: Signal
@@ -41,16 +42,23 @@ class Check(wiring.Component):
         m = Module()
         code = Signal(4)
         m.d.comb += code.eq(ErrorCode.OPCODE)
+        late = late_rules(self._config)
         for opcode in Opcode:
             fields = fields_of(opcode, self.word)
             found: dict[str, Value] = {}
             for name, product in products(opcode, fields).items():
                 found[name] = Signal(len(Value.cast(product)), name=f"{opcode.name.lower()}_{name}")
                 m.d.sync += found[name].eq(product)
-            legal = Signal(name=f"{opcode.name.lower()}_legal")
-            holds = [Value.cast(rule) for rule in rules(opcode, fields, found, self._config).values()]
-            m.d.comb += legal.eq(Cat(rule != 0 for rule in holds).all())
-            with m.If(self.word[:4] == opcode):
+            mine, early, legal = (Signal(name=f"{opcode.name.lower()}_{name}") for name in ("mine", "early", "legal"))
+            holds = {
+                name: Value.cast(rule) != 0 for name, rule in rules(opcode, fields, found, self._config).items()
+            }
+            m.d.sync += [
+                mine.eq(self.word[:4] == opcode),
+                early.eq(Cat(rule for name, rule in holds.items() if name not in late[opcode]).all()),
+            ]
+            m.d.comb += legal.eq(early & Cat(rule for name, rule in holds.items() if name in late[opcode]).all())
+            with m.If(mine):
                 m.d.comb += code.eq(Mux(legal, ErrorCode.NONE, ErrorCode.FIELD))
         m.d.sync += self.code.eq(code)
         return m
@@ -118,6 +126,7 @@ class Fetch(wiring.Component):
         phase = Signal(range(CHECK_CYCLES + 1))
         loaded = Signal(INDEX_BITS)
         code = Signal(4)
+        wants_end = Signal()  # the last instruction of the program, and it is no END; a cycle late, before the verdict
         m.d.comb += [
             queue.push.eq(self.read.valid),
             queue.i.eq(self.read.data),
@@ -128,7 +137,10 @@ class Fetch(wiring.Component):
             code.eq(check.code),
             self.code.eq(code),
         ]
-        with m.If((code == ErrorCode.NONE) & (self.word[:4] != Opcode.END) & (loaded == self.count)):
+        m.d.sync += wants_end.eq(0)
+        with m.If((self.word[:4] != Opcode.END) & (loaded == self.count)):
+            m.d.sync += wants_end.eq(1)
+        with m.If((code == ErrorCode.NONE) & wants_end):
             m.d.comb += self.code.eq(ErrorCode.NO_END)
         m.d.sync += self.received.eq(self.received + self.read.valid)
         with m.If(loads):

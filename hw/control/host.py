@@ -127,15 +127,17 @@ class Control(wiring.Component):
         """Take writes; return start, reset, and that the host has seen `done`."""
         start, reset, acknowledge = Signal(), Signal(), Signal()
         data = slave.write_data
+        early = data[0] & ~data[1] & ~idle  # a start while a run is on
         m.d.comb += slave.write_bad.eq(1)
         for name, register in self._registers.items():
             if register.access is Access.READ:
                 continue
-            mine = Signal(name=f"to_{name}")
-            m.d.comb += mine.eq(slave.write_at == register.address >> 2)
+            mine, fits = Signal(name=f"to_{name}"), Signal(name=f"fits_{name}")
+            m.d.comb += [mine.eq(slave.write_at == register.address >> 2), fits.eq((data & register.spare) == 0)]
+            late = ~idle if register.access is Access.SETTING else early if name == "command" else 0
             with m.If(mine):
-                m.d.comb += slave.write_bad.eq(~idle if register.access is Access.SETTING else 0)
-            with m.If(mine & slave.writes):
+                m.d.comb += slave.write_bad.eq(~fits | late)
+            with m.If(mine & fits & slave.writes):
                 if name == "command":
                     m.d.comb += [start.eq(data[0] & ~data[1] & idle), reset.eq(data[1])]
                 elif name == "status":

@@ -284,19 +284,26 @@ class Sequencer(wiring.Component):
             m.d.sync += [own.valid.eq(1), own.code.eq(ErrorCode.NO_END), own.index.eq(0)]
         with m.Elif(bad):
             m.d.sync += [own.valid.eq(1), own.code.eq(fetch.code), own.index.eq(fetch.index)]
-        with m.Elif(semaphores.beyond.any()):
-            m.d.sync += [own.valid.eq(1), own.code.eq(ErrorCode.SEMAPHORE)]
-            for q, lane in reversed(list(enumerate(lanes))):
-                with m.If(semaphores.beyond[q]):
-                    m.d.sync += own.index.eq(lane.oldest)
         with m.Elif(deadlock):
             m.d.sync += [own.valid.eq(1), own.code.eq(ErrorCode.DEADLOCK)]
             for lane in reversed(lanes):
                 with m.If(lane.some):
                     m.d.sync += own.index.eq(lane.head_index)
         m.d.comb += self.failure.eq(own)
+        self._beyond(m, semaphores, lanes, (self.run & (self.count == 0)) | bad)
         self._memory_error(m, self.write_error, WRITERS, fetch, lanes)
         self._memory_error(m, self.read_error, READERS, fetch, lanes)
+
+    def _beyond(self, m: Module, semaphores: Semaphores, lanes: Sequence[Lane], first: Value) -> None:
+        """Tell of a semaphore raised beyond its end in the last cycle, unless `first`, an earlier error, held then."""
+        counts = Signal()
+        m.d.sync += counts.eq(~first)
+        for q, lane in reversed(list(enumerate(lanes))):
+            oldest = Signal(INDEX_BITS, name=f"oldest_{q}")
+            m.d.sync += oldest.eq(lane.oldest)
+            with m.If(semaphores.beyond[q] & counts):
+                m.d.comb += [self.failure.valid.eq(1), self.failure.code.eq(ErrorCode.SEMAPHORE)]
+                m.d.comb += self.failure.index.eq(oldest)
 
     def _memory_error(
         self, m: Module, error: Any, clients: Sequence[Queue | None], fetch: Fetch, lanes: Sequence[Lane]

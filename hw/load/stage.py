@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, Opcode
 from nmsat.hw.load.gather import LoadGather
+from nmsat.hw.parts.buffer import buffer_memory
 from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.fields import fields_of
 from nmsat.hw.parts.steps import named
@@ -62,6 +62,7 @@ class LoadStage(wiring.Component):
     read_next: Signal
 
     def __init__(self, config: SatConfig) -> None:
+        self._config = config
         self._depth = config.stage_depth
         super().__init__(
             {
@@ -87,9 +88,7 @@ class LoadStage(wiring.Component):
         self._ask(m, at)
         found = []
         for bank, name in enumerate(("even", "odd")):
-            memory = m.submodules[name] = Memory(
-                shape=8 * BEAT_BYTES, depth=self._depth // 2, init=[], attrs={"ram_style": "ultra"}
-            )
+            memory = m.submodules[name] = buffer_memory("staging", self._config, platform)
             write, read = memory.write_port(), memory.read_port()
             m.d.comb += [
                 write.en.eq(self.valid & (at[0] == bank)),

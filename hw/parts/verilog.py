@@ -24,6 +24,7 @@ from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue] #
 from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
 from amaranth.lib import wiring
 
+from nmsat.dataflow.contract.dies import DEFAULT_DIE
 from nmsat.hw.parts.writer import Writer, writing
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from amaranth_types.types import HasElaborate
+
+    from nmsat.dataflow.contract.dies import Die
 
 CLOCK: Final = "clk"
 """Name of the clock port of domain `sync`."""
@@ -98,10 +101,12 @@ class Leaf:
 class VerilogPlatform:
     """The platform that `elaborate` receives while Verilog is written; it collects the leaves placed on the way.
 
+    die: part that the Verilog is for, which decides what buffers are made of (`dataflow.contract.memories`).
     Amaranth describes a leaf here; that a thread lets Yosys write its Verilog beside is waited for in `leaves`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, die: Die = DEFAULT_DIE) -> None:
+        self.die = die
         self._written: dict[str, Written] = {}
         self._origin: dict[str, tuple[type, Hashable]] = {}
         self.writer: Writer | None = None

@@ -1,4 +1,4 @@
-"""Cells of UltraScale+ as Yosys maps to them: which pins lead to which, where paths end, what pins are for."""
+"""Cells of UltraScale+ and the 7 series: which pins lead to which, where paths end, what pins are for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ CLOCKS: Final = ("C", "CLK", "WCLK", "CLKARDCLK", "CLKBWRCLK")
 _RESETS: Final = re.compile(r"R|S|CLR|PRE|RST\w*")
 _ENABLES: Final = re.compile(r"C?E|CE\w+|WE\w*|EN\w*|REGCE\w*")
 
-SEQUENTIAL: Final = ("FDRE", "FDSE", "FDCE", "FDPE", "DSP48E2", "RAMB18E2", "RAMB36E2", "URAM288")
+MULTIPLIERS: Final = ("DSP48E1", "DSP48E2")
+BLOCK_RAMS: Final = {"RAMB18E1": 1, "RAMB18E2": 1, "RAMB36E1": 2, "RAMB36E2": 2}
+"""Block RAM and the halves of 36 kbit that it takes."""
+
+ULTRA_RAM: Final = "URAM288"
+
+SEQUENTIAL: Final = ("FDRE", "FDSE", "FDCE", "FDPE", *MULTIPLIERS, *BLOCK_RAMS, ULTRA_RAM)
 """Cells that end paths and begin them."""
 
 CLOCKED_PINS: Final = re.compile(r"Q|P|PCOUT|DOUT\w*")

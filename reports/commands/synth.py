@@ -6,18 +6,15 @@ import dataclasses
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from nmsat.dataflow.contract.dies import DIES, die
+from nmsat.dataflow.contract.dies import DEFAULT_DIE, DIES, die
 from nmsat.reports.commands.base import Answer, Command, Named, add_config, check_built
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     import argparse
-
-DEFAULT_DEVICE: Final = "xcvu9p"
-"""Part whose shares are told."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device",
         metavar="NAME",
         type=Named(lambda name: die(name).name, lambda: DIES),
-        default=DEFAULT_DEVICE,
-        help="UltraScale+ part whose share is told: xcvu9p, xcu200, xcu250, xczu9eg or xck26 (default: xcvu9p)",
+        default=DEFAULT_DIE.name,
+        help="part that it is for: xcvu9p, xcu200, xcu250, xczu9eg, xck26 or xc7z020 (default: xcvu9p)",
     )
     parser.add_argument(
         "--out",
@@ -62,14 +59,14 @@ def _estimate(options: argparse.Namespace) -> dict[str, Any]:
 
     part = DIES[options.device]
     with task("writing Verilog"):
-        verilog = kept_files(options.config, ("sat",))
+        verilog = kept_files(options.config, ("sat",), die=part)
     with task("mapping", len(held_leaves(verilog)), "module") as running:
 
         def mapped(leaf: str) -> None:
             running.now(leaf)
             running.advance()
 
-        found = estimate(verilog, told=mapped)
+        found = estimate(verilog, family=part.family, told=mapped)
     return {
         "config": dataclasses.asdict(options.config),
         "device": dataclasses.asdict(part),

@@ -30,7 +30,7 @@ def estimate_values(found: Estimate, config: SatConfig, die: Die) -> dict[str, A
     has = {name: getattr(die, name) for name in RESOURCES}
     blocks = has["bram36"] + has["uram"]
     by_table: dict[str, int] = dict.fromkeys(("bram36", "uram"), 0)
-    for count in buffer_counts(config):
+    for count in buffer_counts(config, die):
         by_table[count.block] += count.blocks
     leaves = found.leaves.values()
     return {
@@ -108,7 +108,7 @@ def _tables(values: Mapping[str, Any]) -> list[Shown]:
     by_table = values["buffers_by_table"]
     together = (
         f"RAMB36 and URAM together: {values['memory_share']:.1%} of the blocks of the device. The table of buffers\n"
-        f"(`nmsat model`) counts {by_table['bram36']} RAMB36 and {by_table['uram']} URAM."
+        f"(`nmsat config check`) counts {by_table['bram36']} RAMB36 and {by_table['uram']} URAM."
     )
     return [
         Shown("leaf x instances; LUT with distributed RAM and SRL", ("engine", *heads), _engine_rows(values), together),

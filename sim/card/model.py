@@ -51,7 +51,10 @@ class ModelBuffer:
 
 
 class Model:
-    """A link to the simulator. A run ends in the moment in which it starts; what the registers refuse is an OSError.
+    """A link to the simulator. What the registers refuse is an OSError.
+
+    A run ends in the moment in which it starts; one that memory does not let end (`TIMEOUT`) stays on, and then the
+    registers refuse what they refuse during a run.
 
     Parameters: config; timing: of the memory, by default that of `config`.
     """
@@ -88,16 +91,19 @@ class Model:
         register = self._registers[name]
         if register.access is Access.READ:
             raise OSError(f"register {name!r} at {offset:#x} is read only")
+        if value & register.spare:
+            raise OSError(f"register {name!r} is written with {value:#x}; bits {register.spare:#x} must be 0")
         if name == "status":
             self._status &= ~(value & Status.DONE)
         elif name == "command":
             if value & Command.RESET:
                 self._status = Status.IDLE
             elif value & Command.START:
+                self._check_idle(name)
                 self._start()
         else:
-            kept = (1 << register.bits) - 1
-            self._settings[name] = (value >> register.low & kept) << register.low
+            self._check_idle(name)
+            self._settings[name] = value
 
     def buffer(self, size: int, port: int) -> ModelBuffer:
         """Return memory behind all that there is; a port reaches all of it."""
@@ -106,6 +112,10 @@ class Model:
         self._next += -(-size // PAGE_BYTES) * PAGE_BYTES
         self._buffers.append(made)
         return made
+
+    def _check_idle(self, name: str) -> None:
+        if not self._status & Status.IDLE:
+            raise OSError(f"register {name!r} is written while a run is on")
 
     def _name(self, offset: int) -> str:
         if offset not in self._names:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from nmsat.hw.control.axi_lite import LiteSlave
 
 SLVERR: Final = 2
-COMMAND, COUNT = 0x00, 0x4C
-"""Addresses of the command and of the setting that is followed, 32 bits (docs/registers.md)."""
+COMMAND, COUNT, BASE = 0x00, 0x4C, 0x80
+"""Addresses of the command, of the setting that is followed, 32 bits, and of a base (docs/registers.md)."""
+
+WITHIN_BITS: Final = 12
+"""Bits of a base that must be 0."""
 
 ANSWER: Final = {"aw": "b", "w": "b", "ar": "r"}
 PAYLOAD: Final = {
@@ -96,9 +99,19 @@ def _settings(proof: Harness, control: Any, slave: LiteSlave, taken: Mapping[str
     m.d.sync += setting.eq(expected)
     proof.check(control.count == expected, "a setting is what was written last, all bytes, while idle")
     proof.check(implies(mine, good == (idle & whole)), "a write that changes nothing is told")
+    answer = answers & whole & (address[2:] == BASE >> 2)
+    within = data[:WITHIN_BITS].any()
+    page, before = control.regions[0].page, proof.before("page_before", control.regions[0].page)
+    proof.check(implies(answer, good == (idle & ~within)), "a base within a page is refused")
+    proof.check(implies(answer & ~good, page == before), "what is refused changes no base")
     starts = control.run & ~proof.before("run_before", control.run)
     command = answers & (address[2:] == COMMAND >> 2) & whole & (data[:2] == 1)
     proof.check(implies(starts, command & idle), "only the command starts a run, and only while idle")
+    told = answers & (address[2:] == COMMAND >> 2) & whole
+    late = data[0] & ~data[1] & ~idle
+    proof.check(implies(told, good == ~(late | data[2:].any())), "a start during a run is refused")
+    proof.cover(told & late, "a start comes during a run")
+    proof.cover(answer & within & idle, "a base within a page is written")
     proof.check(implies(control.run, ~control.clear & ~control.halt), "engines and ports are free during a run")
     proof.cover(mine & ~idle & whole, "a setting is written during a run")
     proof.cover(mine & idle & whole & data.any(), "a setting is written")
@@ -110,7 +123,8 @@ PROOFS: Final = (
         name="axi_lite",
         claim="The register port keeps the rules of AXI4-Lite: answers stand until taken, none is lost or invented, a "
         "write is answered one cycle after its second part, a read in its second cycle; a setting changes by whole "
-        "writes while idle only, and what changes nothing is told; nothing but its command starts a run.",
+        "writes while idle only, and what changes nothing is told, a base within a page and a start during a run too; "
+        "nothing but its command starts a run.",
         make=registers,
         unbounded=True,
         depth=3,
@@ -140,6 +154,18 @@ PROOFS: Final = (
                 "hw/control/axi_lite.py",
                 "whole.eq(strobe.all())",
                 "whole.eq(strobe.any())",
+            ),
+            Fault(
+                "a start during a run is answered well",
+                "hw/control/host.py",
+                'early if name == "command" else 0',
+                "0",
+            ),
+            Fault(
+                "the lowest bit of a base is not looked at",
+                "hw/control/host.py",
+                "(data & register.spare) == 0",
+                "(data & register.spare & ~1) == 0",
             ),
             Fault(
                 "settings can be written during a run",

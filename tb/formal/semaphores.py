@@ -37,8 +37,8 @@ def semaphores(most: int = SEMAPHORE_MAX) -> Harness:
         proof.check(count <= most, "no semaphore passes 255")
         proof.check(inside(inner, f"value_{s}") == count, "a semaphore is what was raised less what was lowered")
         proof.check(dut.above[s] == (count != 0), "above says whether a semaphore is above 0")
-    m.d.comb += beyond.eq(Cat(at.any() for at in queues))
-    proof.check(dut.beyond == beyond, "a raise beyond 255 is told, of the queue that raises")
+    m.d.sync += beyond.eq(Cat(at.any() for at in queues))
+    proof.check(dut.beyond == beyond, "a raise beyond 255 is told in the next cycle, of the queue that raises")
     proof.cover(dut.beyond != 0, "a semaphore is raised beyond the last")
     proof.cover((dut.lower & dut.raises[0]) != 0, "a semaphore is lowered and raised in a cycle")
     return proof
@@ -59,8 +59,8 @@ PROOFS: Final = (
             Fault(
                 "a semaphore wraps",
                 "hw/control/semaphores.py",
-                "m.d.sync += value.eq(Mux(full[s], SEMAPHORE_MAX, total))",
-                "m.d.sync += value.eq(total)",
+                "value.eq(Mux(full[s], SEMAPHORE_MAX, total))",
+                "value.eq(total)",
             ),
             Fault(
                 "two raises in a cycle count once",
@@ -71,8 +71,8 @@ PROOFS: Final = (
             Fault(
                 "the last place is one too low",
                 "hw/control/semaphores.py",
-                "full[s].eq(total > SEMAPHORE_MAX)",
-                "full[s].eq(total >= SEMAPHORE_MAX)",
+                "self.lower[s] >= 1 << len(low))",
+                "self.lower[s] > 1 << len(low))",
             ),
         ),
     ),

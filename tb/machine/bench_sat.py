@@ -90,13 +90,18 @@ async def registers(dut: Any) -> None:
 
 
 async def _write_settings(lite: Lite, rng: np.random.Generator, table: dict[str, Register]) -> dict[str, int]:
-    """Write random values to all settings; return what must be read."""
+    """Write random values to all settings, and others with a bit more that is refused; return what must be read."""
     written = {}
     for name, register in table.items():
         if register.access is Access.SETTING:
-            value = int(rng.integers(1 << 32))
-            await lite.write(name, value)
-            written[name] = value >> register.low << register.low & ((1 << (register.low + register.bits)) - 1)
+            kept = ((1 << register.bits) - 1) << register.low
+            written[name] = int(rng.integers(1 << 32)) & kept
+            await lite.write(name, written[name])
+            for bit in range(32):
+                if not kept >> bit & 1:
+                    assert await lite.write_word(register.address, written[name] ^ kept | 1 << bit) == SLVERR, name
+    for value in (4, 1 << 31, 5):
+        assert await lite.write_word(REGISTERS["command"].address, value) == SLVERR, value
     return written
 
 
@@ -115,8 +120,8 @@ async def soft_reset(dut: Any) -> None:
         await ClockCycles(dut.clk, int(rng.integers(1, report.cycles)))
         assert await host.registers.write_word(REGISTERS["program_count"].address, 0) == SLVERR or await _idle(host)
         if not await _idle(host):
-            await host.registers.write("command", Command.START)  # nothing may come of it
-            cut += 1
+            # nothing may come of it, unless the run has ended in this moment
+            cut += await host.registers.write_word(REGISTERS["command"].address, Command.START) == SLVERR
         await host.registers.write("command", Command.RESET)
         while not await _idle(host):
             pass

@@ -95,10 +95,16 @@ def test_the_model_has_the_registers_of_the_circuit() -> None:
             with pytest.raises(OSError, match=f"register {name!r}"):
                 model.write(register.address, 1)
         elif register.access is Access.SETTING:
-            value = int(rng.integers(1 << 32))
-            model.write(register.address, value)
             kept = ((1 << register.bits) - 1) << register.low
-            assert model.read(register.address) == value & kept, name
+            value = int(rng.integers(1 << 32)) & kept
+            model.write(register.address, value)
+            for bit in range(32):
+                if not kept >> bit & 1:
+                    with pytest.raises(OSError, match=f"register {name!r} is written with .*; bits .* must be 0"):
+                        model.write(register.address, value ^ kept | 1 << bit)
+            assert model.read(register.address) == value, name
+    with pytest.raises(OSError, match="register 'command'"):
+        model.write(REGISTERS["command"].address, 4)
     for offset in (0x3C, 0x200, 0xFFC):
         with pytest.raises(OSError, match="there is no register at"):
             model.read(offset)

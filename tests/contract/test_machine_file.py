@@ -166,6 +166,6 @@ def test_the_element_is_counted_as_the_page_of_the_engines_says() -> None:
 
 def test_a_device_without_ultraram_has_all_in_block_ram() -> None:
     chip = die_of("zcu102")
-    assert check_buffers(preset("zcu102"), chip) == {"bram36": 562, "uram": 0}
+    assert check_buffers(preset("zcu102"), chip) == {"bram36": 538, "uram": 0}
     with pytest.raises(ValueError, match="more than the XCK26 has"):
         check_buffers(preset("zcu102"), die_of("kv260"))

@@ -85,10 +85,34 @@ def test_a_start_while_a_run_is_on_does_nothing(machine: Outside) -> None:
         await bench.begin(settings)
         await bench.tick(50)
         before = await bench.value("cycles")
-        await bench.setting("command", Command.START)
+        assert await bench.write(REGISTERS["command"].address, Command.START) == 2
         assert await bench.value("cycles") > before > 50
         bench.hold_reads = False
         assert (await bench.ended())[1] == ErrorCode.NONE
+        await bench.setting("command", Command.START)
+
+    machine.run(scenario)
+
+
+def test_what_a_register_cannot_hold_is_refused(machine: Outside) -> None:
+    """A base within a page, bits beyond a setting, a command that does not exist: SLVERR, and nothing changes."""
+
+    async def scenario(bench: Bench) -> None:
+        for name, good, bad in (
+            ("region1_base", 0x7000, (0x8800, 0x8001)),
+            ("region2_flags", 3, (4, 1 << 31)),
+            ("program_at_high", 2, (4,)),
+            ("interrupt", 0, (3,)),
+        ):
+            await bench.setting(name, good)
+            for value in bad:
+                assert await bench.write(REGISTERS[name].address, value) == 2, name
+            assert await bench.value(name) == good
+        await bench.setting("command", 0)
+        for value in (4, 5, 1 << 31):
+            assert await bench.write(REGISTERS["command"].address, value) == 2
+        assert await bench.value("status") == Status.IDLE
+        await bench.setting("status", 0xFFFFFFFF)
 
     machine.run(scenario)
 

@@ -151,16 +151,18 @@ def test_every_table_is_marked(show: Callable[[dict[str, Any]], str]) -> None:
 
 
 def test_command_and_bad_device(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmsat.hw.release.kept.kept_files", lambda *_: FILES)
-    monkeypatch.setattr(module, "estimate", lambda _, told: told("sat") or made())
+    monkeypatch.setattr("nmsat.hw.release.kept.kept_files", lambda *_, die: FILES)
+    monkeypatch.setattr(module, "estimate", lambda _, *, family, told: told(family) or made())
     outcome = call("synth --config tiny --device xcu250 --json")
     values = json.loads(outcome.out)
     assert outcome.code == 0
-    assert values["device"] == {"name": "xcu250", **{key: getattr(DIES["xcu250"], key) for key in values["available"]}}
+    assert values["device"] == {"name": "xcu250", "family": "xcup"} | {
+        key: getattr(DIES["xcu250"], key) for key in values["available"]
+    }
     assert values["total"]["flip_flops"] == 50
     assert call(f"synth --config tiny --device xcu250 --out {tmp_path}").code == 0
     assert json.loads((tmp_path / "synth_tiny.json").read_text()) == values
     assert (tmp_path / "synth_tiny.md").read_text().startswith("# What `tiny` takes on xcu250, estimated\n")
-    refused = call("synth --device xc7z020")
+    refused = call("synth --device xc7z010")
     assert refused.code == 2
-    assert "device is 'xc7z020'; known devices: xcvu9p, xcu200, xcu250, xczu9eg, xck26" in refused.err
+    assert "device is 'xc7z010'; known devices: xcvu9p, xcu200, xcu250, xczu9eg, xck26, xc7z020" in refused.err

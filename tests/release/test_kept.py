@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.dies import DIES
 from nmsat.hw.fp.convert import F16ToF32
 from nmsat.hw.parts import writer
 from nmsat.hw.parts.verilog import emit
@@ -17,6 +18,8 @@ from nmsat.hw.release import kept
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from nmsat.dataflow.contract.dies import Die
 
 TINY = preset("tiny")
 
@@ -42,9 +45,10 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_files_are_written_once_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[tuple[str, ...]] = []
 
-    def write(_: object, tops: tuple[str, ...], *, told: Callable[[str], None] | None) -> dict[str, str]:
+    def write(_: object, tops: tuple[str, ...], *, die: Die, told: Callable[[str], None] | None) -> dict[str, str]:
         written.append(tops)
         assert told is None
+        assert die in DIES.values()
         return {"b.v": "1", "a.v": "2"}
 
     monkeypatch.setattr("nmsat.hw.release.tops.rtl_files", write)
@@ -56,6 +60,15 @@ def test_files_are_written_once_in_their_order(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kept, "VERILOG_SOURCES", (*kept.VERILOG_SOURCES, "tb/run"))
     kept.kept_files(TINY, ("sat",))
     assert len(written) == 4
+
+
+def test_parts_share_what_is_the_same_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    dies: list[str] = []
+    monkeypatch.setattr("nmsat.hw.release.tops.rtl_files", lambda *_, die, told: dies.append(die.name) or {})
+    deep = TINY.replace(act_depth=4096)
+    for config, part in ((TINY, "xcvu9p"), (TINY, "xczu9eg"), (deep, "xcvu9p"), (deep, "xczu9eg"), (deep, "xck26")):
+        kept.kept_files(config, ("sat",), die=DIES[part])
+    assert dies == ["xcvu9p", "xcvu9p", "xczu9eg"]
 
 
 def test_what_is_no_machine_is_refused() -> None:

@@ -188,7 +188,7 @@ def test_slang_and_icarus_read_every_preset(name: str, tmp_path: Path) -> None:
 def test_command_writes_all_or_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nmsat.hw.release.kept.kept_files", lambda _, __, told: tiny)  # made once for this file
+    monkeypatch.setattr("nmsat.hw.release.kept.kept_files", lambda _, __, die, told: tiny)  # made once for this file
     target = tmp_path / "rtl"
     assert main(["rtl", "--config", "tiny", "--out", str(target), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)

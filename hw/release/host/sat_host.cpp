@@ -139,6 +139,7 @@ namespace {
 constexpr int REGIONS = 4;
 constexpr uint32_t REGION_STEP = SAT_REGION1_BASE - SAT_REGION0_BASE;
 constexpr std::chrono::seconds TIMEOUT{60};
+constexpr uint64_t PAGE = 4096;  // a base that is no multiple of it is refused
 
 struct Region {
     bool writable = false;
@@ -199,6 +200,7 @@ void place(Card& card, Launch& launch) {
             region.buffer = std::make_unique<xrt::bo>(card.device, region.data.size(), card.bank(region.port));
             region.buffer->write(region.data.data(), region.data.size(), 0);
             region.buffer->sync(XCL_BO_SYNC_BO_TO_DEVICE);
+            if (region.buffer->address() % PAGE) throw std::runtime_error("a buffer does not begin at a page");
             write_pair(card.registers, SAT_REGION0_BASE + at, region.buffer->address());
             write_pair(card.registers, SAT_REGION0_SIZE + at, region.data.size() / 64);
             flags = SAT_REGION0_FLAGS_OPEN | (region.writable ? SAT_REGION0_FLAGS_WRITABLE : 0);
