@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nmsat.dataflow.contract.codes import codes
 from nmsat.dataflow.contract.isa import HALVES, OFFSET_MASK, ActMode, Opcode
 from nmsat.dataflow.program.load_cost import load_cost
-from nmsat.dataflow.program.sources import RowTile
+from nmsat.dataflow.program.sources import Even, RowTile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.mapping.tiling import Mapping
     from nmsat.dataflow.program.sources import Alike, DepthRange, Fields, Load
@@ -23,9 +25,9 @@ DIRECT: Final = 0.9
 the port, which stores and other loads use too, has more to carry."""
 
 
-def cut(total: int, each: int) -> list[RowTile]:
+def cut(total: int, each: int) -> Even[RowTile]:
     """Return [0, total) in tiles of `each` rows."""
-    return [RowTile(first, min(each, total - first)) for first in range(0, total, each)]
+    return Even(total, each, RowTile)
 
 
 def ws_rows(config: SatConfig, mapping: Mapping, rows: int) -> int:
@@ -51,7 +53,7 @@ class RowsSource:
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
 
-    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+    def tiles(self, config: SatConfig, mapping: Mapping) -> Sequence[RowTile]:
         if not mapping.ws:
             return cut(self.m, mapping.a * config.rows)
         if config.rows * mapping.m % HALVES and -(-self.k // mapping.m) > config.rows:
@@ -67,6 +69,22 @@ class RowsSource:
 
     def alike(self, tile: RowTile, part: DepthRange) -> Alike:
         return (tile.rows, part.size), tile.first * self.tensor.step + part.first // HALVES
+
+    stages: Final = False
+
+    def distinct(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[tuple[Load, int]]:
+        return [(load, 1) for load in self.loads(config, mapping, tile, part)]
+
+    def pace(self, tile: RowTile, part: DepthRange) -> tuple[int, ...]:
+        return tile.rows, part.size
+
+
+class _Run(NamedTuple):
+    """What a command reads of each window: taps, and numbers of each of their pixels from a beat on."""
+
+    taps: tuple[Tap, ...]
+    channels: int
+    beat: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,7 @@ class WindowSource:
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
 
-    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+    def tiles(self, config: SatConfig, mapping: Mapping) -> Sequence[RowTile]:
         if mapping.ws:
             raise ValueError("windows of an image run output stationary")
         if len(self.taps) > 1 and self.tensor.columns % mapping.m:
@@ -92,21 +110,42 @@ class WindowSource:
         rows = self.window.images.count * self.window.size[0] * self.window.size[1]
         return cut(rows, mapping.a * config.rows)
 
+    stages: Final = True
+
     def loads(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[Load]:
         """From the staging buffer, or from memory where that takes clearly less time (windows that hardly overlap)."""
-        channels, beat = self.tensor.columns, 0
-        taps = self.taps[part.first // channels : -(-(part.first + part.size) // channels)]
-        if len(self.taps) == 1:
-            taps, channels, beat = self.taps, part.size, part.first // HALVES
-        elif part.first % channels or part.size % channels:
-            raise ValueError(f"{part!r} of windows of {len(self.taps)} x {channels} numbers is not whole taps")
-        direct = self._direct(config, mapping, tile, taps, channels, beat)
-        staged = self._staged(config, mapping, tile, taps, channels, beat)
+        make, run = self._chosen(config, mapping, tile, part)
+        return make(config, mapping, tile, run, run.taps)
+
+    def distinct(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[tuple[Load, int]]:
+        """All taps take equally long: their places differ by whole pixels."""
+        make, run = self._chosen(config, mapping, tile, part)
+        return _repeated(make(config, mapping, tile, run, run.taps[:1]), len(run.taps))
+
+    def pace(self, tile: RowTile, part: DepthRange) -> tuple[int, ...]:
+        raise TypeError(f"windows are staged; what {tile!r} takes for {part!r} depends on the tile in front")
+
+    def _chosen(
+        self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange
+    ) -> tuple[Callable[[SatConfig, Mapping, RowTile, _Run, Sequence[Tap]], list[Load]], _Run]:
+        """Return how the loads are made, and what of each window they read."""
+        run = self._run(part)
+        taps, one = len(run.taps), run.taps[:1]
+        staged = self._staged(config, mapping, tile, run, one)
         if not staged:
-            return direct
-        found = self._found(tile, taps) if len(staged) == 1 + len(taps) else 0  # one STAGE
-        costs = [sum(load_cost(config, load) for load in loads) for loads in (direct, _behind(staged, found))]
-        return direct if costs[0] < DIRECT * costs[1] else staged
+            return self._direct, run
+        found = self._found(tile, run.taps) if len(staged) == 2 else 0  # one STAGE
+        direct = _repeated(self._direct(config, mapping, tile, run, one), taps)
+        costs = [_cost(config, loads) for loads in (direct, _repeated(_behind(staged, found), taps))]
+        return self._direct if costs[0] < DIRECT * costs[1] else self._staged, run
+
+    def _run(self, part: DepthRange) -> _Run:
+        channels = self.tensor.columns
+        if len(self.taps) == 1:
+            return _Run(self.taps, part.size, part.first // HALVES)
+        if part.first % channels or part.size % channels:
+            raise ValueError(f"{part!r} of windows of {len(self.taps)} x {channels} numbers is not whole taps")
+        return _Run(self.taps[part.first // channels : (part.first + part.size) // channels], channels, 0)
 
     def alike(self, tile: RowTile, part: DepthRange) -> Alike:
         """The same pixels of another image."""
@@ -123,27 +162,28 @@ class WindowSource:
         return max(0, behind - first) * self.window.images.width
 
     def _direct(
-        self, config: SatConfig, mapping: Mapping, tile: RowTile, taps: tuple[Tap, ...], channels: int, beat: int
+        self, config: SatConfig, mapping: Mapping, tile: RowTile, run: _Run, said: Sequence[Tap]
     ) -> list[Load]:
-        """Return the loads from memory: `channels` numbers of each pixel from `beat` on, once for every tap."""
-        tensor, shape = self.tensor, {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": channels}
+        """Return the loads from memory, once for every tap. said: the taps from the first on whose loads are wanted."""
+        tensor, channels = self.tensor, run.channels
+        shape = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "k": channels}
         out: list[Load] = []
-        for p, tap in enumerate(taps):
-            walk = self.window.fields(tensor.at + beat, tensor.step, tap, tile.first)
+        for p, tap in enumerate(said):
+            walk = self.window.fields(tensor.at + run.beat, tensor.step, tap, tile.first)
             base = p * channels * mapping.a // config.act_lanes
             out.append((Opcode.LOAD_ACT, {**shape, **walk, "region": tensor.region, "base": base}))
         return out
 
     def _staged(
-        self, config: SatConfig, mapping: Mapping, tile: RowTile, taps: tuple[Tap, ...], channels: int, beat: int
+        self, config: SatConfig, mapping: Mapping, tile: RowTile, run: _Run, said: Sequence[Tap]
     ) -> list[Load]:
         """The same by way of the staging buffer; none if it is too small.
 
         The lines that the windows touch are staged, as many beats of each pixel at a time as there is room for, each
         pixel at the place that its number in the tensor gives it, so that the next tile finds it (`Staging`).
         """
-        tensor, width = self.tensor, self.window.images.width
-        first, last = self.window.span(taps, tile.first, tile.rows)
+        tensor, width, channels = self.tensor, self.window.images.width, run.channels
+        first, last = self.window.span(run.taps, tile.first, tile.rows)
         pixels = (last - first) * width
         shape = {**_shape(mapping), "mode": ActMode.OS_ROWS, "rows": tile.rows, "staged": 1}
         out: list[Load] = []
@@ -151,12 +191,12 @@ class WindowSource:
             return out
         most = config.stage_depth // pixels
         for q, beats in _pieces(-(-channels // HALVES), most & ~1 or most):  # even, so that they are read in pairs
-            at = tensor.at + first * width * tensor.step + beat + q
+            at = tensor.at + first * width * tensor.step + run.beat + q
             base = first * width * beats % config.stage_depth
-            run = {"outer": pixels, "inner": beats, "outer_step": tensor.step, "base": base}
-            out.append((Opcode.STAGE, {"region": tensor.region, "at": at, **run}))
+            runs = {"outer": pixels, "inner": beats, "outer_step": tensor.step, "base": base}
+            out.append((Opcode.STAGE, {"region": tensor.region, "at": at, **runs}))
             k = min(channels - q * HALVES, beats * HALVES)
-            for p, tap in enumerate(taps):
+            for p, tap in enumerate(said):
                 walk = self.window.fields(0, beats, tap, tile.first)
                 base = (p * channels + q * HALVES) * mapping.a // config.act_lanes
                 out.append((Opcode.LOAD_ACT, {**shape, **walk, "k": k, "base": base}))
@@ -182,7 +222,7 @@ class ColumnsSource:
     def places(self) -> tuple[Place, ...]:
         return (self.tensor,)
 
-    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+    def tiles(self, config: SatConfig, mapping: Mapping) -> Sequence[RowTile]:
         each, channels = mapping.a * config.rows, self.tensor.columns
         if mapping.ws:
             raise ValueError("a transposed operand runs output stationary")
@@ -224,6 +264,29 @@ class ColumnsSource:
         image, place = divmod(part.first, self.window.size[0] * self.window.size[1])
         pixels = image * self.window.images.height * self.window.images.width
         return (*key, place), pixels * self.tensor.step
+
+    stages: Final = False
+
+    def distinct(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[tuple[Load, int]]:
+        return [(load, 1) for load in self.loads(config, mapping, tile, part)]
+
+    def pace(self, tile: RowTile, part: DepthRange) -> tuple[int, ...]:
+        return tile.first, tile.rows, part.size
+
+
+def _repeated(loads: Iterable[Load], taps: int) -> list[tuple[Load, int]]:
+    """Return loads of the first tap with how many there are: a STAGE is one."""
+    return [(load, 1 if load[0] is Opcode.STAGE else taps) for load in loads]
+
+
+def _cost(config: SatConfig, loads: Iterable[tuple[Load, int]]) -> float:
+    """Return the cycles of the load queue, added one load after the other."""
+    total = 0.0
+    for load, times in loads:
+        one = load_cost(config, load)
+        for _ in range(times):
+            total += one
+    return total
 
 
 def _behind(loads: list[Load], found: int) -> list[Load]:
