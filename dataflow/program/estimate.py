@@ -22,15 +22,15 @@ from nmsat.dataflow.contract.timing import (
     window_cycles,
 )
 from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.dataflow.program.activations import WindowPace, WindowSource
 from nmsat.dataflow.program.load_cost import burst_cycles, load_cost, port_cost, stage_start
 from nmsat.dataflow.program.sources import DepthRange, RowTile
-from nmsat.dataflow.program.staging import Staging, stages_once
+from nmsat.dataflow.program.staging import Staging
 from nmsat.dataflow.program.tensors import row_beats
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.product import Cut
     Operands = tuple[float, float]
 
@@ -43,6 +43,9 @@ ENDS: Final = 3
 PARTS: Final = 64
 """Parts of a reduction that are looked at one behind the other; of more only samples: those are of operands as they
 lie, which nothing is staged of."""
+
+STAGED_ONCE: Final = 2
+"""Kinds of loads of a tile with one STAGE: it, and those behind it."""
 
 SPREAD: Final = (5**0.5 - 1) / 2
 """Samples lie at multiples of the golden ratio, so that they keep no step with images."""
@@ -220,7 +223,7 @@ def _queued(cut: Cut, loads: float, command: float) -> float:
 def _first(cut: Cut) -> float:
     """Return the cost of what the first command waits for."""
     weights = _weights(cut, 0, cut.parts[0])
-    first = _part(cut, Staging(cut.config.stage_depth), cut.rows[0], cut.parts[0])
+    first = _part(cut, cut.rows[0], cut.parts[0])
     return weights.queue + first.stages.queue + first.loads.queue
 
 
@@ -263,17 +266,18 @@ def _weights(cut: Cut, column: int, part: DepthRange) -> _Cost:
 
 def _all_acts(cut: Cut) -> list[_Cost]:
     """Cost of the loads of A, each for a row tile and all parts of the reduction."""
-    numbers = _sample(range(len(cut.rows)))
-    if cut.code.act.stages:
-        return [_tile(cut, number) for number in numbers]
+    numbers, act = _sample(range(len(cut.rows))), cut.code.act
+    if isinstance(act, WindowSource):
+        pace = WindowPace(act, cut.config, cut.mapping)
+        return [_tile(cut, pace, number) for number in numbers]
     known: dict[Hashable, _Part] = {}
     parts, found = _sample(cut.parts), []
     for number in numbers:
         tile = cut.rows[number]
-        keys = [cut.code.act.pace(tile, part) for part in parts]
+        keys = [act.pace(tile, part) for part in parts]
         for key, part in zip(keys, parts, strict=True):
-            if key not in known:
-                known[key] = _part(cut, Staging(cut.config.stage_depth), tile, part)
+            if key is None or key not in known:
+                known[key] = _plain(cut, tile, part)
         found.append(_together([known[key] for key in keys], len(cut.parts)))
     return found
 
@@ -284,19 +288,18 @@ def _resident(cut: Cut) -> bool:
     return cut.act_words(cut.rows[0], cut.parts[0]) * rows * len(cut.parts) <= cut.config.act_depth
 
 
-def _tile(cut: Cut, number: int) -> _Cost:
-    """Cost of the loads of a row tile behind those of the one before it; the last one is before the first.
+def _tile(cut: Cut, pace: WindowPace, number: int) -> _Cost:
+    """Cost of the loads of a tile of windows behind those of the one before it; the last one is before the first.
 
     What a part of the reduction stages takes the place of what the part before it did, so all of them are looked at.
     """
-    staging, act, tile = Staging(cut.config.stage_depth), cut.code.act, cut.rows[number]
-    first = act.distinct(cut.config, cut.mapping, tile, cut.parts[0])
-    stages = any(opcode is Opcode.STAGE for (opcode, _), _ in first)
-    parts = cut.parts if stages and len(cut.parts) <= PARTS else _sample(cut.parts)
+    staging, tile = Staging(cut.config.stage_depth), cut.rows[number]
+    stages = any(one.load[0] is Opcode.STAGE for one in pace.loads(tile, cut.parts[0]))
+    parts = list(cut.parts) if stages and len(cut.parts) <= PARTS else _sample(cut.parts)
     for part in parts:
-        for load, _ in act.distinct(cut.config, cut.mapping, cut.rows[number - 1], part):
-            staging.taken(load)
-    return _together([_part(cut, staging, tile, part) for part in parts], len(cut.parts))
+        for one in pace.loads(cut.rows[number - 1], part):
+            staging.taken(one.load)
+    return _together([_staged(cut, pace, staging, tile, part) for part in parts], len(cut.parts))
 
 
 def _together(found: Sequence[_Part], parts: int) -> _Cost:
@@ -305,26 +308,42 @@ def _together(found: Sequence[_Part], parts: int) -> _Cost:
     return _Cost(queue * parts / len(found), port * parts / len(found))
 
 
-def _part(cut: Cut, staging: Staging, tile: RowTile, part: DepthRange) -> _Part:
-    config = cut.config
-    wanted = cut.code.act.distinct(config, cut.mapping, tile, part)
-    costs = {True: [0.0, 0.0], False: [0.0, 0.0]}
-    beside = False
-    for asked, times in wanted:
-        load = staging.taken(asked)
-        if load is None:
+def _part(cut: Cut, tile: RowTile, part: DepthRange) -> _Part:
+    """Cost of the loads of a part of a tile with nothing in front of it."""
+    act = cut.code.act
+    if isinstance(act, WindowSource):
+        pace = WindowPace(act, cut.config, cut.mapping)
+        return _staged(cut, pace, Staging(cut.config.stage_depth), tile, part)
+    return _plain(cut, tile, part)
+
+
+def _plain(cut: Cut, tile: RowTile, part: DepthRange) -> _Part:
+    """Cost of loads that stage nothing."""
+    queue = port = 0.0
+    for load in cut.code.act.loads(cut.config, cut.mapping, tile, part):
+        queue += load_cost(cut.config, load)
+        port += port_cost(cut.config, load)
+    return _Part(_Cost(0.0, 0.0), _Cost(queue, port), beside=False)
+
+
+def _staged(cut: Cut, pace: WindowPace, staging: Staging, tile: RowTile, part: DepthRange) -> _Part:
+    """Cost of the loads of windows, by what stands in the staging buffer."""
+    config, wanted = cut.config, pace.loads(tile, part)
+    stages, loads, beside = [0.0, 0.0], [0.0, 0.0], False
+    for one in wanted:
+        if one.load[0] is not Opcode.STAGE:
+            for _ in range(one.times):
+                loads[0] += one.queue
+                loads[1] += one.port
             continue
-        staged = load[0] is Opcode.STAGE
-        queue, port = load_cost(config, load), port_cost(config, load)
-        if staged:
-            queue += stage_start(config)
-            runs = load[1]["outer"] + wanted[0][0][1]["outer"]
-            beside = stages_once([one for one, _ in wanted]) and runs * load[1]["inner"] <= config.stage_depth
-        total = costs[staged]
-        for _ in range(times):
-            total[0] += queue
-            total[1] += port
-    return _Part(_Cost(*costs[True]), _Cost(*costs[False]), beside)
+        left = staging.taken(one.load)
+        if left is None:
+            continue
+        stages[0] += load_cost(config, left) + stage_start(config)
+        stages[1] += port_cost(config, left)
+        runs = left[1]["outer"] + one.load[1]["outer"]
+        beside = len(wanted) == STAGED_ONCE and runs * left[1]["inner"] <= config.stage_depth
+    return _Part(_Cost(*stages), _Cost(*loads), beside)
 
 
 def _compute(cut: Cut) -> float:

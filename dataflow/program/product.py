@@ -16,7 +16,8 @@ from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
 from nmsat.dataflow.program.sources import DepthRange, Even
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping as Counts, Sequence
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping as Counts
 
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.contract.config import SatConfig

@@ -36,7 +36,7 @@ class Even(Sequence[T]):
     make: Callable[[int, int], T]
 
     def __len__(self) -> int:
-        return -(-self.total // self.each)
+        return len(range(0, self.total, self.each))
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -99,17 +99,8 @@ class ActSource(Protocol):
         """Return what tells these loads from others; staged places of alike ones are even numbers apart."""
         ...
 
-    @property
-    def stages(self) -> bool:
-        """Whether loads may be by way of the staging buffer, where the tile in front may have left what they need."""
-        ...
-
-    def distinct(self, config: SatConfig, mapping: Mapping, tile: RowTile, part: DepthRange) -> list[tuple[Load, int]]:
-        """Return `loads`, of those behind each other that take equally long only the first, with how many they are."""
-        ...
-
-    def pace(self, tile: RowTile, part: DepthRange) -> tuple[int, ...]:
-        """Return a key: loads of equal keys take equally long. Only of a source that does not stage."""
+    def pace(self, tile: RowTile, part: DepthRange) -> tuple[int, ...] | None:
+        """Return a key: loads of equal keys take equally long; None if that depends on the tile in front."""
         ...
 
 
