@@ -19,6 +19,9 @@ MOST_ROWS: Final = 60
 """Points of the fronts in the table; all are in the Parquet."""
 
 
+_SOURCES: Final = {"estimate": Source.ESTIMATE, "exact": Source.MACHINE}
+
+
 def sweep_page(values: Mapping[str, Any], plots: Mapping[str, tuple[str, str]], command: str) -> str:
     """Return the page. values: what summary.json holds; plots: of `sweep_plots`; command: that repeats the sweep."""
     return render_page(
@@ -29,7 +32,7 @@ def sweep_page(values: Mapping[str, Any], plots: Mapping[str, tuple[str, str]], 
         command=command,
         states=", ".join(f"{numbers(count)} {name}" for name, count in values["states"].items()),
         off=values["estimate_off"],
-        origin={"estimate": told(Source.ESTIMATE), "exact": told(Source.MACHINE)},
+        origin={name: told(source).replace("`", "") for name, source in _SOURCES.items()},
         front=_front(values["front"]),
         left=max(0, len(values["front"]) - MOST_ROWS),
         errors=_errors(values["errors"]),
@@ -39,14 +42,14 @@ def sweep_page(values: Mapping[str, Any], plots: Mapping[str, tuple[str, str]], 
 
 
 def _front(rows: Sequence[Mapping[str, Any]]) -> Table:
-    columns = ("point", "speed-up", "cycles", "standing", "LUTs", "DSPs", "RAM kbit", "use", "joule, modelled", "machine")
+    columns = ("point", "speed-up", "cycles", "standing", "LUTs", "DSPs", "RAM kbit", "use", "joule, modelled")
     found = []
     for row in rows[:MOST_ROWS]:
         ran = bool(row.get("exact_cycles"))
         get = (lambda name, row=row: row[f"exact_{name}"]) if ran else row.__getitem__
         joule = f"{row['modelled_joule']:.3g}" if ran else "not run"
         texts = (
-            f"{row['index']}: {work_of(dict(row))}",
+            f"{work_of(dict(row))} on {row['machine']}",
             f"{get('speedup'):.2f}×",
             numbers(get("cycles")),
             "exact" if ran else "estimate",
@@ -55,7 +58,6 @@ def _front(rows: Sequence[Mapping[str, Any]]) -> Table:
             numbers(row["ram_kbit"]),
             percent(get("utilization")),
             joule,
-            row["machine"],
         )
         found.append(tuple(map(Cell, texts)))
     return Table("Points that no other of the same work beats in LUTs, DSPs, RAM and cycles", columns, 3, tuple(found))

@@ -6,12 +6,15 @@ from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
+from matplotlib.ticker import FixedLocator, NullLocator
+
 from nmsat.reports.pages.style import DENSE_COLOR, GROUPED, INK, PALETTE, new_figure, style, svg_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
@@ -90,7 +93,8 @@ def _pareto(works: dict[str, list[Row]], cost: str) -> tuple[str, str]:
                 edge.append((x, y))
         axes.plot([x for x, _ in edge], [y for _, y in edge], "o-", color=color, markersize=6, mfc="none", label=name)
     axes.set(xscale="log", yscale="log", xlabel=COSTS[cost], ylabel="cycles of a step")
-    _numbers(axes, sorted({row[cost] for rows in works.values() for row in rows}))
+    _ticks(axes.xaxis, [row[cost] for rows in works.values() for row in rows])
+    _ticks(axes.yaxis, [row["cycles"] for rows in works.values() for row in rows])
     figure.legend(loc="outside upper left")
     told = f"Estimate. Rings: the points that no cheaper one beats.{_shown(works)}"
     return svg_text(figure, f"pareto-{cost}", f"Cycles against {COSTS[cost]}", told), told
@@ -129,16 +133,18 @@ def _heat(rows: Sequence[Row], down: str, across: str, number: int) -> tuple[str
 def _roofline(works: dict[str, list[Row]]) -> tuple[str, str]:
     """Draw the use of the array against what memory allows it, for what ran."""
     figure, axes = _start(300)
+    intensities: list[float] = []
     for color, (name, rows) in zip(PALETTE, works.items(), strict=False):
         xs = [row["exact_macs"] / (row["exact_bytes_read"] + row["exact_bytes_written"]) for row in rows]
         ys, roofs = [row["exact_utilization"] for row in rows], [row["exact_roofline"] for row in rows]
+        intensities += xs
         axes.vlines(xs, ys, roofs, color=color, linewidth=1, alpha=0.6)
         axes.plot(xs, roofs, "_", color=color, markersize=10)
         axes.plot(xs, ys, "o", color=color, markersize=5, label=name)
-    axes.set(xscale="log", xlabel="multiply-adds per byte of memory", ylabel="share of the array in use", ylim=(0, 1.05))
+    axes.set(xscale="log", xlabel="multiply-adds per byte of memory", ylabel="share of the array in use")
+    axes.set_ylim(0, 1.05)
     axes.axhline(1, color=INK, linewidth=0.8)
-    axes.xaxis.set_major_formatter(GROUPED)
-    axes.xaxis.set_minor_formatter("")
+    _ticks(axes.xaxis, intensities)
     figure.legend(loc="outside upper left")
     told = (
         f"Exact, points of the fronts: use of the array (dots) below what array and memory allow on the whole step "
@@ -164,11 +170,13 @@ def _accuracy(rows: Sequence[Row]) -> tuple[str, str]:
             text = row["method"] if row["method"] == "dense" else f"{row['method']} {row['pattern']}"
             axes.annotate(text, (x, y), (4, 3), textcoords="offset points", fontsize=11.5)
     axes.set(xscale="log", xlabel="cycles of a step, fewest of the sweep", ylabel="test accuracy, %")
-    _numbers(axes, sorted({row["cycles"] for row in best.values()}))
-    axes.margins(x=0.2)
+    _ticks(axes.xaxis, [row["cycles"] for row in best.values()])
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.25, y=0.15)
     figure.legend(loc="outside upper left")
     more = len(networks) - MOST_WORKS
-    told = "Accuracy: of the table of `nmsat study`; cycles: estimate." + (f" {more} networks not drawn." if more > 0 else "")
+    told = "Accuracy: of the table of nmsat study; cycles: estimate."
+    told += f" {more} networks not drawn." if more > 0 else ""
     return svg_text(figure, "accuracy", "Accuracy against cycles", told), told
 
 
@@ -180,15 +188,14 @@ def _start(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _numbers(axes: Axes, xs: Sequence[float]) -> None:
-    """Write whole numbers at the axes, at most five along x."""
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(GROUPED)
-        axis.set_minor_formatter("")
-    step = -(-len(xs) // 5)
-    apart = [x for place, x in enumerate(xs) if place % step == 0]
-    axes.set_xticks(apart if apart[-1] > 1.2 * apart[0] else apart[:1])
-    axes.tick_params(axis="x", labelrotation=30)
+def _ticks(axis: Axis, values: Sequence[float]) -> None:
+    """Mark a logarithmic axis at up to four numbers of two digits, evenly from the least to the most."""
+    low, high = min(values), max(values)
+    steps = 3 if high > 1.5 * low else 1 if high > low else 0
+    places = [low * (high / low) ** (step / max(1, steps)) for step in range(steps + 1)]
+    axis.set_major_locator(FixedLocator(sorted({float(f"{place:.2g}") for place in places})))
+    axis.set_major_formatter(GROUPED if low >= 10 else "{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _shown(works: dict[str, list[Row]]) -> str:

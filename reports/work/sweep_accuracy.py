@@ -16,9 +16,8 @@ def read_accuracies(path: Path) -> dict[tuple[str, str, str], float]:
     """Return (network, method, pattern) -> mean accuracy of a table's plain runs. InputError if it is none."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return {
-            (row["network"], row["method"], row["pattern"]): float(row["accuracy"]) for row in rows if not row["variant"]
-        }
+        plain = [row for row in rows if not row["variant"]]
+        return {(row["network"], row["method"], row["pattern"]): float(row["accuracy"]) for row in plain}
     except OSError as error:
         raise InputError(f"file {str(path)!r} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError):
