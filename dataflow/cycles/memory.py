@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES
@@ -35,6 +35,11 @@ class MemoryTiming:
     latency: int
     burst_beats: int
     beat_cycles: Fraction
+
+    @cached_property
+    def beat(self) -> float:
+        """`beat_cycles` as a float."""
+        return float(self.beat_cycles)
 
     def hold(self, beats: int) -> int:
         """Cycles for which a burst of so many beats holds its channel."""

@@ -5,6 +5,8 @@ Before the busiest of them starts, and behind its end, the first and the last co
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from nmsat.dataflow.contract.isa import HALVES, LANES, Opcode, Side
@@ -20,18 +22,16 @@ from nmsat.dataflow.contract.timing import (
     window_cycles,
 )
 from nmsat.dataflow.cycles.memory import memory_timing
+from nmsat.dataflow.program.activations import WindowPace, WindowSource
 from nmsat.dataflow.program.load_cost import burst_cycles, load_cost, port_cost, stage_start
-from nmsat.dataflow.program.staging import Staging, stages_once
+from nmsat.dataflow.program.sources import DepthRange, RowTile
+from nmsat.dataflow.program.staging import Staging
 from nmsat.dataflow.program.tensors import row_beats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Hashable, Sequence
 
-    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.product import Cut
-    from nmsat.dataflow.program.sources import DepthRange, Load, RowTile
-
-    LoadCost = Callable[[SatConfig, Load], float]
     Operands = tuple[float, float]
 
 SAMPLES: Final = 8
@@ -43,6 +43,9 @@ ENDS: Final = 3
 PARTS: Final = 64
 """Parts of a reduction that are looked at one behind the other; of more only samples: those are of operands as they
 lie, which nothing is staged of."""
+
+STAGED_ONCE: Final = 2
+"""Kinds of loads of a tile with one STAGE: it, and those behind it."""
 
 SPREAD: Final = (5**0.5 - 1) / 2
 """Samples lie at multiples of the golden ratio, so that they keep no step with images."""
@@ -56,26 +59,42 @@ MANY: Final = 16
 T = TypeVar("T")
 
 
+class _Cost(NamedTuple):
+    """Cycles of loads: of the load queue, and those for which they keep the memory port busy."""
+
+    queue: float
+    port: float
+
+
 class _Part(NamedTuple):
     """Cost of the loads of a part of a tile: of STAGE, of the others; beside: the next tile is staged beside them."""
 
-    stages: float
-    loads: float
+    stages: _Cost
+    loads: _Cost
     beside: bool
 
+    @property
+    def queue(self) -> float:
+        """Cycles of the load queue."""
+        stages, loads = self.stages.queue, self.loads.queue
+        return max(stages, loads) if self.beside else stages + loads
 
+    @property
+    def port(self) -> float:
+        """Cycles of the memory port: a STAGE takes its time, though not that of the loads."""
+        return self.stages.port + self.loads.port
+
+
+@lru_cache(maxsize=64)
 def estimate_cycles(cut: Cut) -> float:
     """Return about how many cycles a product takes: the busiest of load, compute, store and port, and what is alone.
 
     Its own time does not grow with the product: loads of at most `SAMPLES` tiles and parts are looked at.
     """
-    config, mapping = cut.config, cut.mapping
-    latency = memory_timing(config.memory, config.clock_mhz).latency
-    loads, ports, compute, store = _loads(cut, load_cost), _loads(cut, port_cost), _compute(cut), _store(cut)
+    (loads, ports), compute, store = _loads(cut), _compute(cut), _store(cut)
     written = _written(cut)
     port = _busiest(cut, ports, written)
-    first, command = _first(cut), compute / (len(cut.rows) * cut.column_tiles * len(cut.parts))
-    last = cut.rows[-1].rows * float(mapping.b)
+    first, command, last = _first(cut), _command(cut, compute), _last(cut)
     alone = (
         sum(loads) + command + last,
         first + compute + last,
@@ -83,10 +102,32 @@ def estimate_cycles(cut: Cut) -> float:
         port + command,
         _queued(cut, loads[0], command) + last,
     )
-    result = (last_result_ws if mapping.ws else last_result_os)(config, mapping.n)
     uneven = _uneven(cut, (loads, ports), (compute, store), written)
     # what the first command waits for is part of what is uneven
-    return max(alone) + max(0.0, uneven - first) + result + epilogue_path() + ENDS * latency
+    return _ended(cut, max(alone) + max(0.0, uneven - first))
+
+
+def least_cycles(cut: Cut) -> float:
+    """Return what `estimate_cycles` is at least: of array and stores alone, whatever the loads take."""
+    compute = _compute(cut)
+    return _ended(cut, max(compute + _last(cut), _command(cut, compute) + _store(cut)))
+
+
+def _ended(cut: Cut, cycles: float) -> float:
+    """Return cycles and what comes behind them."""
+    config, mapping = cut.config, cut.mapping
+    result = (last_result_ws if mapping.ws else last_result_os)(config, mapping.n)
+    return cycles + result + epilogue_path() + ENDS * memory_timing(config.memory, config.clock_mhz).latency
+
+
+def _command(cut: Cut, compute: float) -> float:
+    """Return the cycles of the array for a command."""
+    return compute / (len(cut.rows) * cut.column_tiles * len(cut.parts))
+
+
+def _last(cut: Cut) -> float:
+    """Return the cycles of the stores behind the last command."""
+    return cut.rows[-1].rows * float(cut.mapping.b)
 
 
 def fastest(found: Sequence[Cut]) -> Cut:
@@ -95,8 +136,13 @@ def fastest(found: Sequence[Cut]) -> Cut:
     Where memory sets the pace, short tiles wait for it more often than the closed form knows; where tiles are few, what
     tall ones leave alone at both ends counts.
     """
-    estimates = [estimate_cycles(cut) for cut in found]
-    least = min(estimates)
+    bounds = [least_cycles(cut) for cut in found]
+    least, estimates = inf, [inf] * len(found)
+    for index in sorted(range(len(found)), key=bounds.__getitem__):
+        if bounds[index] > least * (1 + TIE):
+            break  # neither the least nor within TIE of it, as all that follow
+        estimates[index] = estimate_cycles(found[index])
+        least = min(least, estimates[index])
     best = found[estimates.index(least)]
     alike = [cut for cut, cycles in zip(found, estimates, strict=True) if cycles <= least * (1 + TIE)]
     return best if len(best.rows) < MANY else min((c for c in alike if len(c.rows) >= MANY), key=lambda c: len(c.rows))
@@ -126,8 +172,8 @@ def _shape(cut: Cut) -> tuple[object, ...]:
 
 def _queues(cut: Cut) -> tuple[float, float, float, float]:
     """Return the cycles of load, compute and store queue and of the memory port."""
-    loads, port = _loads(cut, load_cost), _busiest(cut, _loads(cut, port_cost), _written(cut))
-    return sum(loads), _compute(cut), _store(cut), port
+    loads, ports = _loads(cut)
+    return sum(loads), _compute(cut), _store(cut), _busiest(cut, ports, _written(cut))
 
 
 def _busiest(cut: Cut, operands: Operands, written: Operands, columns: int = 1) -> float:
@@ -141,11 +187,9 @@ def _busiest(cut: Cut, operands: Operands, written: Operands, columns: int = 1) 
         return act + wgt + sum(written)
     if ports == 1:
         return act + (wgt + sum(written)) / columns
-    code, mapping, part = cut.code, cut.mapping, cut.parts[0]
-    _, first = code.act.loads(cut.config, mapping, cut.rows[0], part)[0]
-    second = code.wgt.loads(cut.config, mapping, 0, min(cut.width, code.n), part)[0]
-    side = code.sink.epilogue.side
-    regions = first["region"], second["region"], code.sink.tensor.region, 0 if side is None else side.region
+    code, side = cut.code, cut.code.sink.epilogue.side
+    (first,), (second,) = code.act.places(), code.wgt.places()
+    regions = first.region, second.region, code.sink.tensor.region, 0 if side is None else side.region
     busy = [0.0] * ports
     for region, cycles in zip(regions, (act, *(x / columns for x in (wgt, *written))), strict=True):
         busy[port_of(region, ports)] += cycles
@@ -178,29 +222,64 @@ def _queued(cut: Cut, loads: float, command: float) -> float:
 
 def _first(cut: Cut) -> float:
     """Return the cost of what the first command waits for."""
-    config, mapping, code, part = cut.config, cut.mapping, cut.code, cut.parts[0]
-    weights = code.wgt.loads(config, mapping, 0, min(cut.width, code.n), part)
-    first = _part(cut, Staging(config.stage_depth), cut.rows[0], part, load_cost)
-    return sum(load_cost(config, (Opcode.LOAD_WGT, fields)) for fields in weights) + first.stages + first.loads
+    weights = _weights(cut, 0, cut.parts[0])
+    first = _part(cut, cut.rows[0], cut.parts[0])
+    return weights.queue + first.stages.queue + first.loads.queue
 
 
-def _loads(cut: Cut, cost: LoadCost) -> Operands:
-    """Sums of the cost of all loads, of A and of W: cycles of the load queue, or of the memory port."""
-    config, mapping, code = cut.config, cut.mapping, cut.code
-    parts, columns = _sample(cut.parts), _sample(range(0, code.n, cut.width))
-    weights = [
-        sum(cost(config, (Opcode.LOAD_WGT, fields)) for fields in loads)
-        for part in parts
-        for column in columns
-        for loads in (code.wgt.loads(config, mapping, column, min(cut.width, code.n - column), part),)
-    ]
-    wgt = _mean(weights) * len(cut.parts) * cut.column_tiles
-    act = _mean([_tile(cut, tile, cost) for tile in _sample(range(len(cut.rows)))]) * len(cut.rows)
-    act *= 1 if _resident(cut) else cut.column_tiles
-    if not cut.rows_outer:
-        kept = cut.pairs(parts[0]) * len(cut.parts) <= config.weight_depth
-        wgt *= 1 if kept else len(cut.rows)
-    return act, wgt
+def _loads(cut: Cut) -> tuple[Operands, Operands]:
+    """Sums of the cost of all loads, of A and of W: cycles of the load queue, and of the memory port."""
+    weights, acts = _means(_all_weights(cut)), _means(_all_acts(cut))
+    again = 1 if _resident(cut) else cut.column_tiles
+    kept = cut.rows_outer or cut.pairs(cut.parts[0]) * len(cut.parts) <= cut.config.weight_depth
+    times = 1 if kept else len(cut.rows)
+    tiles, columns, parts = len(cut.rows), cut.column_tiles, len(cut.parts)
+    queue, port = (
+        (act * tiles * again, wgt * parts * columns * times) for act, wgt in zip(acts, weights, strict=True)
+    )
+    return queue, port
+
+
+def _all_weights(cut: Cut) -> list[_Cost]:
+    """Cost of the loads of W, each for a part and a column tile."""
+    width, n = cut.width, cut.code.n
+    known: dict[Hashable, _Cost] = {}
+    found = []
+    for part in _sample(cut.parts):
+        for column in _sample(range(0, n, width)):
+            key, _ = cut.code.wgt.alike(cut.mapping, column, min(width, n - column), part)
+            if key not in known:
+                known[key] = _weights(cut, column, part)
+            found.append(known[key])
+    return found
+
+
+def _weights(cut: Cut, column: int, part: DepthRange) -> _Cost:
+    columns = min(cut.width, cut.code.n - column)
+    queue = port = 0.0
+    for fields in cut.code.wgt.loads(cut.config, cut.mapping, column, columns, part):
+        load = (Opcode.LOAD_WGT, fields)
+        queue += load_cost(cut.config, load)
+        port += port_cost(cut.config, load)
+    return _Cost(queue, port)
+
+
+def _all_acts(cut: Cut) -> list[_Cost]:
+    """Cost of the loads of A, each for a row tile and all parts of the reduction."""
+    numbers, act = _sample(range(len(cut.rows))), cut.code.act
+    if isinstance(act, WindowSource):
+        pace = WindowPace(act, cut.config, cut.mapping)
+        return [_tile(cut, pace, number) for number in numbers]
+    known: dict[Hashable, _Part] = {}
+    parts, found = _sample(cut.parts), []
+    for number in numbers:
+        tile = cut.rows[number]
+        keys = [act.pace(tile, part) for part in parts]
+        for key, part in zip(keys, parts, strict=True):
+            if key is None or key not in known:
+                known[key] = _plain(cut, tile, part)
+        found.append(_together([known[key] for key in keys], len(cut.parts)))
+    return found
 
 
 def _resident(cut: Cut) -> bool:
@@ -209,35 +288,62 @@ def _resident(cut: Cut) -> bool:
     return cut.act_words(cut.rows[0], cut.parts[0]) * rows * len(cut.parts) <= cut.config.act_depth
 
 
-def _tile(cut: Cut, number: int, cost: LoadCost) -> float:
-    """Cost of the loads of a row tile behind those of the one before it; the last one is before the first.
+def _tile(cut: Cut, pace: WindowPace, number: int) -> _Cost:
+    """Cost of the loads of a tile of windows behind those of the one before it; the last one is before the first.
 
     What a part of the reduction stages takes the place of what the part before it did, so all of them are looked at.
     """
-    staging = Staging(cut.config.stage_depth)
-    first = cut.code.act.loads(cut.config, cut.mapping, cut.rows[number], cut.parts[0])
-    stages = any(opcode is Opcode.STAGE for opcode, _ in first)
-    parts = cut.parts if stages and len(cut.parts) <= PARTS else _sample(cut.parts)
-    found: list[_Part] = []
-    for tile in (cut.rows[number - 1], cut.rows[number]):
-        found = [_part(cut, staging, tile, part, cost) for part in parts]
-    alone = cost is port_cost  # a STAGE takes the port's time, though not that of the loads
-    total = sum(one.stages + one.loads if alone or not one.beside else max(one.stages, one.loads) for one in found)
-    return total * len(cut.parts) / len(parts)
+    staging, tile = Staging(cut.config.stage_depth), cut.rows[number]
+    stages = any(one.load[0] is Opcode.STAGE for one in pace.loads(tile, cut.parts[0]))
+    parts = list(cut.parts) if stages and len(cut.parts) <= PARTS else _sample(cut.parts)
+    for part in parts:
+        for one in pace.loads(cut.rows[number - 1], part):
+            staging.taken(one.load)
+    return _together([_staged(cut, pace, staging, tile, part) for part in parts], len(cut.parts))
 
 
-def _part(cut: Cut, staging: Staging, tile: RowTile, part: DepthRange, cost: LoadCost) -> _Part:
-    wanted = cut.code.act.loads(cut.config, cut.mapping, tile, part)
-    stages = loads = 0.0
-    beside = False
-    for opcode, fields in staging.loads(wanted):
-        if opcode is Opcode.STAGE:
-            stages += cost(cut.config, (opcode, fields)) + (stage_start(cut.config) if cost is load_cost else 0)
-            runs = fields["outer"] + wanted[0][1]["outer"]
-            beside = stages_once(wanted) and runs * fields["inner"] <= cut.config.stage_depth
-        else:
-            loads += cost(cut.config, (opcode, fields))
-    return _Part(stages, loads, beside)
+def _together(found: Sequence[_Part], parts: int) -> _Cost:
+    """Return the cost of all parts where some of them were looked at."""
+    queue, port = sum(one.queue for one in found), sum(one.port for one in found)
+    return _Cost(queue * parts / len(found), port * parts / len(found))
+
+
+def _part(cut: Cut, tile: RowTile, part: DepthRange) -> _Part:
+    """Cost of the loads of a part of a tile with nothing in front of it."""
+    act = cut.code.act
+    if isinstance(act, WindowSource):
+        pace = WindowPace(act, cut.config, cut.mapping)
+        return _staged(cut, pace, Staging(cut.config.stage_depth), tile, part)
+    return _plain(cut, tile, part)
+
+
+def _plain(cut: Cut, tile: RowTile, part: DepthRange) -> _Part:
+    """Cost of loads that stage nothing."""
+    queue = port = 0.0
+    for load in cut.code.act.loads(cut.config, cut.mapping, tile, part):
+        queue += load_cost(cut.config, load)
+        port += port_cost(cut.config, load)
+    return _Part(_Cost(0.0, 0.0), _Cost(queue, port), beside=False)
+
+
+def _staged(cut: Cut, pace: WindowPace, staging: Staging, tile: RowTile, part: DepthRange) -> _Part:
+    """Cost of the loads of windows, by what stands in the staging buffer."""
+    config, wanted = cut.config, pace.loads(tile, part)
+    stages, loads, beside = [0.0, 0.0], [0.0, 0.0], False
+    for one in wanted:
+        if one.load[0] is not Opcode.STAGE:
+            for _ in range(one.times):
+                loads[0] += one.queue
+                loads[1] += one.port
+            continue
+        left = staging.taken(one.load)
+        if left is None:
+            continue
+        stages[0] += load_cost(config, left) + stage_start(config)
+        stages[1] += port_cost(config, left)
+        runs = left[1]["outer"] + one.load[1]["outer"]
+        beside = len(wanted) == STAGED_ONCE and runs * left[1]["inner"] <= config.stage_depth
+    return _Part(_Cost(*stages), _Cost(*loads), beside)
 
 
 def _compute(cut: Cut) -> float:
@@ -246,14 +352,19 @@ def _compute(cut: Cut) -> float:
     window = window_cycles(config, mapping.n, mapping.m, mapping.a)
     if mapping.ws:
         load, seeded = load_cycles(config, mapping.n), seed_cycles(config, mapping.n)
-        lengths = [cut.windows(tile, cut.parts[0]) * window for tile in cut.rows]
-        commands = sum(max(length, load) + max(length, load, seeded) * (parts - 1) for length in lengths)
-        last, spaced = lengths[-1], max(lengths[-1], load, seeded if parts > 1 else 0)
+        commands = 0
+        for rows, times in cut.heights.items():
+            length = cut.windows(RowTile(0, rows), cut.parts[0]) * window
+            commands += times * (max(length, load) + max(length, load, seeded) * (parts - 1))
+        last = cut.windows(cut.rows[-1], cut.parts[0]) * window
+        spaced = max(last, load, seeded if parts > 1 else 0)
     else:
         least = drain_cycles(config)
-        one = [cut.windows(cut.rows[0], part) * window for part in cut.parts]
-        commands = sum(max(length, least) for length in one) * len(cut.rows)
-        last, spaced = one[-1], max(one[-1], least)
+        tile, commands = cut.rows[0], 0
+        for size, times in cut.parts.sizes.items():
+            commands += times * max(cut.windows(tile, DepthRange(0, size)) * window, least) * len(cut.rows)
+        last = cut.windows(tile, cut.parts[-1]) * window
+        spaced = max(last, least)
     return float(commands * cut.column_tiles - (spaced - last))  # nothing waits for the space behind the last
 
 
@@ -294,5 +405,5 @@ def _sample(items: Sequence[T]) -> list[T]:
     return [items[int(count * (i * SPREAD % 1))] for i in range(SAMPLES)]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _means(values: Sequence[_Cost]) -> _Cost:
+    return _Cost(sum(v.queue for v in values) / len(values), sum(v.port for v in values) / len(values))

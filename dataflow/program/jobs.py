@@ -7,6 +7,7 @@ as the heads of an attention, share a program.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -25,7 +26,7 @@ from nmsat.dataflow.program.tensors import DENSE, Layout
 from nmsat.dataflow.program.update import emit_update, estimate_update, slices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.contract.config import SatConfig
@@ -145,7 +146,7 @@ class ProductJob:
         """How many equal products it stands for."""
         return self.products[0].count
 
-    @property
+    @cached_property
     def facts(self) -> str:
         """All that its programs depend on, as text; not its name."""
         left = (self.switches.dataflow, self.switches.rectangle)
@@ -196,7 +197,7 @@ class UpdateJob:
         """None: an update multiplies no matrices."""
         return ()
 
-    @property
+    @cached_property
     def facts(self) -> str:
         """All that its program depends on, as text; not its name."""
         return repr((self.stage, self.k, self.n, self.count, self.ff, self.bp, self.backward, self.decays))
@@ -246,7 +247,12 @@ def _passes(job: UpdateJob) -> tuple[UpdateJob, ...]:
 
 def job_estimate(job: Job, config: SatConfig) -> float:
     """Return about how many cycles the programs of a job take, in closed form: see `estimate`, `update_estimate`."""
-    return sum(run.times * run.estimate(config) for run in job.runs(config))
+    return runs_estimate(job.runs(config), config)
+
+
+def runs_estimate(runs: Iterable[JobRun | UpdateRun], config: SatConfig) -> float:
+    """Return about how many cycles programs take, one behind the other."""
+    return sum(run.times * run.estimate(config) for run in runs)
 
 
 def _together(step: Step) -> dict[int, object]:

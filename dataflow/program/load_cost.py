@@ -50,7 +50,8 @@ def port_cost(config: SatConfig, load: Load) -> float:
     else:
         steps, width = (f["rows"], f["k"]) if f["mode"] != ActMode.OS_COLUMNS else (f["k"], f["rows"])
         beats = 0 if f.get("staged") else steps * -(-width // HALVES)
-    return float(beats * memory_timing(config.memory, config.clock_mhz).beat_cycles)
+    cycles = memory_timing(config.memory, config.clock_mhz).beat_cycles
+    return beats * cycles.numerator / cycles.denominator
 
 
 def burst_cycles(timing: MemoryTiming, beats: int) -> float:
@@ -58,7 +59,7 @@ def burst_cycles(timing: MemoryTiming, beats: int) -> float:
 
     A burst holds a place of the memory's queue for the whole latency, however short it is.
     """
-    hold = beats * float(timing.beat_cycles)
+    hold = beats * timing.beat
     return max(hold, (timing.latency + hold) / timing.outstanding)
 
 
@@ -78,8 +79,9 @@ def _act(config: SatConfig, timing: MemoryTiming, f: Fields) -> float:
     steps, width = (f["rows"], f["k"]) if along_k else (f["k"], f["rows"])
     beats = -(-width // HALVES)
     run = _run(beats, f["x_step"], LOAD_CHUNK if along_k else LOAD_BURST)
-    at_once = 2 if reads_pairs(config, Instruction(Opcode.LOAD_ACT, f)) else 1
-    reads = steps * beats / at_once if f.get("staged") else _reading(timing, steps * beats, run)
+    staged = f.get("staged")
+    at_once = 2 if staged and reads_pairs(config, Instruction(Opcode.LOAD_ACT, f)) else 1
+    reads = steps * beats / at_once if staged else _reading(timing, steps * beats, run)
     a, m = rectangle_rows(f), group_size(f)
     if f["mode"] == ActMode.OS_ROWS:
         tile = a * config.rows  # rows that do not exist are zeros, which take their place too

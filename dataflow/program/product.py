@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm, prod
@@ -12,10 +13,11 @@ from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, LANES, OFFSET_MASK, Side
 from nmsat.dataflow.contract.timing import window_cycles
 from nmsat.dataflow.mapping.tiling import Mapping, legal_mappings
-from nmsat.dataflow.program.sources import DepthRange
+from nmsat.dataflow.program.sources import DepthRange, Even
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping as Counts
 
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.contract.config import SatConfig
@@ -173,9 +175,19 @@ class Cut:
     mapping: Mapping
 
     @cached_property
-    def rows(self) -> list[RowTile]:
+    def rows(self) -> Sequence[RowTile]:
         """Row tiles."""
         return self.code.act.tiles(self.config, self.mapping)
+
+    @cached_property
+    def heights(self) -> Counts[int, int]:
+        """Rows of a tile -> tiles of so many."""
+        return self.rows.sizes if isinstance(self.rows, Even) else Counter(tile.rows for tile in self.rows)
+
+    @cached_property
+    def tallest(self) -> RowTile:
+        """The first of the tiles with the most rows."""
+        return self.rows[0] if isinstance(self.rows, Even) else max(self.rows, key=lambda tile: tile.rows)
 
     @property
     def width(self) -> int:
@@ -220,9 +232,9 @@ class Cut:
         return {tile.first: number for number, tile in enumerate(self.rows)}
 
     @cached_property
-    def parts(self) -> list[DepthRange]:
+    def parts(self) -> Even[DepthRange]:
         """Commands along K."""
-        return [DepthRange(first, min(self.span, self.code.k - first)) for first in range(0, self.code.k, self.span)]
+        return Even(self.code.k, self.span, DepthRange)
 
     def windows(self, tile: RowTile, part: DepthRange) -> int:
         """Windows of a command."""
@@ -246,8 +258,7 @@ class Cut:
     def rows_outer(self) -> bool:
         """Whether the loop over row tiles is outside: W stays in its buffer, and A would not."""
         parts = self.parts
-        largest = max(self.act_words(tile, parts[0]) for tile in self.rows)
-        acts = largest * len(self.rows) * len(parts) <= self.config.act_depth
+        acts = self.act_words(self.tallest, parts[0]) * len(self.rows) * len(parts) <= self.config.act_depth
         return not acts and self.pairs(parts[0]) * self.column_tiles * len(parts) <= self.config.weight_depth
 
     def commands(self) -> Iterator[tuple[RowTile, int, DepthRange]]:
@@ -273,7 +284,7 @@ class Cut:
 
     def check(self) -> None:
         """Raise ValueError if a buffer is too small for a tile."""
-        largest, part = max(self.rows, key=lambda tile: tile.rows), self.parts[0]
+        largest, part = self.tallest, self.parts[0]
         for what, need, limit in (
             ("act_depth", self.act_words(largest, part), self.config.act_depth),
             ("weight_depth", self.pairs(part), self.config.weight_depth),

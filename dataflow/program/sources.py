@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar, overload
 
 from nmsat.dataflow.contract.isa import Opcode
 
@@ -20,6 +21,44 @@ Load = tuple[Opcode, Fields]
 
 Alike = tuple[tuple[int, ...], int]
 """A key and beats: instructions of equal keys are alike but for offsets in memory, all as much apart as the beats."""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Even(Sequence[T]):
+    """[0, total) cut into pieces of `each`, the last of what is left, made when they are asked for: a product of large
+    batches has millions. make: a piece from its first place and its size."""
+
+    total: int
+    each: int
+    make: Callable[[int, int], T]
+
+    def __len__(self) -> int:
+        return len(range(0, self.total, self.each))
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        places = range(0, self.total, self.each)[index]
+        if isinstance(places, range):
+            return [self._at(first) for first in places]
+        return self._at(places)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._at, range(0, self.total, self.each))
+
+    def _at(self, first: int) -> T:
+        return self.make(first, min(self.each, self.total - first))
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Size -> pieces of that size."""
+        whole, rest = divmod(self.total, self.each)
+        return ({self.each: whole} if whole else {}) | ({rest: 1} if rest else {})
 
 
 @dataclass(frozen=True)
@@ -48,7 +87,7 @@ class ActSource(Protocol):
         """Return the tensors read."""
         ...
 
-    def tiles(self, config: SatConfig, mapping: Mapping) -> list[RowTile]:
+    def tiles(self, config: SatConfig, mapping: Mapping) -> Sequence[RowTile]:
         """Return the row tiles of Y; ValueError if the mapping does not suit."""
         ...
 
@@ -58,6 +97,10 @@ class ActSource(Protocol):
 
     def alike(self, tile: RowTile, part: DepthRange) -> Alike:
         """Return what tells these loads from others; staged places of alike ones are even numbers apart."""
+        ...
+
+    def pace(self, tile: RowTile, part: DepthRange) -> tuple[int, ...] | None:
+        """Return a key: loads of equal keys take equally long; None if that depends on the tile in front."""
         ...
 
 

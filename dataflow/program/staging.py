@@ -34,13 +34,18 @@ class Staging:
 
     def loads(self, wanted: Iterable[Load]) -> Iterator[Load]:
         """Yield the loads of a tile, a STAGE only of the runs that are missing."""
-        for opcode, fields in wanted:
-            if opcode is not Opcode.STAGE:
-                yield opcode, fields
-                continue
-            missing = self._missing(fields)
-            if missing is not None:
-                yield opcode, missing
+        for load in wanted:
+            left = self.taken(load)
+            if left is not None:
+                yield left
+
+    def taken(self, load: Load) -> Load | None:
+        """Return a load of a tile, a STAGE with the runs that are missing only; None if none is."""
+        opcode, fields = load
+        if opcode is not Opcode.STAGE:
+            return load
+        missing = self._missing(fields)
+        return None if missing is None else (opcode, missing)
 
     def ahead(self, wanted: Fields) -> Fields | None:
         """Return the STAGE of what a later tile wants and is not there, if it overwrites nothing of what is wanted now.

@@ -9,8 +9,6 @@ from nmsat.algorithms.core.windows import output_size
 from nmsat.dataflow.contract.isa import OFFSET_MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from nmsat.algorithms.core.tape import ConvShape
     from nmsat.dataflow.program.sources import Fields
 
@@ -45,16 +43,20 @@ class Window:
     size: tuple[int, int]
     step: tuple[int, int]
 
-    def span(self, taps: Sequence[Tap], first: int, rows: int) -> tuple[int, int]:
-        """Return [first, last) of the lines, counted through all images, that windows of these output pixels read."""
+    def span(self, low: int, high: int, first: int, rows: int) -> tuple[int, int]:
+        """Return [first, last) of the lines, counted through all images, that windows of these output pixels read.
+
+        low, high: the least and the largest `dy` of the taps.
+        """
+        return self._line(low, first), self._line(high, first + rows - 1) + 1
+
+    def _line(self, dy: int, pixel: int) -> int:
+        """Return the line that a tap reads for an output pixel, that at the edge if it is outside."""
         height, width = self.size
         tall = self.images.height
-        lines = []
-        for pixel, edge in ((first, min), (first + rows - 1, max)):
-            image, place = divmod(pixel, height * width)
-            line = place // width * self.step[0] + edge(tap.dy for tap in taps)
-            lines.append(image * tall + min(max(line, 0), tall - 1))
-        return lines[0], lines[1] + 1
+        image, place = divmod(pixel, height * width)
+        line = place // width * self.step[0] + dy
+        return image * tall + min(max(line, 0), tall - 1)
 
     def fields(self, at: int, pixel: int, tap: Tap, first: int) -> Fields:
         """Return the walk of a LOAD_ACT from output pixel `first` on.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_processes
+from nmsat.reports.version import VERSION
+from nmsat.reports.work.commandline import spell
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told
@@ -28,7 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", type=Path, default=None, help="folder (default: out/sweep/ and FILE's name)"
     )
     parser.add_argument("--estimate", action="store_true", help="leave the points of the fronts to the estimate, too")
+    parser.add_argument(
+        "--accuracy", metavar="FILE", type=Path, default=None, help="accuracy.json of nmsat study: accuracies beside"
+    )
     add_processes(parser)
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        default="",
+        help="Dask scheduler, such as tcp://host:8786, whose workers do it; --processes then counts for nothing",
+    )
     add_force(parser)
 
 
@@ -36,8 +48,15 @@ def run(options: argparse.Namespace) -> Answer:
     """Run what is missing and write table, summary and pictures."""
     import_module("pyarrow")  # missing it is said before the work, not after it
 
+    if options.scheduler:
+        import_module("distributed")
+
+    from nmsat.reports.pages.style import standalone
+    from nmsat.reports.pages.sweep_page import PAGE, sweep_page
     from nmsat.reports.pages.sweep_plots import NAMES, sweep_plots
+    from nmsat.reports.work.spread import Where
     from nmsat.reports.work.sweep import run_sweep, sweep_version
+    from nmsat.reports.work.sweep_accuracy import add_accuracies, read_accuracies
     from nmsat.reports.work.sweep_journal import Journal
     from nmsat.reports.work.sweep_plan import read_sweep
     from nmsat.reports.work.sweep_table import parquet_bytes
@@ -46,24 +65,35 @@ def run(options: argparse.Namespace) -> Answer:
         plan = read_sweep(options.file)
     except ValueError as error:
         raise InputError(str(error)) from None
+    known = read_accuracies(options.accuracy) if options.accuracy else {}
+    where = Where(options.processes, options.scheduler)
     folder: Path = options.out or Path("out/sweep") / options.file.stem
-    with output_folder(folder, "sweep", [POINTS, SUMMARY, *NAMES], force=options.force) as out:
+    with output_folder(folder, "sweep", [POINTS, SUMMARY, PAGE, *NAMES], force=options.force) as out:
         journal = Journal(out.path, plan.digest, sweep_version())
         try:
-            rows = run_sweep(plan, journal, options.processes, exact=not options.estimate)
+            rows = run_sweep(plan, journal, where, exact=not options.estimate)
         finally:
             journal.close()
+        add_accuracies(rows, known)
         facts = {"sweep": plan.digest, "version": sweep_version()}
         content = parquet_bytes(rows, {**facts, "source": Source.ESTIMATE})
         out.write(POINTS, content)
         plots = sweep_plots(rows, plan.axes)
-        for name, text in plots.items():
-            out.write(name, text)
-        values = _summary(rows) | facts | {"axes": list(plan.axes), "doubled": plan.doubled}
+        for name, (text, _) in plots.items():
+            out.write(f"{name}.svg", standalone(text))
+        values = _summary(rows) | facts | {"axes": list(plan.axes), "doubled": plan.doubled, "nmsat": VERSION}
         values |= {"points_sha256": hashlib.sha256(content).hexdigest()}
+        out.write(PAGE, sweep_page(values, plots, _command(options)))
         out.write(SUMMARY, json.dumps(values, indent=1) + "\n")
-    files = [str(folder / name) for name in (POINTS, SUMMARY, *plots)]
+    files = [str(folder / name) for name in (POINTS, SUMMARY, PAGE, *(f"{name}.svg" for name in plots))]
     return Answer({**values, "files": files}, _text(values, files))
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command that gives the same points; how many processes run it changes nothing."""
+    asked = {"--estimate": True} if options.estimate else {}
+    asked |= {"--accuracy": options.accuracy} if options.accuracy else {}
+    return spell("sweep", [options.file], asked)
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -75,6 +105,7 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "source": Source.ESTIMATE,
         "estimate_off": {"least": min(off), "most": max(off), "points": len(off)} if off else None,
         "front": [row for row in rows if row["front"]],
+        "errors": dict(Counter(row["error"] or row["planned"] for row in rows if row["error"] or row["planned"])),
     }
 
 
@@ -84,9 +115,9 @@ def _text(values: dict[str, Any], files: list[str]) -> str:
         exact = row.get("exact_cycles")
         work = f"{row['network']} {row['batch']} {row['method']} {row['pattern']}"
         speed = f"{row['exact_speedup' if exact else 'speedup']:.4f}"
-        sizes = (str(row["elements"]), str(row["bram36"]), str(row["uram"]))
+        sizes = (str(row["dsp"]), str(row["lut"]), str(row["bram36"]), str(row["uram"]))
         rows.append((work, row["machine"], *sizes, str(row["cycles"]), str(exact or ""), speed))
-    header = ("front of", "machine", "elements", "BRAM36", "URAM", str(Source.ESTIMATE), "exact", "speed-up")
+    header = ("front of", "machine", "DSPs", "LUTs", "BRAM36", "URAM", str(Source.ESTIMATE), "exact", "speed-up")
     states = ", ".join(f"{count} {name}" for name, count in values["states"].items())
     off = values["estimate_off"]
     lines = [f"{values['points']} points: {states}", told(Source.ESTIMATE)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from nmsat.reports.pages.demo_plots import (
     accuracy_curves,
     cycles_chart,
@@ -13,8 +11,9 @@ from nmsat.reports.pages.demo_plots import (
     timeline_chart,
     zoom_chart,
 )
+from nmsat.reports.pages.html_page import render_page
 from nmsat.reports.pages.page_tables import checks_table, numbers, percent, products_table, stages_table, training_table
-from nmsat.reports.pages.style import PAGE_MARGIN, WIDTH, standalone
+from nmsat.reports.pages.style import standalone
 from nmsat.reports.work.records import LEAST_VALUES
 from nmsat.sim.results.provenance import Source, told_lines
 
@@ -55,16 +54,10 @@ def draw(record: DemoRecord) -> dict[str, str]:
 
 def render(record: DemoRecord, plots: dict[str, str]) -> str:
     """Return the page as HTML; pictures and style are inside, nothing is loaded from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("nmsat.reports.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     kept, _, group = record.pattern.partition(":")
     dense, sparse = record.runs
-    return environment.get_template("demo.html.j2").render(
+    return render_page(
+        "demo.html.j2",
         title=f"nmsat: one training step with BDWP {record.pattern}, from loss curve to circuit",
         record=record,
         dense=dense,
@@ -85,8 +78,6 @@ def render(record: DemoRecord, plots: dict[str, str]) -> str:
         },
         percent=percent,
         number=numbers,
-        margin=PAGE_MARGIN,
-        picture=WIDTH,
     )
 
 

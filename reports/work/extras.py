@@ -27,6 +27,7 @@ BROUGHT_BY: Final[dict[str, str]] = {
     "jinja2": "report",
     "matplotlib": "report",
     "pyarrow": "sweep",
+    "distributed": "dask",
     "onnx": "onnx",
     "google": "onnx",
     "torch": "torch",

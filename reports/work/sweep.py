@@ -1,7 +1,7 @@
 """Runs a sweep: every point by the estimate, in processes; the points of the fronts again by the quick gear.
 
-A front is of one work (network, batch, method, pattern): the machines that no other beats in cycles, elements and block
-RAM together.
+A front is of one work (network, batch, method, pattern): the machines that no other beats in cycles, LUTs, DSPs and
+block RAM together.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import TRAINED_NETWORKS
-from nmsat.algorithms.training.workers import workers
 from nmsat.dataflow.contract.machine_file import values
 from nmsat.dataflow.cycles.buffers import block_totals, buffer_counts
 from nmsat.dataflow.program.memory_plan import Batches, memory_plan
-from nmsat.reports.work.progress import LOG, task
+from nmsat.reports.work.machines import ELEMENT_LUT
+from nmsat.reports.work.progress import task
+from nmsat.reports.work.spread import spread
 from nmsat.reports.work.timings import Wanted, time_all, version
+from nmsat.sim.results.energy import step_energy
+from nmsat.sim.results.machine import roofline
 from nmsat.sim.results.provenance import Source
 from nmsat.sim.work.machine import machine_step
 from nmsat.sim.work.timed import Estimator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
+    from nmsat.reports.work.spread import Where
     from nmsat.reports.work.sweep_journal import Journal
     from nmsat.reports.work.sweep_plan import Plan, Point
     from nmsat.sim.results.machine import MachineResult
@@ -42,8 +44,8 @@ RAM_KBIT: Final = {"bram36": 36, "uram": 288}
 MORE_SOURCES: Final = ("algorithms/core", "algorithms/methods", "algorithms/layers", "dataflow/network", "sim/work")
 """Folders that results of a sweep come from besides those of `reports.work.timings`."""
 
-MOST_BROKEN: Final = 3
-"""Times that workers may be killed until a sweep gives up."""
+COSTS: Final = ("lut", "dsp", "ram_kbit", "cycles")
+"""What a point of a front is not beaten in."""
 
 
 @cache
@@ -57,24 +59,21 @@ def sweep_version() -> str:
     return digest.hexdigest()
 
 
-def run_sweep(plan: Plan, journal: Journal, processes: int, *, exact: bool) -> list[dict[str, Any]]:
+def run_sweep(plan: Plan, journal: Journal, where: Where, *, exact: bool) -> list[dict[str, Any]]:
     """Return the rows of all points in their order; what the journal holds is not done again."""
-    _estimate_all(plan, journal, processes)
+    groups = _groups(plan)
+    _estimate_all(plan, groups, journal, where)
     rows = [_row(point) for point in plan.points]
-    for key, group in _groups(plan).items():
+    for key, group in groups.items():
         for point in group:
             rows[point.index] |= journal.get("estimated", key)[str(point.index)]
-    for index in front_of(rows):
+    front = front_of(rows)
+    for index in front:
         rows[index]["front"] = True
     if exact:
-        wanted = [plan.points[index] for index, row in enumerate(rows) if row["front"]]
-        with task("front, by the quick gear", len(wanted), "point") as running:
-            for point in wanted:
-                running.now(f"{point.network}, {point.machine.name if point.machine else ''}")
-                if not journal.has("exact", str(point.index)):
-                    journal.put("exact", str(point.index), _exact(point, processes))
-                rows[point.index] |= journal.get("exact", str(point.index))
-                running.advance()
+        _run_exactly([plan.points[index] for index in front], journal, where)
+        for index in front:
+            rows[index] |= journal.get("exact", str(index))
     return rows
 
 
@@ -86,9 +85,9 @@ def front_of(rows: Iterable[dict[str, Any]]) -> list[int]:
             works[tuple(row[name] for name in ("network", "batch", "method", "pattern"))].append(row)
     front = []
     for found in works.values():
-        kept: list[tuple[int, int, int]] = []
-        for row in sorted(found, key=lambda r: (r["elements"], r["ram_kbit"], r["cycles"], r["index"])):
-            costs = (row["elements"], row["ram_kbit"], row["cycles"])
+        kept: list[tuple[int, ...]] = []
+        for row in sorted(found, key=lambda r: (*(r[cost] for cost in COSTS), r["index"])):
+            costs = tuple(row[cost] for cost in COSTS)
             if not any(all(a <= b for a, b in zip(other, costs, strict=True)) for other in kept):
                 kept.append(costs)
                 front.append(row["index"])
@@ -105,32 +104,35 @@ def _groups(plan: Plan) -> dict[str, list[Point]]:
     return groups
 
 
-def _estimate_all(plan: Plan, journal: Journal, processes: int) -> None:
-    todo = {key: group for key, group in _groups(plan).items() if not journal.has("estimated", key)}
-    ready = sum(map(len, _groups(plan).values())) - sum(map(len, todo.values()))
-    broken = 0
+def _estimate_all(plan: Plan, groups: Mapping[str, list[Point]], journal: Journal, where: Where) -> None:
+    todo = {key: group for key, group in groups.items() if not journal.has("estimated", key)}
+    left = sum(map(len, todo.values()))
 
     def found(key: str, value: dict[str, dict[str, Any]]) -> None:
         journal.put("estimated", key, value)
-        running.advance(len(todo.pop(key)))
+        running.advance(len(todo[key]))
 
     with task("estimating", len(plan.points), "point") as running:
-        running.begin(len(plan.points) - sum(map(len, todo.values())) if ready else 0, len(plan.points))
-        for key, group in list(todo.items()) if processes == 1 else ():
-            found(key, estimate_group(group))
-        while todo:
-            try:
-                with workers(min(processes, len(todo))) as pool:
-                    pending = {pool.submit(estimate_group, group): key for key, group in todo.items()}
-                    for done in as_completed(pending):
-                        found(pending[done], done.result())
-            except BrokenProcessPool:
-                broken += 1
-                if broken > MOST_BROKEN:
-                    raise
-                LOG.warning(
-                    "a worker was killed; %d points are left and go on in new ones", sum(map(len, todo.values()))
-                )
+        running.begin(len(plan.points) - left, len(plan.points))
+        spread(where, estimate_group, todo, found, sweep_version())
+
+
+def _run_exactly(points: Sequence[Point], journal: Journal, where: Where) -> None:
+    """Run points by the quick gear: on a cluster one a worker, here the programs of one in all processes."""
+    todo = {str(point.index): point for point in points if not journal.has("exact", str(point.index))}
+
+    def found(key: str, value: dict[str, Any]) -> None:
+        journal.put("exact", key, value)
+        running.advance()
+
+    with task("front, by the quick gear", len(points), "point") as running:
+        running.begin(len(points) - len(todo), len(points))
+        if where.scheduler:
+            spread(where, exact_point, todo, found, sweep_version())
+            return
+        for key, point in todo.items():
+            running.now(f"{point.network}, {point.machine.name if point.machine else ''}")
+            found(key, exact_point(point, where.processes))
 
 
 def estimate_group(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
@@ -154,7 +156,8 @@ def estimate_group(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _exact(point: Point, processes: int) -> dict[str, Any]:
+def exact_point(point: Point, processes: int = 1) -> dict[str, Any]:
+    """Return what a point takes by the quick gear: cycles, their causes, bytes, modelled energy."""
     machine = point.machine
     assert machine is not None
     wanted = [Wanted(_step(*point.work)), Wanted(_step(point.network, point.batch, "dense", "dense"))]
@@ -163,7 +166,12 @@ def _exact(point: Point, processes: int) -> dict[str, Any]:
     except ValueError as error:
         return {"error": str(error)}
     found = {f"exact_{name}": value for name, value in _totals(result, dense).items()}
-    return found | {"status": "exact", **{f"exact_bytes_{way}": count for way, count in result.bytes.items()}}
+    found |= {f"exact_bytes_{way}": count for way, count in result.bytes.items()}
+    found |= {f"exact_cause_{cause.replace(' ', '_')}": cycles for cause, cycles in result.causes.items()}
+    energy = step_energy(result, sum(update.elements for update in wanted[0].step.updates))
+    _, most, _ = roofline(machine, result.macs, sum(result.bytes.values()))
+    found |= {"exact_macs": result.macs, "exact_roofline": most / machine.elements}
+    return found | {"status": "exact", "modelled_joule": energy.total}
 
 
 def _totals(result: MachineResult, dense: MachineResult) -> dict[str, Any]:
@@ -196,14 +204,20 @@ def _row(point: Point) -> dict[str, Any]:
     row |= {"source": Source.ESTIMATE.value, "front": False, "cycles": None, "planned": "", "error": point.error}
     if machine is None:
         return row | {"status": "error"} | dict(point.settings)
-    blocks = block_totals(buffer_counts(machine))
-    row |= {"machine": machine.name, "elements": machine.elements, "planned": "; ".join(machine.planned)}
-    row |= {**blocks, "ram_kbit": sum(RAM_KBIT[kind] * count for kind, count in blocks.items())}
-    row |= _fields(machine)
+    row |= {"machine": machine.name, "planned": "; ".join(machine.planned), **_area(machine), **_fields(machine)}
     return row | {"status": "planned" if machine.planned else ""}
 
 
 _WORK: Final = ("network", "batch", "method", "pattern")
+
+
+@cache
+def _area(machine: SatConfig) -> dict[str, int]:
+    """Return what a machine takes by the estimate of `reports.work.machines`: elements alone, and all buffers."""
+    blocks = block_totals(buffer_counts(machine))
+    ram = sum(RAM_KBIT[kind] * count for kind, count in blocks.items())
+    lut = machine.elements * ELEMENT_LUT[machine.act_lanes]
+    return {"elements": machine.elements, "lut": lut, "dsp": machine.elements, **blocks, "ram_kbit": ram}
 
 
 def _fields(machine: SatConfig) -> dict[str, Any]:

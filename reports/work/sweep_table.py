@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.machine_file import MACHINE_FIELDS
 from nmsat.dataflow.contract.ranges import Range
+from nmsat.sim.results.causes import MACHINE_CAUSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,10 +29,13 @@ COLUMNS: Final[dict[str, str]] = {
     **dict.fromkeys(("method", "pattern", "machine", "status", "planned", "error", "source"), "string"),
     **TOTALS,
     "bound": "float64",
-    **dict.fromkeys(("memory_plan_bytes", "elements", "bram36", "uram", "ram_kbit"), "int64"),
+    **dict.fromkeys(("memory_plan_bytes", "elements", "lut", "dsp", "bram36", "uram", "ram_kbit"), "int64"),
     "front": "bool",
     **{f"exact_{name}": kind for name, kind in TOTALS.items()},
-    **dict.fromkeys(("exact_bytes_read", "exact_bytes_written"), "int64"),
+    **dict.fromkeys(("exact_bytes_read", "exact_bytes_written", "exact_macs"), "int64"),
+    **{f"exact_cause_{cause.replace(' ', '_')}": "int64" for cause in MACHINE_CAUSES},
+    **dict.fromkeys(("exact_roofline", "modelled_joule"), "float64"),
+    "accuracy": "float64",
     **{
         name: ("int64" if field.whole else "float64") if isinstance(field, Range) else "string"
         for name, field in MACHINE_FIELDS.items()

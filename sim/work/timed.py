@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.registers import COUNTERS, Launch, open_regions
-from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun, job_estimate
+from nmsat.dataflow.program.jobs import JobRun, UpdateJob, UpdateRun, runs_estimate
 from nmsat.sim.quick.gear import Quick
 from nmsat.sim.quick.product import time_product
 from nmsat.sim.work.rhythm import update_counters
@@ -89,11 +89,15 @@ class Timer:
         """The quick gear, which keeps what it has walked; made with the first job, as engines may be compiled first."""
         return Quick(self.config)
 
+    @cached_property
+    def _same(self) -> str:
+        """What the keys of all jobs begin with: a list in JSON that is not closed."""
+        config = {name: value for name, value in asdict(self.config).items() if name != "name"}
+        return json.dumps([self._version, self.exact, config], sort_keys=True)[:-1]
+
     def key(self, job: Job) -> str:
         """Return what the result of a job is kept by: configuration without its name, job, version."""
-        config = {name: value for name, value in asdict(self.config).items() if name != "name"}
-        text = json.dumps([self._version, self.exact, config, job.facts], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(f"{self._same}, {json.dumps(job.facts)}]".encode()).hexdigest()
 
     def time(self, job: Job) -> Timed:
         """Return what a job takes; ValueError for a product that the machine has no program for."""
@@ -149,7 +153,7 @@ class Estimator(Timer):
         runs = job.runs(self.config)
         first = runs[0]
         schedule = _schedule(first) if isinstance(first, JobRun) else {}
-        cycles = round(job_estimate(job, self.config))
+        cycles = round(runs_estimate(runs, self.config))
         return Timed({"cycles": cycles}, schedule, sum(run.times for run in runs))
 
 
@@ -174,7 +178,7 @@ def _schedule(run: JobRun) -> dict[str, Any]:
         "group": f"{mapping.n}:{mapping.m}",
         "dataflow": mapping.name,
         "rectangle": f"{mapping.a}x{mapping.b}",
-        "tile_rows": max(tile.rows for tile in cut.rows),
+        "tile_rows": cut.tallest.rows,
         "tile_columns": cut.width,
         "commands": len(cut.rows) * cut.column_tiles * len(cut.parts),
     }

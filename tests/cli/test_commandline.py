@@ -54,7 +54,7 @@ EVERYTHING: Final = {
     "synth": "--config small --set columns=2 --device xcu250 --out d",
     "study": "--out a --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
     " --processes 2 --config tiny --set columns=2 --data d --side 28",
-    "sweep": "f.toml --out d --processes 2",
+    "sweep": "f.toml --out d --processes 2 --accuracy a.json --scheduler tcp://h:1",
     "train": "--cell mlp-bdwp-2of8-seed1 --config-file f.toml --network mlp --method ste --pattern 2:4"
     " --arithmetic fast --epochs 2 --steps 3 --seed 4 --split validation --data d --side 28 --out d --backend sim"
     " --config tiny --set columns=2",

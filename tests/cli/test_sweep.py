@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,15 +14,19 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import pytest
 
 from nmsat.dataflow.contract.config import preset
+from nmsat.reports.pages.sweep_page import PAGE
+from nmsat.reports.pages.sweep_plots import sweep_plots
 from nmsat.reports.work import sweep
 from nmsat.reports.work.sweep import front_of
 from nmsat.reports.work.sweep_journal import JOURNAL
 from nmsat.reports.work.sweep_plan import Plan, make_plan, read_sweep
 from nmsat.reports.work.sweep_table import COLUMNS
+from tests.pages.html import Reader
 from tests.source import ROOT
 
 pq = import_module("pyarrow.parquet")  # without types of its own
@@ -132,8 +137,35 @@ def test_every_point_has_its_row_also_planned_and_impossible_ones(call: Call, tm
             assert row["planned"] == "columns is 3; the machine in RTL is built for 1, 2, 4, 8, 16 or 32"
         else:
             assert (row["status"], row["elements"], row["source"]) == ("estimated", 16, "estimate")
+            assert (row["dsp"], row["lut"]) == (16, 16 * 386)
             assert row["speedup"] == row["dense_cycles"] / row["cycles"]
     assert json.loads(outcome.out)["states"] == {"planned": 3, "error": 6, "estimated": 3}
+    page = (tmp_path / "out" / PAGE).read_text()
+    assert all(text in page for text in ("sum_depth is 64; a tile", "columns is 3; the machine", "none ran"))
+
+
+def test_wide_sweeps_have_pictures_of_a_size_that_opens() -> None:
+    work = {"network": "vit", "batch": 1, "method": "bdwp", "pattern": "2:8", "accuracy": None}
+    rows = [
+        {**work, "rows": 1 + i % 60, "columns": 1 + i // 60, **dict.fromkeys(("lut", "dsp", "ram_kbit"), 386 * (i + 1))}
+        | {"cycles": 9**9 // (i % 60 + 1)}
+        for i in range(6000)
+    ]
+    plots = sweep_plots(rows, ["set.rows", "set.columns"])
+    assert list(plots) == ["pareto_lut", "pareto_dsp", "pareto_ram_kbit", "heat_1"]
+    assert max(len(svg) for svg, _ in plots.values()) < 400_000
+
+
+def test_a_table_of_accuracies_that_is_none_is_refused(call: Call, tmp_path: Path) -> None:
+    path = write(tmp_path / "s.toml")
+    for text, told in (("[]", "is no table of `nmsat study`"), (None, "cannot be read: No such file")):
+        table = tmp_path / "a.json"
+        if text is not None:
+            table.write_text(text)
+        outcome = call(f"sweep {path} --accuracy {table} --out {tmp_path / 'out'}")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert told in outcome.err
+        table.unlink(missing_ok=True)
 
 
 def test_a_point_is_what_model_estimates(call: Call, tmp_path: Path) -> None:
@@ -158,9 +190,12 @@ def test_the_front_is_what_no_other_point_beats() -> None:
         (8, 10, None),
         (64, 80, 50),
     ]
-    rows = [{"index": i, "elements": e, "ram_kbit": r, "cycles": c, **work} for i, (e, r, c) in enumerate(costs)]
+    rows = [
+        {"index": i, "dsp": e, "lut": 400 * e, "ram_kbit": r, "cycles": c, **work} for i, (e, r, c) in enumerate(costs)
+    ]
     assert front_of(rows) == [2, 4, 5]
     assert front_of([*rows, {**rows[0], "index": 8, "batch": 2}]) == [2, 4, 5, 8]
+    assert front_of([*rows, {**rows[0], "index": 8, "lut": 390}]) == [2, 4, 5, 8]
 
 
 def test_a_sweep_goes_on_from_wherever_it_was_cut_off(
@@ -209,9 +244,28 @@ def test_another_sweep_or_other_code_or_a_file_of_others_is_refused(
     assert "is no journal of a sweep" in outcome.err
 
 
+def _holds(folder: Path, pictures: set[str]) -> None:
+    """Check that a sweep's page is well-formed, holds its pictures with title and description, and needs nothing."""
+    text = (folder / PAGE).read_text()
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert reader.open == []
+    assert reader.counts["script"] == 0
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', text)
+    assert reader.counts["svg"] == reader.counts["figcaption"] == len(pictures)
+    assert {path.stem for path in folder.glob("*.svg")} == pictures
+    for path in folder.glob("*.svg"):
+        root = ElementTree.parse(path).getroot()
+        found = [child.text for child in root if child.tag.rpartition("}")[2] in ("title", "desc")]
+        assert len(found) == 2
+        assert all(found), path
+
+
 @pytest.mark.exact
 def test_the_example_of_the_page_runs_and_its_front_is_exact(call: Call, tmp_path: Path) -> None:
-    outcome = call(f"sweep {ROOT / 'docs' / 'sweep.toml'} --out {tmp_path} --json")
+    table = ROOT / "reports" / "tables" / "accuracy.json"
+    outcome = call(f"sweep {ROOT / 'docs' / 'sweep.toml'} --accuracy {table} --out {tmp_path} --json")
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
     assert {row["status"] for row in found["front"]} == {"exact"}
@@ -220,8 +274,12 @@ def test_the_example_of_the_page_runs_and_its_front_is_exact(call: Call, tmp_pat
     exact = json.loads(call(line).out)
     assert (row["exact_cycles"], row["exact_speedup"]) == (exact["cycles"], exact["speedup"])
     assert row["exact_bytes_read"] == exact["bytes"]["read"]
-    for name in ("pareto.svg", "heat.svg"):
-        assert (tmp_path / name).read_text().startswith("<svg")
+    causes = [row[name] for name in COLUMNS if name.startswith("exact_cause_")]
+    assert causes == list(exact["causes"].values())
+    assert sum(causes) == row["exact_cycles"]
+    assert row["modelled_joule"] == exact["energy"]["total_joule"]
+    assert row["exact_roofline"] >= row["exact_utilization"]
+    _holds(tmp_path, {"pareto_lut", "pareto_dsp", "pareto_ram_kbit", "heat_1", "roofline", "accuracy"})
     off = found["estimate_off"]
     assert off["points"] == 4
     assert -0.2 < off["least"] <= off["most"] < 0.2

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
-from nmsat.algorithms.core.tape import Pattern, Stage
+from nmsat.algorithms.core.tape import ConvShape, Pattern, Stage
 from nmsat.dataflow.contract.config import SatConfig, preset
-from nmsat.dataflow.contract.isa import Side
+from nmsat.dataflow.contract.isa import Opcode, Side
 from nmsat.dataflow.contract.registers import Launch
-from nmsat.dataflow.program.activations import RowsSource, WindowSource
+from nmsat.dataflow.mapping.tiling import Mapping
+from nmsat.dataflow.program.activations import RowsSource, WindowPace, WindowSource
 from nmsat.dataflow.program.assembler import Assembler
 from nmsat.dataflow.program.emit import assemble, choose
-from nmsat.dataflow.program.estimate import estimate_cycles
+from nmsat.dataflow.program.estimate import MANY, TIE, estimate_cycles, fastest, least_cycles
+from nmsat.dataflow.program.load_cost import load_cost, port_cost
 from nmsat.dataflow.program.product import Cut, Epilogue, ProductCode, Sink, cuts
+from nmsat.dataflow.program.sources import DepthRange, Even
 from nmsat.dataflow.program.tensors import Layout
 from nmsat.dataflow.program.weights import ForwardWeights
+from nmsat.dataflow.program.windows import taps_of, window_of
 from nmsat.sim.quick.gear import Quick
 from nmsat.sim.quick.product import time_product
 from nmsat.tb.machine.layers import OPEN, LayerProduct
@@ -147,3 +153,63 @@ def test_the_next_tile_is_staged_beside_the_loads_of_the_present_one() -> None:
     cut, cycles = run(VCU, code)
     assert cycles < 1.08 * code.m * code.k * code.n / 4 / VCU.elements
     assert abs(estimate_cycles(cut) / cycles - 1) < 0.02, (estimate_cycles(cut), cycles)
+
+
+def _windows(kernel: int, step: int, channels: int, size: int = 14) -> WindowSource:
+    """Return windows of images of size x size pixels, padded as networks do."""
+    conv = ConvShape(3, size, size, channels, 16, (kernel, kernel), (step, step), (kernel // 2, kernel // 2))
+    tensor = Layout().rows("x", 0, 3 * size * size, channels)
+    return WindowSource(tensor, window_of(conv), taps_of(conv))
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize(("kernel", "step", "channels", "depth"), [
+    (3, 1, 64, 1024), (3, 2, 48, 256), (1, 2, 80, 256), (5, 1, 16, 128), (7, 3, 32, 4096), (3, 1, 16, 64)
+])  # fmt: skip
+def test_loads_of_windows_take_what_each_of_them_takes(
+    lanes: int, kernel: int, step: int, channels: int, depth: int
+) -> None:
+    """Looked at one by one, wherever the tile lies and whatever part of the reduction it is."""
+    config = preset("small").replace(act_lanes=lanes, stage_depth=depth)
+    source, mapping = _windows(kernel, step, channels), Mapping(ws=False, a=2, n=2, m=8)
+    pace = WindowPace(source, config, mapping)
+    parts = [DepthRange(0, channels), DepthRange(0, kernel * kernel * channels)]
+    for tile, part in product(list(source.tiles(config, mapping)), parts):
+        loads = source.loads(config, mapping, tile, part)
+        told = [one.load for one in pace.loads(tile, part)]
+        assert [load for load in told if load[0] is Opcode.STAGE] == [one for one in loads if one[0] is Opcode.STAGE]
+        for cost, name in ((load_cost, "queue"), (port_cost, "port")):
+            each = [getattr(one, name) for one in pace.loads(tile, part) for _ in range(one.times)]
+            assert each == [cost(config, load) for load in loads]
+
+
+def test_windows_are_staged_where_that_is_faster_and_else_are_not() -> None:
+    mapping, config = Mapping(ws=False, a=2, n=2, m=8), preset("small").replace(stage_depth=1024)
+    both = [_windows(3, 1, 64), _windows(3, 3, 64)]
+    first = [source.loads(config, mapping, source.tiles(config, mapping)[3], DepthRange(0, 576))[0] for source in both]
+    assert [opcode for opcode, _ in first] == [Opcode.STAGE, Opcode.LOAD_ACT]
+
+
+@pytest.mark.parametrize("pattern", [None, Pattern(1, 4), Pattern(2, 8)])
+@pytest.mark.parametrize(("m", "k", "n"), [(4096, 64, 256), (96, 576, 40), (100_000, 1024, 16), (7, 4096, 1000)])
+def test_cuts_that_cannot_win_are_left_out_and_no_other(m: int, k: int, n: int, pattern: Pattern | None) -> None:
+    for config in (VCU, preset("small"), VCU.replace(ports=2)):
+        found = cuts(config, plain(m, k, n, pattern))
+        estimates = [estimate_cycles(cut) for cut in found]
+        assert all(least_cycles(cut) <= cycles for cut, cycles in zip(found, estimates, strict=True))
+        best = found[estimates.index(min(estimates))]
+        if len(best.rows) >= MANY:
+            near = [c for c, cycles in zip(found, estimates, strict=True) if cycles <= min(estimates) * (1 + TIE)]
+            best = min((c for c in near if len(c.rows) >= MANY), key=lambda c: len(c.rows))
+        assert fastest(found) == best
+
+
+def test_pieces_of_a_range_are_those_of_a_list() -> None:
+    for total, each in ((10, 3), (9, 3), (2, 5), (1, 1)):
+        listed = [DepthRange(first, min(each, total - first)) for first in range(0, total, each)]
+        even = Even(total, each, DepthRange)
+        assert list(even) == even[:] == listed
+        assert [even[-1], even[0], len(even), even[::-2]] == [listed[-1], listed[0], len(listed), listed[::-2]]
+        assert dict(Counter(part.size for part in listed)) == even.sizes
+        with pytest.raises(IndexError):
+            even[len(listed)]

@@ -1,0 +1,68 @@
+"""The self-contained page of a sweep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.reports.pages.html_page import render_page
+from nmsat.reports.pages.page_tables import Cell, Table, numbers, percent
+from nmsat.reports.pages.sweep_plots import work_of
+from nmsat.sim.results.provenance import Source, told
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PAGE: Final = "report.html"
+"""File of the page."""
+
+MOST_ROWS: Final = 60
+"""Points of the fronts in the table; all are in the Parquet."""
+
+
+_SOURCES: Final = {"estimate": Source.ESTIMATE, "exact": Source.MACHINE}
+
+
+def sweep_page(values: Mapping[str, Any], plots: Mapping[str, tuple[str, str]], command: str) -> str:
+    """Return the page. values: what summary.json holds; plots: of `sweep_plots`; command: that repeats the sweep."""
+    return render_page(
+        "sweep.html.j2",
+        title="nmsat: a sweep",
+        values=values,
+        plots=plots,
+        command=command,
+        states=", ".join(f"{numbers(count)} {name}" for name, count in values["states"].items()),
+        off=values["estimate_off"],
+        origin={name: told(source).replace("`", "") for name, source in _SOURCES.items()},
+        front=_front(values["front"]),
+        left=max(0, len(values["front"]) - MOST_ROWS),
+        errors=_errors(values["errors"]),
+        percent=percent,
+        number=numbers,
+    )
+
+
+def _front(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = ("point", "speed-up", "cycles", "standing", "LUTs", "DSPs", "RAM kbit", "use", "joule, modelled")
+    found = []
+    for row in rows[:MOST_ROWS]:
+        ran = bool(row.get("exact_cycles"))
+        get = (lambda name, row=row: row[f"exact_{name}"]) if ran else row.__getitem__
+        joule = f"{row['modelled_joule']:.3g}" if ran else "not run"
+        texts = (
+            f"{work_of(dict(row))} on {row['machine']}",
+            f"{get('speedup'):.2f}×",
+            numbers(get("cycles")),
+            "exact" if ran else "estimate",
+            numbers(row["lut"]),
+            numbers(row["dsp"]),
+            numbers(row["ram_kbit"]),
+            percent(get("utilization")),
+            joule,
+        )
+        found.append(tuple(map(Cell, texts)))
+    return Table("Points that no other of the same work beats in LUTs, DSPs, RAM and cycles", columns, 3, tuple(found))
+
+
+def _errors(found: Mapping[str, int]) -> Table:
+    rows = tuple((Cell(text), Cell(numbers(count))) for text, count in found.items())
+    return Table("Points that did not run", ("why", "points"), 2, rows)
