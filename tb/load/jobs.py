@@ -150,6 +150,8 @@ def _random_walk(rng: np.random.Generator, beats: int) -> dict[str, int]:
     far = 1 << 20
     steps = {name: _one_of(rng, beats, 1, 0, -1, int(rng.integers(-far, far))) for name in ("x_step", "y_step")}
     width, height = int(rng.integers(9)), int(rng.integers(1, 5))
+    if rng.random() < 0.4:  # images end within a load
+        width, height = int(rng.integers(1, 3)), int(rng.integers(1, 3))
     walk = {
         "windowed": int(rng.random() < 0.6),
         "region": int(rng.integers(REGIONS)),

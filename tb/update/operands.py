@@ -84,7 +84,8 @@ def random_weights(
 ) -> UpdateBeat:
     """Return one beat; gradients are any binary16 pattern if spread, else finite but for a rare infinity or NaN.
 
-    One weight in twenty is a zero of either sign. constants: of the update whose sums cancel in some lanes.
+    One weight in twenty is a zero of either sign. constants: of the update whose sums cancel in some lanes; in one of
+    twelve all numbers are close to the smallest normal one, so that products and sums are subnormal.
     """
     g = rng.integers(0, 1 << 16, lanes, dtype=np.uint16)
     if not spread:
@@ -97,6 +98,9 @@ def random_weights(
     v, kept = random_floats(rng, lanes, spread), rng.random(lanes) < 0.3
     if constants is not None:
         w, v = cancelled(rng, w, v, g.view(np.float16), kept, constants)
+        tiny = rng.random(lanes) < 1 / 12
+        low = np.ldexp(rng.normal(size=(2, lanes)), rng.integers(-140, -100, (2, lanes))).astype(np.float32)
+        w, v, g = np.where(tiny, low[0], w), np.where(tiny, low[1], v), np.where(tiny, np.uint16(0), g)
     return UpdateBeat(
         w,
         v,
@@ -128,6 +132,7 @@ def cancelled(
         here = (which == number) & np.isfinite(values)
         if number < len(weights):
             w = np.where(here, values, w)
+            v = np.where(here & (number < 2), np.float32(0), v)  # else the momentum hides what is left of the gradient
         else:
             v = np.where(here, values, v)
     return w, v
