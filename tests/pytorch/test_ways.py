@@ -23,6 +23,9 @@ from nmsat.algorithms.pytorch import nm_layers, sparsify  # noqa: E402
 INDUCTOR = [pytest.mark.long, pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++")]
 """Takes about half a minute each; make test-torch runs it."""
 
+LONG = pytest.mark.long
+"""Of what is compiled, one of each kind runs in CI; compiling takes most of the time of these tests."""
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*(TF32|cpp_wrapper).*")
 
 
@@ -55,8 +58,17 @@ def fresh() -> Any:
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=INDUCTOR)])
-@pytest.mark.parametrize("method", ["bdwp", "sdgp"])
+@pytest.mark.parametrize(
+    ("method", "backend"),
+    [
+        ("bdwp", "aot_eager"),
+        pytest.param("bdwp", "eager", marks=LONG),
+        pytest.param("sdgp", "eager", marks=LONG),
+        pytest.param("sdgp", "aot_eager", marks=LONG),
+        pytest.param("bdwp", "inductor", marks=INDUCTOR),
+        pytest.param("sdgp", "inductor", marks=INDUCTOR),
+    ],
+)
 def test_compiled_models_compute_the_same(backend: str, method: str) -> None:
     model = quiet(image_model(), method, dense=["0"], decay=0.5 if method == "bdwp" else None)
     x = torch.randn(2, 8, 6, 6)
@@ -67,19 +79,20 @@ def test_compiled_models_compute_the_same(backend: str, method: str) -> None:
 
 
 @pytest.mark.usefixtures("fresh")
-def test_compiled_attention_computes_the_same() -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=LONG)])
+def test_compiled_attention_computes_the_same(backend: str) -> None:
     torch.manual_seed(0)
     layer = torch.nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
     model = quiet(layer, dense=[])
     x = torch.randn(2, 5, 32)
     want = gradients(model, x)
-    got = gradients(model, x, torch.compile(model, backend="aot_eager", fullgraph=True))
+    got = gradients(model, x, torch.compile(model, backend=backend, fullgraph=True))
     for ours, theirs in zip(got, want, strict=True):
         assert close(ours, theirs, 1e-4)
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("method", ["bdwp", "transposable", "bi-mask"])
+@pytest.mark.parametrize("method", ["bdwp", "transposable", pytest.param("bi-mask", marks=LONG)])
 def test_compiled_training_is_the_uncompiled_one(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     models = []
     for compiled in (False, True):
