@@ -13,7 +13,7 @@ export WAVES
 FRESH_STEPS ?= demo test
 SUITE ?= bookworm
 
-.PHONY: demo test regression mutate netlist formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch clean
+.PHONY: demo test regression mutate netlist formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch setup-dask clean
 
 demo: setup-run
 	$(BIN)/nmsat demo
@@ -75,10 +75,10 @@ smoke: setup-test
 	$(BIN)/pytest -n auto -m "not long" -k "imports or extras or oracle or onnx or runner"
 
 # Compiling all of PyTorch's modules takes twice as long as all the rest; those that are imported are compiled then.
-setup-run setup-test setup-lint setup-torch: setup-%:
+setup-run setup-test setup-lint setup-torch setup-dask: setup-%:
 	@$(call INSTALL,$*) $(if $(filter torch,$*),--no-compile --no-deps)
 
-# All four locks: versions and hashes, no address.
+# All five locks: versions and hashes, no address.
 lock:
 	$(PYTHON) .ci/lock.py
 
@@ -94,7 +94,12 @@ MARKS ?=
 test-torch: setup-torch
 	.venv-torch/bin/pytest -n auto -m "$(MARKS)" --no-skip tests/pytorch
 
+# Sweeps on a Dask cluster of several processes on this machine, in an environment of their own. A skipped test has failed.
+.PHONY: test-dask
+test-dask: setup-dask
+	.venv-dask/bin/pytest -m "" --no-skip tests/dask
+
 # The caches of the user are shared by all checkouts, so they stay.
 clean:
 	@echo "caches stay in $${NMSAT_BUILD_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nmsat}; before this, $(BIN)/nmsat cache --clear empties them"
-	rm -rf .venv .venv-torch build out .pytest_cache .ruff_cache
+	rm -rf .venv .venv-torch .venv-dask build out .pytest_cache .ruff_cache

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 PYTHONS = ("3.11", "3.12", "3.13")
 RUN_EXTRAS = ("rtl", "report", "sweep", "onnx")
-PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint"}
+PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint", "dask": "lint"}
 """Whose versions a level keeps to."""
 
 TORCH = "2.13.0+cpu"
@@ -53,7 +53,9 @@ def main() -> int:
         locks["torch"].write_text(cpu_build(locks["torch"].read_text(encoding="utf-8")), encoding="utf-8")
         pins = {level: names(lock) for level, lock in locks.items()}
         for python in PYTHONS:
-            sizes = wheels(place, locks["lint"], python) | wheels(place, locks["torch"], python)
+            sizes: dict[str, int] = {}
+            for level in ("lint", "torch", "dask"):
+                sizes |= wheels(place, locks[level], python)
             for level, wanted in pins.items():
                 size = sum(sizes[name] for name in wanted if name in sizes) / 1e6
                 print(f"Python {python}: {level:5} {len(wanted):3} packages, {size:6.1f} MB", flush=True)
@@ -64,7 +66,7 @@ def main() -> int:
 
 
 def inputs() -> dict[str, list[str]]:
-    """Return level -> what it requires, from pyproject.toml. Each has all of another, lint and torch that of test.
+    """Return level -> what it requires, from pyproject.toml. Each has all of another: lint, torch, dask that of test.
 
     setuptools is in all of them, as nmsat itself is installed without build isolation.
     """
@@ -75,7 +77,8 @@ def inputs() -> dict[str, list[str]]:
         run += extras[extra]
     test = [*run, *extras["test"]]
     groups = pyproject["dependency-groups"]
-    return {"run": run, "test": test, "lint": [*test, *groups["lint"]], "torch": [*test, *groups["torch"]]}
+    more = {"lint": groups["lint"], "torch": groups["torch"], "dask": extras["dask"]}
+    return {"run": run, "test": test, **{level: [*test, *names] for level, names in more.items()}}
 
 
 def cpu_build(lock: str) -> str:

@@ -124,8 +124,9 @@ def make_plan(found: Mapping[str, Any]) -> Plan:
     total = prod(map(len, axes.values()))
     chosen = _chosen(tables["random"], total)
     points: dict[tuple[Any, ...], Point] = {}
+    machines = _Machines()
     for number in chosen:
-        point = _point(len(points), axes, number)
+        point = _point(len(points), axes, number, machines)
         points.setdefault((point.config, *point.work, point.settings), point)
     several = tuple(name for name, axis in axes.items() if len(axis) > 1)
     return Plan(tuple(points.values()), several, len(chosen) - len(points))
@@ -148,7 +149,24 @@ def _chosen(table: Mapping[str, Any], total: int) -> range | list[int]:
     return sorted(random.Random(table.get("seed", 0)).sample(range(total), table["points"]))
 
 
-def _point(index: int, axes: Mapping[str, list[Any]], number: int) -> Point:
+class _Machines:
+    """Machines of a sweep, each made once, however many points it has."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, tuple[tuple[str, Any], ...]], tuple[SatConfig | None, str]] = {}
+
+    def of(self, config: str, settings: tuple[tuple[str, Any], ...]) -> tuple[SatConfig | None, str]:
+        """Return a machine, and why there is none."""
+        key = config, settings
+        if key not in self._known:
+            try:
+                self._known[key] = changed(find_machine(config), dict(settings)), ""
+            except ValueError as refused:
+                self._known[key] = None, str(refused)
+        return self._known[key]
+
+
+def _point(index: int, axes: Mapping[str, list[Any]], number: int, machines: _Machines) -> Point:
     """Return a combination by its number: the last axis runs fastest."""
     taken: dict[str, Any] = {}
     for name, axis in reversed(list(axes.items())):
@@ -156,10 +174,7 @@ def _point(index: int, axes: Mapping[str, list[Any]], number: int) -> Point:
         taken[name] = axis[place]
     settings = {name.removeprefix("set."): taken[name] for name in axes if name.startswith("set.")}
     pattern = "dense" if taken["method"] == "dense" else taken["pattern"]
-    try:
-        machine, error = changed(find_machine(taken["config"]), settings), ""
-    except ValueError as refused:
-        machine, error = None, str(refused)
+    machine, error = machines.of(taken["config"], tuple(settings.items()))
     work = (taken["config"], taken["network"], taken["batch"], taken["method"], pattern)
     return Point(index, *work, tuple(settings.items()), machine, error)
 
