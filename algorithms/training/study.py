@@ -43,8 +43,10 @@ ABLATIONS: Final[dict[str, dict[str, object]]] = {
     "pruned from the master": {"prune_from": "master"},
     "dense for the first quarter": {"dense_epochs": 0.25},
     "first layer and classifier sparse": {"sparse_ends": True},
+    "2:4 in FF": {"patterns": "*@2:4/2:8"},
+    "2:4 in BP": {"patterns": "*@2:8/2:4"},
 }
-"""Changes to BDWP whose effect is measured one by one; dense_epochs as a share of the run."""
+"""Changes to BDWP 2:8 whose effect is measured one by one; dense_epochs as a share of the run."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_pairs_share_data_split_and_length() -> None:
 def test_the_plan_begins_with_what_carries_its_sentence() -> None:
     data = "idx14-01234567"
     parts, found = plan(data), plan_cells(data)
-    assert len({cell.name for cell in found}) == len(found)
+    assert len({cell.name for cell in found}) == len(found) == sum(len(part.cells) for part in parts)
     assert all(parse_name(cell.name) == cell.config for cell in found)
     first = [cell.config for cell in parts[1].cells]
     both = ("dense", "bdwp")
@@ -136,6 +136,8 @@ def test_ablations_change_one_thing_each() -> None:
         {"prune_from": "master"},
         {"dense_epochs": RECIPES["vgg19-small"].epochs / 4},
         {"sparse_ends": True},
+        {"patterns": "*@2:4/2:8"},
+        {"patterns": "*@2:8/2:4"},
     ]
     assert len({cell.name for cell in wanted}) == len(wanted)
 
