@@ -117,7 +117,7 @@ class Control(wiring.Component):
             for name, register in self._registers.items()
             if register.access is Access.SETTING
         }
-        idle, late = Signal(init=1), Signal()
+        idle, late = Signal(init=1, name="idle"), Signal(name="late")
         start, reset, acknowledge = self._writes(m, slave, settings, idle)
         seen = self._states(m, idle, late, start, reset, acknowledge)
         seen |= self._counters(m, slave, start, idle, late)
