@@ -14,7 +14,7 @@ from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import QUEUE_NAMES, WAIT_CAUSES
 from nmsat.hw.array.compute import ComputeEngine
 from nmsat.hw.control.axi_lite import LiteChannels
-from nmsat.hw.control.host import Control
+from nmsat.hw.control.host import RESETS, Control
 from nmsat.hw.control.sequencer import Sequencer
 from nmsat.hw.load.loader import Loader
 from nmsat.hw.memory.axi import LOG2_BEAT, ReadChannels, WriteChannels, master, region_layout
@@ -106,7 +106,8 @@ class Sat(wiring.Component):
 
     Of `config.ports` masters the others have the same members, from m1_axi on.
 
-    Timing: docs/machine/index.md; `sim.sat` predicts every cycle. All but the registers is held in reset between runs.
+    Timing: docs/machine/index.md; `sim.sat` predicts every cycle. All but the registers is held in reset between runs,
+    and from the second cycle of `rst` on.
     Numerics: docs/arithmetic.md.
     """
 
@@ -130,7 +131,6 @@ class Sat(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        m.domains.engine = ClockDomain(local=True)
         control = Control(config)
         sequencer = Sequencer(config)
         reads = [ReadPort(len(READERS)) for _ in range(config.ports)]
@@ -142,14 +142,16 @@ class Sat(wiring.Component):
             Updater(config),
         )
         m.submodules.control = place(control, "sat_control", platform, parameters=config)
-        inner = DomainRenamer("engine")
+        for i, name in enumerate(RESETS):
+            m.domains += ClockDomain(name, local=True)
+            m.d.comb += [ClockSignal(name).eq(ClockSignal()), ResetSignal(name).eq(control.clear[i])]
+        inner = DomainRenamer(RESETS[0])
         m.submodules.sequencer = inner(place(sequencer, "sat_sequencer", platform, parameters=config))
         for kind, ports in (("read", reads), ("write", writes)):
             for i, port in enumerate(ports):
                 m.submodules[f"{kind}_port{i or ''}"] = inner(place(port, f"sat_{kind}_port", platform))
-        for name, engine in zip(("loader", "compute", "store", "update"), engines, strict=True):
-            m.submodules[name] = inner(place(engine, f"sat_{name}", platform, parameters=config))
-        m.d.comb += [ClockSignal("engine").eq(ClockSignal()), ResetSignal("engine").eq(ResetSignal() | control.clear)]
+        for name, engine in zip(RESETS[1:], engines, strict=True):
+            m.submodules[name] = DomainRenamer(name)(place(engine, f"sat_{name}", platform, parameters=config))
         self._outside(m, control, reads, writes)
         for port, engine in zip(sequencer.work, engines, strict=True):
             wiring.connect(m, port, engine.work)
@@ -179,7 +181,7 @@ class Sat(wiring.Component):
             wiring.connect(m, ports[0], client)
             return
         steer = (ReadSteer if name.startswith("read") else WriteSteer)(len(ports))
-        m.submodules[name] = DomainRenamer("engine")(place(steer, f"sat_{name[:-1]}", platform))
+        m.submodules[name] = DomainRenamer(RESETS[0])(place(steer, f"sat_{name[:-1]}", platform))
         m.d.comb += [steer.ports[i].eq(control.regions[i].port) for i in range(REGIONS)]
         wiring.connect(m, steer.client, client)
         for inside, port in zip(steer.masters, ports, strict=True):

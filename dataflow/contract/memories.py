@@ -28,7 +28,7 @@ URAM_SHAPE: Final = (4096, 72)
 
 
 @dataclass(frozen=True)
-class Buffer:
+class BufferKind:
     """So many memories of entries x bits; ultra: they may lie in UltraRAM."""
 
     name: str
@@ -48,17 +48,17 @@ class Buffer:
         return min(_pieces(self, entries, bits) * halves for entries, bits, halves in BRAM_HALVES) / 2
 
 
-def buffers(config: SatConfig) -> dict[str, Buffer]:
+def buffers(config: SatConfig) -> dict[str, BufferKind]:
     """Return the buffers of a configuration by name, those of one kind together.
 
     Sums and results stay in block RAM: 32 bits would leave more than half of an UltraRAM empty.
     """
     found = (
-        Buffer("activations", config.rows, config.act_depth, 16 * config.act_lanes, ultra=True),
-        Buffer("weights", config.columns, config.weight_depth, PAIR.bits, ultra=True),
-        Buffer("sums", config.columns, config.sum_depth, 32),
-        Buffer("results", config.columns, config.sum_depth, 32),
-        Buffer("staging", 2, config.stage_depth // 2, 8 * BEAT_BYTES, ultra=True),
+        BufferKind("activations", config.rows, config.act_depth, 16 * config.act_lanes, ultra=True),
+        BufferKind("weights", config.columns, config.weight_depth, PAIR.bits, ultra=True),
+        BufferKind("sums", config.columns, config.sum_depth, 32),
+        BufferKind("results", config.columns, config.sum_depth, 32),
+        BufferKind("staging", 2, config.stage_depth // 2, 8 * BEAT_BYTES, ultra=True),
     )
     return {buffer.name: buffer for buffer in found}
 
@@ -68,5 +68,5 @@ def styles(config: SatConfig, die: Die) -> dict[str, str]:
     return {name: buffer.style(die) for name, buffer in buffers(config).items()}
 
 
-def _pieces(buffer: Buffer, entries: int, bits: int) -> int:
+def _pieces(buffer: BufferKind, entries: int, bits: int) -> int:
     return -(-buffer.entries // entries) * -(-buffer.bits // bits)

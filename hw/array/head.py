@@ -101,7 +101,7 @@ class Head(wiring.Component):
         self.following = Signal()  # the next command is here and has the same shape
         self.go = Signal()  # a computing window starts
         self.prime = Signal()  # a loading window starts
-        self.ends = Signal()  # it is the command's last
+        self.ends = Signal()  # it is the command's last: `left` is 1
         self.chain = Signal()  # it fetches for the next command
         self.wload = Signal()  # it carries the next command's weights
         nxt = self.commands.payload
@@ -115,7 +115,6 @@ class Head(wiring.Component):
                 & (nxt.log2_a == self.current.log2_a)
             ),
             self.following.eq(self.commands.valid & self.same),
-            self.ends.eq(self.left == 1),
         ]
 
     def _timers(self, m: Module) -> None:
@@ -231,8 +230,9 @@ class Head(wiring.Component):
             ]
         with m.If(self.prime | self.chain):
             m.d.sync += [self.current.eq(nxt), self.active.eq(1), self.left.eq(nxt.windows)]
+            m.d.sync += self.ends.eq(nxt.windows == 1)
         with m.Elif(self.go):
-            m.d.sync += self.left.eq(self.left - 1)
+            m.d.sync += [self.left.eq(self.left - 1), self.ends.eq(self.left == 2)]
             with m.If(self.ends):
                 m.d.sync += self.active.eq(0)
 

@@ -32,6 +32,13 @@ def events_layout(ports: int = 1) -> data.StructLayout:
     return data.StructLayout({name: bits.get(name, 1) for name in COUNTERS if name != "cycles"})
 
 
+RESETS: Final = ("front", "loader", "compute", "store", "update")
+"""What has a reset of its own: sequencer and ports, and each engine."""
+
+RESET_PINS: Final = 1000
+"""Pins that one register of a reset is to drive; Vivado copies it for more (`max_fanout`)."""
+
+
 class Control(wiring.Component):
     """Everything the host sees.
 
@@ -43,7 +50,7 @@ class Control(wiring.Component):
     axi : In(`LiteChannels`), register access.
     run : Out(1), a run is on.
     halt : Out(1), memory ports accept nothing.
-    clear : Out(1), all engines are held in reset.
+    clear : Out(len(RESETS)), all engines are held in reset: a register for each of `RESETS`, all of one value.
     region : Out(2), setting: region of the program.
     at : Out(34), setting: its first beat in the region.
     count : Out(32), setting: its instructions.
@@ -85,7 +92,7 @@ class Control(wiring.Component):
                 "axi": In(LiteChannels()),
                 "run": Out(1),
                 "halt": Out(1),
-                "clear": Out(1),
+                "clear": Out(len(RESETS)),
                 "region": Out(2),
                 "at": Out(OFFSET_BITS),
                 "count": Out(INDEX_BITS),
@@ -110,10 +117,10 @@ class Control(wiring.Component):
             for name, register in self._registers.items()
             if register.access is Access.SETTING
         }
-        idle, late = Signal(init=1), Signal()
+        idle, late = Signal(init=1, name="idle"), Signal(name="late")
         start, reset, acknowledge = self._writes(m, slave, settings, idle)
         seen = self._states(m, idle, late, start, reset, acknowledge)
-        seen |= self._counters(m, slave, start, late)
+        seen |= self._counters(m, slave, start, idle, late)
         seen |= {name: Const(value, 32) for name, value in configuration(self._config).items()}
         seen |= {name: signal << self._registers[name].low for name, signal in settings.items()}
         self._reads(m, slave, seen)
@@ -152,7 +159,9 @@ class Control(wiring.Component):
         """Start and stop; return the registers that tell how it went. late: memory has been given up."""
         run, done, failed, special, overflow, forget = (Signal() for _ in range(6))
         code, index = Signal(4), Signal(INDEX_BITS)
-        m.d.comb += [self.run.eq(run), self.halt.eq(~run), self.clear.eq(idle)]
+        # Nothing stands between these registers and the resets: all that a run uses leaves reset in its first cycle.
+        resets = [Signal(init=1, name=f"reset_{name}", attrs={"max_fanout": RESET_PINS}) for name in RESETS]
+        m.d.comb += [self.run.eq(run), self.halt.eq(~run), self.clear.eq(Cat(resets))]
         with m.If(~idle):
             m.d.sync += [special.eq(special | self.special), overflow.eq(overflow | self.overflow)]
         with m.If(acknowledge):
@@ -165,7 +174,7 @@ class Control(wiring.Component):
             with m.Elif(self.finished):
                 m.d.sync += run.eq(0)
         with m.Elif(~idle & self.ports_idle):
-            m.d.sync += [idle.eq(1), done.eq(~forget), forget.eq(0)]
+            m.d.sync += [idle.eq(1), done.eq(~forget), forget.eq(0), *(held.eq(1) for held in resets)]
             with m.If(late):  # the host has been told
                 m.d.sync += done.eq(done & ~acknowledge)
         with m.If(reset):
@@ -174,11 +183,13 @@ class Control(wiring.Component):
             m.d.sync += [failed.eq(0), code.eq(ErrorCode.NONE), index.eq(0), special.eq(0), overflow.eq(0)]
             m.d.sync += late.eq(0)
         with m.If(start):
-            m.d.sync += [idle.eq(0), run.eq(1), done.eq(0), forget.eq(0)]
+            m.d.sync += [idle.eq(0), run.eq(1), done.eq(0), forget.eq(0), *(held.eq(0) for held in resets)]
         status = Cat(idle, done, failed, special, overflow)
         return {"status": status, "error_code": code, "error_index": index}
 
-    def _counters(self, m: Module, slave: LiteSlave, start: Signal, late: Signal) -> dict[str, Value]:
+    def _counters(
+        self, m: Module, slave: LiteSlave, start: Signal, idle: Signal, late: Signal
+    ) -> dict[str, Value]:
         """Count, until memory is given up; return the registers of the counters."""
         kept = Signal(COUNTER_BITS - 32)
         seen: dict[str, Value] = {}
@@ -187,7 +198,7 @@ class Control(wiring.Component):
             event = Signal(len(source), name=f"{name}_event")
             value = Signal(COUNTER_BITS, name=name)
             m.d.sync += value.eq(value + event)
-            m.d.sync += event.eq(Mux(self.clear, 0, source))
+            m.d.sync += event.eq(Mux(idle, 0, source))
             with m.If(late):
                 m.d.sync += event.eq(0)
             with m.If(start):

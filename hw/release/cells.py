@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from nmsat.hw.release.synth import BLOCK_RAMS, MULTIPLIERS, ULTRA_RAM
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -18,12 +20,6 @@ CLOCKS: Final = ("C", "CLK", "WCLK", "CLKARDCLK", "CLKBWRCLK")
 
 _RESETS: Final = re.compile(r"R|S|CLR|PRE|RST\w*")
 _ENABLES: Final = re.compile(r"C?E|CE\w+|WE\w*|EN\w*|REGCE\w*")
-
-MULTIPLIERS: Final = ("DSP48E1", "DSP48E2")
-BLOCK_RAMS: Final = {"RAMB18E1": 1, "RAMB18E2": 1, "RAMB36E1": 2, "RAMB36E2": 2}
-"""Block RAM and the halves of 36 kbit that it takes."""
-
-ULTRA_RAM: Final = "URAM288"
 
 SEQUENTIAL: Final = ("FDRE", "FDSE", "FDCE", "FDPE", *MULTIPLIERS, *BLOCK_RAMS, ULTRA_RAM)
 """Cells that end paths and begin them."""

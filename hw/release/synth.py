@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.hw.parts.cache import kept_json, yosys_environment
-from nmsat.hw.release.cells import BLOCK_RAMS, MULTIPLIERS, ULTRA_RAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +40,12 @@ _RAM_LUTS: Final = {
     "RAM512X1S": 8,
 }
 """Lookup tables a distributed RAM primitive occupies, filled or not (UG974)."""
+
+MULTIPLIERS: Final = ("DSP48E1", "DSP48E2")
+BLOCK_RAMS: Final = {"RAMB18E1": 1, "RAMB18E2": 1, "RAMB36E1": 2, "RAMB36E2": 2}
+"""Block RAM and the halves of 36 kbit that it takes."""
+
+ULTRA_RAM: Final = "URAM288"
 
 _SHIFT: Final = ("SRL16E", "SRLC32E")
 _FLIP_FLOPS: Final = ("FDRE", "FDSE", "FDCE", "FDPE")

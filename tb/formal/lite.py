@@ -90,7 +90,7 @@ def _settings(proof: Harness, control: Any, slave: LiteSlave, taken: Mapping[str
         "the slave holds what it took",
     )
     answers = axi.bvalid & ~proof.before("bvalid_before", axi.bvalid)
-    idle = proof.before("idle_before", control.clear)
+    idle = proof.before("idle_before", control.clear[0])
     whole = strobe.all()
     mine = answers & (address[2:] == COUNT >> 2)
     good = axi.bresp == 0
@@ -112,7 +112,10 @@ def _settings(proof: Harness, control: Any, slave: LiteSlave, taken: Mapping[str
     proof.check(implies(told, good == ~(late | data[2:].any())), "a start during a run is refused")
     proof.cover(told & late, "a start comes during a run")
     proof.cover(answer & within & idle, "a base within a page is written")
-    proof.check(implies(control.run, ~control.clear & ~control.halt), "engines and ports are free during a run")
+    proof.check(implies(control.run, ~control.clear.any() & ~control.halt), "engines and ports are free during a run")
+    resting = inside(opened(control), "idle")
+    held = resting.replicate(len(control.clear))
+    proof.check(control.clear == held, "all is in reset while idle, and then only")
     proof.cover(mine & ~idle & whole, "a setting is written during a run")
     proof.cover(mine & idle & whole & data.any(), "a setting is written")
     proof.cover(starts, "a run starts")

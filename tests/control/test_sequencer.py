@@ -14,6 +14,7 @@ from nmsat.dataflow.contract.legal import check, check_machine, error_code, prod
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.hw.control.fetch import Check
 from nmsat.hw.control.sequencer import Sequencer
+from nmsat.hw.parts.rule_inputs import late_rules
 from nmsat.hw.parts.verilog import emit
 from nmsat.sim.control.fetch import Words
 from nmsat.sim.control.sequencer import Sequencer as Model
@@ -219,6 +220,24 @@ def test_circuit_checks_as_the_model(config: SatConfig) -> None:
     simulator.run()
     assert not wrong
     assert sum(error_code(word, config) is ErrorCode.FIELD for word in words) > 40
+
+
+@pytest.mark.parametrize("config", [TINY, TWO_LANES, preset("vcu1525")], ids=lambda config: config.name)
+def test_rules_that_look_at_products_are_known(config: SatConfig) -> None:
+    """The others say the same whatever the products are; these do not."""
+    rng = np.random.default_rng(7)
+    for opcode, late in late_rules(config).items():
+        moved: set[str] = set()
+        for _ in range(400):
+            word = int.from_bytes(rng.bytes(64), "little")
+            fields = INSTRUCTIONS[opcode].unpack(word)
+            fields |= {name: 0 for name in fields if rng.random() < 0.5}
+            found = [
+                rules(opcode, fields, dict.fromkeys(products(opcode, fields), size), config)
+                for size in (0, 1 << 20)
+            ]
+            moved |= {name for name in found[0] if bool(found[0][name]) != bool(found[1][name])}
+        assert moved == late, opcode
 
 
 @pytest.mark.long

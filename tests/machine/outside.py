@@ -194,7 +194,7 @@ class Outside:
         self._counters: dict[str, Signal] = {}
         for name in (*ENGINES, "Control"):
             patch.setattr(top, name, self._kept(name))
-        patch.setattr(top, "DomainRenamer", lambda _: ResetInserter(self._engines["Control"].clear))
+        patch.setattr(top, "DomainRenamer", lambda _: ResetInserter(self._engines["Control"].clear[0]))
         patch.setattr(control, "Signal", self._signal)
         self.dut = top.Sat(config)
         self._scenario: Callable[[Bench], Awaitable[None]]

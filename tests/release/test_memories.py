@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.dies import DIES, die
-from nmsat.dataflow.contract.memories import Buffer, buffers
+from nmsat.dataflow.contract.memories import BufferKind, buffers
 from nmsat.hw.array.column_port import ColumnPort
 from nmsat.hw.array.compute import CaptureBuffer
 from nmsat.hw.array.row_port import RowPort
@@ -104,17 +104,17 @@ def mapped(config: SatConfig, part: str) -> dict[str, dict[str, int]]:
 @pytest.mark.parametrize(("shape", "halves"), HALVES.items())
 def test_block_ram_is_counted_as_yosys_maps_it(shape: tuple[int, int], halves: int) -> None:
     for part in ("xczu9eg", "xc7z020"):
-        assert 2 * Buffer("any", 1, *shape, ultra=True).blocks(die(part)) == halves
+        assert 2 * BufferKind("any", 1, *shape, ultra=True).blocks(die(part)) == halves
 
 
 def test_a_whole_ultraram_goes_there_where_there_is_one() -> None:
     for part, ultra in (("xcvu9p", True), ("xck26", True), ("xczu9eg", False), ("xc7z020", False)):
         assert bool(DIES[part].uram) is ultra
-        assert Buffer("any", 1, 4096, 21, ultra=True).style(die(part)) == ("ultra" if ultra else "block")
-        assert Buffer("any", 1, 2048, 21, ultra=True).style(die(part)) == "block"
-        assert Buffer("any", 1, 65536, 21).style(die(part)) == "block"
-    assert Buffer("any", 1, 32768, 21, ultra=True).blocks(die("xcvu9p")) == 8  # its shape is fixed
-    assert Buffer("any", 1, 4096, 73, ultra=True).blocks(die("xcvu9p")) == 2
+        assert BufferKind("any", 1, 4096, 21, ultra=True).style(die(part)) == ("ultra" if ultra else "block")
+        assert BufferKind("any", 1, 2048, 21, ultra=True).style(die(part)) == "block"
+        assert BufferKind("any", 1, 65536, 21).style(die(part)) == "block"
+    assert BufferKind("any", 1, 32768, 21, ultra=True).blocks(die("xcvu9p")) == 8  # its shape is fixed
+    assert BufferKind("any", 1, 4096, 73, ultra=True).blocks(die("xcvu9p")) == 2
 
 
 @pytest.mark.parametrize("part", PARTS)
