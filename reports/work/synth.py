@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 MARK: Final = "Yosys estimate"
 """What every figure is."""
 
+REASONS: Final = {
+    ("sat", "reset"): "reset between runs, a register for each engine, which Vivado may copy (max_fanout)",
+    ("sat_control", "reset"): "the start of a run clears all counters",
+    ("sat_loader", "data"): "chooses a place or a set for all 32 halves of a beat and of every row at once",
+    ("sat_loader", "enable"): "a set of halves for all rows moves at once",
+    ("sat_loader", "reset"): "what is no operand is cleared, in all halves of a beat at once",
+    ("sat_store", "data"): "the epilogue of all columns moves and switches at once",
+    ("sat_store", "enable"): "a row of results for all columns is kept at once",
+    ("sat_store", "reset"): "a row of results for all columns is cleared at once",
+    ("sat_update", "data"): "all lanes of pregeneration switch at once",
+    ("sat_update", "enable"): "all lanes of pregeneration step at once",
+}
+"""Leaf and kind of most pins -> why a net may have more than `FANOUT` of them; a net of another kind has none yet."""
+
 RESOURCES: Final = {"luts": "LUT", "flip_flops": "FF", "dsp": "DSP", "bram36": "RAMB36", "uram": "URAM"}
 """Name of a resource -> its heading."""
 
@@ -42,7 +56,14 @@ def estimate_values(found: Estimate, config: SatConfig, die: Die) -> dict[str, A
         "memory_share": (total["bram36"] + total["uram"]) / blocks,
         "leaves": [_leaf(leaf) for leaf in leaves],
         "fanout": [
-            {"leaf": leaf.module, "instances": leaf.instances, "net": net.name, "pins": net.fanout, **_kinds(net.sinks)}
+            {
+                "leaf": leaf.module,
+                "instances": leaf.instances,
+                "net": net.name,
+                "pins": net.fanout,
+                **_kinds(net.sinks),
+                "why": REASONS.get((leaf.module, max(_KINDS, key=lambda kind: net.sinks.get(kind, 0))), ""),
+            }
             for leaf in leaves
             for net in leaf.nets
         ],
@@ -120,9 +141,14 @@ def _tables(values: Mapping[str, Any]) -> list[Shown]:
         ),
         Shown(
             f"nets with more than {FANOUT} pins, those in the leaves below too; no clocks",
-            ("leaf: net", "times", "pins", *_KINDS),
+            ("leaf: net", "times", "pins", *_KINDS, "why"),
             [
-                (f"{row['leaf']}: {row['net']}", str(row["instances"]), *(str(row[key]) for key in ("pins", *_KINDS)))
+                (
+                    f"{row['leaf']}: {row['net']}",
+                    str(row["instances"]),
+                    *(str(row[key]) for key in ("pins", *_KINDS)),
+                    row["why"] or "not known",
+                )
                 for row in sorted(values["fanout"], key=lambda row: (-row["pins"], row["leaf"], row["net"]))
             ],
         ),

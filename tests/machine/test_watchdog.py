@@ -9,7 +9,7 @@ import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.dataflow.contract.registers import Launch, Region, Status
+from nmsat.dataflow.contract.registers import REGISTERS, Launch, Region, Status
 from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def given_up(bench: Bench, index: int) -> None:
     assert await done(bench) == (ENDED, ErrorCode.TIMEOUT, index)
     assert bench.get("interrupt")
     cycles = await bench.value("cycles")
-    await bench.setting("command", 1)  # not idle: nothing may come of it
+    assert await bench.write(REGISTERS["command"].address, 1) == 2  # not idle: nothing may come of it
     await bench.tick(20)
     assert await bench.value("cycles") == cycles, "counters stand still"
     assert await bench.value("status") == ENDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from nmsat.hw.release.levels import Net
 from nmsat.hw.release.netlist import Declared
 from nmsat.hw.release.synth import Mapped, SynthesisError
 from nmsat.reports.work.synth import estimate_page, estimate_text, estimate_values
+from tests.source import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +132,16 @@ def test_values_and_shares() -> None:
     assert values["memory_share"] == 2.5 / 208
     assert values["buffers_by_table"] == {"bram36": 256, "uram": 336}
     assert values["fanout"] == [
-        {"leaf": "sat", "instances": 1, "net": "clear", "pins": 1501, "reset": 1500, "enable": 0, "data": 1}
+        {
+            "leaf": "sat",
+            "instances": 1,
+            "net": "clear",
+            "pins": 1501,
+            "reset": 1500,
+            "enable": 0,
+            "data": 1,
+            "why": "reset between runs, a register for each engine, which Vivado may copy (max_fanout)",
+        }
     ]
     assert estimate_values(made(), preset("tiny"), die("xczu9eg"))["share"]["uram"] is None  # it has none
 
@@ -148,6 +159,26 @@ def test_every_table_is_marked(show: Callable[[dict[str, Any]], str]) -> None:
     for shown in ("7.2", "a -> b", "1501", "4096 x 8", "1 RAMB36E2", "Yosys 1.2", "256 RAMB36 and 336 URAM"):
         assert shown in text
     assert "none" in show({**answer(), "fanout": []})
+
+
+def test_a_net_without_a_reason_says_so() -> None:
+    nets = (Net("wide", {"reset": 1, "data": 1500}),)
+    found = made()
+    leaf = dataclasses.replace(found.leaves["sat"], nets=nets)
+    values = estimate_values(dataclasses.replace(found, leaves={"sat": leaf}), preset("vcu1525"), die("xcvu9p"))
+    assert [row["why"] for row in values["fanout"]] == [""]
+    assert "not known" in estimate_text({**answer(), **values})
+
+
+def test_the_committed_tables_are_of_a_whole_machine() -> None:
+    """Every wide net has its reason; RAMB36 are those of the table, and UltraRAM no more."""
+    values = json.loads((ROOT / "reports" / "tables" / "synth_vcu1525.json").read_text(encoding="utf-8"))
+    assert values["config"]["name"] == "vcu1525"
+    assert len(values["fanout"]) >= 10
+    assert all(row["why"] for row in values["fanout"])
+    assert values["total"]["bram36"] == values["buffers_by_table"]["bram36"] == 256
+    assert values["total"]["uram"] <= values["buffers_by_table"]["uram"] == 336
+    assert (ROOT / "reports" / "tables" / "synth_vcu1525.md").read_text(encoding="utf-8") == estimate_page(values)
 
 
 def test_command_and_bad_device(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
