@@ -97,7 +97,7 @@ test-torch: setup-torch
 # Sweeps on a Dask cluster of several processes on this machine, in an environment of their own. A skipped test has failed.
 .PHONY: test-dask
 test-dask: setup-dask
-	.venv-dask/bin/pytest -m "" --no-skip tests/dask
+	.venv-dask/bin/pytest -m "" --no-skip tests/cli/test_sweep_cluster.py
 
 # The caches of the user are shared by all checkouts, so they stay.
 clean:

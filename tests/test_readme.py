@@ -52,6 +52,7 @@ def test_ci_runs_the_readme_commands_and_lint() -> None:
         "make lint",
         "make demo",
         "make test-torch MARKS='not long'",
+        "make test-dask",
     ]
     assert "set -euo pipefail" in lines
     assert (ROOT / ".ci/run").stat().st_mode & 0o111

@@ -74,7 +74,7 @@ class RowsSource:
         return tile.rows, part.size
 
 
-class Run(NamedTuple):
+class WindowReads(NamedTuple):
     """What a command reads of each window: taps, which span lines low to high of it, and numbers of each of their
     pixels from a beat on."""
 
@@ -117,16 +117,16 @@ class WindowSource:
     def pace(self, tile: RowTile, part: DepthRange) -> None:
         """What a tile takes depends on the one in front of it: see `WindowPace`."""
 
-    def run(self, part: DepthRange) -> Run:
+    def run(self, part: DepthRange) -> WindowReads:
         """Return what part of the reduction reads of each window; ValueError if it is not whole taps."""
         channels = self.tensor.columns
         if len(self.taps) == 1:
             (tap,) = self.taps
-            return Run(self.taps, tap.dy, tap.dy, part.size, part.first // HALVES)
+            return WindowReads(self.taps, tap.dy, tap.dy, part.size, part.first // HALVES)
         if part.first % channels or part.size % channels:
             raise ValueError(f"{part!r} of windows of {len(self.taps)} x {channels} numbers is not whole taps")
         taps = self.taps[part.first // channels : (part.first + part.size) // channels]
-        return Run(taps, min(tap.dy for tap in taps), max(tap.dy for tap in taps), channels, 0)
+        return WindowReads(taps, min(tap.dy for tap in taps), max(tap.dy for tap in taps), channels, 0)
 
     def alike(self, tile: RowTile, part: DepthRange) -> Alike:
         """The same pixels of another image."""
@@ -134,7 +134,7 @@ class WindowSource:
         pixels = image * self.window.images.height * self.window.images.width
         return (place, tile.rows, part.first, part.size, pixels & 1), pixels * self.tensor.step
 
-    def found(self, tile: RowTile, run: Run) -> int:
+    def found(self, tile: RowTile, run: WindowReads) -> int:
         """Return how many pixels that a tile stages are there from the tile in front of it."""
         if not tile.first:
             return 0
@@ -143,7 +143,7 @@ class WindowSource:
         return max(0, behind - first) * self.window.images.width
 
     def direct(
-        self, config: SatConfig, mapping: Mapping, tile: RowTile, run: Run, taps: Iterable[Tap]
+        self, config: SatConfig, mapping: Mapping, tile: RowTile, run: WindowReads, taps: Iterable[Tap]
     ) -> list[Load]:
         """Return the loads from memory, once for every tap. taps: those of the run, or the first of them."""
         tensor, channels = self.tensor, run.channels
@@ -156,7 +156,7 @@ class WindowSource:
         return out
 
     def staged(
-        self, config: SatConfig, mapping: Mapping, tile: RowTile, run: Run, taps: Sequence[Tap]
+        self, config: SatConfig, mapping: Mapping, tile: RowTile, run: WindowReads, taps: Sequence[Tap]
     ) -> list[Load]:
         """The same by way of the staging buffer; none if it is too small.
 
@@ -176,13 +176,13 @@ class WindowSource:
                 out.append((Opcode.LOAD_ACT, {**shape, **walk, "k": k, "base": base}))
         return out
 
-    def lines(self, tile: RowTile, run: Run) -> tuple[int, int]:
+    def lines(self, tile: RowTile, run: WindowReads) -> tuple[int, int]:
         """Return the first pixel of the lines that the windows of a tile touch, and how many pixels these have."""
         width = self.window.images.width
         first, last = self.window.span(run.low, run.high, tile.first, tile.rows)
         return first * width, (last - first) * width
 
-    def stage(self, config: SatConfig, first: int, pixels: int, run: Run, piece: tuple[int, int]) -> Load:
+    def stage(self, config: SatConfig, first: int, pixels: int, run: WindowReads, piece: tuple[int, int]) -> Load:
         """Return the STAGE of pixels from the first on. piece: first beat of each that it takes, and how many."""
         q, beats = piece
         at = self.tensor.at + first * self.tensor.step + run.beat + q
@@ -191,7 +191,7 @@ class WindowSource:
         return Opcode.STAGE, {"region": self.tensor.region, "at": at, **runs}
 
 
-def staged_pieces(config: SatConfig, pixels: int, run: Run) -> list[tuple[int, int]]:
+def staged_pieces(config: SatConfig, pixels: int, run: WindowReads) -> list[tuple[int, int]]:
     """Return (first beat, beats) of a pixel that are staged at a time; none if the buffer is too small."""
     if pixels > config.stage_depth:
         return []
@@ -219,7 +219,7 @@ class WindowPace:
         self._source, self._config, self._mapping = source, config, mapping
         self._direct: dict[tuple[int, int, int], Paced] = {}
         self._staged: dict[tuple[int, int, int, int], list[tuple[tuple[int, int], Paced, Paced]]] = {}
-        self._runs: dict[DepthRange, Run] = {}
+        self._runs: dict[DepthRange, WindowReads] = {}
         self._found: dict[tuple[int, int, int], list[Paced]] = {}
 
     def loads(self, tile: RowTile, part: DepthRange) -> list[Paced]:
@@ -242,7 +242,7 @@ class WindowPace:
             out.append(act)
         return out
 
-    def stages(self, tile: RowTile, run: Run) -> bool:
+    def stages(self, tile: RowTile, run: WindowReads) -> bool:
         """Whether the windows are read by way of the staging buffer."""
         _, pixels = self._source.lines(tile, run)
         pieces = self._by_staging(tile, run, pixels)
@@ -262,14 +262,14 @@ class WindowPace:
             direct += one.queue
         return direct >= DIRECT * cycles
 
-    def _from_memory(self, tile: RowTile, run: Run) -> Paced:
+    def _from_memory(self, tile: RowTile, run: WindowReads) -> Paced:
         key = tile.rows, len(run.taps), run.channels
         if key not in self._direct:
             (load,) = self._source.direct(self._config, self._mapping, tile, run, run.taps[:1])
             self._direct[key] = self._paced(load, len(run.taps))
         return self._direct[key]
 
-    def _by_staging(self, tile: RowTile, run: Run, pixels: int) -> list[tuple[tuple[int, int], Paced, Paced]]:
+    def _by_staging(self, tile: RowTile, run: WindowReads, pixels: int) -> list[tuple[tuple[int, int], Paced, Paced]]:
         """Return piece, STAGE and LOAD_ACT of all pieces."""
         key = tile.rows, len(run.taps), run.channels, pixels
         if key not in self._staged:

@@ -42,12 +42,16 @@ class Where:
 
 
 def spread(
-    where: Where, work: Callable[[T], R], todo: Mapping[str, T], found: Callable[[str, R], object], version: str
+    where: Where,
+    work: Callable[[T], R],
+    todo: Mapping[str, T],
+    found: Callable[[str, R], object],
+    version: Callable[[], str],
 ) -> None:
     """Do all tasks, and hand over each result with its name as soon as it is there.
 
-    version: SHA-256 of the code, which workers elsewhere must have, too. Raises InputError where a cluster cannot be
-    used, BrokenProcessPool if workers were killed more than `MOST_BROKEN` times.
+    version: tells the SHA-256 of the code, which that of workers elsewhere must be, too. Raises InputError where a
+    cluster cannot be used, BrokenProcessPool if workers were killed more than `MOST_BROKEN` times.
     """
     if where.scheduler:
         _on_cluster(where.scheduler, work, todo, found, version)
@@ -77,17 +81,22 @@ def _in_processes(
 
 
 def _on_cluster(
-    address: str, work: Callable[[T], R], todo: Mapping[str, T], found: Callable[[str, R], object], version: str
+    address: str,
+    work: Callable[[T], R],
+    todo: Mapping[str, T],
+    found: Callable[[str, R], object],
+    version: Callable[[], str],
 ) -> None:
     distributed: Any = import_module("distributed")  # by name: type checks do without the extra
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler is {address!r}; it cannot be reached: {error or 'no answer'}") from None
-    with client:
+    with client, client.as_current():
         if not client.scheduler_info()["workers"]:
             LOG.warning("scheduler %s has no workers yet; the work begins when there is one", address)
-        pending = {client.submit(checked, version, work, task, pure=False): name for name, task in todo.items()}
+        asked = checked, (version, version()), work
+        pending = {client.submit(*asked, task, pure=False): name for name, task in todo.items()}
         try:
             for done in distributed.as_completed(pending):
                 found(pending[done], done.result())
@@ -99,10 +108,9 @@ def _on_cluster(
             raise InputError(f"scheduler is {address!r}; workers died over and over: {error}") from None
 
 
-def checked(version: str, work: Callable[[T], R], task: T) -> R:
-    """Do a task on a worker of a cluster; `OtherCodeError` if it has other code than who asks for it."""
-    from nmsat.reports.work.sweep import sweep_version
-
-    if sweep_version() != version:
+def checked(version: tuple[Callable[[], str], str], work: Callable[[T], R], task: T) -> R:
+    """Do a task on a worker of a cluster; `OtherCodeError` if its code has another version than the one given."""
+    tell, wanted = version
+    if tell() != wanted:
         raise OtherCodeError("a worker has another version of nmsat than this one; install the same on both")
     return work(task)

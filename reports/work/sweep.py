@@ -114,7 +114,7 @@ def _estimate_all(plan: Plan, groups: Mapping[str, list[Point]], journal: Journa
 
     with task("estimating", len(plan.points), "point") as running:
         running.begin(len(plan.points) - left, len(plan.points))
-        spread(where, estimate_group, todo, found, sweep_version())
+        spread(where, estimate_group, todo, found, sweep_version)
 
 
 def _run_exactly(points: Sequence[Point], journal: Journal, where: Where) -> None:
@@ -128,7 +128,7 @@ def _run_exactly(points: Sequence[Point], journal: Journal, where: Where) -> Non
     with task("front, by the quick gear", len(points), "point") as running:
         running.begin(len(points) - len(todo), len(points))
         if where.scheduler:
-            spread(where, exact_point, todo, found, sweep_version())
+            spread(where, exact_point, todo, found, sweep_version)
             return
         for key, point in todo.items():
             running.now(f"{point.network}, {point.machine.name if point.machine else ''}")

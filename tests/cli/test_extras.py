@@ -53,6 +53,7 @@ def names(requirements: list[str]) -> set[str]:
         ("matplotlib", "demo --out {out}", "report"),
         ("jinja2", "demo --out {out}", "report"),
         ("pyarrow", "sweep docs/sweep.toml --out {out}", "sweep"),
+        ("distributed", "sweep docs/sweep.toml --out {out} --scheduler tcp://127.0.0.1:1", "dask"),
         ("onnx", "model {model}", "onnx"),
         ("google", "model {model}", "onnx"),
     ],

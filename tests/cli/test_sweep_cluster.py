@@ -1,4 +1,4 @@
-"""A sweep on a real cluster of several processes: the table of one process, also when a worker dies in the middle."""
+"""Sweeps on a cluster of several processes (`make test-dask`): the table of one process, also if a worker dies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,11 +18,15 @@ from nmsat.reports.work.sweep_journal import JOURNAL
 from tests.source import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.conftest import Outcome
 
-distributed = pytest.importorskip("distributed")
+    Call = Callable[[str], Outcome]
+
+pytest.importorskip("distributed")
+pytestmark = pytest.mark.exact
 
 SWEEP = """\
 config = "tiny"
@@ -57,8 +60,8 @@ class Cluster:
     def add(self) -> subprocess.Popen[bytes]:
         """Start a worker of one thread."""
         self._file()
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-        return self._start([*command, "--scheduler-file", str(self.folder / "scheduler.json")])
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny"]
+        return self._start([*command, "--no-dashboard", "--scheduler-file", str(self.folder / "scheduler.json")])
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=self.folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -77,7 +80,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     found.end()
 
 
-def test_a_worker_that_dies_in_the_middle_changes_nothing(call, cluster: Cluster, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_worker_that_dies_in_the_middle_changes_nothing(call: Call, cluster: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
     file.write_text(SWEEP)
     here, there = tmp_path / "here", tmp_path / "there"
@@ -91,7 +94,7 @@ def test_a_worker_that_dies_in_the_middle_changes_nothing(call, cluster: Cluster
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    outcome: Outcome = call(f"sweep {file} --out {there} --estimate --scheduler {cluster.address}")
+    outcome = call(f"sweep {file} --out {there} --estimate --scheduler {cluster.address}")
     assert outcome.code == 0, outcome.err
     killer.join(10)
     assert cluster.workers[0].wait(10) == -signal.SIGKILL
@@ -101,7 +104,7 @@ def test_a_worker_that_dies_in_the_middle_changes_nothing(call, cluster: Cluster
     assert (there / "points.parquet").read_bytes() == (here / "points.parquet").read_bytes()
 
 
-def test_the_points_of_the_front_run_on_the_cluster_as_well(call, cluster: Cluster, tmp_path: Path) -> None:  # noqa: ANN001
+def test_the_points_of_the_front_run_on_the_cluster_as_well(call: Call, cluster: Cluster, tmp_path: Path) -> None:
     example = ROOT / "docs" / "sweep.toml"
     for name, more in (("here", ""), ("there", f" --scheduler {cluster.address}")):
         assert call(f"sweep {example} --out {tmp_path / name}{more}").code == 0
@@ -110,15 +113,16 @@ def test_the_points_of_the_front_run_on_the_cluster_as_well(call, cluster: Clust
 
 
 def test_a_cluster_with_other_code_is_refused(
-    call, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: ANN001
+    call: Call, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "sweep_version", lambda: "0" * 64)
+    here = os.getpid()
+    monkeypatch.setattr(sweep, "sweep_version", lambda: str(os.getpid() == here))
     outcome = call(f"sweep {ROOT / 'docs' / 'sweep.toml'} --out {tmp_path / 'out'} --scheduler {cluster.address}")
     assert (outcome.code, outcome.err.count("another version of nmsat")) == (2, 1)
     assert not (tmp_path / "out" / "points.parquet").exists()
 
 
-def test_no_scheduler_is_said_in_a_line(call, tmp_path: Path) -> None:  # noqa: ANN001
-    outcome = call(f"sweep {ROOT / 'docs' / 'sweep.toml'} --out {tmp_path / 'out'} --scheduler tcp://127.0.0.1:1")
+def test_no_scheduler_is_said_in_a_line(call: Call, tmp_path: Path) -> None:
+    outcome = call(f"sweep {ROOT / 'docs' / 'sweep.toml'} --out {tmp_path / 'out'} --scheduler tcp://127.0.0.1:1 --quiet")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "scheduler is 'tcp://127.0.0.1:1'; it cannot be reached" in outcome.err

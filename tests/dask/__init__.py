@@ -1,1 +1,0 @@
-"""Sweeps on a Dask cluster: `make test-dask`."""
