@@ -1,10 +1,10 @@
 """N:M of single layers, and of the forward and the backward copy: what a run's `patterns` says.
 
-    "conv2@2:4+res1a@2:16/2:8+fc@dense+*@2:8/2:4"
+    "conv2@2:4+res1a@2:16~2:8+fc@dense+rest@2:8~2:4"
 
 A part for each layer, '+' between them: its name, '@', N:M of both copies, or of the forward and the backward copy with
-'/' between; 'dense' leaves a copy whole; '*' are all layers that have no part. Layers without a part and without '*'
-follow the pattern of the run.
+'~' between; 'dense' leaves a copy whole; 'rest' are all layers that have no part. Layers without a part and without
+'rest' follow the pattern of the run. No sign of it is special in the name of a file, as names of runs hold it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nmsat.algorithms.core.tape import Pattern
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-REST: Final = "*"
+REST: Final = "rest"
 """Stands for the layers that have no part of their own."""
 
 
@@ -26,10 +26,10 @@ def parse_patterns(text: str) -> dict[str, tuple[Pattern | None, Pattern | None]
     for part in text.split("+") if text else ():
         name, at, written = part.partition("@")
         if not name or not at:
-            raise ValueError(f"patterns has the part {part!r}; write LAYER@N:M or LAYER@N:M/N:M, '+' between parts")
+            raise ValueError(f"patterns has the part {part!r}; write LAYER@N:M or LAYER@N:M~N:M, '+' between parts")
         if name in found:
             raise ValueError(f"patterns names layer {name!r} twice")
-        forward, slash, backward = written.partition("/")
+        forward, slash, backward = written.partition("~")
         ff = _parse(forward)
         found[name] = ff, _parse(backward) if slash else ff
     return found
@@ -43,7 +43,7 @@ def write_patterns(patterns: Mapping[str, tuple[Pattern | None, Pattern | None]]
 
     parts = []
     for name, (ff, bp) in patterns.items():
-        parts.append(f"{name}@{one(ff)}" + ("" if ff == bp else f"/{one(bp)}"))
+        parts.append(f"{name}@{one(ff)}" + ("" if ff == bp else f"~{one(bp)}"))
     return "+".join(parts)
 
 

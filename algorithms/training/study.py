@@ -43,8 +43,8 @@ ABLATIONS: Final[dict[str, dict[str, object]]] = {
     "pruned from the master": {"prune_from": "master"},
     "dense for the first quarter": {"dense_epochs": 0.25},
     "first layer and classifier sparse": {"sparse_ends": True},
-    "2:4 in FF": {"patterns": "*@2:4/2:8"},
-    "2:4 in BP": {"patterns": "*@2:8/2:4"},
+    "2:4 in FF": {"patterns": "rest@2:4~2:8"},
+    "2:4 in BP": {"patterns": "rest@2:8~2:4"},
 }
 """Changes to BDWP 2:8 whose effect is measured one by one; dense_epochs as a share of the run."""
 
@@ -124,7 +124,8 @@ def ablation_cells(
         fields = dict(ablated)
         if "dense_epochs" in fields:
             fields["dense_epochs"] = float(str(fields["dense_epochs"])) * recipe(network, data).epochs
-        out += cells([network], ["bdwp"], [pattern], seeds, data, **changes, **fields)
+        own = cells([network], ["bdwp"], [pattern], seeds, data, **changes)
+        out += [make_cell(cell.config.replace(**fields)) for cell in own]
     return out
 
 

@@ -135,9 +135,10 @@ def test_best_of_groups_by_magnitude_is_the_mask(axis: int) -> None:
 
 
 def test_layers_have_the_patterns_that_they_were_given() -> None:
-    patterns = "conv2@2:4+conv3@2:16/2:8+conv4@dense+conv5@dense/2:4"
+    patterns = "conv2@2:4+conv3@2:16~2:8+conv4@dense+conv5@dense~2:4"
     config = recipe("vgg19-small").replace(method="bdwp", patterns=patterns, batch=4)
     assert parse_name(run_name(config)) == config
+    assert not set(run_name(config)) & set('/\\*?"<>| ')  # it is also the name of a file
     tape = Tape()
     Trainer(config).run_step(tape)
     found = {(p.name, p.stage): str(p.pattern or "dense") for p in tape.products if p.stage is not Stage.WU}
@@ -146,11 +147,11 @@ def test_layers_have_the_patterns_that_they_were_given() -> None:
     assert found["conv4", Stage.FF] == found["conv4", Stage.BP] == "dense"
     assert (found["conv5", Stage.FF], found["conv5", Stage.BP]) == ("dense", "2:4")
     assert found["fc", Stage.FF] == "dense"  # the classifier may not be pruned
-    rest = recipe("vgg19-small").replace(method="bdwp", patterns="*@2:8/2:4", batch=4)
+    rest = recipe("vgg19-small").replace(method="bdwp", patterns="rest@2:8~2:4", batch=4)
     whole = Tape()
     Trainer(rest).run_step(whole)
     assert {str(p.pattern) for p in whole.products if p.stage is Stage.BP and p.name != "fc"} == {"2:4"}
-    same = recipe("vgg19-small").replace(method="bdwp", patterns="*@2:8", batch=4)
+    same = recipe("vgg19-small").replace(method="bdwp", patterns="rest@2:8", batch=4)
     plain = same.replace(patterns="")
     one, other = Trainer(same), Trainer(plain)
     for trainer in (one, other):
@@ -180,7 +181,7 @@ def test_unknown_layers_are_refused_before_the_first_step() -> None:
 
 
 def test_patterns_are_written_as_they_are_read() -> None:
-    text = "conv2@2:4+res1a@2:16/2:8+fc@dense+*@2:8/dense"
+    text = "conv2@2:4+res1a@2:16~2:8+fc@dense+rest@2:8~dense"
     assert write_patterns(parse_patterns(text)) == text
     assert parse_patterns("") == {}
 

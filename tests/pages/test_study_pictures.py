@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.conftest import Outcome
 
 TABLES: Final = Path(__file__).resolve().parent.parent.parent / "reports" / "tables"
+IMAGES: Final = TABLES.parent / "images"
+"""The plan as far as it has run; it goes when `TABLES` holds all of it."""
 DATA: Final[dict[str, Any]] = json.loads((TABLES / "accuracy.json").read_text(encoding="utf-8"))
 NAMES: Final = ("networks", "methods", "patterns", "speed", "masks")
 MOST_MARKS: Final = 12
@@ -241,13 +243,14 @@ def test_what_is_missing_is_not_drawn() -> None:
     assert draw({**DATA, "rows": few, "runs": runs, "masks": [], "ablations": []}) == {}
 
 
-def test_committed_files_are_drawn_from_the_committed_data() -> None:
-    made = page_files(DATA)
-    committed = {path.name: path.read_text(encoding="utf-8") for path in TABLES.glob("accuracy*")}
+@pytest.mark.parametrize("folder", [TABLES, IMAGES], ids=lambda folder: folder.name)
+def test_committed_files_are_drawn_from_the_committed_data(folder: Path) -> None:
+    made = page_files(json.loads((folder / "accuracy.json").read_text(encoding="utf-8")))
+    committed = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("accuracy*")}
     assert made.keys() == committed.keys()
     for name, text in made.items():
         same = same_picture(text, committed[name]) if name.endswith(".svg") else text == committed[name]
-        assert same, f"{name} is old: nmsat study --redraw --tables reports/tables --force"
+        assert same, f"{name} is old: nmsat study --redraw --tables reports/{folder.name} --force"
 
 
 def test_a_changed_picture_is_noticed() -> None:

@@ -136,8 +136,8 @@ def test_ablations_change_one_thing_each() -> None:
         {"prune_from": "master"},
         {"dense_epochs": RECIPES["vgg19-small"].epochs / 4},
         {"sparse_ends": True},
-        {"patterns": "*@2:4/2:8"},
-        {"patterns": "*@2:8/2:4"},
+        {"patterns": "rest@2:4~2:8"},
+        {"patterns": "rest@2:8~2:4"},
     ]
     assert len({cell.name for cell in wanted}) == len(wanted)
 
