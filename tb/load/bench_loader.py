@@ -14,6 +14,7 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
+from nmsat.dataflow.contract.codes import group_size
 from nmsat.dataflow.contract.config import SatConfig
 from nmsat.dataflow.contract.isa import OFFSET_MASK
 from nmsat.hw.load.loader import Loader as LoaderRtl
@@ -79,13 +80,16 @@ class _Found(dict[tuple[int, int], deque[int]]):
 
 
 class Bench:
-    """The loader, its model and its memory, one cycle after the other."""
+    """The loader, its model and its memory, one cycle after the other.
+
+    wraps: loads of dense weights with more rows than a group, whose places begin again, that are done.
+    """
 
     def __init__(self, dut: Any, config: SatConfig, rng: np.random.Generator) -> None:
         self._dut, self._config, self._rng = dut, config, rng
         self._memory = Memory(rng)
         self._shapes = layouts(LoaderRtl(config))
-        self.cycles = self.done = self.beats = self.writes = self.resets = 0
+        self.cycles = self.done = self.beats = self.writes = self.resets = self.wraps = 0
 
     async def reset(self) -> None:
         """Reset, in whatever state the loader is."""
@@ -126,6 +130,7 @@ class Bench:
                     compare(number, instruction, found.take(wanted), wanted)
                     assert running or not found, f"instruction {number}, {instruction}: writes of no instruction"
                 self.done += 1
+                self.wraps += bool(instruction["dense"]) and instruction["outer"] > group_size(instruction)
             started = None
             if offered and model.ready:
                 running.append(waiting.popleft())
@@ -181,5 +186,5 @@ async def against_model(dut: Any) -> None:
         await bench.play(instructions, reset_after=int(rng.integers(1, 100)))
         await bench.reset()
         bench.resets += 1
-    names = ("cycles", "done", "beats", "writes", "resets")
+    names = ("cycles", "done", "beats", "writes", "resets", "wraps")
     save_result(**{name: getattr(bench, name) for name in names})

@@ -16,6 +16,7 @@ from cocotb.triggers import Timer
 from nmsat.algorithms.core.numeric import canonical, to_half
 from nmsat.dataflow.contract.config import UNDER_WAY, SatConfig
 from nmsat.dataflow.contract.isa import BEAT_BYTES, OFFSET_MASK, Instruction, Opcode, Side
+from nmsat.dataflow.contract.limits import STORE_AHEAD
 from nmsat.sim.memory.port import Burst
 from nmsat.sim.parts.walk import Walk
 from nmsat.sim.store.store import Store
@@ -164,7 +165,7 @@ def apply_store(work: Instruction, config: SatConfig, captured: np.ndarray, memo
 
 
 class Lockstep:
-    """Circuit, model and memory, one clock at a time."""
+    """Circuit, model and memory, one clock at a time. most: bursts that have waited for acknowledgements at once."""
 
     def __init__(self, dut: Any, config: SatConfig, rng: np.random.Generator) -> None:
         self.dut, self.config, self.rng = dut, config, rng
@@ -172,7 +173,7 @@ class Lockstep:
         self.words = self.captured.view(np.uint32)
         self.expected, self.memory = Memory(np.random.default_rng(9)), Memory(rng)
         self.special = False
-        self.cycles = self.beats = self.overlaps = 0
+        self.cycles = self.beats = self.overlaps = self.most = 0
 
     async def reset(self) -> None:
         """Reset for two cycles with idle inputs; what was under way is forgotten."""
@@ -191,6 +192,7 @@ class Lockstep:
         self.writes: deque[Burst] = deque()  # bursts that have been granted
         self.sent = 0  # beats of the oldest of them that have left
         self.unacknowledged = 0
+        self.late = 0  # before this cycle memory acknowledges nothing
         self.fast = False
         self.special = False
 
@@ -212,7 +214,7 @@ class Lockstep:
         granted, write_granted = self._chance(speed), room and self._chance(speed)
         arrives = bool(self.side) and self._chance(speed)
         pulled = bool(self.writes) and self._chance(speed)
-        acknowledged = self.unacknowledged > 0 and self._chance(speed)
+        acknowledged = self.unacknowledged > 0 and self._chance(speed) and self.cycles >= self.late
         dut.work__start__valid.value = int(start is not None)
         if start is not None:
             dut.work__start__payload.value = start
@@ -271,6 +273,7 @@ class Lockstep:
             self.sent = 0
             self.writes.popleft()
             self.unacknowledged += 1
+            self.most = max(self.most, self.unacknowledged)
 
     async def run(self, works: list[Instruction], speed: float, stop: int | None = None) -> bool:
         """Offer instructions one behind the other until all are done, or (False) to cycle `stop`."""
@@ -330,3 +333,19 @@ async def against_model(dut: Any) -> None:
             await bench.cycle(None, speed, clear=True)
             bench.special = False
     save_result(cycles=bench.cycles, beats=bench.beats, resets=resets, overlaps=bench.overlaps)
+
+
+@cocotb.test()
+async def acknowledged_late(dut: Any) -> None:
+    """All of many STOREs of a burst each are written before memory acknowledges the first, but for those that wait."""
+    job = load_job()
+    config = SatConfig(name="bench", rows=job["rows"], columns=job["columns"], sum_depth=job["sum_depth"])
+    bench = Lockstep(dut, config, np.random.default_rng(cocotb.RANDOM_SEED))
+    await bench.reset()
+    fields = {"rows": 1, "columns": 1, "to_half": 1, "region": 2}
+    works = [Instruction(Opcode.STORE, {**fields, "at": at, "capture": at}) for at in range(3 * STORE_AHEAD)]
+    bench.late = 30 * len(works)
+    await bench.run(works, 1.0)
+    bench.check(works)
+    assert bench.cycles > bench.late
+    save_result(waited=bench.most)

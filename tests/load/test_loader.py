@@ -41,6 +41,7 @@ def test_rtl_against_model(rows: int, columns: int, lanes: int) -> None:
     assert counts["done"] >= 120
     assert counts["resets"] >= 2
     assert counts["beats"] > 300
+    assert counts["wraps"] >= 3
 
 
 @pytest.mark.rtl
@@ -95,4 +96,6 @@ def test_array_that_no_beat_fits(rows: int, columns: int, wrong: str) -> None:
 def test_in_amaranths_simulator(lanes: int) -> None:
     """A little of the bench, for faults that are planted (`make mutate`)."""
     with in_amaranth(__name__):
-        assert check_rtl(sized(4, 4, lanes), 40, seed=1)["beats"] > 100
+        counts = check_rtl(sized(4, 4, lanes), 80, seed=1)
+    assert counts["beats"] > 100
+    assert counts["wraps"] >= 1

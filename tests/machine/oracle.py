@@ -10,15 +10,37 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 NAN16, NAN32 = 0x7E00, 0x7FC00000
 Pair = tuple[int, int, bool]
 FILLER: Pair = (0, 0, True)
 BEAT = 64
+
+
+class Memory(Protocol):
+    """A region: bytes by their places, as of a bytearray."""
+
+    def __getitem__(self, places: slice, /) -> bytes | bytearray:
+        """Return the bytes of consecutive places."""
+        ...
+
+    def __setitem__(self, places: slice, value: bytes, /) -> None:
+        """Write the bytes of consecutive places."""
+        ...
+
+
+def taken(memory: Memory, start: int, size: int) -> int:
+    """Return the number of `size` bytes from a place on."""
+    return int.from_bytes(memory[start : start + size], "little")
+
+
+def laid(memory: Memory, start: int, size: int, value: int) -> None:
+    """Write a number of `size` bytes from a place on."""
+    memory[start : start + size] = value.to_bytes(size, "little")
 
 
 def f16(bits: int) -> float:
@@ -80,13 +102,13 @@ def walk(f: Mapping[str, int], prefix: str, steps: int, windowed: bool) -> Itera
 
 @dataclass
 class Oracle:
-    """A machine of R x C elements; regions: bytes, changed in place."""
+    """A machine of R x C elements; regions: changed in place."""
 
     rows: int
     columns: int
     lanes: int
     stage_depth: int
-    regions: list[bytearray]
+    regions: Sequence[Memory]
     special: bool = False
     overflow: bool = False
     act: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -104,10 +126,10 @@ class Oracle:
         actions[name](f)
 
     def halves(self, region: int, beat: int) -> list[int]:
-        return list(struct.unpack_from("<32H", self.regions[region], beat * BEAT))
+        return list(struct.unpack("<32H", self.regions[region][beat * BEAT : beat * BEAT + BEAT]))
 
     def words(self, region: int, beat: int) -> list[int]:
-        return list(struct.unpack_from("<16I", self.regions[region], beat * BEAT))
+        return list(struct.unpack("<16I", self.regions[region][beat * BEAT : beat * BEAT + BEAT]))
 
     def _end(self, f: Mapping[str, int]) -> None:
         """Nothing."""
@@ -119,7 +141,7 @@ class Oracle:
         def beat(offset: int, inside: bool) -> list[int]:
             if not inside:
                 return [0] * 32
-            return self.stage[offset % self.stage_depth] if f["staged"] else self.halves(f["region"], offset)
+            return self.stage[offset % self.stage_depth] if f["staged"] else self.halves(f["region"], offset % 2**34)
 
         if f["mode"] == 1:
             for x, (offset, inside) in enumerate(walk(f, "", wide, bool(f["windowed"]))):
@@ -215,8 +237,7 @@ class Oracle:
                 side = 0
                 if f["side"]:
                     width = 4 if f["side"] == 3 else 2
-                    start = side_offset * BEAT + at * width
-                    side = int.from_bytes(self.regions[f["side_region"]][start : start + width], "little")
+                    side = taken(self.regions[f["side_region"]], side_offset * BEAT + at * width, width)
                 if f["side"] == 2:
                     x = add(x, to32(f16(side)))
                 elif f["side"] == 3:
@@ -228,8 +249,7 @@ class Oracle:
                 if (f["relu"] and value <= 0) or (f["side"] == 1 and f16(side) <= 0):
                     x, value = 0, 0.0
                 self.special |= bool(f["watch"]) and not math.isfinite(value)
-                start = offset * BEAT + at * size
-                self.regions[f["region"]][start : start + size] = x.to_bytes(size, "little")
+                laid(self.regions[f["region"]], offset * BEAT + at * size, size, x)
 
     def update(self, f: Mapping[str, int]) -> None:
         k, n, memory = f["k"], f["n"], self.regions[f["region"]]
@@ -237,24 +257,25 @@ class Oracle:
         hold, half = self.special, [[0] * n for _ in range(k)]
 
         def half_at(beat: int, place: int) -> int:
-            return struct.unpack_from("<H", memory, beat * BEAT + 2 * place)[0]
+            return taken(memory, beat * BEAT + 2 * place, 2)
 
         for block in range(blocks):
             for row in range(k):
                 beat = block * k + row
                 for lane in range(16):
                     places = [(f["w_at"] + part * blocks * k + beat) * BEAT + 4 * lane for part in (0, 1)]
-                    w, v = (struct.unpack_from("<I", memory, place)[0] for place in places)
+                    w, v = (taken(memory, place, 4) for place in places)
                     column = 16 * block + lane
                     if column >= n:
                         w = v = 0
                     else:
                         g = half_at(f["g_at"] + row * f["g_step"] + block // 2, 16 * (block % 2) + lane)
-                        mask = half_at(f["mask_at"] + block * -(-k // m) + row // m, lane) >> row % m & 1
-                        w, v = self._step(f, w, v, g, bool(mask) or not f["use_mask"], hold)
+                        mask_at = f["mask_at"] + block * -(-k // m) + row // m
+                        kept = not f["use_mask"] or bool(half_at(mask_at, lane) >> row % m & 1)
+                        w, v = self._step(f, w, v, g, kept, hold)
                         half[row][column] = to16(f32(w))
                     for place, value in zip(places, (w, v), strict=True):
-                        struct.pack_into("<I", memory, place, value)
+                        laid(memory, place, 4, value)
         self._forward(f, memory, half, m)
         if f["use_bp"]:
             self._backward(f, memory, half)
@@ -270,7 +291,7 @@ class Oracle:
             return add(w, 0x80000000), v
         return minus(w, multiply(f["lr"], new_v)), new_v
 
-    def _forward(self, f: Mapping[str, int], memory: bytearray, half: list[list[int]], m: int) -> None:
+    def _forward(self, f: Mapping[str, int], memory: Memory, half: list[list[int]], m: int) -> None:
         k, n, keeps = len(half), len(half[0]), f["ff_n_less_1"] + 1
         groups = -(-k // m)
         for column in range(-(-n // 16) * 16):
@@ -280,12 +301,12 @@ class Oracle:
                 pairs = pruned([half[row][column] for row in rows], keeps)
                 mask = sum(1 << index for _, index, filler in pairs if not filler)
                 beat = block * groups + group
-                struct.pack_into("<H", memory, (f["mask_at"] + beat) * BEAT + 2 * lane, mask)
-                struct.pack_into("<H", memory, (f["mask_at"] + beat) * BEAT + 32 + 2 * lane, 0)
+                laid(memory, (f["mask_at"] + beat) * BEAT + 2 * lane, 2, mask)
+                laid(memory, (f["mask_at"] + beat) * BEAT + 32 + 2 * lane, 2, 0)
                 for slot, pair in enumerate(pairs):
                     put(memory, f["ff_at"] + beat * keeps + slot, lane, pair)
 
-    def _backward(self, f: Mapping[str, int], memory: bytearray, half: list[list[int]]) -> None:
+    def _backward(self, f: Mapping[str, int], memory: Memory, half: list[list[int]]) -> None:
         k, n, keeps, m = len(half), len(half[0]), f["bp_n_less_1"] + 1, 2 << f["bp_log2_m_less_1"]
         beat = f["bp_at"]
         for first in range(0, n, 16):
@@ -305,7 +326,7 @@ def pruned(values: list[int], keeps: int) -> list[tuple[int, int, bool]]:
     return [(values[index], index, False) for index in kept] + [FILLER] * (keeps - len(kept))
 
 
-def put(memory: bytearray, beat: int, lane: int, pair: tuple[int, int, bool]) -> None:
+def put(memory: Memory, beat: int, lane: int, pair: tuple[int, int, bool]) -> None:
     """Write a pair: value 16 bits, index 4, filler 1."""
     value, index, filler = pair
-    struct.pack_into("<I", memory, beat * BEAT + 4 * lane, value | index << 16 | int(filler) << 20)
+    laid(memory, beat * BEAT + 4 * lane, 4, value | index << 16 | int(filler) << 20)

@@ -9,7 +9,7 @@ import pytest
 
 from nmsat.dataflow.contract import walks
 from nmsat.dataflow.contract.config import SatConfig, preset
-from nmsat.dataflow.contract.isa import Instruction, Opcode
+from nmsat.dataflow.contract.isa import Instruction, Opcode, Side
 from nmsat.dataflow.contract.legal import check as check_legal
 from nmsat.sim.parts.walk import Walk as SimWalk
 from nmsat.sim.values import State, execute
@@ -71,10 +71,14 @@ def test_random_programs() -> None:
     assert {"staged", "seed", "use_bp", "use_mask", "relu", "pad"} <= met
 
 
+def fresh_oracle(regions: list[bytearray]) -> Oracle:
+    return Oracle(TINY.rows, TINY.columns, TINY.act_lanes, TINY.stage_depth, regions)
+
+
 def run(f: Instruction, regions: list[np.ndarray], prepare: Callable[[State, Oracle], None]) -> tuple[State, Oracle]:
     """Carry out one instruction on both; their memory and flags must agree."""
     copies = [bytearray(region.tobytes()) for region in regions]
-    oracle = Oracle(TINY.rows, TINY.columns, TINY.act_lanes, TINY.stage_depth, copies)
+    oracle = fresh_oracle(copies)
     state = State(TINY, [region.copy() for region in regions])
     prepare(state, oracle)
     oracle.run(f.opcode.name, f.values())
@@ -113,6 +117,16 @@ def test_watch_looks_at_what_is_written(result: float, fields: dict[str, int], s
     assert state.special == special
 
 
+def test_a_watch_that_finds_nothing_lowers_nothing() -> None:
+    def prepare(state: State, oracle: Oracle) -> None:
+        state.capture[0, 0], oracle.capture[0, 0] = 1, to32(1)
+        state.special = oracle.special = True
+
+    f = {"rows": 1, "columns": 1, "watch": 1}
+    state, _ = run(Instruction(Opcode.STORE, f), [np.zeros(64, np.uint8)], prepare)
+    assert state.special
+
+
 @pytest.mark.parametrize("hold", [False, True])
 def test_an_update_that_is_held(hold: bool) -> None:
     rng = np.random.default_rng(4)
@@ -131,6 +145,41 @@ def test_an_update_that_is_held(hold: bool) -> None:
     assert (same == 1.0) == hold
 
 
+@pytest.mark.parametrize("first", [0x7C00, 0x7E00, 0xFC00])
+def test_an_overflow_stays_when_a_later_update_has_none(first: int) -> None:
+    memory = np.zeros(64 * 16, np.uint8)
+    halves = memory.view(np.uint16)
+    halves[:32], halves[32:64] = first, 0x3C00  # gradients of the first and of the second
+    places = {"w_at": 2, "mask_at": 4, "ff_at": 6}
+    works = [Instruction(Opcode.UPDATE, {"k": 1, "n": 1, "g_at": at, **places}) for at in (0, 1)]
+
+    for order, flags in (((0, 1), [True, True]), ((1, 0, 1), [False, True, True])):
+        state, oracle = State(TINY, [memory.copy()]), fresh_oracle([bytearray(memory.tobytes())])
+        for number, flag in zip(order, flags, strict=True):
+            oracle.run("UPDATE", works[number].values())
+            execute(works[number], state)
+            assert (state.overflow, oracle.overflow) == (flag, flag)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("result", [np.inf, -np.inf])
+def test_a_sum_that_is_no_number_is_the_canonical_nan(result: float, half: bool) -> None:
+    """An infinity and that of the other sign, as second operands of either width: x86 gives a NaN with a sign."""
+
+    def prepare(state: State, oracle: Oracle) -> None:
+        state.capture[0, 0] = result
+        oracle.capture[0, 0] = to32(result)
+
+    for side, bits in ((Side.TILE16, 0x7C00), (Side.TILE32, 0x7F800000)):
+        other = bits | (result > 0) << (31 if side is Side.TILE32 else 15)
+        regions = [np.zeros(64, np.uint8), np.zeros(64, np.uint8)]
+        regions[1][:4] = np.frombuffer(other.to_bytes(4, "little"), np.uint8)
+        f = {"rows": 1, "columns": 1, "side": side, "side_region": 1, "to_half": int(half)}
+        state, _ = run(Instruction(Opcode.STORE, f), regions, prepare)
+        found = state.regions[0].view(np.uint16 if half else np.uint32)[0]
+        assert found == (0x7E00 if half else 0x7FC00000)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_fillers_meet_an_infinity(packed: bool) -> None:
     """Fillers of padding, or of memory, which point at place 0, behind the weights: 0 x infinity must not appear."""
@@ -146,13 +195,13 @@ def test_fillers_meet_an_infinity(packed: bool) -> None:
         Instruction(Opcode.COMPUTE, {"n_less_1": 1, "windows": 1}),
         Instruction(Opcode.STORE, {"rows": 1, "columns": 4, "at": 3}),
     )
-    oracle = Oracle(TINY.rows, TINY.columns, TINY.act_lanes, TINY.stage_depth, [bytearray(memory.tobytes())])
-    state = State(TINY, [memory])
+    mine = bytearray(memory.tobytes())
+    oracle, state = fresh_oracle([mine]), State(TINY, [memory])
     for f in code:
         oracle.run(f.opcode.name, f.values())
         execute(f, state)
     assert state.words(0)[3, :4].view(np.float32).tolist() == [np.inf] * 4
-    assert bytes(oracle.regions[0]) == state.regions[0].tobytes()
+    assert bytes(mine) == state.regions[0].tobytes()
 
 
 def test_the_staging_buffer_wraps() -> None:

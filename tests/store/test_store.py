@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def check(rows: int, columns: int, count: int, seed: int) -> dict[str, int]:
-    """Run random instructions; return the counts of the bench."""
+def check(rows: int, columns: int, count: int, seed: int, tests: tuple[str, ...] | None = None) -> dict[str, int]:
+    """Run random instructions; return the counts of the bench. tests: of the bench, else all."""
     config = SatConfig(name="bench", rows=rows, columns=columns, sum_depth=256)
     built = build(emit(StoreRtl(config), "sat_store"), "sat_store")
     job = {"rows": rows, "columns": columns, "sum_depth": config.sum_depth, "count": count, "resets": count // 5}
-    return run(built, "nmsat.tb.store.bench_store", job=job, seed=seed).check().saved
+    return run(built, "nmsat.tb.store.bench_store", tests, job=job, seed=seed).check().saved
 
 
 @pytest.mark.rtl
@@ -45,6 +45,12 @@ def test_rtl_against_model(rows: int, columns: int) -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (8, 8), (2, 16), (2, 32), (1, 1), (2, 31)])
 def test_rtl_against_model_long(rows: int, columns: int) -> None:
     assert check(rows, columns, 100, seed=2)["beats"] > 1_500
+
+
+def test_a_store_that_ends_waits_for_room_among_those_that_are_not_acknowledged() -> None:
+    """One more than `STORE_AHEAD` are written while none is acknowledged; none loses its `done`."""
+    with in_amaranth(__name__):
+        assert check(2, 2, 0, seed=1, tests=("acknowledged_late",))["waited"] == STORE_AHEAD + 1
 
 
 @pytest.mark.parametrize(("columns", "beats"), [(1, 1), (4, 1), (16, 1), (32, 2), (5, 2), (31, 3)])
