@@ -144,8 +144,10 @@ class Outcome:
 def in_amaranth(name: str) -> Iterator[None]:
     """Let a module that builds circuits and runs benches, of this name, run them in Amaranth's simulator."""
 
-    def play(built: Component, bench: str, testcases: Sequence[str] = (), *, job: Any = None, seed: int = 1) -> Outcome:
-        return Outcome(run(built, bench, job or {}, seed, next(iter(testcases), "against_model")))
+    def play(
+        built: Component, bench: str, testcases: Sequence[str] | None = None, *, job: Any = None, seed: int = 1
+    ) -> Outcome:
+        return Outcome(run(built, bench, job or {}, seed, next(iter(testcases or ()), "against_model")))
 
     with replaced((import_module(name),), {"emit": lambda it, _: it, "build": lambda it, _, **__: it, "run": play}):
         yield

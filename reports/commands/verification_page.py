@@ -7,9 +7,17 @@ the planted faults (mutants.json, netlist.json), of coverage (coverage.json) and
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
+from dataclasses import asdict
+from importlib import util
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from nmsat.tb.machine.bins import EXCLUDED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RECORD: Final = Path(__file__).resolve().parents[1] / "tables" / "formal.json"
 """What `make formal` wrote when it was last committed."""
@@ -25,6 +33,12 @@ COVERAGE: Final = RECORD.with_name("coverage.json")
 
 ICARUS: Final = RECORD.with_name("icarus.json")
 """What `make icarus` wrote when it was last committed."""
+
+FEW: Final = 5
+"""Hits of a bin that are called few."""
+
+SCRIPT: Final = Path(__file__).resolve().parents[2] / ".ci" / "mutate.py"
+"""What plants faults; it lies in the repository and in no wheel."""
 
 STATES: Final = ("killed", "equivalent", "alive", "broken", "not run")
 """What can come of a planted fault."""
@@ -55,7 +69,8 @@ PLANTED: Final = """\
 A test that no fault makes fail shows nothing. `make mutate` plants the faults of `.ci/mutants.toml` one at a time in a
 copy of the source and runs the one test, or the proof, that must see it. *Killed*: it fails. *Equivalent*: it passes,
 as nothing can see the fault, for the reason below. *Alive*: it passes, and should not. *Not run*: whether the test
-sees the fault is not known. `make mutate ONLY="FILE NAME" AGAIN=1` repeats one; `ONLY="hw/load"` runs those of a room.
+sees the fault is not known, as it was not run since the fault, its source or the file of its test was last changed.
+`make mutate ONLY="FILE NAME" AGAIN=1` repeats one; `ONLY="hw/load"` runs those of a room.
 The tests of rooms are their benches, a little of each, in Amaranth's own simulator (`test_in_amaranths_simulator` of
 the room); `make test` runs more of the same benches on Verilator.
 """
@@ -85,7 +100,13 @@ was carried out, as its word says, or by how a run ended, as the registers say. 
 {seconds} s on two busy cores. `{repeat}` repeats it; `reports/tables/coverage.json` has every bin and every line and
 branch that was not reached.
 
-{filled} of {declared} bins are filled. Crosses are bins too: each line with x in its name has all pairs.
+{filled} of {declared} declared bins are filled; that one is filled says that it was met, not that all was seen that
+can go wrong with it: {once} rest on a single hit ({single}), {few} on two to five. Crosses are bins too: each line
+with x in its name has all pairs but those that are not declared.
+"""
+
+UNDECLARED: Final = """\
+Not declared, and so in none of these numbers, are {count} bins of these groups:
 """
 
 UNREACHED: Final[dict[str, str]] = {
@@ -148,8 +169,25 @@ Not proved is:
 """
 
 
-def page() -> str:
-    """Return the page as markdown."""
+def planted() -> list[dict[str, Any]]:
+    """Return what the record says of each fault that is in the list today, with the source and tests of today.
+
+    What was run with others is "not run". FileNotFoundError where the repository is not: there it cannot be told.
+    """
+    if not SCRIPT.exists():
+        raise FileNotFoundError(f"{str(SCRIPT)!r} is not there; what a record is of is told in the repository only")
+    spec = util.spec_from_file_location("nmsat_planted_faults", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    mutate = util.module_from_spec(spec)
+    sys.modules[spec.name] = mutate
+    spec.loader.exec_module(mutate)
+    chosen = [(tier, mutant) for tier, members in mutate.mutants().items() for mutant in members]
+    return [asdict(verdict) for verdict in mutate.Record.read(MUTANTS).of(chosen)]
+
+
+def page(mutants: list[dict[str, Any]] | None = None) -> str:
+    """Return the page as markdown; mutants: as `planted` has them, else those of the record, of whatever source."""
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     proofs: list[dict[str, Any]] = record["proofs"]
     proved = sum(proof["verdict"] == "proved" for proof in proofs)
@@ -157,7 +195,8 @@ def page() -> str:
     said = (
         f"{proved} of {len(proofs)} are proved; together they took {record['seconds']} s on two cores.\nTools: {tools}."
     )
-    mutants: list[dict[str, Any]] = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"]
+    if mutants is None:
+        mutants = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"]
     parts = [INTRODUCTION, said + "\n", _results(proofs), "### What each says\n", *map(_claim, proofs)]
     parts += [PLANTED, _faults(mutants), _left(mutants), MISSED, _missed(mutants)]
     parts += [_drawn(json.loads(NETLIST.read_text(encoding="utf-8"))["units"])]
@@ -246,6 +285,9 @@ def _reached(record: dict[str, Any]) -> str:
         differs="Nothing differed from the simulator" if not count else f"{count} differed from the simulator",
         filled=sum(bool(number) for number in bins.values()),
         declared=len(bins),
+        once=sum(number == 1 for number in bins.values()),
+        single="; ".join(_singles(bins)),
+        few=sum(2 <= number <= FEW for number in bins.values()),
     )
     rows = ["| bins | declared | filled | least filled |", "|---|---|---|---|"]
     for group in dict.fromkeys(name.partition(": ")[0] for name in bins):
@@ -253,12 +295,29 @@ def _reached(record: dict[str, Any]) -> str:
         least = min(members, key=lambda name: members[name])
         filled = sum(bool(number) for number in members.values())
         rows.append(f"| {group} | {len(members)} | {filled} | {least} ({members[least]}) |")
+    rows += ["", *_lines(UNDECLARED.format(count=len(EXCLUDED))), ""]
+    left: dict[tuple[str, str], list[str]] = {}
+    for bin_, why in EXCLUDED.items():
+        group, _, name = bin_.partition(": ")
+        left.setdefault((group, why), []).append(f"*{name}*")
+    for (group, why), names in left.items():
+        rows += _lines(f"- {group}, {', '.join(names)}: {why}.", "  ")
     rows += ["", LINES, "| module | lines | reached | branches | reached |", "|---|---|---|---|---|"]
     for one in (*record["modules"], _sum(record["modules"])):
         cells = (one["lines"], _share(one["lines_hit"], one["lines"]))
         cells += (one["branches"], _share(one["branches_hit"], one["branches"]))
         rows.append(f"| `{one['name']}` | {' | '.join(map(str, cells))} |")
     return "\n".join(["\n\n".join(_paragraphs(said)), "", *rows, "", *_why_missed(record)]) + "\n"
+
+
+def _singles(bins: Mapping[str, int]) -> list[str]:
+    """Return the bins of a single hit, by group."""
+    found: dict[str, list[str]] = {}
+    for name, number in bins.items():
+        if number == 1:
+            group, _, rest = name.partition(": ")
+            found.setdefault(group, []).append(rest)
+    return [f"{group}: {', '.join(names)}" for group, names in found.items()]
 
 
 def _sum(modules: list[dict[str, Any]]) -> dict[str, Any]:
@@ -310,7 +369,8 @@ def _unknown(mutants: list[dict[str, Any]]) -> str:
     missing = sum(one["state"] in ("not run", "broken") for one in mutants)
     if not missing:
         return ""
-    return "\n".join(_lines(f"- {missing} of the {len(mutants)} faults above: they have not been run.", "  ")) + "\n"
+    text = f"- {missing} of the {len(mutants)} faults above: they have not been run with this source and these tests."
+    return "\n".join(_lines(text, "  ")) + "\n"
 
 
 def _lines(text: str, indent: str = "") -> list[str]:
@@ -325,4 +385,4 @@ def _claim(proof: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(page(planted()), end="")

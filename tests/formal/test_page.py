@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from nmsat.reports.commands.verification_page import COVERAGE, ICARUS, MUTANTS, RECORD, UNREACHED, page
+from nmsat.reports.commands import verification_page
+from nmsat.reports.commands.verification_page import COVERAGE, ICARUS, MUTANTS, RECORD, UNREACHED, page, planted
 from nmsat.tb import icarus
 from nmsat.tb.coverage import PARTS
 from nmsat.tb.formal.table import PROOFS
-from nmsat.tb.machine.bins import BINS
+from nmsat.tb.machine.bins import BINS, EXCLUDED
 from tests.ci_scripts import script
 from tests.source import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
 
 def test_the_page_shows_the_record() -> None:
-    assert (ROOT / "docs" / "verification.md").read_text(encoding="utf-8") == page()
+    assert (ROOT / "docs" / "verification.md").read_text(encoding="utf-8") == page(planted())
 
 
 def test_the_record_is_of_the_proofs_that_there_are() -> None:
@@ -32,23 +35,57 @@ def test_the_record_is_of_the_proofs_that_there_are() -> None:
         assert told["faults"] == [fault.name for fault in proof.faults]
 
 
-def test_the_record_is_of_the_faults_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_of_the_faults_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that were run at most one in twenty lives; who does is told on the page, with the reason if it may."""
-    planted = script("mutate", monkeypatch).mutants()
-    told = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"]
+    mutants = script("mutate", monkeypatch).mutants()
+    told = planted()
     assert [(one["tier"], one["file"], one["name"], one["test"], one["why"]) for one in told] == [
-        (tier, one.file, one.name, one.test, one.equivalent) for tier, members in planted.items() for one in members
+        (tier, one.file, one.name, one.test, one.equivalent) for tier, members in mutants.items() for one in members
     ]
     states = [one["state"] for one in told]
     assert "broken" not in states
     assert states.count("alive") <= 0.05 * (states.count("alive") + states.count("killed"))
     assert all(one["why"] for one in told if one["state"] == "equivalent")
-    words = " ".join(page().split())
+    text = page(told)
+    words = " ".join(text.split())
     for one in told:
         if one["state"] in ("alive", "equivalent"):
             assert f"- `{one['file']}`, *{one['name']}*, {one['state']}" in words
     missing = states.count("not run")
-    assert f"- {missing} of the {len(told)} faults above: they have not been run." in page() or not missing
+    assert f"- {missing} of the {len(told)} faults above: they have not been run with this" in text or not missing
+
+
+def test_what_was_run_with_another_source_counts_as_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict holds for the source, the test and the fault that it was found with, whatever the record says."""
+    mutate = script("mutate", monkeypatch)
+    first, *others = [(tier, one) for tier, members in mutate.mutants().items() for one in members]
+    record = json.loads(MUTANTS.read_text(encoding="utf-8"))
+    of_today = {**record["mutants"][0], "name": "any", "state": "killed"}
+    record["mutants"] = [{**of_today, "key": mutate.key(one)} for _, one in (first, *others[:9]) if not one.equivalent]
+    record["mutants"][0]["key"] = "0" * 16
+    known = len(record["mutants"]) - 1
+    (tmp_path / "mutants.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setattr(verification_page, "MUTANTS", tmp_path / "mutants.json")
+    told = planted()
+    assert [one["state"] for one in told].count("killed") == known
+    assert (told[0]["name"], told[0]["state"]) == (first[1].name, "not run")
+    count, text = len(told), page(told)
+    assert f"| all | {count} | {known} | 0 | 0 | 0 | {count - known} |" in text
+    assert f"- {count - known} of the {count} faults above: they have not been run with this" in text
+
+
+def test_bins_that_are_not_declared_are_named_with_the_reason() -> None:
+    text = page().partition("## Coverage\n")[2].partition("\n## ")[0]
+    words = " ".join(text.split())
+    lines = words.split(" - ")
+    assert f"in none of these numbers, are {len(EXCLUDED)} bins" in words
+    for name, why in EXCLUDED.items():
+        group, _, place = name.partition(": ")
+        assert any(line.startswith(f"{group}, ") and f"*{place}*" in line and f": {why}." in line for line in lines)
+    bins = json.loads(COVERAGE.read_text(encoding="utf-8"))["bins"]
+    once = [name.partition(": ")[2] for name, count in bins.items() if count == 1]
+    assert f"{len(once)} rest on a single hit" in words
+    assert all(name in words for name in once)
 
 
 def test_what_was_missed_once_is_seen_by_quick_tests() -> None:

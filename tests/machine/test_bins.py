@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import Compute, ErrorCode, Instruction, Opcode, Side
+from nmsat.dataflow.contract.legal import error_code
 from nmsat.dataflow.contract.registers import COUNTERS
 from nmsat.sim.parts.outcome import Report
 from nmsat.sim.sat import Sat, program_words
 from nmsat.tb import coverage
-from nmsat.tb.machine.bins import BINS, Counted, carry_out, fresh_state
+from nmsat.tb.machine.bins import BINS, EXCLUDED, Counted, carry_out, fresh_state
 from nmsat.tb.machine.configs import dealt
 from nmsat.tb.machine.jobs import random_job
 from nmsat.tb.run.runner import SimulationError
@@ -43,6 +45,24 @@ def test_a_compute_fills_the_bins_of_its_fields() -> None:
     }
     dense = replace(command, n=4, m=4, ws=False, seed=False, keep=True)
     assert {"pattern x dataflow: dense os", "chains: os keep"} < of(Opcode.COMPUTE, **dense.fields())
+
+
+def test_a_bin_that_is_called_illegal_is_so_on_every_machine() -> None:
+    """No COMPUTE with that pattern is legal, whatever its rectangle, on machines of one lane or two."""
+    legal = set()
+    for lanes, a, (n, m) in product((1, 2), (1, 2, 4, 8), ((5, 16), (8, 16), (2, 16), (3, 8))):
+        command = Compute(ws=True, n=n, m=m, a=a, windows=1).instruction()
+        if error_code(command.encode(), TINY.replace(act_lanes=lanes)) is ErrorCode.NONE:
+            legal.add(f"{n}:{m} ws")
+    assert legal == {"2:16 ws", "3:8 ws"}
+    illegal = {name for name, why in EXCLUDED.items() if "no machine takes it" in why}
+    assert illegal == {"pattern x dataflow: 5:16 ws", "pattern x dataflow: 8:16 ws"}
+
+
+def test_what_is_not_declared_is_not_counted() -> None:
+    assert not BINS.keys() & EXCLUDED.keys()
+    wraps = {"outer": 1, "inner": 2, "base": TINY.stage_depth - 1}
+    assert of(Opcode.STAGE, **wraps) == of(Opcode.STAGE, outer=1, inner=1) == {"loads: stage"}
 
 
 def test_leftovers_of_a_store() -> None:
