@@ -195,14 +195,13 @@ def page(mutants: list[dict[str, Any]] | None = None) -> str:
     said = (
         f"{proved} of {len(proofs)} are proved; together they took {record['seconds']} s on two cores.\nTools: {tools}."
     )
-    if mutants is None:
-        mutants = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"]
+    told = json.loads(MUTANTS.read_text(encoding="utf-8"))["mutants"] if mutants is None else mutants
     parts = [INTRODUCTION, said + "\n", _results(proofs), "### What each says\n", *map(_claim, proofs)]
-    parts += [PLANTED, _faults(mutants), _left(mutants), MISSED, _missed(mutants)]
+    parts += [PLANTED, _faults(told), _left(told), MISSED, _missed(told)]
     parts += [_drawn(json.loads(NETLIST.read_text(encoding="utf-8"))["units"])]
     parts += [_reached(json.loads(COVERAGE.read_text(encoding="utf-8")))]
     parts += [_second(json.loads(ICARUS.read_text(encoding="utf-8")))]
-    parts += [NOT_VERIFIED, _unknown(mutants) + NOT_PROVED]
+    parts += [NOT_VERIFIED, _unknown(told) + NOT_PROVED]
     return "\n".join(parts)
 
 
