@@ -111,6 +111,15 @@ def test_one_element_that_differs(tmp_path: Path, at: tuple[int, int]) -> None:
     assert (updated(model), model.notes) == ([D * D, D * V, D * V], ())
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_signs_that_differ(tmp_path: Path, kind: type) -> None:
+    table = drawn(V, D).astype(kind)
+    for count in (2, 3, 4):
+        other = table.copy()
+        other[V - count :, 0] *= -1
+        assert len(updated(read_onnx_model(language(tmp_path / "a.onnx", tied(table, other.T))))) == 3
+
+
 @pytest.mark.parametrize("table", [np.zeros((V, D)), np.full((V, D), 0.5), np.eye(V, D), np.tri(V, V)])
 def test_equal_by_their_making(tmp_path: Path, table: NDArray[Any]) -> None:
     rows, columns = table.shape
@@ -120,7 +129,7 @@ def test_equal_by_their_making(tmp_path: Path, table: NDArray[Any]) -> None:
 
 def test_few_elements(tmp_path: Path) -> None:
     table = drawn(9, 7)
-    assert table.size == onnx_same.LEAST - 1
+    assert table.size == onnx_same.LEAST_COMPARED - 1
     assert updated(read_onnx_model(language(tmp_path / "a.onnx", tied(table)))) == [49, 63, 63]
     assert updated(read_onnx_model(language(tmp_path / "b.onnx", tied(drawn(8, 8))))) == [64, 64]
 
@@ -190,7 +199,8 @@ def test_more_than_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_blocks_do_not_change_what_is_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_same, "BLOCK", 100)
+    monkeypatch.setattr(onnx_same, "ELEMENTS_AT_ONCE", 15)
+    monkeypatch.setattr(onnx_same, "COLUMNS_AT_ONCE", 7)
     assert updated(read_onnx_model(language(tmp_path / "a.onnx", tied(drawn(V, D))))) == [D * D, V * D]
     assert updated(read_onnx_model(language(tmp_path / "b.onnx", tied(drawn(V, V))))) == [V * V, V * V]
 

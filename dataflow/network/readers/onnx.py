@@ -17,7 +17,7 @@ from nmsat.dataflow.network.readers.onnx_axes import batch_axes
 from nmsat.dataflow.network.readers.onnx_batch import BATCH_NAME, bind_inputs
 from nmsat.dataflow.network.readers.onnx_load import load
 from nmsat.dataflow.network.readers.onnx_nodes import convert, inner_products
-from nmsat.dataflow.network.readers.onnx_same import find_same, shown
+from nmsat.dataflow.network.readers.onnx_same import find_same, some_of
 from nmsat.dataflow.network.readers.onnx_shapes import infer_tensors
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _guessed(loaded: Loaded, recurrent: BatchAxes, batch_dim: int | None) -> tup
 def _table_note(tables: Mapping[str, int]) -> tuple[str, ...]:
     if not tables:
         return ()
-    names = shown([repr(name) for name in tables])
+    names = some_of([repr(name) for name in tables])
     text = (
         f"counted as learnt, as elements are added to or multiplied by them: {names}, {sum(tables.values())} elements; "
         f"right for parameters (of places), not for masks and tables that an exporter folded: export with "

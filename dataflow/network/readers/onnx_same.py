@@ -8,7 +8,6 @@ a table that Gather reads and the other is not. Those of the same way stay weigh
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
@@ -28,19 +27,25 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.network.readers.onnx_load import Loaded
 
-LEAST: Final = 64
+LEAST_COMPARED: Final = 64
 """Elements from which on matrices are compared: fewer may be equal by accident."""
 
 MOST_COMPARED: Final = 1 << 30
-"""Bytes of a model that are read in whole to compare them, about 2 s."""
+"""Bytes of a model that are read in whole to compare them: within a few seconds."""
 
-BLOCK: Final = 1 << 25
-"""Bytes that are read at once."""
+ELEMENTS_AT_ONCE: Final = 1 << 18
+"""Elements that are taken at once."""
 
-PROBED: Final = 64
+COLUMNS_AT_ONCE: Final = 1 << 14
+"""Columns that are taken at once."""
+
+WORD_SEEDS: Final = (1 << 60, 1 << 61)
+"""Seeds of the words that rows and columns are weighed by."""
+
+PROBED_ELEMENTS: Final = 64
 """Elements that tell most tensors apart before they are read in whole."""
 
-BITS: Final[dict[int, np.dtype[Any]]] = {
+AS_BITS: Final[dict[int, np.dtype[Any]]] = {
     kind: np.dtype(f"<u{helper.tensor_dtype_to_np_dtype(kind).itemsize}") for kind in FLOATS
 }
 """Elements as bits, by type: bfloat16 has none of its own in NumPy."""
@@ -76,7 +81,7 @@ class Same:
             "perhaps one weight, too large to compare and counted apart: ": self.large,
             "of one value, read by several operators and counted once: ": self.merged,
         }
-        notes = [f"{text}{shown(names)}" for text, names in lines.items() if names]
+        notes = [f"{text}{some_of(names)}" for text, names in lines.items() if names]
         if self.merged:
             notes[-1] += "; exporters store what is equal in an untrained network once, which may then learn more"
         return tuple(notes)
@@ -93,7 +98,7 @@ def find_same(loaded: Loaded, folder: Path) -> Same:
     same = Same()
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, tensor in tensors.items():
-        if prod(tensor.dims) >= LEAST and sum(size > 1 for size in tensor.dims) > 1 and uses.get(name):
+        if prod(tensor.dims) >= LEAST_COMPARED and sum(size > 1 for size in tensor.dims) > 1 and uses.get(name):
             dims = tuple(tensor.dims)
             groups.setdefault((tensor.data_type, *(sorted(dims) if len(dims) == 2 else dims)), []).append(name)
     tables = {name for name, read in uses.items() if set(read) == {("Gather", 0)}}
@@ -121,7 +126,7 @@ def find_same(loaded: Loaded, folder: Path) -> Same:
     return same
 
 
-def shown(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
     """Return what a note lists, at most four."""
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
@@ -147,7 +152,7 @@ def _join(
     same: Same, names: Sequence[str], tensors: dict[str, TensorProto], tables: set[str], folder: Path
 ) -> None:
     """Take up which of some constants, that a few elements do not tell apart, are one weight."""
-    found: dict[bytes, dict[Way, list[str]]] = {}
+    found: dict[tuple[int, ...], dict[Way, list[str]]] = {}
     for name in names:
         bits = _bits(tensors[name], folder)
         if bits is not None:
@@ -179,14 +184,14 @@ def _merged(
 
 
 def _bytes(tensor: TensorProto) -> int:
-    """Bytes that are hashed: square matrices also transposed."""
+    """Bytes that are read: square matrices for both ways round."""
     square = len(tensor.dims) == 2 and tensor.dims[0] == tensor.dims[1]
-    return prod(tensor.dims) * BITS[tensor.data_type].itemsize * (2 if square else 1)
+    return prod(tensor.dims) * AS_BITS[tensor.data_type].itemsize * (2 if square else 1)
 
 
 def _bits(tensor: TensorProto, folder: Path) -> Bits | None:
     """Return the elements of a tensor as whole numbers, None if they are not there or not as they should be."""
-    kind, shape = BITS[tensor.data_type], tuple(tensor.dims)
+    kind, shape = AS_BITS[tensor.data_type], tuple(tensor.dims)
     try:
         if tensor.data_location == TensorProto.EXTERNAL:
             return _external(tensor, folder, kind)
@@ -218,24 +223,41 @@ def _varied(bits: Bits) -> bool:
 def _probe(bits: Bits) -> bytes:
     """Return a few elements that a transposed matrix has, too: of its diagonal; of others, evenly apart."""
     flat = bits.diagonal() if bits.ndim == 2 else bits.reshape(-1)
-    return flat[:: max(1, flat.size // PROBED)].tobytes()
+    return flat[:: max(1, flat.size // PROBED_ELEMENTS)].tobytes()
 
 
-def _digest(bits: Bits) -> tuple[bytes, bool]:
+def _digest(bits: Bits) -> tuple[tuple[int, ...], bool]:
     """Return a digest that a matrix has in common with its transpose, and which of the two it is."""
-    if bits.ndim != 2:
-        return _hash(bits.reshape(bits.shape[0], -1)), False
-    rows, columns = bits.shape
-    if rows != columns:
-        return _hash(bits if rows < columns else bits.T), rows > columns
-    plain, swapped = _hash(bits), _hash(bits.T)
-    return min(plain, swapped), plain > swapped
+    rows, columns = bits.shape if bits.ndim == 2 else (bits.shape[0], bits[0].size)
+    matrix, swapped = bits.reshape(rows, columns), bits.ndim == 2 and rows > columns
+    ways = (1, -1) if bits.ndim == 2 and rows == columns else (-1 if swapped else 1,)
+    forms = [
+        tuple(_form(matrix, shift, *WORD_SEEDS[::way]) for shift in range(0, 8 * bits.itemsize, 32)) for way in ways
+    ]
+    return min(forms), swapped or forms[0] > forms[-1]
 
 
-def _hash(matrix: Bits) -> bytes:
-    """Return the digest of shape and elements, row by row; a block is at most BLOCK bytes or a row."""
-    digest = hashlib.blake2b(repr(matrix.shape).encode(), digest_size=32)
-    rows = max(1, BLOCK // max(1, matrix.shape[1] * matrix.itemsize))
-    for at in range(0, matrix.shape[0], rows):
-        digest.update(np.ascontiguousarray(matrix[at : at + rows]).data)
-    return digest.digest()
+def _form(matrix: Bits, shift: int, left: int, right: int) -> int:
+    """Return u W v modulo 2^64, where u and v are of random words: read in the order in which the matrix lies.
+
+    shift: the lowest of 32 bits of each element that are taken, so that a difference is no multiple of 2^32. Of two
+    matrices that differ in them it is equal with a chance of 2^-32 at most. left, right: seeds of u and v.
+    """
+    total = 0
+    wide = min(matrix.shape[1], COLUMNS_AT_ONCE)
+    high = max(1, ELEMENTS_AT_ONCE // wide)
+    for column in range(0, matrix.shape[1], wide):
+        v = _words(right, column, min(wide, matrix.shape[1] - column))
+        for row in range(0, matrix.shape[0], high):
+            block = matrix[row : row + high, column : column + wide].astype(np.uint64)
+            block = (block >> np.uint64(shift)) & np.uint64(0xFFFFFFFF)
+            total += int(np.dot(_words(left, row, block.shape[0]), block @ v))
+    return total % 2**64
+
+
+def _words(seed: int, start: int, count: int) -> NDArray[np.uint64]:
+    """Return odd random words by their place: SplitMix64 of Steele, Lea and Flood (2014)."""
+    z = np.arange(start, start + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z ^ (z >> np.uint64(31))) | np.uint64(1)
