@@ -112,15 +112,16 @@ def find_same(loaded: Loaded, folder: Path) -> Same:
                 unread.append(name)
             elif _varied(bits):
                 probed.setdefault(_probe(bits), []).append(name)
-        if 0 < len(tables.intersection(unread)) < len(unread):
-            same.unread.extend(map(repr, unread))
+        if unread and 0 < len(tables.intersection(names)) < len(names):
+            same.unread.extend(map(repr, names))
         for alike in probed.values():
             if len(alike) < 2:
                 continue
-            left -= sum(_bytes(tensors[name]) for name in alike)
-            if left < 0:
+            size = sum(_bytes(tensors[name]) for name in alike)
+            if size > left:
                 same.large.extend(map(repr, alike))
             else:
+                left -= size
                 _join(same, alike, tensors, tables, folder)
     same.merged.extend(_merged(tensors, uses, folder))
     return same
