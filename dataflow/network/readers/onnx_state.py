@@ -25,14 +25,17 @@ class ReaderState:
     static: tensors that depend on weights and constants only -> the weight that they are, '' for none; graded: tensors
     that need a gradient because something learnt lies before them; owner: the linear layer that made a tensor;
     sources: the constants that a constant tensor is put together from; used: constants already counted; learnt:
-    constants that host layers learn, by layer; names: those given to layers; numbers: how many of
-    a name were; readers: how many nodes read a tensor.
+    constants that host layers learn, by layer; tables, plain: those of them that stand as whole matrices in sums and
+    products of elements, and those that are read otherwise; counted: those that count;
+    names: those given to layers; numbers: how many of
+    a name were; readers: how many nodes read a tensor; one: constants -> the constant that they are, see `onnx_same`.
     """
 
     tensors: Tensors
     weights: Mapping[str, Weight]
     factor: int
     where: str
+    one: Mapping[str, str] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     static: dict[str, str] = field(default_factory=dict)
     graded: set[str] = field(default_factory=set)
@@ -40,6 +43,9 @@ class ReaderState:
     sources: dict[str, frozenset[str]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     learnt: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    tables: dict[str, None] = field(default_factory=dict)
+    plain: set[str] = field(default_factory=set)
+    counted: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     numbers: Counter[str] = field(default_factory=Counter)
     readers: Counter[str] = field(default_factory=Counter)
@@ -47,7 +53,8 @@ class ReaderState:
     def __post_init__(self) -> None:
         self.readers.update(name for node in self.tensors.nodes for name in (*node.input, *captured(node)))
         self.static.update(dict.fromkeys(self.tensors.values, ""))
-        self.static.update({name: name for name in self.weights})
+        self.static.update({name: self.one.get(name, name) for name in self.weights})
+        self.sources.update({name: frozenset({kept}) for name, kept in self.one.items()})
         self.graded.update(name for name, weight in self.weights.items() if weight.learnt)
 
     def shape(self, node: NodeProto, name: str) -> tuple[int, ...]:
