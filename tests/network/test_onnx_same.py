@@ -259,3 +259,18 @@ def test_what_is_also_read_otherwise_is_no_table(tmp_path: Path) -> None:
     weights = [weight("c", S, S), weight("d", S, S)]
     model = read_onnx_model(save(tmp_path / "a.onnx", nodes, {"x": [S, S]}, {"y": [3 * S, S]}, weights))
     assert (parameters(model.layers), model.notes) == (2 * S * S, ())
+
+
+def test_what_is_too_large_leaves_room_for_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_same, "MOST_COMPARED", 4 * 4 * D * D)
+    large, small = drawn(D, 3 * D), drawn(D, D)
+    nodes = [
+        node("MatMul", ["x", "large"], ["a"], "a"),
+        node("MatMul", ["a", "turned"], ["b"], "b"),
+        node("MatMul", ["b", "small"], ["c"], "c"),
+        node("MatMul", ["c", "again"], ["y"], "y"),
+    ]
+    weights = stored(large=large, turned=large.T, small=small, again=small.T)
+    model = read_onnx_model(save(tmp_path / "a.onnx", nodes, {"x": [2, D]}, {"y": [2, D]}, weights))
+    assert updated(model) == [D * D, 3 * D * D, 3 * D * D]
+    assert [note.rsplit(": ", 1)[1] for note in model.notes] == ["'again' is 'small'", "'large', 'turned'"]
