@@ -276,8 +276,8 @@ async def started(bench: Bench, name: str, *words: int, writable: bool = True, s
     return settings
 
 
-async def reads(bench: Bench, client: Any, offset: int, cycles: int = 1) -> None:
-    """Let a client ask for a beat of region 2 for so many cycles."""
+async def asks(bench: Bench, client: Any, offset: int, cycles: int = 1) -> None:
+    """Let a client ask for a burst of a beat of region 2 in so many cycles."""
     request = client.request
     bench.ctx.set(request.payload.region, 2)
     bench.ctx.set(request.payload.offset, offset)

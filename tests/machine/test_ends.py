@@ -9,7 +9,7 @@ import pytest
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import REGISTERS, WAIT_CAUSES, Command, Region, Status
-from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, reads, started, writes
+from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,12 +58,12 @@ def test_a_run_that_fails_ends_when_its_bursts_are_over(machine: Outside) -> Non
         bench.answers[region.base + 64 * 1000] = 2
         bench.hold_reads = True
         load = bench.engines["Loader"].read
-        await reads(bench, load, 0, 4)
+        await asks(bench, load, 0, 4)
         await writes(bench, "Store", 1000)
         bench.ctx.set(bench.engines["Store"].write.strobe, 1)
         await bench.tick(30)
         before = list(bench.asked)
-        await reads(bench, load, 0, 10)
+        await asks(bench, load, 0, 10)
         assert bench.asked == before
         assert not await bench.value("status") & Status.IDLE
         bench.hold_reads = False
@@ -82,7 +82,7 @@ def test_a_run_that_fails_waits_for_its_writes(machine: Outside) -> None:
         bench.answers[region.base + 64 * 1000] = 2
         bench.hold_answers = True
         await writes(bench, "Store", 500)
-        await reads(bench, bench.engines["Loader"].read, 1000)
+        await asks(bench, bench.engines["Loader"].read, 1000)
         await bench.tick(40)
         assert await bench.value("status") == Status.ERROR
         bench.hold_answers = False

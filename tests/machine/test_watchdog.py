@@ -16,7 +16,7 @@ from nmsat.sim.control.fetch import Words
 from nmsat.sim.memory.channel import Beat, Channel
 from nmsat.sim.parts.outcome import Machine
 from nmsat.sim.run import Run
-from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, reads, started, writes
+from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ def test_a_run_that_has_failed_and_waits_for_a_load(machine: Outside) -> None:
         assert region is not None
         bench.answers[region.base + 64 * 1000] = 2
         bench.hold_reads = True
-        await reads(bench, bench.engines["Loader"].read, 0, 4)
+        await asks(bench, bench.engines["Loader"].read, 0, 4)
         await writes(bench, "Store", 1000)
         await given_up(bench, 0, ErrorCode.WRITE)
         await works(bench, settings)
