@@ -43,7 +43,8 @@ def expected(limit: int, cycles: list[tuple[bool, bool]]) -> list[bool]:
 @pytest.mark.parametrize("limit", [0, 1, 2, 7])
 def test_it_tells_once_that_nothing_has_moved_for_so_many_cycles(limit: int) -> None:
     rng = random.Random(limit)
-    cycles = [(rng.random() < owes, rng.random() < moves) for owes, moves in ((1, 0.1), (0.9, 0.02)) for _ in range(150)]
+    shares = ((1, 0.1), (0.9, 0.02))
+    cycles = [(rng.random() < owes, rng.random() < moves) for owes, moves in shares for _ in range(150)]
     wanted = expected(limit, cycles)
     assert told(limit, cycles) == wanted
     assert sum(wanted) > 3 or limit == 0
