@@ -71,7 +71,7 @@ def read_onnx_model(
         bound = bind_inputs(loaded.inputs, where, batch, sizes, batch_dim, recurrent.found, recurrent.attended)
         tensors = infer_tensors(loaded, bound.sizes, where, lambda node: bool(inner_products(node)))
         same = find_same(loaded, path.parent)
-        layers, tables = convert(tensors, loaded.weights, bound.factor, where, same.one)
+        layers, tables, parts = convert(tensors, loaded.weights, bound.factor, where, same.one)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: broken model: a name is not UTF-8 ({error})") from error
     except ValueError as error:
@@ -83,7 +83,7 @@ def read_onnx_model(
     unknown = sorted({layer.kind for layer in layers if isinstance(layer, HostLayer) and not layer.cost_known})
     if strict and unknown:
         raise ValueError(f"{where}: the cost of {', '.join(unknown)} on the host is not known")
-    notes = (*_notes(loaded, bound), *guessed, *same.notes(), *_table_note(tables), *_unknown_note(unknown))
+    notes = (*_notes(loaded, bound), *guessed, *same.notes(), *parts, *_table_note(tables), *_unknown_note(unknown))
     return FoundModel(layers, bound.batch, notes, bound.unit)
 
 
