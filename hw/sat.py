@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -222,6 +222,7 @@ class Sat(wiring.Component):
             control.finished.eq(sequencer.finished),
             control.failure.eq(sequencer.failure),
             control.ports_idle.eq(_all_idle([*reads, *writes])),
+            control.gives_up.eq(Cat(port.gives_up for port in (*reads, *writes)).any()),
         ]
         for port in (port for pair in zip(reads, writes, strict=True) for port in pair):
             m.d.comb += [port.halt.eq(control.halt), port.watchdog.eq(control.watchdog)]

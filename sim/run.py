@@ -77,6 +77,7 @@ class Run:
         self.cycles = self.starts = 0
         self.over = False
         self._running = True
+        self._given_up = False
         self._error: tuple[ErrorCode, int] = (ErrorCode.NONE, 0)
         self._engines = (self.loader, self.compute, self.store, self.update)
         self._parts: tuple[Any, ...] = (self.sequencer, *self._engines, *self.memory.parts)
@@ -210,7 +211,8 @@ class Run:
         counters |= dict(zip(MOVED, self._moved, strict=True))
         counters |= {f"wait_{cause}": self._causes[code] for code, cause in WAIT_CAUSES.items()}
         counters |= {"windows": self._windows, "steps": self._steps}
-        return Report({name: counters[name] for name in COUNTERS}, *self._error, special=False, overflow=False)
+        found = {name: counters[name] for name in COUNTERS}
+        return Report(found, *self._error, special=False, overflow=False, given_up=self._given_up)
 
     def _offer(self) -> tuple[int, Any]:
         """Return the queue and the instruction that start in this cycle; -1 and None if none does."""
@@ -227,14 +229,20 @@ class Run:
 
     def _ending(self) -> bool:
         """Return whether the run proper ends with this cycle; note why, and whether the machine comes to rest."""
-        if not self._running:
-            self.over = self.memory.idle
-            return False
         sequencer = self.sequencer
+        if not self._running:
+            self.over = self._given_up = self.memory.gives_up  # it may never end what is under way
+            if not self.over:
+                self.over = self.memory.idle
+            elif self._error[0] is ErrorCode.NONE:
+                failure = sequencer.failure(*self.memory.errors)
+                assert failure is not None
+                self._error = ErrorCode.TIMEOUT, failure[1]
+            return False
         failure = sequencer.failure(*self.memory.errors)
         if failure is not None:
             self._error = failure
-            self.over = failure[0] is ErrorCode.TIMEOUT  # memory may never end what is under way
+            self.over = self._given_up = self.memory.gives_up
             return True
         return not sequencer.busy and sequencer.finished
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, ErrorCode
@@ -77,7 +78,7 @@ class Sat:
         """Run the program in the regions and change them as the machine does. RuntimeError after `limit` cycles."""
         state = State(self.config, regions)
         found = self.time(settings, program_words(regions, settings), lambda word: execute(word, state), limit=limit)
-        return Report(found.counters, found.error, found.error_index, state.special, state.overflow)
+        return replace(found, special=state.special, overflow=state.overflow)
 
     def time(
         self,

@@ -43,7 +43,8 @@ class Control(wiring.Component):
     """Everything the host sees.
 
     A run ends in a safe stop: `run` falls, no burst leaves any more, those under way are finished, then all engines are
-    reset. If memory is given up, `done` stands at once, counters stand still, and the rest waits for memory.
+    reset. If memory is given up, `done` stands at once, counters stand still, and the rest waits for memory: also if it
+    is given up only after `run` has fallen, by an error, whose code stays, or at the end of the program.
 
     Members:
 
@@ -56,6 +57,7 @@ class Control(wiring.Component):
     count : Out(32), setting: its instructions.
     regions : Out(`regions_layout(config.ports)`), setting: the regions of memory.
     ports_idle : In(1), no burst is under way.
+    gives_up : In(1), a port gives memory up, for one cycle, in which `failure` tells of an error.
     watchdog : Out(32), setting: cycles in which memory may move nothing of what it owes; 0: any number.
     finished : In(1), the sequencer has reached END, all engines are done.
     failure : In(`failure_layout`), the sequencer tells of an error.
@@ -77,6 +79,7 @@ class Control(wiring.Component):
     regions: Any
     watchdog: Signal
     ports_idle: Signal
+    gives_up: Signal
     finished: Signal
     failure: Any
     special: Signal
@@ -99,6 +102,7 @@ class Control(wiring.Component):
                 "regions": Out(regions_layout(config.ports)),
                 "watchdog": Out(WATCHDOG_BITS),
                 "ports_idle": In(1),
+                "gives_up": In(1),
                 "finished": In(1),
                 "failure": In(failure_layout()),
                 "special": In(1),
@@ -169,14 +173,16 @@ class Control(wiring.Component):
         with m.If(run):
             with m.If(self.failure.valid):
                 m.d.sync += [run.eq(0), failed.eq(1), code.eq(self.failure.code), index.eq(self.failure.index)]
-                with m.If(self.failure.code == ErrorCode.TIMEOUT):  # memory may never end what is under way
-                    m.d.sync += [late.eq(1), done.eq(1)]
             with m.Elif(self.finished):
                 m.d.sync += run.eq(0)
         with m.Elif(~idle & self.ports_idle):
             m.d.sync += [idle.eq(1), done.eq(~forget), forget.eq(0), *(held.eq(1) for held in resets)]
             with m.If(late):  # the host has been told
                 m.d.sync += done.eq(done & ~acknowledge)
+        with m.If(self.gives_up & ~idle & ~late):  # memory may never end what is under way
+            m.d.sync += [late.eq(1), done.eq(~forget)]
+            with m.If(~run & ~failed):
+                m.d.sync += [failed.eq(1), code.eq(ErrorCode.TIMEOUT), index.eq(self.failure.index)]
         with m.If(reset):
             m.d.sync += [run.eq(0), forget.eq(~idle), done.eq(0)]
         with m.If(start | reset | (forget & ~idle)):

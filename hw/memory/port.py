@@ -116,6 +116,7 @@ def port_members(clients: int, client: wiring.Signature, axi: wiring.Signature) 
         "watchdog": In(WATCHDOG_BITS),
         "idle": Out(1),
         "error": Out(error_layout(clients)),
+        "gives_up": Out(1),
         "bursts": Out(1),
         "beats": Out(1),
         "axi": Out(axi),
@@ -164,6 +165,7 @@ def arbitrate(m: Module, port: Any, channel: str, answers: Answers, moves: Value
     with m.If(wrong | gate.violation):
         m.d.sync += failed.eq(1)
     m.submodules.watchdog = watchdog = Watchdog()
+    m.d.sync += port.gives_up.eq(watchdog.late)
     m.d.comb += [
         watchdog.limit.eq(port.watchdog),
         watchdog.owes.eq(waiting.some),

@@ -32,6 +32,7 @@ class WritePort(wiring.Component):
     watchdog : In(32), cycles in which memory may move nothing of what it owes, stable during a run; 0: any number.
     idle : Out(1), nothing is under way.
     error : Out(`hw.memory.axi.error_layout(clients)`), an error, for one cycle.
+    gives_up : Out(1), memory has moved nothing for `watchdog` cycles, for one cycle, in which there is an error too.
     bursts : Out(1), one was accepted.
     beats : Out(1), one was taken by memory.
     axi : Out(`WriteChannels`), AW, W and B.
@@ -47,6 +48,7 @@ class WritePort(wiring.Component):
     watchdog: Signal
     idle: Signal
     error: Any
+    gives_up: Signal
     bursts: Signal
     beats: Signal
     axi: Any

@@ -34,14 +34,26 @@ are counted as many times as they run, at most 30,000 nodes in all; where data d
 product inside. `Einsum` of more than two operands is taken two at a time from the left, as ONNX Runtime does.
 Operators marked * are evaluated while reading where they depend on shapes and constants only, and are then no work.
 
-Weights may be initializers (dense, sparse, in other files), constants of nodes, or inputs of the graph that only stand
-where weights do, seen through transpositions, casts and dequantization or not; shared ones are counted and updated
-once. `MatMul` and `Gemm` of two constants run in every step (places through a small network); if the left one is a
-constant of the file, it is data. Open sizes are given as `--size seq=128`, or by place as `--size x:1=128`; `--batch`
-fills the batch, which is dimension 0 of the inputs unless a name, a recurrent layer or attention that runs along it
-(whatever lies before them) says otherwise or `--batch-dim` does; where that is not plain, a note says which dimension
-was taken. `--dense`, `--pattern NAME=N:M` and `--layers FILE` say what single layers get, `--inference` leaves the
-forward pass alone.
+Weights may be initializers (dense, sparse, in other files), constants of nodes, or inputs of the graph that only
+stand where weights do, seen through transpositions, casts and dequantization or not; shared ones are counted and
+updated once. `MatMul` and `Gemm` of two constants run in every step (places through a small network); if the left one
+is a constant of the file, it is data. Open sizes are given as `--size seq=128`, or by place as `--size x:1=128`;
+`--batch` fills the batch, which is dimension 0 of the inputs unless a name, a recurrent layer or attention that runs
+along it (whatever lies before them) says otherwise or `--batch-dim` does; where that is not plain, a note says which
+dimension was taken. `--dense`, `--pattern NAME=N:M` and `--layers FILE` say what single layers get, `--inference`
+leaves the forward pass alone.
+
+A file may store a weight twice, as exporters that fold constants store a tied head. Two matrices are one weight,
+counted and updated once, if they have at least 64 elements, more than two different values, the same elements, and
+differ in how they are stored or read: one is the other transposed, or one is read by `Gather` alone and the other is
+not. Those that are stored and read alike stay weights of their own, as copied layers are equal until they are
+trained. Notes name both, and what could not be compared: matrices whose data are missing or more than 1 GiB. They
+also name vectors of one value that several operators read: exporters store what is equal in an untrained network
+once.
+
+What is only added, multiplied and so on (`Add`, `Sub`, `Mul`, `Div`, `Pow`, `Max`, `Min`, `Sum`) counts as learnt.
+Along the last dimension of the result or dimension 1 alone it is a bias or a scale. Anything wider may be a parameter
+of places, but also a buffer, or a mask or table that an exporter folded; the file does not tell, so a note names it.
 
 Written by `python -m nmsat.reports.commands.operators_page` for the operators of the onnx package in `requirements/`.
 """

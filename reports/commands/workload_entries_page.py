@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 TABLES: Final = Path(__file__).resolve().parents[2] / "reports" / "tables"
 
+MISSING: Final = "not measured yet"
+"""What stands where the pages of tables have no row of a workload."""
+
 INTRODUCTION: Final = """\
 # What each workload is
 
@@ -74,16 +77,26 @@ class _Measured:
         self.rtl = table_rows(read(RTL_PAGE))
 
     def row(self, name: str, variant: str) -> tuple[str, ...]:
-        """Return the cells of one row of an entry's table."""
-        cycles, study, rtl = (found[(name, variant)] for found in (self.cycles, self.studies, self.rtl))
-        # The second column called speed-up is that of the machine.
-        array, machine = (cell for heading, cell in cycles if heading == "speed-up")
-        by, ways = dict(cycles)["by"], dict(cycles)["ways"]
-        return ways, array, f"{machine} ({by})", dict(study)["holds here"], dict(rtl)["products"]
+        """Return the cells of one row of an entry's table; `MISSING` for what no page has measured yet."""
+        key = (name, variant)
+        cycles, study, rtl = self.cycles.get(key), self.studies.get(key), self.rtl.get(key)
+        timed = (MISSING,) * 3
+        if cycles is not None:
+            # The second column called speed-up is that of the machine.
+            array, machine = (cell for heading, cell in cycles if heading == "speed-up")
+            timed = (dict(cycles)["ways"], array, f"{machine} ({dict(cycles)['by']})")
+        return *timed, _cell(study, "holds here"), _cell(rtl, "products")
 
     def claim(self, name: str, variant: str) -> str:
-        """Return the claim of a study."""
-        return dict(self.studies[(name, variant)])["claim in kind"]
+        """Return the claim of a study, or that it has not run yet and what runs it."""
+        study = self.studies.get((name, variant))
+        if study is None:
+            return f"{MISSING}; `nmsat workload table --studies --rtl --force --only {name}` measures it"
+        return _cell(study, "claim in kind")
+
+
+def _cell(row: list[tuple[str, str]] | None, heading: str) -> str:
+    return MISSING if row is None else dict(row)[heading]
 
 
 def prose_of(text: str) -> str:

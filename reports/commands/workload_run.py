@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 def _known(name: str) -> str:
     from nmsat.algorithms.workloads.engine.registry import workload
+    from nmsat.reports.work.workload import known_workloads
 
+    known_workloads()
     return workload(name).name
 
 
 def _names() -> Iterable[str]:
-    from nmsat.algorithms.workloads.engine.registry import workloads
+    from nmsat.reports.work.workload import known_workloads
 
-    return workloads()
+    return known_workloads()
 
 
 WORKLOAD: Final = Named(_known, _names)

@@ -102,7 +102,8 @@ def estimate_page(values: Mapping[str, Any]) -> str:
         f"# What `{config}` takes on {device}, estimated",
         "",
         f"Written by `nmsat synth --config {config} --device {device} --out reports/tables`.",
-        "[How to read it](../../docs/xilinx.md#what-it-takes-estimated). " + _about(values) + ".",
+        "[How to read it](../../docs/xilinx.md#what-it-takes-estimated).",
+        _about(values) + ".",
     ]
     for shown in _tables(values):
         lines += ["", f"## {MARK}: {shown.title}", ""]

@@ -9,8 +9,9 @@ import numpy as np
 
 from nmsat.algorithms.workloads.engine.registry import check_request, record, workload, workloads
 from nmsat.dataflow.contract.config import preset
+from nmsat.reports.work.extras import explain
 from nmsat.reports.work.proof import Covered
-from nmsat.reports.work.text import table
+from nmsat.reports.work.text import InputError, table
 from nmsat.reports.work.timings import distinct_jobs, time_jobs
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.results.provenance import Source, told, told_lines
@@ -18,10 +19,10 @@ from nmsat.sim.work.workload import check_values, simulate_tape
 from nmsat.sim.work.workload_memory import simulate_memory, workload_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from nmsat.algorithms.workloads.engine.program import Program
-    from nmsat.algorithms.workloads.engine.registry import Scale, Study, Variant
+    from nmsat.algorithms.workloads.engine.registry import Scale, Study, Variant, Workload
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.jobs import Job
     from nmsat.dataflow.program.ways import Lowered
@@ -32,6 +33,19 @@ if TYPE_CHECKING:
 
 CONFIGS: Final[dict[str, str]] = {"small": "tiny", "paper": "vcu1525"}
 """Configuration of a scale unless another one is asked for."""
+
+
+def known_workloads() -> dict[str, Workload]:
+    """Return all workloads by name; InputError, in one line, for a module of theirs that is wrong.
+
+    Where a package of an extra is missing, the ImportError that names it is raised as it is (`reports.work.extras`).
+    """
+    try:
+        return workloads()
+    except ImportError as error:
+        if isinstance(error.__cause__, ImportError) and explain(error.__cause__) is not None:
+            raise error.__cause__ from None
+        raise InputError(f"{error}; mend it or take it away") from error
 
 
 def workload_list() -> list[dict[str, Any]]:
@@ -47,7 +61,7 @@ def workload_list() -> list[dict[str, Any]]:
             "variants": dict(item.variants),
             "quoted": item.quoted,
         }
-        for item in workloads().values()
+        for item in known_workloads().values()
     ]
 
 
@@ -101,12 +115,18 @@ def workload_run(
         "with_memory": on_machine(program, result, tell, processes, estimate=estimate).record(),
         "host_kinds": result.host_kinds(),
         "items": [_item(item) for item in result.lowered],
-        "study": None if answer is None else {"claim": answer.claim, "holds": answer.holds, **answer.measured},
+        "study": None if answer is None else {"claim": answer.claim, "holds": answer.holds, **_plain(answer.measured)},
         "values": program.values,
         "match": not wrong,
         "mismatches": [vars(item) for item in wrong],
         "seconds": time.perf_counter() - begin,
     }
+
+
+def _plain(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers as JSON has them; one that is not finite as its text: nan, inf or -inf."""
+    found = {key: value.item() if isinstance(value, np.generic) else value for key, value in measured.items()}
+    return {k: str(v) if isinstance(v, float) and not np.isfinite(v) else v for k, v in found.items()}
 
 
 def on_machine(

@@ -111,10 +111,10 @@ class Card:
         """Run the program in the regions and change them as the machine does; their addresses are the card's.
 
         Raises CardError if the run does not end in time: the machine is reset then; and before it, if memory has given
-        no answer since a run that ended in TIMEOUT.
+        no answer since a run in which it was given up.
         """
         settings.check_ports(self.config.ports)
-        given_up = bool(self.reports) and self.reports[-1].error is ErrorCode.TIMEOUT
+        given_up = bool(self.reports) and self.reports[-1].given_up
         if given_up and not self.read("status") & Status.IDLE:
             raise CardError("the card still waits for its memory, which has not answered the last run; load it anew")
         placed = self._place(settings, regions)
@@ -173,4 +173,5 @@ class Card:
         status, code, index = self.read("status"), ErrorCode(self.read("error_code")), self.read("error_index")
         counters = {name: self.read(name) + (self.read(f"{name}_high") << 32) for name in COUNTERS}
         self.write("status", Status.DONE)
-        return Report(counters, code, index, bool(status & Status.SPECIAL), bool(status & Status.OVERFLOW))
+        flags = [bool(status & flag) for flag in (Status.SPECIAL, Status.OVERFLOW)]
+        return Report(counters, code, index, *flags, given_up=not status & Status.IDLE)

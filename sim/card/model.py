@@ -53,8 +53,8 @@ class ModelBuffer:
 class Model:
     """A link to the simulator. What the registers refuse is an OSError.
 
-    A run ends in the moment in which it starts; one that memory does not let end (`TIMEOUT`) stays on, and then the
-    registers refuse what they refuse during a run.
+    A run ends in the moment in which it starts; one in which memory is given up stays on, and then the registers refuse
+    what they refuse during a run.
 
     Parameters: config; timing: of the memory, by default that of `config`.
     """
@@ -140,7 +140,7 @@ class Model:
         report = self._sat.run(launched, arrays)
         self._results = {"error_code": report.error, "error_index": report.error_index, **report.counters}
         self._status = Status.DONE | Status.ERROR * (report.error is not ErrorCode.NONE)
-        self._status |= Status.IDLE * (report.error is not ErrorCode.TIMEOUT)
+        self._status |= Status.IDLE * (not report.given_up)
         self._status |= Status.SPECIAL * report.special | Status.OVERFLOW * report.overflow
 
     def _bytes(self, region: Region) -> NDArray[np.uint8]:

@@ -62,6 +62,11 @@ class Master:
         """(code, client) that the read and the write port show."""
         return self.read.error, self.write.error
 
+    @property
+    def gives_up(self) -> bool:
+        """Whether a port shows that memory is given up."""
+        return self.read.gives_up or self.write.gives_up
+
     def move(self, reads: Asked | None, writes: Asked | None, halt: bool) -> None:
         """Let bursts leave and memory move. reads, writes: what clients ask for, None if nobody does."""
         read, write, memory = self.read, self.write, self.memory
@@ -131,6 +136,11 @@ class Masters:
         """(code, client) that the first read and the first write port with an error show."""
         shown = [one.errors for one in self._all]
         return tuple([next((error for error in kind if error is not None), None) for kind in zip(*shown, strict=True)])  # type: ignore[return-value]
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether a port shows that memory is given up."""
+        return any(one.gives_up for one in self._all)
 
     def move(self, reads: Asked | None, writes: Asked | None, halt: bool) -> None:
         """Let bursts leave and memory move. reads, writes: what clients ask for, None if nobody does."""

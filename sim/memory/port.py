@@ -38,8 +38,8 @@ class AxiPort(Registers):
 
     write: bursts need the right to write; code: of an error that memory answers. address: the burst on the address
     channel, None without; told: who is told of an answer in the present cycle, -1 for nobody; error: (code, client)
-    shown in the present cycle. In every cycle `choose` comes first, then `tick`. watchdog: cycles in which memory may
-    move nothing of what it owes; 0: any number.
+    shown in the present cycle; gives_up: memory is given up, shown beside an error. In every cycle `choose` comes first,
+    then `tick`. watchdog: cycles in which memory may move nothing of what it owes; 0: any number.
     """
 
     REGISTERS: ClassVar[tuple[str, ...]] = ("_waiting", "_failed", "told", "_left")
@@ -56,6 +56,7 @@ class AxiPort(Registers):
         self.address: Burst | None = None
         self.told = -1
         self.error: tuple[ErrorCode, int] | None = None
+        self.gives_up = False
 
     def key(self) -> Key:
         """Return the state without addresses, of a port that shows no error."""
@@ -90,6 +91,7 @@ class AxiPort(Registers):
         moves: something was taken that is neither address nor answer.
         """
         self.error = None
+        self.gives_up = False
         if self._watchdog:
             self._watch(moves or answered or (ready and self.address is not None))
         if self._violation >= 0:
@@ -119,4 +121,4 @@ class AxiPort(Registers):
             self._left -= 1
             if not self._left:
                 self.error = (ErrorCode.TIMEOUT, self._waiting[0])
-                self._failed = True
+                self._failed = self.gives_up = True

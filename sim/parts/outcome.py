@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Report:
     """How a run ended. counters: by the names of `dataflow.contract.registers.COUNTERS`; error_index: instruction at
-    fault."""
+    fault; given_up: memory had not answered all that it was asked, so `idle` was low.
+    """
 
     counters: dict[str, int]
     error: ErrorCode
     error_index: int
     special: bool
     overflow: bool
+    given_up: bool = False
 
     @property
     def cycles(self) -> int:

@@ -112,7 +112,8 @@ class Collected:
         if self.start is None:
             raise AssertionError(f"a result left in cycle {cycle}, before any window started")
         word = dut.out_value.value
-        whole = int(word) if word.is_resolvable else None  # X stands in columns without a result
+        # X stands in columns without a result; Amaranth's simulator has integers, without X
+        whole = int(word) if isinstance(word, int) or word.is_resolvable else None
         for c in range(len(self.values)):
             if valid >> c & 1:
                 self.cycles[c].append(cycle - self.start)

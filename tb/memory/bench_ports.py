@@ -9,7 +9,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer
 
-from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS, ErrorCode
+from nmsat.dataflow.contract.isa import BEAT_BYTES, OFFSET_BITS, REGIONS, ErrorCode
 from nmsat.dataflow.contract.limits import PAGE_BYTES, READERS, WRITERS
 from nmsat.dataflow.contract.registers import Region
 from nmsat.hw.memory.read_port import ReadPort as ReadPortRtl
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 REGION_BITS: Final = 88
 """Bits of a region: pages, size, rights."""
 
+
+BEATS: Final = 1 << OFFSET_BITS
+"""Beats that an offset can tell apart."""
 
 PAGE: Final = PAGE_BYTES // BEAT_BYTES
 """Beats of a page."""
@@ -48,13 +51,19 @@ def burst_word(burst: Burst) -> int:
 
 
 def random_regions(rng: np.random.Generator) -> list[Region | None]:
-    """Return four regions, some closed or not writable."""
+    """Return four regions, some closed or not writable, some larger than 32 bits say or as large as can be."""
     return [
-        Region(int(rng.integers(1, 1 << 40)) << 12, int(rng.integers(64, 1 << 20)), bool(rng.random() < 0.7))
+        Region(int(rng.integers(1, 1 << 40)) << 12, random_size(rng), bool(rng.random() < 0.7))
         if rng.random() < 0.8
         else None
         for _ in range(REGIONS)
     ]
+
+
+def random_size(rng: np.random.Generator) -> int:
+    """Return the beats of a region."""
+    least, beyond = ((64, 1 << 20), (64, 1 << 20), (1 << 32, BEATS), (BEATS - 16, BEATS))[rng.integers(4)]
+    return int(rng.integers(least, beyond))
 
 
 def random_burst(rng: np.random.Generator, regions: Sequence[Region | None], wrong: float, *, write: bool) -> Burst:
@@ -64,7 +73,7 @@ def random_burst(rng: np.random.Generator, regions: Sequence[Region | None], wro
     if not right or rng.random() < wrong:
         region = int(rng.integers(REGIONS))
         size = regions[region].size if regions[region] is not None else 100  # type: ignore[union-attr]
-        offset = max(0, size + int(rng.integers(-20, 5)))
+        offset = min(max(0, size + int(rng.integers(-20, 5))), BEATS - 1)
         return Burst(region, offset, min(beats, PAGE - offset % PAGE))
     region = int(rng.choice(right))
     size = regions[region].size  # type: ignore[union-attr]
@@ -132,6 +141,10 @@ class Bench:
         """Return True with this probability."""
         return bool(self.rng.random() < share)
 
+    def response(self, fault: bool) -> int:
+        """Return a response of memory: SLVERR or DECERR, else OKAY or EXOKAY, which is no error either."""
+        return 2 * fault + int(self.rng.integers(2))
+
     def offer(self) -> None:
         """Let clients ask; a request stands until it is accepted."""
         for i in range(self.clients):
@@ -181,8 +194,8 @@ class Bench:
         arrives = bool(self.under_way) and self.chance(self.move)
         last = arrives and self.under_way[0] == 1
         fault = arrives and self.chance(self.wrong / 10)
-        data = int.from_bytes(self.rng.bytes(64), "little")
-        for name, value in {"rvalid": arrives, "rlast": last, "rdata": data, "rresp": 2 * fault}.items():
+        data, response = int.from_bytes(self.rng.bytes(64), "little"), self.response(fault)
+        for name, value in {"rvalid": arrives, "rlast": last, "rdata": data, "rresp": response}.items():
             getattr(dut, f"axi__{name}").value = int(value)
         await Timer(2, "ns")
         chosen = port.choose(self.requests, ready, halt)
@@ -217,7 +230,7 @@ class Bench:
         takes = self.chance(self.move)
         answered = bool(self.under_way) and self.unanswered > 0 and self.chance(self.move)
         fault = answered and self.chance(self.wrong)
-        for name, value in {"wready": takes, "bvalid": answered, "bresp": 2 * fault}.items():
+        for name, value in {"wready": takes, "bvalid": answered, "bresp": self.response(fault)}.items():
             getattr(dut, f"axi__{name}").value = int(value)
         await Timer(2, "ns")
         chosen = port.choose(self.requests, ready, halt)

@@ -123,6 +123,7 @@ def test_a_cluster_with_other_code_is_refused(
 
 
 def test_no_scheduler_is_said_in_a_line(call: Call, tmp_path: Path) -> None:
-    outcome = call(f"sweep {ROOT / 'docs' / 'sweep.toml'} --out {tmp_path / 'out'} --scheduler tcp://127.0.0.1:1 --quiet")
+    line = f"sweep {ROOT / 'docs' / 'sweep.toml'} --out {tmp_path / 'out'} --scheduler tcp://127.0.0.1:1 --quiet"
+    outcome = call(line)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "scheduler is 'tcp://127.0.0.1:1'; it cannot be reached" in outcome.err

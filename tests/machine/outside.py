@@ -40,7 +40,7 @@ class Bench:
 
     memory: beats by address, others are 0; answers: response code by address of a beat (read) or burst (write), others
     are 0; asked: (channel, address) of all bursts; pace: gives whether memory takes an address, moves a beat; closed:
-    signals of memory that stay low.
+    signals of memory that stay low; beats: those that memory gives before it is silent, below 0 all.
     """
 
     ctx: Any
@@ -52,6 +52,7 @@ class Bench:
     asked: list[tuple[str, int]] = field(default_factory=list)
     pace: Callable[[], bool] = lambda: True
     closed: set[str] = field(default_factory=set)
+    beats: int = -1
     cycle: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +83,7 @@ class Bench:
             self._lite.tick(self.signal("s_axi_control_"))
             if axi("rvalid"):
                 self._reads.popleft()
+                self.beats -= 1
             if axi("bvalid"):
                 self._addresses.popleft()
                 self._written -= 1
@@ -99,7 +101,7 @@ class Bench:
         if self._driven:
             return
         self._driven = True
-        reads = bool(self._reads) and not self.hold_reads and self.pace()
+        reads = bool(self._reads) and not self.hold_reads and self.beats != 0 and self.pace()
         if reads:
             address, last = self._reads[0]
             self.set("m_axi_rdata", self.memory.get(address, 0))
@@ -258,9 +260,9 @@ def only(number: int, region: Region, at: int, count: int = 1) -> Launch:
     return Launch(tuple(region if i == number else None for i in range(4)), number, at, count)
 
 
-async def started(bench: Bench, name: str, *words: int, writable: bool = True) -> Launch:
-    """Start a program whose first instruction goes to an engine, which then has it."""
-    settings = only(2, Region(7 << 32, 1 << 20, writable), 0, len(words))
+async def started(bench: Bench, name: str, *words: int, writable: bool = True, size: int = 1 << 20) -> Launch:
+    """Start a program whose first instruction goes to an engine, which then has it; size: beats of its region, 2."""
+    settings = only(2, Region(7 << 32, size, writable), 0, len(words))
     place(bench, settings, *words)
     work = bench.engines[name].work
     await bench.begin(settings)
@@ -272,6 +274,16 @@ async def started(bench: Bench, name: str, *words: int, writable: bool = True) -
     assert bench.ctx.get(work.start.payload) == words[0]
     await bench.tick()
     return settings
+
+
+async def asks(bench: Bench, client: Any, offset: int, cycles: int = 1) -> None:
+    """Let a client ask for a burst of a beat of region 2 in so many cycles."""
+    request = client.request
+    bench.ctx.set(request.payload.region, 2)
+    bench.ctx.set(request.payload.offset, offset)
+    bench.ctx.set(request.valid, 1)
+    await bench.tick(cycles)
+    bench.ctx.set(request.valid, 0)
 
 
 async def writes(bench: Bench, name: str, offset: int) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.dataflow.contract.registers import REGISTERS, Command, Region, Status
-from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
+from nmsat.dataflow.contract.registers import REGISTERS, WAIT_CAUSES, Command, Region, Status
+from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,22 +57,87 @@ def test_a_run_that_fails_ends_when_its_bursts_are_over(machine: Outside) -> Non
         assert region is not None
         bench.answers[region.base + 64 * 1000] = 2
         bench.hold_reads = True
-        load = bench.engines["Loader"].read.request
-        bench.ctx.set(load.payload.region, 2)
-        bench.ctx.set(load.valid, 1)
-        await bench.tick(4)
-        bench.ctx.set(load.valid, 0)
+        load = bench.engines["Loader"].read
+        await asks(bench, load, 0, 4)
         await writes(bench, "Store", 1000)
         bench.ctx.set(bench.engines["Store"].write.strobe, 1)
         await bench.tick(30)
         before = list(bench.asked)
-        bench.ctx.set(load.valid, 1)
-        await bench.tick(10)
-        bench.ctx.set(load.valid, 0)
+        await asks(bench, load, 0, 10)
         assert bench.asked == before
         assert not await bench.value("status") & Status.IDLE
         bench.hold_reads = False
         assert (await bench.ended())[1:] == (ErrorCode.WRITE, 0)
+
+    machine.run(scenario)
+
+
+def test_a_run_that_fails_waits_for_its_writes(machine: Outside) -> None:
+    """A load fails while a write is not answered."""
+
+    async def scenario(bench: Bench) -> None:
+        settings = await started(bench, "Store", WORK["STORE"], END)
+        region = settings.regions[2]
+        assert region is not None
+        bench.answers[region.base + 64 * 1000] = 2
+        bench.hold_answers = True
+        await writes(bench, "Store", 500)
+        await asks(bench, bench.engines["Loader"].read, 1000)
+        await bench.tick(40)
+        assert await bench.value("status") == Status.ERROR
+        bench.hold_answers = False
+        assert await bench.ended() == (Status.IDLE | Status.DONE | Status.ERROR, ErrorCode.READ, 0)
+
+    machine.run(scenario)
+
+
+def test_a_start_with_a_reset_is_none(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        settings = only(0, Region(0, 64, writable=False), 0)
+        place(bench, settings, END)
+        await bench.begin(settings)
+        await bench.ended()
+        bench.asked.clear()
+        await bench.setting("command", Command.START | Command.RESET)
+        await bench.tick(30)
+        assert bench.asked == []
+        assert await bench.value("status") == Status.IDLE
+
+    machine.run(scenario)
+
+
+def test_only_its_own_bit_takes_done_back(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        settings = only(0, Region(0, 64, writable=False), 0)
+        place(bench, settings, END)
+        await bench.begin(settings)
+        await bench.ended()
+        for value in (0, 0xFFFFFFFF & ~Status.DONE):
+            await bench.setting("status", value)
+            assert await bench.value("status") == Status.IDLE | Status.DONE
+        await bench.setting("status", Status.DONE)
+        assert await bench.value("status") == Status.IDLE
+
+    machine.run(scenario)
+
+
+def test_the_upper_word_of_a_counter_is_of_the_cycle_of_the_lower(machine: Outside) -> None:
+    """The counter passes 2^32 between the two."""
+
+    async def scenario(bench: Bench) -> None:
+        settings = only(0, Region(0, 64, writable=False), 0)
+        place(bench, settings, END)
+        bench.hold_reads = True
+        await bench.begin(settings)
+        await bench.tick(20)
+        bench.ctx.set(bench.counters["cycles"], (7 << 32) - 20)
+        assert await bench.value("cycles") >= 2**32 - 20
+        await bench.tick(40)
+        assert await bench.value("cycles_high") == 6
+        assert await bench.value("cycles") < 100
+        assert await bench.value("cycles_high") == 7
+        bench.hold_reads = False
+        await bench.ended()
 
     machine.run(scenario)
 
@@ -174,12 +239,16 @@ def test_counters_count_what_their_names_say(machine: Outside) -> None:
             bench.ctx.set(compute.token_compute, computes)
             await bench.tick(cycles)
         bench.ctx.set(compute.token_valid, 0)
-        await bench.tick(20)
+        for code in WAIT_CAUSES:  # of an engine that has no instruction
+            bench.ctx.set(compute.cause, code)
+            await bench.tick(4)
         await finish(bench, "Store")
         await bench.ended()
         assert await bench.value("windows") == 5
         assert await bench.value("store_busy") > 28
         assert await bench.value("store_blocked") == 0
         assert await bench.value("instructions") == 1
+        for cause in WAIT_CAUSES.values():
+            assert await bench.value(f"wait_{cause}") == 0, cause
 
     machine.run(scenario)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
 
 from nmsat.algorithms.core.tape import Pattern, Product, Stage
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import ErrorCode
-from nmsat.dataflow.contract.registers import Launch, Region, port_of
+from nmsat.dataflow.contract.registers import Command, Launch, Region, port_of
 from nmsat.dataflow.program.emit import choose
 from nmsat.dataflow.program.estimate import estimate_cycles
 from nmsat.dataflow.program.lower import Form, place_product
+from nmsat.hw import sat as top
 from nmsat.reports.work.verify import build_machine
 from nmsat.sim.quick.gear import Quick
 from nmsat.sim.quick.product import time_product
@@ -22,6 +24,7 @@ from nmsat.sim.sat import Sat, launch, program_words
 from nmsat.tb.machine.configs import dealt
 from nmsat.tb.machine.jobs import random_job
 from nmsat.tb.run.runner import run
+from tests.machine.outside import Bench, outside
 
 if TYPE_CHECKING:
     from nmsat.dataflow.program.product import ProductCode
@@ -131,3 +134,40 @@ def test_registers_errors_and_resets(machine: tuple[SatConfig, Built]) -> None:
     assert bench(machine, "soft_reset", 0, 5)["cut"] >= 3
     assert {"READ", "WRITE", "REGION"} <= set(bench(machine, "faults", 0, 20)["ends"])
     assert {"FIELD", "OPCODE"} <= set(bench(machine, "hostile", 0, 25)["ends"])
+
+
+def test_of_errors_in_one_cycle_that_of_the_first_port_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads before writes, and of each the lowest master: every set of errors of ports that have no insides."""
+    ports: list[Any] = []
+
+    def hollow(base: Any) -> type:
+        class Hollow(base):
+            def __init__(self, clients: int) -> None:
+                super().__init__(clients)
+                ports.append(self)
+
+            def elaborate(self, platform: object) -> Module:
+                return Module()
+
+        return Hollow
+
+    for kind in ("ReadPort", "WritePort"):
+        monkeypatch.setattr(top, kind, hollow(getattr(top, kind)))
+    codes = [ErrorCode.READ, ErrorCode.REGION, ErrorCode.WRITE, ErrorCode.TIMEOUT]
+
+    async def scenario(bench: Bench) -> None:
+        for port in ports:
+            bench.ctx.set(port.idle, 1)
+        for shown in range(1, 1 << len(ports)):
+            await bench.setting("command", Command.START)
+            for i, port in enumerate(ports):
+                bench.ctx.set(port.error, {"valid": shown >> i & 1, "code": codes[i], "client": 0})
+            await bench.tick()
+            for port in ports:
+                bench.ctx.set(port.error, {"valid": 0, "code": 0, "client": 0})
+            first = next(code for i, code in enumerate(codes) if shown >> i & 1)
+            assert (await bench.ended())[1] == first, shown
+
+    for machine in outside(preset("tiny-2")):
+        assert len(ports) == len(codes)
+        machine.run(scenario)

@@ -10,7 +10,7 @@ import pytest
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Region, Status
-from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
+from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +89,36 @@ def test_answers_to_writes(machine: Outside, answer: int, name: str, opcode: str
         await finish(bench, name)
         assert (await bench.ended())[1:] == (ErrorCode.WRITE if answer in BAD else ErrorCode.NONE, 0)
         assert bench.asked[-1] == ("aw", region.base + 64000)
+
+    machine.run(scenario)
+
+
+ENGINES_THAT_READ = [("Loader", "read"), ("Store", "side"), ("Updater", "read")]
+
+
+@pytest.mark.parametrize(("offset", "code"), [((3 << 32) + 70, ErrorCode.NONE), ((3 << 32) + 71, ErrorCode.REGION)])
+def test_engines_read_and_write_beyond_32_bits(machine: Outside, offset: int, code: ErrorCode) -> None:
+    """The last beat of a region of more than 2^32, and the first behind it."""
+
+    async def scenario(bench: Bench) -> None:
+        for name, port in [*ENGINES_THAT_READ, ("Store", "write"), ("Updater", "write")]:
+            opcode = "UPDATE" if name == "Updater" else "STORE"
+            holder = name if name != "Loader" else "Store"
+            settings = await started(bench, holder, WORK[opcode], END, size=(3 << 32) + 71)
+            region = settings.regions[2]
+            assert region is not None
+            bench.asked.clear()
+            client = getattr(bench.engines[name], port)
+            if port == "write":
+                bench.ctx.set(client.strobe, 1)
+            await asks(bench, client, offset)
+            await bench.tick(10)
+            if code is ErrorCode.NONE:
+                await finish(bench, holder)
+            assert (await bench.ended())[1:] == (code, 0), (name, port)
+            address = region.base + 64 * offset
+            asked = [("aw" if port == "write" else "ar", address)] if code is ErrorCode.NONE else []
+            assert bench.asked == asked, (name, port)
 
     machine.run(scenario)
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
 
 from nmsat.algorithms.workloads.engine.entry import LABELS, entry
+from nmsat import main
+from nmsat.algorithms.workloads import methods
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, workloads
-from nmsat.reports.commands.workload_entries_page import page
+from nmsat.reports.commands.workload_entries_page import MISSING, page
 from nmsat.reports.pages import workload_page as tables
 from nmsat.reports.pages.workload_totals import KnownTotals
 from nmsat.reports.work.text import InputError
+from nmsat.reports.work.workload import workload_run, workload_text
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TABLES: Final = ROOT / "reports" / "tables"
@@ -127,3 +133,61 @@ def test_rows_of_cycles_are_renewed_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert moved == [f"| sparse-ot-map | {variant} | {cells} |" for variant in ("faithful", "nm")] * 2
     with pytest.raises(InputError, match="has no two tables"):
         tables.cycles_page(KnownTotals.read(TABLES), print, 1, ["moa"], "# Nothing\n")
+
+
+def test_a_workload_without_rows_says_what_measures_it(tmp_path: Path) -> None:
+    """The page of entries and its rows may be asked for in any order: nothing ends in a KeyError."""
+    for path in TABLES.glob("workload*.md"):
+        lines = path.read_text(encoding="utf-8").split("\n")
+        (tmp_path / path.name).write_text("\n".join(line for line in lines if not line.startswith("| moa |")))
+    text = page(tmp_path)
+    meaning = workloads()["moa"].variants["nm"]
+    assert f"| `moa` | nm | {meaning} |" + f" {MISSING} |" * 5 in text
+    asked = text.split("## moa\n")[1].split("\n## ")[0].replace("\n", " ")
+    assert f"{MISSING}; `nmsat workload table --studies --rtl --force --only moa` measures it" in asked
+    assert MISSING not in _page()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import nothing_of_this_name", "broken.py is no workload: ModuleNotFoundError: .*'nothing_of_this_name'"),
+        ("x = = 1", "broken.py is no workload: SyntaxError: "),
+        ("half()", "broken.py is no workload: NameError: .*'half'"),
+        (
+            "from dataclasses import replace\n"
+            "from nmsat.algorithms.workloads.engine.registry import register, _KNOWN\n"
+            "register(replace(_KNOWN['moa'], name='first'))\n"
+            "register(replace(_KNOWN['moa'], name='broken', about='A thing.'))\n",
+            "broken.py is no workload: ValueError: docstring of workload 'broken' has Source, Known, .* not once",
+        ),
+    ],
+)
+@pytest.mark.parametrize("words_of_command", [["list"], ["run", "moa", "--json"], ["table", "--only", "moa"]])
+def test_a_module_that_is_wrong_is_one_line(
+    text: str,
+    words: str,
+    words_of_command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = list(workloads())
+    (tmp_path / "broken.py").write_text(text)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert main(["workload", *words_of_command]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") <= 2  # of an argument: the usage besides
+    assert re.search(words, said.err)
+    monkeypatch.undo()
+    assert list(workloads()) == before
+
+
+def test_numbers_that_are_not_finite_are_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"a": float("nan"), "b": np.float32(-np.inf), "c": np.float64(0.5), "d": np.int64(3)}
+    monkeypatch.setattr(Workload, "solved", lambda *_: Study("a claim", False, measured))
+    found = workload_run("moa", "small", "nm", estimate=True)
+    told = json.loads(json.dumps(found, allow_nan=False))["study"]
+    assert told == {"claim": "a claim", "holds": False, "a": "nan", "b": "-inf", "c": 0.5, "d": 3}
+    assert "nan" in workload_text(found)

@@ -63,7 +63,7 @@ def test_a_study_is_part_of_a_small_run() -> None:
 def test_the_table_has_a_line_for_every_workload_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     known = workloads()
     monkeypatch.setattr(tables, "workloads", lambda: {name: known[name] for name in ("sora", "sparsifiner")})
-    lines = tables.table("paper", preset("vcu1525"), KnownTotals({}), print).splitlines()
+    lines = tables.table("paper", preset("vcu1525"), KnownTotals({}), print, 1, {}).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert [line.split(" | ")[:2] for line in lines[2:]] == [
         [f"| {name}", variant] for name in ("sora", "sparsifiner") for variant in registry.VARIANTS

@@ -11,17 +11,22 @@ from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.algorithms.workloads.engine.products import linear
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import VARIANTS, Variant, record
+from nmsat.algorithms.workloads.methods import sparse_mezo
 from nmsat.algorithms.workloads.methods.sparse_mezo import (
     LLAMA_7B,
     SMALL,
+    STREAMS,
     _beside,
     _written,
+    best_rate,
+    clearly_below,
     descend,
     forward,
     losses_of,
     run,
     smallest,
     threshold,
+    tune,
 )
 
 if TYPE_CHECKING:
@@ -39,12 +44,16 @@ def _quadratic(values: list[NDArray]) -> NDArray:
     return np.asarray(0.5 * w @ HESSIAN @ w + w.sum())
 
 
+def _noise(seed: int) -> list[NDArray]:
+    return [np.random.default_rng(seed).standard_normal((4, 3))]
+
+
 def test_the_projection_is_exact_on_a_quadratic_whatever_epsilon() -> None:
     w, mask = RNG.standard_normal((4, 3)), RNG.random((4, 3)) < 0.5
     slope = (HESSIAN @ w.reshape(-1) + 1).reshape(4, 3)
     for epsilon in (1e-3, 1.0):
         z = mask * np.random.default_rng(5).standard_normal((4, 3))
-        (new,), g = descend([w], [mask], _quadratic, np.random.default_rng(5), 0.1, epsilon)
+        (new,), g = descend([w], [mask], _quadratic, _noise(5), 0.1, epsilon)
         assert float(g) == pytest.approx(float((slope * z).sum()), rel=1e-9)
         assert np.allclose(new, w - 0.1 * (slope * z).sum() * z)
 
@@ -54,8 +63,9 @@ def test_moments_of_the_estimate() -> None:
     slope, mask = RNG.standard_normal((1, 8, 1)), np.arange(8).reshape(1, 8, 1) % 2 == 0
     runs = 200_000
     zero = np.zeros((runs, 8, 1))
+    drawn = [RNG.standard_normal(zero.shape)]
     (moved,), _ = descend(
-        [zero], [np.broadcast_to(mask, zero.shape)], lambda v: (v[0] * slope).sum(axis=(1, 2)), RNG, -1.0
+        [zero], [np.broadcast_to(mask, zero.shape)], lambda v: (v[0] * slope).sum(axis=(1, 2)), drawn, -1.0
     )
     wanted = (mask * slope)[0]
     assert np.allclose(moved.mean(axis=0), wanted, atol=0.03)
@@ -64,17 +74,48 @@ def test_moments_of_the_estimate() -> None:
 
 def test_masks_say_what_moves() -> None:
     w = RNG.standard_normal((4, 3))
-    everything, _ = descend([w], [np.ones((4, 3))], _quadratic, np.random.default_rng(1), 0.1)
+    everything, _ = descend([w], [np.ones((4, 3))], _quadratic, _noise(1), 0.1)
     assert (everything[0] != w).all()
-    nothing, g = descend([w], [np.zeros((4, 3))], _quadratic, np.random.default_rng(1), 0.1)
+    nothing, g = descend([w], [np.zeros((4, 3))], _quadratic, _noise(1), 0.1)
     assert np.array_equal(nothing[0], w)
     assert g == 0
-    again, _ = descend([w], [np.ones((4, 3))], _quadratic, np.random.default_rng(1), 0.1)
+    again, _ = descend([w], [np.ones((4, 3))], _quadratic, _noise(1), 0.1)
     assert np.array_equal(again[0], everything[0])
     mask, moved = RNG.random((4, 3)) < 0.5, [w]
     for _ in range(20):
-        moved, _ = descend(moved, [mask], _quadratic, RNG, 0.01)
+        moved, _ = descend(moved, [mask], _quadratic, [RNG.standard_normal((4, 3))], 0.01)
     assert np.array_equal(moved[0] != w, mask)
+
+
+@pytest.mark.parametrize("kind", ["all", "random", "small", "groups"])
+def test_a_rate_gives_the_same_losses_in_every_grid(kind: str) -> None:
+    starts = [[RNG.standard_normal((64, 32)) / 8, RNG.standard_normal((32, 10)) / 6] for _ in range(2)]
+    wide, alone = tune(kind, starts, 3, (1e-3, 3e-2, 1e-4)), tune(kind, starts, 3, (3e-2,))
+    assert wide.shape == (2, 2 * STREAMS, 3)
+    assert np.allclose(wide[..., 1], alone[..., 0], rtol=1e-9)
+    assert len(np.unique(alone[0].round(9))) == 2 * STREAMS  # every run has noise of its own
+
+
+@pytest.mark.parametrize("first", [range(-10, -4), range(-16, -14), range(0, 2)])
+def test_the_best_rate_is_bracketed(monkeypatch: pytest.MonkeyPatch, first: range) -> None:
+    def told(_kind: str, _starts: object, _steps: int, rates: list[float]) -> NDArray:
+        far = (4 * np.log10(rates) + 7) ** 2
+        return np.stack([np.stack([far, far + 2]), np.stack([10 + far, 20 + far])])
+
+    monkeypatch.setattr(sparse_mezo, "tune", told)
+    rate, losses = best_rate("all", [], 1, first)
+    assert rate == pytest.approx(10 ** (-7 / 4))
+    assert losses.tolist() == pytest.approx([10, 20])
+    monkeypatch.setattr(sparse_mezo, "tune", lambda *a: -np.ones((2, 2, 1)) * np.asarray(a[3]))
+    with pytest.raises(RuntimeError, match="no best inside"):
+        best_rate("all", [], 1, first)
+
+
+def test_a_clear_gap_is_two_errors_wide() -> None:
+    other = np.array([1.0, 2.0, 3.0, 4.0])
+    assert clearly_below(other - np.array([0.5, 0.6, 0.5, 0.4]), other)
+    assert not clearly_below(other - np.array([2.0, -1.5, 1.0, -0.5]), other)
+    assert not clearly_below(other, other)
 
 
 def test_the_threshold_selects_its_share_and_groups_their_smallest() -> None:

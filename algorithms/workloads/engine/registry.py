@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from threadpoolctl import threadpool_limits
@@ -116,10 +117,23 @@ def register(workload: Workload) -> Workload:
 
 
 def workloads() -> dict[str, Workload]:
-    """Return all workloads by name, in the order of their names."""
+    """Return all workloads by name, in the order of their names.
+
+    Raises ImportError, which names the file and what is wrong, for a module that cannot be read or whose workload is
+    refused (a docstring that lacks a label, a name that is taken); nothing of such a module stays registered.
+    """
     package = import_module("nmsat.algorithms.workloads.methods")
     for module in pkgutil.iter_modules(package.__path__):
-        import_module(f"{package.__name__}.{module.name}")
+        name, before = f"{package.__name__}.{module.name}", dict(_KNOWN)
+        try:
+            import_module(name)
+        except Exception as error:
+            _KNOWN.clear()
+            _KNOWN.update(before)
+            spec = find_spec(name)
+            path = module.name if spec is None else str(spec.origin)
+            what = f"{path} is no workload: {type(error).__name__}: {error}"
+            raise ImportError(" ".join(what.split()), name=name, path=path) from error
     return dict(sorted(_KNOWN.items()))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,6 +51,23 @@ def adam(
         value = q.array - lr * move - lr * decay * q.array
         q.value = (value if q.keep is None else np.where(q.keep, value, 0)).astype(q.array.dtype)
         q.grad = None
+
+
+def bracketed(first: Sequence[int], losses: Callable[[Sequence[int]], Sequence[float]], limits: tuple[int, int]) -> int:
+    """Return the integer of least loss, which has a neighbour on both sides whose loss is no less.
+
+    first: neighbouring integers (exponents of a rate) to begin with; losses: of some of them; those beyond an edge are
+    tried until the best is inside. Raises RuntimeError if it is at one of `limits`.
+    """
+    found = dict(zip(first, losses(first), strict=True))
+    while True:
+        best = min(found, key=lambda i: (found[i], i))
+        beyond = [i for i in (best - 1, best + 1) if i not in found]
+        if not beyond:
+            return best
+        if not limits[0] <= beyond[0] <= limits[1]:
+            raise RuntimeError(f"no best inside {limits[0]}..{limits[1]}: the least loss is at {best}; widen the limits")
+        found[beyond[0]] = losses(beyond[:1])[0]
 
 
 def _kept(q: Parameter, name: str) -> NDArray:

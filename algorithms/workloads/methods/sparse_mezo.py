@@ -41,7 +41,7 @@ from nmsat.algorithms.workloads.engine.products import linear, matmul
 from nmsat.algorithms.workloads.engine.program import Program
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, register
 from nmsat.algorithms.workloads.engine.text import library_text
-from nmsat.algorithms.workloads.engine.training import adam, clear
+from nmsat.algorithms.workloads.engine.training import adam, bracketed, clear
 from nmsat.algorithms.workloads.engine.transformer import (
     TransformerSize,
     causal,
@@ -92,16 +92,16 @@ def descend(
     values: Sequence[NDArray],
     masks: Sequence[NDArray],
     loss: Callable[[list[NDArray]], NDArray],
-    rng: np.random.Generator,
+    noise: Sequence[NDArray],
     lr: NDArray | float,
     epsilon: float = EPSILON,
 ) -> tuple[list[NDArray], NDArray]:
     """Take one step; returns the new values and g.
 
     values: tensors, or a stack of several runs [runs, ...] of each; masks: which of their elements move; loss: of the
-    values, one number for each run; lr: eta, one number or one for each run.
+    values, one number for each run; noise: z of each tensor, N(0, 1); lr: eta, one number or one for each run.
     """
-    moves = [m * rng.standard_normal(v.shape) for v, m in zip(values, masks, strict=True)]
+    moves = [m * z for z, m in zip(noise, masks, strict=True)]
     ends = [loss([v + sign * epsilon * z for v, z in zip(values, moves, strict=True)]) for sign in (1, -1)]
     g = np.asarray((ends[0] - ends[1]) / (2 * epsilon))
     rate = np.asarray(lr * g)
@@ -243,16 +243,23 @@ def finetuned(values: list[NDArray], x: NDArray, labels: NDArray[np.int64], step
 
 
 def tune(kind: str, starts: list[list[NDArray]], steps: int, rates: Sequence[float]) -> NDArray[np.float64]:
-    """Fine-tune to transposed digits from several starts at several rates at once; kind: 'all' (MeZO), 'random'
-    (R-MeZO), 'small' (S-MeZO) or 'groups' (ours).
+    """Fine-tune to transposed digits from several starts with several streams of noise at several rates at once.
 
-    Returns the losses [2, starts, rates] on all training and on the test images; inf where it diverged.
+    kind: 'all' (MeZO), 'random' (R-MeZO), 'small' (S-MeZO) or 'groups' (ours). Noise, random masks and batches do not
+    depend on the rates, so that a rate gives the same losses whatever stands beside it.
+    Returns the losses [2, starts * STREAMS, rates] on all training and on the test images; inf where it diverged.
     """
     x, labels, x_test, y_test = transposed()
-    values = [np.repeat(np.stack([s[i] for s in starts]), len(rates), axis=0).astype(np.float64) for i in (0, 1)]
-    lr, rng = np.tile(rates, len(starts)), np.random.default_rng(11)
+    runs = STREAMS * len(starts)
+    values = [np.repeat(np.stack([s[i] for s in starts]), STREAMS * len(rates), axis=0).astype(float) for i in (0, 1)]
+    lr = np.tile(rates, runs)
+    batches, drawn, masked = (np.random.default_rng([11, part]) for part in range(3))
+
+    def each(draw: Callable[[tuple[int, ...]], NDArray]) -> list[NDArray]:
+        return [np.repeat(draw((runs, *v.shape[1:])), len(rates), axis=0) for v in values]
+
     fixed = [threshold(v) for v in values]
-    random = [rng.random(v.shape) < SELECTED for v in values]
+    random = each(lambda shape: masked.random(shape) < SELECTED)
     choices: dict[str, Callable[[list[NDArray]], list[NDArray]]] = {
         "all": lambda now: [np.ones(v.shape) for v in now],
         "random": lambda _: random,
@@ -261,13 +268,13 @@ def tune(kind: str, starts: list[list[NDArray]], steps: int, rates: Sequence[flo
     }
     mask = choices[kind]
     for _ in range(steps):
-        pick = rng.integers(0, len(x), 64)
-        masks = mask(values)
+        pick = batches.integers(0, len(x), 64)
+        noise = each(drawn.standard_normal)
         with np.errstate(all="ignore"):
-            values, _ = descend(values, masks, partial(_batch_loss, x[pick], labels[pick]), rng, lr)
+            values, _ = descend(values, mask(values), partial(_batch_loss, x[pick], labels[pick]), noise, lr)
     with np.errstate(all="ignore"):
         found = [_stack_loss(values, *pair) for pair in ((x, labels), (x_test, y_test))]
-    return np.nan_to_num(np.stack(found), nan=np.inf).reshape(2, len(starts), len(rates))
+    return np.nan_to_num(np.stack(found), nan=np.inf).reshape(2, runs, len(rates))
 
 
 def transposed() -> tuple[NDArray, NDArray[np.int64], NDArray, NDArray[np.int64]]:
@@ -294,25 +301,51 @@ def study(variant: Variant) -> Study:
     """A perceptron that knows digits learns them transposed: MeZO, random and small mask, each at its best rate."""
     starts = [pretrained(seed) for seed in range(3)]
     x, labels, x_test, y_test = transposed()
-    measured: dict[str, float | int | str] = {"steps": STEPS, "seeds": len(starts), "rates": str(RATES)}
+    measured: dict[str, float | int | str] = {"steps": STEPS, "seeds": len(starts), "noise_streams": STREAMS}
     stack = [np.stack([s[i] for s in starts]) for i in (0, 1)]
     measured["loss_before"] = float(_stack_loss(stack, x_test, y_test).mean())
     full = [finetuned(s, x, labels, STEPS) for s in starts]
     measured["loss_finetuned"] = float(
         _stack_loss([np.stack([f[i] for f in full]) for i in (0, 1)], x_test, y_test).mean()
     )
-    ours = "groups" if variant == "nm" else "small"
+    ours, found = "groups" if variant == "nm" else "small", {}
     for kind in ("all", "random", ours):
-        train, test = tune(kind, starts, STEPS, RATES).mean(axis=1)
-        best = int(train.argmin())
-        measured |= {f"loss_{kind}": float(test[best]), f"rate_{kind}": RATES[best]}
-    holds = float(measured[f"loss_{ours}"]) < min(float(measured["loss_all"]), float(measured["loss_random"]))
+        rate, found[kind] = best_rate(kind, starts, STEPS)
+        spread = found[kind].std(ddof=1) / np.sqrt(found[kind].size)
+        measured |= {f"loss_{kind}": float(found[kind].mean()), f"error_{kind}": float(spread), f"rate_{kind}": rate}
+    holds = all(clearly_below(found[ours], found[other]) for other in ("all", "random"))
     claim = "moving the small weights alone comes closer to fine-tuning than MeZO and a random mask, in equal passes"
     return Study(claim, holds, measured)
 
 
+def best_rate(
+    kind: str, starts: list[list[NDArray]], steps: int, first: Sequence[int] = range(-10, -4)
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the rate of least mean training loss, of 10^(i / 4), and the test losses of all runs at it.
+
+    first: the i to begin with; those beyond are tried until the best is not at an edge (`bracketed`).
+    """
+    found: dict[int, NDArray[np.float64]] = {}
+
+    def losses(exponents: Sequence[int]) -> list[float]:
+        both = tune(kind, starts, steps, [10 ** (i / 4) for i in exponents])
+        found.update(zip(exponents, np.moveaxis(both, 2, 0), strict=True))
+        return [float(found[i][0].mean()) for i in exponents]
+
+    best = bracketed(first, losses, (-24, 8))
+    return 10 ** (best / 4), found[best][1]
+
+
+def clearly_below(ours: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Say whether paired losses are lower by more than two standard errors of their mean difference."""
+    gap = other - ours
+    return bool(gap.mean() > 2 * gap.std(ddof=1) / np.sqrt(gap.size))
+
+
 STEPS: Final = 500
-RATES: Final = (3e-4, 1e-3, 3e-3, 1e-2)
+STREAMS: Final = 3
+"""Streams of noise for each start."""
+
 SMALL: Final = Size(batch=2, tokens=16, layers=1, width=32, heads=2, hidden=64, vocabulary=97)
 LLAMA_7B: Final = Size(batch=16, tokens=256, layers=32, width=4096, heads=32, hidden=11008, vocabulary=32000)
 

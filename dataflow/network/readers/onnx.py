@@ -3,7 +3,7 @@
 Products: the keys of `onnx_operators.PRODUCTS`. Host operators: those of `dataflow.network.layers.HOST_COSTS`, listed
 under the names of their nodes; an operator that is not known is host work of unknown cost, unless a product may hide
 in it: then it is refused by operator and node. Nodes that depend on shapes and constants only are evaluated while
-reading and not listed. External weight files are not needed.
+reading and not listed. External weight files are not needed; where they are, weights that are stored twice are found.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nmsat.dataflow.network.readers.onnx_axes import batch_axes
 from nmsat.dataflow.network.readers.onnx_batch import BATCH_NAME, bind_inputs
 from nmsat.dataflow.network.readers.onnx_load import load
 from nmsat.dataflow.network.readers.onnx_nodes import convert, inner_products
+from nmsat.dataflow.network.readers.onnx_same import find_same, some_of
 from nmsat.dataflow.network.readers.onnx_shapes import infer_tensors
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def read_onnx_model(
         guessed = _guessed(loaded, recurrent, batch_dim)
         bound = bind_inputs(loaded.inputs, where, batch, sizes, batch_dim, recurrent.found, recurrent.attended)
         tensors = infer_tensors(loaded, bound.sizes, where, lambda node: bool(inner_products(node)))
-        layers = convert(tensors, loaded.weights, bound.factor, where)
+        same = find_same(loaded, path.parent)
+        layers, tables, parts = convert(tensors, loaded.weights, bound.factor, where, same.one)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: broken model: a name is not UTF-8 ({error})") from error
     except ValueError as error:
@@ -81,7 +83,7 @@ def read_onnx_model(
     unknown = sorted({layer.kind for layer in layers if isinstance(layer, HostLayer) and not layer.cost_known})
     if strict and unknown:
         raise ValueError(f"{where}: the cost of {', '.join(unknown)} on the host is not known")
-    notes = (*_notes(loaded, bound), *guessed, *_unknown_note(unknown))
+    notes = (*_notes(loaded, bound), *guessed, *same.notes(), *parts, *_table_note(tables), *_unknown_note(unknown))
     return FoundModel(layers, bound.batch, notes, bound.unit)
 
 
@@ -120,6 +122,18 @@ def _guessed(loaded: Loaded, recurrent: BatchAxes, batch_dim: int | None) -> tup
         if len(names) > 1 and not any(map(BATCH_NAME.match, names)):
             return (f"no name of an open dimension says that it is the batch: {says}",)
     return ()
+
+
+def _table_note(tables: Mapping[str, int]) -> tuple[str, ...]:
+    if not tables:
+        return ()
+    names = some_of([repr(name) for name in tables])
+    text = (
+        f"counted as learnt, as elements are added to or multiplied by them: {names}, {sum(tables.values())} elements; "
+        f"right for parameters (of places), not for masks and tables that an exporter folded: export with "
+        f"optimize=False, or do_constant_folding=False, to avoid"
+    )
+    return (text,)
 
 
 def _unknown_note(unknown: list[str]) -> tuple[str, ...]:

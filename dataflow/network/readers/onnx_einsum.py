@@ -42,8 +42,12 @@ def einsum(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
         return (reader.graded_host(host_layer(kind, name, prod(reader.shape(node, node.input[0]))), node.input),)
     operands = [
         _Operand(
-            # A size of 1 is repeated along what the others have there.
-            frozenset(label for label, size in zip(term, reader.shape(node, each), strict=True) if size > 1),
+            # A size of 1 is repeated along what the others have there, and so is a weight that is repeated itself.
+            frozenset(
+                label
+                for label, size in zip(term, reader.distinct(each, reader.shape(node, each)), strict=True)
+                if size > 1
+            ),
             reader.static.get(each),
             each in reader.graded,
         )

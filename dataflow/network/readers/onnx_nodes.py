@@ -20,16 +20,19 @@ from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT, attributes, is_st
 from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, SAME_AS_INPUT
 from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, WEIGHT_SLOTS, captured, subgraphs
 from nmsat.dataflow.network.readers.onnx_operators import PRODUCTS
+from nmsat.dataflow.network.readers.onnx_same import some_of
 from nmsat.dataflow.network.readers.onnx_state import ReaderState
+from nmsat.dataflow.network.readers.onnx_views import overlapping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from onnx import NodeProto
 
     from nmsat.dataflow.network.layers import Layer
     from nmsat.dataflow.network.readers.onnx_load import Weight
     from nmsat.dataflow.network.readers.onnx_shapes import Tensors
+    from nmsat.dataflow.network.readers.onnx_views import View
 
 LEARNING: Final = frozenset({
     *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "PRelu", "Gather", "Concat", "Expand", "Tile"),
@@ -38,6 +41,9 @@ LEARNING: Final = frozenset({
     *("BiasGelu", "BiasAdd", "GroupNorm", "EmbedLayerNormalization", "FastGelu"),
 })  # fmt: skip
 """Host operators whose floating-point constants count as learnt (besides BatchNormalization)."""
+
+OF_ELEMENTS: Final = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"})
+"""Operators of LEARNING that take any tensor for an operand, element by element: parameters or not."""
 
 COMPARISONS: Final = frozenset({
     *("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not", "ArgMax", "ArgMin"),
@@ -54,16 +60,19 @@ MULTIPLIES: Final = re.compile(r"(?i)attention|matmul|gemm|conv|lstm|gru|rnn|lin
 """Names of operators that are refused where the reader does not know them: they multiply matrices."""
 
 
-def convert(tensors: Tensors, weights: Mapping[str, Weight], factor: int, where: str) -> list[Layer]:
+def convert(
+    tensors: Tensors, weights: Mapping[str, Weight], factor: int, where: str, one: Mapping[str, str] | None = None
+) -> tuple[list[Layer], dict[str, int], tuple[str, ...]]:
     """Return the layers of the nodes, those that depend on the inputs with `factor` times the batch of the file.
 
-    weights: the constants by name. Raises ValueError naming file and node for what cannot be read, and for an operator
-    that is not known and may hold a product with weights.
+    weights: the constants by name; one: those that are another constant. Beside the layers: the tables that count as
+    learnt although they may be no parameters, with their elements, and notes about weights made of others. Raises ValueError naming file and node for what
+    cannot be read, and for an operator that is not known and may hold a product with weights.
     """
-    reader = _Nodes(tensors, weights, factor, where)
+    reader = _Nodes(tensors, weights, factor, where, one or {})
     for node in tensors.nodes:
         reader.read(node)
-    return reader.finished()
+    return reader.finished(), reader.counted_tables(), tuple(reader.part_notes())
 
 
 class _Nodes(ReaderState):
@@ -81,12 +90,9 @@ class _Nodes(ReaderState):
             layers = (self._host(node, static=static),)
         for layer in layers:
             self.layers.append(layer if static else scale_batch(layer, self.factor))
+        if static:
+            self.take_constant(node, inputs)
         for name in node.output:
-            if static:
-                # A weight seen through a transposition or cast keeps its name.
-                through = node.op_type in SEEN_THROUGH and is_standard(node)
-                self.static[name] = self.static[inputs[0]] if through else name
-                self.sources[name] = frozenset().union(*(self.sources.get(each, {each}) for each in inputs))
             if any(source in self.graded for source in inputs) and node.op_type not in COMPARISONS:
                 self.graded.add(name)
             if layers and isinstance(self.layers[-1], LinearLayer) and self.layers[-1].steps == 1:
@@ -107,7 +113,47 @@ class _Nodes(ReaderState):
             layer = self.layers[at]
             if isinstance(layer, HostLayer):
                 self.layers[at] = replace(layer, parameters=sum(self.weights[name].learnt for name in new))
+                self.counted.update(new)
         return self.layers
+
+    def counted_tables(self) -> dict[str, int]:
+        """Return what counts as learnt only because elements are added to it, multiplied by it and so on, as a matrix.
+
+        Parameters of places are of this kind, but so are buffers and what an exporter has folded: masks of attention,
+        places of rotation, a table gathered into a larger one.
+        """
+        tables = [name for name in self.tables if name in self.counted and name not in self.plain]
+        return {name: self.weights[name].learnt for name in tables}
+
+    def part_notes(self) -> Iterator[str]:
+        """Yield what of weights that are made of constants is counted more than once, or in full though repeated."""
+        weighted = [layer for layer in self.layers if isinstance(layer, ConvLayer | LinearLayer) and layer.weight]
+        used: dict[str, dict[str, View]] = {}
+        for name in dict.fromkeys(layer.weight for layer in weighted):
+            if name in self.views:
+                used.setdefault(self.views[name].root, {})[name] = self.views[name]
+        shared = [repr(root) for root, views in used.items() if len(views) > 1 and overlapping([*views.values()])]
+        if shared:
+            yield f"parts that overlap, or may, counted as weights of their own, in full: of {some_of(shared)}"
+        larger = [
+            repr(layer.name)
+            for layer in weighted
+            if layer.weight in self.views and layer.weights > prod(self.views[layer.weight].distinct)
+        ]
+        if larger:
+            yield f"weights that repeat elements within themselves, each repetition counted as learnt: {some_of(larger)}"
+
+    def _take_use(self, node: NodeProto, name: str, root: str, rank: int) -> None:
+        """Take up how a host operator reads a constant: as a matrix, or along the features or the channels alone."""
+        if node.op_type in SEEN_THROUGH:
+            return
+        shape = self.tensors.shapes.get(name, ())
+        rank = max(rank, len(shape))
+        along = {rank - len(shape) + at for at, size in enumerate(shape) if size > 1}
+        if node.op_type in OF_ELEMENTS and along not in ({rank - 1}, {1}, set()):
+            self.tables[root] = None
+        else:
+            self.plain.add(root)
 
     def _is_bias(self, node: NodeProto) -> bool:
         """Take an addition right after a linear layer as its bias, as PyTorch exports nn.Linear on three dimensions."""
@@ -145,11 +191,16 @@ class _Nodes(ReaderState):
             layer = host_layer(kind, name, elements)
             if first not in self.tensors.shapes:
                 layer = replace(layer, cost_known=layer.ff_bytes == 0 and layer.ff_operations == 0)
-            roots = (self.static.get(name, "") for name in learnt_inputs(node))
+            roots = {name: self.static.get(name, "") for name in learnt_inputs(node)}
             slots = node.op_type in WEIGHT_SLOTS
-            self.learnt[len(self.layers)] = tuple(
-                root for root in roots if root in self.weights and (slots or not self.weights[root].held)
-            )
+            taken = {
+                name: root
+                for name, root in roots.items()
+                if root in self.weights and (slots or not self.weights[root].held)
+            }
+            self.learnt[len(self.layers)] = tuple(taken.values())
+            for source, root in taken.items():
+                self._take_use(node, source, root, len(outputs[0]) if outputs else 0)
         return self.graded_host(layer, node.input)
 
     def _unknown(self, node: NodeProto, kind: str, *, static: bool) -> HostLayer:

@@ -86,7 +86,8 @@ def product(
         right = second in reader.static
         data = right and first in reader.weights
         matrix, weight = (b, second) if right else (a, first)
-        count = prod(matrix[:-2])
+        # A weight that is repeated for each sample is learnt once.
+        count = prod(reader.distinct(weight, matrix)[:-2])
         if copies % count:
             raise reader.error(node, f"repeats weights of shape {matrix} in a way that is not supported")
         return LinearLayer(

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.network.readers.onnx_load import captured, node_name
+from nmsat.dataflow.network.readers.onnx_ask import is_standard, operator
+from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, captured, node_name, subgraphs
+from nmsat.dataflow.network.readers.onnx_views import View, views_of, whole_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from onnx import NodeProto
 
     from nmsat.dataflow.network.layers import HostLayer, Layer
+    from nmsat.dataflow.network.readers.onnx_ask import TensorShape
     from nmsat.dataflow.network.readers.onnx_load import Weight
     from nmsat.dataflow.network.readers.onnx_shapes import Tensors
+
+RANDOM: Final = ("Random", "Bernoulli", "Multinomial")
+"""What the names of operators begin with that give something else each time."""
 
 
 @dataclass
@@ -25,14 +31,19 @@ class ReaderState:
     static: tensors that depend on weights and constants only -> the weight that they are, '' for none; graded: tensors
     that need a gradient because something learnt lies before them; owner: the linear layer that made a tensor;
     sources: the constants that a constant tensor is put together from; used: constants already counted; learnt:
-    constants that host layers learn, by layer; names: those given to layers; numbers: how many of
-    a name were; readers: how many nodes read a tensor.
+    constants that host layers learn, by layer; tables, plain: those of them that stand as whole matrices in sums and
+    products of elements, and those that are read otherwise; counted: those that count;
+    names: those given to layers; numbers: how many of
+    a name were; readers: how many nodes read a tensor; one: constants -> the constant that they are, see `onnx_same`;
+    views: which elements of a constant a tensor holds; parts: tensors by the elements that they hold; made: constant
+    tensors by how they are made; alike: those that are made as another one is.
     """
 
     tensors: Tensors
     weights: Mapping[str, Weight]
     factor: int
     where: str
+    one: Mapping[str, str] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     static: dict[str, str] = field(default_factory=dict)
     graded: set[str] = field(default_factory=set)
@@ -40,15 +51,62 @@ class ReaderState:
     sources: dict[str, frozenset[str]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     learnt: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    tables: dict[str, None] = field(default_factory=dict)
+    plain: set[str] = field(default_factory=set)
+    counted: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     numbers: Counter[str] = field(default_factory=Counter)
     readers: Counter[str] = field(default_factory=Counter)
+    views: dict[str, View] = field(default_factory=dict)
+    parts: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    alike: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.readers.update(name for node in self.tensors.nodes for name in (*node.input, *captured(node)))
         self.static.update(dict.fromkeys(self.tensors.values, ""))
-        self.static.update({name: name for name in self.weights})
+        self.static.update({name: self.one.get(name, name) for name in self.weights})
+        self.sources.update({name: frozenset({kept}) for name, kept in self.one.items()})
         self.graded.update(name for name, weight in self.weights.items() if weight.learnt)
+        self.views.update({name: whole_view(name, each.shape) for name, each in self.weights.items() if each.learnt})
+
+    def take_constant(self, node: NodeProto, inputs: Sequence[str]) -> None:
+        """Take up a node of constants: what its outputs are. The same elements of a constant, and what is made of the
+        same in the same way, are one weight.
+        """
+        view = self.views.get(node.input[0]) if node.input else None
+        seen = views_of(node, view, self.tensors.values, self.tensors.shapes) if view is not None else ()
+        for at, name in enumerate(node.output):
+            if not name:
+                continue
+            self.sources[name] = frozenset().union(*(self.sources.get(each, {each}) for each in inputs))
+            part = seen[at] if at < len(seen) else None
+            through = node.op_type in SEEN_THROUGH and is_standard(node)
+            self.alike[name] = self.made.setdefault((*self._making(node), at), name)
+            if part is not None:
+                self.views[name] = part
+                self.static[name] = self.static[part.root] if part.whole else self.parts.setdefault(part.key, name)
+            elif through:
+                # A weight seen through a transposition or cast keeps its name.
+                self.static[name] = self.static[inputs[0]]
+            else:
+                self.static[name] = self.static.get(self.alike[name], name)
+
+    def _making(self, node: NodeProto) -> tuple[Any, ...]:
+        """Return how a constant is made: operator, attributes and inputs; of random numbers each is its own."""
+        if node.op_type.startswith(RANDOM) or next(subgraphs(node), None) is not None:
+            return (id(node),)
+        given = sorted(attribute.SerializeToString() for attribute in node.attribute)
+        read = []
+        for name in node.input:
+            value = self.tensors.values.get(name)
+            small = value is not None and value.dtype.kind in "biuf"
+            read.append((value.shape, value.dtype.str, value.tobytes()) if small else self.alike.get(name, name))
+        return (operator(node), *given, *read)
+
+    def distinct(self, name: str, shape: TensorShape) -> TensorShape:
+        """Return the shape of a constant, elements that are repeated counted once; shape: as it is."""
+        return self.views[name].distinct if name in self.views else shape
 
     def shape(self, node: NodeProto, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor that a node uses; all sizes at least 1."""
