@@ -109,7 +109,7 @@ def test_a_group_of_outputs_shares_its_pattern_along_the_inputs() -> None:
     assert keep.shape == (24, 4)
     assert np.all(keep.reshape(3, 8, 4).sum(axis=1) == 6)
     p, _ = _net()
-    w = pruned(p.store, SMALL, "nm")["pw2"]
+    w = pruned(p.store, SMALL, "nm", "nm")["pw2"]
     assert w.keep is not None
     assert np.array_equal(w.forward().values != 0, w.keep)
     assert np.all(w.keep.reshape(16, 4, 4).any(axis=2) == w.keep.reshape(16, 4, 4).all(axis=2))
@@ -123,7 +123,7 @@ def test_a_cover_takes_the_fullest_group_of_a_column() -> None:
     iid = RNG.random((128, 4000)) < 0.3
     assert cover(iid) <= 0.60  # sixteen groups of 8 need 0.596 on average
     p, _ = _net()
-    for w in [pruned(p.store, SMALL, "single")[f"pw{i}"] for i in range(3)]:
+    for w in [pruned(p.store, SMALL, "single", "faithful")[f"pw{i}"] for i in range(3)]:
         assert w.keep is not None
         assert cover(w.keep) <= 0.75
 

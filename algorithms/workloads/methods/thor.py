@@ -10,7 +10,8 @@ experts instead of one:
     KL = 1/2 sum over tokens and words of (p - q)(log p - log q), no stopped gradient
     inference    one expert per sentence and layer, uniform
 
-Faithful: all of it; the losses are means over tokens here, sums there. Left out: dropout, the beam search.
+Faithful: all of it; the losses are means over tokens here, sums there. Left out: dropout, decay of weights, the beam
+search; the study trains by Adam with a rate that falls along a line, theirs along an inverse root behind 4000 steps.
 On SAT: the training step, dense whatever E is, then a forward pass as at inference, with the sentences gathered by
 their expert; the authors' code computes every expert and masks, which is what the tables call dense.
 Assumed: 4096 tokens as 128 sentences of 32 without padding, and a vocabulary of 10 000.
