@@ -89,10 +89,9 @@ def turned(rng: np.random.Generator, said: dict[str, NDArray], truth: Truth) -> 
     side = rng.choice((-1.0, 1.0), (count, 1))
     found = {}
     for name, rows in said.items():
-        rows = rows.copy()
-        rows[..., 0] *= side
-        rows[..., 2:-1] = np.take_along_axis(rows[..., 2:-1], order[:, None], 2)
-        found[name] = rows
+        found[name] = rows.copy()
+        found[name][..., 0] *= side
+        found[name][..., 2:-1] = np.take_along_axis(rows[..., 2:-1], order[:, None], 2)
     boxes = truth.boxes.copy()
     boxes[..., 0] *= side
     return found, Truth(np.take_along_axis(np.argsort(order, axis=1), truth.classes, 1), boxes)

@@ -17,8 +17,9 @@ On SAT: a retraining step of all members, each on a batch of its own, under one 
 forward products by cover along k, input gradients along n, weight gradients dense. Averaging is the host's.
 Assumed: ResNet-18 on CIFAR-100 at 90 % with 3 members; places of the mask drawn at random.
 Ours (`nm`): phases are 4:8, 2:8, 1:8 along k (and along n in the input gradient); stem and classifier stay dense.
-Study: the soup of three members against its best member (by images held out of the training), IMP, and IMP with as many steps as all members together, at
-one density; accuracy of a perceptron on digits, three seeds, and whether all masks are identical.
+Study: the soup of three members against its best member (by images held out of the training), IMP, and IMP with as
+many steps as all members together, at one density; accuracy of a perceptron on digits, three seeds, and whether all
+masks are identical.
 Found here: at 90 % the soup is above the mean of its members and above IMP, but not above its best member nor above IMP
 with as many steps: no.
 """

@@ -314,8 +314,8 @@ def study(variant: Variant) -> Study:
         measured |= {f"steps_sinkhorn_seed{seed}": alone, f"error_sinkhorn_seed{seed}": error}
     measured["steps_least_ratio"] = min(ratios)
     claim = (
-        f"in binary64, with {STUDY.kept} entries a row (the paper's size keeps {ASSIGNMENT.kept}): an error of 1e-9 in at "
-        "least ten times fewer steps than Sinkhorn, at the cost of the assignment"
+        f"in binary64, with {STUDY.kept} entries a row (the paper's size keeps {ASSIGNMENT.kept}): an error of 1e-9 "
+        "in at least ten times fewer steps than Sinkhorn, at the cost of the assignment"
     )
     return Study(claim, bool(reached and min(ratios) >= 10), measured)
 

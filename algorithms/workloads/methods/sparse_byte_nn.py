@@ -197,8 +197,8 @@ def share(inputs: int, size: Size, variant: Variant) -> float:
 def pruned(store: dict[str, Parameter], size: Size, how: Variant | str, beside: Variant) -> dict[str, Parameter]:
     """Return a pruned copy: kernel groups ('faithful', 'nm', both rearranged; 'plain': in place), or single weights.
 
-    'single': the largest of each layer, as many as a cover may have that spends no more multiply-adds than the groups of
-    the variant `beside`.
+    'single': the largest of each layer, as many as a cover may have that spends no more multiply-adds than the groups
+    of the variant `beside`.
     """
     values = {name: w.array.copy() for name, w in store.items()}
     if how in ("faithful", "nm"):
