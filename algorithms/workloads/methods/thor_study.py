@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STUDY: Final = replace(SMALL, batch=32, layers=2, hidden=64, vocabulary=16, experts=2, decoder=False)
 STEPS: Final = 300
-SEEDS: Final = 4
+SEEDS: Final = 2
 TRAINED: Final = 256
 NOISE: Final = 0.1
 """Sentences of the training set, and the share of their labels that is random."""
