@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 import pytest
 
-from nmsat.algorithms.workloads.engine.entry import LABELS, entry
 from nmsat import main
 from nmsat.algorithms.workloads import methods
+from nmsat.algorithms.workloads.engine.entry import LABELS, entry
 from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload, workloads
 from nmsat.reports.commands.workload_entries_page import MISSING, page
 from nmsat.reports.pages import workload_page as tables
@@ -23,6 +23,12 @@ from nmsat.reports.work.workload import workload_run, workload_text
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TABLES: Final = ROOT / "reports" / "tables"
+REFUSED: Final = """\
+from dataclasses import replace
+from nmsat.algorithms.workloads.engine.registry import register, _KNOWN
+register(replace(_KNOWN["moa"], name="first"))
+register(replace(_KNOWN["moa"], name="broken", about="A thing."))
+"""
 TEXT: Final = "A thing.\n\n" + "\n".join(f"{label}: of {label}\n\n    a  = b\n\nmore" for label in LABELS)
 
 
@@ -155,10 +161,7 @@ def test_a_workload_without_rows_says_what_measures_it(tmp_path: Path) -> None:
         ("x = = 1", "broken.py is no workload: SyntaxError: "),
         ("half()", "broken.py is no workload: NameError: .*'half'"),
         (
-            "from dataclasses import replace\n"
-            "from nmsat.algorithms.workloads.engine.registry import register, _KNOWN\n"
-            "register(replace(_KNOWN['moa'], name='first'))\n"
-            "register(replace(_KNOWN['moa'], name='broken', about='A thing.'))\n",
+            REFUSED,
             "broken.py is no workload: ValueError: docstring of workload 'broken' has Source, Known, .* not once",
         ),
     ],

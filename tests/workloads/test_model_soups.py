@@ -19,6 +19,8 @@ from nmsat.algorithms.workloads.methods.model_soups import (
     chosen,
     copied,
     greedy,
+    held_out,
+    images,
     phase_densities,
     prune,
     retraining_rate,
@@ -134,3 +136,10 @@ def test_resnet18_has_the_work_of_the_fact_sheet_for_every_member() -> None:
     assert sum(q.macs_true for q in ahead) / sum(q.macs_full for q in ahead) == pytest.approx(0.1, abs=1e-3)
     weights = sum(q.k * q.n for q in ahead)
     assert weights == pytest.approx(11.2e6, rel=0.01)
+
+
+def test_members_are_chosen_on_images_of_their_own() -> None:
+    """The best member is found on images that it did not learn from and that are not those of the test."""
+    sets = [{x.tobytes() for x in part} for part in (held_out().x_train, held_out().x_test, images().x_test)]
+    assert all(len(part) > 200 for part in sets)
+    assert not (sets[0] & sets[1] or sets[1] & sets[2] or sets[0] & sets[2])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.algorithms.workloads.engine.program import Program
-from nmsat.algorithms.workloads.engine.registry import record
+from nmsat.algorithms.workloads.engine.registry import Variant, record
 from nmsat.algorithms.workloads.methods.kernel_groups import (
     along_inputs,
     balanced,
@@ -19,9 +20,21 @@ from nmsat.algorithms.workloads.methods.kernel_groups import (
     shared_order,
     threshold,
 )
-from nmsat.algorithms.workloads.methods.sparse_byte_nn import MOBILENET, SMALL, network, pruned, rearranged
+from nmsat.algorithms.workloads.methods.sparse_byte_nn import (
+    MOBILENET,
+    SMALL,
+    TOY,
+    network,
+    pruned,
+    rearranged,
+    spent,
+    train,
+)
 from nmsat.dataflow.contract.config import preset
 from nmsat.sim.work.workload import simulate_tape
+
+if TYPE_CHECKING:
+    from nmsat.algorithms.workloads.engine.parameters import Parameter
 
 RNG = np.random.default_rng(6)
 IMAGES = RNG.random((2, 8, 8, 1))
@@ -109,7 +122,7 @@ def test_a_group_of_outputs_shares_its_pattern_along_the_inputs() -> None:
     assert keep.shape == (24, 4)
     assert np.all(keep.reshape(3, 8, 4).sum(axis=1) == 6)
     p, _ = _net()
-    w = pruned(p.store, SMALL, "nm")["pw2"]
+    w = pruned(p.store, SMALL, "nm", "nm")["pw2"]
     assert w.keep is not None
     assert np.array_equal(w.forward().values != 0, w.keep)
     assert np.all(w.keep.reshape(16, 4, 4).any(axis=2) == w.keep.reshape(16, 4, 4).all(axis=2))
@@ -123,9 +136,20 @@ def test_a_cover_takes_the_fullest_group_of_a_column() -> None:
     iid = RNG.random((128, 4000)) < 0.3
     assert cover(iid) <= 0.60  # sixteen groups of 8 need 0.596 on average
     p, _ = _net()
-    for w in [pruned(p.store, SMALL, "single")[f"pw{i}"] for i in range(3)]:
+    for w in [pruned(p.store, SMALL, "single", "faithful")[f"pw{i}"] for i in range(3)]:
         assert w.keep is not None
         assert cover(w.keep) <= 0.75
+
+
+@pytest.mark.parametrize(("variant", "budget"), [("faithful", 0.7), ("nm", 0.75)])
+def test_single_weights_have_the_budget_of_the_groups(variant: Variant, budget: float) -> None:
+    """Both spend equal multiply-adds up to one step of a cover in each layer."""
+    store: dict[str, Parameter] = {}
+    train(store, TOY, 1, 0.1, 0)
+    groups, single = (spent(pruned(store, TOY, how, variant), TOY) for how in (variant, "single"))
+    assert single <= groups
+    assert single == pytest.approx(groups, abs=0.01)
+    assert groups == pytest.approx(budget, abs=0.02)
 
 
 def test_mobilenet_has_the_multiply_adds_of_the_fact_sheet() -> None:

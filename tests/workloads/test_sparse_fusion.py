@@ -18,7 +18,14 @@ from nmsat.algorithms.workloads.methods import candidates, fusion_scene
 from nmsat.algorithms.workloads.methods.branches import Branch
 from nmsat.algorithms.workloads.methods.fusion import BOX, Truth, fused
 from nmsat.algorithms.workloads.methods.fusion_sizes import NUSCENES, SMALL, FusionSize
-from nmsat.algorithms.workloads.methods.fusion_study import average_precision
+from nmsat.algorithms.workloads.methods.fusion_study import (
+    average_precision,
+    gaps,
+    ruled,
+    scenes,
+    transferred,
+    turned,
+)
 from nmsat.algorithms.workloads.methods.sparse_conv import rule_book, sparse_conv
 
 if TYPE_CHECKING:
@@ -255,3 +262,45 @@ def test_the_scene_fills_its_network() -> None:
     shapes = [(8, 16, 0), (4, 8, 128)]
     marked = fusion_scene.heat(more, shapes, 2, 3)
     assert marked[:, :128].sum() >= marked[:, 128:].sum() > 0
+
+
+def _lists() -> dict[str, NDArray]:
+    """Two LiDAR candidates, one in front of the other, and one beside them; a camera that sees two directions."""
+    lidar = np.zeros((1, 4, 7))
+    lidar[0, :3, :2], lidar[0, :3, 2:6], lidar[0, :3, 6] = [(0, 0), (0, 1), (1, -1.5)], 0.1, 1
+    camera = np.zeros((1, 4, 7))
+    camera[0, :2, :2], camera[0, :2, 6] = [(0, 0.5), (-1, 0)], 1
+    camera[0, 0, 3] = camera[0, 1, 5] = 1
+    return {"lidar": lidar, "camera": camera}
+
+
+def test_what_is_seen_on_a_line_of_sight_is_taken_over() -> None:
+    said = _lists()
+    apart = gaps(said["lidar"], said["camera"])[0]
+    assert apart[:3, 0] == pytest.approx([0, 0, np.pi / 2])
+    assert np.isinf(apart[3]).all()
+    assert np.isinf(apart[:, 2:]).all()
+    rows = transferred(said["lidar"], said["camera"])[0]
+    assert np.array_equal(rows[:, :7], said["lidar"][0])
+    assert rows[:2, 7:] == pytest.approx(np.array([[0, 0.5, 0, 1, 0, 0, 1], [0, -0.5, 0, 1, 0, 0, 1]]))
+    assert not rows[2:, 7:].any()
+    scores, places = ruled(said, "both")
+    assert scores[0, :3] == pytest.approx(np.array([[0, 1, 0, 0], [0, 1, 0, 0], [-8.9] * 4]))
+    assert np.array_equal(places, said["lidar"][..., :2])
+    assert ruled(said, "camera")[0][0, :3].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [-1e3] * 4]
+
+
+def test_turned_scenes_are_scenes() -> None:
+    """The evidence of the camera names the class of its object, whatever the classes are called."""
+    said, truth = scenes(np.random.default_rng(4), 40)
+    for rows, known in ((said, truth), turned(np.random.default_rng(5), said, truth)):
+        scores, places = ruled(rows, "both")
+        assert average_precision(scores, places, known) == pytest.approx(
+            average_precision(*ruled(said, "both"), truth), abs=0.05
+        )
+        assert average_precision(scores, places, known) > 1.5 * average_precision(*ruled(rows, "lidar"), known)
+    mirrored, known = turned(np.random.default_rng(5), said, truth)
+    assert not np.array_equal(known.classes, truth.classes)
+    assert np.array_equal(np.abs(known.boxes), np.abs(truth.boxes))
+    assert not np.array_equal(mirrored["lidar"], said["lidar"])
+    assert np.array_equal(known.boxes[..., 1], truth.boxes[..., 1])

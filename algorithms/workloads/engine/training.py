@@ -53,7 +53,9 @@ def adam(
         q.grad = None
 
 
-def bracketed(first: Sequence[int], losses: Callable[[Sequence[int]], Sequence[float]], limits: tuple[int, int]) -> int:
+def bracketed(
+    first: Sequence[int], losses: Callable[[Sequence[int]], Sequence[float]], limits: tuple[int, int]
+) -> int:
     """Return the integer of least loss, which has a neighbour on both sides whose loss is no less.
 
     first: neighbouring integers (exponents of a rate) to begin with; losses: of some of them; those beyond an edge are
@@ -66,7 +68,8 @@ def bracketed(first: Sequence[int], losses: Callable[[Sequence[int]], Sequence[f
         if not beyond:
             return best
         if not limits[0] <= beyond[0] <= limits[1]:
-            raise RuntimeError(f"no best inside {limits[0]}..{limits[1]}: the least loss is at {best}; widen the limits")
+            where = f"{limits[0]}..{limits[1]}"
+            raise RuntimeError(f"no best inside {where}: the least loss is at {best}; widen the limits")
         found[beyond[0]] = losses(beyond[:1])[0]
 
 

@@ -10,7 +10,8 @@ up to event `stop`:
                                                          where |dL/dw| is largest; grown weights start at 0
 
 Regeneration goes on after the pruning has stopped. Gradual magnitude pruning (GMP) is the same with r_t = 0.
-Faithful: schedule, global pruning, per-layer drop and grow with the minibatch's dense gradient, masked momentum.
+Faithful: schedule, global pruning, per-layer drop and grow with the minibatch's dense gradient, masked momentum (plain,
+theirs is Nesterov's).
 On SAT: forward products by lossless cover along k, input gradients along n; weight gradients dense, of which the kept
 elements alone are wanted between events; the recorded step is such a step. Sorting and growth are the host's.
 Assumed: ERK densities at 10 % in ResNet-50 for CIFAR, places drawn at random, as no trained mask exists there.

@@ -313,7 +313,10 @@ def study(variant: Variant) -> Study:
         measured |= {f"steps_binary16_seed{seed}": len(half.errors), f"error_binary16_seed{seed}": half.errors[-1]}
         measured |= {f"steps_sinkhorn_seed{seed}": alone, f"error_sinkhorn_seed{seed}": error}
     measured["steps_least_ratio"] = min(ratios)
-    claim = "an error of 1e-9 in at least ten times fewer steps than Sinkhorn, at the cost of the assignment"
+    claim = (
+        f"in binary64, with {STUDY.kept} entries a row (the paper's size keeps {ASSIGNMENT.kept}): an error of 1e-9 "
+        "in at least ten times fewer steps than Sinkhorn, at the cost of the assignment"
+    )
     return Study(claim, bool(reached and min(ratios) >= 10), measured)
 
 
@@ -332,7 +335,8 @@ register(
         source="Tang et al., ICLR 2024, arXiv 2401.12253",
         sparse="transport plan in the Hessian, unstructured, another one in every step (2 entries a row)",
         variants={
-            "faithful": "largest entries, by lossless cover; exponentials and marginals on the host",
+            "faithful": "largest entries, by lossless cover; exponentials and marginals on the host; 2 a row at paper "
+            "scale, with which one of three seeds of the study does not arrive, 8 in the study, which counts binary64",
             "nm": "ours: the best matching of each 16 x 16 block, 1:16 along both axes",
         },
         quoted="random assignment, n = 500: 29 steps in 0.34 s, Sinkhorn 56,199 in 233 s (second-hand)",

@@ -11,7 +11,8 @@ Known: all equations from that code. The feed-forward layer d -> D -> d is cut i
 
 At test time any k works. The model is a Transformer-XL (Dai et al., ACL 2019): relative positions, memory of the
 segment before, post-norm.
-Faithful: router, gates, schedule. The head is a matrix of its own here, not the transposed table.
+Faithful: router, gates, schedule. The head is a matrix of its own here, not the transposed table. Left out: dropout,
+clipped gradients.
 On SAT: every expert's matrix is one product of the tokens that chose it, gathered; all else is dense. Full, as "dense"
 in the tables, means all tokens through all experts. Routing and softmax are the host's.
 Assumed: the recorded step is one at k = 3 E / 4, the mean of the schedule, with even loads.

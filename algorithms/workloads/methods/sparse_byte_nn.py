@@ -189,10 +189,16 @@ def accuracy(store: dict[str, Parameter], size: Size) -> float:
     return float(np.mean(logits.argmax(axis=1) == _data().y_test))
 
 
-def pruned(store: dict[str, Parameter], size: Size, how: Variant | str) -> dict[str, Parameter]:
+def share(inputs: int, size: Size, variant: Variant) -> float:
+    """Return the share of a layer's inputs that a group of outputs keeps, and with it of its multiply-adds."""
+    return PATTERN.n / PATTERN.m if variant == "nm" else kept_inputs(inputs, size) / inputs
+
+
+def pruned(store: dict[str, Parameter], size: Size, how: Variant | str, beside: Variant) -> dict[str, Parameter]:
     """Return a pruned copy: kernel groups ('faithful', 'nm', both rearranged; 'plain': in place), or single weights.
 
-    'single': the largest of each layer, as many as a cover may have that spends no more multiply-adds than the groups.
+    'single': the largest of each layer, as many as a cover may have that spends no more multiply-adds than the groups
+    of the variant `beside`.
     """
     values = {name: w.array.copy() for name, w in store.items()}
     if how in ("faithful", "nm"):
@@ -204,7 +210,7 @@ def pruned(store: dict[str, Parameter], size: Size, how: Variant | str) -> dict[
             mask_nm(w, size.group)
             w.ff = PATTERN
         elif how == "single":
-            w.mask(_as_quick(w.array, kept_inputs(w.shape[0], size) / w.shape[0]))
+            w.mask(_as_quick(w.array, share(w.shape[0], size, beside)))
         else:
             w.mask_blocks(blocks_of(w, size), 1, size.group)
     return found
@@ -246,7 +252,7 @@ def study(variant: Variant) -> Study:
         train(store, TOY, 120, 0.1, seed)
         found["dense"].append(accuracy(store, TOY))
         for name in ("groups", "plain", "single"):
-            copy = pruned(store, TOY, variant if name == "groups" else name)
+            copy = pruned(store, TOY, variant if name == "groups" else name, variant)
             if name == "plain":  # how much is lost in place, without the order of the channels
                 found[name].append(accuracy(copy, TOY))
                 continue

@@ -11,7 +11,8 @@ s)) and a layer of taps t, inputs i and outputs o:
     doped       S(x) + V(U(x)): S sparse, U and V dense of rank r = floor(s t i o / (t i + o))
 
 Faithful: the four families; uniform unstructured masks; RigL every 50 steps until 75 % of training (fraction 0.3 along
-a cosine, growth by the dense gradient); stem and classifier dense.
+a cosine, growth by the dense gradient); stem and classifier dense. In the study momentum is plain and weights do not
+decay.
 On SAT: forward products by cover along k, input gradients along n, weight gradients dense; the low-rank products of
 `doped` are dense. The recorded step is one without growth.
 Assumed: ResNet-18 on CIFAR at s = 0.75; places of the masks drawn at random.

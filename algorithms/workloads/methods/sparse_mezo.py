@@ -18,10 +18,13 @@ Assumed: LLaMA-7B, 16 sequences of one length, 256 tokens each; the matrices are
 not.
 Ours (`nm`): the 2 smallest of each 8 weights along k move. The weights stay as they are: rows of both signs stand in
 one dense product with W, and +-eps X (m * Z) is a native 2:8 product beside it.
-Study: small weights against all and against a random mask in equal forward passes, each at its best of four rates, with
-fine-tuning by gradients as the goal; loss on digits transposed, three seeds.
+Study: small weights against all and against a random mask in equal forward passes, each at its best rate (four to a
+decade, until the best is inside), with fine-tuning by gradients as the goal; loss on digits transposed, three starts
+with three streams of noise each, which do not depend on the rates. Lower means by more than two standard errors of the
+paired difference.
 Found here: on that task, far from the one that was learnt, the claim does not hold: no. Small weights can only move
-until they are no longer small, and stay far behind both controls; those of each 8 only behind by a little.
+until they are no longer small, and stay far behind both controls (a loss of 11.0 against 1.28 and 1.52); those of each
+8 are below the random mask and as far as MeZO (1.27 against 1.28, each with an error of 0.05).
 """
 
 from __future__ import annotations

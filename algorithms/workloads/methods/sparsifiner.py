@@ -12,7 +12,7 @@ Known: equations from the paper's section 3.2 and the code. Per head, with N tok
 
 Faithful: all of it, the scale 1 / sqrt(heads) of the code included; the predictor learns to rebuild the attention of
 the dense model, then masks are used. The basis starts near 0 (ours), since what stays of a random start turns into
-false pairs under |U|.
+false pairs under |U|; weights do not decay in the study.
 On SAT: A v and c U by cover, with A^T and c^T as the weight operand. q k^T wants only masked results, which a systolic
 array cannot skip one by one: dense, as are projections and feed-forward layers. Choice of the pairs and softmax are the
 host's.
