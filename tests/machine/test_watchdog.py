@@ -182,6 +182,29 @@ def test_a_run_that_has_failed_and_waits_for_a_load(machine: Outside) -> None:
     machine.run(scenario)
 
 
+def test_a_burst_outside_its_region_hides_no_silence(machine: Outside) -> None:
+    """It comes before, in, and after the last cycle that memory had: the run ends each time."""
+
+    async def scenario(bench: Bench) -> None:
+        impatient(bench)
+        load, codes = bench.engines["Loader"].read, list[int]()
+        for waits in range(LIMIT - 3, LIMIT + 3):
+            await started(bench, "Store", WORK["STORE"], END)
+            bench.hold_reads = True
+            await asks(bench, load, 0)
+            await bench.tick(waits)
+            await asks(bench, load, 1 << 20)
+            status, code, _ = await done(bench)
+            assert status == ENDED, waits
+            codes.append(code)
+            bench.hold_reads = False
+            await bench.ended()
+        assert codes == sorted(codes)
+        assert set(codes) == {ErrorCode.REGION, ErrorCode.TIMEOUT}
+
+    machine.run(scenario)
+
+
 def test_a_reset_that_waits_for_memory_tells_nothing(machine: Outside) -> None:
     """The limit passes after the reset: neither `done` nor an error, only that it is not idle."""
 
