@@ -14,6 +14,7 @@ from nmsat.dataflow.contract.registers import REGISTERS, Command, Launch, Region
 from nmsat.dataflow.cycles.memory import MemoryTiming
 from nmsat.sim.control.fetch import Words
 from nmsat.sim.memory.channel import Beat, Channel
+from nmsat.sim.memory.masters import Master
 from nmsat.sim.parts.outcome import Machine
 from nmsat.sim.run import Run
 from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
@@ -57,6 +58,7 @@ def simulated(settings: Launch, *words: int) -> Report:
     """Return how a run with such a memory ends in the simulator."""
     timing, config = MemoryTiming(1, 32, 1, 16, Fraction(1)), preset("tiny")
     run = Run(Machine(config, timing), settings, Words(config, list(words)))
+    assert isinstance(run.memory, Master)
     run.memory.memory._channel = Dying(timing)
     while not run.over:
         run.cycle()
