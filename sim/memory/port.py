@@ -38,8 +38,8 @@ class AxiPort(Registers):
 
     write: bursts need the right to write; code: of an error that memory answers. address: the burst on the address
     channel, None without; told: who is told of an answer in the present cycle, -1 for nobody; error: (code, client)
-    shown in the present cycle; gives_up: memory is given up, shown beside an error. In every cycle `choose` comes first,
-    then `tick`. watchdog: cycles in which memory may move nothing of what it owes; 0: any number.
+    shown in the present cycle; gives_up: memory is given up, beside an error. In every cycle `choose` comes first, then
+    `tick`. watchdog: cycles in which memory may move nothing of what it owes; 0: any number.
     """
 
     REGISTERS: ClassVar[tuple[str, ...]] = ("_waiting", "_failed", "told", "_left")

@@ -164,7 +164,10 @@ class Bench:
         """Compare the address channel, who is accepted, idle and error."""
         port, channel = self.port, self.channel
         self.expect(
-            idle=int(port.idle), bursts=int(chosen >= 0), **{f"axi__{channel}valid": int(port.address is not None)}
+            idle=int(port.idle),
+            bursts=int(chosen >= 0),
+            gives_up=int(port.gives_up),
+            **{f"axi__{channel}valid": int(port.address is not None)},
         )
         self.expect(**{f"clients__{i}__request__ready": int(chosen == i) for i in range(self.clients)})
         if port.address is not None:

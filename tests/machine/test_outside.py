@@ -53,6 +53,7 @@ def test_a_region_ends_where_its_upper_bits_say(machine: Outside) -> None:
             ((1 << 33) + 5, (1 << 33) + 4, ErrorCode.NONE),
             ((1 << 33) + 5, (1 << 33) + 5, ErrorCode.REGION),
             (5, (1 << 32) + 4, ErrorCode.REGION),
+            ((1 << 34) - 1, (1 << 34) - 1, ErrorCode.REGION),  # it ends at beat 2^34
             (5, 4, ErrorCode.NONE),
         ):
             settings = only(0, Region(1 << 40, size, writable=False), at)

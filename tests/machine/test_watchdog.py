@@ -14,6 +14,7 @@ from nmsat.dataflow.contract.registers import REGISTERS, Command, Launch, Region
 from nmsat.dataflow.cycles.memory import MemoryTiming
 from nmsat.sim.control.fetch import Words
 from nmsat.sim.memory.channel import Beat, Channel
+from nmsat.sim.memory.masters import Master
 from nmsat.sim.parts.outcome import Machine
 from nmsat.sim.run import Run
 from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
@@ -57,6 +58,7 @@ def simulated(settings: Launch, *words: int) -> Report:
     """Return how a run with such a memory ends in the simulator."""
     timing, config = MemoryTiming(1, 32, 1, 16, Fraction(1)), preset("tiny")
     run = Run(Machine(config, timing), settings, Words(config, list(words)))
+    assert isinstance(run.memory, Master)
     run.memory.memory._channel = Dying(timing)
     while not run.over:
         run.cycle()
@@ -178,6 +180,29 @@ def test_a_run_that_has_failed_and_waits_for_a_load(machine: Outside) -> None:
         await writes(bench, "Store", 1000)
         await given_up(bench, 0, ErrorCode.WRITE)
         await works(bench, settings)
+
+    machine.run(scenario)
+
+
+def test_a_burst_outside_its_region_hides_no_silence(machine: Outside) -> None:
+    """It comes before, in, and after the last cycle that memory had: the run ends each time."""
+
+    async def scenario(bench: Bench) -> None:
+        impatient(bench)
+        load, codes = bench.engines["Loader"].read, list[int]()
+        for waits in range(LIMIT - 3, LIMIT + 3):
+            await started(bench, "Store", WORK["STORE"], END)
+            bench.hold_reads = True
+            await asks(bench, load, 0)
+            await bench.tick(waits)
+            await asks(bench, load, 1 << 20)
+            status, code, _ = await done(bench)
+            assert status == ENDED, waits
+            codes.append(code)
+            bench.hold_reads = False
+            await bench.ended()
+        assert codes == sorted(codes)
+        assert set(codes) == {ErrorCode.REGION, ErrorCode.TIMEOUT}
 
     machine.run(scenario)
 
