@@ -6,11 +6,13 @@ Per direction, with G gates, T steps, B sequences:
     recurrent  [B, G*H]   = H_t[B, H] R                    T products, each after the one before
     dR         [H, G*H]   = H^T[H, T*B] dGates[T*B, G*H]   over all steps at once, dW alike
 
-Gates and states are host work. The first step multiplies its initial state even where that is zero.
+Gates and states are host work. The first step multiplies its initial state even where that is zero; where nothing
+before it learns, no gradient of it is computed.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.network.layers import Layer, LinearLayer, host_layer
@@ -68,5 +70,10 @@ def recurrent(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
         )
 
     given = layer("input", x[2], weight, gradient=node.input[0] in reader.graded, times=1)
-    stepped = layer("recurrent", hidden, inner, gradient=True, times=steps)
+    state, peepholes = (*node.input[5:6], "")[0], (*node.input[7:8], "")[0]
+    graded = state in reader.graded
+    stepped = layer("recurrent", hidden, inner, gradient=steps > 1 or graded, times=steps)
+    stepped = replace(stepped, state_gradient=graded)
+    if peepholes in reader.static:
+        reader.learnt[len(reader.layers) + 2] = (reader.static[peepholes],)  # with the gates
     return (given, stepped, host_layer(node.op_type, f"{name}.gates", whole * hidden * directions))
