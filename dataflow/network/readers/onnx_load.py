@@ -7,7 +7,7 @@ weights too: exporters leave parameters out of the file that way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,7 +82,8 @@ MATRIX_SLOTS: Final[dict[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant: its name, shape, whether it is of a floating-point type, and whether a node holds it.
+    """A constant: its name, shape, whether it is of a floating-point type, and whether a node holds it; zero: whether
+    it is known to hold nothing but zeros.
 
     Exporters keep what is learnt outside of the nodes, so what a node holds is learnt only where an operator reads it
     as weights.
@@ -92,6 +93,7 @@ class Weight:
     shape: tuple[int, ...]
     floating: bool
     held: bool = False
+    zero: bool = False
 
     @property
     def learnt(self) -> int:
@@ -196,6 +198,8 @@ def take_tensor(loaded: Loaded, tensor: TensorProto, where: str, *, held: bool =
             value = numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{where}: constant {tensor.name!r} cannot be read: {first_line(error)}") from error
+        if not value.any():
+            loaded.weights[tensor.name] = replace(loaded.weights[tensor.name], zero=True)
         # Floating-point tensors may be learnt, so nothing is computed from them.
         if value.dtype.kind != "f" or value.size == 1:
             loaded.values[tensor.name] = value

@@ -71,9 +71,18 @@ def recurrent(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
 
     given = layer("input", x[2], weight, gradient=node.input[0] in reader.graded, times=1)
     state, peepholes = (*node.input[5:6], "")[0], (*node.input[7:8], "")[0]
-    graded = state in reader.graded
+    graded = _learns(reader, state)
     stepped = layer("recurrent", hidden, inner, gradient=steps > 1 or graded, times=steps)
     stepped = replace(stepped, state_gradient=graded)
-    if peepholes in reader.static:
-        reader.learnt[len(reader.layers) + 2] = (reader.static[peepholes],)  # with the gates
+    beside = [peepholes, *(each for each in node.input[5:7] if _learns(reader, each))]
+    # Counted with the gates, the third of these layers.
+    reader.learnt[len(reader.layers) + 2] = tuple(reader.static[each] for each in beside if each in reader.static)
     return (given, stepped, host_layer(node.op_type, f"{name}.gates", whole * hidden * directions))
+
+
+def _learns(reader: ReaderState, state: str) -> bool:
+    """Tell an initial state that something learns from one of constants: exporters write the usual zeros out."""
+    if state not in reader.graded or state not in reader.static:
+        return state in reader.graded
+    constants = [reader.weights[name] for name in reader.sources.get(state, {state}) if name in reader.weights]
+    return any(each.learnt and not each.held and not each.zero for each in constants)
