@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from torch.nn import RNNBase
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from nmsat.algorithms.core.tape import Learnt
@@ -36,6 +38,7 @@ class Names:
         self._products: set[int] = set()
         self._busy: set[int] = set()
         self._handles: list[Any] = []
+        self._calls: Counter[int] = Counter()
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -94,6 +97,11 @@ class Names:
         self._busy.add(id(owner))
         return _label(self._modules[id(owner)], name), key
 
+    def recurrent_call(self) -> int | None:
+        """Return which call of it runs, if a recurrent layer runs now: LSTM, GRU or RNN, not the cell of one step."""
+        running = self._stack[-1] if self._stack else None
+        return self._calls[id(running)] if isinstance(running, RNNBase) else None
+
     def learnt(self) -> list[Learnt]:
         """Return what got a gradient and is the weight of no product: by layer, biases of products by themselves."""
         found: dict[str, int] = {}
@@ -111,6 +119,7 @@ class Names:
         if id(module) not in self._modules and not self._stack:
             self._add(module)
         self._stack.append(module)
+        self._calls[id(module)] += 1
 
     def _leave(self, module: nn.Module) -> None:
         if self._stack and self._stack[-1] is module:

@@ -49,8 +49,9 @@ class Table:
 
     @property
     def pruned(self) -> int:
-        """Elements of the weights of layers with a sparse product."""
-        return sum(row.weights for row in self.rows if not row.why)
+        """Elements of the weights of layers with a sparse product; of a shared weight one of them is enough."""
+        sparse = {row.shared or row.layer for row in self.rows if not row.why}
+        return sum(row.weights for row in self.rows if row.layer in sparse)
 
     @property
     def left(self) -> tuple[Row, ...]:

@@ -39,6 +39,7 @@ def record_step(step: Callable[[], object], path: Path | None = None) -> Tape:
     tape = recorder.tape
     if not tape.products:
         raise ValueError("the step ran no matrix product; give a function that runs forward and backward of a model")
+    tape.products[:] = watch.over_all_steps(tape.products)
     tape.learnt.extend(names.learnt())
     tape.left_out.extend(watch.left_out)
     if path is not None:

@@ -21,6 +21,9 @@ from nmsat.algorithms.pytorch.record import shaped_work
 from nmsat.algorithms.pytorch.works import activation_work, matrix_work
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nmsat.algorithms.core.tape import Product
     from nmsat.algorithms.pytorch.naming import Names
     from nmsat.algorithms.pytorch.record import Recorder
 
@@ -68,6 +71,7 @@ class Watch(TorchDispatchMode):
         self._made: dict[int, tuple[int, torch.Tensor]] = {}
         self._waiting: dict[int, list[_Forward]] = {}
         self._missing: dict[tuple[str, str], int] = {}
+        self._steps: dict[str, tuple[str, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         del types
@@ -87,6 +91,24 @@ class Watch(TorchDispatchMode):
     def left_out(self) -> list[LeftOut]:
         """Operators that were seen and are no products on the tape, though they may hide some."""
         return [LeftOut(name, kind, calls) for (name, kind), calls in self._missing.items()]
+
+    def over_all_steps(self, products: Sequence[Product]) -> list[Product]:
+        """Return products with the weight gradients of a recurrent layer's steps as one, over the rows of all steps.
+
+        Nothing needs them before the last is there, so a machine computes their sum in one product.
+        """
+        found: dict[tuple[str, int], list[Product]] = {}
+        for product in products:
+            if product.stage is Stage.WU and product.name in self._steps:
+                found.setdefault(self._steps[product.name], []).append(product)
+        whole: dict[int, Product] = {}
+        left: set[int] = set()
+        first = list(self._steps)  # in the order of the forward pass
+        for parts in found.values():
+            name = min((part.name for part in parts), key=first.index)
+            left.update(map(id, parts))
+            whole[id(parts[-1])] = replace(parts[-1], name=name, k=sum(part.k for part in parts))
+        return [whole.get(id(p), p) for p in products if id(p) in whole or id(p) not in left]
 
     def _in_backward(self) -> bool:
         """Tell gradients from forward work, which checkpointing repeats within the backward pass."""
@@ -129,6 +151,9 @@ class Watch(TorchDispatchMode):
             rows, count = rows * count, 1
         label, key = self._names.of_weight(owner)
         work = matrix_work(self._recorder.run(label), key, (rows, k, features_out), None, count)
+        call = self._names.recurrent_call()
+        if call is not None:
+            self._steps[work.name] = (key, call)
         stages = (Stage.BP, Stage.WU) if left is None else (Stage.WU, Stage.BP)
         self._wait(sequence, _Forward((m, k, n), _key(a), _key(b), stages, self._recorder.start(work)))
 

@@ -89,7 +89,8 @@ class LinearLayer:
     """A fully connected layer, Y[rows, features_out] = X[rows, features_in] W, `count` times with weights of its own.
 
     Fields as in `ConvLayer`. steps: equal parts of the rows that run one after the other, forward and back, each
-    waiting for the one before (a recurrent layer); the weight gradient is over all rows at once. stored: how a file
+    waiting for the one before (a recurrent layer); the weight gradient is over all rows at once. state_gradient: False
+    if the first step needs no gradient of its input, an initial state that nothing learns. stored: how a file
     holds the weights, if not as [features_out, features_in] per copy: 'convolution' [C_out, C_in / groups, taps ...],
     'transposed convolution' [C_in, C_out / groups, taps ...], 'rows' [count, features_out, features_in] always.
     """
@@ -105,6 +106,7 @@ class LinearLayer:
     weight: str = ""
     bias_name: str = field(default="", compare=False)
     steps: int = 1
+    state_gradient: bool = True
     stored: Stored = "matrix"
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from nmsat.dataflow.network.layers import ConvLayer
 if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.network.gradient import GradientPart
-    from nmsat.dataflow.network.layers import MatMulLayer, WeightLayer
+    from nmsat.dataflow.network.layers import LinearLayer, MatMulLayer, WeightLayer
     from nmsat.dataflow.network.readers.masks import LayerMask
 
 
@@ -68,9 +68,9 @@ def input_gradient_products(
             parts = tuple(
                 p for cover in covers for p in cover.products(layer.name, Stage.BP, layer.rows // layer.steps)
             )
-            return tuple(each for p in parts for each in _stepped(p, layer.steps, back=True))
+            return tuple(each for p in parts for each in _back(p, layer))
         whole = _gradient(layer, layer.name, layer.rows // layer.steps, 1, weights, gradient, None)
-        return _stepped(whole, layer.steps, back=True)
+        return _back(whole, layer)
     out: list[Product] = []
     parts = gradient_parts(layer.shape)
     for index, part in enumerate(parts):
@@ -108,10 +108,15 @@ def _steps(layer: WeightLayer) -> int:
     return 1 if isinstance(layer, ConvLayer) else layer.steps
 
 
-def _stepped(product: Product, steps: int, *, back: bool = False) -> tuple[Product, ...]:
-    """Return a product of one step once for each, named as runs of the layer; back: the last step first."""
+def _stepped(product: Product, steps: int) -> tuple[Product, ...]:
+    """Return a product of one step once for each, named as runs of the layer."""
     names = [product.name, *(f"{product.name}{AGAIN}{step}" for step in range(2, steps + 1))]
-    return tuple(replace(product, name=name) for name in (reversed(names) if back else names))
+    return tuple(replace(product, name=name) for name in names)
+
+
+def _back(product: Product, layer: LinearLayer) -> tuple[Product, ...]:
+    """Return an input gradient of one step once for each that needs it, the last step first."""
+    return _stepped(product, layer.steps)[::-1] if layer.state_gradient else _stepped(product, layer.steps)[:0:-1]
 
 
 def _gradient(

@@ -71,7 +71,16 @@ def multiply_adds(model: onnx.ModelProto, inputs: Sequence[NDArray[Any]] | None 
 def _count(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> int:
     constant = {tensor.name for tensor in model.graph.initializer}
     total = 0
-    for node in model.graph.node:
+    used = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):  # what no output needs is not run
+        if used & set(node.output):
+            kept.insert(0, node)
+            used.update(node.input)
+            for graph in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
+                used.update(name for inner in graph.node for name in inner.input)
+                used.update(value.name for value in graph.output)
+    for node in kept:
         if (node.input and all(name in constant for name in node.input if name)) or node.op_type == "Constant":
             constant.update(node.output)
         elif node.op_type in COUNTED:

@@ -163,9 +163,31 @@ def test_lstm_is_products_per_step(tmp_path: Path) -> None:
     step = training_products(read.layers, "bdwp", Pattern(2, 8), first_and_last_dense=False)
     runs = {stage: [p for p in step.products if p.stage is stage and "recurrent" in p.name] for stage in Stage}
     assert [(p.m, p.k, p.n) for p in runs[Stage.FF]] == [(4, 32, 128)] * 10
-    assert [(p.m, p.k, p.n) for p in runs[Stage.BP]] == [(4, 128, 32)] * 10
+    # Nothing learns the initial state: its gradient is not computed.
+    assert [(p.m, p.k, p.n) for p in runs[Stage.BP]] == [(4, 128, 32)] * 9
     assert [(p.m, p.k, p.n) for p in runs[Stage.WU]] == [(32, 40, 128)]
-    assert [p.name for p in runs[Stage.BP]] == [p.name for p in reversed(runs[Stage.FF])]
+    assert [p.name for p in runs[Stage.BP]] == [p.name for p in reversed(runs[Stage.FF])][:-1]
+
+
+def test_an_initial_state_that_is_learnt_and_peepholes(tmp_path: Path) -> None:
+    nodes = [node("LSTM", ["x", "w", "r", "", "", "h", "", "p"], ["y"], "lstm", hidden_size=32)]
+    weights = [weight("w", 1, 128, 16), weight("r", 1, 128, 32), weight("h", 1, 4, 32), weight("p", 1, 96)]
+    read = read_onnx_model(save(tmp_path / "l.onnx", nodes, {"x": [10, 4, 16]}, {"y": [10, 1, 4, 32]}, weights))
+    assert parameters(read.layers) == 128 * 16 + 128 * 32 + 4 * 32 + 96
+    step = training_products(read.layers, "dense")
+    back = [p for p in step.products if p.stage is Stage.BP and "recurrent" in p.name]
+    assert [(p.m, p.k, p.n) for p in back] == [(4, 128, 32)] * 10
+    assert 96 + 4 * 32 in [update.elements for update in step.updates]
+
+
+def test_an_initial_state_of_zeros_is_not_learnt(tmp_path: Path) -> None:
+    nodes = [node("LSTM", ["x", "w", "r", "", "", "h", "h"], ["y"], "lstm", hidden_size=32)]
+    zeros = numpy_helper.from_array(np.zeros((1, 4, 32), np.float32), "h")
+    weights = [weight("w", 1, 128, 16), weight("r", 1, 128, 32), zeros]
+    read = read_onnx_model(save(tmp_path / "l.onnx", nodes, {"x": [10, 4, 16]}, {"y": [10, 1, 4, 32]}, weights))
+    assert parameters(read.layers) == 128 * 16 + 128 * 32
+    back = [p for p in training_products(read.layers, "dense").products if p.stage is Stage.BP]
+    assert [p.name for p in back] == [f"lstm.recurrent/run#{run}" for run in range(10, 1, -1)]
 
 
 @pytest.mark.parametrize(

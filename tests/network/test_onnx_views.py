@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 from onnx import helper, numpy_helper
 
@@ -75,7 +76,7 @@ def test_a_weight_that_repeats_its_own_columns_is_noted(tmp_path: Path) -> None:
     nodes = [node("Tile", ["w", "times"], ["v"]), node("MatMul", ["x", "v"], ["y"], "product")]
     weights = [weight("w", 8, 6), ints("times", 1, 2)]
     model = read_onnx_model(save(tmp_path / "a.onnx", nodes, {"x": [5, 8]}, {"y": [5, 12]}, weights))
-    assert model.notes == ("weights that repeat elements within themselves, each repetition counted as learnt: 'product'",)
+    assert model.notes == ("weights that repeat elements within themselves, all of them counted as learnt: 'product'",)
 
 
 def cut(path: Path, *parts: list[onnx.NodeProto], constants: list[onnx.TensorProto], size: int = 4) -> FoundModel:
@@ -155,7 +156,7 @@ def test_views_hold_what_the_reference_gives(case: int) -> None:
     step, constants = VIEWED[case]
     values = {name: np.array(value, np.int64) for name, value in constants.items()}
     whole = np.arange(240, dtype=np.int64).reshape(10, 3, 8)
-    names = [name for name in step.output]
+    names = list(step.output)
     graph = helper.make_graph(
         [step],
         "view",
@@ -174,3 +175,105 @@ def test_views_hold_what_the_reference_gives(case: int) -> None:
         assert np.flatnonzero(places).tolist() == sorted(set(result.ravel().tolist()))
         assert np.prod(view.distinct) == len(set(result.ravel().tolist()))
         assert len(view.distinct) == result.ndim
+
+
+def product_of(
+    tmp_path: Path, *nodes: onnx.NodeProto, constants: list[onnx.TensorProto], opset: int = 17
+) -> FoundModel:
+    """What nodes make of x[5, 8] and w[12, 8]: y[5, 4]."""
+    path = tmp_path / "a.onnx"
+    save(path, list(nodes), {"x": [5, 8]}, {"y": [5, 4]}, [weight("w", 12, 8), *constants], opset, check=False)
+    return read_onnx_model(path)
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_sequences_of_weights_are_followed(tmp_path: Path, opset: int) -> None:
+    nodes = [
+        node("SplitToSequence", ["w", "sizes"], ["s"], axis=0),
+        node("SequenceAt", ["s", "one"], ["a"]),
+        node("SequenceErase", ["s", "zero"], ["shorter"]),
+        node("SequenceAt", ["shorter", "minus"], ["b"]),
+        node("Gemm", ["x", "a"], ["p"], "first", transB=1),
+        node("Gemm", ["x", "b"], ["q"], "second", transB=1),
+        node("Add", ["p", "q"], ["y"], "add"),
+    ]
+    places = {"one": 1, "zero": 0, "minus": -2}
+    numbers = [numpy_helper.from_array(np.int64(value), name) for name, value in places.items()]
+    numbers.append(ints("sizes", 4, 4, 4))
+    model = product_of(tmp_path, *nodes, constants=numbers, opset=opset)
+    assert updated(model) == [32]
+    assert model.notes == ()
+
+
+def test_sequences_put_together_again(tmp_path: Path) -> None:
+    nodes = [
+        node("SplitToSequence", ["x"], ["s"], axis=0, keepdims=0),
+        node("SequenceLength", ["s"], ["n"]),
+        node("SequenceInsert", ["s", "row"], ["longer"]),
+        node("ConcatFromSequence", ["longer"], ["z"], "join", axis=0, new_axis=1),
+        node("Gemm", ["z", "w"], ["y"], "product", transB=1),
+    ]
+    model = product_of(tmp_path, *nodes, constants=[weight("row", 8)])
+    assert sum(layer.macs for layer in model.layers) == 6 * 96
+    assert model.notes == ()
+
+
+def test_a_place_that_a_sequence_does_not_have(tmp_path: Path) -> None:
+    nodes = [
+        node("SplitToSequence", ["w", "four"], ["s"], axis=0),
+        node("SequenceAt", ["s", "four"], ["a"], "at"),
+        node("Gemm", ["x", "a"], ["y"], "first", transB=1),
+    ]
+    with pytest.raises(ValueError, match=r"node 'at' .* asks for place 4 of a sequence; it must be below 3"):
+        product_of(tmp_path, *nodes, constants=[numpy_helper.from_array(np.int64(4), "four")])
+
+
+def test_what_reaches_no_output_is_left_out(tmp_path: Path) -> None:
+    nodes = [
+        node("MatMul", ["x", "large"], ["unused"], "spare"),
+        node("Relu", ["unused"], ["more"], "relu"),
+        node("Slice", ["w", "zero", "four"], ["part"]),
+        node("Gemm", ["x", "part"], ["y"], "product", transB=1),
+    ]
+    model = product_of(tmp_path, *nodes, constants=[weight("large", 8, 100), ints("zero", 0), ints("four", 4)])
+    assert [layer.name for layer in model.layers if layer.macs] == ["product"]
+    assert "relu" not in [layer.name for layer in model.layers]
+    assert updated(model) == [32]
+    assert model.notes == ("left out, as no output of the graph depends on them: 'spare'",)
+
+
+def test_scales_of_a_resize_that_are_put_together(tmp_path: Path) -> None:
+    def held(name: str, *values: float) -> onnx.NodeProto:
+        return node("Constant", [], [name], value=numpy_helper.from_array(np.array(values, np.float32), f"{name}.v"))
+
+    nodes = [
+        held("kept", 1.0, 1.0),
+        held("grown", 2.0, 2.0),
+        node("Concat", ["kept", "grown"], ["scales"], axis=0),
+        node("Resize", ["x", "", "scales"], ["r"], "grow", mode="nearest"),
+        node("Conv", ["r", "k"], ["y"], "conv"),
+    ]
+    path = tmp_path / "a.onnx"
+    save(path, nodes, {"x": [1, 3, 4, 5]}, {"y": [1, 2, 8, 10]}, [weight("k", 2, 3, 1, 1)])
+    model = read_onnx_model(path)
+    assert sum(layer.macs for layer in model.layers) == 8 * 10 * 6
+    assert parameters(model.layers) == 6
+
+
+def test_a_constant_of_a_function_is_one_weight(tmp_path: Path) -> None:
+    opsets = [helper.make_opsetid("", 17)]
+    held = numpy_helper.from_array(np.arange(64, dtype=np.float32).reshape(8, 8), "held")
+    body = [node("Constant", [], ["k"], value=held), node("MatMul", ["a", "k"], ["c"], "product")]
+    function = helper.make_function("own", "Twice", ["a"], ["c"], body, opsets)
+    graph = helper.make_graph(
+        [node("Twice", ["x"], ["m"], domain="own"), node("Twice", ["m"], ["y"], domain="own")],
+        "test",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4, 8])],
+    )
+    opsets.append(helper.make_opsetid("own", 1))
+    onnx.save(helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=9), tmp_path / "a.onnx")
+    model = read_onnx_model(tmp_path / "a.onnx")
+    assert sum(layer.macs for layer in model.layers) == 2 * 4 * 64
+    assert updated(model) == [64]
+    assert parameters(model.layers) == 64

@@ -81,6 +81,29 @@ def test_optional_columns(tmp_path: Path) -> None:
     ]
 
 
+SIZES = "Layer,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,Num Filter"
+
+
+@pytest.mark.parametrize(
+    "strides",
+    ["Stride Height,Stride Width", "Stride,Stride", "Stride_H,Stride_W", "Stride Y,Stride (X)", "StrideH,Stride"],
+)
+def test_strides_by_their_direction(tmp_path: Path, strides: str) -> None:
+    """Of 57 x 50 with a filter of 3 x 5, stride 2 down and 1 across: 28 x 46 positions of 3 * 5 * 64 * 128."""
+    (layer,) = read_scale_sim(table(tmp_path, f"{SIZES},{strides}\nc,57,50,3,5,64,128,2,1\n"))
+    turned = ",".join(strides.split(",")[::-1])
+    (again,) = read_scale_sim(table(tmp_path, f"{SIZES},{turned}\nc,57,50,3,5,64,128,1,2\n"))
+    assert layer.macs == 28 * 46 * 3 * 5 * 64 * 128 == 158_269_440
+    assert again == layer or strides == "Stride,Stride"
+
+
+def test_letters_say_directions_too(tmp_path: Path) -> None:
+    text = "Layer,IFMAP W,IFMAP H,Filter X,Filter Y,Channels,Num Filter,Strides\nc,50,57,5,3,64,128,1\n"
+    (layer,) = read_scale_sim(table(tmp_path, text))
+    assert isinstance(layer, ConvLayer)
+    assert layer.shape == ConvShape(1, 57, 50, 64, 128, (3, 5), (1, 1))
+
+
 def test_the_letters_of_maestro_are_names(tmp_path: Path) -> None:
     """Height 33, 3 channels, 16 filters; read by position it would be 16 x 3 with a filter of 3 x 3."""
     (layer,) = read_scale_sim(table(tmp_path, "Layer name,K,C,R,S,Y,X,Stride\na,16,3,3,5,33,35,2\n"))
@@ -108,6 +131,10 @@ def test_the_letters_of_maestro_are_names(tmp_path: Path) -> None:
         (CONV + "a,8,8,9,3,4,8,1,\n", r"net\.csv, line 2: Filter height is 9; it must not exceed IFMAP height, 8"),
         ("a,8,8,3,3,4,8,1,\n", r"net\.csv, line 1: this looks like a layer, but the first line must be a header"),
         ("Layer,Height,Width\na,1,2\n", r"net\.csv, line 1: the header has 3 columns"),
+        (f"{SIZES},Stride W\nc,9,9,3,3,4,8,1\n", r"line 1: the header names the strides 'stride w', of which"),
+        (f"{SIZES},Stride W,Stride X\nc,9,9,3,3,4,8,1,1\n", r"line 1: the header names the strides 'stride w', 'st"),
+        (f"{SIZES},Stride,M,N,K\nc,9,9,3,3,4,8,1,1,1,1\n", r"line 1: the header names M, N, K .* of convolutions"),
+        ("Layer,M,N,K,C,R\nc,1,1,1,1,1\n", r"line 1: the header names M, N, K .* 'c', 'r' of convolutions"),
         ("Layer,M,N,K,\na,4,5,\n", r"net\.csv, line 2: column 4 \(K\) is missing"),
         ("Layer,M,N,K,\na,4,x,5,\n", r"net\.csv, line 2: N is 'x'"),
         ("Layer,M,N,K,Sparsity,\na,4,5,6,\n", r"net\.csv, line 2: Sparsity is ''; it must be N:M"),

@@ -16,7 +16,7 @@ from nmsat.algorithms.core.tape import Pattern, Stage
 from nmsat.algorithms.core.tape_file import read_tape
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.layers import ConvLayer
-from nmsat.dataflow.network.readers.onnx import read_onnx
+from nmsat.dataflow.network.readers.onnx import read_onnx, read_onnx_model
 from nmsat.dataflow.network.readers.tape import tape_step
 from nmsat.dataflow.network.step import training_products
 from nmsat.sim.work.machine import machine_step
@@ -31,9 +31,10 @@ from nmsat.algorithms.pytorch import export_onnx, record_step, sparsify  # noqa:
 from tests.pytorch.mobilenet import mobilenet  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from nmsat.algorithms.core.tape import Product
     from tests.conftest import Outcome
 
 P28 = Pattern(2, 8)
@@ -140,6 +141,43 @@ def test_recurrent_layers_are_recorded_step_by_step(kind: str, tmp_path: Path) -
     assert weights == {"weight_ih_l0": 16 * 32 * gates, "weight_hh_l0": 32 * 32 * gates}
     assert step.update_elements == sum(p.numel() for p in model.parameters())
     assert not step.left_out
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_a_recurrent_layer_is_the_same_by_tape_and_by_onnx(kind: str, tmp_path: Path) -> None:
+    """Two layers and a head: the same products in the same order, one weight gradient over all steps of each."""
+
+    class Tagger(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.e, self.r = torch.nn.Linear(8, 16), getattr(torch.nn, kind)(16, 24, num_layers=2, batch_first=True)
+            self.g = torch.nn.Linear(24, 5)
+
+        def forward(self, x: Any) -> Any:
+            return self.g(self.r(self.e(x))[0][:, -1])
+
+    model, x = Tagger(), torch.randn(3, 4, 8)
+    tape = tape_step(record_step(step_of(model, x)))
+    export_onnx(model, (x,), tmp_path / "r.onnx", dynamo=False)
+    file = training_products(read_onnx_model(tmp_path / "r.onnx").layers, "dense")
+
+    def shown(products: Iterable[Product]) -> list[tuple[Any, ...]]:
+        return [(p.stage, p.m, p.k, p.n, p.count) for p in products]
+
+    assert shown(tape.products) == shown(file.products)
+    assert tape.macs_dense == file.macs_dense
+    assert tape.update_elements == file.update_elements == sum(p.numel() for p in model.parameters())
+    assert sorted(u.elements for u in tape.updates if "weight" in u.name and "r." in u.name) == sorted(
+        p.numel() for name, p in model.named_parameters() if "r.weight" in name
+    )
+
+
+def test_each_call_of_a_recurrent_layer_has_a_weight_gradient(tmp_path: Path) -> None:
+    model, x = torch.nn.GRU(16, 32), torch.randn(10, 4, 16)
+    record_step(lambda: (model(x)[0].sum() + model(x[:5])[0].sum()).backward(), tmp_path / "r.tape")
+    step = tape_step(read_tape(tmp_path / "r.tape"))
+    gradients = [(p.m, p.k, p.n) for p in step.products if p.stage is Stage.WU and "hh" in p.name]
+    assert sorted(gradients) == [(32, 20, 96), (32, 40, 96)]
 
 
 def test_a_recurrent_layer_is_no_longer_missing_beside_pruned_ones(

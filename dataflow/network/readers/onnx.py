@@ -71,7 +71,7 @@ def read_onnx_model(
         bound = bind_inputs(loaded.inputs, where, batch, sizes, batch_dim, recurrent.found, recurrent.attended)
         tensors = infer_tensors(loaded, bound.sizes, where, lambda node: bool(inner_products(node)))
         same = find_same(loaded, path.parent)
-        layers, tables, parts = convert(tensors, loaded.weights, bound.factor, where, same.one)
+        layers, tables, parts = convert(tensors, loaded.weights, bound.factor, where, {**same.one, **loaded.copies})
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: broken model: a name is not UTF-8 ({error})") from error
     except ValueError as error:

@@ -115,7 +115,7 @@ class GraphsInPlace:
         for kept, out, axis, backwards in zip(
             collected, node.output[len(states) :], runs.axes, runs.backwards, strict=False
         ):
-            self._stacked(node, kept[::-1] if backwards else kept, out, axis, depth)
+            self.stacked(node, kept[::-1] if backwards else kept, out, axis, depth)
         return True
 
     def _run(self, node: NodeProto, body: GraphProto, fed: Sequence[str], mark: str, depth: int) -> list[str]:
@@ -133,7 +133,7 @@ class GraphsInPlace:
             self.walk.visit(_renamed(each, names), depth + 1)
         return [names.get(value.name, value.name) for value in body.output]
 
-    def _stacked(self, node: NodeProto, parts: Sequence[str], out: str, axis: int, depth: int) -> None:
+    def stacked(self, node: NodeProto, parts: Sequence[str], out: str, axis: int, depth: int) -> None:
         """Visit what puts the results of all runs beside each other, along a dimension of its own."""
         if not out:
             return

@@ -7,7 +7,7 @@ weights too: exporters leave parameters out of the file that way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,6 +49,9 @@ PACKED: Final = tuple(
 )
 """Types with several elements in a byte."""
 
+FUNCTION_MARK: Final = "constant of function "
+"""What the doc string of a constant begins with that stood in a function."""
+
 SEEN_THROUGH: Final = frozenset({
     *("Identity", "Transpose", "Cast", "QuantizeLinear", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze"),
     "Flatten",
@@ -79,7 +82,8 @@ MATRIX_SLOTS: Final[dict[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant: its name, shape, whether it is of a floating-point type, and whether a node holds it.
+    """A constant: its name, shape, whether it is of a floating-point type, and whether a node holds it; zero: whether
+    it is known to hold nothing but zeros.
 
     Exporters keep what is learnt outside of the nodes, so what a node holds is learnt only where an operator reads it
     as weights.
@@ -89,6 +93,7 @@ class Weight:
     shape: tuple[int, ...]
     floating: bool
     held: bool = False
+    zero: bool = False
 
     @property
     def learnt(self) -> int:
@@ -103,7 +108,8 @@ class Loaded:
 
     inputs: those that are fed with data; weights: constants by name; values: the small ones; scales: lists of a few
     floating-point numbers, one for each dimension of a tensor; types: of all constants; nodes: in order, without
-    Constant; declared: shapes that the file states for tensors; taken: graph inputs that are taken for weights.
+    Constant; declared: shapes that the file states for tensors; taken: graph inputs that are taken for weights; copies:
+    constants of a function -> those of its first call, which they are; marked: the first by the marks of functions.
     """
 
     model: ModelProto
@@ -115,6 +121,8 @@ class Loaded:
     types: dict[str, onnx.TypeProto] = field(default_factory=dict)
     declared: dict[str, onnx.TypeProto] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
+    copies: dict[str, str] = field(default_factory=dict)
+    marked: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, kind: int, dims: Sequence[int], *, held: bool = False) -> None:
         """Take up a constant by its shape; held: a node holds it."""
@@ -158,6 +166,10 @@ def take_constant(loaded: Loaded, node: NodeProto, where: str) -> bool:
     if node.op_type != "Constant" or not is_standard(node) or len(node.attribute) != 1:
         return False
     (name,), (attribute,) = node.output, node.attribute
+    if node.doc_string.startswith(FUNCTION_MARK):
+        first = loaded.marked.setdefault(node.doc_string, name)
+        if first != name:
+            loaded.copies[name] = first
     match attribute.type:
         case AttributeProto.TENSOR:
             check_tensor(attribute.t, where)
@@ -186,6 +198,8 @@ def take_tensor(loaded: Loaded, tensor: TensorProto, where: str, *, held: bool =
             value = numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{where}: constant {tensor.name!r} cannot be read: {first_line(error)}") from error
+        if not value.any():
+            loaded.weights[tensor.name] = replace(loaded.weights[tensor.name], zero=True)
         # Floating-point tensors may be learnt, so nothing is computed from them.
         if value.dtype.kind != "f" or value.size == 1:
             loaded.values[tensor.name] = value
@@ -317,7 +331,18 @@ def _extent(
     return total
 
 
+def _mark_constants(nodes: Iterable[NodeProto], mark: str) -> None:
+    """Mark the constants of a function, so that those of its calls are known for the same once it is in place."""
+    for at, node in enumerate(nodes):
+        if node.op_type == "Constant" and not any(each.ref_attr_name for each in node.attribute):
+            node.doc_string = f"{mark}/{at}"
+        for number, graph in enumerate(subgraphs(node)):
+            _mark_constants(graph.node, f"{mark}/{at}.{number}")
+
+
 def _inlined(model: ModelProto, where: str) -> ModelProto:
+    for at, function in enumerate(model.functions):
+        _mark_constants(function.node, f"{FUNCTION_MARK}{at}")
     try:
         return onnx.inliner.inline_local_functions(model)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:

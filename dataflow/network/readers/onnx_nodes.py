@@ -18,7 +18,7 @@ from nmsat.dataflow.network.layers import (
 )
 from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT, attributes, is_standard, operator
 from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, SAME_AS_INPUT
-from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, WEIGHT_SLOTS, captured, subgraphs
+from nmsat.dataflow.network.readers.onnx_load import SEEN_THROUGH, WEIGHT_SLOTS, captured, node_name, subgraphs
 from nmsat.dataflow.network.readers.onnx_operators import PRODUCTS
 from nmsat.dataflow.network.readers.onnx_same import some_of
 from nmsat.dataflow.network.readers.onnx_state import ReaderState
@@ -66,8 +66,9 @@ def convert(
     """Return the layers of the nodes, those that depend on the inputs with `factor` times the batch of the file.
 
     weights: the constants by name; one: those that are another constant. Beside the layers: the tables that count as
-    learnt although they may be no parameters, with their elements, and notes about weights made of others. Raises ValueError naming file and node for what
-    cannot be read, and for an operator that is not known and may hold a product with weights.
+    learnt although they may be no parameters, with their elements; notes about weights and about what is left out.
+    Raises ValueError naming file and node for what cannot be read, and for an operator that is not known and may hold
+    a product with weights.
     """
     reader = _Nodes(tensors, weights, factor, where, one or {})
     for node in tensors.nodes:
@@ -140,8 +141,16 @@ class _Nodes(ReaderState):
             for layer in weighted
             if layer.weight in self.views and layer.weights > prod(self.views[layer.weight].distinct)
         ]
+        unused = [repr(node_name(node)) for node in self.tensors.unused if self._counts(node)]
+        if unused:
+            yield f"left out, as no output of the graph depends on them: {some_of(unused)}"
         if larger:
-            yield f"weights that repeat elements within themselves, each repetition counted as learnt: {some_of(larger)}"
+            yield f"weights that repeat elements within themselves, all of them counted as learnt: {some_of(larger)}"
+
+    def _counts(self, node: NodeProto) -> bool:
+        """Tell a node that multiplies or learns, were it used."""
+        learns = any(name in self.weights and self.weights[name].learnt for name in learnt_inputs(node))
+        return learns or operator(node) in PRODUCTS or _may_multiply(node) or bool(inner_products(node))
 
     def _take_use(self, node: NodeProto, name: str, root: str, rank: int) -> None:
         """Take up how a host operator reads a constant: as a matrix, or along the features or the channels alone."""

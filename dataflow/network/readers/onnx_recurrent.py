@@ -6,11 +6,13 @@ Per direction, with G gates, T steps, B sequences:
     recurrent  [B, G*H]   = H_t[B, H] R                    T products, each after the one before
     dR         [H, G*H]   = H^T[H, T*B] dGates[T*B, G*H]   over all steps at once, dW alike
 
-Gates and states are host work. The first step multiplies its initial state even where that is zero.
+Gates and states are host work. The first step multiplies its initial state even where that is zero; where nothing
+before it learns, no gradient of it is computed.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.network.layers import Layer, LinearLayer, host_layer
@@ -68,5 +70,19 @@ def recurrent(reader: ReaderState, node: NodeProto) -> tuple[Layer, ...]:
         )
 
     given = layer("input", x[2], weight, gradient=node.input[0] in reader.graded, times=1)
-    stepped = layer("recurrent", hidden, inner, gradient=True, times=steps)
+    state, peepholes = (*node.input[5:6], "")[0], (*node.input[7:8], "")[0]
+    graded = _learns(reader, state)
+    stepped = layer("recurrent", hidden, inner, gradient=steps > 1 or graded, times=steps)
+    stepped = replace(stepped, state_gradient=graded)
+    beside = [peepholes, *(each for each in node.input[5:7] if _learns(reader, each))]
+    # Counted with the gates, the third of these layers.
+    reader.learnt[len(reader.layers) + 2] = tuple(reader.static[each] for each in beside if each in reader.static)
     return (given, stepped, host_layer(node.op_type, f"{name}.gates", whole * hidden * directions))
+
+
+def _learns(reader: ReaderState, state: str) -> bool:
+    """Tell an initial state that something learns from one of constants: exporters write the usual zeros out."""
+    if state not in reader.graded or state not in reader.static:
+        return state in reader.graded
+    constants = [reader.weights[name] for name in reader.sources.get(state, {state}) if name in reader.weights]
+    return any(each.learnt and not each.held and not each.zero for each in constants)

@@ -26,13 +26,15 @@ from nmsat.dataflow.network.readers.onnx_load import (
     MAX_DEPTH,
     MAX_RANK,
     SMALL,
+    captured,
     first_line,
     node_name,
     take_constant,
 )
+from nmsat.dataflow.network.readers.onnx_sequences import Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from onnx import NodeProto, TypeProto
@@ -84,13 +86,14 @@ class Tensors:
     """What is known of a graph.
 
     shapes: by tensor; values: of small constants; nodes: those that remain to run; lost: why the shape of a tensor is
-    not known.
+    not known; unused: nodes that no output of the graph depends on, not among the others.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     values: Mapping[str, NDArray[Any]]
     nodes: Sequence[NodeProto]
     lost: Mapping[str, str] = field(default_factory=dict)
+    unused: Sequence[NodeProto] = ()
 
 
 def infer_tensors(
@@ -105,7 +108,25 @@ def infer_tensors(
     walk = _Walk(loaded, sizes, where, unrolled)
     for node in loaded.nodes:
         walk.visit(node)
-    return Tensors(walk.shapes, loaded.values, tuple(walk.nodes), walk.lost)
+    used, unused = _reaching(walk.nodes, [value.name for value in loaded.model.graph.output])
+    return Tensors(walk.shapes, loaded.values, used, walk.lost, unused)
+
+
+def _reaching(
+    nodes: Sequence[NodeProto], outputs: Iterable[str]
+) -> tuple[tuple[NodeProto, ...], tuple[NodeProto, ...]]:
+    """Return the nodes that outputs depend on, and the others."""
+    wanted = set(outputs)
+    used: list[NodeProto] = []
+    unused: list[NodeProto] = []
+    for node in reversed(nodes):
+        if wanted.isdisjoint(node.output):
+            unused.append(node)
+        else:
+            used.append(node)
+            wanted.update(node.input, captured(node))
+            wanted.discard("")
+    return tuple(used[::-1]), tuple(unused[::-1])
 
 
 class _Walk:
@@ -124,6 +145,7 @@ class _Walk:
         self.nodes: list[NodeProto] = []
         self._schemas: dict[tuple[str, str], onnx.defs.OpSchema | None] = {}
         self._inner = GraphsInPlace(self)
+        self._sequences = Sequences(self, self._inner)
         self._folded = 0
         for name, kind in (*loaded.types.items(), *((value.name, value.type) for value in loaded.inputs)):
             self._note(name, kind)
@@ -140,7 +162,7 @@ class _Walk:
             return
         if node.op_type in LOOPS and is_standard(node) and self.unrolled(node) and self._inner.loop(node, depth):
             return
-        if self._quick(node):
+        if self._sequences.take(node, depth) or self._quick(node):
             return
         types = self._infer(node)
         for name in node.output:
@@ -243,6 +265,7 @@ class _Walk:
             self.keep(node.output[0], np.array(prod(self.shapes[node.input[0]]), np.int64))
             return True
         if not all(name in self.values for name in node.input if name):
+            self._scales(node)
             return False
         outputs = [name for name in node.output if name]
         bounded = all(name in self.shapes and prod(self.shapes[name]) <= SMALL for name in outputs)
@@ -252,6 +275,16 @@ class _Walk:
         for name, value in self._evaluate(node, feeds).items():
             self.keep(name, value)
         return True
+
+    def _scales(self, node: NodeProto) -> None:
+        """Evaluate a list of a few floating-point numbers from others of the kind; the node remains, as they may be
+        learnt: for how much larger a Resize makes something, they are numbers.
+        """
+        known = {**self.loaded.scales, **self.values}
+        names = [name for name in node.output if name]
+        few = all(len(shape := self.shapes.get(name, (0, 0))) < 2 and prod(shape) <= MAX_RANK for name in names)
+        if few and all(name in known for name in node.input if name):
+            self.loaded.scales.update(self._evaluate(node, {name: known[name] for name in node.input if name}))
 
     def _quick(self, node: NodeProto) -> bool:
         """Evaluate a node that NumPy evaluates by a function of its own, before anything is inferred."""

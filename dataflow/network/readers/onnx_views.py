@@ -74,7 +74,7 @@ def overlapping(views: Sequence[View]) -> bool:
     size = views[0].size
     if size <= MOST_MARKED:
         places = np.zeros(size, bool)
-        return any([view.mark(places) for view in views])
+        return any(view.mark(places) for view in views)
     spans = sorted((v.offset, v.offset + sum((n - 1) * stride for n, stride in v.key[2])) for v in views)
     return any(first[1] >= second[0] for first, second in pairwise(spans))
 
@@ -115,17 +115,16 @@ def _reshape(_node: NodeProto, view: View, _known: object, out: list[tuple[int, 
     dims: list[tuple[Factor, ...]] = []
     for wanted in out[0]:
         dim: list[Factor] = []
-        while wanted > 1:
+        missing = wanted
+        while missing > 1:
             size, stride = left.pop(0)
-            if size > wanted:
-                if size % wanted:
-                    return ()
-                left[:0] = _split_front(size, stride, wanted)
+            if size > missing and size % missing == 0:
+                left[:0] = _split_front(size, stride, missing)
                 size, stride = left.pop(0)
-            elif wanted % size:
+            if missing % size:
                 return ()
             dim.append((size, stride))
-            wanted //= size
+            missing //= size
         dims.append(_merged(dim))
     return () if left else (_with(view, dims),)
 

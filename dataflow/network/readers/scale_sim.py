@@ -6,9 +6,11 @@ anything else is a convolution:
     Layer name, IFMAP height, IFMAP width, Filter height, Filter width, Channels, Num filter, Strides,
 
 Columns are known by their header, in any order; a table whose header names none of them twice or not at all (tables in
-use say `IFMAP Width` for both sizes) is read by position if the other names, four at least, are in their places. The
+use say `IFMAP Width` for both sizes) is read by position if the other names, four at least, are in their places. A
+direction is a word (height, width, vertical, horizontal) or a letter (H, W, Y, X: `Stride_W`, `Filter H`). The
 letters of MAESTRO, K, C, R, S, Y, X beside `Stride`, are names too (Y and X include the padding). Further columns:
-`Sparsity` (N:M of the weights, N:N for dense), a second `Stride` (then the first is vertical), `Batch size`. A column
+`Sparsity` (N:M of the weights, N:N for dense), a second `Stride` (each of the direction that its header says; the
+first vertical if none does), `Batch size`. A column
 without a name that holds N:M in every layer is the sparsity. Others are ignored. Columns end at commas, or at tabs as
 in the tables made for MAESTRO. A comma may end a line; lines that are empty or hold only commas are skipped.
 
@@ -57,6 +59,15 @@ MAESTRO: Final = ("y", "x", "r", "s", "c", "k")
 
 LEAST_KNOWN: Final = 4
 """Columns that a header must name in their places, if the others are to be read by position."""
+
+DIRECTIONS: Final = {
+    **dict.fromkeys(("height", "h", "y", "vertical", "vert", "rows", "row"), "height"),
+    **dict.fromkeys(("width", "w", "x", "horizontal", "horiz", "columns", "column", "cols", "col"), "width"),
+}
+"""Words of headers that say a direction."""
+
+CONV_WORDS: Final = ("ifmap", "filter", "channel", "stride")
+"""Words of headers that only a convolution has."""
 
 PATTERN: Final = re.compile(r"(\d+)\s*:\s*(\d+)")
 
@@ -140,6 +151,13 @@ def _read_header(row: _Row) -> _Header:
         raise ValueError(f"{row.where}: this looks like a layer, but the first line must be a header")
     gemm = None
     if {"m", "n", "k"} <= set(titles):
+        other = [title for title in titles if any(word in title for word in CONV_WORDS)]
+        other += sorted(set(MAESTRO[:5]) & set(titles))
+        if other:
+            raise ValueError(
+                f"{row.where}: the header names M, N, K of matrix products and {', '.join(map(repr, other))} of "
+                f"convolutions; make two tables of it"
+            )
         gemm = (titles.index("m"), titles.index("n"), titles.index("k"))
     elif len([title for title in titles if title]) < len(CONV_COLUMNS) + 1:
         raise ValueError(
@@ -150,23 +168,56 @@ def _read_header(row: _Row) -> _Header:
     def find(word: str, after: int) -> int | None:
         return next((at for at, title in enumerate(titles) if at >= after and title.startswith(word)), None)
 
+    down, across = (None, None) if gemm else _stride_columns(titles, row.where)
     conv = () if gemm else _conv_columns(titles, row.where)
-    strides = [at for at, title in enumerate(titles) if title.startswith("stride")]
+    if down is not None:
+        conv = (*conv[:-1], down)
     names = [at for at, title in enumerate(titles) if title.startswith(("layer", "name"))]
     return _Header(
         name=names[0] if names else 0,
         gemm=gemm,
         conv=conv,
         sparsity=find("spars", 0),
-        stride_width=strides[1] if not gemm and len(strides) > 1 else None,
+        stride_width=across,
         batch=find("batch", 0),
     )
+
+
+def _direction(title: str) -> str | None:
+    """Return 'height' or 'width' where a header says one of them, and not both."""
+    words = [word.removeprefix("stride") for word in re.findall("[a-z]+", title)]
+    found = {DIRECTIONS[word] for word in words if word in DIRECTIONS}
+    return found.pop() if len(found) == 1 else None
+
+
+def _stride_columns(titles: list[str], where: str) -> tuple[int | None, int | None]:
+    """Return the columns of the vertical and of the horizontal stride; the second is None where one is for both."""
+    columns = [at for at, title in enumerate(titles) if "stride" in title]
+    said = [_direction(titles[at]) for at in columns]
+    match said:
+        case []:
+            return None, None
+        case [None]:
+            return columns[0], None
+        case [None, None] | ["height", "width"] | ["height", None] | [None, "width"]:
+            return columns[0], columns[1]
+        case ["width", "height"] | ["width", None] | [None, "height"]:
+            return columns[1], columns[0]
+        case _:
+            raise ValueError(
+                f"{where}: the header names the strides {', '.join(repr(titles[at]) for at in columns)}, of which it "
+                f"cannot be told which is vertical and which horizontal; name one Stride for both, or one Stride "
+                f"height and one Stride width"
+            )
 
 
 def _conv_columns(titles: list[str], where: str) -> tuple[int, ...]:
     """Return the place of each of CONV_COLUMNS, by name; by position where the header names some of them wrongly."""
 
     def places(words: tuple[str, ...]) -> list[int]:
+        *others, last = words
+        if last in ("height", "width"):
+            return [at for at, title in enumerate(titles) if others[0] in title and _direction(title) == last]
         found = [at for at, title in enumerate(titles) if all(word in title for word in words)]
         return found[:1] if words == ("stride",) else found
 
@@ -197,7 +248,7 @@ def _conv_columns(titles: list[str], where: str) -> tuple[int, ...]:
 
 def _letter_columns(titles: list[str], where: str) -> tuple[int, ...]:
     """Return the place of each of CONV_COLUMNS where the header has the letters of MAESTRO."""
-    strides = [at for at, title in enumerate(titles) if title.startswith("stride")]
+    strides = [at for at, title in enumerate(titles) if "stride" in title]
     wrong = [letter.upper() for letter in MAESTRO if titles.count(letter) != 1]
     if wrong or not strides:
         missing = ", ".join([*wrong, *([] if strides else ["Stride"])])

@@ -22,7 +22,7 @@ from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 from nmsat.dataflow.network.step import Prune, Step, Update, layer_of, run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from nmsat.algorithms.core.tape import Pattern, Product, Tape
     from nmsat.dataflow.network.layers import WeightLayer
@@ -54,7 +54,9 @@ def tape_step(tape: Tape, *, dense: bool = False) -> Step:
     for product in tape.products:
         if product.sparsity is not None:
             raise ValueError(f"product {product.name!r} has sparsity beside its pattern; a step knows N:M only")
-    layers = {name: _TapeLayer(products) for name, products in _by_layer(tape).items()}
+    groups = _by_layer(tape)
+    rows = _rows_of_steps(groups)
+    layers = {name: _TapeLayer(products, rows[name]) for name, products in groups.items()}
     ordered = _ordered(tape.products, layers)
     made = [p for product in ordered for p in _products(product, layers, dense=dense)]
     full = [p for product in ordered for p in _products(product, layers, dense=True)]
@@ -85,6 +87,21 @@ def _by_layer(tape: Tape) -> dict[str, list[Product]]:
             f"tells the runs of a layer apart"
         )
     return found
+
+
+def _rows_of_steps(groups: Mapping[str, list[Product]]) -> dict[str, int]:
+    """Return the rows of each run and of those of the same layer after it that have no weight gradient of their own.
+
+    A recurrent layer has one weight gradient over all steps of a call, under the name of the first.
+    """
+    rows: dict[str, int] = {}
+    after: dict[str, int] = {}
+    for name, group in reversed(groups.items()):
+        stages = {product.stage: product for product in group}
+        base = layer_of(name)
+        rows[name] = stages[Stage.FF].m + after.get(base, 0)
+        after[base] = 0 if Stage.WU in stages else rows[name]
+    return rows
 
 
 def _has_weights(group: list[Product]) -> bool:
@@ -142,17 +159,19 @@ def _updates(layers: Iterable[_TapeLayer], *, dense: bool) -> Iterator[Update]:
 class _TapeLayer:
     """A layer with weights as its products on the tape describe it."""
 
-    def __init__(self, products: list[Product]) -> None:
+    def __init__(self, products: list[Product], rows: int) -> None:
         self.of: dict[Stage, Product] = {}
         for product in products:
             self.of.setdefault(product.stage, product)
         forward = self.of[Stage.FF]
         self.layer = _layer(forward, input_gradient=Stage.BP in self.of)
         self.weight = forward.weight or layer_of(forward.name)
+        steps = Stage.WU in self.of and isinstance(self.layer, LinearLayer) and self.of[Stage.WU].k == rows
+        self.learning = replace(self.layer, rows=rows) if steps else self.layer
         self._check([p for p in products if p.stage is not Stage.BP])
 
     def _check(self, products: list[Product]) -> None:
-        plain = (*of.forward_products(self.layer, None), *of.weight_gradient_products(self.layer))
+        plain = (*of.forward_products(self.layer, None), *of.weight_gradient_products(self.learning))
         sizes = {p.stage: (p.m, p.k, p.n, p.count) for p in plain}
         for p in products:
             if (p.m, p.k, p.n, p.count) != sizes.get(p.stage):
@@ -178,7 +197,7 @@ class _TapeLayer:
         if stage is Stage.FF:
             return of.forward_products(self.layer, weights)
         if stage is Stage.WU:
-            return of.weight_gradient_products(self.layer, gradient)
+            return of.weight_gradient_products(self.learning, gradient)
         return of.input_gradient_products(self.layer, weights, gradient)
 
     def update(self, *, dense: bool) -> Update:
@@ -193,11 +212,12 @@ class _TapeLayer:
         """Yield the pruning of dY within the step."""
         layer = self.layer
         along_n = of.usable(self._pattern(Stage.BP, online=True), layer.features_out)
-        along_rows = of.usable(self._pattern(Stage.WU, online=True), layer.rows)
+        along_rows = of.usable(self._pattern(Stage.WU, online=True), self.learning.rows)
         if along_n:
             yield Prune(layer.name, Stage.BP, layer.rows * layer.count, layer.features_out, along_n)
         if along_rows:
-            yield Prune(layer.name, Stage.WU, layer.features_out * layer.count, layer.rows, along_rows)
+            rows = self.learning.rows
+            yield Prune(layer.name, Stage.WU, layer.features_out * layer.count, rows, along_rows)
 
 
 def _layer(forward: Product, *, input_gradient: bool) -> WeightLayer:
