@@ -19,7 +19,7 @@ MOST_ROWS: Final = 60
 """Points of the fronts in the table; all are in the Parquet."""
 
 
-_SOURCES: Final = {"estimate": Source.ESTIMATE, "exact": Source.MACHINE}
+_SOURCES: Final = {str(Source.ESTIMATE): Source.ESTIMATE, "exact": Source.MACHINE}
 
 
 def sweep_page(values: Mapping[str, Any], plots: Mapping[str, tuple[str, str]], command: str) -> str:
@@ -52,7 +52,7 @@ def _front(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{work_of(dict(row))} on {row['machine']}",
             f"{get('speedup'):.2f}×",
             numbers(get("cycles")),
-            "exact" if ran else "estimate",
+            "exact" if ran else str(Source.ESTIMATE),
             numbers(row["lut"]),
             numbers(row["dsp"]),
             numbers(row["ram_kbit"]),

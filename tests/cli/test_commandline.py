@@ -52,7 +52,7 @@ EVERYTHING: Final = {
     " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
     "rtl": "--config small --set columns=2 --device u250 --out d",
     "synth": "--config small --set columns=2 --device xcu250 --out d",
-    "study": "--out a --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
+    "study": "--out a --hours 3 --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
     " --processes 2 --config tiny --set columns=2 --data d --side 28",
     "sweep": "f.toml --out d --processes 2 --accuracy a.json --scheduler tcp://h:1",
     "train": "--cell mlp-bdwp-2of8-seed1 --config-file f.toml --network mlp --method ste --pattern 2:4"

@@ -59,7 +59,7 @@ IN_THE_WAY = [
 ]
 
 
-READ = ("--data", "--masks", "--config-file", "--layers", "--image", "--library")
+READ = ("--data", "--masks", "--config-file", "--layers", "--image", "--library", "--accuracy")
 """Options that name what is read."""
 
 
