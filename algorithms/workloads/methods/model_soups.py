@@ -20,8 +20,8 @@ Ours (`nm`): phases are 4:8, 2:8, 1:8 along k (and along n in the input gradient
 Study: the soup of three members against its best member (by images held out of the training), IMP, and IMP with as
 many steps as all members together, at one density; accuracy of a perceptron on digits, three seeds, and whether all
 masks are identical.
-Found here: at 90 % the soup is above the mean of its members and above IMP, but not above its best member nor above IMP
-with as many steps: no.
+Found here: at 90 % the soup is above its members, the best of them included (0.970 against 0.966), and above IMP, but
+not above IMP with as many steps (0.972; `nm` 0.955 against 0.969): no.
 """
 
 from __future__ import annotations

@@ -20,11 +20,13 @@ Assumed: sites per stage 120k, 90k, 50k, 25k, 12k, 30 % of the neighbours occupi
 many perspective candidates in each view, of which 200 are kept; 3000 cells of the map in each view. At small scale the
 pixels are noise, points lie near boxes.
 Ours (`nm`): convolutions and linear layers are 2:8 along k and along n.
-Study: a detector on lists of candidates of both sensors against one on those of LiDAR and one on those of cameras, each
-at its best rate by validation, and each of the single ones against its list as it is; mean average precision on other
+Study: a detector on lists of candidates of both sensors against one on those of LiDAR and one on those of cameras,
+each at its best rate by validation, and against the lists of either as they are; mean average precision on other
 scenes with known boxes, three seeds. The transfers look up what the other sensor says on the line of sight; beside the
 fused detector stands that look-up alone, without learning.
-Found here: FOUND
+Found here: fused ones are detected twice as well as those of LiDAR alone (mean average precision 0.60 against 0.31,
+camera 0.13; `nm` 0.56, 0.31, 0.12): yes. LiDAR is beyond its list as it is (0.29), the camera is not (0.13), and the
+look-up alone, which needs no network, is above the fused detector (0.68): 400 steps do not reach what the lists hold.
 """
 
 from __future__ import annotations
