@@ -14,6 +14,7 @@ from nmsat.dataflow.network.readers.onnx_ask import MICROSOFT
 from nmsat.dataflow.network.readers.onnx_fused import BROADCAST, SAME_AS_INPUT
 from nmsat.dataflow.network.readers.onnx_nodes import MULTIPLIES, POOLS
 from nmsat.dataflow.network.readers.onnx_operators import PRODUCTS
+from nmsat.dataflow.network.readers.onnx_sequences import SEQUENCES
 from nmsat.dataflow.network.readers.onnx_shapes import FOLDED
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ not. Those that are stored and read alike stay weights of their own, as copied l
 trained. Notes name both, and what could not be compared: matrices whose data are missing or more than 1 GiB. They
 also name vectors of one value that several operators read: exporters store what is equal in an untrained network
 once.
+
+Parts of a weight (`Slice`, `Split`, `Gather` of places in a row, sequences) are weights of their own; equal ones,
+however they are written, are one, and so is what is computed in the same way from the same constants. Parts that
+overlap are counted in full, with a note. A weight that `Expand` or `Tile` repeats for each sample is learnt once, its
+gradient summed over the samples. The initial state of a recurrent layer is learnt if it is made of initializers that
+hold more than zeros. What no output depends on is left out; a note names products and weights among it.
 
 What is only added, multiplied and so on (`Add`, `Sub`, `Mul`, `Div`, `Pow`, `Max`, `Min`, `Sum`) counts as learnt.
 Along the last dimension of the result or dimension 1 alone it is a bias or a scale. Anything wider may be a parameter
@@ -112,6 +119,8 @@ def _fate(domain: str, name: str) -> str:
         return "a constant"
     if kind in HOST_COSTS:
         return f"host: {_cost(kind, HOST_COSTS[kind])}"
+    if not domain and name in SEQUENCES:
+        return "followed where it is known what the sequence holds; else host, unknown cost"
     return "refused" if MULTIPLIES.search(name) else "host, unknown cost"
 
 

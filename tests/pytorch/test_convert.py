@@ -132,6 +132,24 @@ def test_the_table_says_what_became_of_every_weight(capsys: pytest.CaptureFixtur
         table_of(torch.nn.Linear(3, 3))
 
 
+def test_a_tied_head_that_is_pruned_counts_as_pruned() -> None:
+    class Tied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.head = torch.nn.Embedding(40, 32), torch.nn.Linear(32, 40, bias=False)
+            self.head.weight = self.words.weight
+
+        def forward(self, ids: Any) -> Any:
+            return self.head(self.words(ids))
+
+    table = table_of(quiet(Tied(), dense=[]))
+    assert [(row.layer, row.why, row.shared) for row in table.rows] == [
+        ("words", "multiplies nothing", ""),
+        ("head", "", "words"),
+    ]
+    assert (table.pruned, table.total) == (40 * 32, 40 * 32)
+
+
 def test_shared_weights_count_once() -> None:
     model = mlp()
     model[4] = torch.nn.Linear(32, 32)

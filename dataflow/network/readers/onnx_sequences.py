@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 SIZES_AS_INPUT: Final = AXES_AS_INPUT
 """Opset from which Split takes its sizes as an input."""
 
-MAKING: Final = ("SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "Identity")
-"""Operators whose result may be a sequence."""
+MAKING: Final = ("SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase")
+"""Operators whose result is a sequence."""
 
 READING: Final = ("SequenceAt", "SequenceLength", "ConcatFromSequence")
-"""Operators whose result is a tensor."""
+"""Operators of a sequence whose result is a tensor."""
+
+SEQUENCES: Final = frozenset((*MAKING, *READING))
+"""Operators of sequences that are followed."""
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Sequences:
         """Take one node; True where tensors stand for all of its results, so that it does not remain."""
         if not is_standard(node):
             return False
-        if node.op_type in MAKING:
+        if node.op_type in (*MAKING, "Identity"):
             made = self._made(node, depth)
             if made is not None:
                 if len(made) > MAX_NODES:

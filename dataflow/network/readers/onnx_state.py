@@ -97,11 +97,13 @@ class ReaderState:
         if node.op_type.startswith(RANDOM) or next(subgraphs(node), None) is not None:
             return (id(node),)
         given = sorted(attribute.SerializeToString() for attribute in node.attribute)
-        read = []
+        read: list[Any] = []
         for name in node.input:
             value = self.tensors.values.get(name)
-            small = value is not None and value.dtype.kind in "biuf"
-            read.append((value.shape, value.dtype.str, value.tobytes()) if small else self.alike.get(name, name))
+            if value is not None and value.dtype.kind in "biuf":
+                read.append((value.shape, value.dtype.str, value.tobytes()))
+            else:
+                read.append(self.alike.get(name, name))
         return (operator(node), *given, *read)
 
     def distinct(self, name: str, shape: TensorShape) -> TensorShape:

@@ -96,7 +96,7 @@ def _rows_of_steps(groups: Mapping[str, list[Product]]) -> dict[str, int]:
     """
     rows: dict[str, int] = {}
     after: dict[str, int] = {}
-    for name, group in reversed(groups.items()):
+    for name, group in reversed([*groups.items()]):
         stages = {product.stage: product for product in group}
         base = layer_of(name)
         rows[name] = stages[Stage.FF].m + after.get(base, 0)
