@@ -113,12 +113,13 @@ class Collected:
             raise AssertionError(f"a result left in cycle {cycle}, before any window started")
         word = dut.out_value.value
         # X stands in columns without a result; Amaranth's simulator has integers, without X
-        whole = int(word) if isinstance(word, int) or word.is_resolvable else None
+        known = isinstance(word, int) or word.is_resolvable
+        bits: Any = int(word) if known else word
         for c in range(len(self.values)):
             if valid >> c & 1:
                 self.cycles[c].append(cycle - self.start)
                 at = 32 * c
-                self.values[c].append(int(word[at + 31 : at]) if whole is None else whole >> at & 0xFFFFFFFF)
+                self.values[c].append(bits >> at & 0xFFFFFFFF if known else int(bits[at + 31 : at]))
 
     def least(self) -> int:
         """Fewest results any column gave."""
