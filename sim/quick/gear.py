@@ -125,10 +125,13 @@ class Quick:
         return QuickReport(report, report.cycles, 0, exact=True)
 
     def _fitting(self, settings: Launch, instructions: Sequence[Instruction]) -> list[Symbol] | None:
-        """Return the symbols of a program whose accesses, its own fetch too, stay within their regions."""
+        """Return the symbols of a program whose accesses, its own fetch too, stay within their regions.
+
+        None with a watchdog as well: a run that it may end is for the exact gear.
+        """
         at, count = settings.program_at, settings.program_count
         region = settings.regions[settings.program_region] if settings.program_region < len(settings.regions) else None
-        if region is None or not 0 < count == len(instructions) or at + count > region.size:
+        if region is None or settings.watchdog or not 0 < count == len(instructions) or at + count > region.size:
             return None
         return self.symbols.program(instructions, settings)
 

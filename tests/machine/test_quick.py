@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,6 +182,17 @@ def test_what_may_meet_an_error_of_memory_is_for_the_exact_gear() -> None:
     found = gear.time(settings, words)
     assert found.exact
     assert found.report.error is ErrorCode.REGION
+    assert ends(found.report) == ends(Sat(TINY).time(settings, words))
+
+
+@pytest.mark.parametrize(("watchdog", "error"), [(4, ErrorCode.TIMEOUT), (10_000, ErrorCode.NONE)])
+def test_a_run_with_a_watchdog_is_for_the_exact_gear(watchdog: int, error: ErrorCode) -> None:
+    job = random_job(TINY, 25)
+    settings = replace(launch(job.image.regions, job.place), watchdog=watchdog)
+    words = program_words(job.image.regions, settings)
+    found = Quick(TINY).time(settings, words)
+    assert found.exact
+    assert found.report.error is error
     assert ends(found.report) == ends(Sat(TINY).time(settings, words))
 
 
