@@ -89,7 +89,7 @@ def views_of(
 
     values, shapes: those that are known.
     """
-    rule = RULES.get(node.op_type) if is_standard(node) else None
+    rule = VIEW_RULES.get(node.op_type) if is_standard(node) else None
     known = [values.get(name) for name in node.input[1:]]
     out = [shapes.get(name, ()) for name in node.output]
     try:
@@ -98,7 +98,7 @@ def views_of(
         return ()
 
 
-Rule: TypeAlias = "Callable[[NodeProto, View, list[NDArray[Any] | None], list[tuple[int, ...]]], Sequence[View | None]]"
+ViewRule: TypeAlias = "Callable[[NodeProto, View, list[NDArray[Any] | None], list[tuple[int, ...]]], Sequence[View | None]]"
 
 
 def _same(_node: NodeProto, view: View, _known: object, _out: object) -> Sequence[View | None]:
@@ -187,7 +187,7 @@ def _gather(node: NodeProto, view: View, known: list[NDArray[Any] | None], _out:
     return (_with(part, [*part.dims[:axis], *part.dims[axis + 1 :]], part.offset),)
 
 
-RULES: Final[dict[str, Rule]] = {
+VIEW_RULES: Final[dict[str, ViewRule]] = {
     **dict.fromkeys(("Identity", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear"), _same),
     **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), _reshape),
     "Transpose": _transpose,

@@ -60,7 +60,7 @@ MAESTRO: Final = ("y", "x", "r", "s", "c", "k")
 LEAST_KNOWN: Final = 4
 """Columns that a header must name in their places, if the others are to be read by position."""
 
-DIRECTIONS: Final = {
+DIRECTION_WORDS: Final = {
     **dict.fromkeys(("height", "h", "y", "vertical", "vert", "rows", "row"), "height"),
     **dict.fromkeys(("width", "w", "x", "horizontal", "horiz", "columns", "column", "cols", "col"), "width"),
 }
@@ -186,7 +186,7 @@ def _read_header(row: _Row) -> _Header:
 def _direction(title: str) -> str | None:
     """Return 'height' or 'width' where a header says one of them, and not both."""
     words = [word.removeprefix("stride") for word in re.findall("[a-z]+", title)]
-    found = {DIRECTIONS[word] for word in words if word in DIRECTIONS}
+    found = {DIRECTION_WORDS[word] for word in words if word in DIRECTION_WORDS}
     return found.pop() if len(found) == 1 else None
 
 
