@@ -167,9 +167,7 @@ def take_constant(loaded: Loaded, node: NodeProto, where: str) -> bool:
         return False
     (name,), (attribute,) = node.output, node.attribute
     if node.doc_string.startswith(FUNCTION_MARK):
-        first = loaded.marked.setdefault(node.doc_string, name)
-        if first != name:
-            loaded.copies[name] = first
+        loaded.copies[name] = loaded.marked.setdefault(node.doc_string, name)
     match attribute.type:
         case AttributeProto.TENSOR:
             check_tensor(attribute.t, where)

@@ -98,9 +98,9 @@ def views_of(
         return ()
 
 
-ViewRule: TypeAlias = (
-    "Callable[[NodeProto, View, list[NDArray[Any] | None], list[tuple[int, ...]]], Sequence[View | None]]"
-)
+ViewInputs: TypeAlias = "list[NDArray[Any] | None]"
+
+ViewRule: TypeAlias = "Callable[[NodeProto, View, ViewInputs, list[tuple[int, ...]]], Sequence[View | None]]"
 
 
 def _same(_node: NodeProto, view: View, _known: object, _out: object) -> Sequence[View | None]:
