@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("NMSAT_ENGINES", "python")
 """Faults are planted in the engines of the source, and no test waits for a build: tests/machine/test_compiled.py."""
 
+# How long an example takes says more of the machine than of the code.
 settings.register_profile("nmsat", deadline=None)
 settings.load_profile("nmsat")
-# How long an example takes says more of the machine than of the code.
 
 SEEN = pytest.StashKey[set[str]]()
 """Names of all tests, when one is asked for by its name."""
