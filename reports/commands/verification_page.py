@@ -110,6 +110,8 @@ Not declared, and so in none of these numbers, are {count} bins of these groups:
 """
 
 UNREACHED: Final[dict[str, str]] = {
+    "sat_control": "memory is given up during a run here, never while one that has failed or met END waits for it; "
+    "`tests/machine/test_watchdog.py` has that",
     "sat_epilogue": "its flag falls with the reset before a run, the input that lowers it is 0 in the machine; "
     "the bench of the epilogue drives it",
     "sat_epilogue_lane_4_2": "a bias is a second operand here, the input for it is 0 in the machine; "
