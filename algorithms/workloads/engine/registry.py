@@ -127,7 +127,7 @@ def workloads() -> dict[str, Workload]:
         name, before = f"{package.__name__}.{module.name}", dict(_KNOWN)
         try:
             import_module(name)
-        except Exception as error:
+        except Exception as error:  # whatever is wrong with it, it is the file's
             _KNOWN.clear()
             _KNOWN.update(before)
             spec = find_spec(name)
