@@ -108,9 +108,25 @@ docs: setup-docs setup-run types
 	rm -rf build/reference
 	$(BIN)/python .ci/reference.py build/reference
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.ci .venv-docs/bin/mkdocs build --quiet --strict
+	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
+	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 	@echo "out/site/index.html"
 
-# The examples as notebooks, into out/notebooks; and run as they are.
+# Wheel and sdist, into out/dist: made, checked, and the wheel used in an empty environment. And the notes of a release.
+.PHONY: dist notes
+dist: setup-docs
+	.venv-docs/bin/python .ci/dist.py
+
+notes:
+	@$(PYTHON) .ci/notes.py $(VERSION)
+
+# The badges of the README, into docs/figures.
+.PHONY: badges
+badges:
+	$(PYTHON) .ci/badges.py
+
+# The examples as notebooks, into out/notebooks.
 .PHONY: notebooks
 notebooks: setup-run
 	$(BIN)/python .ci/notebook.py out/notebooks

@@ -130,6 +130,9 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         markdown += "\n## Generated pages\n\n" + "".join(f"- [{name}]({name})\n" for name in sorted(names))
     place = here.removeprefix(f"{OUTSIDE}/") if here.startswith(f"{OUTSIDE}/") else f"docs/{here}"
 
+    # Badges of a Git host that the site has not.
+    markdown = re.sub(r"^\[!\[.*\.\./\.\./actions/.*\n", "", markdown, flags=re.MULTILINE)
+
     def replaced(match: re.Match[str]) -> str:
         before, link, after = (match[1], match[2], match[3]) if match[1] else (match[4], match[5], match[6])
         if not link or "://" in link or link.startswith(("mailto:", "/")):
