@@ -139,6 +139,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             return match[0]
         target = posixpath.normpath(posixpath.join(posixpath.dirname(place), link))
         on_site = target.removeprefix("docs/") if target.startswith("docs/") else f"{OUTSIDE}/{target}"
+        if on_site.startswith(f"{EXAMPLES}/") and not here.startswith(f"{EXAMPLES}/"):
+            on_site = on_site.replace(".py", ".md")  # the page of an example, which links to the script
         if files.get_file_from_path(on_site) is None:
             return match[0]
         return f"{before}{posixpath.relpath(on_site, posixpath.dirname(here))}{after}"
