@@ -52,6 +52,7 @@ COMMANDS: Final[dict[str, str]] = {
     "program": "nmsat.reports.commands.program",
     "rtl": "nmsat.reports.commands.rtl",
     "study": "nmsat.reports.commands.study",
+    "study paper": "nmsat.reports.commands.study_paper",
     "sweep": "nmsat.reports.commands.sweep",
     "synth": "nmsat.reports.commands.synth",
     "train": "nmsat.reports.commands.train",

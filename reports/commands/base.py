@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS, method_facts, trained_network
+from nmsat.algorithms.core.vocabulary import METHODS, PAPER_NETWORKS, TRAINED_NETWORKS, method_facts, trained_network
 from nmsat.dataflow.contract.config import NAMED
 from nmsat.dataflow.contract.machine_file import MACHINE_SUFFIX, changed, find_machine, parse_value
 from nmsat.hw.release.devices import DEVICES
@@ -120,7 +120,8 @@ def _method(name: str) -> str:
 
 
 def _network(name: str) -> str:
-    trained_network(name)
+    if name not in PAPER_NETWORKS:  # these train on --data, which is looked at later
+        trained_network(name)
     return name
 
 
@@ -137,8 +138,8 @@ config: Final = Named(_config, lambda: NAMED)
 method: Final = Named(_method, lambda: METHODS)
 """Reads the name of a training method."""
 
-network: Final = Named(_network, lambda: TRAINED_NETWORKS)
-"""Reads the name of a network that trains here."""
+network: Final = Named(_network, lambda: (*TRAINED_NETWORKS, *PAPER_NETWORKS))
+"""Reads the name of a network that trains here, those of the paper on --data alone."""
 
 
 def add_shape(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
