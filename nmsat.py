@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, str]] = {
     "gemm": "nmsat.reports.commands.gemm",
     "model": "nmsat.reports.commands.model",
     "paper": "nmsat.reports.commands.paper",
+    "patterns": "nmsat.reports.commands.patterns",
     "program": "nmsat.reports.commands.program",
     "rtl": "nmsat.reports.commands.rtl",
     "study": "nmsat.reports.commands.study",
