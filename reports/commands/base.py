@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from nmsat.algorithms.core.tape import Pattern
@@ -214,6 +215,34 @@ def add_settings(parser: argparse.ArgumentParser, dest: str) -> None:
     )
     assert isinstance(action, SetFields)
     action.changes = dest
+
+
+def add_layer_patterns(parser: argparse.ArgumentParser, dest: str) -> None:
+    """Add --layer-patterns, as `nmsat patterns` writes them."""
+    parser.add_argument(
+        "--layer-patterns",
+        type=layer_patterns,
+        default=None,
+        dest=dest,
+        metavar="TEXT_OR_FILE",
+        help="N:M by layer, such as conv2@2:4+res1a@2:16~2:8+rest@2:8 (FF~BP), or a file of nmsat patterns --out",
+    )
+
+
+def layer_patterns(text: str) -> str:
+    """Read patterns by layer, or the file that holds them; the same text in the end."""
+    from nmsat.algorithms.methods.patterns import AT, parse_patterns, write_patterns
+
+    written = text
+    if AT not in text:
+        try:
+            written = Path(text).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is no patterns (LAYER@N:M) and no file of them: {error}") from None
+    try:
+        return write_patterns(parse_patterns(written))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

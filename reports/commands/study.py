@@ -15,6 +15,7 @@ from nmsat.reports.commands.base import (
     Command,
     Listed,
     add_config,
+    add_layer_patterns,
     method,
     network,
     seed,
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("seeds", seed, "0,1,2"),
     ):
         parser.add_argument(f"--{name}", metavar="LIST", type=Listed(one), help=f"such as {what}; {whole_table}")
+    add_layer_patterns(parser, "layer_patterns")
     add_data(parser)
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
     parser.add_argument("--retime", action="store_true", help="with --redraw: time the SAT cycles of all rows anew")
@@ -140,10 +142,11 @@ def chosen(options: argparse.Namespace) -> list[Part]:
     from nmsat.algorithms.training.idx import data_folder
     from nmsat.algorithms.training.named_data import data_name
     from nmsat.algorithms.training.plan import Part, plan
-    from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, rate_cells
+    from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, own_cells, rate_cells
 
     data = chosen_data(options)
-    if not any((options.networks, options.methods, options.patterns, options.seeds)):
+    choosing = (options.networks, options.methods, options.patterns, options.seeds, options.layer_patterns)
+    if not any(choosing):
         return plan(data or data_name(str(data_folder()), options.side))
     networks = options.networks or (_networks_of(data) if data else TABLE_NETWORKS)
     found = cells(
@@ -153,6 +156,8 @@ def chosen(options: argparse.Namespace) -> list[Part]:
         options.seeds or SEEDS,
         data,
     )
+    if options.layer_patterns:
+        found += own_cells(found, options.layer_patterns)
     parts = [Part("the runs that were asked for", tuple(found))]
     if options.rates:
         rates = [cell for network in networks for cell in rate_cells(network, data=data)]
@@ -194,7 +199,7 @@ def _redraw(options: argparse.Namespace) -> Answer:
     """Write page and pictures again from the data beside them, which stays as it is."""
     from nmsat.reports.work.study import retimed
 
-    names = ("data_folder", "networks", "methods", "patterns", "seeds", "rates")
+    names = ("data_folder", "networks", "methods", "patterns", "seeds", "layer_patterns", "rates")
     chosen_runs = [name.partition("_")[0] for name in names if getattr(options, name)]
     if chosen_runs:
         raise InputError(f"--redraw shows the data as it is, without choosing runs; leave out --{chosen_runs[0]}")

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.algorithms.core.vocabulary import BACKENDS, METHODS
-from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, add_config, method, network, seed, whole
+from nmsat.reports.commands.base import (
+    MAX_SIZE,
+    Answer,
+    Command,
+    add_config,
+    add_layer_patterns,
+    method,
+    network,
+    seed,
+    whole,
+)
 from nmsat.reports.commands.parser import again
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.output import add_force
@@ -41,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", type=method, metavar="NAME", help="training method (default: bdwp)")
     parser.add_argument("--pattern", metavar="N:M", help="sparsity (default: 2:8)")
+    add_layer_patterns(parser, "patterns")
     parser.add_argument("--arithmetic", choices=["contract", "fast"], help="SAT's, bit for bit, or binary32")
     parser.add_argument("--epochs", type=count, metavar="E", help="length of the run (default: the recipe's)")
     parser.add_argument(
