@@ -183,7 +183,7 @@ def vit(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) 
 
 
 def gpt(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
-    """Return a causal transformer over tokens: 64 features, two blocks of four heads; places and classes of the data."""
+    """Return a causal transformer over tokens, 64 features, two blocks of four heads."""
     (places,) = sample.check_axes(("places",))
     return Sequential(
         [

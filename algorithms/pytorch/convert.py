@@ -41,8 +41,8 @@ def sparsify(
     """Convert the linear layers, convolutions and attention projections of a model in place; return the model.
 
     Parameters keep their identity, names and values, so optimizers and checkpoints go on working.
-    method, pattern: as in `algorithms.methods.make_method`; 'dense' converts without pruning. patterns: N:M by layer, as
-    `nmsat patterns` writes them (`algorithms.methods.patterns`; 'rest' are the layers without a part that would be
+    method, pattern: as in `algorithms.methods.make_method`; 'dense' converts without pruning. patterns: N:M by layer,
+    as `nmsat patterns` writes them (`algorithms.methods.patterns`; 'rest' are the layers without a part that would be
     pruned anyway), for methods that prune weights by magnitude. dense: names of the
     layers that stay dense; None takes the first and the last layer, in the order of `named_modules`, and those with
     fewer than M input channels in a group. decay: lambda of the SR-STE term, None for the method's own; it is added to

@@ -96,12 +96,8 @@ def _behaviour(module: nn.Module) -> type[NmModule]:
 
 def _by_choice(name: str, found: list[str], asked: Request, channels: int) -> str:
     """Return why a layer that could be pruned is dense, '' if it is pruned."""
-    if asked.dense is not None:
-        return "by request" if name in asked.dense else ""
-    if asked.own(name) == (None, None):
-        return "by request"
-    if name in asked.patterns:
-        return ""
+    if asked.dense is not None or name in asked.patterns or asked.own(name) == (None, None):
+        return "by request" if name in (asked.dense or ()) or asked.own(name) == (None, None) else ""
     if name == found[0]:
         return "first layer"
     if name == found[-1]:

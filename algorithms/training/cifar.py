@@ -155,12 +155,14 @@ def _pickled(path: Path, data: bytes, known: Cifar, images: int) -> tuple[NDArra
     labels = found.get(known.key) if isinstance(found, dict) else None
     rows = found.get(b"data") if isinstance(found, dict) else None
     if not isinstance(rows, SafeArray) or not isinstance(labels, list):
-        raise ValueError(f"data file {str(path)!r} is no batch of {known.title}: it has no data and {known.key.decode()}")
+        wanted = f"data and {known.key.decode()}"
+        raise ValueError(f"data file {str(path)!r} is no batch of {known.title}: it has no {wanted}")
     if len(labels) != images or not all(type(label) is int and -(1 << 31) < label < 1 << 31 for label in labels):
         raise ValueError(f"data file {str(path)!r} has {len(labels)} labels; it must have {images} whole numbers")
     if rows.shape != (images, PIXELS) or rows.code != "u1" or len(rows.data) != images * PIXELS:
         raise ValueError(
-            f"data file {str(path)!r} has data of shape {rows.shape!r}; they must be bytes of shape {(images, PIXELS)!r}"
+            f"data file {str(path)!r} has data of shape {rows.shape!r}; they must be bytes of shape "
+            f"{(images, PIXELS)!r}"
         )
     order = "F" if rows.by_columns else "C"
     table = np.frombuffer(rows.data, np.uint8).reshape(images, PIXELS, order=order)
@@ -218,6 +220,6 @@ def unpickle(path: Path, data: bytes) -> Any:
     """Return what a pickled file holds, arrays as `SafeArray`; ValueError, one line, for damage and for other names."""
     try:
         return _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # damaged pickles raise almost anything
+    except Exception as error:  # noqa: BLE001 # damaged pickles raise almost anything
         reason = str(error).replace("\n", " ")[:200] or type(error).__name__
         raise ValueError(f"data file {str(path)!r} is no pickled batch: {reason}") from None

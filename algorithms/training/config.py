@@ -42,8 +42,8 @@ NUMBER_RANGES: Final = (
 class TrainConfig:
     """One run. Two runs with equal configurations give equal bits on the same machine.
 
-    network: one of `algorithms.core.vocabulary.TRAINED_NETWORKS`, which also names the data set, or of the paper's five,
-    which need `data`; method: one of
+    network: one of `algorithms.core.vocabulary.TRAINED_NETWORKS`, which also names the data set, or of the paper's
+    five, which need `data`; method: one of
     `algorithms.core.vocabulary.METHODS`; pattern: 'N:M', ignored by 'dense'; arithmetic: 'contract' or 'fast';
     batch: samples per step, an epoch drops what does not fill one; optimizer: 'sgd' or 'adam'; lr: peak learning rate,
     reached after `warmup` epochs, then falling to 0 along a cosine; momentum: of sgd; decay: lambda of the SR-STE term,

@@ -10,7 +10,7 @@ import importlib.util
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Samples: TypeAlias = "NDArray | Pixels"
-"""Samples as an array, or as bytes that become numbers where they are asked for."""
+Samples: TypeAlias = Any
+"""Samples as an array, or as `Pixels`, which have its length, shape and indexing (a slice, or an array of places)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,13 +81,14 @@ def list_images(folder: str) -> Found:
     """Return the files of a folder; ValueError, one line, for what is missing."""
     place = Path(folder)
     if not is_image_folder(place):
-        raise ValueError(f"data folder is {folder!r}; it must hold the folders train/ and val/, a folder a class in each")
+        raise ValueError(f"data folder is {folder!r}; it must hold train/ and val/, in each a folder for every class")
     classes = tuple(sorted(path.name for path in (place / "train").iterdir() if path.is_dir()))
     if not classes:
         raise ValueError(f"data folder is {folder!r}; its train/ has no folder of a class")
     numbers = {name: number for number, name in enumerate(classes)}
     train = _by_folder(place / "train", numbers)
-    test = _by_notes(place / "val", numbers) if (place / "val" / NOTES).is_file() else _by_folder(place / "val", numbers)
+    read = _by_notes if (place / "val" / NOTES).is_file() else _by_folder
+    test = read(place / "val", numbers)
     digest = hashlib.sha256(repr(classes).encode())
     for path, label in (*train, *test):
         digest.update(f"{Path(path).relative_to(place).as_posix()}\0{label}\0{Path(path).stat().st_size}\0".encode())

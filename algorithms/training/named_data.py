@@ -23,7 +23,7 @@ from nmsat.algorithms.training import idx
 from nmsat.algorithms.training.cifar import CIFAR_SIDE, SETS, cifar_layout, cifar_name, find_cifar, load_cifar
 from nmsat.algorithms.training.colour import CLASSES, SIDE, colour
 from nmsat.algorithms.training.image_folder import FOLDER_SIDES, images_name, is_image_folder, load_images
-from nmsat.algorithms.training.own_data import OWN_STEM, load_own, own_name
+from nmsat.algorithms.training.own_data import load_own, own_name
 
 if TYPE_CHECKING:
     from nmsat.algorithms.training.data import Dataset
@@ -88,7 +88,7 @@ def data_name(place: str, side: int | None = None) -> str:
         return COLOUR
     if path.suffix == ".py":
         if path.stem == COLOUR:
-            raise ValueError(f"data file is {path.name!r}; that is what the images made here are called, choose another")
+            raise ValueError(f"data file is {path.name!r}; the images made here are called so, choose another name")
         return own_name(path)
     sets = {kind: where for kind in SETS if (where := find_cifar(path, kind)) is not None}
     folders = _image_folders(path)

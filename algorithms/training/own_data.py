@@ -83,7 +83,7 @@ def _check_labels(name: str, y: NDArray[Any], classes: int) -> None:
     if not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"{name} is of {y.dtype}; labels must be whole numbers")
     if y.min() < 0 or y.max() >= classes:
-        raise ValueError(f"{name} has labels from {y.min()} to {y.max()}; with {classes} classes they are below {classes}")
+        raise ValueError(f"{name} has labels from {y.min()} to {y.max()}; with {classes} classes they end below")
 
 
 def _check_values(name: str, x: NDArray[Any], classes: int) -> None:

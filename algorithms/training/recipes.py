@@ -41,13 +41,13 @@ IMAGE_CHANGES: Final[dict[str, dict[str, float | int]]] = {
 """What the recipes change on the images of a folder, of which there are tens of thousands (`--data`)."""
 
 COLOUR_CHANGES: Final[dict[str, dict[str, float | int]]] = {
-    **dict.fromkeys(IMAGE_CHANGES, {"epochs": 3, "lr": 0.1, "warmup": 0.3, "batch": 64}),
+    **{network: {"epochs": 3, "lr": 0.1, "warmup": 0.3, "batch": 64} for network in IMAGE_CHANGES},
     "vit-small": {"epochs": 6, "lr": 2e-3, "warmup": 0.5, "batch": 64},
 }
 """The same on the colour images made here."""
 
 PHOTO_CHANGES: Final[dict[str, dict[str, float | int]]] = {
-    **dict.fromkeys(IMAGE_CHANGES, {"epochs": 10, "lr": 0.1}),
+    **{network: {"epochs": 10, "lr": 0.1} for network in IMAGE_CHANGES},
     "vit-small": {"epochs": 20, "lr": 2e-3},
 }
 """The same on CIFAR and on images in folders; a guess that no validation run has looked at."""

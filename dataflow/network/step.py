@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nmsat.dataflow.network.readers.masks import LayerMask
 
 
-Own: TypeAlias = "Pattern | None | tuple[Pattern | None, Pattern | None]"
+Own: TypeAlias = "Pattern | tuple[Pattern | None, Pattern | None] | None"
 """What a layer has of its own: the pattern of both copies of its weight or, in a pair, of FF and of BP; None: dense."""
 
 

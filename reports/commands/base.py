@@ -238,7 +238,8 @@ def layer_patterns(text: str) -> str:
         try:
             written = Path(text).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is no patterns (LAYER@N:M) and no file of them: {error}") from None
+            reason = f"{text!r} is no patterns (LAYER@N:M) and no file of them: {error}"
+            raise argparse.ArgumentTypeError(reason) from None
     try:
         return write_patterns(parse_patterns(written))
     except ValueError as error:

@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="oi",
         help="axes of those arrays: oi as in PyTorch, kn as the matrix K x N (default: oi)",
     )
-    parser.add_argument("--out", type=Path, default=None, metavar="FILE", help="write the patterns, for --layer-patterns")
+    parser.add_argument("--out", type=Path, default=None, metavar="FILE", help="write the text for --layer-patterns")
     parser.add_argument("--estimate", action="store_true", help="cycles of a closed form, in seconds")
     add_config(parser, "small")
     add_processes(parser)

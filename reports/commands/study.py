@@ -167,10 +167,11 @@ def chosen(options: argparse.Namespace) -> list[Part]:
 
 def _networks_of(data: str) -> tuple[str, ...]:
     """Return the networks that named data are for unless some are named."""
-    from nmsat.algorithms.training.named_data import sample_of
+    from nmsat.algorithms.training.named_data import COLOUR, sample_of
 
     sample = sample_of(data)
-    return SMALL_NETWORKS if sample is not None and sample.shape[2] == 3 else SIZED_NETWORKS
+    photos = sample is not None and sample.shape[2] == 3 and data != COLOUR  # a ViT learns nothing of those few
+    return SMALL_NETWORKS if photos else SIZED_NETWORKS
 
 
 def page_files(data: dict[str, Any]) -> dict[str, str]:

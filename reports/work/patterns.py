@@ -165,7 +165,8 @@ def _options(
         raise RuntimeError(f"what no pattern changes takes {sorted(fixed)} cycles with different patterns")
     none = next((name for name, options in layers.items() if not options), None)
     if none is not None:
-        raise ValueError(f"layer {none!r} of {found.weights[none].shape} weights fits no pattern; add dense to --choices")
+        shape = found.weights[none].shape
+        raise ValueError(f"layer {none!r} of {shape} weights fits no pattern; add dense to --choices")
     return layers, fixed.pop()
 
 

@@ -164,9 +164,10 @@ def _check_whole(path: Path, epochs: list[dict[str, Any]], summary: dict[str, An
 def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
     """Return what one step of the method costs on SAT: cycles, those of the dense step, speed-up and bound.
 
-    The step is recorded from a run, shapes and patterns alone (the paper's networks are known by their layers); the programs of products and updates are in the cycles,
-    each distinct one timed once by the quick gear and kept. Where the machine has no program for a product, cycles and
-    speed-up are None and `refused` says why (docs/machine/programs.md).
+    The step is recorded from a run, shapes and patterns alone (the paper's networks are known by their layers); the
+    programs of products and updates are in the cycles, each distinct one timed once by the quick gear and kept. Where
+    the machine has no program for a product, cycles and speed-up are None and `refused` says why
+    (docs/machine/programs.md).
     """
     step, whole = run_steps(config)
     wanted = [Wanted(step), Wanted(whole)]

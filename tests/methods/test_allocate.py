@@ -61,7 +61,7 @@ def test_many_layers_keep_to_the_budget_where_not_all_can_be_kept(monkeypatch: p
     rng = np.random.default_rng(3)
     layers = [[Option(None, None, int(c), float(h)) for c, h in rng.random((6, 2)) * (1e6, 1)] for _ in range(12)]
     best = frontier(layers)
-    monkeypatch.setattr(allocate, "EXACT", 300)
+    monkeypatch.setattr(allocate, "EXACT", 30)
     found = frontier(layers)
     assert (best.exact, found.exact) == (True, False)
     assert (np.diff(found.harm) < 0).all()
@@ -70,10 +70,11 @@ def test_many_layers_keep_to_the_budget_where_not_all_can_be_kept(monkeypatch: p
     for share in (0.2, 0.4, 0.6):
         budget = int(best.cycles[0] + share * (best.cycles[-1] - best.cycles[0]))
         picks = found.within(budget)
-        cycles, harm = (sum(getattr(o[p], what) for o, p in zip(layers, picks, strict=True)) for what in ("cycles", "harm"))
-        assert cycles <= budget
+        chosen = [options[pick] for options, pick in zip(layers, picks, strict=True)]
+        harm = sum(option.harm for option in chosen)
+        assert sum(option.cycles for option in chosen) <= budget
         least = sum(o[p].harm for o, p in zip(layers, best.within(budget), strict=True))
-        assert least <= harm < 1.2 * least
+        assert least <= harm < 1.5 * least
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -95,8 +96,9 @@ def test_on_a_network_it_is_the_best_of_all(call: Callable[[str], Outcome], tmp_
     assert names == ["conv2", "conv3", "conv4", "conv5"]
     texts = ("dense", "2:4", "2:8")
     alone = {(name, text): f"{name}@{text}+rest@dense" for name in names for text in texts[1:]}
-    steps = [recorded_step("vgg19-small", "bdwp", Pattern(2, 8), patterns=one) for one in ("rest@dense", *alone.values())]
-    dense, *pruned = (result.cycles for result in time_all(preset("tiny"), [Wanted(s) for s in steps], lambda _: None))
+    asked = ("rest@dense", *alone.values())
+    steps = [Wanted(recorded_step("vgg19-small", "bdwp", Pattern(2, 8), patterns=one)) for one in asked]
+    dense, *pruned = (result.cycles for result in time_all(preset("tiny"), steps, lambda _: None))
     saved = {key: dense - cycles for key, cycles in zip(alone, pruned, strict=True)}
     harms = weights_lost(names)
     fits = []
@@ -143,11 +145,11 @@ def weights_lost(names: list[str]) -> dict[tuple[str, str], float]:
     [
         ("patterns vgg19-small --budget 1.5", "it must be above 0 and at most 1"),
         ("patterns vgg19-small --budget 0.5 --method sdgp", "cannot have patterns of single layers"),
-        ("patterns vgg19-small --budget 0.5 --weights w.npz", "--weights is for networks that are known by their layers"),
+        ("patterns vgg19-small --budget 0.5 --weights w.npz", "--weights is for networks that are known by"),
         ("train --network mlp --layer-patterns fc2", "is no patterns (LAYER@N:M) and no file of them"),
         ("model resnet9 --layer-patterns stem.conv@2:4", "names layer 'stem.conv'"),
         ("model resnet9 --method sdgp --layer-patterns wide.conv@2:4", "cannot have patterns of single layers"),
-        ("study --methods dense --networks mlp --seeds 0 --layer-patterns fc2@2:4", "none of the methods can have them"),
+        ("study --methods dense --networks mlp --layer-patterns fc2@2:4", "none of the methods can have them"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(call: Callable[[str], Outcome], line: str, words: str) -> None:

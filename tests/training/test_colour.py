@@ -38,7 +38,7 @@ def test_the_posterior_is_bayes_rule_written_out() -> None:
 
 
 def test_the_best_accuracy_is_what_is_said() -> None:
-    x, y = task.draw(1500, np.random.default_rng(99))
+    x, y = task.draw(800, np.random.default_rng(99))
     found = task.motifs().posterior(x)
     best = found.max(axis=1)
     assert abs(best.mean() - task.BEST) < 3.5 * best.std() / math.sqrt(len(best))

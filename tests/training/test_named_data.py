@@ -279,7 +279,9 @@ def test_files_without_data_are_refused_in_one_line(case: str, tmp_path: Path) -
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "words"), [("My.py", "small letters"), ("gone.py", "no such file"), ("colour.py", "choose another")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("My.py", "small letters"), ("gone.py", "no such file"), ("colour.py", "choose another name")]
+)
 def test_names_of_files(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
         data_name(str(tmp_path / name))

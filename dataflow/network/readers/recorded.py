@@ -55,8 +55,8 @@ def recorded_step(
     """Return one training step of a network that trains here.
 
     network: one of `algorithms.core.vocabulary.TRAINED_NETWORKS`; method, pattern: as in
-    `dataflow.network.step.training_products`; batch: None for that of the network's recipe; patterns: of layers (`algorithms.methods.patterns`). Raises ValueError for what
-    is unknown or does not fit.
+    `dataflow.network.step.training_products`; batch: None for that of the network's recipe; patterns: of layers
+    (`algorithms.methods.patterns`). Raises ValueError for what is unknown or does not fit.
     """
     base = recipe(network)
     # Which products there are does not depend on the arithmetic; binary32 is quick.
