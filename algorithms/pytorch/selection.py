@@ -87,8 +87,8 @@ def mvue(
 ) -> torch.Tensor:
     """Return dy[rows, columns] with at most n of m rows kept per group and column, equal to dy in expectation.
 
-    scale: of `mvue_scale`, times which the result is, but for groups that are not finite; u: uniform numbers [groups, 1,
-    columns], drawn here when None. See `algorithms.methods.gradients.mvue`.
+    scale: of `mvue_scale`, times which the result is, but for groups that are not finite; u: uniform numbers [groups,
+    1, columns], drawn here when None. See `algorithms.methods.gradients.mvue`.
     """
     rows, columns = dy.shape
     groups = torch.nn.functional.pad(dy, (0, 0, 0, -rows % m)).unflatten(0, (-1, m))
