@@ -150,6 +150,14 @@ def test_runs_know_their_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         data_name(str(one.parent))
 
 
+def test_a_folder_of_nothing_known_says_what_is(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    (tmp_path / "cifar-10-batches-bin" / "data_batch_1.bin").touch()  # the rest is missing
+    with pytest.raises(ValueError, match=r"neither IDX files .*, nor CIFAR .*, nor images in train/ and") as caught:
+        data_name(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
