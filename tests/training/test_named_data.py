@@ -267,6 +267,7 @@ OWN = {
     "labels": ("y[0] = 3", r"y_train has labels from 0 to 3; with 3 classes"),
     "kind": ("x = x.astype(np.float64)", "x_train is of float64"),
     "nan": ("x[0] = np.nan", "x_train has values that are not finite"),
+    "shape": ("y = y[:, None]", r"y_train has shape \(30, 1\); there must be one label for each sample"),
     "lengths": ("y = y[1:]", "x_train has 30 samples and y_train 29"),
 }
 
