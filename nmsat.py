@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, str]] = {
     "model": "nmsat.reports.commands.model",
     "paper": "nmsat.reports.commands.paper",
     "program": "nmsat.reports.commands.program",
+    "report": "nmsat.reports.commands.report",
     "rtl": "nmsat.reports.commands.rtl",
     "study": "nmsat.reports.commands.study",
     "sweep": "nmsat.reports.commands.sweep",

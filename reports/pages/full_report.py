@@ -1,0 +1,100 @@
+"""What `nmsat report` shows: all figures in their order, and the numbers at the head of the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nmsat.reports.pages.energy_figures import energy_figure, peer_figures
+from nmsat.reports.pages.page_tables import percent
+from nmsat.reports.pages.record_figures import accuracy_figure, workloads_figure
+from nmsat.reports.pages.report_page import Report
+from nmsat.reports.pages.step_figures import step_figures
+from nmsat.reports.pages.use_figures import resources_figure, roofline_figure
+from nmsat.reports.work.paper import PAPER, mean
+from nmsat.reports.work.standing import Basis, machine_words
+from nmsat.reports.work.step_runs import METHOD, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nmsat.reports.pages.figure import Figure
+    from nmsat.reports.work.committed import Records
+    from nmsat.reports.work.step_runs import NetworkRuns
+
+FIGURES: Final = (
+    *("speedup", "stages", "ablation", "causes", "roofline", "resources"),
+    *("energy", "throughput", "efficiency", "accuracy", "workloads"),
+)
+"""Names of all figures that a report may have, in their order."""
+
+
+def full_report(found: Sequence[NetworkRuns], records: Records, batch: int, command: str) -> Report:
+    """Return the report of steps that ran and of records; command: that makes it again."""
+    config = found[0].dense.result.config
+    pattern = shown([run.pattern for run in found[0].sparse])
+    basis = Basis(command, machine_words(config, f"batch {batch}"))
+    figures = [
+        *step_figures(found, basis, pattern),
+        roofline_figure(found, basis, pattern),
+        *_recorded(records, machine_words(config)),
+        energy_figure(found, basis, pattern),
+        *peer_figures(found, basis, pattern),
+    ]
+    order = {name: place for place, name in enumerate(FIGURES)}
+    names = [runs.network for runs in found]
+    lead = (
+        f"One training step of {_listed(names)} with {METHOD.upper()}, first layer and classifier dense, batch "
+        f"{batch}, on {machine_words(config)}: weights pruned to "
+        f"{_listed([run.pattern for run in found[0].sparse])} against dense training on the same machine. What the "
+        "host does (normalisation, pooling, softmax, loss) is in no figure."
+    )
+    missing = list(records.missing)
+    if not any(runs.ablated for runs in found):
+        missing.append("ablation: not asked for, or none of its networks is here")
+    return Report(
+        f"nmsat: what {config.name} does",
+        lead,
+        sorted(figures, key=lambda figure: order[figure.name]),
+        command,
+        _key(found, records, pattern),
+        missing,
+    )
+
+
+def _recorded(records: Records, config: str) -> list[Figure]:
+    """Return the figures of the records that are there."""
+    figures = []
+    if records.synth:
+        figures.append(resources_figure(records.synth.values, Basis(records.synth.command, config)))
+    if records.accuracy:
+        machine = f"{records.accuracy.values['machine']}, networks and batches of the study"
+        figures.append(accuracy_figure(records.accuracy.values, Basis(records.accuracy.command, machine)))
+    if records.workloads:
+        basis = Basis(records.workloads.command, "vcu1525, sizes of the papers")
+        figures.append(workloads_figure(records.workloads.values, basis))
+    return figures
+
+
+def _key(found: Sequence[NetworkRuns], records: Records, pattern: str) -> list[tuple[str, str]]:
+    """Return the numbers of the head."""
+    speedup = mean([runs.speedup(runs.at(pattern)) for runs in found])
+    bound = mean([runs.at(pattern).bound for runs in found])
+    beside = f"; the paper reports {PAPER}× on average" if pattern == "2:8" else ""
+    over = f"mean of {len(found)} networks" if len(found) > 1 else found[0].network
+    key = [
+        (f"{speedup:.2f}×", f"as fast as dense at {pattern}, {over}; exact; the bound is {bound:.2f}×{beside}"),
+        (
+            percent(mean([runs.dense.result.utilization for runs in found])),
+            f"of the array in use in the dense step, {percent(mean([r.at(pattern).result.utilization for r in found]))}"
+            f" at {pattern}; exact",
+        ),
+    ]
+    if records.synth:
+        values = records.synth.values
+        share = values["total"]["luts"] / values["device"]["luts"]
+        key.append((percent(share), f"of the LUTs of {values['device']['name']}; {values['mark']}, modelled"))
+    return key
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
