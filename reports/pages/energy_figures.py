@@ -57,7 +57,7 @@ def energy_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> F
         "watt": number("watts", ".1f"),
     }
     standing = (Standing.MODELLED, "operations and bytes times a table, seconds at the clock of the configuration")
-    notes = tuple(f"Source of {text}." for text in SOURCES)
+    notes = (f"The table of energies. {'; '.join(SOURCES)}.",)
     table = table_of("Energy of a step by where it goes", columns, rows)
     return Figure("energy", title, caption, picture, table, rows, basis.origin(standing), notes)
 
@@ -65,10 +65,9 @@ def energy_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> F
 def peer_figures(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> list[Figure]:
     """Return throughput and efficiency beside other accelerators, by class of precision."""
     rows = peer_rows(throughput_rows(found))
-    dense, sparse = _ours(rows, DENSE), _ours(rows, pattern)
     return [
-        _peer_figure(rows, basis, dense, sparse, ("throughput", "Throughput", "GOPS, of floating point GFLOPS")),
-        _peer_figure(rows, basis, dense, sparse, ("efficiency", "Energy efficiency", "GOPS per watt")),
+        _peer_figure(rows, basis, pattern, ("throughput", "Throughput", "GOPS, of floating point GFLOPS")),
+        _peer_figure(rows, basis, pattern, ("efficiency", "Energy efficiency", "GOPS per watt")),
     ]
 
 
@@ -126,42 +125,33 @@ def _peer_row(name: str, precision: Precision, arithmetic: str, known: Mapping[s
     return {"name": name, "precision": precision, "arithmetic": arithmetic, **empty, **known}
 
 
-def _ours(rows: Rows, pattern: str) -> list[dict[str, Any]]:
-    return [row for row in rows if row["pattern"] == pattern]
-
-
-def _peer_figure(
-    rows: Rows,
-    basis: Basis,
-    dense: Sequence[Mapping[str, Any]],
-    sparse: Sequence[Mapping[str, Any]],
-    what: tuple[str, str, str],
-) -> Figure:
+def _peer_figure(rows: Rows, basis: Basis, pattern: str, what: tuple[str, str, str]) -> Figure:
     """Return a figure of one quantity. what: its key, its title, its unit."""
     key, name, unit = what
     title = f"{name} beside other FPGA trainers"
-    classes = {str(kind): _dots(rows, kind, key, dense, sparse) for kind in Precision}
+    classes = {str(kind): _dots(rows, kind, key, pattern) for kind in Precision}
     classes = {kind: dots for kind, dots in classes.items() if dots}
     caption = (
         f"{unit}. Each class of precision has an axis of its own; classes are not comparable, and within one devices, "
         "networks and batches differ. Diamonds: this machine, mean over the networks, modelled; ring: not confirmed "
         "or dense equivalent; dot: read in its source."
     )
-    words = "; ".join(f"{kind}: " + ", ".join(f"{d.name} {d.value:.4g}" for d in dots) for kind, dots in classes.items())
+    words = "; ".join(f"{kind}: {_told(dots)}" for kind, dots in classes.items())
     with style():
         form = "{:,.0f}" if key == "throughput" else "{:.1f}"
         picture = take_picture(dot_panels(classes, unit, form), key, title, f"{caption} {words}.")
     columns = {
         "accelerator": field("name"),
-        name.lower(): lambda row: _marked(row, key),
+        name.lower(): number(key, ",.1f"),
+        "mark": lambda row: str(row[f"{key}_mark"] or row["standing"]),
         "class": field("precision"),
         "carried out": number(f"{key}_done", ",.1f"),
         "arithmetic": field("arithmetic"),
-        "device": lambda row: row["device"] or basis.config,
+        "device": lambda row: row["device"] or "as the machine",
         "network": field("network"),
-        "source": lambda row: row["source"] or str(row["standing"]),
+        "source": lambda row: row["source"] or "this page",
     }
-    shown = [row for row in rows if row[key] is not None]
+    shown = [row for row in rows if row[key] is not None and row["pattern"] in (None, DENSE, pattern)]
     standing = (
         (Standing.MODELLED, "this machine: exact work, at a clock and with an energy that nobody has measured"),
         (Standing.QUOTED, "all others; what is not marked was read in the abstract of its source"),
@@ -172,20 +162,17 @@ def _peer_figure(
     return Figure(key, title, caption, picture, table, rows, basis.origin(*standing), notes)
 
 
-def _dots(
-    rows: Rows, kind: Precision, key: str, dense: Sequence[Mapping[str, Any]], sparse: Sequence[Mapping[str, Any]]
-) -> list[Dot]:
+def _dots(rows: Rows, kind: Precision, key: str, pattern: str) -> list[Dot]:
     dots = []
     if kind is OURS[0]:
-        dots.append(Dot("this, dense", mean([row[key] for row in dense]), sure=True, ours=True))
-        dots.append(Dot(f"this, {sparse[0]['pattern']}", mean([row[key] for row in sparse]), sure=False, ours=True))
+        for name in (DENSE, pattern):
+            value = mean([row[key] for row in rows if row["pattern"] == name])
+            dots.append(Dot(f"this, {name}", value, sure=name == DENSE, ours=True))
     quoted = [row for row in rows if row["precision"] is kind and row["standing"] is Standing.QUOTED]
     known = [row for row in quoted if row[key] is not None]
     return dots + [Dot(row["name"], row[key], row[f"{key}_mark"] is Mark.READ) for row in known]
 
 
-def _marked(row: Mapping[str, Any], key: str) -> str:
-    """Return a number with its mark unless it was read or is our own."""
-    mark = row[f"{key}_mark"]
-    text = f"{row[key]:,.1f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-    return text if mark in (None, Mark.READ) else f"{text} ({mark})"
+
+def _told(dots: Sequence[Dot]) -> str:
+    return ", ".join(f"{dot.name} {dot.value:.4g}" for dot in dots)

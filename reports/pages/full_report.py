@@ -11,7 +11,7 @@ from nmsat.reports.pages.report_page import Report
 from nmsat.reports.pages.step_figures import step_figures
 from nmsat.reports.pages.use_figures import resources_figure, roofline_figure
 from nmsat.reports.work.paper import PAPER, mean
-from nmsat.reports.work.standing import Basis, machine_words
+from nmsat.reports.work.standing import RECORDED, Basis, machine_words
 from nmsat.reports.work.step_runs import METHOD, shown
 
 if TYPE_CHECKING:
@@ -65,12 +65,13 @@ def _recorded(records: Records, config: str) -> list[Figure]:
     """Return the figures of the records that are there."""
     figures = []
     if records.synth:
-        figures.append(resources_figure(records.synth.values, Basis(records.synth.command, config)))
+        figures.append(resources_figure(records.synth.values, Basis(records.synth.command, config, RECORDED)))
     if records.accuracy:
         machine = f"{records.accuracy.values['machine']}, networks and batches of the study"
-        figures.append(accuracy_figure(records.accuracy.values, Basis(records.accuracy.command, machine)))
+        basis = Basis(records.accuracy.command, machine, RECORDED)
+        figures.append(accuracy_figure(records.accuracy.values, basis))
     if records.workloads:
-        basis = Basis(records.workloads.command, "vcu1525, sizes of the papers")
+        basis = Basis(records.workloads.command, "vcu1525, sizes of the papers", RECORDED)
         figures.append(workloads_figure(records.workloads.values, basis))
     return figures
 
@@ -81,13 +82,11 @@ def _key(found: Sequence[NetworkRuns], records: Records, pattern: str) -> list[t
     bound = mean([runs.at(pattern).bound for runs in found])
     beside = f"; the paper reports {PAPER}× on average" if pattern == "2:8" else ""
     over = f"mean of {len(found)} networks" if len(found) > 1 else found[0].network
+    dense_use = mean([runs.dense.result.utilization for runs in found])
+    use = mean([runs.at(pattern).result.utilization for runs in found])
     key = [
         (f"{speedup:.2f}×", f"as fast as dense at {pattern}, {over}; exact; the bound is {bound:.2f}×{beside}"),
-        (
-            percent(mean([runs.dense.result.utilization for runs in found])),
-            f"of the array in use in the dense step, {percent(mean([r.at(pattern).result.utilization for r in found]))}"
-            f" at {pattern}; exact",
-        ),
+        (percent(dense_use), f"of the array in use in the dense step, {percent(use)} at {pattern}; exact"),
     ]
     if records.synth:
         values = records.synth.values

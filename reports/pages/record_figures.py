@@ -154,8 +154,8 @@ def workloads_figure(record: Mapping[str, Mapping[str, int]], basis: Basis) -> F
         "dense cycles": number("cycles_dense", ",d"),
     }
     notes = (
-        "Only workloads whose programs have run are here; reports/tables/workloads.md has all, those without such a "
-        "run by the estimate.",
+        ("Only workloads whose programs have run are here; reports/tables/workloads.md has all, those without such a "
+        "run by the estimate."),
     )
     standing = (standing_of(Source.MACHINE), "cycles, as recorded when the programs ran")
     table = table_of("Workloads whose programs ran", columns, rows)

@@ -1,4 +1,4 @@
-"""The self-contained page of a report: figures with their numbers and origins, for every command that has `--report`."""
+"""The self-contained page of a report: figures, their numbers and origins, for each command that has `--report`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Report:
             figures=self.figures,
             missing=self.missing,
             standings=self._standings(),
-            command=self.command,
+            again=self.command,
             kinds=KINDS,
             version=VERSION,
             code=version()[:_DIGITS],

@@ -22,6 +22,7 @@ from nmsat.reports.work.step_runs import DENSE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nmsat.reports.pages.page_tables import Table
     from nmsat.reports.work.step_runs import NetworkRuns
 
 UPDATE: Final = "update"
@@ -127,14 +128,13 @@ def stages_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> F
             totals,
         )
         picture = take_picture(drawing, "stages", title, f"{caption} {_share_words(bars)}")
-    columns = {
-        "step": lambda row: f"{row['network']} {row['pattern']}",
-        "stage": field("stage"),
-        "of the dense step": number("share_of_dense_step", ".1%"),
-        "cycles": number("cycles", ",d"),
-    }
-    shown = [row for row in rows if row["pattern"] in (DENSE, pattern)]
-    table = table_of("Cycles by stage", columns, shown)
+    table = _by_step(
+        "Cycles of each step, and percent of the dense step by stage",
+        found,
+        pattern,
+        bars,
+        [names.get(kind, kind) for kind in kinds],
+    )
     return Figure("stages", title, caption, picture, table, rows, basis.origin(_cycles(found)))
 
 
@@ -156,14 +156,11 @@ def causes_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> F
     )
     with style():
         picture = take_picture(matrix(grid, columns), "causes", title, f"{caption} {_share_words(grid)}")
-    heads = {
-        "step": lambda row: f"{row['network']} {row['pattern']}",
-        "cause": lambda row: CAUSES.get(row["cause"], f"wait: {row['cause']}"),
-        "share": number("share", ".1%"),
-        "cycles": number("cycles", ",d"),
+    told = {
+        step: {heading: parts[cause] for cause, heading in columns.items() if cause in parts}
+        for step, parts in grid.items()
     }
-    shown = [row for row in rows if row["pattern"] in (DENSE, pattern) and row["share"] >= 0.005]
-    table = table_of("Cycles by cause; those below 0.5 % of a step are in the files", heads, shown)
+    table = _by_step("Cycles of each step, and percent of it by cause", found, pattern, told, list(columns.values()))
     return Figure("causes", title, caption, picture, table, rows, basis.origin(_cycles(found)))
 
 
@@ -194,6 +191,23 @@ def ablation_figure(found: Sequence[NetworkRuns], basis: Basis) -> Figure:
     }
     table = table_of("Ablation", columns, rows)
     return Figure("ablation", title, caption, picture, table, rows, basis.origin(_cycles(found)))
+
+
+def _by_step(
+    caption: str,
+    found: Sequence[NetworkRuns],
+    pattern: str,
+    shares: Mapping[str, Mapping[str, float]],
+    kinds: Sequence[str],
+) -> Table:
+    """Return a table with a row for each step: its cycles, and percents by kind; shares: in the order of the steps."""
+    runs = [run for each in found for run in (each.dense, each.at(pattern))]
+    rows = [
+        {"step": run.label, "cycles": run.result.cycles, **{kind: parts.get(kind, 0.0) for kind in kinds}}
+        for run, parts in zip(runs, shares.values(), strict=True)
+    ]
+    columns = {"step": field("step"), "cycles": number("cycles", ",d")}
+    return table_of(caption, columns | {kind: number(kind, ".1f") for kind in kinds}, rows)
 
 
 def _cycles(found: Sequence[NetworkRuns]) -> tuple[Standing, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.contract.config import SatConfig
 from nmsat.reports.pages.drawing import matrix
 from nmsat.reports.pages.figure import Figure, field, number, table_of, take_picture
 from nmsat.reports.pages.style import DENSE_COLOR, INK, STAGE_COLORS, STAGE_NAMES, new_figure, style
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure as Drawing
 
+    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.reports.work.step_runs import NetworkRuns
 
 MOST_LOST: Final = 12
@@ -57,8 +57,13 @@ def roofline_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) ->
         (standing_of(result.source), f"use and bytes, of the {cycles_words(result.source, config)}"),
         (Standing.MODELLED, "the line: bandwidth of the memory as the configuration states it"),
     )
-    notes = (f"Use of whole steps: {uses}.",)
+    notes = (f"Use of whole steps: {'; '.join(map(_uses, found))}.",)
     return Figure("roofline", title, caption, picture, table, rows, basis.origin(*standing), notes)
+
+
+def _uses(runs: NetworkRuns) -> str:
+    each = ", ".join(f"{run.pattern} {run.result.utilization:.1%}" for run in runs.all)
+    return f"{runs.network} {each}"
 
 
 def _roofline(rows: Sequence[Mapping[str, Any]], config: SatConfig) -> Drawing:
@@ -104,9 +109,9 @@ def resources_figure(record: Mapping[str, Any], basis: Basis) -> Figure:
     columns = {
         "engine": field("engine"),
         **{heading: number(key, ",.0f") for key, heading in kinds.items()},
-        **{f"{heading} share": number(f"{key}_share", ".1%") for key, heading in kinds.items()},
     }
-    table = table_of(f"{record['mark']}: resources by engine", columns, rows, lead=3, sums=1)
+    has = {"engine": f"{device['name']} has", **{key: device[key] for key in kinds}}
+    table = table_of(f"{record['mark']}: resources by engine", columns, [*rows, has], lead=4, sums=2)
     tool = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     standing = (Standing.MODELLED, f"{record['mark']} ({tool}); no Vivado was at hand, nothing was placed or timed")
     return Figure("resources", title, caption, picture, table, rows, basis.origin(standing))
@@ -115,8 +120,13 @@ def resources_figure(record: Mapping[str, Any], basis: Basis) -> Figure:
 def resource_rows(record: Mapping[str, Any]) -> Rows:
     """Return what each engine takes, and all together, as counts and as shares of the device."""
     device = record["device"]
-    engines = [(row["engine"].removeprefix("sat_"), row) for row in record["engines"]]
+    engines = [(_engine(row["engine"]), row) for row in record["engines"]]
     return tuple(_takes(name, row, device) for name, row in [*engines, ("all", record["total"])])
+
+
+def _engine(module: str) -> str:
+    """Return the name of a module of the machine; the machine itself is what lies around its engines."""
+    return "around all" if module == "sat" else module.removeprefix("sat_").replace("_", " ")
 
 
 def _takes(name: str, takes: Mapping[str, Any], device: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Origin:
     command: str
     config: str
     standing: tuple[tuple[Standing, str], ...]
-    version: str = VERSION
+    version: str = f"nmsat {VERSION}"
 
     def record(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -70,19 +70,24 @@ class Origin:
     def line(self) -> str:
         """Return it in one line, for pictures that stand alone."""
         kinds = "; ".join(f"{standing}: {what}" for standing, what in self.standing)
-        return f"{kinds}. {self.config}, nmsat {self.version}, {self.command}"
+        return f"{kinds}. {self.config}, {self.version}, {self.command}"
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What several figures share: the command that gives them again, and the machine in words."""
+    """What several figures share: the command that gives them again, the machine in words, the version."""
 
     command: str
     config: str
+    version: str = f"nmsat {VERSION}"
 
     def origin(self, *standing: tuple[Standing, str]) -> Origin:
         """Return the origin of a figure."""
-        return Origin(self.command, self.config, standing)
+        return Origin(self.command, self.config, standing, self.version)
+
+
+RECORDED: Final = f"a record that names none, shown by nmsat {VERSION}"
+"""Version of numbers that come from a record."""
 
 
 def machine_words(config: SatConfig, *more: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.step import training_products
 from nmsat.reports.work.progress import task
@@ -17,6 +16,7 @@ from nmsat.sim.work.ablation import VARIANTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
     from nmsat.dataflow.program.jobs import Job
