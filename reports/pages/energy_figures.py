@@ -66,8 +66,8 @@ def peer_figures(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> li
     """Return throughput and efficiency beside other accelerators, by class of precision."""
     rows = peer_rows(throughput_rows(found))
     return [
-        _peer_figure(rows, basis, pattern, ("throughput", "Throughput", "GOPS, of floating point GFLOPS")),
-        _peer_figure(rows, basis, pattern, ("efficiency", "Energy efficiency", "GOPS per watt")),
+        _peer_figure(rows, basis, pattern, ("throughput", "Throughput", "GOPS, of floating point GFLOPS", "GOPS")),
+        _peer_figure(rows, basis, pattern, ("efficiency", "Energy efficiency", "GOPS per watt", "GOPS/W")),
     ]
 
 
@@ -79,7 +79,7 @@ def peer_rows(ours: Rows) -> Rows:
     precision, arithmetic = OURS
     rows = [
         _peer_row(
-            f"this machine, {row['network']} {row['pattern']}",
+            f"nmsat, {row['network']} {row['pattern']}",
             precision,
             arithmetic,
             {
@@ -125,9 +125,9 @@ def _peer_row(name: str, precision: Precision, arithmetic: str, known: Mapping[s
     return {"name": name, "precision": precision, "arithmetic": arithmetic, **empty, **known}
 
 
-def _peer_figure(rows: Rows, basis: Basis, pattern: str, what: tuple[str, str, str]) -> Figure:
-    """Return a figure of one quantity. what: its key, its title, its unit."""
-    key, name, unit = what
+def _peer_figure(rows: Rows, basis: Basis, pattern: str, what: tuple[str, str, str, str]) -> Figure:
+    """Return a figure of one quantity. what: its key, its title, its unit, the unit short."""
+    key, name, unit, short = what
     title = f"{name} beside other FPGA trainers"
     classes = {str(kind): _dots(rows, kind, key, pattern) for kind in Precision}
     classes = {kind: dots for kind, dots in classes.items() if dots}
@@ -142,7 +142,7 @@ def _peer_figure(rows: Rows, basis: Basis, pattern: str, what: tuple[str, str, s
         picture = take_picture(dot_panels(classes, unit, form), key, title, f"{caption} {words}.")
     columns = {
         "accelerator": field("name"),
-        name.lower(): number(key, ",.1f"),
+        short: number(key, ",.1f"),
         "mark": lambda row: str(row[f"{key}_mark"] or row["standing"]),
         "class": field("precision"),
         "carried out": number(f"{key}_done", ",.1f"),

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from nmsat.reports.pages.drawing import BAR, FOOT
 from nmsat.reports.pages.figure import Figure, field, number, table_of, take_picture
-from nmsat.reports.pages.label_places import Named, place_labels
-from nmsat.reports.pages.style import BLUE, DENSE_COLOR, INK, PALETTE, SMALL, new_figure, style
+from nmsat.reports.pages.style import BLUE, DENSE_COLOR, INK, SMALL, VERMILLION, new_figure, style
 from nmsat.reports.work.losses import CONFIDENCE, half_width
 from nmsat.reports.work.standing import Basis, Standing, standing_of
 from nmsat.sim.results.provenance import Source
@@ -54,12 +52,13 @@ def accuracy_figure(record: Mapping[str, Any], basis: Basis) -> Figure:
     """Return what training loses against what its step takes."""
     rows = accuracy_rows(record)
     shown = [row for row in rows if (row["method"], row["pattern"]) == (METHOD, PATTERN) and row["speedup"]]
+    shown.sort(key=lambda row: -row["speedup"])
     title = "Accuracy against cycles"
     interval = f"{100 * CONFIDENCE:.0f} % confidence interval"
     caption = (
-        f"{METHOD} at {PATTERN}: points of test accuracy lost against dense training, over cycles of a step in percent "
-        f"of the dense step. Upright lines: {interval} over seeds. An interval that holds 0 shows neither a loss nor "
-        "that there is none."
+        f"{METHOD} at {PATTERN}, the fewest cycles first: points of test accuracy lost against dense training, and "
+        f"cycles of a step in percent of the dense step. Lines: {interval} over seeds; one that holds 0 shows neither "
+        "a loss nor that there is none."
     )
     words = "; ".join(
         f"{row['network']} {row['points_lost']:.2f} points at {row['speedup']:.2f} times the speed" for row in shown
@@ -95,27 +94,25 @@ def _lost(row: Mapping[str, Any]) -> str:
 
 
 def _accuracy(rows: Sequence[Mapping[str, Any]], paper: float) -> Drawing:
-    figure = new_figure(330)
+    """Draw a row for each training, the fewest cycles first: its loss with its interval."""
+    figure = new_figure(BAR * (len(rows) + 1) + FOOT + 30)
     axes = figure.subplots()
-    axes.axhline(0, color=DENSE_COLOR, linewidth=1)
-    axes.axhline(paper, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    named = [Named(axes, "dense", [(100.0, 0.0)])]
-    axes.plot(100, 0, "o", color=DENSE_COLOR, markersize=6)
+    axes.axvline(0, color=DENSE_COLOR, linewidth=1)
+    line = axes.axvline(paper, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"mean of the paper: {paper:.2f}")
     for place, row in enumerate(rows):
-        color, x, y = PALETTE[place % len(PALETTE)], 100 / row["speedup"], row["points_lost"]
-        if row["half_width"] is not None:
-            ends = (y - row["half_width"], y + row["half_width"])
-            axes.plot((x, x), ends, color=color, linewidth=1.4, alpha=0.6)
-            named.append(Named(axes, "", [(x, end) for end in ends]))
-        axes.plot(x, y, "o", color=color, markersize=6)
-        named.append(Named(axes, row["network"], [(x, y)]))
-    axes.set(xlabel="cycles of a step, percent of dense", ylabel="points lost")
+        x, half = row["points_lost"], row["half_width"]
+        if half is not None:
+            axes.plot((x - half, x + half), (place, place), color=VERMILLION, linewidth=1.6)
+        axes.plot(x, place, "o", color=VERMILLION, markersize=6)
+        axes.text(1.02, place, f"{x + 0:.2f}", transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL)
+    axes.set_yticks(range(len(rows)), [f"{row['network']}, {100 / row['speedup']:.0f} %" for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_xlabel("points lost; behind the names: cycles of dense")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.margins(0.14)
-    axes.grid(visible=True)
-    line = Line2D([], [], color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"mean of the paper: {paper:.2f}")
     figure.legend(handles=[line], loc="outside upper left")
-    place_labels(figure, named)
     return figure
 
 

@@ -102,13 +102,12 @@ def _speed_words(rows: Rows) -> str:
 def stages_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> Figure:
     """Return the share of each stage in the dense step, before and after pruning."""
     rows = stage_rows(found)
-    names = {**STAGE_NAMES, UPDATE: "weight update"}
     kinds = [stage for stage in (*STAGE_NAMES, UPDATE) if any(row["stage"] == stage for row in rows)]
     kinds += sorted({row["stage"] for row in rows} - set(kinds))
     colors = {**STAGE_COLORS, UPDATE: DENSE_COLOR}
     bars = {
         f"{_short(runs.network)} {run}": {
-            names.get(row["stage"], row["stage"]): 100 * row["share_of_dense_step"]
+            _stage_name(row["stage"]): 100 * row["share_of_dense_step"]
             for row in sorted(_of(rows, runs.network, run), key=lambda row: kinds.index(row["stage"]))
         }
         for runs in found
@@ -123,7 +122,7 @@ def stages_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> F
     with style():
         drawing = stacked(
             bars,
-            {names.get(kind, kind): colors.get(kind, "#c9a227") for kind in kinds},
+            {_stage_name(kind): colors.get(kind, "#c9a227") for kind in kinds},
             "percent of the dense step",
             totals,
         )
@@ -133,9 +132,13 @@ def stages_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> F
         found,
         pattern,
         bars,
-        [names.get(kind, kind) for kind in kinds],
+        [_stage_name(kind) for kind in kinds],
     )
     return Figure("stages", title, caption, picture, table, rows, basis.origin(_cycles(found)))
+
+
+def _stage_name(stage: str) -> str:
+    return {**STAGE_NAMES, UPDATE: "weight update"}.get(stage, stage)
 
 
 def causes_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> Figure:

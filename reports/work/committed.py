@@ -67,8 +67,8 @@ def read_records(config: SatConfig, folder: Path | None = None) -> Records:
     if not workloads:
         missing.append(f"workloads: {shown} has none whose programs ran; nmsat workload table --exact NAME,... does")
     return Records(
-        accuracy and Record(accuracy, spell("study", [], {"--tables": shown})),
-        synth and Record(synth, _synth_command(config, synth, shown)),
+        None if accuracy is None else Record(accuracy, spell("study", [], {"--tables": shown})),
+        None if synth is None else Record(synth, _synth_command(config, synth, shown)),
         Record(workloads, _workloads_command(workloads, shown)) if workloads else None,
         tuple(missing),
     )
