@@ -108,7 +108,9 @@ def matrix(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str], 
     axes = figure.subplots()
     grid = [[parts.get(key, 0.0) for key in columns] for parts in rows.values()]
     top = most or max(map(max, grid)) or 1.0
-    axes.imshow(grid, cmap="Blues", aspect="auto", vmin=0, vmax=1.15 * top)
+    edges = [[place - 0.5 for place in range(count + 1)] for count in (len(columns), len(rows))]
+    axes.pcolormesh(*edges, grid, cmap="Blues", vmin=0, vmax=1.15 * top)
+    axes.invert_yaxis()
     for y, line in enumerate(grid):
         for x, value in enumerate(line):
             text = f"{value:.1f}" if value >= 0.05 else "·"

@@ -110,7 +110,7 @@ def _accuracy(rows: Sequence[Mapping[str, Any]], paper: float) -> Drawing:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.set_xlabel("points lost; behind the names: cycles of dense")
+    axes.set_xlabel("points lost; names: cycles of dense")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     figure.legend(handles=[line], loc="outside upper left")
     return figure
