@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from nmsat.reports.commands.base import SUMMARY, Answer, Command, Listed, Named,
 from nmsat.reports.commands.model import batch
 from nmsat.reports.commands.paper import network
 from nmsat.reports.commands.parser import again
+from nmsat.reports.commands.report_option import need_pictures
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.text import table
 
@@ -62,9 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Time what is not known yet, draw everything, write it."""
-    for package in ("jinja2", "matplotlib"):
-        import_module(package)  # a missing one is said before the work, not after it
-
+    need_pictures()
     from nmsat.reports.pages.full_report import FIGURES, full_report
     from nmsat.reports.pages.report_page import file_names
     from nmsat.reports.work.committed import read_records

@@ -21,6 +21,8 @@ from nmsat.reports.commands.base import (
     sparse,
     whole,
 )
+from nmsat.reports.commands.parser import again
+from nmsat.reports.commands.report_option import add_report, reporting
 from nmsat.reports.commands.train import add_data, chosen_data
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.output import add_force, output_folder
@@ -29,6 +31,7 @@ from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
     from nmsat.algorithms.training.plan import Part
+    from nmsat.reports.pages.report_page import Report
 
 PAGE_FILES: Final = (
     "accuracy.md",
@@ -81,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=processes, default=1, metavar="P", help="runs at a time, one thread each (default: 1)"
     )
     add_config(parser, TRAIN_MACHINE, what="SAT whose cycles per step are told")
+    add_report(parser)
     add_force(parser)
 
 
@@ -117,16 +121,24 @@ def run(options: argparse.Namespace) -> Answer:
         with (
             output_folder(pages, "study", PAGE_FILES, force=options.force) as out,
             run_files(folder, wanted, force=options.force),
+            reporting(options, "study", ("accuracy",)) as draw,
         ):
             summaries = run_study(wanted, folder, options.processes, until)
             data = gather(summaries, folder, options.config, parts)
             texts = page_files(data)
             for name, text in texts.items():
                 out.write(name, text)
+            draw(lambda: _report(options, data))
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
     files = [pages / name for name in texts]
     return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
+
+
+def _report(options: argparse.Namespace, data: dict[str, Any]) -> Report:
+    from nmsat.reports.pages.full_report import study_report
+
+    return study_report(data, again(options))
 
 
 def chosen(options: argparse.Namespace) -> list[Part]:
@@ -189,7 +201,9 @@ def _redraw(options: argparse.Namespace) -> Answer:
         data = json.loads(source.read_text(encoding="utf-8"))
         if options.retime:
             data = retimed(data)
-        files = write(data, folder)
+        with reporting(options, "study", ("accuracy",)) as draw:
+            files = write(data, folder)
+            draw(lambda: _report(options, data))
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}; --redraw needs the data of an earlier study") from None
     except (ValueError, KeyError, TypeError) as error:

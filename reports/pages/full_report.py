@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.pages.energy_figures import energy_figure, peer_figures
 from nmsat.reports.pages.page_tables import percent
-from nmsat.reports.pages.record_figures import accuracy_figure, workloads_figure
+from nmsat.reports.pages.record_figures import accuracy_figure, workload_figure, workloads_figure
 from nmsat.reports.pages.report_page import Report
 from nmsat.reports.pages.step_figures import step_figures
 from nmsat.reports.pages.use_figures import resources_figure, roofline_figure
@@ -15,8 +15,9 @@ from nmsat.reports.work.standing import RECORDED, Basis, machine_words
 from nmsat.reports.work.step_runs import METHOD, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from nmsat.dataflow.contract.config import SatConfig
     from nmsat.reports.pages.figure import Figure
     from nmsat.reports.work.committed import Records
     from nmsat.reports.work.step_runs import NetworkRuns
@@ -59,6 +60,44 @@ def full_report(found: Sequence[NetworkRuns], records: Records, batch: int, comm
         _key(found, records, pattern),
         missing,
     )
+
+
+def steps_report(found: Sequence[NetworkRuns], more: str, command: str, title: str, no_ablation: str) -> Report:
+    """Return the report of training steps alone.
+
+    more: what else to say of how they ran, such as the batch; no_ablation: why there is no ablation, if there is none.
+    """
+    config = found[0].dense.result.config
+    pattern = shown([run.pattern for run in found[0].sparse])
+    basis = Basis(command, machine_words(config, more))
+    figures = [
+        *step_figures(found, basis, pattern),
+        roofline_figure(found, basis, pattern),
+        energy_figure(found, basis, pattern),
+    ]
+    lead = (
+        f"Training steps of {_listed([runs.network for runs in found])}, {more}, on {machine_words(config)}: "
+        f"{_listed([run.pattern for run in found[0].sparse])} against dense training on the same machine. What the "
+        "host does is in no figure."
+    )
+    missing = () if any(runs.ablated for runs in found) else (f"ablation: {no_ablation}",)
+    return Report(title, lead, figures, command, (), missing)
+
+
+def study_report(record: Mapping[str, Any], command: str) -> Report:
+    """Return the report of a study; record: what it writes as accuracy.json."""
+    machine = f"{record['machine']}, networks and batches of the study"
+    figure = accuracy_figure(record, Basis(command, machine))
+    lead = f"{len(record['runs'])} trainings of {len(record['data'])} networks beside the cycles of their steps on SAT."
+    return Report("nmsat: accuracy of the training methods", lead, [figure], command)
+
+
+def workload_report(values: Mapping[str, Any], config: SatConfig, command: str) -> Report:
+    """Return the report of a workload; values: what `nmsat workload run` found."""
+    basis = Basis(command, machine_words(config, f"scale {values['scale']}"))
+    figure = workload_figure(values, basis)
+    lead = f"{values['title']} ({values['paper']}), {values['variant']}: {values['meaning']}."
+    return Report(f"nmsat: {values['name']}", lead, [figure], command)
 
 
 def _recorded(records: Records, config: str) -> list[Figure]:

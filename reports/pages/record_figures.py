@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.ticker import MaxNLocator
 
-from nmsat.reports.pages.drawing import BAR, FOOT
+from nmsat.reports.pages.drawing import BAR, FOOT, Panel, bar_panels
 from nmsat.reports.pages.figure import Figure, field, number, table_of, take_picture
 from nmsat.reports.pages.style import BLUE, DENSE_COLOR, INK, SMALL, VERMILLION, new_figure, style
 from nmsat.reports.work.losses import CONFIDENCE, half_width
 from nmsat.reports.work.standing import Basis, Standing, standing_of
-from nmsat.sim.results.provenance import Source
+from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,6 +130,52 @@ def workload_rows(record: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, An
         for name, entry in record.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row["speedup"], row["workload"], row["variant"])))
+
+
+def workload_figure(values: Mapping[str, Any], basis: Basis) -> Figure:
+    """Return the speed-up of one workload: ideal, on the array alone, on the machine. values: of `workload_run`."""
+    memory = values["with_memory"]
+    sources = (Source(values["cycles_source"]), Source(memory["source"]))
+    rows = (
+        {
+            "what": "array",
+            "standing": standing_of(sources[0]),
+            "cycles": values["cycles"],
+            "cycles_dense": values["cycles_dense"],
+            "speedup": values["speedup"],
+        },
+        {
+            "what": "machine",
+            "standing": standing_of(sources[1]),
+            "cycles": memory["cycles"],
+            "cycles_dense": memory["cycles_dense"],
+            "speedup": memory["speedup"],
+        },
+    )
+    title = "Speed-up of the method"
+    caption = (
+        "Cycles of the same work with nothing left out over those of the method. Upright mark: what leaving out as "
+        "many multiply-adds could bring at best."
+    )
+    bars = {row["what"]: row["speedup"] for row in rows}
+    panel = Panel(f"{values['name']}, {values['variant']}", bars, dict.fromkeys(bars, values["speedup_ideal"]))
+    words = f"{bars['array']:.2f} on the array, {bars['machine']:.2f} on the machine"
+    with style():
+        drawing = bar_panels([panel], BLUE, "times as fast as with nothing left out")
+        picture = take_picture(drawing, "workload", title, f"{caption} {words}, {values['speedup_ideal']:.2f} ideal.")
+    columns = {
+        "on the": field("what"),
+        "speed-up": number("speedup", ".2f", "×"),
+        "cycles": number("cycles", ",d"),
+        "dense cycles": number("cycles_dense", ",d"),
+        "standing": field("standing"),
+    }
+    standing = tuple(
+        (standing_of(source), f"{row['what']}, {told(source)}") for source, row in zip(sources, rows, strict=True)
+    )
+    table = table_of("Cycles and speed-up", columns, rows)
+    notes = (f"The paper says (quoted, not ours): {values['quoted']}",)
+    return Figure("workload", title, caption, picture, table, rows, basis.origin(*standing), notes)
 
 
 def workloads_figure(record: Mapping[str, Mapping[str, int]], basis: Basis) -> Figure:

@@ -84,17 +84,20 @@ def network_runs(
     batch: int,
     ablated: Sequence[str],
     processes: int,
+    label: str = "report",
 ) -> list[NetworkRuns]:
     """Return the steps of networks, timed together with one bar; ablated: networks with an ablation of `shown`.
 
-    InputError for a step that the machine has no program for.
+    label: of the bar.
+
+    Raises InputError for a step that the machine has no program for.
     """
     texts = [str(pattern) for pattern in patterns]
     of = shown(texts)
     steps = {name: _steps(name, patterns, batch) for name in networks}
     plain = [Wanted(step) for found in steps.values() for step in found.values()]
     others = [Wanted(steps[name][of], switches) for name in ablated for switches in VARIANTS.values()]
-    timed = iter(_time(config, [*plain, *others], processes))
+    timed = iter(_time(config, [*plain, *others], processes, label))
     results = {name: {text: next(timed) for text in found} for name, found in steps.items()}
     variants = {name: {variant: next(timed) for variant in VARIANTS} for name in ablated}
     return [
@@ -126,9 +129,9 @@ def _run(
     return StepRun(name, text, steps[name][text], results[name][text], steps[name][text].bound)
 
 
-def _time(config: SatConfig, wanted: list[Wanted], processes: int) -> list[MachineResult]:
+def _time(config: SatConfig, wanted: list[Wanted], processes: int, label: str) -> list[MachineResult]:
     try:
-        with task("report", distinct(config, wanted), "program") as running:
+        with task(label, distinct(config, wanted), "program") as running:
 
             def told(job: Job) -> None:
                 running.now(f"{job.name} {job.stage}")
