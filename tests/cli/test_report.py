@@ -29,8 +29,8 @@ def report(call: Call, tmp_path: Path, words: str) -> dict[str, Any]:
     return json.loads(outcome.out)
 
 
-def rows(values: dict[str, Any], name: str, **only: str) -> list[dict[str, Any]]:
-    found = values["figures"][name]["rows"]
+def rows(values: dict[str, Any], figure: str, /, **only: str) -> list[dict[str, Any]]:
+    found = values["figures"][figure]["rows"]
     return [row for row in found if all(row[key] == value for key, value in only.items())]
 
 

@@ -37,7 +37,7 @@ function picture(svg) {{
   const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
   const view = svg.ownerDocument.defaultView;
   const sizes = [...svg.querySelectorAll("text")].map(t => parseFloat(view.getComputedStyle(t).fontSize) * scale);
-  return {{name: svg.closest("section, figure").id, width: box.width, height: box.height, smallest: Math.min(...sizes),
+  return {{name: svg.closest("section").id, width: box.width, height: box.height, smallest: Math.min(...sizes),
     title: svg.querySelector("title")?.textContent ?? "", words: svg.querySelector("desc")?.textContent ?? "",
     marks: svg.querySelectorAll("path, use, rect").length}};
 }}
