@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nmsat.algorithms.core.ranges import GROUP_SIZES
-from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, SAT_RANGES, Range
+from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, MOST_PORT_BITS, SAT_RANGES, Range
 
 INTERLEAVE: Final = 8
 """Independent outputs per element. It covers the adder loop and the operand bandwidth of N:M (design, section 4)."""
@@ -73,6 +73,7 @@ class SatConfig:
     sore_lanes: int = 16
     wuve_lanes: int = 16
     ports: int = 1
+    port_bits: int = MOST_PORT_BITS
     memory: MemoryConfig = MemoryConfig()
 
     def __post_init__(self) -> None:
@@ -109,6 +110,11 @@ class SatConfig:
     def weight_bank(self) -> int:
         """Pairs one bank of an element's weight memory holds: the limit of N * b in weight stationary."""
         return 16
+
+    @property
+    def parts(self) -> int:
+        """Transfers of a memory port in which it moves a beat of 64 bytes (docs/machine/memory.md)."""
+        return MOST_PORT_BITS // self.port_bits
 
     def replace(self, **changes: object) -> SatConfig:
         """Return a copy with the given fields changed, checked again."""

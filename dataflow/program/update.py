@@ -83,7 +83,7 @@ def update_places(w: Weights, backward: Place | None) -> dict[str, int]:
 
 def estimate_update(config: SatConfig, w: Weights, *, decays: bool) -> float:
     """Return about how many cycles an UPDATE takes: those of the port for all its beats, and what nothing hides."""
-    timing = memory_timing(config.memory, config.clock_mhz)
+    timing = memory_timing(config)
     sparse = (w.ff.n, w.ff.m) != (DENSE.n, DENSE.m)
     read = w.master.beats + w.k * w.blocks + (w.mask.beats if sparse and decays else 0)  # a beat of gradient a block
     written = w.master.beats + w.ff_place.beats + w.mask.beats + (w.bp_place.beats if w.bp_place else 0)
