@@ -26,7 +26,7 @@ LEAST_PORT_BITS: Final = 64
 """Data bits of the narrowest one, which moves a beat in 8 parts; 16 beats are then 128 of the 256 transfers of AXI4."""
 
 _SIDES: Final = (1, 2, 4, 8, 16, 32)
-_BEAT: Final = (16,)
+_BEAT: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +180,18 @@ SAT_RANGES: Final = (
             low=1,
             high=256,
             unit="elements per cycle",
-            built=_BEAT,
-            why="a beat holds 16 weights",
+            built=built,
+            why=why,
         )
-        for name, engine in (("sore_lanes", "pruning"), ("wuve_lanes", "weight-update"))
+        for name, engine, built, why in (
+            ("sore_lanes", "pruning", (_BEAT,), "a beat holds 16 weights"),
+            (
+                "wuve_lanes",
+                "weight-update",
+                tuple(1 << i for i in range(_BEAT.bit_length())),
+                "a row of 16 weights passes in equal parts, and is 3 beats of memory: more lanes would wait",
+            ),
+        )
     ),
     Range(
         name="ports",
