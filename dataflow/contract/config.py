@@ -165,9 +165,6 @@ PRESETS: Final[dict[str, SatConfig]] = {
 }
 
 
-_EDGE: Final = MemoryConfig(channels=1, bytes_per_second=3.2e9)
-"""Memory of a Zynq board: the widest ports of its processing system have 128 bits, here at 200 MHz."""
-
 CARDS: Final[dict[str, SatConfig]] = {
     config.name: config
     for config in (
@@ -181,18 +178,35 @@ CARDS: Final[dict[str, SatConfig]] = {
             act_depth=8192,
             stage_depth=8192,
             weight_depth=16384,
-            memory=_EDGE,
+            wuve_lanes=4,
+            port_bits=128,
+            memory=ONE_CHANNEL,
         ),
         SatConfig(
             name="kv260",
             rows=8,
-            columns=16,
+            columns=8,
             act_lanes=2,
             act_depth=8192,
             stage_depth=4096,
             weight_depth=8192,
             sum_depth=2048,
-            memory=_EDGE,
+            wuve_lanes=4,
+            port_bits=128,
+            memory=ONE_CHANNEL,
+        ),
+        SatConfig(
+            name="pynq-z2",
+            rows=4,
+            columns=2,
+            clock_mhz=100.0,
+            act_depth=4096,
+            stage_depth=1024,
+            weight_depth=8192,
+            sum_depth=2048,
+            wuve_lanes=1,
+            port_bits=64,
+            memory=MemoryConfig(channels=1, bytes_per_second=2.1e9),
         ),
     )
 }

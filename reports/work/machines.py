@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.contract.dies import die
-from nmsat.dataflow.contract.isa import BEAT_BYTES
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.machine_file import MACHINE_FIELDS, values
 from nmsat.dataflow.contract.ranges import Range
@@ -74,13 +73,14 @@ def refusal(config: SatConfig) -> str:
 def derived(config: SatConfig) -> dict[str, Any]:
     """Return the sizes that follow from the fields, name -> value; the names tell the units."""
     peak = config.memory.bytes_per_second * config.ports
+    port = config.port_bits // 8 * config.ports
     return {
         "elements": config.elements,
         "dense_gmac_per_second": config.elements * config.clock_mhz / 1e3,
         "activations_of_a_bank": config.act_bank,
         "pairs_of_a_bank": config.weight_bank,
-        "port_bytes_per_cycle": BEAT_BYTES * config.ports,
-        "port_gb_per_second": BEAT_BYTES * config.ports * config.clock_mhz / 1e3,
+        "port_bytes_per_cycle": port,
+        "port_gb_per_second": port * config.clock_mhz / 1e3,
         "memory_gb_per_second": peak * config.memory.efficiency / 1e9,
         "memory_latency_cycles": config.memory.latency_ns * config.clock_mhz / 1e3,
     }
