@@ -77,8 +77,10 @@ class ReadPort(wiring.Component):
         wrong: the part that is there.
         """
         axi = self.axi
-        part, spoiled = Signal(range(self._parts)), Signal()
-        whole, any_wrong = Signal(), Signal()
+        part = Signal(range(self._parts))
+        spoiled = Signal()
+        whole = Signal()
+        any_wrong = Signal()
         m.d.comb += [whole.eq(axi.rvalid & part.all()), any_wrong.eq(wrong | spoiled)]
         with m.If(axi.rvalid):
             m.d.sync += [

@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 
     from nmsat.hw.memory.port import Gate
 
-_BEATS: Final = wiring.Signature({n: flow for n, flow in WriteChannels().members.items() if n.startswith("w")})
-"""Channel W for whole beats."""
-
 _SPLIT: Final = ("wdata", "wstrb")
-"""What of it leaves in parts."""
+"""What of channel W leaves in parts."""
 
 
 class WritePort(wiring.Component):
@@ -77,7 +74,8 @@ class WritePort(wiring.Component):
 
     def _deal(self, m: Module) -> Any:
         """Return a channel W for whole beats, which leave in parts."""
-        axi, wide = self.axi, _BEATS.create()
+        axi, members = self.axi, WriteChannels().members.items()
+        wide: Any = wiring.Signature({name: flow for name, flow in members if name.startswith("w")}).create()
         part = Signal(range(self._parts))
         m.d.comb += [
             axi.wvalid.eq(wide.wvalid),
@@ -87,7 +85,9 @@ class WritePort(wiring.Component):
         with m.Switch(part):
             for i in range(self._parts):
                 with m.Case(i):
-                    m.d.comb += [getattr(axi, n).eq(getattr(wide, n).word_select(i, len(getattr(axi, n)))) for n in _SPLIT]
+                    for name in _SPLIT:
+                        out = getattr(axi, name)
+                        m.d.comb += out.eq(getattr(wide, name).word_select(i, len(out)))
         with m.If(axi.wvalid & axi.wready):
             m.d.sync += part.eq(part + 1)
         return wide
