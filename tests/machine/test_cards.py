@@ -29,8 +29,11 @@ from nmsat.sim.quick.product import time_product
 from nmsat.sim.sat import Sat, launch, program_words
 from nmsat.tb.machine.jobs import random_job
 from nmsat.tb.run.runner import run
+from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.tb.run.runner import Built
 
@@ -146,6 +149,43 @@ def test_lanes_that_bound_an_update() -> None:
 @pytest.mark.parametrize("name", CARDS)
 def test_machines_of_boards_are_built(name: str) -> None:
     check_machine(preset(name))
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Outside]:
+    yield from outside(LEAST)
+
+
+def test_a_program_comes_in_parts(machine: Outside) -> None:
+    """An instruction, from its parts; an error of any of them ends the run, EXOKAY does not."""
+    size = LEAST.port_bits // 8
+
+    async def scenario(bench: Bench) -> None:
+        settings = only(0, Region(1 << 33, 64, writable=False), 5)
+        first = place(bench, settings, END)
+        for part, response in ((0, 0), (0, 2), (3, 3), (5, 1), (7, 2)):
+            bench.answers = {first + size * part: response}
+            await bench.begin(settings)
+            _, code, _ = await bench.ended()
+            assert code == (ErrorCode.READ if response >= 2 else ErrorCode.NONE), (part, response)
+
+    machine.run(scenario)
+
+
+def test_answers_to_writes_in_parts(machine: Outside) -> None:
+    async def scenario(bench: Bench) -> None:
+        for response in (2, 0, 3):
+            settings = await started(bench, "Store", WORK["STORE"], END)
+            region = settings.regions[2]
+            assert region is not None
+            bench.answers = {region.base + 64 * 1000: response}
+            await writes(bench, "Store", 1000)
+            await bench.tick(20)
+            await finish(bench, "Store")
+            _, code, _ = await bench.ended()
+            assert code == (ErrorCode.WRITE if response else ErrorCode.NONE), response
+
+    machine.run(scenario)
 
 
 def bench(config: SatConfig, built: Built, test: str, first: int, count: int, **more: Any) -> dict[str, Any]:
