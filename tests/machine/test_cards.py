@@ -21,6 +21,7 @@ from nmsat.dataflow.program.lower import Form, place_product
 from nmsat.dataflow.program.tensors import DENSE, Layout
 from nmsat.dataflow.program.update import estimate_update
 from nmsat.reports.work.verify import build_machine
+from nmsat.sim.memory.behind import MemoryPort
 from nmsat.sim.memory.channel import Channel
 from nmsat.sim.memory.masters import Master
 from nmsat.sim.memory.port import Burst
@@ -105,6 +106,23 @@ def test_beats_end_when_their_last_parts_come(beat_cycles: Fraction) -> None:
         ends.append(found)
     assert ends[0] == ends[1]
     assert len(ends[0]) == 20
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_parts_end_beats(write: bool) -> None:
+    """The memory behind a narrow port shows a beat, its fault and its answer when a wide one does."""
+    settings, shown = Launch((Region(0, 64, writable=True),), 0, 0, 1), []
+    for parts in (1, 4):
+        memory, found = MemoryPort(settings, MemoryTiming(1, 16, 2, 16, Fraction(47, 8), parts), frozenset({1})), []
+        for cycle in range(40):
+            asked = Burst(0, 0, 3) if cycle == 0 else None
+            memory.tick(None if write else asked, asked if write else None)
+            found.append((memory.reads, memory.writes, memory.answer))
+        shown.append(found)
+    assert shown[0] == shown[1]
+    beats = [(reads, writes) for reads, writes, _ in shown[0] if reads is not None or writes]
+    assert beats == ([(None, True)] * 3 if write else [((False, False), False), ((False, True), False), ((True, False), False)])
+    assert [answer for *_, answer in shown[0] if answer is not None] == ([True] if write else [])
 
 
 def test_a_memory_for_another_port_is_refused() -> None:
