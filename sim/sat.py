@@ -73,7 +73,8 @@ class Sat:
         self.timing = timing or memory_timing(config)
         if self.timing.parts != config.parts:
             raise ValueError(
-                f"timing.parts is {self.timing.parts!r}; a port of {config.port_bits} bits moves a beat in {config.parts}"
+                f"timing.parts is {self.timing.parts!r}; "
+                f"a port of {config.port_bits} bits moves a beat in {config.parts}"
             )
         self.faults = faults
         self.reports: list[Report] = []

@@ -41,8 +41,8 @@ class WritePort(wiring.Component):
     axi : Out(`WriteChannels(parts)`), AW, W and B.
 
     Timing: a burst accepted in cycle t stands on AW from t + 1 on; its beats stand on W from then on, after those of
-    earlier bursts, each in its parts, the lowest bytes first; a response on B in cycle u is told to the client in u + 1. After an error no burst is accepted until
-    reset.
+    earlier bursts, each in its parts, the lowest bytes first; a response on B in cycle u is told to the client in
+    u + 1. After an error no burst is accepted until reset.
     """
 
     clients: Sequence[Any]

@@ -60,8 +60,8 @@ class Pregen(wiring.Component):
     clear : In(1), lower `overflow`.
     idle : Out(1), no beat is inside.
 
-    Timing: one weight per lane of WUVE and cycle; `i.ready` may be 1 in the cycle of the last part of a row only; after a block whose rows `lanes` does not divide, W_bp takes the cycles of
-    the missing rows too.
+    Timing: one weight per lane of WUVE and cycle, a row is taken in the cycle of its last part; after a block whose
+    rows `lanes` does not divide, W_bp takes the cycles of the missing rows too.
     Numerics: docs/arithmetic.md, "Weight update" and "Pruning".
     """
 
@@ -120,7 +120,8 @@ class Pregen(wiring.Component):
             m.d.comb += [getattr(engine, name).eq(getattr(self, f"{copy}_{name}")) for name in PATTERN_PORTS]
         rows, updated = update.i, update.o
         if self._parts > 1:
-            m.submodules.deal, m.submodules.gather = deal, gather = Deal(self.lanes, self._parts), Gather(self.lanes, self._parts)
+            m.submodules.deal = deal = Deal(self.lanes, self._parts)
+            m.submodules.gather = gather = Gather(self.lanes, self._parts)
             rows, updated = deal.i, gather.o
             wiring.connect(m, deal.o, update.i)
             wiring.connect(m, update.o, gather.i)

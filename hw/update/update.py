@@ -39,8 +39,8 @@ class Updater(wiring.Component):
     clear : In(1), lower `overflow`.
 
     Timing: the first request stands 5 cycles after the start. A row of a block is 3 beats read (and one of the mask for
-    each group), 2 written, and those of the packed copies; never faster than a row in 16 / `wuve_lanes` cycles. `done` comes when all
-    writes are acknowledged; the next instruction can start in that cycle.
+    each group), 2 written, and those of the packed copies; never faster than a row in 16 / `wuve_lanes` cycles. `done`
+    comes when all writes are acknowledged; the next instruction can start in that cycle.
     Numerics: docs/arithmetic.md, "Weight update" and "Pruning".
     """
 

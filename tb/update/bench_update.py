@@ -1,6 +1,7 @@
 """Bench of the update engine: RTL against sim.update.update cycle by cycle, memory against sim.update.values.
 
-Job: lanes: of WUVE; instructions: how many; k, n: largest sizes. Saves cycles, rows, holds, overflows, resets, most writes that waited.
+Job: lanes: of WUVE; instructions: how many; k, n: largest sizes. Saves cycles, rows, holds, overflows, resets, most
+writes that waited.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ class Bench:
     """Host, memory and engines.
 
     memory: beats by address, others are 0; answers: response code by address of a transfer (read) or burst (write),
-    others are 0; asked: (channel, address) of all bursts; pace: gives whether memory takes an address, moves a beat; closed:
-    signals of memory that stay low; beats: transfers that memory gives before it is silent, below 0 all.
+    others are 0; asked: (channel, address) of all bursts; pace: gives whether memory takes an address, moves a beat;
+    closed: signals of memory that stay low; beats: transfers that memory gives before it is silent, below 0 all.
     """
 
     ctx: Any

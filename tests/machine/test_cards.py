@@ -121,7 +121,8 @@ def test_parts_end_beats(write: bool) -> None:
         shown.append(found)
     assert shown[0] == shown[1]
     beats = [(reads, writes) for reads, writes, _ in shown[0] if reads is not None or writes]
-    assert beats == ([(None, True)] * 3 if write else [((False, False), False), ((False, True), False), ((True, False), False)])
+    read = [(False, False), (False, True), (True, False)]  # last, fault
+    assert beats == ([(None, True)] * 3 if write else [(one, False) for one in read])
     assert [answer for *_, answer in shown[0] if answer is not None] == ([True] if write else [])
 
 
