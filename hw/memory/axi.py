@@ -31,7 +31,7 @@ class ReadChannels(wiring.Signature):
     arlen : Out(8), its transfers less 1, at most 16 parts - 1.
     rvalid : In(1), a beat is there.
     rready : Out(1), it is taken.
-    rdata : In(512 / parts), the beat or a part of it, byte 0 at bit 0.
+    rdata : In(512 // parts), the beat or a part of it, byte 0 at bit 0.
     rresp : In(2), 0 or 1: good; 2 or 3: an error of memory.
     rlast : In(1), it is the last of its burst.
     """
@@ -63,8 +63,8 @@ class WriteChannels(wiring.Signature):
     awlen : Out(8), its transfers less 1, at most 16 parts - 1.
     wvalid : Out(1), a beat is there.
     wready : In(1), memory takes it.
-    wdata : Out(512 / parts), the beat or a part of it, byte 0 at bit 0.
-    wstrb : Out(64 / parts), its bytes that are written.
+    wdata : Out(512 // parts), the beat or a part of it, byte 0 at bit 0.
+    wstrb : Out(64 // parts), its bytes that are written.
     wlast : Out(1), it is the last of its burst.
     bvalid : In(1), a burst has been written.
     bready : Out(1), the answer is taken.

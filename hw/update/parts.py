@@ -19,7 +19,7 @@ class Deal(wiring.Component):
     Members:
 
     i : In(stream of `update_layout(lanes)`), rows, which stand until they are taken.
-    o : Out(stream of `update_layout(lanes / parts)`), parts; `last` and `end` stand at all parts of their row.
+    o : Out(stream of `update_layout(lanes // parts)`), parts; `last` and `end` stand at all parts of their row.
 
     Timing: no cycle passes; a row is taken with its last part.
     """
@@ -61,7 +61,7 @@ class Gather(wiring.Component):
     Parameters: as of `Deal`.
     Members:
 
-    i : In(stream of `updated_layout(lanes / parts)`), parts of rows, the first lanes first.
+    i : In(stream of `updated_layout(lanes // parts)`), parts of rows, the first lanes first.
     o : Out(stream of `updated_layout(lanes)`), rows.
 
     Timing: all parts but the last are taken as they come; a row stands on `o` in the cycle in which its last part

@@ -463,8 +463,8 @@ PROOFS: Final = (
     Proof(
         name="axi_write_parts",
         claim="A write port below 512 bits keeps what `axi_write` says: the parts of a beat leave one behind the "
-        "other, the lowest bytes first, with their strobes; a client is pulled with the last of them, which alone can end a "
-        "burst.",
+        "other, the lowest bytes first, with their strobes; a client is pulled with the last of them, which alone can "
+        "end a burst.",
         make=narrow_write_port,
         unbounded=True,
         depth=3,
