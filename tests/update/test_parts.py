@@ -1,4 +1,4 @@
-"""Rows in parts: dealing and gathering in Amaranth's simulator, against rows cut by hand, under pauses on both sides."""
+"""Rows in parts: dealing and gathering in Amaranth's simulator, against rows cut by hand, with pauses on both sides."""
 
 from __future__ import annotations
 
