@@ -38,7 +38,7 @@ class WritePort(wiring.Component):
     gives_up : Out(1), memory has moved nothing for `watchdog` cycles, for one cycle, in which there is an error too.
     bursts : Out(1), one was accepted.
     beats : Out(1), one was taken by memory.
-    axi : Out(`WriteChannels(parts)`), AW, W and B.
+    axi : Out(`WriteChannels`), AW, W and B, of so many parts.
 
     Timing: a burst accepted in cycle t stands on AW from t + 1 on; its beats stand on W from then on, after those of
     earlier bursts, each in its parts, the lowest bytes first; a response on B in cycle u is told to the client in
