@@ -56,8 +56,8 @@ class Sat(wiring.Component):
     """The accelerator.
 
     Parameters: config; ValueError unless it can be a machine (`dataflow.contract.legal.check_machine`).
-    With `config.port_bits` below 512 data and strobes of m_axi are as narrow, a beat is 512 / `port_bits` transfers, which
-    arlen and awlen count, and arsize and awsize are theirs.
+    With `config.port_bits` below 512 data and strobes of m_axi are as narrow, a beat is 512 / `port_bits` transfers,
+    which arlen and awlen count, and arsize and awsize are theirs.
     Members, beside clk and rst (synchronous); m_axi: AXI4 master, bursts of at most 16 beats within 4 KiB, one ID:
 
     m_axi_arid : Out(1), 0.
