@@ -21,6 +21,7 @@ from nmsat.hw.memory import write_port as write_module
 from nmsat.hw.parts import clients as clients_module
 from nmsat.tb.formal.followed import Followed
 from nmsat.tb.formal.harness import Harness, implies, inside, opened
+from nmsat.tb.formal.parts import dealt_parts, gathered
 from nmsat.tb.formal.proof import Fault, Proof
 
 if TYPE_CHECKING:
@@ -35,15 +36,16 @@ BEAT_BITS: Final = BEAT_BYTES.bit_length() - 1
 
 
 @contextmanager
-def small() -> Iterator[None]:
-    """Build ports and clients with the widths of the proof; a beat keeps its 64 addresses."""
+def small(parts: int = 1) -> Iterator[None]:
+    """Build ports and clients with the widths of the proof; a beat keeps its 64 addresses. parts: of a beat."""
+    size = DATA_BYTES * parts
+    sizes = {"BEAT_BYTES": size, "DATA_BITS": 8 * size}
     found: list[tuple[Any, dict[str, int]]] = [
-        (axi_module, {"ADDRESS_BITS": ADDRESS_BITS, "OFFSET_BITS": OFFSET_BITS, "BEAT_BYTES": DATA_BYTES}),
-        (axi_module, {"DATA_BITS": 8 * DATA_BYTES}),
+        (axi_module, {"ADDRESS_BITS": ADDRESS_BITS, "OFFSET_BITS": OFFSET_BITS, **sizes}),
         (port_module, {"ADDRESS_BITS": ADDRESS_BITS, "OFFSET_BITS": OFFSET_BITS, "UNDER_WAY": UNDER_WAY}),
-        (read_module, {"DATA_BITS": 8 * DATA_BYTES}),
+        (read_module, {"DATA_BITS": 8 * size}),
         (write_module, {"UNDER_WAY": UNDER_WAY}),
-        (clients_module, {"OFFSET_BITS": OFFSET_BITS, "BEAT_BYTES": DATA_BYTES}),
+        (clients_module, {"OFFSET_BITS": OFFSET_BITS, "BEAT_BYTES": size}),
     ]
     with ExitStack() as stack:
         for module, numbers in found:
@@ -52,26 +54,30 @@ def small() -> Iterator[None]:
         yield
 
 
-def request_rules(proof: Harness, port: Any, *, write: bool) -> Any:
+def request_rules(proof: Harness, port: Any, parts: int, *, write: bool) -> Any:
     """Put the rules of AR or AW on a port and what it is told; return its regions.
 
-    The regions are chosen once.
+    The regions are chosen once. parts: of a beat, which a burst counts.
     """
     m = proof.m
     regions = proof.fixed("regions", axi_module.regions_layout())
     m.d.comb += Value.cast(port.regions).eq(Value.cast(regions))
     channel = "aw" if write else "ar"
     valid, ready = getattr(port.axi, f"{channel}valid"), getattr(port.axi, f"{channel}ready")
-    address, length = getattr(port.axi, f"{channel}addr"), getattr(port.axi, f"{channel}len")
+    address, transfers = getattr(port.axi, f"{channel}addr"), getattr(port.axi, f"{channel}len")
+    length = transfers[(parts - 1).bit_length() :]
     for i, client in enumerate(port.clients):
         request = client.request
         proof.assume(proof.stable(f"client_{i}", request.valid, request.ready, request.payload))
         in_page = request.payload.offset[: (PAGE_BEATS - 1).bit_length()]
         proof.assume(implies(request.valid, in_page + request.payload.beats_less_1 < PAGE_BEATS))
-    proof.check(proof.stable(channel, valid, ready, Cat(address, length)), "an address stands until it is taken")
+    proof.check(proof.stable(channel, valid, ready, Cat(address, transfers)), "an address stands until it is taken")
     proof.check(implies(valid, address[BEAT_BITS:PAGE_BITS] + length < PAGE_BEATS), "a burst stays within 4 KiB")
     proof.check(implies(valid, address[:BEAT_BITS] == 0), "a burst begins at a beat")
     proof.check(implies(valid, length < MAX_BURST), "a burst has 16 beats at most")
+    if parts > 1:
+        whole = (transfers + 1)[: (parts - 1).bit_length()] == 0
+        proof.check(implies(valid, whole), "a burst ends with a beat")
     failed = Signal(name="failed")
     m.d.sync += failed.eq(failed | port.error.valid)
     told = failed | port.error.valid
@@ -82,7 +88,7 @@ def request_rules(proof: Harness, port: Any, *, write: bool) -> Any:
     return regions
 
 
-def accepted_rules(proof: Harness, port: Any, regions: Any, *, write: bool) -> SmallQueue:
+def accepted_rules(proof: Harness, port: Any, regions: Any, parts: int, *, write: bool) -> SmallQueue:
     """Check that what stands on AR or AW is what a client asked for; return the queue of what is under way."""
     m = proof.m
     waiting: Any = opened(port).submodules.waiting
@@ -108,7 +114,7 @@ def accepted_rules(proof: Harness, port: Any, regions: Any, *, write: bool) -> S
     proof.check(implies(valid, allowed), "the region of a burst is open to it")
     proof.check(implies(valid, burst.offset + burst.beats_less_1 < region.size), "a burst ends within its region")
     right = address == ((region.page << PAGE_BITS) + (burst.offset << BEAT_BITS))[:ADDRESS_BITS]
-    length = getattr(port.axi, f"{channel}len") == burst.beats_less_1
+    length = getattr(port.axi, f"{channel}len")[(parts - 1).bit_length() :] == burst.beats_less_1
     proof.check(implies(valid, right & length), "a burst is the one asked for, counted from the begin of its region")
     after = proof.before("taken_before", Cat(taken).any())
     proof.check(implies(after, valid), "a burst stands on the channel in the cycle after it is accepted")
@@ -118,12 +124,18 @@ def accepted_rules(proof: Harness, port: Any, regions: Any, *, write: bool) -> S
 @small()
 def read_port() -> Harness:
     """The read port behind the engines' side and in front of memory."""
+    return read_port_of(1)
+
+
+def read_port_of(parts: int) -> Harness:
+    """A read port with beats in so many parts."""
     proof = Harness()
     m = proof.m
-    port = proof.add(read_module.ReadPort(len(READERS)), driven=("regions",))
+    port = proof.add(read_module.ReadPort(len(READERS), parts), driven=("regions",))
     axi = port.axi
-    regions = request_rules(proof, port, write=False)
-    waiting = accepted_rules(proof, port, regions, write=False)
+    regions = request_rules(proof, port, parts, write=False)
+    waiting = accepted_rules(proof, port, regions, parts, write=False)
+    whole, data, spoiled = gathered(proof, port, parts)
     entry = Followed(proof, waiting, UNDER_WAY)
     # memory: beats of bursts that were asked for, each with its last one at its end
     asked = axi.arvalid & axi.arready
@@ -136,19 +148,19 @@ def read_port() -> Harness:
     # the answers of the burst that is followed
     client = Signal(range(len(READERS)), name="client")
     m.d.comb += client.eq(entry.value)
-    was = proof.before("was_rvalid", axi.rvalid)
-    beat = proof.before("was_rdata", axi.rdata)
-    of_it = proof.before("of_it", entry.first & axi.rvalid)
+    was = proof.before("was_rvalid", whole)
+    beat = proof.before("was_rdata", data)
+    of_it = proof.before("of_it", entry.first & whole)
     owner = proof.before("owner", client)
     for i, one in enumerate(port.clients):
         proof.check(implies(of_it, one.valid == (owner == i)), "a beat goes to the client that asked, to no other")
         proof.check(implies(one.valid, was & (one.data == beat)), "no beat is invented or changed")
     proof.check(implies(was, Cat(one.valid for one in port.clients).any()), "no beat is lost")
-    wrong = proof.before("wrong", axi.rvalid & axi.rresp[1])
+    wrong = proof.before("wrong", whole & spoiled)
     proof.check(implies(wrong, port.error.valid & (port.error.code == ErrorCode.READ)), "an error of memory is told")
     proof.check(implies(wrong & of_it, port.error.client == owner), "it is told of the client that asked")
     proof.check(implies(port.idle, (owed == 0) & ~axi.arvalid), "idle says that nothing is under way")
-    proof.check(port.beats == axi.rvalid, "beats are counted")
+    proof.check(port.beats == whole, "beats are counted")
     _counts(proof, port, asked, axi.arvalid)
     proof.cover(of_it & (owner == 2) & axi.rvalid & entry.on, "a burst of two beats comes")
     proof.cover(waiting.level == 3, "three bursts are under way")
@@ -165,12 +177,17 @@ def _counts(proof: Harness, port: Any, asked: Value, stands: Value) -> None:
 @small()
 def write_port() -> Harness:
     """The write port behind the engines' side and in front of memory."""
+    return write_port_of(1)
+
+
+def write_port_of(parts: int) -> Harness:
+    """A write port with beats in so many parts."""
     proof = Harness()
     m = proof.m
-    port = proof.add(write_module.WritePort(len(WRITERS)), driven=("regions",))
+    port = proof.add(write_module.WritePort(len(WRITERS), parts), driven=("regions",))
     axi = port.axi
-    regions = request_rules(proof, port, write=True)
-    waiting = accepted_rules(proof, port, regions, write=True)
+    regions = request_rules(proof, port, parts, write=True)
+    waiting = accepted_rules(proof, port, regions, parts, write=True)
     inner = opened(port)
     order: Any = inner.submodules.order
     entry, data = Followed(proof, waiting, UNDER_WAY), Followed(proof, order, UNDER_WAY, "data")
@@ -180,6 +197,7 @@ def write_port() -> Harness:
     # memory: an answer for each burst that was addressed and whose data it has
     addressed, written = Signal(8, name="addressed"), Signal(8, name="written")
     asked, moved = axi.awvalid & axi.awready, axi.wvalid & axi.wready
+    number, whole = dealt_parts(proof, port, parts, moved)
     m.d.sync += [
         addressed.eq(addressed + asked - axi.bvalid),
         written.eq(written + (moved & axi.wlast) - axi.bvalid),
@@ -195,7 +213,7 @@ def write_port() -> Harness:
     for client in port.clients:
         takes, burst = client.request.valid & client.request.ready, client.request.payload
         proof.check(implies(takes, order.i.beats_less_1 == burst.beats_less_1), "as many data as were asked for")
-    _data(proof, port, data, moved)
+    _data(proof, port, data, moved, (number, whole))
     of_it, tells = proof.before("of_it", entry.first & axi.bvalid), proof.before("told", entry.value)
     was = proof.before("was_bvalid", axi.bvalid)
     acknowledged = Cat(client.acknowledged for client in port.clients)
@@ -206,7 +224,7 @@ def write_port() -> Harness:
     proof.check(implies(wrong, port.error.valid & (port.error.code == ErrorCode.WRITE)), "an error of memory is told")
     proof.check(implies(wrong & of_it, port.error.client == tells), "it is told of the client that asked")
     proof.check(implies(port.idle, (addressed == 0) & (written == 0) & ~axi.awvalid & ~axi.wvalid), "idle is idle")
-    proof.check(port.beats == moved, "beats are counted")
+    proof.check(port.beats == whole, "beats are counted")
     _counts(proof, port, asked, axi.awvalid)
     proof.cover(of_it & (tells == 1), "a burst is answered")
     proof.cover(axi.wvalid & axi.awvalid & ~axi.awready & moved, "data leave before their address")
@@ -214,15 +232,18 @@ def write_port() -> Harness:
     return proof
 
 
-def _data(proof: Harness, port: Any, data: Followed, moved: Value) -> None:
-    """Follow the data of one burst: from its client, in order, the last one marked."""
-    m, inner = proof.m, opened(port)
-    order, number, axi = inner.submodules.order, inside(inner, "number"), port.axi
+def _data(proof: Harness, port: Any, data: Followed, moved: Value, dealt: tuple[Value, Value]) -> None:
+    """Follow the data of one burst: from its client, in order, the last one marked. dealt: as of `dealt_parts`."""
+    m, inner, (part, whole) = proof.m, opened(port), dealt
+    axi = port.axi
+    parts = len(port.clients[0].data) // len(axi.wdata)
+    final = part == parts - 1
+    order, number = inner.submodules.order, inside(inner, "number")
     # the data of the burst that is followed
     owner, length = Signal(range(len(WRITERS)), name="owner"), Signal(4, name="length")
     beats = Signal(4, name="beats_of_it")
     m.d.comb += Cat(owner, length).eq(data.value)
-    with m.If(data.first & moved):
+    with m.If(data.first & whole):
         m.d.sync += beats.eq(beats + 1)
     with m.If(data.push):
         m.d.sync += beats.eq(0)
@@ -230,11 +251,15 @@ def _data(proof: Harness, port: Any, data: Followed, moved: Value) -> None:
     proof.check(implies(data.first, (beats == number) & (beats <= length)), "beats are counted from the first")
     proof.check(implies(order.some, number <= order.o.beats_less_1), "no burst has more beats than it said")
     proof.check(implies(~order.some, number == 0), "no burst is begun before it is accepted")
-    proof.check(implies(data.first, axi.wlast == (beats == length)), "wlast stands at the last beat only")
+    proof.check(implies(data.first, axi.wlast == ((beats == length) & final)), "wlast stands at the last beat only")
     for i, client in enumerate(port.clients):
-        proof.check(implies(data.first, client.pull == (moved & (owner == i))), "beats come from the client that asked")
+        proof.check(implies(data.first, client.pull == (whole & (owner == i))), "beats come from the client that asked")
         takes = data.first & (owner == i) & axi.wvalid
-        proof.check(implies(takes, (axi.wdata == client.data) & (axi.wstrb == client.strobe)), "data are unchanged")
+        for p in range(parts):
+            shown = (axi.wdata == client.data.word_select(p, len(axi.wdata))) & (
+                axi.wstrb == client.strobe.word_select(p, len(axi.wstrb))
+            )
+            proof.check(implies(takes & (part == p), shown), "data are unchanged")
     proof.cover(data.first & moved & axi.wlast & (beats == 2), "a burst of three beats leaves")
 
 
