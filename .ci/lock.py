@@ -26,7 +26,7 @@ PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint", "dask": "l
 """Whose versions a level keeps to. The simulators beside which `nmsat compare` runs need an older NumPy than nmsat."""
 
 UNUSED = ("absl-py", "cython", "multiprocessing-on-dill", "numba", "setuptools")
-"""What the simulators of `peers` declare and what we run of them never imports: 240 MB on disk, and one without a wheel."""
+"""What the simulators of `peers` declare and never import where we run them: 240 MB, and one without a wheel."""
 
 TORCH = "2.13.0+cpu"
 TORCH_HASHES = {

@@ -1,7 +1,7 @@
 """The work behind `nmsat compare`: the same layers through several models, and where their cycles differ.
 
-Every cycle of a model is one of `COMPONENTS`, told from its counters, so that the difference of two models is the sum of
-the differences of their components.
+Every cycle of a model is one of `compare_names.COMPONENTS`, told from its counters, so that the difference of two
+models is the sum of the differences of their components.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.dataflow.contract.memories import buffers
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.reports.work import compare_gears, peer_scalesim, peer_zigzag
-from nmsat.reports.work.peer_env import DRIVER, PACKAGES, SETUP, last_words
+from nmsat.reports.work.compare_names import COMPONENTS, GEARS, PACKAGES, REFERENCE
+from nmsat.reports.work.peer_env import DRIVER, SETUP, last_words
 from nmsat.reports.work.peer_scalesim import Array, ReportError
 from nmsat.sim.results.causes import machine_causes
 
@@ -27,29 +28,6 @@ if TYPE_CHECKING:
     from nmsat.reports.work.compare_layers import Gemm, Layer
     from nmsat.reports.work.peer_env import Peers
 
-GEARS: Final = tuple(compare_gears.GEARS)
-MODELS: Final = (*GEARS, *PACKAGES)
-"""All models; the first is the one that the others are compared with."""
-
-REFERENCE: Final = MODELS[0]
-
-LIMITS: Final = {"exact": 500_000, "rtl": 20_000, "scalesim": 200_000, "zigzag": 1 << 40}
-"""Model -> the longest product that it is given, in cycles: about a minute of each. Those of the gears are cycles of the
-quick gear, those of SCALE-Sim its formula's; ZigZag simulates no cycles."""
-
-SMALL: Final = 64
-"""Elements of the largest array whose Verilog is compiled without being asked for: others take long."""
-
-COMPONENTS: Final = {
-    "multiply": "kept multiply-adds / elements: no model is quicker",
-    "edges": "steps in which places of the array multiply nothing: part tiles, groups that are filled up",
-    "feed": "operands enter: a group of M activations for N multiply-adds (what N:M costs), weights into elements",
-    "fill and drain": "the array fills, or results leave, and nothing else goes on in it",
-    "memory": "the array has no work: loads, stores, instructions, stalls, before the first and after the last tile",
-    "update": "weight update, pruning and packing",
-}
-"""What a cycle is spent on, in every model -> what that is."""
-
 _CAUSES: Final = {
     "feed": ("link", "weight"),
     "fill and drain": ("flush", "drain", "dependency", "tail"),
@@ -57,24 +35,6 @@ _CAUSES: Final = {
     "update": ("update",),
 }
 """Component -> causes of the machine (`sim.results.causes`); `steps` are multiply and edges."""
-
-LACKS: Final = {
-    "scalesim": {
-        "edges": "its tiles are R x C results; an element of SAT keeps 8",
-        "feed": "it drops the activations of pruned weights before they enter, the same for all columns; no index logic",
-        "fill and drain": "it fills and drains the array for every fold; SAT drains beside the next tile",
-        "memory": "an interface of the full width for each operand, no latency, no bursts, no instructions, no indices",
-        "update": "it has no weight update and no pruning",
-    },
-    "zigzag": {
-        "edges": "its tiles are R x C results; an element of SAT keeps 8",
-        "feed": "it has no link along a row or a column, and no index logic: it is given the kept rows of W",
-        "fill and drain": "it neither fills nor drains the array",
-        "memory": "the best order of its loops, no latency, no bursts, no instructions, no indices",
-        "update": "it has no weight update and no pruning",
-    },
-}
-"""Foreign model -> component -> what it does otherwise than the machine."""
 
 _PATIENCE: Final = 3600
 """Seconds after which a foreign simulator is given up."""
@@ -126,8 +86,8 @@ class Compared:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be done. models: of `MODELS`, in that order; limits: as `LIMITS`; forced: models whose failure is an
-    error; peers: their environment, None if there is none."""
+    """What is to be done. models: of `compare_names.MODELS`, in that order; limits: as `LIMITS` there; forced: models
+    whose failure is an error; peers: their environment, None if there is none."""
 
     config: SatConfig
     models: tuple[str, ...]
@@ -177,7 +137,7 @@ def reason(asked: Asked, layer: Layer, model: str, cycles: int, dataflow: str) -
         cycles = sum(peer_scalesim.formula(array, gemm) for gemm in layer.gemms) if model == peer_scalesim.NAME else 0
     elif model == "rtl" and compare_gears.one_program(asked.config, layer.job) is None:
         return "more than one program"
-    return f"about {cycles} cycles; the limit is {limit} (--limit {model}=N)" if cycles > limit else ""
+    return f"longer than the limit, {limit} cycles (--limit {model}=N)" if cycles > limit else ""
 
 
 def array_of(config: SatConfig, dataflow: str) -> Array:

@@ -73,14 +73,13 @@ def rtl(config: SatConfig, job: Job) -> Measured:
     return Measured(counters, {}, seconds, max(largest, peak_bytes()))
 
 
-GEARS: Final = {"quick": quick, "exact": exact, "rtl": rtl}
-"""Model -> the function that runs it."""
+_RUN: Final = {"quick": quick, "exact": exact, "rtl": rtl}
 
 
 def measure(model: str, config: SatConfig, job: Job) -> Measured:
-    """Run a model of `GEARS` in a process of its own; what it raises is raised here."""
+    """Run a model of `compare_names.GEARS` in a process of its own; what it raises is raised here."""
     with workers(1) as pool:
-        return pool.submit(GEARS[model], config, job).result()
+        return pool.submit(_RUN[model], config, job).result()
 
 
 def one_program(config: SatConfig, job: Job) -> JobRun | None:

@@ -1,10 +1,10 @@
-"""What `nmsat compare` compares: the distinct products of a step, each as programs of SAT and as plain matrix products."""
+"""What `nmsat compare` compares: distinct products of a step, each as programs of SAT and as plain matrix products."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import ConvShape, Stage
 from nmsat.dataflow.program.jobs import ProductJob, step_jobs
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import Pattern, Product
     from nmsat.dataflow.network.step import Step
     from nmsat.dataflow.program.jobs import Job, Switches
-
-UPDATE: Final = "update"
-"""Stage of the programs that multiply no matrices."""
-
-STAGES: Final = (*(stage.value for stage in (Stage.FF, Stage.BP, Stage.WU)), UPDATE)
-"""What of a step can be compared."""
-
 
 @dataclass(frozen=True)
 class Gemm:
@@ -72,7 +65,8 @@ class Layer:
 
 
 def layers_of(step: Step, stages: Collection[str], only: Sequence[str], switches: Switches) -> list[Layer]:
-    """Return the distinct products of a step in their order. stages: of `STAGES`; only: globs of names, () for all.
+    """Return the distinct products of a step in their order. stages: of `compare_names.STAGES`; only: globs of names,
+    () for all.
 
     Raises ValueError where nothing is left.
     """

@@ -54,7 +54,7 @@ def scalesim(job: dict[str, Any]) -> dict[str, Any]:
 
 def zigzag(job: dict[str, Any]) -> dict[str, Any]:
     """Evaluate layers; the search for a temporal mapping is part of the time."""
-    # Its annealing, which is not used here, wants a package that there is no wheel of; this is what that one is made of.
+    # Its annealing, not used here, wants a package that there is no wheel of; this is what that one is made of.
     sys.modules["multiprocessing_on_dill"] = multiprocessing
     api = importlib.import_module("zigzag.api")
     for name in ("workload", "accelerator", "mapping"):  # JSON is YAML, too

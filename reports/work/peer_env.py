@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.caches import cache_root
 from nmsat.algorithms.core.signals import held
 from nmsat.hw.parts.cache import cache_folder, writing_cache
+from nmsat.reports.work.compare_names import PACKAGES
 from nmsat.reports.work.text import InputError, printable
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ SETUP: Final = "nmsat compare --setup"
 
 DRIVER: Final = Path(__file__).resolve().with_name("peer_driver.py")
 """What runs in the environment; it imports nothing of nmsat."""
-
-PACKAGES: Final = {"scalesim": "SCALE-Sim", "zigzag": "ZigZag"}
-"""Simulator, which is also the package that must be importable -> its name for people."""
 
 _SECONDS: Final = 3600
 """Longest time that pip may take."""

@@ -1,10 +1,11 @@
 """SCALE-Sim v3 as a model for `nmsat compare`: what it is given, what its reports say, and where its cycles go.
 
-An array of R x C elements takes one fold of a product after the other. Output stationary, a fold is R x C results, over
-T = K; weight stationary R x C weights, over T = M. A fold lasts T + R + C - 2 cycles: the operands enter and the results
-leave along the diagonal, and nothing of the next fold begins before; weight stationary, R more come first, in which the
-weights enter. (A. Samajdar et al., "A Systematic Methodology for Characterizing Scalability of DNN Accelerators using
-SCALE-Sim", ISPASS 2020, has 2R + C + T - 2 for either; version 3 leaves the R out where sums are stationary.)
+An array of R x C elements takes one fold of a product after the other. Output stationary, a fold is R x C results,
+over T = K; weight stationary R x C weights, over T = M. A fold lasts T + R + C - 2 cycles: the operands enter and the
+results leave along the diagonal, and nothing of the next fold begins before; weight stationary, R more come first, in
+which the weights enter. (A. Samajdar et al., "A Systematic Methodology for Characterizing Scalability of DNN
+Accelerators using SCALE-Sim", ISPASS 2020, has 2R + C + T - 2 for either; version 3 leaves an R out where sums are
+stationary.)
 Sparse, the first N of each M rows of W are kept in all columns alike and the activations of the others dropped, so that
 K shrinks.
 """
@@ -39,7 +40,9 @@ REPORTED: Final = {COMPUTE: (OVERALL, TOTAL, STALL), DETAIL: (*READS, *WRITES)}
 """Report -> the columns that are used."""
 
 MATRIX_HEADER: Final = "Layer,M,N,K,Sparsity,"
-CONV_HEADER: Final = "Layer name,IFMAP height,IFMAP width,Filter height,Filter width,Channels,Num filter,Strides,Sparsity,"
+CONV_HEADER: Final = (
+    "Layer name,IFMAP height,IFMAP width,Filter height,Filter width,Channels,Num filter,Strides,Sparsity,"
+)
 
 
 class ReportError(ValueError):
@@ -97,7 +100,8 @@ def config_text(array: Array, *, sparse: bool) -> str:
         },
         "run_presets": {"InterfaceBandwidth": "USER", "UseRamulatorTrace": False},
     }
-    return "\n".join(f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in keys.items()) for name, keys in sections.items())
+    texts = ("".join(f"{key} = {value}\n" for key, value in keys.items()) for keys in sections.values())
+    return "\n".join(f"[{name}]\n{text}" for name, text in zip(sections, texts, strict=True))
 
 
 def job(array: Array, gemm: Gemm) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def check(array: Array, gemm: Gemm, found: dict[str, int]) -> None:
 
 
 def components(array: Array, gemm: Gemm, found: dict[str, int]) -> dict[str, int]:
-    """Return cycles by `compare.COMPONENTS`, from the counters of a run; they add up to its `OVERALL`."""
+    """Return cycles by `compare_names.COMPONENTS`, from the counters of a run; they add up to its `OVERALL`."""
     count, length = folds(array, gemm)
     multiply = gemm.m * gemm.kept * gemm.n // (array.rows * array.columns)
     return {

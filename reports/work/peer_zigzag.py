@@ -47,12 +47,13 @@ def read_found(answer: dict[str, Any]) -> dict[str, float]:
     """Return the figures of the one layer of a run; ReportError for anything else."""
     found = answer.get("found")
     if not isinstance(found, list) or len(found) != 1:
-        raise ReportError(f"ZigZag evaluated {len(found) if isinstance(found, list) else 'no'} layers; one was expected")
+        count = len(found) if isinstance(found, list) else "no"
+        raise ReportError(f"ZigZag evaluated {count} layers; one was expected")
     return found[0]
 
 
 def components(found: dict[str, float]) -> dict[str, int]:
-    """Return cycles by `compare.COMPONENTS`; they add up to `latency_total2`."""
+    """Return cycles by `compare_names.COMPONENTS`; they add up to `latency_total2`."""
     ideal, spread, total = (int(found[name]) for name in ("ideal_cycle", "ideal_temporal_cycle", "latency_total2"))
     parts = {"multiply": ideal, "edges": spread - ideal, "feed": 0, "fill and drain": 0}
     return {**parts, "memory": total - spread, "update": 0}
@@ -78,7 +79,8 @@ def _accelerator(array: Array, port_bits: int) -> dict[str, Any]:
     memories: dict[str, Any] = {}
     if array.dataflow == "ws":
         ways = ("r_port_1", "I2, tl"), ("w_port_1", "I2, fh")
-        memories["weight_register"] = _memory(OPERAND_BITS, ["I2"], [_port(*way, bits=OPERAND_BITS) for way in ways], [])
+        ports = [_port(*way, bits=OPERAND_BITS) for way in ways]
+        memories["weight_register"] = _memory(OPERAND_BITS, ["I2"], ports, [])
     over = [] if array.dataflow == "os" else ["D1"]  # weight stationary, sums move along a column
     memories["sum_register"] = _memory(SUM_BITS, ["O"], [_port(*way, bits=SUM_BITS) for way in sums], over)
     everywhere = ["D1", "D2"]
