@@ -218,8 +218,6 @@ def _settings(values: dict[str, Any], models: list[str]) -> str:
     names = ("nmsat", *shown)
     lines = []
     for what, texts in values["setting"].items():
-        for name in names:
-            if texts[name]:
-                lines.append(f"{what:12}{name:9} {texts[name]}")
-                what = ""
+        told = [f"{name:9} {texts[name]}" for name in names if texts[name]]
+        lines += [f"{'' if place else what:12}{line}" for place, line in enumerate(told)]
     return "\n".join(lines)
