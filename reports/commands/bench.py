@@ -178,7 +178,7 @@ def _kernel_ratios(kernel: dict[str, Any]) -> dict[str, Any]:
 
 def _verilog(options: argparse.Namespace, running: Task, rounds: Rounds) -> dict[str, Any]:
     from nmsat.reports.work.bench import YARDSTICK, yardstick
-    from nmsat.reports.work.bench_rtl import build_works, rtl_ratios, rtl_works
+    from nmsat.reports.work.rtl_speed import build_works, rtl_ratios, rtl_works
     from nmsat.tb.run.runner import check_tools
 
     check_tools()

@@ -34,10 +34,19 @@ if TYPE_CHECKING:
 MACHINE: Final = "vcu1525"
 """Preset of the gears' works."""
 
+BATCHES: Final = (1, 16)
+"""Images of the convolution: the more there are, the more of it the quick gear looks up."""
+
 LAYERS: Final = {
-    "conv 28x28x128 -> 128 3x3": (
-        Product("conv", Stage.FF, 784, 1152, 128, conv=ConvShape(1, 28, 28, 128, 128, (3, 3), padding=(1, 1))),
-    ),
+    **{
+        f"conv 28x28x128 -> 128 3x3, batch {batch}": (
+            Product(
+                *("conv", Stage.FF, batch * 784, 1152, 128),
+                conv=ConvShape(batch, 28, 28, 128, 128, (3, 3), padding=(1, 1)),
+            ),
+        )
+        for batch in BATCHES
+    },
     "ViT-S, five products": tuple(
         Product(f"gemm{place}", Stage.FF, m, k, n)
         for place, (m, k, n) in enumerate(

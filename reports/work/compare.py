@@ -36,6 +36,8 @@ _CAUSES: Final = {
 }
 """Component -> causes of the machine (`sim.results.causes`); `steps` are multiply and edges."""
 
+NOT_SET_UP: Final = f"not set up: {SETUP}"
+
 _PATIENCE: Final = 3600
 """Seconds after which a foreign simulator is given up."""
 
@@ -130,7 +132,7 @@ def reason(asked: Asked, layer: Layer, model: str, cycles: int, dataflow: str) -
     limit = asked.limits[model]
     if model in PACKAGES:
         if asked.peers is None:
-            return f"not set up: {SETUP}"
+            return NOT_SET_UP
         if not layer.gemms:
             return "has no weight update"
         array = array_of(asked.config, dataflow)
@@ -199,7 +201,7 @@ def _gear(asked: Asked, layer: Layer, model: str) -> Found:
 def _peer(asked: Asked, layer: Layer, model: str, dataflow: str) -> Found:
     """Run all products of a layer in a foreign simulator, equal ones once."""
     if asked.peers is None:
-        raise PeerError(f"not set up: {SETUP}")
+        raise PeerError(NOT_SET_UP)
     array, one = array_of(asked.config, dataflow), _scalesim if model == peer_scalesim.NAME else _zigzag
     parts: Counter[str] = Counter()
     moved = [0, 0]

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.dataflow.cycles.memory import memory_timing
-from nmsat.reports.work.compare import Found, array_of, differences, port_bytes, total
+from nmsat.reports.work.compare import NOT_SET_UP, Found, array_of, differences, port_bytes, total
 from nmsat.reports.work.compare_names import COMPONENTS, GEARS, LACKS, PACKAGES, REFERENCE
 from nmsat.reports.work.peer_env import SETUP
 from nmsat.reports.work.text import table
@@ -200,7 +200,7 @@ def _left_out(values: dict[str, Any]) -> str:
     found: dict[tuple[str, str], list[str]] = {}
     for layer in values["layers"]:
         for model, result in layer["results"].items():
-            if "left_out" in result and SETUP not in result["left_out"]:
+            if result.get("left_out", NOT_SET_UP) != NOT_SET_UP:
                 found.setdefault((model, result["left_out"]), []).append(f"{layer['name']} {layer['stage']}")
     return "\n".join(f"not run: {model}, {_some(names)}: {why}" for (model, why), names in found.items())
 

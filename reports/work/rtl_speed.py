@@ -109,7 +109,7 @@ class MachineWork:
             seconds.append(used() - start)
             same = all((one == other).all() for one, other in zip(regions, expected, strict=True))
             if counters != known or not same:
-                raise UnequalError(f"machine {self.config.name!r}: a program has other counters or bytes on the Verilog")
+                raise UnequalError(f"machine {self.config.name!r}: a program counts or writes otherwise on the Verilog")
         return seconds[1] - seconds[0]
 
     def on_simulator(self) -> float:
