@@ -78,7 +78,7 @@ smoke: setup-test
 setup-run setup-test setup-lint setup-torch setup-dask: setup-%:
 	@$(call INSTALL,$*) $(if $(filter torch,$*),--no-compile --no-deps)
 
-# All five locks: versions and hashes, no address.
+# All six locks: versions and hashes, no address.
 lock:
 	$(PYTHON) .ci/lock.py
 
@@ -98,6 +98,12 @@ test-torch: setup-torch
 .PHONY: test-dask
 test-dask: setup-dask
 	.venv-dask/bin/pytest -m "" --no-skip tests/cli/test_sweep_cluster.py
+
+# SCALE-Sim and ZigZag beside nmsat, in the environment that the command makes in the caches. A skipped test has failed.
+.PHONY: test-peers
+test-peers: setup-test
+	$(BIN)/nmsat compare --setup
+	$(BIN)/pytest -m "" --no-skip tests/cli/test_compare_peers.py
 
 # The caches of the user are shared by all checkouts, so they stay.
 clean:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.dataflow.contract.memories import buffers
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.reports.work import compare_gears, peer_scalesim, peer_zigzag
-from nmsat.reports.work.compare_names import COMPONENTS, GEARS, PACKAGES, REFERENCE
+from nmsat.reports.work.compare_names import COMPONENTS, GEARS, PACKAGES, REFERENCE, SMALL
 from nmsat.reports.work.peer_env import DRIVER, SETUP, last_words
 from nmsat.reports.work.peer_scalesim import Array, ReportError
 from nmsat.sim.results.causes import machine_causes
@@ -139,6 +139,8 @@ def reason(asked: Asked, layer: Layer, model: str, cycles: int, dataflow: str) -
         cycles = sum(peer_scalesim.formula(array, gemm) for gemm in layer.gemms) if model == peer_scalesim.NAME else 0
     elif model == "rtl" and compare_gears.one_program(asked.config, layer.job) is None:
         return "more than one program"
+    if model == "rtl" and not limit:
+        return f"not asked for (--limit rtl=N); an array of more than {SMALL} elements takes long to compile"
     return f"longer than the limit, {limit} cycles (--limit {model}=N)" if cycles > limit else ""
 
 

@@ -42,16 +42,16 @@ COMPONENTS: Final = {
 LACKS: Final = {
     "scalesim": {
         "edges": "its tiles are R x C results; an element of SAT keeps 8",
-        "feed": "it drops the activations of pruned weights before they enter, the same in all columns: no index logic",
+        "feed": "it drops activations of pruned weights before they enter, the same in all columns: no index logic",
         "fill and drain": "it fills and drains the array for every fold; SAT drains beside the next tile",
-        "memory": "an interface of the full width for each operand, no latency, no bursts, no instructions, no indices",
+        "memory": "it fills its buffers ahead, each by an interface of full width; no latency, instructions, indices",
         "update": "it has no weight update and no pruning",
     },
     "zigzag": {
         "edges": "its tiles are R x C results; an element of SAT keeps 8",
         "feed": "it has no link along a row or a column and no index logic: it is given the kept rows of W",
         "fill and drain": "it neither fills nor drains the array",
-        "memory": "the best order of its loops, no latency, no bursts, no instructions, no indices",
+        "memory": "the best order of its loops; no latency, bursts, instructions, indices",
         "update": "it has no weight update and no pruning",
     },
 }

@@ -210,7 +210,7 @@ def test_all_models_stand_beside_each_other(call: Call, table: Path, tmp_path: P
     (layer,) = values["layers"]
     results = layer["results"]
     assert list(results) == list(MODELS)
-    assert results["rtl"] == {"left_out": "longer than the limit, 0 cycles (--limit rtl=N)"}
+    assert results["rtl"]["left_out"].startswith("not asked for (--limit rtl=N)")
     assert (results["scalesim"]["cycles"], results["zigzag"]["cycles"]) == (47, 38)
     assert (results["scalesim"]["bytes_read"], results["scalesim"]["bytes_written"]) == (2 * (128 + 64), 2 * 32)
     for model in PACKAGES:
@@ -222,6 +222,13 @@ def test_all_models_stand_beside_each_other(call: Call, table: Path, tmp_path: P
     assert outcome.code == 0
     for words in ("SCALE-Sim: ", "ZigZag: ", "drain: it fills and drains", "equal in every counter", "a cycle"):
         assert words in outcome.out
+
+
+@pytest.mark.exact
+def test_a_layer_beyond_a_limit_is_not_run(call: Call, table: Path) -> None:
+    outcome = call(f"compare {table} --config tiny --models quick,exact --limit exact=9")
+    assert outcome.code == 0
+    assert "not run: exact, one ff: longer than the limit, 9 cycles (--limit exact=N)" in outcome.out
 
 
 @pytest.mark.exact
