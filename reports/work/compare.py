@@ -213,23 +213,23 @@ def _peer(asked: Asked, layer: Layer, model: str, dataflow: str) -> Found:
         parts.update({name: gemm.count * cycles for name, cycles in found.components.items()})
         moved = [have + gemm.count * (more or 0) for have, more in zip(moved, (found.read, found.written), strict=True)]
         seconds, peak = seconds + found.seconds, max(peak, found.peak_bytes)
-    known = model == peer_scalesim.NAME
+    read, written = moved if model == peer_scalesim.NAME else (None, None)
     components = {name: parts[name] for name in COMPONENTS}
-    return Found(sum(parts.values()), components, seconds, peak, *(moved if known else (None, None)))
+    return Found(sum(parts.values()), components, seconds, peak, read, written)
 
 
 def _scalesim(asked: Asked, array: Array, gemm: Gemm) -> Found:
     answer = _drive(asked, peer_scalesim.job(array, gemm))
     found = peer_scalesim.read_reports(answer["reports"])
     peer_scalesim.check(array, gemm, found)
-    moved = (peer_scalesim.moved(found, columns) for columns in (peer_scalesim.READS, peer_scalesim.WRITES))
+    read, written = (peer_scalesim.moved(found, columns) for columns in (peer_scalesim.READS, peer_scalesim.WRITES))
     parts = peer_scalesim.components(array, gemm, found)
-    return Found(found[peer_scalesim.OVERALL], parts, answer["seconds"], answer["peak_bytes"], *moved)
+    return Found(found[peer_scalesim.OVERALL], parts, answer["seconds"], answer["peak_bytes"], read, written)
 
 
 def _zigzag(asked: Asked, array: Array, gemm: Gemm) -> Found:
     answer = _drive(asked, peer_zigzag.job(array, gemm, 8 * port_bytes(asked.config)))
-    parts = peer_zigzag.components(peer_zigzag.read_found(answer))
+    parts = peer_zigzag.components(array, gemm, peer_zigzag.read_found(answer))
     return Found(sum(parts.values()), parts, answer["seconds"], answer["peak_bytes"])
 
 

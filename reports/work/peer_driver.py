@@ -28,7 +28,7 @@ from typing import Any
 LAYOUT = "Layer name,\n"
 """SCALE-Sim wants a file of data layouts even where none is used."""
 
-FIGURES = ("ideal_cycle", "ideal_temporal_cycle", "latency_total0", "latency_total1", "latency_total2")
+FIGURES = ("ideal_temporal_cycle", "latency_total0", "latency_total1", "latency_total2")
 """What is taken of an evaluation of ZigZag."""
 
 

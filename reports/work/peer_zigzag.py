@@ -52,10 +52,11 @@ def read_found(answer: dict[str, Any]) -> dict[str, float]:
     return found[0]
 
 
-def components(found: dict[str, float]) -> dict[str, int]:
+def components(array: Array, gemm: Gemm, found: dict[str, float]) -> dict[str, int]:
     """Return cycles by `compare_names.COMPONENTS`; they add up to `latency_total2`."""
-    ideal, spread, total = (int(found[name]) for name in ("ideal_cycle", "ideal_temporal_cycle", "latency_total2"))
-    parts = {"multiply": ideal, "edges": spread - ideal, "feed": 0, "fill and drain": 0}
+    spread, total = (int(found[name]) for name in ("ideal_temporal_cycle", "latency_total2"))
+    multiply = gemm.m * gemm.kept * gemm.n // (array.rows * array.columns)
+    parts = {"multiply": multiply, "edges": spread - multiply, "feed": 0, "fill and drain": 0}
     return {**parts, "memory": total - spread, "update": 0}
 
 

@@ -137,7 +137,7 @@ def test_an_odd_report_is_one_line(change: Callable[[dict[str, str]], object], w
 
 def test_components_of_zigzag_add_up() -> None:
     found = peer_zigzag.read_found(recorded("zigzag_dense_os"))
-    parts = peer_zigzag.components(found)
+    parts = peer_zigzag.components(Array(4, 4, "os", 32, (8192, 8192, 4096)), Gemm(8, 16, 4), found)
     assert sum(parts.values()) == found["latency_total2"] == 38
     assert parts["multiply"] == 8 * 16 * 4 // 16
     for answer in ({}, {"found": []}, {"found": [{}, {}]}):
