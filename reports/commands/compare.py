@@ -73,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataflow",
         choices=["os", "ws"],
         default=None,
-        help="output or weight stationary, in all models (default: what nmsat chooses for each layer)",
+        help="output or weight stationary where nmsat has such a program (default: what it chooses); the others get for "
+        "each layer what nmsat runs",
     )
     parser.add_argument(
         "--limit",
@@ -163,6 +164,9 @@ def _compare(options: argparse.Namespace, peers: Peers | None) -> Answer:
             except (ValueError, compare.PeerError) as error:
                 raise InputError(str(error)) from None
             running.advance()
+    others = [row.layer.label for row in rows if options.dataflow and row.dataflow not in ("", options.dataflow)]
+    if others:
+        LOG.warning("not %s, as there is no such program of them: %s", options.dataflow, ", ".join(others))
     values = {"model": options.model, **record(asked, rows)}
     return Answer(values, text(asked, values), ok=not values["unequal"])
 

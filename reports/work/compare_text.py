@@ -136,7 +136,8 @@ def text(asked: Asked, values: dict[str, Any]) -> str:
     elif equal := [model for model in models if model in GEARS[1:] and values["totals"][model]["layers"]]:
         parts.append(f"equal in every counter: {REFERENCE} and {', '.join(equal)}")
     if not values["set_up"] and any(model in PACKAGES for model in asked.models):
-        parts.append(f"{' and '.join(PACKAGES.values())} are not set up: {SETUP} makes their environment (77 MB of wheels)")
+        names = " and ".join(PACKAGES.values())
+        parts.append(f"{names} are not set up: {SETUP} makes their environment (77 MB of wheels)")
     return "\n\n".join(parts)
 
 

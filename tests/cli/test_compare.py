@@ -232,6 +232,15 @@ def test_a_layer_beyond_a_limit_is_not_run(call: Call, table: Path) -> None:
 
 
 @pytest.mark.exact
+def test_a_dataflow_that_a_layer_has_no_program_for_is_told(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    path.write_text("Layer, M, N, K,\nlong,24,16,40,\nshort,8,4,16,\n", encoding="utf-8")
+    outcome = call(f"compare {path} --config tiny --dataflow ws --models quick --json")
+    assert [layer["dataflow"] for layer in json.loads(outcome.out)["layers"]] == ["os", "ws"]
+    assert "not ws, as there is no such program of them: long ff" in outcome.err
+
+
+@pytest.mark.exact
 def test_without_the_others_a_line_says_how_to_get_them(call: Call, table: Path) -> None:
     outcome = call(f"compare {table} --config tiny --dataflow os --limit rtl=0")
     assert outcome.code == 0

@@ -75,7 +75,7 @@ def test_what_was_recorded_is_what_they_say(peers: Peers, name: str) -> None:
 @pytest.mark.rtl
 def test_all_models_in_one_run(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
-    path.write_text("Layer, M, N, K, Sparsity,\ndense,24,16,40,1:1,\nsparse,24,16,64,2:8,\n", encoding="utf-8")
+    path.write_text("Layer, M, N, K, Sparsity,\ndense,8,4,16,1:1,\nsparse,24,16,64,2:8,\n", encoding="utf-8")
     for flow in ("os", "ws"):
         line = f"compare {path} --config tiny --dataflow {flow} --models rtl,exact,scalesim,zigzag --json"
         values = json.loads(call(line).out)
