@@ -73,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataflow",
         choices=["os", "ws"],
         default=None,
-        help="output or weight stationary where nmsat has such a program (default: what it chooses); the others get for "
-        "each layer what nmsat runs",
+        help="output or weight stationary where nmsat has such a program (default: what it chooses); the others get "
+        "for each layer what nmsat runs",
     )
     parser.add_argument(
         "--limit",
