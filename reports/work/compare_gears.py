@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.training.workers import workers
+from nmsat.algorithms.training.workers import interruptible, workers
 from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import Launch, open_regions
 from nmsat.dataflow.program.jobs import JobRun, ProductJob
@@ -79,7 +79,12 @@ _RUN: Final = {"quick": quick, "exact": exact, "rtl": rtl}
 def measure(model: str, config: SatConfig, job: Job) -> Measured:
     """Run a model of `compare_names.GEARS` in a process of its own; what it raises is raised here."""
     with workers(1) as pool:
-        return pool.submit(_RUN[model], config, job).result()
+        return pool.submit(_run, model, config, job).result()
+
+
+def _run(model: str, config: SatConfig, job: Job) -> Measured:
+    with interruptible():  # the simulation of the Verilog is a process of its own, which must not outlive this one
+        return _RUN[model](config, job)
 
 
 def one_program(config: SatConfig, job: Job) -> JobRun | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from nmsat.algorithms.core.nm import pack, prune
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.training.workers import workers
 from nmsat.dataflow.mapping.choose import best_tiling
 from nmsat.hw.parts.cache import BUILD_DIR_VARIABLE
 from nmsat.reports.work.bench import timed, used
@@ -23,7 +23,7 @@ from nmsat.sim.sat import Sat, launch
 from nmsat.tb.array.products import Job, bench_config, build_stce, run_products
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.reports.work.bench import Rounds
@@ -145,36 +145,32 @@ def rtl_ratios(rounds: Rounds) -> dict[str, dict[str, Any]]:
 
 
 def build_works(config: SatConfig) -> dict[str, Callable[[], float]]:
-    """Return the writing and the compiling of the machine's Verilog, each in a process of its own, nothing kept."""
+    """Return the writing and the compiling of the machine's Verilog, into caches of their own that are empty."""
+    from nmsat.hw.parts.verilog import emit
+    from nmsat.hw.sat import Sat as Circuit
+    from nmsat.tb.machine.model import TOP, build_verilog
+
     texts: dict[str, str] = {}
 
     def write() -> float:
-        with workers(1) as pool:
-            seconds, files = pool.submit(_write, config).result()
-        texts.update(files)
-        return seconds
+        return timed(lambda: texts.update(emit(Circuit(config), TOP)))
 
     def make() -> float:
-        with tempfile.TemporaryDirectory(prefix="nmsat-bench-") as folder, workers(1) as pool:
-            return pool.submit(_compile, config, texts, folder).result()
+        with _empty_caches():
+            return timed(lambda: build_verilog(config, texts))
 
     return {WRITING: write, COMPILING: make}
 
 
-def _write(config: SatConfig) -> tuple[float, dict[str, str]]:
-    from nmsat.hw.parts.verilog import emit
-    from nmsat.hw.sat import Sat as Circuit
-    from nmsat.tb.machine.model import TOP
-
-    start = used()
-    files = emit(Circuit(config), TOP)
-    return used() - start, files
-
-
-def _compile(config: SatConfig, files: dict[str, str], folder: str) -> float:
-    from nmsat.tb.machine.model import build_verilog
-
-    os.environ[BUILD_DIR_VARIABLE] = f"{folder}/caches"
-    start = used()
-    build_verilog(config, files)
-    return used() - start
+@contextmanager
+def _empty_caches() -> Iterator[None]:
+    """Let the caches lie in a new folder while the block runs."""
+    before = os.environ.get(BUILD_DIR_VARIABLE)
+    with tempfile.TemporaryDirectory(prefix="nmsat-bench-", ignore_cleanup_errors=True) as folder:
+        os.environ[BUILD_DIR_VARIABLE] = f"{folder}/caches"
+        try:
+            yield
+        finally:
+            del os.environ[BUILD_DIR_VARIABLE]
+            if before is not None:
+                os.environ[BUILD_DIR_VARIABLE] = before
