@@ -154,7 +154,7 @@ def array_of(config: SatConfig, dataflow: str) -> Array:
 
 def port_bytes(config: SatConfig) -> int:
     """Return the whole bytes that all ports of a machine move in a cycle, a channel of memory behind each."""
-    timing = memory_timing(config.memory, config.clock_mhz)
+    timing = memory_timing(config)
     return int(timing.bytes_per_cycle / timing.channels * config.ports)
 
 

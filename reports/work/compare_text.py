@@ -47,7 +47,7 @@ def record(asked: Asked, rows: list[Compared]) -> dict[str, Any]:
 def setting(asked: Asked, rows: list[Compared]) -> dict[str, dict[str, str]]:
     """Return what each model is told of the machine, in words: aspect -> model -> text."""
     config = asked.config
-    array, timing = array_of(config, "os"), memory_timing(config.memory, config.clock_mhz)
+    array, timing = array_of(config, "os"), memory_timing(config)
     size, words, port = f"{config.rows} x {config.columns}", array.words, port_bytes(config)
     flows = ", ".join(sorted({row.dataflow for row in rows if row.dataflow})) or "none"
     held = " + ".join(f"{count:,}" for count in array.buffers)
