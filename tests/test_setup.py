@@ -118,7 +118,8 @@ def test_metadata_has_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
     assert [line for line in lines if "==" in line] == []
-    assert set(project["optional-dependencies"]) == {"rtl", "report", "sweep", "dask", "onnx", "torch", "docs", "test"}
+    extras = {"rtl", "report", "sweep", "dask", "onnx", "images", "torch", "docs", "test"}
+    assert set(project["optional-dependencies"]) == extras
 
 
 class Tools:

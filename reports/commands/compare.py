@@ -223,7 +223,8 @@ def _step(options: argparse.Namespace) -> Step:
     taped = Path(options.model).suffix.lower() == SUFFIX
     named = options.model in NETWORKS or options.model in RENAMED
     plain = named and options.model not in TRAINED_NETWORKS and options.batch is None
-    same = {"masks": None, "mask_layout": "oi", "layers": None, "inference": False, "prune_all": False}
+    same = {"masks": None, "mask_layout": "oi", "layers": None, "layer_patterns": None}
+    same |= {"inference": False, "prune_all": False}
     same |= {"first_last": not taped, "batch": BATCH if plain else options.batch}
     given = argparse.Namespace(**{**vars(options), **same})
     if taped:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.reports.commands.parser import again
-from nmsat.reports.work.step_runs import DENSE, NetworkRuns, StepRun
 
 if TYPE_CHECKING:
     import argparse
@@ -25,6 +24,7 @@ def model_report(
 ) -> Report:
     """Return the report. values: what --json prints; sparse, dense: both steps as they ran."""
     from nmsat.reports.pages.full_report import steps_report
+    from nmsat.reports.work.step_runs import DENSE, NetworkRuns, StepRun
 
     name = Path(values["model"]).name
     asked = f"{values['method']} {values['pattern']}"

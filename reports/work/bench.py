@@ -23,6 +23,7 @@ from nmsat.dataflow.program.pieces import given_jobs
 from nmsat.reports.work.compare_gears import Measured, exact, quick
 from nmsat.reports.work.compare_names import GEARS
 from nmsat.reports.work.kernel_speed import ratio
+from nmsat.sim.results.provenance import Source
 from nmsat.sim.work.timed import Estimator
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ LAYERS: Final = {
 }
 """Layers that the gears and the estimate run, choice of the cut included."""
 
-MODES: Final = {"exact gear": "exact", "quick gear": "quick", "estimate": "estimate"}
+MODES: Final = {"exact gear": "exact", "quick gear": "quick", str(Source.ESTIMATE): str(Source.ESTIMATE)}
 """Work -> how it is run, the slowest first."""
 
 YARDSTICK: Final = "yardstick"

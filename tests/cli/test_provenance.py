@@ -219,7 +219,7 @@ def test_bench_and_engines_say_what_ran(call: Call) -> None:
 
 def test_results_of_the_library_say_it_too() -> None:
     product = gemm(40, 80, 40, "2:8")
-    odd = preset("tiny").replace(name="odd", rows=12, columns=20, wuve_lanes=8)
+    odd = preset("tiny").replace(name="odd", rows=12, columns=20, wuve_lanes=32)
     for memory, source in ((False, Source.ARRAY), (True, Source.MACHINE)):
         assert simulate(product, "tiny", memory=memory).source is source
         assert simulate(product, "tiny", memory=memory).planned == ()

@@ -81,7 +81,7 @@ CONFIG: Final = {
     "PRODUCT_STAGES": 2,
     "MANY_PORTS": ("2", "4"),
 }
-RANGES: Final = {"MAX_ADDER_STAGES": 7, "MAX_NAME": 100, "MAX_PORTS": 4}
+RANGES: Final = {"LEAST_PORT_BITS": 64, "MOST_PORT_BITS": 512, "MAX_ADDER_STAGES": 7, "MAX_NAME": 100, "MAX_PORTS": 4}
 SETTINGS: Final = {
     "command": 0x00,
     "status": 0x04,
