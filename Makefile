@@ -111,7 +111,7 @@ docs: setup-docs setup-run types
 	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
-	@echo "out/site/index.html"
+	@echo "out/site/index.html; with its search: python3 -m http.server -d out/site"
 
 # Wheel and sdist, into out/dist: made, checked, and the wheel used in an empty environment. And the notes of a release.
 .PHONY: dist notes

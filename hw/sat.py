@@ -36,13 +36,13 @@ INCREMENT: Final = 1
 CACHE: Final = 0b0011
 """AXI cache type: normal memory, may be buffered."""
 
-_CONSTANTS: Final = {"id": (1, 0), "size": (3, LOG2_BEAT), "burst": (2, INCREMENT), "cache": (4, CACHE), "prot": (3, 0)}
-"""What `_constants` returns for beats of 64 bytes."""
+_CONSTANTS: Final = {"burst": (2, INCREMENT), "cache": (4, CACHE), "prot": (3, 0)}
+"""What `_constants` returns for all machines."""
 
 
 def _constants(config: SatConfig) -> dict[str, tuple[int, int]]:
     """Return name after `ar` or `aw` -> (width, value) of what is the same in all bursts of a machine."""
-    return {**_CONSTANTS, "size": (3, LOG2_BEAT - config.parts.bit_length() + 1)}
+    return {"id": (1, 0), "size": (3, LOG2_BEAT - config.parts.bit_length() + 1), **_CONSTANTS}
 
 
 _REGION: Final = tuple(region_layout().members)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EXACT: Final = 20_000
 """Combinations that are kept after each layer."""
 
+HALF_MAX: Final = 65504.0
+"""Largest magnitude of binary16, in which weights are pruned."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -96,9 +99,15 @@ def _thinned(best: NDArray[np.intp], cycles: NDArray[np.int64]) -> NDArray[np.in
 
 
 def lost(w: NDArray, pattern: Pattern | None, axis: int) -> float:
-    """Return the share of squared magnitude that N:M along an axis of W[k, n] loses, 0 to 1: the harm of one copy."""
+    """Return the share of squared magnitude that N:M along an axis of W[k, n] loses, 0 to 1: the harm of one copy.
+
+    Raises ValueError for weights that binary16 does not hold.
+    """
     if pattern is None:
         return 0.0
+    largest = float(np.abs(w).max(initial=0))
+    if not largest <= HALF_MAX:
+        raise ValueError(f"largest weight is {largest!r}; binary16 ends at {HALF_MAX:.0f}: scale the weights down")
     square = w.astype(np.float64) ** 2
     whole = float(square.sum())
     keep = mask(w.astype(np.float16), pattern.n, pattern.m, axis=axis)

@@ -161,8 +161,8 @@ def _pickled(path: Path, data: bytes, known: Cifar, images: int) -> tuple[NDArra
         raise ValueError(f"data file {str(path)!r} has {len(labels)} labels; it must have {images} whole numbers")
     if rows.shape != (images, PIXELS) or rows.code != "u1" or len(rows.data) != images * PIXELS:
         raise ValueError(
-            f"data file {str(path)!r} has data of shape {rows.shape!r}; they must be bytes of shape "
-            f"{(images, PIXELS)!r}"
+            f"data file {str(path)!r} has data of {rows.told()}; they must be bytes of shape {(images, PIXELS)!r}, "
+            f"type 'u1' and {images * PIXELS} bytes"
         )
     order = "F" if rows.by_columns else "C"
     table = np.frombuffer(rows.data, np.uint8).reshape(images, PIXELS, order=order)
@@ -198,9 +198,45 @@ class SafeArray:
         self.code, self.by_columns = kind.code, bool(by_columns)
         self.data = data if isinstance(data, bytes) else b""
 
+    def told(self) -> str:
+        """Return shape, type and length in few words, whatever the file has in their place."""
+        shape, code = "no two whole numbers", "no text"
+        if isinstance(self.shape, tuple) and len(self.shape) == 2:
+            first, second = self.shape
+            if all(type(size) is int and -(1 << 31) < size < 1 << 31 for size in (first, second)):
+                shape = f"({first}, {second})"
+        if isinstance(self.code, str):
+            code = repr(self.code[:20])
+        return f"shape {shape}, type {code} and {len(self.data)} bytes"
+
+
+class SafeEncode:
+    """Stands for `_codecs.encode`, by which Python 3 writes bytes in protocol 2: text to latin1 alone.
+
+    left: characters that may still be encoded; a file holds each of its texts once, so no more than it has bytes.
+    """
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, text: object, codec: object) -> bytes:
+        if not isinstance(text, str) or codec != "latin1":
+            raise pickle.UnpicklingError("it encodes in another way than text to latin1")
+        self.left -= len(text)
+        if self.left < 0:
+            raise pickle.UnpicklingError("it encodes more text than it holds")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it changes _codecs.encode")
+
 
 class _Unpickler(pickle.Unpickler):
     """Reads numbers, text, bytes, lists, dicts and arrays of bytes; no name of a file is ever imported or called."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        self._encode = SafeEncode(len(data))
 
     _KNOWN: Final = {
         ("numpy", "dtype"): SafeType,
@@ -210,6 +246,8 @@ class _Unpickler(pickle.Unpickler):
     }
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) == ("_codecs", "encode"):
+            return self._encode
         found = self._KNOWN.get((module_name, global_name))
         if found is None:
             raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
@@ -219,7 +257,7 @@ class _Unpickler(pickle.Unpickler):
 def unpickle(path: Path, data: bytes) -> Any:
     """Return what a pickled file holds, arrays as `SafeArray`; ValueError, one line, for damage and for other names."""
     try:
-        return _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        return _Unpickler(data).load()
     except Exception as error:  # noqa: BLE001 # damaged pickles raise almost anything
         reason = str(error).replace("\n", " ")[:200] or type(error).__name__
         raise ValueError(f"data file {str(path)!r} is no pickled batch: {reason}") from None

@@ -91,7 +91,8 @@ def list_images(folder: str) -> Found:
     test = read(place / "val", numbers)
     digest = hashlib.sha256(repr(classes).encode())
     for path, label in (*train, *test):
-        digest.update(f"{Path(path).relative_to(place).as_posix()}\0{label}\0{Path(path).stat().st_size}\0".encode())
+        line = f"{Path(path).relative_to(place).as_posix()}\0{label}\0{Path(path).stat().st_size}\0"
+        digest.update(line.encode(errors="surrogatepass"))  # a name need not be UTF-8
     return Found(classes, train, test, digest.hexdigest()[:8])
 
 
@@ -100,8 +101,11 @@ def _by_folder(split: Path, numbers: dict[str, int]) -> tuple[tuple[str, int], .
     for place in sorted(path for path in split.iterdir() if path.is_dir()):
         if place.name not in numbers:
             raise ValueError(f"data folder is {str(split)!r}; it has the class {place.name!r}, which train/ has not")
-        files = sorted(str(path) for path in place.rglob("*") if path.suffix.lower() in ENDS)
-        found += [(path, numbers[place.name]) for path in files]
+        files = sorted(path for path in place.rglob("*") if path.suffix.lower() in ENDS)
+        wrong = next((path for path in files if not path.is_file()), None)
+        if wrong is not None:
+            raise ValueError(f"data file {str(wrong)!r} is no regular file; take it away or rename it")
+        found += sorted((str(path), numbers[place.name]) for path in files)
     missing = sorted(set(numbers.values()) - {label for _, label in found})
     if missing:
         name = next(name for name, number in numbers.items() if number == missing[0])

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 import runpy
+import sys
+from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +27,9 @@ FUNCTION: Final = "data"
 
 OWN_STEM: Final = re.compile(r"[a-z][a-z_]*")
 """What the file may be called, without '.py': names of runs hold it, and no digit makes it another kind of data."""
+
+MAX_CLASSES: Final = 100_000
+"""Most classes that the data may have: the last layer has a column for each, four times what ImageNet-21k needs."""
 
 
 def own_name(path: Path) -> str:
@@ -45,8 +50,11 @@ def _load(text: str) -> tuple[Dataset, str]:
     if not path.is_file():
         raise ValueError(f"data file is {text!r}; there is no such file")
     try:
-        make = runpy.run_path(text).get(FUNCTION)
-        found = make() if callable(make) else None
+        with redirect_stdout(sys.stderr):  # a command's output is its own, JSON perhaps
+            make = runpy.run_path(text).get(FUNCTION)
+            found = make() if callable(make) else None
+    except SystemExit as error:
+        raise ValueError(f"data file is {path.name!r}, which cannot be run: it exits with {error.code!r}") from error
     except Exception as error:  # whatever is wrong with it, it is the file's
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise ValueError(f"data file is {path.name!r}, which cannot be run: {reason}") from error
@@ -64,12 +72,14 @@ def _load(text: str) -> tuple[Dataset, str]:
 
 def _check(data: Dataset) -> None:
     """Raise ValueError for data that no network can be trained on."""
-    if type(data.classes) is not int or data.classes < 2:
-        raise ValueError(f"classes is {data.classes!r}; it must be a whole number from 2")
+    if type(data.classes) is not int or not 2 <= data.classes <= MAX_CLASSES:
+        raise ValueError(f"classes is {data.classes!r}; it must be a whole number from 2 to {MAX_CLASSES}")
     for split in ("train", "test"):
         x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
         if not isinstance(x, np.ndarray | Pixels) or not isinstance(y, np.ndarray):
             raise ValueError(f"x_{split} and y_{split} must be arrays of NumPy")
+        if not x.shape or not y.shape:
+            raise ValueError(f"x_{split} has shape {x.shape} and y_{split} {y.shape}; their first axis must be samples")
         if not len(x) or len(x) != len(y):
             raise ValueError(f"x_{split} has {len(x)} samples and y_{split} {len(y)}; there must be as many, and one")
         if tuple(x.shape[1:]) != tuple(data.x_train.shape[1:]):

@@ -42,14 +42,14 @@ for point in points:
     print(f"{point['pattern']}  {point['rows']:2} rows  {point['cycles']:>11,} cycles  {point['lut']:>7,} LUT")
 
 # %% [markdown]
-# Cycles against the modelled LUTs of the array: twice the rows are not quite twice as fast.
+# Cycles against the modelled LUTs of the machine: twice the rows are not quite twice as fast.
 
 # %%
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
 for pattern in ("2:4", "2:8"):
     chosen = sorted((p["lut"], p["cycles"]) for p in points if p["pattern"] == pattern)
     axes.plot([lut for lut, _ in chosen], [cycles / 1e6 for _, cycles in chosen], marker="o", label=pattern)
-axes.set(xlabel="LUT of the array (modelled)", ylabel="million cycles of a step (estimate)", xlim=(0, None))
+axes.set(xlabel="LUT of the machine (modelled)", ylabel="million cycles of a step (estimate)", xlim=(0, None))
 axes.set_ylim(bottom=0)
 axes.legend(title="BDWP")
 figure.savefig(folder / "rows.svg")

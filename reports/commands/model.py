@@ -16,11 +16,12 @@ from nmsat.reports.commands.base import (
     method,
     whole,
 )
-from nmsat.reports.commands.model_advice import slower_layers, slower_note, speedup_bound
+from nmsat.reports.commands.model_advice import slower_layers, slower_note
 from nmsat.reports.commands.model_options import KNOWN, add_file_options, add_layer_options, check_files, pattern_of_all
 from nmsat.reports.commands.model_report import model_report
 from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps, without
 from nmsat.reports.commands.report_option import STEP_FIGURES, add_report, reporting
+from nmsat.reports.work.bounds import speedup_bound
 from nmsat.reports.work.output import add_force
 from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.progress import LOG, task

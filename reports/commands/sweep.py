@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 POINTS: Final = "points.parquet"
 """File of the results."""
 
+MOST_REASONS: Final = 3
+"""Reasons of points that did not run that the text tells."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -123,6 +126,9 @@ def _text(values: dict[str, Any], files: list[str]) -> str:
     lines = [f"{values['points']} points: {states}", told(Source.ESTIMATE)]
     if off:
         lines.append(f"on the {off['points']} points that ran, it is off by {off['least']:+.1%} to {off['most']:+.1%}")
+    lines += [f"{count} did not run: {why}" for why, count in values["errors"].items()][:MOST_REASONS]
+    if len(values["errors"]) > MOST_REASONS:
+        lines.append(f"and {len(values['errors']) - MOST_REASONS} reasons more, in points.parquet and with --json")
     if values["doubled"]:
         lines.append(f"{values['doubled']} combinations are not points of their own: dense steps have no pattern")
     return "\n".join([table(header, rows), "", *lines, *files])

@@ -55,7 +55,7 @@ def speedup_figure(found: Sequence[NetworkRuns], basis: Basis) -> Figure:
     title = "Speed-up over dense training"
     caption = (
         "Bars: cycles of the dense step over cycles of the sparse one, both on this machine. Upright mark: the bound, "
-        "dense over kept multiply-adds."
+        "dense over kept multiply-adds of the array, or what products that use all of it would take."
     )
     quoted = [] if paper is None else [(Standing.QUOTED, f"{paper} of the paper, an average over its own networks")]
     with style():

@@ -32,8 +32,8 @@ MOST_CELLS: Final = 10
 """Values of a field from which on the cells of a heat map hold no numbers."""
 
 COSTS: Final = {
-    "lut": "LUTs of the array's elements, estimate",
-    "dsp": "DSPs (one for each element)",
+    "lut": "LUTs of the machine, estimate",
+    "dsp": "DSPs of the machine, estimate",
     "ram_kbit": "block RAM of the buffers, kbit",
 }
 """What cycles are drawn against -> title of the axis."""
@@ -189,11 +189,14 @@ def _start(height: float) -> tuple[Figure, Axes]:
 
 
 def mark_axis(axis: Axis, values: Sequence[float]) -> None:
-    """Mark a logarithmic axis at up to four numbers of two digits, evenly from the least to the most."""
+    """Mark a logarithmic axis at up to four numbers, evenly from the least to the most.
+
+    They have two digits, and three where all values lie close together: none is moved out of the picture.
+    """
     low, high = min(values), max(values)
     steps = 3 if high > 1.5 * low else 1 if high > low else 0
     places = [low * (high / low) ** (step / max(1, steps)) for step in range(steps + 1)]
-    axis.set_major_locator(FixedLocator(sorted({float(f"{place:.2g}") for place in places})))
+    axis.set_major_locator(FixedLocator(sorted({float(f"{place:.{2 if steps > 1 else 3}g}") for place in places})))
     axis.set_major_formatter(GROUPED if low >= 10 else "{x:g}")
     axis.set_minor_locator(NullLocator())
 

@@ -64,8 +64,15 @@ class Origin:
             "command": self.command,
             "config": self.config,
             "version": self.version,
-            "standing": {str(standing): what for standing, what in self.standing},
+            "standing": self._kinds(),
         }
+
+    def _kinds(self) -> dict[str, str]:
+        """Return standing -> all that it is said of."""
+        found: dict[str, str] = {}
+        for standing, what in self.standing:
+            found[str(standing)] = "; ".join(part for part in (found.get(str(standing)), what) if part)
+        return found
 
     def line(self) -> str:
         """Return it in one line, for pictures that stand alone."""

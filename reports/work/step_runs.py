@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.step import training_products
+from nmsat.reports.work.bounds import speedup_bound
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.text import InputError
 from nmsat.reports.work.timings import Wanted, distinct, time_all
@@ -126,7 +127,8 @@ def _steps(name: str, patterns: Sequence[Pattern], batch: int) -> dict[str, Step
 def _run(
     name: str, text: str, steps: dict[str, dict[str, Step]], results: dict[str, dict[str, MachineResult]]
 ) -> StepRun:
-    return StepRun(name, text, steps[name][text], results[name][text], steps[name][text].bound)
+    bound, _ = speedup_bound(steps[name][text], results[name][text], results[name][DENSE])
+    return StepRun(name, text, steps[name][text], results[name][text], bound)
 
 
 def _time(config: SatConfig, wanted: list[Wanted], processes: int, label: str) -> list[MachineResult]:

@@ -17,7 +17,8 @@ from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, scale_batch
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.memory_plan import Batches, memory_plan
 from nmsat.reports.commands import model
-from nmsat.reports.commands.model_advice import slower_layers, speedup_bound
+from nmsat.reports.commands.model_advice import slower_layers
+from nmsat.reports.work.bounds import speedup_bound
 from nmsat.reports.work.timings import Wanted, time_all
 from tests.network.networks import networks
 from tests.network.onnx_files import ints, save, weight

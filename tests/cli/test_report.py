@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from nmsat.reports.work.peers import PEERS, Precision
+from nmsat.reports.work.standing import Basis, Standing
 from tests.source import ROOT
 
 if TYPE_CHECKING:
@@ -111,6 +112,11 @@ def test_records_are_shown_as_they_are(call: Call, tmp_path: Path) -> None:
     workloads = json.loads((TABLES / "workloads.json").read_text(encoding="utf-8"))
     speeds = {f"{row['workload']} {row['variant']}": row["speedup"] for row in rows(values, "workloads")}
     assert speeds == pytest.approx({key: raw["cycles_dense"] / raw["cycles"] for key, raw in workloads.items()})
+
+
+def test_a_standing_that_is_told_twice_is_kept_twice() -> None:
+    told = ((Standing.EXACT, "cycles"), (Standing.EXACT, "bounds"), (Standing.QUOTED, "1.75"))
+    assert Basis("nmsat x", "tiny").origin(*told).record()["standing"] == {"exact": "cycles; bounds", "quoted": "1.75"}
 
 
 def test_classes_of_precision_are_not_mixed(call: Call, tmp_path: Path) -> None:

@@ -142,6 +142,9 @@ def test_every_point_has_its_row_also_planned_and_impossible_ones(call: Call, tm
     assert json.loads(outcome.out)["states"] == {"planned": 3, "error": 6, "estimated": 3}
     page = (tmp_path / "out" / PAGE).read_text()
     assert all(text in page for text in ("sum_depth is 64; a tile", "columns is 3; the machine", "none ran"))
+    assert all(text in page for text in ("LUTs of the machine", "DSPs of the machine"))
+    text = call(f"sweep {path} --out {tmp_path / 'out'} --estimate").out
+    assert "6 did not run: sum_depth is 64; a tile" in text and "3 did not run: columns is 3" in text
 
 
 def test_wide_sweeps_have_pictures_of_a_size_that_opens() -> None:

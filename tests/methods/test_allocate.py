@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,17 @@ def test_what_is_lost_by_hand(axis: int) -> None:
     gone = sum((np.sort(np.abs(row[i : i + 8]))[:6] ** 2).sum() for row in rows for i in range(0, len(row), 8))
     assert lost(w, Pattern(2, 8), axis) == pytest.approx(gone / (w.astype(float) ** 2).sum())
     assert lost(w, None, axis) == lost(np.zeros((8, 8)), Pattern(2, 8), axis) == 0
+
+
+@pytest.mark.parametrize("value", [65520.0, -1e300, np.inf, np.nan])
+def test_weights_that_binary16_does_not_hold_are_refused(value: float) -> None:
+    w = np.ones((8, 8))
+    w[3, 4] = 65504
+    assert lost(w, Pattern(2, 8), 0) < 1
+    w[3, 4] = value
+    words = re.escape(f"largest weight is {abs(value)!r}; binary16 ends at 65504: scale the weights down")
+    with pytest.raises(ValueError, match=words):
+        lost(w, Pattern(2, 8), 0)
 
 
 @pytest.mark.usefixtures("estimated")

@@ -120,7 +120,7 @@ PICKLED = {
     "few labels": (lambda path: batch_pickle(b"labels", [1], ROWS), r"has 1 labels; it must have 4"),
     "label": (lambda path: batch_pickle(b"labels", [1, 2, 3, -1], ROWS), r"has the label -1"),
     "wide": (lambda path: batch_pickle(b"labels", [1] * 4, np.zeros((4, 3000), np.uint8)), r"shape \(4, 3000\)"),
-    "type": (lambda path: batch_pickle(b"labels", [1] * 4, ROWS, b"f8"), r"must be bytes of shape"),
+    "type": (lambda path: batch_pickle(b"labels", [1] * 4, ROWS, b"f8"), r"type 'f8' .* must be bytes of shape"),
     "text": (lambda path: b"not a pickle", "is no pickled batch"),
 }
 
@@ -269,6 +269,11 @@ OWN = {
     "nan": ("x[0] = np.nan", "x_train has values that are not finite"),
     "shape": ("y = y[:, None]", r"y_train has shape \(30, 1\); there must be one label for each sample"),
     "lengths": ("y = y[1:]", "x_train has 30 samples and y_train 29"),
+    "no axis of x": ("x = np.array(1, np.float32)", r"x_train has shape \(\) and y_train \(30,\); their first axis"),
+    "no axis of y": ("y = np.array(1)", r"x_train has shape \(30, 8, 8, 1\) and y_train \(\); their first axis"),
+    "classes": ("return Dataset(x, y, x, y, 10**9, '')", r"classes is 1000000000; .* from 2 to 100000$"),
+    "exit": ("raise SystemExit('no\\nluck')", r"which cannot be run: it exits with 'no\\nluck'$"),
+    "exit 0": ("raise SystemExit", "which cannot be run: it exits with None$"),
 }
 
 
@@ -373,5 +378,3 @@ def test_paper_with_one_of_its_networks(
     assert found["rows"][1]["sat"]["bound"] == pytest.approx(1.99, abs=0.01)
     assert FOLDERS["cifar100", "bin"] in {path.name for path in tmp_path.iterdir()}
     assert "vgg19/cifar100" in (tmp_path / "out" / "accuracy.md").read_text(encoding="utf-8")
-
-

@@ -1,0 +1,131 @@
+"""Files of users that nobody would think of: pickles that hold too much, pipes among images, names, what is printed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from nmsat.algorithms.training import cifar
+from nmsat.algorithms.training.cifar import SafeArray, unpickle
+from nmsat.algorithms.training.named_data import data_name, load_named
+from tests.training.cifar_files import batch_pickle, make_cifar
+from tests.training.test_named_data import make_images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGES = 4
+ROWS = np.arange(IMAGES * 3072).astype(np.uint8).reshape(IMAGES, 3072)
+NEST = b"]" + b"q\x000h\x00h\x00\x86" * 40
+"""A pair of one thing twice, which is a pair of one thing twice, and so on: its text would be of 2^40 items."""
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "BATCH_IMAGES", IMAGES)
+
+
+def number(value: int) -> bytes:
+    return b"J" + value.to_bytes(4, "little")
+
+
+SHAPE = number(IMAGES) + number(3072) + b"\x86"
+CODE = b"U\x02u1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (SHAPE, NEST, r"data of shape no two whole numbers, type 'u1' and 12288 bytes; they must be"),
+        (SHAPE, NEST + number(3072) + b"\x86", r"data of shape no two whole numbers, type 'u1'"),
+        (SHAPE, b"\x8a\x09" + b"\x01" * 9 + number(3072) + b"\x86", r"data of shape no two whole numbers"),
+        (CODE, NEST, r"data of shape \(4, 3072\), type no text and"),
+        (CODE, b"U\x63" + b"f" * 99, r"type 'ffffffffffffffffffff' and"),
+    ],
+    ids=["nest", "pair with a nest", "pair with a long number", "type is a nest", "type is long"],
+)
+def test_what_stands_for_shape_and_type_is_told_in_few_words(
+    old: bytes, new: bytes, words: str, tmp_path: Path
+) -> None:
+    place = make_cifar(tmp_path, "cifar10", "py", IMAGES)
+    whole = batch_pickle(b"labels", [1] * IMAGES, ROWS)
+    assert whole.count(old) == 1
+    (place / "data_batch_3").write_bytes(whole.replace(old, new))
+    with pytest.raises(ValueError, match=words) as caught:
+        data_name(str(place))
+    assert len(str(caught.value)) < 300 + len(str(place))
+
+
+def test_python_3_wrote_the_same_in_protocol_2(tmp_path: Path) -> None:
+    place = make_cifar(tmp_path, "cifar10", "py", IMAGES)
+    path = place / "data_batch_3"
+    path.write_bytes(batch_pickle(b"labels", [1] * IMAGES, ROWS))
+    name = data_name(str(place))
+    path.write_bytes(pickle.dumps({b"labels": [1] * IMAGES, b"data": ROWS}, 2))
+    cifar._read.cache_clear()
+    assert b"_codecs" in path.read_bytes()
+    assert data_name(str(place)) == name
+    rows = unpickle(path, path.read_bytes())[b"data"]
+    assert isinstance(rows, SafeArray)
+    assert rows.data == ROWS.tobytes()
+
+
+ENCODE = b"\x80\x02c_codecs\nencode\nq\x00"
+LATIN1 = b"X\x06\x00\x00\x00latin1"
+LONG = b"X\x40\x00\x00\x00" + b"a" * 64
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (ENCODE + b"X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.", "it encodes in another way than text to latin1"),
+        (ENCODE + number(3) + LATIN1 + b"\x86R.", "it encodes in another way"),
+        (ENCODE + LONG + LATIN1 + b"\x86q\x01" + b"h\x00h\x01R" * 9 + b".", "it encodes more text than it holds"),
+        (ENCODE + b"}b.", "it changes _codecs.encode"),
+        (b"\x80\x02c_codecs\ndecode\n.", "it asks for _codecs.decode"),
+    ],
+    ids=["other codec", "no text", "too much", "changed", "other name"],
+)
+def test_a_pickle_encodes_its_own_text_to_bytes_and_nothing_else(data: bytes, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"is no pickled batch: {words}"):
+        unpickle(tmp_path, data)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_no_image(kind: str, tmp_path: Path) -> None:
+    place = make_images(tmp_path / "set", notes=False)
+    path = place / "train" / "bees" / "images" / "b.PNG"
+    make = {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "link": lambda: path.symlink_to("gone")}
+    make[kind]()
+    with pytest.raises(ValueError, match=r"b.PNG' is no regular file; take it away or rename it$"):
+        data_name(str(place))
+
+
+def test_a_name_need_not_be_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = make_images(tmp_path / "set", notes=False)
+    before = place / "train" / "bees" / "images" / "bees_0.png"
+    try:
+        path = before.rename(before.with_name("b\udcff.png"))
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system has names in UTF-8 alone")
+    monkeypatch.setenv("NMSAT_DATA", str(place))
+    data = load_named(data_name(str(place)))
+    assert data.x_train[:].shape == (6, 64, 64, 3)
+    assert str(path) in data.x_train.paths
+
+
+def test_what_a_file_prints_is_no_output_of_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import numpy as np\nfrom nmsat.algorithms.training.data import Dataset\nprint('loaded')\n"
+        "def data():\n    x, y = np.ones((30, 8, 8, 1), np.float32), np.arange(30) % 3\n"
+        "    print('called')\n    return Dataset(x, y, x, y, classes=3, source='ones')"
+    )
+    assert data_name(str(path)).startswith("mine-")
+    found = capsys.readouterr()
+    assert (found.out, found.err) == ("", "loaded\ncalled\n")
