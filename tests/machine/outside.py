@@ -20,7 +20,7 @@ from nmsat.hw.control import host as control
 from nmsat.tb.drive.protocol import Axi4, AxiLite
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     import pytest
 
@@ -241,12 +241,12 @@ class Outside:
         self._simulator.run()
 
 
-def outside(config: SatConfig) -> Iterator[Outside]:
-    """Give a machine, the classes of `hw.sat` as they were afterwards."""
+def outside(config: SatConfig) -> Outside:
+    """Return a machine; the classes of `hw.sat` are as they were, or other tests would keep its empty engines."""
     import pytest
 
     with pytest.MonkeyPatch.context() as patch:
-        yield Outside(config, patch)
+        return Outside(config, patch)
 
 
 def place(bench: Bench, settings: Launch, *words: int) -> int:

@@ -33,7 +33,6 @@ from nmsat.tb.run.runner import run
 from tests.machine.outside import END, WORK, Bench, Outside, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.tb.run.runner import Built
@@ -171,8 +170,8 @@ def test_machines_of_boards_are_built(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Outside]:
-    yield from outside(LEAST)
+def machine() -> Outside:
+    return outside(LEAST)
 
 
 def test_a_program_comes_in_parts(machine: Outside) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from nmsat.dataflow.contract.config import preset
@@ -11,13 +9,10 @@ from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import REGISTERS, WAIT_CAUSES, Command, Region, Status
 from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Outside]:
-    yield from outside(preset("tiny"))
+def machine() -> Outside:
+    return outside(preset("tiny"))
 
 
 @pytest.mark.parametrize(("flags", "code"), [(0, ErrorCode.REGION), (1, ErrorCode.NONE), (2, ErrorCode.REGION)])

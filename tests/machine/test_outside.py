@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,16 +11,13 @@ from nmsat.dataflow.contract.isa import ErrorCode
 from nmsat.dataflow.contract.registers import COUNTERS, REGISTERS, Region, Status
 from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 GOOD, BAD = (0, 1), (2, 3)
 """Responses of AXI: OKAY, EXOKAY; SLVERR, DECERR."""
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Outside]:
-    yield from outside(preset("tiny"))
+def machine() -> Outside:
+    return outside(preset("tiny"))
 
 
 def high_region(rng: random.Random) -> tuple[Region, int]:

@@ -20,7 +20,6 @@ from nmsat.sim.run import Run
 from tests.machine.outside import END, WORK, Bench, Outside, asks, finish, only, outside, place, started, writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from nmsat.sim.parts.outcome import Report
 
@@ -33,8 +32,8 @@ REST = 3
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Outside]:
-    yield from outside(preset("tiny"))
+def machine() -> Outside:
+    return outside(preset("tiny"))
 
 
 FIRST = 8
