@@ -121,7 +121,7 @@ dist: setup-docs
 notes:
 	@$(PYTHON) .ci/notes.py $(VERSION)
 
-# The badges of the README, into docs/figures.
+# The badges of the README, into docs/badges.
 .PHONY: badges
 badges:
 	$(PYTHON) .ci/badges.py

@@ -1,4 +1,4 @@
-"""Draws the badges of the README from pyproject.toml and the version: `make badges`, into docs/figures.
+"""Draws the badges of the README from pyproject.toml and the version: `make badges`, into docs/badges.
 
 Files of this repository, so that no page asks another server for a picture. Uses Python's own library only.
 """
@@ -24,7 +24,7 @@ def badges() -> dict[str, str]:
     said = (ROOT / "reports" / "version.py").read_text(encoding="utf-8")
     version = re.findall(r'^VERSION: Final = "([^"]+)"$', said, re.MULTILINE)[0]
     told = {"version": version, "python": " | ".join(pythons), "licence": project["license"]}
-    return {f"badge_{name}.svg": badge(name, value) for name, value in told.items()}
+    return {f"{name}.svg": badge(name, value) for name, value in told.items()}
 
 
 def badge(name: str, value: str) -> str:
@@ -35,6 +35,7 @@ def badge(name: str, value: str) -> str:
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{left + right}' height='20' role='img' "
         f"font-family=\"system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif\" font-size='11'>\n"
         f"<title>{escape(name)}: {escape(value)}</title>\n"
+        f"<desc>A badge of two boxes: {escape(name)} of nmsat, {escape(value)}.</desc>\n"
         f"<rect width='{left}' height='20' fill='#404448'/>\n"
         f"<rect x='{left}' width='{right}' height='20' fill='#2b5fad'/>\n"
         f"<text x='{left / 2:g}' {text}>{escape(name)}</text>\n"
@@ -45,7 +46,7 @@ def badge(name: str, value: str) -> str:
 def main() -> int:
     """Write all badges."""
     for name, picture in badges().items():
-        (ROOT / "docs" / "figures" / name).write_text(picture, encoding="utf-8")
+        (ROOT / "docs" / "badges" / name).write_text(picture, encoding="utf-8")
     return 0
 
 

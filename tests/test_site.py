@@ -120,10 +120,10 @@ def test_ci_of_the_git_host_runs_what_ci_runs() -> None:
 
 def test_badges_say_what_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = script("badges", monkeypatch).badges()
-    assert f"version: {VERSION}<" in pictures["badge_version.svg"]
+    assert f"version: {VERSION}<" in pictures["version.svg"]
     for name, picture in pictures.items():
-        assert f"(docs/figures/{name})" in README
-        assert (ROOT / "docs" / "figures" / name).read_text(encoding="utf-8") == picture, "make badges"
+        assert f"(docs/badges/{name})" in README
+        assert (ROOT / "docs" / "badges" / name).read_text(encoding="utf-8") == picture, "make badges"
 
 
 # -------------------------------------------------------------------------------------------------------- releases

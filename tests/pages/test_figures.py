@@ -25,11 +25,11 @@ TEXT_COLORS: Final = ("#a84800", "#00694d")
 
 
 def pictures_of(page: Path) -> list[Path]:
-    """Return the pictures that a page of Markdown shows."""
+    """Return the pictures that a page of Markdown shows, but the badge that the Git host draws."""
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
     links += re.findall(r'<(?:img|source)\b[^>]*\b(?:src|srcset)="([^"]+)"', text)
-    return [(page.parent / link).resolve() for link in links if "://" not in link]
+    return [(page.parent / link).resolve() for link in links if "://" not in link and "/actions/" not in link]
 
 
 @pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
