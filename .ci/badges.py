@@ -33,9 +33,10 @@ def badge(name: str, value: str) -> str:
     text = "text-anchor='middle' y='14' fill='#fff'"
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{left + right}' height='20' role='img' "
+        "aria-labelledby='title desc' "
         f"font-family=\"system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif\" font-size='11'>\n"
-        f"<title>{escape(name)}: {escape(value)}</title>\n"
-        f"<desc>A badge of two boxes: {escape(name)} of nmsat, {escape(value)}.</desc>\n"
+        f"<title id='title'>{escape(name)}: {escape(value)}</title>\n"
+        f"<desc id='desc'>A badge of two boxes: {escape(name)} of nmsat, {escape(value)}.</desc>\n"
         f"<rect width='{left}' height='20' fill='#404448'/>\n"
         f"<rect x='{left}' width='{right}' height='20' fill='#2b5fad'/>\n"
         f"<text x='{left / 2:g}' {text}>{escape(name)}</text>\n"
