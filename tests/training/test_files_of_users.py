@@ -13,7 +13,7 @@ from nmsat.algorithms.training import cifar
 from nmsat.algorithms.training.cifar import SafeArray, unpickle
 from nmsat.algorithms.training.named_data import data_name, load_named
 from tests.training.cifar_files import batch_pickle, make_cifar
-from tests.training.test_named_data import make_images
+from tests.training.image_files import make_images
 
 if TYPE_CHECKING:
     from pathlib import Path

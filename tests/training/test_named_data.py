@@ -21,6 +21,7 @@ from nmsat.algorithms.training.pixels import Pixels, colours_of
 from nmsat.algorithms.training.recipes import PAPER_RECIPES, parse_name, recipe, run_name
 from nmsat.algorithms.training.train import Trainer
 from tests.training.cifar_files import FOLDERS, batch_pickle, files_of, make_cifar
+from tests.training.image_files import make_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,24 +172,6 @@ def test_a_folder_of_nothing_known_says_what_is(tmp_path: Path) -> None:
 def test_networks_refuse_data_that_they_do_not_read(fields: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         TrainConfig(**fields)  # type: ignore[arg-type] # fields of text
-
-
-def make_images(folder: Path, *, notes: bool) -> Path:
-    from PIL import Image
-
-    rng = np.random.default_rng(5)
-    for split, count in (("train", 3), ("val", 1)):
-        for number, name in enumerate(("ants", "bees")):
-            flat = split == "val" and notes
-            place = folder / split / ("images" if flat else f"{name}/images")
-            place.mkdir(parents=True, exist_ok=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (20 + 10 * i, 24, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(place / f"{name}_{i}.png")
-            if flat:
-                with (folder / split / "val_annotations.txt").open("a") as file:
-                    file.write(f"{name}_0.png\t{name}\t0\t0\t{number}\t9\n")
-    return folder
 
 
 @pytest.mark.parametrize("notes", [False, True])
