@@ -13,7 +13,10 @@ export WAVES
 FRESH_STEPS ?= demo test
 SUITE ?= bookworm
 
-.PHONY: demo test regression mutate netlist formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch setup-dask clean
+.PHONY: setup demo test regression mutate netlist formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch setup-dask setup-docs clean
+
+# What the commands need, without running one; make test and make lint bring the rest.
+setup: setup-run
 
 demo: setup-run
 	$(BIN)/nmsat demo
@@ -75,10 +78,10 @@ smoke: setup-test
 	$(BIN)/pytest -n auto -m "not long" -k "imports or extras or oracle or onnx or runner"
 
 # Compiling all of PyTorch's modules takes twice as long as all the rest; those that are imported are compiled then.
-setup-run setup-test setup-lint setup-torch setup-dask: setup-%:
+setup-run setup-test setup-lint setup-torch setup-dask setup-docs: setup-%:
 	@$(call INSTALL,$*) $(if $(filter torch,$*),--no-compile --no-deps)
 
-# All five locks: versions and hashes, no address.
+# All six locks: versions and hashes, no address.
 lock:
 	$(PYTHON) .ci/lock.py
 
@@ -99,7 +102,36 @@ test-torch: setup-torch
 test-dask: setup-dask
 	.venv-dask/bin/pytest -m "" --no-skip tests/cli/test_sweep_cluster.py
 
+# The documentation site, into out/site; a warning ends it. To look at it: python3 -m http.server -d out/site
+.PHONY: docs
+docs: setup-docs setup-run types
+	rm -rf build/reference
+	$(BIN)/python .ci/reference.py build/reference
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.ci .venv-docs/bin/mkdocs build --quiet --strict
+	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
+	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	@echo "out/site/index.html"
+
+# Wheel and sdist, into out/dist: made, checked, and the wheel used in an empty environment. And the notes of a release.
+.PHONY: dist notes
+dist: setup-docs
+	.venv-docs/bin/python .ci/dist.py
+
+notes:
+	@$(PYTHON) .ci/notes.py $(VERSION)
+
+# The badges of the README, into docs/figures.
+.PHONY: badges
+badges:
+	$(PYTHON) .ci/badges.py
+
+# The examples as notebooks, into out/notebooks.
+.PHONY: notebooks
+notebooks: setup-run
+	$(BIN)/python .ci/notebook.py out/notebooks
+
 # The caches of the user are shared by all checkouts, so they stay.
 clean:
 	@echo "caches stay in $${NMSAT_BUILD_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nmsat}; before this, $(BIN)/nmsat cache --clear empties them"
-	rm -rf .venv .venv-torch .venv-dask build out .pytest_cache .ruff_cache
+	rm -rf .venv .venv-torch .venv-dask .venv-docs build out .pytest_cache .ruff_cache

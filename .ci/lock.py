@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 PYTHONS = ("3.11", "3.12", "3.13")
 RUN_EXTRAS = ("rtl", "report", "sweep", "onnx")
-PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint", "dask": "lint"}
+PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint", "dask": "lint", "docs": "lint"}
 """Whose versions a level keeps to."""
 
 TORCH = "2.13.0+cpu"
@@ -54,7 +54,7 @@ def main() -> int:
         pins = {level: names(lock) for level, lock in locks.items()}
         for python in PYTHONS:
             sizes: dict[str, int] = {}
-            for level in ("lint", "torch", "dask"):
+            for level in ("lint", "torch", "dask", "docs"):
                 sizes |= wheels(place, locks[level], python)
             for level, wanted in pins.items():
                 size = sum(sizes[name] for name in wanted if name in sizes) / 1e6
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def inputs() -> dict[str, list[str]]:
-    """Return level -> what it requires, from pyproject.toml. Each has all of another: lint, torch, dask that of test.
+    """Return level -> what it requires, from pyproject.toml. lint, torch and dask have all of test, docs of nothing.
 
     setuptools is in all of them, as nmsat itself is installed without build isolation.
     """
@@ -78,7 +78,8 @@ def inputs() -> dict[str, list[str]]:
     test = [*run, *extras["test"]]
     groups = pyproject["dependency-groups"]
     more = {"lint": groups["lint"], "torch": groups["torch"], "dask": extras["dask"]}
-    return {"run": run, "test": test, **{level: [*test, *names] for level, names in more.items()}}
+    docs = [*pyproject["build-system"]["requires"], *extras["docs"], *groups["docs"]]
+    return {"run": run, "test": test, **{level: [*test, *names] for level, names in more.items()}, "docs": docs}
 
 
 def cpu_build(lock: str) -> str:

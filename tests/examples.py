@@ -39,7 +39,7 @@ def rerun(text: str) -> tuple[str, int]:
         code, shown = match.groups()
         printed = io.StringIO()
         with redirect_stdout(printed):
-            lines, count = _run(code, names)
+            lines, count = run_lines(code, names)
         results += count
         block = f"```python\n{lines}```\n"
         if shown is None and not printed.getvalue():
@@ -51,7 +51,7 @@ def rerun(text: str) -> tuple[str, int]:
     return _BLOCK.sub(replace, text), results
 
 
-def _run(code: str, names: dict[str, Any]) -> tuple[str, int]:
+def run_lines(code: str, names: dict[str, Any]) -> tuple[str, int]:
     """Run the lines of a block; return them with their values renewed, and how many there are."""
     out, pending, count = [], [], 0
     for line in code.splitlines():

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from nmsat.reports.version import VERSION
+from tests.ci_scripts import script
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDERS: Final = ("algorithms", "dataflow", "hw", "reports", "sim", "tb", "tests")
@@ -88,6 +89,13 @@ def test_a_users_packages_work_beside_nmsat(own: Path, site: Path) -> None:
     assert (done.stdout.split(), done.stderr) == ([str(site / "nmsat" / "__init__.py"), "nmsat.sim.api"], "")
 
 
+def copied(source: Path) -> Path:
+    """Copy what a wheel is made of into a folder, so that nothing is built in the project, and return it."""
+    for name in (*FOLDERS[:-1], "nmsat.py", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, source / name)
+    return source
+
+
 @pytest.mark.rtl
 @pytest.mark.long
 def test_rtl_never_meets_a_users_packages(own: Path, site: Path) -> None:
@@ -98,11 +106,22 @@ def test_rtl_never_meets_a_users_packages(own: Path, site: Path) -> None:
 
 @pytest.mark.long
 def test_wheel_from_pip(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name in (*FOLDERS[:-1], "nmsat.py", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, source / name)
+    source, site = copied(tmp_path_factory.mktemp("source")), tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", site, source], check=True, capture_output=True)
     names = {path.name for path in site.iterdir() if path.suffix != ".dist-info"}
     assert names == {"bin", "nmsat"}
     assert python(own, site, COMMAND, "gemm", "8", "8", "8").returncode == 0
+
+
+@pytest.mark.long
+def test_the_wheel_works_in_an_empty_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it asks for and nothing else; needs the package index. `make dist` does the same with a wheel of sdist."""
+    dist = script("dist", monkeypatch)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    source, place = tmp_path / "source", tmp_path / "place"
+    source.mkdir()
+    place.mkdir()
+    subprocess.run([*pip, tmp_path, copied(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert dist.tried(wheel, place) == []

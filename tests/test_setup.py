@@ -20,7 +20,7 @@ from tests.ci_scripts import script
 from tests.source import ROOT
 
 MAKEFILE: Final = (ROOT / "Makefile").read_text(encoding="utf-8")
-LEVELS: Final = ("run", "test", "lint", "torch", "dask")
+LEVELS: Final = ("run", "test", "lint", "torch", "dask", "docs")
 LOCKS: Final = {level: (ROOT / "requirements" / f"{level}.lock").read_text(encoding="utf-8") for level in LEVELS}
 
 
@@ -47,7 +47,7 @@ def test_each_lock_holds_all_of_the_one_before() -> None:
     assert pins("run").items() <= pins("test").items() <= pins("lint").items()
     assert pins("test").items() <= pins("torch").items()
     assert pins("test").items() <= pins("dask").items()
-    for level in ("torch", "dask"):
+    for level in ("torch", "dask", "docs"):
         assert {pins(level)[name] == pins("lint")[name] for name in pins(level).keys() & pins("lint").keys()} == {True}
 
 
@@ -60,6 +60,7 @@ def test_locks_hold_what_the_project_declares() -> None:
         "lint": pyproject["dependency-groups"]["lint"],
         "torch": [*pyproject["dependency-groups"]["torch"], *extras["torch"]],
         "dask": extras["dask"],
+        "docs": [*pyproject["dependency-groups"]["docs"], *extras["docs"]],
     }
     for level, lines in declared.items():
         assert {normal(re.split(r"[<>=\[ ]", line)[0]) for line in lines} <= {normal(name) for name in pins(level)}
@@ -67,6 +68,7 @@ def test_locks_hold_what_the_project_declares() -> None:
     assert not {"ruff", "basedpyright"} & pins("test").keys()
     assert "softfloat" not in pins("lint")
     assert "torch" not in pins("lint")
+    assert not {"numpy", "amaranth", "pytest"} & pins("docs").keys()
     assert "distributed" not in pins("torch")
 
 
@@ -75,6 +77,7 @@ def test_the_page_says_how_many_packages_each_lock_holds() -> None:
     told = re.findall(r"^\|[^|]*\| `requirements/(\w+)\.lock` \| (\d+)(?: more)? \|", page, re.MULTILINE)
     counts = {"run": str(len(pins("run"))), "test": str(len(pins("test")) - len(pins("run")))}
     counts |= {level: str(len(pins(level)) - len(pins("test"))) for level in ("lint", "torch", "dask")}
+    counts |= {"docs": str(len(pins("docs")))}
     assert dict(told) == counts
     assert len(told) == len(LEVELS)
 
@@ -106,7 +109,7 @@ def test_metadata_has_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
     assert [line for line in lines if "==" in line] == []
-    assert set(project["optional-dependencies"]) == {"rtl", "report", "sweep", "dask", "onnx", "torch", "test"}
+    assert set(project["optional-dependencies"]) == {"rtl", "report", "sweep", "dask", "onnx", "torch", "docs", "test"}
 
 
 class Tools:
@@ -153,7 +156,7 @@ def test_locks_are_written_all_or_none(
     texts = {level: f"{build}\n" if level == "torch" else text for level in LEVELS}
     written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     assert written == ({} if lacking else {f"{level}.lock": text for level, text in texts.items()})
-    assert tools.downloaded == len(lock.PYTHONS[: -1 if lacking else None]) * ["lint", "torch", "dask"]
+    assert tools.downloaded == len(lock.PYTHONS[: -1 if lacking else None]) * ["lint", "torch", "dask", "docs"]
 
 
 def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -169,7 +172,7 @@ def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pyte
         assert Path(given["--cache-dir"]).parent == Path(given["--output-file"]).parent
         assert env["UV_DEFAULT_INDEX"] == "https://mirror/simple"
     constraints = [dict(pairwise(words)).get("--constraint", "none") for words, _ in tools.compiled]
-    assert [Path(name).name for name in constraints] == ["none", "run.lock", "test.lock", "lint.lock", "lint.lock"]
+    assert [Path(name).name for name in constraints] == ["none", "run.lock", "test.lock", *3 * ["lint.lock"]]
 
 
 # ------------------------------------------------------------------------------------------------------- Makefile
@@ -184,7 +187,7 @@ def make(*words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "test", "lint", "engines", "regression", "smoke", "test-torch", "test-dask"]
+    "target", ["setup", "demo", "test", "lint", "engines", "regression", "smoke", "test-torch", "test-dask", "docs"]
 )
 def test_nothing_is_built_from_source(target: str) -> None:
     assert "--only-binary :all:" in make(target).splitlines()[0]
@@ -194,7 +197,7 @@ def test_nothing_is_built_from_source(target: str) -> None:
     ("target", "level"),
     [
         *(("demo", "run"), ("engines", "run"), ("test", "test"), ("lint", "lint")),
-        *(("test-torch", "torch"), ("test-dask", "dask")),
+        *(("test-torch", "torch"), ("test-dask", "dask"), ("docs", "docs"), ("setup", "run")),
     ],
 )
 def test_a_target_installs_what_it_needs(target: str, level: str) -> None:
