@@ -117,8 +117,17 @@ NETWORKS: Final[dict[str, NetworkFacts]] = {
 PAPER_NETWORKS: Final = ("resnet9", "vit", "vgg19", "resnet18", "resnet50")
 """The five networks of the BDWP paper, in its order."""
 
+PAPER_DATA: Final[dict[str, tuple[str, ...]]] = {
+    "resnet9": ("cifar10", "cifar100"),
+    "vit": ("cifar100", "cifar10"),
+    "vgg19": ("cifar100", "cifar10"),
+    "resnet18": ("images64",),
+    "resnet50": ("images224",),
+}
+"""Kinds of data that the paper's networks train on (`algorithms.training.named_data`), that of the paper first."""
+
 SCHEDULED_NETWORKS: Final = tuple(name for name, facts in NETWORKS.items() if facts.data is None)
-"""Networks at the size of their papers, given by the shapes of their layers."""
+"""Networks at the size of their papers, by the shapes of their layers. The paper's five also train, on `--data`."""
 
 TRAINED_NETWORKS: Final = tuple(name for name, facts in NETWORKS.items() if facts.data is not None)
 """Networks that train here."""
@@ -161,7 +170,9 @@ def trained_network(name: str) -> NetworkFacts:
     if name in SCHEDULED_NETWORKS:
         small = [other for other, facts in NETWORKS.items() if facts.small_of == name]
         instead = f"its small version, which trains, is {small[0]!r}" if small else f"{_known(TRAINED_NETWORKS)} train"
-        raise ValueError(f"network is {name!r}, which is scheduled at its full size and not trained here; {instead}")
+        own = " or ".join(PAPER_DATA.get(name, ()))
+        where = f"trained on {own} of --data alone" if own else "not trained here"
+        raise ValueError(f"network is {name!r}, which is scheduled at its full size and {where}; {instead}")
     if name not in NETWORKS:
         raise ValueError(_unknown("network", name, TRAINED_NETWORKS))
     return NETWORKS[name]

@@ -66,11 +66,19 @@ class Attention(Layer):
 
     The projections are weight products like any other; the products of two activations (two forward, four backward) are
     dense. Softmax runs on the host in binary64 from the binary32 scores; the shares are rounded once.
-    causal: a place sees itself and earlier ones only.
+    causal: a place sees itself and earlier ones only; out: what the second projection is called.
     """
 
     def __init__(
-        self, name: str, features: int, heads: int, rng: np.random.Generator, *, causal: bool = False, bias: bool = True
+        self,
+        name: str,
+        features: int,
+        heads: int,
+        rng: np.random.Generator,
+        *,
+        causal: bool = False,
+        bias: bool = True,
+        out: str = "out",
     ) -> None:
         if features % heads:
             raise ValueError(f"heads is {heads!r}; it must divide features = {features}")
@@ -78,7 +86,7 @@ class Attention(Layer):
         self.heads = heads
         self.causal = causal
         self.project = Linear(f"{name}.qkv", features, 3 * features, rng, bias=bias, gain=1.0)
-        self.out = Linear(f"{name}.out", features, features, rng, bias=bias, gain=1.0)
+        self.out = Linear(f"{name}.{out}", features, features, rng, bias=bias, gain=1.0)
         self._q = self._k = self._v = self._share = np.empty(0)
 
     def children(self) -> list[Layer]:

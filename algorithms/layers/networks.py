@@ -1,19 +1,22 @@
 """The networks that the runs train, in the spirit of the paper's five at sizes that train on a small machine.
 
-The first layer and the classifier stay dense unless `sparse_ends`. Channels are multiples of 16: all groups fill.
+The first layer and the classifier stay dense unless `sparse_ends`. Channels are multiples of 16: all groups fill. The
+paper's five at their own size are in `layers.paper_networks`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.vocabulary import trained_network
+from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS, trained_network
 from nmsat.algorithms.layers.attention import Attention, Embedding, Positions
 from nmsat.algorithms.layers.base import Layer, Residual, Sequential
 from nmsat.algorithms.layers.norm import BatchNorm, LayerNorm
+from nmsat.algorithms.layers.paper_networks import PAPER_BUILDERS
 from nmsat.algorithms.layers.pointwise import Gelu, ReLU
 from nmsat.algorithms.layers.pooling import Flatten, GlobalAveragePool, MaxPool2d
 from nmsat.algorithms.layers.products import Conv2d, Linear
+from nmsat.algorithms.layers.sample import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +30,9 @@ PLACES: Final = 64
 """Characters per sample of the text, which the transformer reads."""
 
 
-def digits_cnn(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
+def digits_cnn(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
     """Return three convolutions and two fully connected layers for [B, 8, 8, 1]; 0.45 million multiply-adds forward."""
+    sample.check_shape((8, 8, 1))
     return Sequential(
         [
             Conv2d("conv1", 1, 16, 3, rng, padding=1, sparse=sparse_ends, first=True),
@@ -42,17 +46,18 @@ def digits_cnn(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
             Flatten(),
             Linear("fc1", 128, 64, rng),
             ReLU(),
-            Linear("fc2", 64, 10, rng, sparse=sparse_ends),
+            Linear("fc2", 64, sample.classes, rng, sparse=sparse_ends),
         ]
     )
 
 
-def digits_sat(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
+def digits_sat(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
     """Return a network whose every product, ReLU and update runs on SAT, for [B, 8, 8, 1].
 
     Two convolutions of stride 2 (the second to [B, 2, 2, 32]) and two fully connected layers, without biases: the host
     keeps the loss.
     """
+    sample.check_shape((8, 8, 1))
     return Sequential(
         [
             Conv2d("conv1", 1, 32, 3, rng, stride=2, padding=1, sparse=sparse_ends, first=True),
@@ -62,16 +67,16 @@ def digits_sat(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
             Flatten(),
             Linear("fc1", 128, 64, rng, bias=False),
             ReLU(),
-            Linear("fc2", 64, 10, rng, bias=False, sparse=sparse_ends),
+            Linear("fc2", 64, sample.classes, rng, bias=False, sparse=sparse_ends),
         ]
     )
 
 
-def vgg(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return a VGG with batch normalisation for [B, 8, 8, 1]: 16, 32, pool, 64, 64, pool, 64, mean, classifier."""
+def vgg(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+    """Return a VGG with batch normalisation for images: 16, 32, pool, 64, 64, pool, 64, mean, classifier."""
     return Sequential(
         [
-            *_conv_block("conv1", 1, 16, rng, sparse=sparse_ends, first=True),
+            *_conv_block("conv1", sample.check_image(4), 16, rng, sparse=sparse_ends, first=True),
             *_conv_block("conv2", 16, 32, rng),
             MaxPool2d(2),
             *_conv_block("conv3", 32, 64, rng),
@@ -79,16 +84,16 @@ def vgg(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
             MaxPool2d(2),
             *_conv_block("conv5", 64, 64, rng),
             GlobalAveragePool(),
-            Linear("fc", 64, 10, rng, sparse=sparse_ends),
+            Linear("fc", 64, sample.classes, rng, sparse=sparse_ends),
         ]
     )
 
 
-def resnet9(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return the shape of the nine-layer residual network of SDGP's code, for [B, 8, 8, 1]."""
+def resnet9(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+    """Return the shape of the nine-layer residual network of SDGP's code, for images."""
     return Sequential(
         [
-            *_conv_block("conv1", 1, 16, rng, sparse=sparse_ends, first=True),
+            *_conv_block("conv1", sample.check_image(2), 16, rng, sparse=sparse_ends, first=True),
             *_conv_block("conv2", 16, 32, rng),
             Residual(Sequential([*_conv_block("res1a", 32, 32, rng), *_conv_block("res1b", 32, 32, rng)])),
             *_conv_block("conv3", 32, 64, rng),
@@ -96,13 +101,13 @@ def resnet9(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
             Residual(Sequential([*_conv_block("res2a", 64, 64, rng), *_conv_block("res2b", 64, 64, rng)])),
             *_conv_block("conv4", 64, 32, rng),
             GlobalAveragePool(),
-            Linear("fc", 32, 10, rng, sparse=sparse_ends),
+            Linear("fc", 32, sample.classes, rng, sparse=sparse_ends),
         ]
     )
 
 
-def resnet18(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return basic residual blocks of 16, 32 and 64 channels, the last two with stride 2, for [B, 8, 8, 1]."""
+def resnet18(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+    """Return basic residual blocks of 16, 32 and 64 channels, the last two with stride 2, for images."""
     blocks: list[Layer] = []
     for stage, (channels_in, channels_out, stride) in enumerate([(16, 16, 1), (16, 32, 2), (32, 64, 2)]):
         name = f"block{stage + 1}"
@@ -111,11 +116,11 @@ def resnet18(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
             *_conv_block(f"{name}b", channels_out, channels_out, rng, relu=False),
         ]
         blocks += [Residual(Sequential(body), _shortcut(name, channels_in, channels_out, stride, rng)), ReLU()]
-    return _residual_network(blocks, 64, rng, sparse_ends=sparse_ends)
+    return _residual_network(blocks, 64, rng, sample, sparse_ends=sparse_ends)
 
 
-def resnet50(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return bottleneck blocks (1x1, 3x3, 1x1) of 16 and 32 inner channels, for [B, 8, 8, 1]."""
+def resnet50(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+    """Return bottleneck blocks (1x1, 3x3, 1x1) of 16 and 32 inner channels, for images."""
     blocks: list[Layer] = []
     widths = [(16, 16, 64, 1), (64, 16, 64, 1), (64, 32, 128, 2), (128, 32, 128, 1)]
     for stage, (channels_in, inner, channels_out, stride) in enumerate(widths):
@@ -126,7 +131,7 @@ def resnet50(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
             *_conv_block(f"{name}c", inner, channels_out, rng, kernel=1, relu=False),
         ]
         blocks += [Residual(Sequential(body), _shortcut(name, channels_in, channels_out, stride, rng)), ReLU()]
-    return _residual_network(blocks, 128, rng, sparse_ends=sparse_ends)
+    return _residual_network(blocks, 128, rng, sample, sparse_ends=sparse_ends)
 
 
 class Patches(Layer):
@@ -160,45 +165,48 @@ class TokenMean(Layer):
         return self._pool.backward(dy, ctx)[:, :, 0]
 
 
-def vit(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return a vision transformer for [B, 8, 8, 1]: 16 patches of 2 x 2, 48 features, two blocks of four heads."""
+def vit(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+    """Return a vision transformer for square images: 4 x 4 patches, 48 features, two blocks of four heads."""
+    channels, patch = sample.check_image(4), sample.check_square(4) // 4
     return Sequential(
         [
-            Patches(2),
-            Linear("embed", 4, 48, rng, sparse=sparse_ends, first=True, gain=1.0),
+            Patches(patch),
+            Linear("embed", patch * patch * channels, 48, rng, sparse=sparse_ends, first=True, gain=1.0),
             Positions("places", 16, 48, rng),
             *_transformer_block("block1", 48, 4, rng, causal=False),
             *_transformer_block("block2", 48, 4, rng, causal=False),
             LayerNorm("norm", 48),
             TokenMean(),
-            Linear("head", 48, 10, rng, sparse=sparse_ends, gain=1.0),
+            Linear("head", 48, sample.classes, rng, sparse=sparse_ends, gain=1.0),
         ]
     )
 
 
-def gpt(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return a causal transformer over characters: 64 places, 64 features, two blocks of four heads, 97 classes."""
+def gpt(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+    """Return a causal transformer over tokens, 64 features, two blocks of four heads."""
+    (places,) = sample.check_axes(("places",))
     return Sequential(
         [
-            Embedding("embed", 97, 64, rng),
-            Positions("places", PLACES, 64, rng),
+            Embedding("embed", sample.classes, 64, rng),
+            Positions("places", places, 64, rng),
             *_transformer_block("block1", 64, 4, rng, causal=True),
             *_transformer_block("block2", 64, 4, rng, causal=True),
             LayerNorm("norm", 64),
-            Linear("head", 64, 97, rng, sparse=sparse_ends, gain=1.0),
+            Linear("head", 64, sample.classes, rng, sparse=sparse_ends, gain=1.0),
         ]
     )
 
 
-def mlp(rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return three fully connected layers for the generated set: 64, 128, 128, 4."""
+def mlp(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+    """Return three fully connected layers of 128 outputs, the last as many as there are classes."""
+    (features,) = sample.check_axes(("features",))
     return Sequential(
         [
-            Linear("fc1", 64, 128, rng, sparse=sparse_ends, first=True),
+            Linear("fc1", features, 128, rng, sparse=sparse_ends, first=True),
             ReLU(),
             Linear("fc2", 128, 128, rng),
             ReLU(),
-            Linear("fc3", 128, 4, rng, sparse=sparse_ends),
+            Linear("fc3", 128, sample.classes, rng, sparse=sparse_ends),
         ]
     )
 
@@ -227,9 +235,12 @@ def _shortcut(name: str, channels_in: int, channels_out: int, stride: int, rng: 
     return Sequential(_conv_block(f"{name}s", channels_in, channels_out, rng, kernel=1, stride=stride, relu=False))
 
 
-def _residual_network(blocks: list[Layer], features: int, rng: np.random.Generator, *, sparse_ends: bool) -> Layer:
-    stem = _conv_block("conv1", 1, 16, rng, sparse=sparse_ends, first=True)
-    return Sequential([*stem, *blocks, GlobalAveragePool(), Linear("fc", features, 10, rng, sparse=sparse_ends)])
+def _residual_network(
+    blocks: list[Layer], features: int, rng: np.random.Generator, sample: Sample, *, sparse_ends: bool
+) -> Layer:
+    stem = _conv_block("conv1", sample.check_image(4), 16, rng, sparse=sparse_ends, first=True)
+    classifier = Linear("fc", features, sample.classes, rng, sparse=sparse_ends)
+    return Sequential([*stem, *blocks, GlobalAveragePool(), classifier])
 
 
 def _transformer_block(name: str, features: int, heads: int, rng: np.random.Generator, *, causal: bool) -> list[Layer]:
@@ -257,7 +268,23 @@ BUILDERS: Final[dict[str, Callable[..., Layer]]] = {
 """Builder of each network that trains; `algorithms.core.vocabulary` says what the names stand for."""
 
 
-def make_network(name: str, rng: np.random.Generator, *, sparse_ends: bool = False) -> Layer:
-    """Return a network by name; ValueError for a name of none that trains here."""
+SAMPLES: Final[dict[str, Sample]] = {
+    "gpt": Sample((PLACES,), 97),
+    "mlp": Sample((64,), 4),
+    **dict.fromkeys((name for name in BUILDERS if name not in ("gpt", "mlp")), Sample((8, 8, 1), 10)),
+}
+"""What the networks read unless something else is said: samples of their own data."""
+
+
+def make_network(
+    name: str, rng: np.random.Generator, sample: Sample | None = None, *, sparse_ends: bool = False
+) -> Layer:
+    """Return a network by name, for samples of a shape and their classes; None for those of its own data.
+
+    ValueError for a name of none that trains here, for samples that the network cannot read, and for one of the
+    paper's networks without samples: they have no data of their own here.
+    """
+    if name in PAPER_NETWORKS and sample is not None:
+        return PAPER_BUILDERS[name](rng, sample, sparse_ends=sparse_ends)
     trained_network(name)
-    return BUILDERS[name](rng, sparse_ends=sparse_ends)
+    return BUILDERS[name](rng, SAMPLES[name] if sample is None else sample, sparse_ends=sparse_ends)

@@ -86,3 +86,61 @@ class Flatten(Layer):
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
         del ctx
         return dy.reshape(self._shape)
+
+
+class GlobalMaxPool(Layer):
+    """Largest over height and width: [B, H, W, C] to [B, C]; a tie goes to the first."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] = ()
+        self._place: NDArray = np.empty(0)
+
+    def forward(self, x: NDArray, ctx: Context) -> NDArray:
+        ctx.host("global_max_pool", "GlobalMaxPool", Stage.FF, x, 1)
+        self._shape = x.shape
+        flat = x.reshape(x.shape[0], -1, x.shape[3])
+        self._place = _ordered(flat).argmax(axis=1)[:, None]
+        return np.take_along_axis(flat, self._place, axis=1)[:, 0]
+
+    def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        del ctx
+        batch, height, width, channels = self._shape
+        dx = np.zeros((batch, height * width, channels), dy.dtype)
+        np.put_along_axis(dx, self._place, dy[:, None], axis=1)
+        return dx.reshape(self._shape)
+
+
+class OverlappingMaxPool(Layer):
+    """Largest of each 3 x 3 window at stride 2, one pixel of padding, which never wins: the pooling of ResNet's stem.
+
+    A pixel that several windows chose gets the sum of their gradients, on the host in binary64, rounded once.
+    """
+
+    SIZE, STRIDE = 3, 2
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] = ()
+        self._place: NDArray = np.empty(0)
+
+    def forward(self, x: NDArray, ctx: Context) -> NDArray:
+        ctx.host("max_pool", "MaxPool", Stage.FF, x, 1)
+        self._shape = x.shape
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+        cut = np.lib.stride_tricks.sliding_window_view(padded, (self.SIZE, self.SIZE), axis=(1, 2))
+        tiles = cut[:, :: self.STRIDE, :: self.STRIDE].reshape(*self._out(), -1)
+        self._place = _ordered(tiles).argmax(axis=-1)
+        return np.take_along_axis(tiles, self._place[..., None], axis=-1)[..., 0]
+
+    def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        batch, height, width, channels = self._shape
+        total = np.zeros((batch, height + 2, width + 2, channels))
+        rows, columns = dy.shape[1:3]
+        for tap in range(self.SIZE * self.SIZE):
+            down, right = divmod(tap, self.SIZE)
+            part = total[:, down : down + 2 * rows : self.STRIDE, right : right + 2 * columns : self.STRIDE]
+            part += np.where(self._place == tap, dy, 0)[:, : part.shape[1], : part.shape[2]]
+        return ctx.arithmetic.from_host(total[:, 1:-1, 1:-1])
+
+    def _out(self) -> tuple[int, int, int, int]:
+        batch, height, width, channels = self._shape
+        return batch, (height - 1) // self.STRIDE + 1, (width - 1) // self.STRIDE + 1, channels

@@ -33,6 +33,7 @@ __all__ = [
     "Transposable",
     "WeightMagnitude",
     "make_method",
+    "prunes_by_magnitude",
     "register",
     "unregister",
 ]
@@ -94,6 +95,11 @@ def make_method(
         sides = {"forward": facts.ff_weights, "backward": facts.bp_weights}
         return Chosen(name, pattern, _CHOICES[name], **sides, decay=chosen_decay)
     return _make(name, facts, pattern, chosen_decay, from_master=from_master, own=own)
+
+
+def prunes_by_magnitude(name: str) -> bool:
+    """Tell whether a method prunes weights by magnitude and nothing else, so that layers may differ in pattern."""
+    return _from_weights_alone(method_facts(name))
 
 
 def _able() -> str:

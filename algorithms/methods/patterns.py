@@ -16,6 +16,9 @@ from nmsat.algorithms.core.tape import Pattern
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+AT: Final = "@"
+"""Stands between the name of a layer and its patterns."""
+
 REST: Final = "rest"
 """Stands for the layers that have no part of their own."""
 
@@ -24,7 +27,7 @@ def parse_patterns(text: str) -> dict[str, tuple[Pattern | None, Pattern | None]
     """Return layer -> (pattern of FF, of BP), None where dense; ValueError names the part that cannot be read."""
     found: dict[str, tuple[Pattern | None, Pattern | None]] = {}
     for part in text.split("+") if text else ():
-        name, at, written = part.partition("@")
+        name, at, written = part.partition(AT)
         if not name or not at:
             raise ValueError(f"patterns has the part {part!r}; write LAYER@N:M or LAYER@N:M~N:M, '+' between parts")
         if name in found:
@@ -43,7 +46,7 @@ def write_patterns(patterns: Mapping[str, tuple[Pattern | None, Pattern | None]]
 
     parts = []
     for name, (ff, bp) in patterns.items():
-        parts.append(f"{name}@{one(ff)}" + ("" if ff == bp else f"~{one(bp)}"))
+        parts.append(f"{name}{AT}{one(ff)}" + ("" if ff == bp else f"~{one(bp)}"))
     return "+".join(parts)
 
 

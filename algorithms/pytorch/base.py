@@ -132,7 +132,7 @@ class NmModule(nn.Module):
 
 def _said(slot: Slot) -> str:
     rule = slot.rule
-    return f"{slot.param}=dense" if rule.dense else f"{slot.param}={rule.method.name} {rule.pattern}"
+    return f"{slot.param}=dense" if rule.dense else f"{slot.param}={rule.method.name} {rule.told}"
 
 
 def reading(param: str) -> property:

@@ -14,6 +14,8 @@ from torch import nn
 
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import check_decay
+from nmsat.algorithms.methods import make_method
+from nmsat.algorithms.methods.patterns import parse_patterns
 from nmsat.algorithms.pytorch import attention, decay, layers, memory  # noqa: F401 # attention adds a behaviour
 from nmsat.algorithms.pytorch.base import NmModule, Scaler, class_of
 from nmsat.algorithms.pytorch.plan import Request, base_class, make_plan
@@ -30,6 +32,7 @@ def sparsify(
     method: str = "bdwp",
     pattern: str = "2:8",
     *,
+    patterns: str = "",
     dense: Sequence[str] | None = None,
     decay: float | None = None,
     scaler: Callable[[], float] | None = None,
@@ -38,7 +41,9 @@ def sparsify(
     """Convert the linear layers, convolutions and attention projections of a model in place; return the model.
 
     Parameters keep their identity, names and values, so optimizers and checkpoints go on working.
-    method, pattern: as in `algorithms.methods.make_method`; 'dense' converts without pruning. dense: names of the
+    method, pattern: as in `algorithms.methods.make_method`; 'dense' converts without pruning. patterns: N:M by layer,
+    as `nmsat patterns` writes them (`algorithms.methods.patterns`; 'rest' are the layers without a part that would be
+    pruned anyway), for methods that prune weights by magnitude. dense: names of the
     layers that stay dense; None takes the first and the last layer, in the order of `named_modules`, and those with
     fewer than M input channels in a group. decay: lambda of the SR-STE term, None for the method's own; it is added to
     the gradient once per update. scaler: `GradScaler.get_scale` when gradients are scaled, so that the term is scaled
@@ -48,7 +53,9 @@ def sparsify(
     """
     check_decay(method, decay)
     parsed = None if method == "dense" else Pattern.parse(pattern)
-    plan = make_plan(model, Request(method, parsed, dense, decay))
+    own = parse_patterns(patterns)
+    make_method(method, parsed, decay, own=own)  # refuses what the method cannot have, whatever the model
+    plan = make_plan(model, Request(method, parsed, dense, decay, own))
     if plan.table.left:
         named = ", ".join(f"{row.layer} ({row.why})" for row in plan.table.left)
         warnings.warn(f"layers left dense: {named}", stacklevel=2)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.pytorch import record
-from nmsat.algorithms.pytorch.selection import mvue, nm_mask, rescaled
+from nmsat.algorithms.pytorch.selection import mvue, mvue_scale, nm_mask, rescaled
 
 if TYPE_CHECKING:
     from nmsat.algorithms.pytorch.rules import Gradients
@@ -180,7 +180,9 @@ def _linear_gradients(ctx: Any, dy: torch.Tensor, x: torch.Tensor, w_bp: torch.T
         side = torch.where(nm_mask(rows, n_bp, m_bp, 1), rows, 0) if m_bp else rows
         dx = (side @ w_bp).reshape(x.shape)
     if ctx.needs_input_grad[1]:
-        dw = (mvue(rows, n_wu, m_wu) if m_wu else rows).t() @ x.reshape(-1, x.shape[-1])
+        scale = mvue_scale(rows, n_wu, m_wu) if m_wu else None
+        side = mvue(rows, n_wu, m_wu, scale=scale) if m_wu else rows
+        dw = _scaled_back(side.t() @ x.reshape(-1, x.shape[-1]), scale)
     if ctx.needs_input_grad[3]:
         db = rows.sum(dim=0)
     return dx, dw, None, db, None, None
@@ -198,7 +200,9 @@ def _convolution_gradients(ctx: Any, dy: torch.Tensor, x: torch.Tensor, w_bp: to
         side = rescaled(dy, _kept_channels(dy, groups, n_bp, m_bp)) if m_bp else dy
         dx = _backward(ctx, side, x, w_bp, (True, False, False))[0]
     if need_w:
-        dw = _backward(ctx, _sampled(dy, n_wu, m_wu) if m_wu else dy, x, w_bp, (False, True, False))[1]
+        scale = mvue_scale(dy, n_wu, m_wu) if m_wu else None
+        side = _sampled(dy, n_wu, m_wu, scale) if m_wu else dy
+        dw = _scaled_back(_backward(ctx, side, x, w_bp, (False, True, False))[1], scale)
     if need_b:
         db = dy.sum(dim=[0, *range(2, dy.dim())])
     return dx, dw, None, db, None, None, None
@@ -216,7 +220,12 @@ def _kept_channels(dy: torch.Tensor, groups: int, n: int, m: int) -> torch.Tenso
     return nm_mask(dy.unflatten(1, (groups, -1)), n, m, 2).flatten(1, 2)
 
 
-def _sampled(dy: torch.Tensor, n: int, m: int) -> torch.Tensor:
+def _scaled_back(dw: torch.Tensor | None, scale: torch.Tensor | None) -> torch.Tensor | None:
+    """Return a weight gradient without the scale of its sampled operand."""
+    return dw if dw is None or scale is None else dw / scale.to(dw.dtype)
+
+
+def _sampled(dy: torch.Tensor, n: int, m: int, scale: torch.Tensor | None) -> torch.Tensor:
     """Return dy[B, C, ...] as the update product reads it; groups run along batch and pixels."""
     last = dy.movedim(1, -1)
-    return mvue(last.reshape(-1, dy.shape[1]), n, m).reshape(last.shape).movedim(-1, 1)
+    return mvue(last.reshape(-1, dy.shape[1]), n, m, scale=scale).reshape(last.shape).movedim(-1, 1)

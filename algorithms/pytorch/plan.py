@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,13 +13,14 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from nmsat.algorithms.core.tape import Pattern, Stage
+from nmsat.algorithms.methods.patterns import REST
 from nmsat.algorithms.pytorch.base import NmModule, behaviour_of
 from nmsat.algorithms.pytorch.rules import Rule
 from nmsat.algorithms.pytorch.slot import Slot
 from nmsat.algorithms.pytorch.table import Row, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 NO_PRODUCT = (nn.Embedding, nn.EmbeddingBag)
 """Layers with large weights that multiply nothing."""
@@ -33,6 +34,11 @@ class Request:
     pattern: Pattern | None
     dense: Sequence[str] | None
     decay: float | None
+    patterns: Mapping[str, tuple[Pattern | None, Pattern | None]] = field(default_factory=dict)
+
+    def own(self, name: str) -> tuple[Pattern | None, Pattern | None] | None:
+        """Return the patterns of FF and BP of a layer, None if it has none of its own."""
+        return self.patterns.get(name, self.patterns.get(REST))
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,9 @@ def make_plan(model: nn.Module, asked: Request) -> Plan:
     unknown = sorted(set(asked.dense or ()) - set(found) - set(refused))
     if unknown:
         raise ValueError(f"dense names {unknown!r}; the model has {', '.join([*found, *refused]) or 'no such layer'}")
+    unknown = sorted(set(asked.patterns) - set(found) - {REST})
+    if unknown:
+        raise ValueError(f"patterns names layer {unknown[0]!r}; layers that may be pruned: {', '.join(found)}")
     slots: dict[nn.Module, dict[str, Slot]] = {}
     reasons: dict[tuple[str, str], str] = {}
     for name in found:
@@ -70,9 +79,10 @@ def make_plan(model: nn.Module, asked: Request) -> Plan:
                 asked.pattern,
                 None if why else asked.decay,  # a layer without pruning has no term
                 layout.sizes(shape),
+                None if why else asked.own(name),
             )
             if not why and asked.method != "dense" and rule.dense:
-                why = f"{' x '.join(map(str, rule.sizes))} matrices hold no group of {rule.pattern}"
+                why = f"{' x '.join(map(str, rule.sizes))} matrices hold no group of {rule.told}"
             slots[module][param] = Slot(param, rule, layout)
             reasons[name, param] = why or ("by request" if asked.method == "dense" else "")
     return Plan(slots, _table(modules, slots, reasons, refused))
@@ -86,15 +96,17 @@ def _behaviour(module: nn.Module) -> type[NmModule]:
 
 def _by_choice(name: str, found: list[str], asked: Request, channels: int) -> str:
     """Return why a layer that could be pruned is dense, '' if it is pruned."""
-    if asked.dense is not None:
-        return "by request" if name in asked.dense else ""
+    if asked.dense is not None or name in asked.patterns or asked.own(name) == (None, None):
+        return "by request" if name in (asked.dense or ()) or asked.own(name) == (None, None) else ""
     if name == found[0]:
         return "first layer"
     if name == found[-1]:
         return "last layer"
-    if asked.pattern is not None and channels < asked.pattern.m:
+    own = asked.own(name)
+    pattern = asked.pattern if own is None else own[0]
+    if pattern is not None and channels < pattern.m:
         # Groups would lie across kernel taps: accuracy suffers, and SAT gains nothing.
-        return f"{channels} input channels in a group, fewer than M = {asked.pattern.m}"
+        return f"{channels} input channels in a group, fewer than M = {pattern.m}"
     return ""
 
 
@@ -175,6 +187,6 @@ def _table(
                 continue
             rule = slot.rule
             stages = " ".join(stage.name for stage in (Stage.FF, Stage.BP, Stage.WU) if rule.sparse(stage))
-            method = "dense" if rule.dense else f"{rule.method.name} {rule.pattern}"
+            method = "dense" if rule.dense else f"{rule.method.name} {rule.told}"
             rows.append(Row(label, kind, shape, method, stages, reasons[name, param], shared))
     return Table(tuple(rows))

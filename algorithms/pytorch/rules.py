@@ -42,15 +42,23 @@ class Rule:
     """One weight's share of a method.
 
     name: of the layer; method: a name of `algorithms.methods.METHODS`, 'dense' for a layer that stays dense; pattern,
-    decay: of the method; sizes: k and n of one matrix (a direction with fewer than M elements is dense, as on SAT).
-    Raises ValueError for a method that the PyTorch side does not know.
+    decay: of the method; sizes: k and n of one matrix (a direction with fewer than M elements is dense, as on SAT);
+    own: patterns of FF and BP of this layer in place of that one (None: dense), for methods that prune weights by
+    magnitude. Raises ValueError for a method that the PyTorch side does not know.
     """
 
     def __init__(
-        self, name: str, method: str, pattern: Pattern | None, decay: float | None, sizes: tuple[int, int]
+        self,
+        name: str,
+        method: str,
+        pattern: Pattern | None,
+        decay: float | None,
+        sizes: tuple[int, int],
+        own: tuple[Pattern | None, Pattern | None] | None = None,
     ) -> None:
         self.name = name
-        self.method: Method = make_method(method, pattern, decay)
+        self.method: Method = make_method(method, pattern, decay, own=None if own is None else {name: own})
+        self.own = own
         self.pattern = self.method.pattern
         self.weights: Method = self.method.weights if isinstance(self.method, Mvue) else self.method
         _check_known(self.method, self.weights)
@@ -63,7 +71,14 @@ class Rule:
         both = isinstance(self.weights, (BiMask, Transposable))
         length = min(self.sizes) if both else self.sizes[0 if stage is Stage.FF else 1]
         wanted = stage in (Stage.FF, Stage.BP) and self.weights.group(stage) > 1 and not self.gradient_side
-        return wanted and self.pattern is not None and self.pattern.n < self.pattern.m <= length
+        pattern = self.pattern_of(stage)
+        return wanted and pattern is not None and pattern.n < pattern.m <= length
+
+    def pattern_of(self, stage: Stage) -> Pattern | None:
+        """Return the pattern of what a stage reads, where it is pruned."""
+        if self.own is None or stage is Stage.WU:
+            return self.pattern
+        return self.own[0 if stage is Stage.FF else 1]
 
     def sparse(self, stage: Stage) -> bool:
         """Tell whether a product of the layer has a sparse operand."""
@@ -100,13 +115,20 @@ class Rule:
             return _by_numpy(
                 self.weights, matrices, forward=self.prunes(Stage.FF), backward=self.prunes(Stage.BP)
             )
-        if self.pattern is None or not isinstance(self.weights, WeightMagnitude):
+        if not isinstance(self.weights, WeightMagnitude):
             return None, None
-        n, m = self.pattern.n, self.pattern.m
-        return (
-            nm_mask(matrices, n, m, 1) if self.prunes(Stage.FF) else None,
-            nm_mask(matrices, n, m, 2) if self.prunes(Stage.BP) else None,
-        )
+        return self._by_magnitude(matrices, Stage.FF, 1), self._by_magnitude(matrices, Stage.BP, 2)
+
+    def _by_magnitude(self, matrices: torch.Tensor, stage: Stage, dim: int) -> torch.Tensor | None:
+        pattern = self.pattern_of(stage)
+        return nm_mask(matrices, pattern.n, pattern.m, dim) if pattern is not None and self.prunes(stage) else None
+
+    @property
+    def told(self) -> str:
+        """Return the patterns for people, such as '2:8' or '2:4~2:8'."""
+        if self.own is None or self.own[0] == self.own[1]:
+            return str(self.pattern_of(Stage.FF))
+        return "~".join("dense" if one is None else str(one) for one in self.own)
 
 
 def _by_numpy(method: Chosen, matrices: torch.Tensor, *, forward: bool, backward: bool) -> Masks:

@@ -69,10 +69,26 @@ def inclusion(x: torch.Tensor, n: int) -> torch.Tensor:
     return pi
 
 
-def mvue(dy: torch.Tensor, n: int, m: int, u: torch.Tensor | None = None) -> torch.Tensor:
+def mvue_scale(dy: torch.Tensor, n: int, m: int) -> torch.Tensor | None:
+    """Return the power of two by which no dy / pi of `mvue` is infinite in binary16, None where it need not be asked.
+
+    See `algorithms.methods.gradients.mvue_shift`; the product is divided by it again.
+    """
+    if dy.dtype != torch.float16 or not dy.numel():
+        return None
+    size = dy.detach().abs().double()
+    largest = torch.where(size.isfinite(), size, 0.0).amax() * m / n
+    limit = torch.finfo(dy.dtype).max
+    return torch.exp2(-torch.ceil(torch.log2((largest / limit).clamp(min=1.0))))
+
+
+def mvue(
+    dy: torch.Tensor, n: int, m: int, u: torch.Tensor | None = None, scale: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return dy[rows, columns] with at most n of m rows kept per group and column, equal to dy in expectation.
 
-    u: uniform numbers [groups, 1, columns], drawn here when None. See `algorithms.methods.gradients.mvue`.
+    scale: of `mvue_scale`, times which the result is, but for groups that are not finite; u: uniform numbers [groups,
+    1, columns], drawn here when None. See `algorithms.methods.gradients.mvue`.
     """
     rows, columns = dy.shape
     groups = torch.nn.functional.pad(dy, (0, 0, 0, -rows % m)).unflatten(0, (-1, m))
@@ -83,6 +99,7 @@ def mvue(dy: torch.Tensor, n: int, m: int, u: torch.Tensor | None = None) -> tor
         u = torch.rand((pi.shape[0], 1, columns), dtype=torch.float64, device=dy.device)
     upper = torch.floor(pi.cumsum(1).round(decimals=12) + u)
     keep = torch.diff(upper, dim=1, prepend=torch.zeros_like(u)) > 0
-    values = torch.where(keep, x / torch.where(pi > 0, pi, 1.0), 0.0).to(dy.dtype)
+    sampled = torch.where(keep, x / torch.where(pi > 0, pi, 1.0), 0.0)
+    values = (sampled if scale is None else sampled * scale).to(dy.dtype)
     values = torch.where(finite, values, torch.where(nm_mask(groups, n, m, 1), groups, 0))
     return values.flatten(0, 1)[:rows]

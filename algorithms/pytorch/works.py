@@ -42,7 +42,7 @@ class Patterns:
 
     def of(self, stage: Stage) -> Pattern | None:
         """Return the pattern of a stage."""
-        return self._rule.pattern if self._rule is not None and self._rule.sparse(stage) else None
+        return self._rule.pattern_of(stage) if self._rule is not None and self._rule.sparse(stage) else None
 
     @property
     def gradient_side(self) -> bool:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.arithmetic import arithmetic
 from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, check_whole
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.core.vocabulary import MAX_DECAY, SIZED_NETWORKS, trained_network
+from nmsat.algorithms.core.vocabulary import MAX_DECAY, PAPER_NETWORKS, trained_network
 from nmsat.algorithms.methods import make_method
 from nmsat.algorithms.methods.patterns import parse_patterns
-from nmsat.algorithms.training.idx import side_of
+from nmsat.algorithms.training.named_data import check_data
 
 if TYPE_CHECKING:
     from nmsat.algorithms.methods import Method
@@ -42,7 +42,8 @@ NUMBER_RANGES: Final = (
 class TrainConfig:
     """One run. Two runs with equal configurations give equal bits on the same machine.
 
-    network: one of `algorithms.core.vocabulary.TRAINED_NETWORKS`, which also names the data set; method: one of
+    network: one of `algorithms.core.vocabulary.TRAINED_NETWORKS`, which also names the data set, or of the paper's
+    five, which need `data`; method: one of
     `algorithms.core.vocabulary.METHODS`; pattern: 'N:M', ignored by 'dense'; arithmetic: 'contract' or 'fast';
     batch: samples per step, an epoch drops what does not fill one; optimizer: 'sgd' or 'adam'; lr: peak learning rate,
     reached after `warmup` epochs, then falling to 0 along a cosine; momentum: of sgd; decay: lambda of the SR-STE term,
@@ -53,7 +54,7 @@ class TrainConfig:
     binary16 copies of the weights, 'master' the binary32 masters (outside SAT's contract); sparse_ends: prune the first
     layer and the classifier too; patterns: N:M of single layers, and of FF and BP (`algorithms.methods.patterns`; for
     the methods that prune weights by magnitude alone), '' for that of the run everywhere; data: '' for the network's
-    own, or the name of images of an IDX folder (`algorithms.training.idx`), which networks of any image size take.
+    own, or a name that says what else it learns from (`algorithms.training.named_data`).
     Raises TypeError or ValueError for a value of the wrong kind or out of range (docs/limits.md).
     """
 
@@ -88,14 +89,13 @@ class TrainConfig:
         for name in ("dynamic_shift", "sparse_ends"):
             check_flag(name, getattr(self, name))
         choices = {"optimizer": ("sgd", "adam"), "prune_from": ("copy", "master"), "split": ("test", "validation")}
-        trained_network(self.network)
+        if not self.data or self.network not in PAPER_NETWORKS:
+            trained_network(self.network)
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         if self.data:
-            side_of(self.data)
-            if self.network not in SIZED_NETWORKS:
-                raise ValueError(f"network is {self.network!r}; images of --data are for {', '.join(SIZED_NETWORKS)}")
+            check_data(self.data, self.network)
         arithmetic(self.arithmetic)
         self.make_method()
 

@@ -1,4 +1,7 @@
-"""Data sets that need no network: handwritten digits, program text, and a generated set with known best accuracy."""
+"""Data sets that need no network: handwritten digits, program text, and a generated set with known best accuracy.
+
+Colour images made here are in `training.colour`; those of files are found by `training.named_data`.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,21 @@ import importlib.util
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from nmsat.algorithms.layers.networks import PLACES
+from nmsat.algorithms.layers.sample import Sample
+from nmsat.algorithms.training.pixels import Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+Samples: TypeAlias = Any
+"""Samples as an array, or as `Pixels`, which have its length, shape and indexing (a slice, or an array of places)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,23 +33,52 @@ class Dataset:
 
     x_train, x_test: float32 [samples, ...] or int64 tokens [samples, places]; y_train, y_test: int64 labels, one per
     sample or one per place; classes: how many; best: highest accuracy that any predictor can expect, where known;
-    source: what the data are, with a digest where they depend on the machine.
+    source: what the data are, with a digest where they depend on the machine; shift: each training image is turned
+    left to right by chance and moved by up to so many pixels (0: images are as they are).
     """
 
-    x_train: NDArray
+    x_train: Samples
     y_train: NDArray[np.int64]
-    x_test: NDArray
+    x_test: Samples
     y_test: NDArray[np.int64]
     classes: int
     source: str
     best: float | None = None
+    shift: int = 0
+
+    @property
+    def sample(self) -> Sample:
+        """What a network reads of it."""
+        return Sample(tuple(self.x_train.shape[1:]), self.classes)
 
     def validation(self) -> Dataset:
         """Return the training split alone, every fifth sample of it in the place of the test split."""
         keep = np.arange(len(self.x_train)) % 5 != 0
         x, y = self.x_train, self.y_train
         source = f"{self.source}; a fifth of the training samples for validation"
-        return replace(self, x_train=x[keep], y_train=y[keep], x_test=x[~keep], y_test=y[~keep], source=source)
+        return replace(
+            self, x_train=_part(x, keep), y_train=y[keep], x_test=_part(x, ~keep), y_test=y[~keep], source=source
+        )
+
+
+def _part(x: Samples, keep: NDArray[np.bool_]) -> Samples:
+    return x.part(keep) if isinstance(x, Pixels) else x[keep]
+
+
+def moved(x: NDArray, shift: int, rng: np.random.Generator) -> NDArray:
+    """Return images [B, H, W, C], each turned left to right with a chance of one half and moved by up to shift pixels.
+
+    What comes in from outside is 0, the mean colour of normalised images.
+    """
+    batch, height, width = x.shape[:3]
+    turned = rng.random(batch) < 0.5
+    down, right = rng.integers(0, 2 * shift + 1, (2, batch))
+    padded = np.pad(x, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    out = np.empty_like(x)
+    for i in range(batch):
+        cut = padded[i, down[i] : down[i] + height, right[i] : right[i] + width]
+        out[i] = cut[:, ::-1] if turned[i] else cut
+    return out
 
 
 def digits() -> Dataset:

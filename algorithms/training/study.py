@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS, SR_STE_DECAY
+from nmsat.algorithms.methods import prunes_by_magnitude
 from nmsat.algorithms.methods.files import read_method_files
 from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.recipes import RATES, changes, dense_changes, recipe, run_name, task
@@ -107,6 +108,22 @@ def cells(
     return out
 
 
+def own_cells(found: Iterable[Cell], patterns: str) -> list[Cell]:
+    """Return the cells again, with patterns by layer, of methods that can have them, at the first pattern of each.
+
+    ValueError if there is none.
+    """
+    out: dict[tuple[str, str, int], Cell] = {}
+    for cell in found:
+        config = cell.config
+        if prunes_by_magnitude(config.method):
+            key = config.network, config.method, config.seed
+            out.setdefault(key, make_cell(config.replace(patterns=patterns)))
+    if not out:
+        raise ValueError(f"patterns by layer are {patterns!r}; none of the methods can have them")
+    return list(out.values())
+
+
 def make_cell(config: TrainConfig) -> Cell:
     """Return the cell of a configuration under its own name."""
     return Cell(run_name(config), config)
@@ -134,7 +151,7 @@ def rate_cells(network: str, seeds: Sequence[int] = (), data: str = "") -> list[
 
     seeds: none for those of `RATE_SEEDS`.
     """
-    rates = RATES[recipe(network).optimizer]
+    rates = RATES[recipe(network, data).optimizer]
     chosen = seeds or (RATE_SEEDS[:1] if data else RATE_SEEDS)
     return [
         cell

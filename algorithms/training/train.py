@@ -21,8 +21,8 @@ from nmsat.algorithms.layers.networks import make_network
 from nmsat.algorithms.layers.parameter import Weight
 from nmsat.algorithms.methods import Method
 from nmsat.algorithms.training.config import DEMO, TrainConfig
-from nmsat.algorithms.training.data import Dataset, load_dataset
-from nmsat.algorithms.training.idx import load_idx
+from nmsat.algorithms.training.data import Dataset, load_dataset, moved
+from nmsat.algorithms.training.named_data import load_named
 from nmsat.algorithms.training.optim import Adam, LossScale, Optimizer, Sgd
 from nmsat.algorithms.training.outcome import Epoch, Progress, TrainResult
 from nmsat.algorithms.training.resume import checked, not_finite
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from nmsat.algorithms.training.data import Samples
 
 _LOG = logging.getLogger("nmsat.algorithms")
 
@@ -50,7 +52,7 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
 
 
-def evaluate(model: Layer, x: NDArray, y: NDArray[np.int64], ctx: Context, batch: int = 256) -> tuple[float, float]:
+def evaluate(model: Layer, x: Samples, y: NDArray[np.int64], ctx: Context, batch: int = 256) -> tuple[float, float]:
     """Return the share of labels that the largest logit hits, and the mean loss in nats, with the forward copies."""
     quiet = Context(ctx.arithmetic, ctx.method, training=False)
     hits, loss = 0, 0.0
@@ -66,18 +68,18 @@ def evaluate(model: Layer, x: NDArray, y: NDArray[np.int64], ctx: Context, batch
 class Trainer:
     """One run, step by step.
 
-    data: replaces the data set of the network; it must have the same shapes.
+    data: replaces the data set of the network, which is made for its samples and classes.
     """
 
     def __init__(self, config: TrainConfig, data: Dataset | None = None) -> None:
         self.config = config
         if data is None:
-            data = load_idx(config.data) if config.data else load_dataset(str(trained_network(config.network).data))
+            data = load_named(config.data) if config.data else load_dataset(str(trained_network(config.network).data))
         self.data = data.validation() if config.split == "validation" else data
         if len(self.data.x_train) < config.batch:
             raise ValueError(f"batch is {config.batch!r}; the data set has {len(self.data.x_train)} training samples")
         rng = np.random.default_rng([config.seed, 0])
-        self.model = make_network(config.network, rng, sparse_ends=config.sparse_ends)
+        self.model = make_network(config.network, rng, self.data.sample, sparse_ends=config.sparse_ends)
         self.method = config.make_method()
         self.method.check_weights([p for p in self.model.parameters() if isinstance(p, Weight) and p.sparse])
         self.ctx = Context(arithmetic(config.arithmetic), Method("dense"))
@@ -114,6 +116,8 @@ class Trainer:
         ctx.rng = np.random.default_rng([config.seed, 1, step])
         chosen = self._chosen(step)
         x, labels = self.data.x_train[chosen], self.data.y_train[chosen].ravel()
+        if self.data.shift:
+            x = moved(x, self.data.shift, np.random.default_rng([config.seed, 3, step]))
         logits = self.model.forward(_input(x, ctx), ctx)
         rows = logits.reshape(len(labels), -1)
         loss, dy = softmax_cross_entropy(rows, labels, ctx.arithmetic, 2.0**self.scale.shift)

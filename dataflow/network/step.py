@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from nmsat.algorithms.core.tape import AGAIN, LeftOut, Pattern, Product, Stage
 from nmsat.algorithms.core.vocabulary import MethodFacts, method_facts
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from nmsat.algorithms.core.tape import ConvShape
     from nmsat.dataflow.network.layers import Layer, WeightLayer
     from nmsat.dataflow.network.readers.masks import LayerMask
+
+
+Own: TypeAlias = "Pattern | tuple[Pattern | None, Pattern | None] | None"
+"""What a layer has of its own: the pattern of both copies of its weight or, in a pair, of FF and of BP; None: dense."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def training_products(
     pattern: Pattern | None = None,
     first_and_last_dense: bool = True,
     masks: Mapping[str, LayerMask] | None = None,
-    own: Mapping[str, Pattern | None] | None = None,
+    own: Mapping[str, Own] | None = None,
 ) -> Step:
     """Return the training step of a network.
 
@@ -142,16 +146,16 @@ def training_products(
     pruned operands. Where the method prunes weights, a layer with a pattern of its own uses that instead, and one with
     a mask the mask's cover.
     first_and_last_dense: the first and the last weight layer stay dense, unless they have a pattern or mask of their
-    own. own: what a layer has whatever else is said, a pattern or None for dense, by name. Raises ValueError for an
+    own. own: what a layer has whatever else is said, by name. Raises ValueError for an
     unknown method, one that cannot be scheduled, a missing pattern, a pattern of its own or a
     mask without layer, a network without products.
     """
     masks = dict(masks or {})
     weighted = [layer for layer in layers if isinstance(layer, ConvLayer | LinearLayer)]
     how = _check_request(layers, weighted, method, pattern, masks)
-    own = _check_own(own or {}, {layer.name for layer in weighted}, masks)
+    own = _check_own(own or {}, {layer.name for layer in weighted}, masks, how)
     layers = [
-        replace(layer, pattern=own[layer.name])
+        replace(layer, pattern=None)  # its own stands in `chosen`
         if isinstance(layer, ConvLayer | LinearLayer) and layer.name in own
         else layer
         for layer in layers
@@ -236,7 +240,7 @@ class _Work:
     macs_dense: int = 0
 
 
-def _work(layer: Layer, how: MethodFacts, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
+def _work(layer: Layer, how: MethodFacts, pattern: Own, mask: LayerMask | None) -> _Work:
     match layer:
         case HostLayer():
             return _host_work(layer)
@@ -257,13 +261,15 @@ def _host_work(layer: HostLayer) -> _Work:
     )
 
 
-def _weight_work(layer: WeightLayer, how: MethodFacts, pattern: Pattern | None, mask: LayerMask | None) -> _Work:
-    """Return the three products of a weight layer; pattern: that of the method for this layer, None for dense."""
-    weights = layer.pattern or pattern
+def _weight_work(layer: WeightLayer, how: MethodFacts, given: Own, mask: LayerMask | None) -> _Work:
+    """Return the three products of a weight layer; given: what the method has for this layer, None for dense."""
+    # Gradients have one pattern: those of pairs are for methods that prune weights alone (`_check_own`).
+    pattern, backward = given if isinstance(given, tuple) else (given, given)
+    weights, weights_bp = layer.pattern or pattern, layer.pattern or backward
     ff = of.forward_products(layer, weights, mask) if how.ff_weights else of.forward_products(layer, None)
     bp = of.input_gradient_products(
         layer,
-        weights if how.bp_weights else None,
+        weights_bp if how.bp_weights else None,
         pattern if how.bp_gradient else None,
         mask if how.bp_weights else None,
     )
@@ -278,18 +284,18 @@ def _weight_work(layer: WeightLayer, how: MethodFacts, pattern: Pattern | None, 
         bp=bp,
         wu=wu,
         host_bp=_gradient_host_ops(layer),
-        updates=_updates(layer, how, weights, mask),
+        updates=_updates(layer, how, (weights, weights_bp), mask),
         prunes=_prunes(layer, how, pattern),
         macs_dense=sum(product.macs_dense for product in dense),
     )
 
 
 def _updates(
-    layer: WeightLayer, how: MethodFacts, weights: Pattern | None, mask: LayerMask | None
+    layer: WeightLayer, how: MethodFacts, weights: tuple[Pattern | None, Pattern | None], mask: LayerMask | None
 ) -> tuple[Update, ...]:
     k, n = layer.taps * layer.features_in, layer.features_out
-    ff = mask.forward_pattern() if mask else of.usable(weights, k)
-    bp = mask.backward_pattern() if mask else of.usable(weights, n)
+    ff = mask.forward_pattern() if mask else of.usable(weights[0], k)
+    bp = mask.backward_pattern() if mask else of.usable(weights[1], n)
     ff = ff if how.ff_weights else None
     bp = bp if how.bp_weights and layer.input_gradient else None
     update = Update(layer.name, k, n, layer.count, layer.taps, ff, bp)
@@ -355,14 +361,17 @@ def _check_request(
 
 
 def _check_own(
-    own: Mapping[str, Pattern | None], names: Collection[str], masks: Collection[str]
-) -> dict[str, Pattern | None]:
+    own: Mapping[str, Own], names: Collection[str], masks: Collection[str], how: MethodFacts
+) -> dict[str, Own]:
     unknown = sorted(set(own) - set(names))
     if unknown:
         raise ValueError(f"patterns name layers that the network does not have: {', '.join(unknown)}")
     both = sorted(set(own) & set(masks))
     if both:
         raise ValueError(f"layer {both[0]!r} has a mask and a pattern of its own; give one of them")
+    pairs = sorted(name for name, given in own.items() if isinstance(given, tuple) and given[0] != given[1])
+    if pairs and (how.bp_gradient or how.wu_gradient):
+        raise ValueError(f"layer {pairs[0]!r} has two patterns; those are for methods that prune weights alone")
     return dict(own)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS, method_facts, trained_network
+from nmsat.algorithms.core.vocabulary import METHODS, PAPER_NETWORKS, TRAINED_NETWORKS, method_facts, trained_network
 from nmsat.dataflow.contract.config import NAMED
 from nmsat.dataflow.contract.machine_file import MACHINE_SUFFIX, changed, find_machine, parse_value
 from nmsat.hw.release.devices import DEVICES
@@ -120,7 +121,8 @@ def _method(name: str) -> str:
 
 
 def _network(name: str) -> str:
-    trained_network(name)
+    if name not in PAPER_NETWORKS:  # these train on --data, which is looked at later
+        trained_network(name)
     return name
 
 
@@ -137,8 +139,8 @@ config: Final = Named(_config, lambda: NAMED)
 method: Final = Named(_method, lambda: METHODS)
 """Reads the name of a training method."""
 
-network: Final = Named(_network, lambda: TRAINED_NETWORKS)
-"""Reads the name of a network that trains here."""
+network: Final = Named(_network, lambda: (*TRAINED_NETWORKS, *PAPER_NETWORKS))
+"""Reads the name of a network that trains here, those of the paper on --data alone."""
 
 
 def add_shape(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
@@ -213,6 +215,35 @@ def add_settings(parser: argparse.ArgumentParser, dest: str) -> None:
     )
     assert isinstance(action, SetFields)
     action.changes = dest
+
+
+def add_layer_patterns(parser: argparse.ArgumentParser, dest: str) -> None:
+    """Add --layer-patterns, as `nmsat patterns` writes them."""
+    parser.add_argument(
+        "--layer-patterns",
+        type=layer_patterns,
+        default=None,
+        dest=dest,
+        metavar="TEXT_OR_FILE",
+        help="N:M by layer, such as conv2@2:4+res1a@2:16~2:8+rest@2:8 (FF~BP), or a file of nmsat patterns --out",
+    )
+
+
+def layer_patterns(text: str) -> str:
+    """Read patterns by layer, or the file that holds them; the same text in the end."""
+    from nmsat.algorithms.methods.patterns import AT, parse_patterns, write_patterns
+
+    written = text
+    if AT not in text:
+        try:
+            written = Path(text).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = f"{text!r} is no patterns (LAYER@N:M) and no file of them: {error}"
+            raise argparse.ArgumentTypeError(reason) from None
+    try:
+        return write_patterns(parse_patterns(written))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

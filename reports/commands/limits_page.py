@@ -126,6 +126,7 @@ def _commands() -> list[Row]:
         ("`verify workload --products`", f"from 1 to {shown(verify_workload.MAX_PRODUCTS)}", "", ""),
         ("`study --processes`", f"from 1 to {shown(study.MAX_PROCESSES)}", "", "one thread each"),
         ("`study --hours`", f"from 0 to {shown(study.MAX_HOURS)}", "", ""),
+        ("`patterns --budget`", "a number above 0 to 1", "", "share of the dense step's cycles"),
         ("`engines --scale`", f"from 1 to {shown(engines.MAX_SCALE)}", "", ""),
     ]
 

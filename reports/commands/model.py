@@ -146,7 +146,7 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], MachineResul
     values = {
         "model": options.model,
         "method": step.method,
-        "pattern": _patterns(step) if taped else str(step_pattern(options) or "dense"),
+        "pattern": _patterns(step) if taped or options.layer_patterns else str(step_pattern(options) or "dense"),
         "batch": found.batch,
         "inference": options.inference,
         "forward_macs": sum(p.macs_dense for p in dense.products if p.stage is Stage.FF),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.vocabulary import NETWORKS, RENAMED
-from nmsat.reports.commands.base import MAX_SIZE, sparse, whole
+from nmsat.reports.commands.base import MAX_SIZE, add_layer_patterns, sparse, whole
 from nmsat.reports.work.commandline import Setting
 from nmsat.reports.work.text import InputError
 
@@ -74,6 +74,7 @@ def add_layer_options(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]N:M",
         help="sparsity (default: 2:8); with the name of a layer, or a glob, that of the layer; may be repeated",
     )
+    add_layer_patterns(parser, "layer_patterns")
     parser.add_argument(
         "--dense", action="append", default=[], metavar="NAME", help="layer, or glob, that stays dense; may be repeated"
     )
@@ -123,6 +124,7 @@ def asked_layers(options: argparse.Namespace) -> str:
     """Return the first option that speaks of single layers, '' if none does."""
     given = {"--pattern NAME=N:M": any(name for name, _ in options.pattern), "--dense": bool(options.dense)}
     given |= {"--layers": options.layers is not None, "--prune-all": options.prune_all}
+    given |= {"--layer-patterns": options.layer_patterns is not None}
     return next((name for name, asked in given.items() if asked), "")
 
 

@@ -13,10 +13,9 @@ from nmsat.reports.work.text import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nmsat.algorithms.core.tape import Pattern
     from nmsat.dataflow.network.layers import Layer
     from nmsat.dataflow.network.readers.masks import LayerMask
-    from nmsat.dataflow.network.step import Step
+    from nmsat.dataflow.network.step import Own, Step
     from nmsat.dataflow.program.memory_plan import Batches
 
 
@@ -33,7 +32,7 @@ class Steps:
     dense: Step
     masks: dict[str, LayerMask] = field(default_factory=dict)
     layers: list[Layer] | None = None
-    own: dict[str, Pattern | None] = field(default_factory=dict)
+    own: dict[str, Own] = field(default_factory=dict)
     batch: int | None = None
     notes: tuple[str, ...] = ()
     batches: Batches | None = None
@@ -97,7 +96,17 @@ def without(options: argparse.Namespace, found: Steps, slower: Mapping[str, None
     return inference(step) if options.inference else step
 
 
-def _sparse_step(options: argparse.Namespace, found: Steps, own: Mapping[str, Pattern | None]) -> Step:
+def _own_patterns(options: argparse.Namespace) -> Mapping[str, Own]:
+    """Return the patterns of --layer-patterns; ValueError for a method that cannot have them."""
+    from nmsat.algorithms.methods import make_method
+    from nmsat.algorithms.methods.patterns import parse_patterns
+
+    found = parse_patterns(options.layer_patterns)
+    make_method(options.method or "bdwp", step_pattern(options), own=found)
+    return found
+
+
+def _sparse_step(options: argparse.Namespace, found: Steps, own: Mapping[str, Own]) -> Step:
     """Return the step of a method; own: patterns of single layers, None for dense."""
     from nmsat.dataflow.network.step import training_products
 
@@ -122,6 +131,7 @@ def _whole_or_forward(options: argparse.Namespace, found: Steps) -> Steps:
 def _shaped_steps(options: argparse.Namespace) -> Steps:
     """Return the steps of a network that is known by its layers."""
     from nmsat.dataflow.network.models import find_model, is_onnx
+    from nmsat.dataflow.network.own import layer_patterns
     from nmsat.dataflow.network.readers.masks import read_masks
     from nmsat.dataflow.network.step import training_products
     from nmsat.dataflow.program.memory_plan import Batches
@@ -133,7 +143,9 @@ def _shaped_steps(options: argparse.Namespace) -> Steps:
     found = find_model(options.model, options.batch, sizes, batch_dim=options.batch_dim, strict=options.strict)
     masks = read_masks(options.masks, found.layers, options.mask_layout) if options.masks else {}
     dense = training_products(found.layers, "dense")
-    own = choice(options).of(found.layers)
+    own: dict[str, Own] = {**choice(options).of(found.layers)}
+    if options.layer_patterns:
+        own = {**layer_patterns(_own_patterns(options), found.layers, ends=options.first_last), **own}
     batches = Batches(found.batch, found.unit, lambda batch: _at(options, batch))
     unpruned = Steps(dense, dense, masks, found.layers, own, found.batch, found.notes, batches)
     return replace(unpruned, step=_sparse_step(options, unpruned, own))
@@ -148,8 +160,11 @@ def _recorded_steps(options: argparse.Namespace, method: str) -> Steps:
         raise ValueError(
             f"--masks is {str(options.masks)!r}; the masks of {options.model} are those of its training run"
         )
-    if asked := asked_layers(options) or asked_file(options):
+    asked = asked_layers(options)
+    asked = "" if asked == "--layer-patterns" else asked
+    if asked := asked or asked_file(options):
         raise ValueError(f"{asked} is for networks that are known by their layers; {options.model} trains here")
     name, batch, edges = options.model, options.batch, not options.first_last
-    step = recorded_step(name, method, step_pattern(options), batch, first_and_last_dense=edges)
+    own = options.layer_patterns or ""
+    step = recorded_step(name, method, step_pattern(options), batch, first_and_last_dense=edges, patterns=own)
     return Steps(step, recorded_step(name, "dense", None, batch), batch=batch or RECIPES[name].batch)

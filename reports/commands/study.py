@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.vocabulary import METHODS, SIZED_NETWORKS
+from nmsat.algorithms.core.vocabulary import METHODS, SIZED_NETWORKS, SMALL_NETWORKS
 from nmsat.reports.commands.base import (
     Answer,
     Command,
     Listed,
     add_config,
+    add_layer_patterns,
     method,
     network,
     seed,
@@ -28,6 +29,8 @@ from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nmsat.algorithms.training.plan import Part
 
 PAGE_FILES: Final = (
@@ -47,14 +50,7 @@ MAX_HOURS: Final = 10000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("out/study"),
-        metavar="DIR",
-        help="folder of runs and page (default: out/study)",
-    )
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="folder of the page alone (default: that of --out)")
+    add_outputs(parser, "out/study")
     whole_table = "default: the whole table"
     for name, one, what in (
         ("networks", network, "resnet9-small,vit-small"),
@@ -63,13 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("seeds", seed, "0,1,2"),
     ):
         parser.add_argument(f"--{name}", metavar="LIST", type=Listed(one), help=f"such as {what}; {whole_table}")
+    add_layer_patterns(parser, "layer_patterns")
     add_data(parser)
-    parser.add_argument(
-        "--hours",
-        type=hours,
-        metavar="H",
-        help="stop after H hours; the page says what is missing, and the same command goes on (default: no end)",
-    )
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
     parser.add_argument("--retime", action="store_true", help="with --redraw: time the SAT cycles of all rows anew")
     parser.add_argument(
@@ -77,10 +68,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="no run: write page and pictures again from the accuracy.json of --tables, whose machine stays",
     )
+    add_config(parser, TRAIN_MACHINE, what="SAT whose cycles per step are told")
+
+
+def add_outputs(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add where runs and page go, and how long and how many at a time."""
+    parser.add_argument(
+        "--out", type=Path, default=Path(out), metavar="DIR", help=f"folder of runs and page (default: {out})"
+    )
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="folder of the page alone (default: that of --out)")
+    parser.add_argument(
+        "--hours",
+        type=hours,
+        metavar="H",
+        help="stop after H hours; the page says what is missing, and the same command goes on (default: no end)",
+    )
     parser.add_argument(
         "--processes", type=processes, default=1, metavar="P", help="runs at a time, one thread each (default: 1)"
     )
-    add_config(parser, TRAIN_MACHINE, what="SAT whose cycles per step are told")
     add_force(parser)
 
 
@@ -102,8 +107,11 @@ def hours(text: str) -> float:
 
 def run(options: argparse.Namespace) -> Answer:
     """Do the runs that are missing and write page, data and pictures."""
-    if options.redraw:
-        return _redraw(options)
+    return _redraw(options) if options.redraw else do_runs(options, chosen)
+
+
+def do_runs(options: argparse.Namespace, wished: Callable[[argparse.Namespace], list[Part]]) -> Answer:
+    """Do the runs that are wished for and write the page; options: out, tables, hours, processes, config, force."""
     from nmsat.reports.work.run_files import run_files
     from nmsat.reports.work.study import gather, run_study
 
@@ -112,7 +120,7 @@ def run(options: argparse.Namespace) -> Answer:
     folder: Path = options.out / "runs"
     pages: Path = options.tables or options.out
     try:
-        parts = chosen(options)
+        parts = wished(options)
         wanted = list({cell.name: cell for part in parts for cell in part.cells}.values())
         with (
             output_folder(pages, "study", PAGE_FILES, force=options.force) as out,
@@ -131,14 +139,16 @@ def run(options: argparse.Namespace) -> Answer:
 
 def chosen(options: argparse.Namespace) -> list[Part]:
     """Return the runs that the options ask for, in their order: the plan of the kept table if none does."""
-    from nmsat.algorithms.training.idx import data_folder, idx_name
+    from nmsat.algorithms.training.idx import data_folder
+    from nmsat.algorithms.training.named_data import data_name
     from nmsat.algorithms.training.plan import Part, plan
-    from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, rate_cells
+    from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, own_cells, rate_cells
 
     data = chosen_data(options)
-    if not any((options.networks, options.methods, options.patterns, options.seeds)):
-        return plan(data or idx_name(data_folder(), options.side))
-    networks = options.networks or (SIZED_NETWORKS if data else TABLE_NETWORKS)
+    choosing = (options.networks, options.methods, options.patterns, options.seeds, options.layer_patterns)
+    if not any(choosing):
+        return plan(data or data_name(str(data_folder()), options.side))
+    networks = options.networks or (_networks_of(data) if data else TABLE_NETWORKS)
     found = cells(
         networks,
         options.methods or tuple(METHODS),
@@ -146,11 +156,22 @@ def chosen(options: argparse.Namespace) -> list[Part]:
         options.seeds or SEEDS,
         data,
     )
+    if options.layer_patterns:
+        found += own_cells(found, options.layer_patterns)
     parts = [Part("the runs that were asked for", tuple(found))]
     if options.rates:
         rates = [cell for network in networks for cell in rate_cells(network, data=data)]
         parts.insert(0, Part("learning rates", tuple(rates)))
     return parts
+
+
+def _networks_of(data: str) -> tuple[str, ...]:
+    """Return the networks that named data are for unless some are named."""
+    from nmsat.algorithms.training.named_data import COLOUR, sample_of
+
+    sample = sample_of(data)
+    photos = sample is not None and sample.shape[2] == 3 and data != COLOUR  # a ViT learns nothing of those few
+    return SMALL_NETWORKS if photos else SIZED_NETWORKS
 
 
 def page_files(data: dict[str, Any]) -> dict[str, str]:
@@ -179,7 +200,7 @@ def _redraw(options: argparse.Namespace) -> Answer:
     """Write page and pictures again from the data beside them, which stays as it is."""
     from nmsat.reports.work.study import retimed
 
-    names = ("data_folder", "networks", "methods", "patterns", "seeds", "rates")
+    names = ("data_folder", "networks", "methods", "patterns", "seeds", "layer_patterns", "rates")
     chosen_runs = [name.partition("_")[0] for name in names if getattr(options, name)]
     if chosen_runs:
         raise InputError(f"--redraw shows the data as it is, without choosing runs; leave out --{chosen_runs[0]}")

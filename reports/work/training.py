@@ -15,8 +15,7 @@ from nmsat.algorithms.training.recipes import run_name
 from nmsat.algorithms.training.results import read_lines, run_logged
 from nmsat.algorithms.training.study import Cell, finished
 from nmsat.algorithms.training.train import train
-from nmsat.dataflow.network.readers.recorded import recorded_tape
-from nmsat.dataflow.network.readers.tape import tape_step
+from nmsat.dataflow.network.readers.recorded import run_steps
 from nmsat.reports.work.backends import check, rtl_run, sim_run
 from nmsat.reports.work.commandline import TRAIN_MACHINE, spell
 from nmsat.reports.work.progress import LOG, task
@@ -165,13 +164,13 @@ def _check_whole(path: Path, epochs: list[dict[str, Any]], summary: dict[str, An
 def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:
     """Return what one step of the method costs on SAT: cycles, those of the dense step, speed-up and bound.
 
-    The step is recorded from a run, shapes and patterns alone; the programs of products and updates are in the cycles,
-    each distinct one timed once by the quick gear and kept. Where the machine has no program for a product, cycles and
-    speed-up are None and `refused` says why (docs/machine/programs.md).
+    The step is recorded from a run, shapes and patterns alone (the paper's networks are known by their layers); the
+    programs of products and updates are in the cycles, each distinct one timed once by the quick gear and kept. Where
+    the machine has no program for a product, cycles and speed-up are None and `refused` says why
+    (docs/machine/programs.md).
     """
-    tape = recorded_tape(config)
-    step = tape_step(tape)
-    wanted = [Wanted(step), Wanted(tape_step(tape, dense=True))]
+    step, whole = run_steps(config)
+    wanted = [Wanted(step), Wanted(whole)]
     cost: dict[str, Any] = {"cycles": None, "dense_cycles": None, "speedup": None, "refused": None}
     try:
         with task("SAT cycles of a step", distinct(machine, wanted), "program") as running:

@@ -46,18 +46,22 @@ EVERYTHING: Final = {
     ' --vcd "it\'s.vcd"',
     "model": "vit --batch 3 --method sdgp --pattern 4:8 --config tiny --set columns=2 --masks m.npz"
     " --size seq=4 --size x:1=3 --batch-dim 1 --dense 'conv*' --pattern head=1:4 --layers f.toml"
-    " --mask-layout kn --timeline l --processes 2",
+    " --mask-layout kn --timeline l --processes 2 --layer-patterns conv2@2:4~2:8",
+    "patterns": "vit --budget 0.5 --method sr-ste --choices 2:4,2:8 --batch 3 --epochs 2 --weights w.npz --layout kn"
+    " --out p.txt --config tiny --set columns=2 --processes 2",
     "paper": "--batch 2 --config tiny --set columns=2 --networks vit,vgg19 --ablation --estimate --processes 2",
     "program": "9 8 7 --pattern 2:4 --config small --set columns=2 --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
     " --network mlp --batch 3 --method ste --host-gbs 2 --host-gops 3",
     "rtl": "--config small --set columns=2 --device u250 --out d",
     "synth": "--config small --set columns=2 --device xcu250 --out d",
     "study": "--out a --hours 3 --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
-    " --processes 2 --config tiny --set columns=2 --data d --side 28",
+    " --processes 2 --config tiny --set columns=2 --data d --side 28 --layer-patterns fc2@2:4",
+    "study paper": "--data d --networks vit,vgg19 --methods ste --patterns 2:4,2:16 --seeds 3,4 --epochs 2 --out a"
+    " --tables b --hours 3 --processes 2 --config tiny --set columns=2",
     "sweep": "f.toml --out d --processes 2 --accuracy a.json --scheduler tcp://h:1",
     "train": "--cell mlp-bdwp-2of8-seed1 --config-file f.toml --network mlp --method ste --pattern 2:4"
     " --arithmetic fast --epochs 2 --steps 3 --seed 4 --split validation --data d --side 28 --out d --backend sim"
-    " --config tiny --set columns=2",
+    " --config tiny --set columns=2 --layer-patterns fc2@2:4",
     "verify": "--jobs 4 --seed 2 --config small --set columns=2",
     "verify fuzz": "--programs 4 --seed 2 --config small --set columns=2",
     "verify gemm": "9 8 7 --pattern 2:4 --config small --set columns=2 --dataflow ws --seed 4 --operands all",
@@ -93,7 +97,7 @@ def test_defaults_are_left_out(name: str) -> None:
     command = nmsat.parse([*name.split(), *shlex.split(EVERYTHING[name])]).parser
     positional = [action.dest for action in command._get_positional_actions() if not isinstance(action, Subcommands)]
     needed = shlex.split(EVERYTHING[name])[: len(positional)]
-    needed += ["--out", "d"] if name == "rtl" else []
+    needed += {"rtl": ["--out", "d"], "patterns": ["--budget", "0.5"], "study paper": ["--data", "d"]}.get(name, [])
     options = nmsat.parse([*name.split(), *needed])
     assert again(options) == f"nmsat {shlex.join([*name.split(), *needed])}"
     # A default that is written out is still the default.

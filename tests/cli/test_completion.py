@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import nmsat
-from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, TRAINED_NETWORKS
+from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, PAPER_NETWORKS, TRAINED_NETWORKS
 from nmsat.algorithms.workloads.engine.registry import workloads
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ CASES: list[tuple[str, set[str]]] = [
     ("train --m", {"--method"}),
     ("train --method ", set(METHODS)),
     ("train --method b", {"bdwp", "bi-mask", "bdwp+mvue"}),
-    ("train --network ", set(TRAINED_NETWORKS)),
+    ("train --network ", {*TRAINED_NETWORKS, *PAPER_NETWORKS}),
     ("study --networks g", {"gpt"}),
     ("gemm 8 8 8 --config ", {"tiny", "small", "vcu1525", "zcu102", "thesis.onnx", "folder"}),
     ("gemm --dataflow ", {"os", "ws"}),

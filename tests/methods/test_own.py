@@ -187,7 +187,7 @@ def test_patterns_are_written_as_they_are_read() -> None:
 
 
 def test_data_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(block("Dataset("), str(PAGE), "exec"), {})  # the page's own words
+    exec(compile(block("dots = Dataset("), str(PAGE), "exec"), {})  # the page's own words
     accuracy, bound = re.fullmatch(r"(\d+)%, bound ([\d.]+)\n", capsys.readouterr().out).groups()  # type: ignore[union-attr]
     assert int(accuracy) > 50  # ten classes: 10 % by chance
     assert 1.2 < float(bound) < 2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.network.layers import Layer
 
-MODELS: Final[dict[str, Callable[[int], list[Layer]]]] = {
+MODELS: Final[dict[str, Callable[..., list[Layer]]]] = {
     "resnet9": resnet9,
     "vit": vit,
     "vgg19": vgg19,
@@ -25,7 +25,8 @@ MODELS: Final[dict[str, Callable[[int], list[Layer]]]] = {
     "resnet50": resnet50,
     "resnet18-7x7": partial(resnet18, stem=7),
 }
-"""Builder of each of `algorithms.core.vocabulary.SCHEDULED_NETWORKS`, with the shapes of its data set."""
+"""Builder of each of `algorithms.core.vocabulary.SCHEDULED_NETWORKS`, with the shapes of its data set: it takes the
+batch, and `classes` for another number of them."""
 
 MAX_BATCH: Final = 1 << 24
 """Most images per step."""

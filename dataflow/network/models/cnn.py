@@ -71,7 +71,7 @@ class CnnBuilder:
         self.layers.append(host_layer("SoftmaxCrossEntropyLoss", "loss", self.batch * classes))
 
 
-def resnet9(batch: int = 512) -> list[Layer]:
+def resnet9(batch: int = 512, classes: int = 10) -> list[Layer]:
     """ResNet9 for CIFAR-10: the nine-layer residual network of the SDGP code, the likely one of the paper."""
     net = CnnBuilder(batch, 32, 32, 3)
 
@@ -93,8 +93,8 @@ def resnet9(batch: int = 512) -> list[Layer]:
     residual("res2", 512)
     block("narrow", 256, padding=0)
     net.global_pool("global_pool", "GlobalMaxPool")
-    net.classifier("fc", 10, bias=False)
-    net.layers.insert(-1, host_layer("Mul", "scale", batch * 10))
+    net.classifier("fc", classes, bias=False)
+    net.layers.insert(-1, host_layer("Mul", "scale", batch * classes))
     return net.layers
 
 
@@ -102,7 +102,7 @@ VGG19: Final = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 51
 """Output channels of the convolutions; 0 is a 2 x 2 max pooling."""
 
 
-def vgg19(batch: int = 512) -> list[Layer]:
+def vgg19(batch: int = 512, classes: int = 100) -> list[Layer]:
     """VGG19 with batch normalisation for CIFAR-100, one linear layer as classifier."""
     net = CnnBuilder(batch, 32, 32, 3)
     index = 0
@@ -115,7 +115,7 @@ def vgg19(batch: int = 512) -> list[Layer]:
         else:
             net.pool(f"features.{index}", "MaxPool", 2, 2)
             index += 1
-    net.classifier("classifier", 100)
+    net.classifier("classifier", classes)
     return net.layers
 
 

@@ -95,7 +95,28 @@ def read_masks(
     Raises FileNotFoundError; ValueError naming file, array and what is wrong for a file that is no .npz, an array that
     belongs to no layer or twice to one, a wrong shape or dtype.
     """
-    path = Path(path)
+    found = _read(Path(path), layers, layout)
+    return {name: LayerMask(name, array != 0, tile_n) for name, array in found.items()}
+
+
+def read_weights(
+    path: str | Path, layers: Sequence[Layer], layout: Literal["oi", "kn"] = "oi"
+) -> dict[str, NDArray[np.float64]]:
+    """Return the weights of a file by layer name, as W[K, N] with the channels of all groups side by side.
+
+    Raises what `read_masks` raises, and ValueError for weights that are not finite.
+    """
+    out = {}
+    for name, array in _read(Path(path), layers, layout).items():
+        count, taps, c_in, c_out = array.shape
+        out[name] = array.astype(np.float64).transpose(1, 2, 0, 3).reshape(taps * c_in, count * c_out)
+        if not np.isfinite(out[name]).all():
+            raise ValueError(f"{Path(path).name}: weights of layer {name!r} are not all finite")
+    return out
+
+
+def _read(path: Path, layers: Sequence[Layer], layout: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file as [count, taps, C_in, C_out], by layer name."""
     known = {layer.name: layer for layer in layers if isinstance(layer, ConvLayer | LinearLayer)}
     if layout not in ("oi", "kn"):
         raise ValueError(f"layout is {layout!r}; it must be 'oi' or 'kn'")
@@ -110,13 +131,9 @@ def read_masks(
         # What an array says of itself is checked before it is unpacked: a small file can hold a very large one.
         _check_shape(shape, known[name], layout, where)
         owners[key] = name
-    masks: dict[str, LayerMask] = {}
-    for key, name in owners.items():
-        array = _array(path, key)
-        masks[name] = LayerMask(name, _arranged(array != 0, known[name], layout), tile_n)
-    if not masks:
+    if not owners:
         raise ValueError(f"{path.name}: holds no arrays")
-    return masks
+    return {name: _arranged(_array(path, key), known[name], layout) for key, name in owners.items()}
 
 
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -203,8 +220,8 @@ def _check_stored(given: tuple[int, ...], layer: LinearLayer, where: str) -> Non
         raise ValueError(f"{where} has shape {given}; layer {layer.name!r}, a {layer.stored}, needs {needs}")
 
 
-def _arranged(mask: NDArray[np.bool_], layer: WeightLayer, layout: str) -> NDArray[np.bool_]:
-    """Return the mask as bool[count, taps, C_in, C_out]."""
+def _arranged(mask: NDArray[Any], layer: WeightLayer, layout: str) -> NDArray[Any]:
+    """Return a mask, or weights, as [count, taps, C_in, C_out]."""
     count, taps, c_in, c_out = layer.count, layer.taps, layer.features_in, layer.features_out
     if isinstance(layer, ConvLayer):
         if layout == "kn":

@@ -1,17 +1,22 @@
-"""Steps of the networks that train here: one step runs in NumPy, its tape is the step."""
+"""Steps of training runs: one step runs in NumPy, its tape is the step; the paper's networks are known by layers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nmsat.algorithms.core.tape import Tape
+from nmsat.algorithms.core.tape import Pattern, Tape
+from nmsat.algorithms.core.vocabulary import METHODS, PAPER_NETWORKS
+from nmsat.algorithms.methods.patterns import parse_patterns
+from nmsat.algorithms.training.named_data import sample_of
 from nmsat.algorithms.training.recipes import recipe
 from nmsat.algorithms.training.train import Trainer
+from nmsat.dataflow.network.models import MODELS
+from nmsat.dataflow.network.own import layer_patterns
 from nmsat.dataflow.network.readers.tape import tape_step
+from nmsat.dataflow.network.step import training_products
 
 if TYPE_CHECKING:
-    from nmsat.algorithms.core.tape import Pattern
     from nmsat.algorithms.training.config import TrainConfig
     from nmsat.dataflow.network.step import Step
 
@@ -23,6 +28,21 @@ def recorded_tape(config: TrainConfig) -> Tape:
     return tape
 
 
+def run_steps(config: TrainConfig) -> tuple[Step, Step]:
+    """Return one step of a run, from when its method has taken over, and the dense step of the same."""
+    if config.network not in PAPER_NETWORKS:
+        tape = recorded_tape(config)
+        return tape_step(tape), tape_step(tape, dense=True)
+    sample = sample_of(config.data)
+    assert sample is not None  # the paper's networks read images alone
+    layers = MODELS[config.network](config.batch, classes=sample.classes)
+    pattern = Pattern.parse(config.pattern) if METHODS[config.method].prunes else None
+    own = layer_patterns(parse_patterns(config.patterns), layers, ends=config.sparse_ends)
+    ends = not config.sparse_ends
+    step = training_products(layers, config.method, pattern, first_and_last_dense=ends, own=own)
+    return step, training_products(layers, "dense")
+
+
 def recorded_step(
     network: str,
     method: str,
@@ -30,16 +50,19 @@ def recorded_step(
     batch: int | None = None,
     *,
     first_and_last_dense: bool = True,
+    patterns: str = "",
 ) -> Step:
     """Return one training step of a network that trains here.
 
     network: one of `algorithms.core.vocabulary.TRAINED_NETWORKS`; method, pattern: as in
-    `dataflow.network.step.training_products`; batch: None for that of the network's recipe. Raises ValueError for what
-    is unknown or does not fit.
+    `dataflow.network.step.training_products`; batch: None for that of the network's recipe; patterns: of layers
+    (`algorithms.methods.patterns`). Raises ValueError for what is unknown or does not fit.
     """
     base = recipe(network)
     # Which products there are does not depend on the arithmetic; binary32 is quick.
     config = base.replace(method=method, sparse_ends=not first_and_last_dense, arithmetic="fast")
+    if patterns:
+        config = config.replace(patterns=patterns)
     if batch is not None:
         config = config.replace(batch=batch)
     if method != "dense":
