@@ -51,6 +51,7 @@ COMMANDS: Final[dict[str, str]] = {
     "paper": "nmsat.reports.commands.paper",
     "patterns": "nmsat.reports.commands.patterns",
     "program": "nmsat.reports.commands.program",
+    "report": "nmsat.reports.commands.report",
     "rtl": "nmsat.reports.commands.rtl",
     "study": "nmsat.reports.commands.study",
     "study paper": "nmsat.reports.commands.study_paper",

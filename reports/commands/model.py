@@ -18,7 +18,9 @@ from nmsat.reports.commands.base import (
 )
 from nmsat.reports.commands.model_advice import slower_layers, slower_note, speedup_bound
 from nmsat.reports.commands.model_options import KNOWN, add_file_options, add_layer_options, check_files, pattern_of_all
+from nmsat.reports.commands.model_report import model_report
 from nmsat.reports.commands.model_steps import step_pattern, steps, tape_steps, without
+from nmsat.reports.commands.report_option import STEP_FIGURES, add_report, reporting
 from nmsat.reports.work.output import add_force
 from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.progress import LOG, task
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from nmsat.reports.work.timings import Wanted
     from nmsat.sim.results.machine import MachineResult
     from nmsat.sim.work.ablation import Ablation
+
+    Ran = tuple[Step, MachineResult]
 
 HOST_NOTE: Final = (
     "The figure holds the programs of all matrix products and of the weight updates, one behind the other, with their "
@@ -88,6 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cycles of a closed form, in seconds, instead of those of programs that run; says by how much it errs",
     )
     add_processes(parser)
+    add_report(parser)
     add_force(parser)
 
 
@@ -100,8 +105,15 @@ def run(options: argparse.Namespace) -> Answer:
     """Compile and run the step and the dense step."""
     if options.estimate and options.timeline:
         raise InputError("--timeline draws where cycles go, which --estimate does not know; leave out one of them")
-    with output_files({"--timeline": options.timeline}, "model", force=options.force) as files:
-        values, result, rows = _simulate(options)
+    if options.estimate and options.report:
+        raise InputError("--report shows where cycles go, which --estimate does not know; leave out one of them")
+    with (
+        reporting(options, "model", STEP_FIGURES) as write,
+        output_files({"--timeline": options.timeline}, "model", force=options.force) as files,
+    ):
+        values, sparse, dense, rows = _simulate(options)
+        result = sparse[1]
+        write(lambda: model_report(options, values, sparse, dense))
         if options.timeline:
             from nmsat.sim.work.timeline import write_trace
 
@@ -110,8 +122,8 @@ def run(options: argparse.Namespace) -> Answer:
     return Answer(values, _text(values, result, rows))
 
 
-def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], MachineResult, list[Ablation]]:
-    """Return what --json prints, the step as it ran, and the rows of the ablation."""
+def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], Ran, Ran, list[Ablation]]:
+    """Return what --json prints, the step and the dense one as they ran, and the rows of the ablation."""
     from nmsat.algorithms.core.tape import Stage
     from nmsat.dataflow.cycles.buffers import check_buffers
     from nmsat.dataflow.network.readers.tape import SUFFIX
@@ -173,7 +185,7 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], MachineResul
         "left_out": [{"name": x.name, "kind": x.kind, "calls": x.calls} for x in step.left_out],
         "ablation": [_ablation_row(row) for row in rows],
     }
-    return values, result, rows
+    return values, (step, result), (found.dense, full), rows
 
 
 def _timed(options: argparse.Namespace, wanted: list[Wanted], label: str) -> list[MachineResult]:

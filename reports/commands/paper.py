@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
 from nmsat.reports.commands.base import Answer, Command, Listed, Named, add_config, add_processes
 from nmsat.reports.commands.model import batch
+from nmsat.reports.commands.parser import again
+from nmsat.reports.commands.report_option import STEP_FIGURES, add_report, reporting
+from nmsat.reports.work.output import add_force
 from nmsat.reports.work.progress import task
-from nmsat.reports.work.text import InputError
 from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-    from nmsat.dataflow.network.step import Step
-    from nmsat.dataflow.program.jobs import Job
-    from nmsat.sim.results.machine import MachineResult
+    from nmsat.reports.pages.report_page import Report
+    from nmsat.reports.work.step_runs import NetworkRuns
 
 BEFORE: Final = ("vcu1525", 512)
 """Configuration and batch of which there are figures of the schedule model."""
@@ -43,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--estimate", action="store_true", help="also how far the estimate of each product is off")
     add_processes(parser)
+    add_report(parser)
+    add_force(parser)
 
 
 def network(text: str) -> str:
@@ -56,70 +60,60 @@ def run(options: argparse.Namespace) -> Answer:
     """Time all steps."""
     from nmsat.reports.work.paper import goals, mean, report, row_of
 
-    names = tuple(name for name in PAPER_NETWORKS if name in (options.networks or PAPER_NETWORKS))
-    steps = {name: _steps(name, options.batch) for name in names}
-    results, ablation = _results(options, steps)
-    rows = [row_of(name, steps[name], results[name]) for name in names]
-    values: dict[str, Any] = {
-        "config": options.config.name,
-        "batch": options.batch,
-        "source": Source.MACHINE,
-        "memory_channels": options.config.ports,
-        "rows": rows,
-        "speedup": mean([row["2:8"]["speedup"] for row in rows]),
-        "bound": mean([row["2:8"]["bound"] for row in rows]),
-        "dense_utilization": mean([row["dense_utilization"] for row in rows]),
-        "ablation": ablation,
-        "estimate_error": _errors(options, steps) if options.estimate else None,
-        "before": (options.config.name, options.batch) == BEFORE,
-    }
-    values["goals"] = goals(values)
+    with reporting(options, "paper", STEP_FIGURES) as write:
+        found = _runs(options)
+        rows = [row_of(runs) for runs in found]
+        values: dict[str, Any] = {
+            "config": options.config.name,
+            "batch": options.batch,
+            "source": Source.MACHINE,
+            "memory_channels": options.config.ports,
+            "rows": rows,
+            "speedup": mean([row["2:8"]["speedup"] for row in rows]),
+            "bound": mean([row["2:8"]["bound"] for row in rows]),
+            "dense_utilization": mean([row["dense_utilization"] for row in rows]),
+            "ablation": _ablation(found),
+            "estimate_error": _errors(options, found) if options.estimate else None,
+            "before": (options.config.name, options.batch) == BEFORE,
+        }
+        values["goals"] = goals(values)
+        write(lambda: _report(options, found))
     return Answer(values, f"{report(values)}\n\n{HOST_NOTE}")
 
 
-def _steps(name: str, size: int) -> dict[str, Step]:
-    """Return the steps of a network by 'dense' and pattern."""
+def _runs(options: argparse.Namespace) -> list[NetworkRuns]:
+    """Return the steps of all networks, dense and at all patterns."""
     from nmsat.algorithms.core.tape import Pattern
-    from nmsat.dataflow.network.models import load_model
-    from nmsat.dataflow.network.step import training_products
     from nmsat.reports.work.paper import SHARE
+    from nmsat.reports.work.step_runs import network_runs
 
-    layers = load_model(name, size)
-    sparse = {text: training_products(layers, "bdwp", Pattern.parse(text)) for text in SHARE}
-    return {"dense": training_products(layers, "dense"), **sparse}
-
-
-def _results(
-    options: argparse.Namespace, steps: dict[str, dict[str, Step]]
-) -> tuple[dict[str, dict[str, MachineResult]], dict[str, list[float]]]:
-    """Return what all steps take, and by variant of the ablation the speed-ups at 2:8 of the networks."""
-    from nmsat.reports.work.timings import Wanted, distinct, time_all
-    from nmsat.sim.work.ablation import VARIANTS
-
-    variants = VARIANTS if options.ablation else {}
-    plain = [Wanted(step) for found in steps.values() for step in found.values()]
-    others = [Wanted(found["2:8"], switches) for switches in variants.values() for found in steps.values()]
-    try:
-        with task("paper", distinct(options.config, [*plain, *others]), "program") as running:
-
-            def told(job: Job) -> None:
-                running.now(f"{job.name} {job.stage}")
-                running.advance()
-
-            timed = iter(time_all(options.config, [*plain, *others], told, options.processes))
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    results = {name: {text: next(timed) for text in found} for name, found in steps.items()}
-    speedups = {variant: [results[name]["dense"].cycles / next(timed).cycles for name in steps] for variant in variants}
-    return results, speedups
+    names = tuple(name for name in PAPER_NETWORKS if name in (options.networks or PAPER_NETWORKS))
+    patterns = [Pattern(*map(int, text.split(":"))) for text in SHARE]
+    ablated = names if options.ablation else ()
+    return network_runs(options.config, names, patterns, options.batch, ablated, options.processes, "paper")
 
 
-def _errors(options: argparse.Namespace, steps: dict[str, dict[str, Step]]) -> dict[str, Any]:
+def _ablation(found: Sequence[NetworkRuns]) -> dict[str, list[float]]:
+    """Return by variant the speed-ups of the networks at 2:8, empty without an ablation."""
+    dense = {runs.network: runs.dense.result.cycles for runs in found}
+    return {
+        variant: [dense[runs.network] / runs.ablated[variant].cycles for runs in found] for variant in found[0].ablated
+    }
+
+
+def _report(options: argparse.Namespace, found: list[NetworkRuns]) -> Report:
+    from nmsat.reports.pages.full_report import steps_report
+
+    title, batch = "nmsat: the networks of the paper", f"batch {options.batch}"
+    return steps_report(found, batch, again(options), title, "not asked for (--ablation)")
+
+
+def _errors(options: argparse.Namespace, found: Sequence[NetworkRuns]) -> dict[str, Any]:
     """Return how far the estimate is off, of all products of the steps."""
     from nmsat.reports.work.estimate_error import estimate_error, product_jobs
     from nmsat.reports.work.timings import Wanted
 
-    wanted = {(name, text): Wanted(step) for name, found in steps.items() for text, step in found.items()}
+    wanted = {(run.network, run.pattern): Wanted(run.step) for runs in found for run in runs.all}
     jobs = product_jobs(options.config, wanted)
     with task("paper: the estimate", len(jobs), "program") as running:
         return estimate_error(options.config, jobs, lambda _: running.advance(), options.processes)

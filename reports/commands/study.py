@@ -22,6 +22,8 @@ from nmsat.reports.commands.base import (
     sparse,
     whole,
 )
+from nmsat.reports.commands.parser import again
+from nmsat.reports.commands.report_option import add_report, reporting
 from nmsat.reports.commands.train import add_data, chosen_data
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.output import add_force, output_folder
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nmsat.algorithms.training.plan import Part
+    from nmsat.reports.pages.report_page import Report
 
 PAGE_FILES: Final = (
     "accuracy.md",
@@ -69,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="no run: write page and pictures again from the accuracy.json of --tables, whose machine stays",
     )
     add_config(parser, TRAIN_MACHINE, what="SAT whose cycles per step are told")
+    add_report(parser)
 
 
 def add_outputs(parser: argparse.ArgumentParser, out: str) -> None:
@@ -125,16 +129,24 @@ def do_runs(options: argparse.Namespace, wished: Callable[[argparse.Namespace], 
         with (
             output_folder(pages, "study", PAGE_FILES, force=options.force) as out,
             run_files(folder, wanted, force=options.force),
+            reporting(options, "study", ("accuracy",)) as draw,
         ):
             summaries = run_study(wanted, folder, options.processes, until)
             data = gather(summaries, folder, options.config, parts)
             texts = page_files(data)
             for name, text in texts.items():
                 out.write(name, text)
+            draw(lambda: _report(options, data))
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
     files = [pages / name for name in texts]
     return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
+
+
+def _report(options: argparse.Namespace, data: dict[str, Any]) -> Report:
+    from nmsat.reports.pages.full_report import study_report
+
+    return study_report(data, again(options))
 
 
 def chosen(options: argparse.Namespace) -> list[Part]:
@@ -210,7 +222,9 @@ def _redraw(options: argparse.Namespace) -> Answer:
         data = json.loads(source.read_text(encoding="utf-8"))
         if options.retime:
             data = retimed(data)
-        files = write(data, folder)
+        with reporting(options, "study", ("accuracy",)) as draw:
+            files = write(data, folder)
+            draw(lambda: _report(options, data))
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}; --redraw needs the data of an earlier study") from None
     except (ValueError, KeyError, TypeError) as error:

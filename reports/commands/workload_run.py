@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands.base import Answer, Command, Named, add_config, add_processes, check_built
+from nmsat.reports.commands.parser import again
+from nmsat.reports.commands.report_option import add_report, reporting
+from nmsat.reports.work.output import add_force
 from nmsat.reports.work.progress import task
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
+
+    from nmsat.reports.pages.report_page import Report
 
 
 def _known(name: str) -> str:
@@ -47,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cycles with memory from a closed form, in seconds, instead of from programs that run",
     )
     add_processes(parser)
+    add_report(parser)
+    add_force(parser)
 
 
 def add_variant(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +72,7 @@ def run(options: argparse.Namespace) -> Answer:
 
     if options.config is not None:
         check_built(options.config)
-    with task(options.name) as running:
+    with reporting(options, "workload run", ("workload",)) as write, task(options.name) as running:
         values = workload_run(
             options.name,
             options.scale,
@@ -75,7 +82,17 @@ def run(options: argparse.Namespace) -> Answer:
             processes=options.processes,
             estimate=options.estimate,
         )
+        write(lambda: _report(options, values))
     return Answer(values, workload_text(values), ok=values["match"])
+
+
+def _report(options: argparse.Namespace, values: dict[str, Any]) -> Report:
+    from nmsat.dataflow.contract.config import preset
+    from nmsat.reports.pages.full_report import workload_report
+    from nmsat.reports.work.workload import CONFIGS
+
+    config = options.config or preset(CONFIGS[options.scale])
+    return workload_report(values, config, again(options))
 
 
 COMMAND = Command(

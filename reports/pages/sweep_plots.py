@@ -93,8 +93,8 @@ def _pareto(works: dict[str, list[Row]], cost: str) -> tuple[str, str]:
                 edge.append((x, y))
         axes.plot([x for x, _ in edge], [y for _, y in edge], "o-", color=color, markersize=6, mfc="none", label=name)
     axes.set(xscale="log", yscale="log", xlabel=COSTS[cost], ylabel="cycles of a step")
-    _ticks(axes.xaxis, [row[cost] for rows in works.values() for row in rows])
-    _ticks(axes.yaxis, [row["cycles"] for rows in works.values() for row in rows])
+    mark_axis(axes.xaxis, [row[cost] for rows in works.values() for row in rows])
+    mark_axis(axes.yaxis, [row["cycles"] for rows in works.values() for row in rows])
     figure.legend(loc="outside upper left")
     told = f"Estimate. Rings: the points that no cheaper one beats.{_shown(works)}"
     return svg_text(figure, f"pareto-{cost}", f"Cycles against {COSTS[cost]}", told), told
@@ -144,7 +144,7 @@ def _roofline(works: dict[str, list[Row]]) -> tuple[str, str]:
     axes.set(xscale="log", xlabel="multiply-adds per byte of memory", ylabel="share of the array in use")
     axes.set_ylim(0, 1.05)
     axes.axhline(1, color=INK, linewidth=0.8)
-    _ticks(axes.xaxis, intensities)
+    mark_axis(axes.xaxis, intensities)
     figure.legend(loc="outside upper left")
     told = (
         f"Exact, points of the fronts: use of the array (dots) below what array and memory allow on the whole step "
@@ -170,7 +170,7 @@ def _accuracy(rows: Sequence[Row]) -> tuple[str, str]:
             text = row["method"] if row["method"] == "dense" else f"{row['method']} {row['pattern']}"
             axes.annotate(text, (x, y), (4, 3), textcoords="offset points", fontsize=11.5)
     axes.set(xscale="log", xlabel="cycles of a step, fewest of the sweep", ylabel="test accuracy, %")
-    _ticks(axes.xaxis, [row["cycles"] for row in best.values()])
+    mark_axis(axes.xaxis, [row["cycles"] for row in best.values()])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.25, y=0.15)
     figure.legend(loc="outside upper left")
@@ -188,7 +188,7 @@ def _start(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _ticks(axis: Axis, values: Sequence[float]) -> None:
+def mark_axis(axis: Axis, values: Sequence[float]) -> None:
     """Mark a logarithmic axis at up to four numbers of two digits, evenly from the least to the most."""
     low, high = min(values), max(values)
     steps = 3 if high > 1.5 * low else 1 if high > low else 0

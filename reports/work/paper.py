@@ -13,7 +13,7 @@ from nmsat.sim.results.provenance import Source, told
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nmsat.dataflow.network.step import Step
+    from nmsat.reports.work.step_runs import NetworkRuns
     from nmsat.sim.results.machine import MachineResult, MachineRow
 
 SHARE: Final = {"2:4": 0.98, "2:8": 0.97, "2:16": 0.93}
@@ -58,26 +58,26 @@ BEFORE_NOTE: Final = (
 )
 
 
-def row_of(name: str, steps: Mapping[str, Step], results: Mapping[str, MachineResult]) -> dict[str, Any]:
-    """Return the row of a network; steps, results: by 'dense' and the patterns of `SHARE`."""
-    dense = results["dense"]
+def row_of(runs: NetworkRuns) -> dict[str, Any]:
+    """Return the row of a network whose steps are those of `SHARE`."""
+    dense = runs.dense.result
     row: dict[str, Any] = {
-        "model": name,
+        "model": runs.network,
         "dense_utilization": dense.utilization,
         "dense_cycles": dense.cycles,
         "dense_seconds": dense.seconds,
         "dense": _spent(dense),
     }
     for text in SHARE:
-        result, bound = results[text], steps[text].bound
-        speedup = dense.cycles / result.cycles
+        run = runs.at(text)
+        speedup = runs.speedup(run)
         row[text] = {
-            "cycles": result.cycles,
+            "cycles": run.result.cycles,
             "speedup": speedup,
-            "bound": bound,
-            "share": speedup / bound,
-            "utilization": result.utilization,
-            **_spent(result),
+            "bound": run.bound,
+            "share": speedup / run.bound,
+            "utilization": run.result.utilization,
+            **_spent(run.result),
         }
     return row
 

@@ -1,0 +1,60 @@
+"""`--report DIR` of commands whose answer has figures: the same page and files as those of `nmsat report`."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nmsat.reports.work.output import output_folder
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+
+    from nmsat.reports.pages.report_page import Report
+
+STEP_FIGURES: Final = ("speedup", "stages", "ablation", "causes", "roofline", "energy")
+"""Figures that a report of training steps may have."""
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add --report."""
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="folder for a page with figures, and each figure as SVG, PNG, CSV and JSON (default: none)",
+    )
+
+
+def need_pictures() -> None:
+    """Raise ImportError for a missing package of pages, before the work and not after it."""
+    for package in ("jinja2", "matplotlib"):
+        import_module(package)
+
+
+@contextmanager
+def reporting(
+    options: argparse.Namespace, command: str, figures: Sequence[str]
+) -> Iterator[Callable[[Callable[[], Report]], None]]:
+    """Give what takes the maker of a report; the maker is called if --report was given.
+
+    figures: names of those that the report may have; files in the way are refused before the block runs, and the
+    folder is written when it ends.
+    """
+    if options.report is None:
+        yield lambda _: None
+        return
+    need_pictures()
+    from nmsat.reports.pages.report_page import file_names
+
+    with output_folder(options.report, command, file_names(figures), force=options.force) as out:
+
+        def write(make: Callable[[], Report]) -> None:
+            for name, content in make().files().items():
+                out.write(name, content)
+
+        yield write
