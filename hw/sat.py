@@ -37,7 +37,13 @@ CACHE: Final = 0b0011
 """AXI cache type: normal memory, may be buffered."""
 
 _CONSTANTS: Final = {"id": (1, 0), "size": (3, LOG2_BEAT), "burst": (2, INCREMENT), "cache": (4, CACHE), "prot": (3, 0)}
-"""Name after `ar` or `aw` -> (width, value) of what is the same in all bursts."""
+"""What `_constants` returns for beats of 64 bytes."""
+
+
+def _constants(config: SatConfig) -> dict[str, tuple[int, int]]:
+    """Return name after `ar` or `aw` -> (width, value) of what is the same in all bursts of a machine."""
+    return {**_CONSTANTS, "size": (3, LOG2_BEAT - config.parts.bit_length() + 1)}
+
 
 _REGION: Final = tuple(region_layout().members)
 """What a port knows of a region."""
@@ -50,7 +56,8 @@ class Sat(wiring.Component):
     """The accelerator.
 
     Parameters: config; ValueError unless it can be a machine (`dataflow.contract.legal.check_machine`).
-    Members, beside clk and rst (synchronous); m_axi: AXI4 master, bursts of at most 16 beats within 4 KiB, one ID:
+    Members, beside clk and rst (synchronous); m_axi: AXI4 master, bursts of at most 16 beats within 4 KiB, one ID; with
+    `config.port_bits` below 512 data are as narrow and a beat is 512 / `port_bits` transfers, lengths count those:
 
     m_axi_arid : Out(1), 0.
     m_axi_arvalid : Out(1), a burst to read is asked for.
@@ -120,10 +127,10 @@ class Sat(wiring.Component):
         members: dict[str, Any] = {"interrupt": Out(1)}
         for bus in map(master, range(config.ports)):
             members |= {f"{bus}_rid": In(1), f"{bus}_bid": In(1)}
-            for signature in (ReadChannels(), WriteChannels()):
+            for signature in (ReadChannels(config.parts), WriteChannels(config.parts)):
                 members |= {f"{bus}_{name}": member for name, member in signature.members.items()}
             for channel in ("ar", "aw"):
-                members |= {f"{bus}_{channel}{name}": Out(width) for name, (width, _) in _CONSTANTS.items()}
+                members |= {f"{bus}_{channel}{name}": Out(width) for name, (width, _) in _constants(config).items()}
         lite = LiteChannels().flip()
         members |= {f"s_axi_control_{name}": member for name, member in lite.members.items()}
         super().__init__(members)
@@ -133,8 +140,8 @@ class Sat(wiring.Component):
         m = Module()
         control = Control(config)
         sequencer = Sequencer(config)
-        reads = [ReadPort(len(READERS)) for _ in range(config.ports)]
-        writes = [WritePort(len(WRITERS)) for _ in range(config.ports)]
+        reads = [ReadPort(len(READERS), config.parts) for _ in range(config.ports)]
+        writes = [WritePort(len(WRITERS), config.parts) for _ in range(config.ports)]
         loader, compute, store, update = engines = (
             Loader(config),
             ComputeEngine(config),
@@ -189,8 +196,9 @@ class Sat(wiring.Component):
 
     def _outside(self, m: Module, control: Control, reads: Sequence[ReadPort], writes: Sequence[WritePort]) -> None:
         """Connect the ports of the machine."""
+        parts = self._config.parts
         for i, (read, write) in enumerate(zip(reads, writes, strict=True)):
-            for axi, signature in ((read.axi, ReadChannels()), (write.axi, WriteChannels())):
+            for axi, signature in ((read.axi, ReadChannels(parts)), (write.axi, WriteChannels(parts))):
                 for name, member in signature.members.items():
                     port = getattr(self, f"{master(i)}_{name}")
                     _join(m, port, getattr(axi, name), outwards=member.flow is wiring.Out)
@@ -199,7 +207,7 @@ class Sat(wiring.Component):
             _join(m, port, inside, outwards=member.flow is wiring.In)
         for bus in map(master, range(self._config.ports)):
             for channel in ("ar", "aw"):
-                for name, (_, value) in _CONSTANTS.items():
+                for name, (_, value) in _constants(self._config).items():
                     m.d.comb += getattr(self, f"{bus}_{channel}{name}").eq(value)
         m.d.comb += self.interrupt.eq(control.interrupt)
 

@@ -70,7 +70,12 @@ class Sat:
     ) -> None:
         check_machine(config)
         self.config = config
-        self.timing = timing or memory_timing(config.memory, config.clock_mhz)
+        self.timing = timing or memory_timing(config)
+        if self.timing.parts != config.parts:
+            raise ValueError(
+                f"timing.parts is {self.timing.parts!r}; "
+                f"a port of {config.port_bits} bits moves a beat in {config.parts}"
+            )
         self.faults = faults
         self.reports: list[Report] = []
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nmsat.algorithms.core.ranges import GROUP_SIZES
-from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, SAT_RANGES, Range
+from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, MOST_PORT_BITS, SAT_RANGES, Range
 
 INTERLEAVE: Final = 8
 """Independent outputs per element. It covers the adder loop and the operand bandwidth of N:M (design, section 4)."""
@@ -73,6 +73,7 @@ class SatConfig:
     sore_lanes: int = 16
     wuve_lanes: int = 16
     ports: int = 1
+    port_bits: int = MOST_PORT_BITS
     memory: MemoryConfig = MemoryConfig()
 
     def __post_init__(self) -> None:
@@ -109,6 +110,11 @@ class SatConfig:
     def weight_bank(self) -> int:
         """Pairs one bank of an element's weight memory holds: the limit of N * b in weight stationary."""
         return 16
+
+    @property
+    def parts(self) -> int:
+        """Transfers of a memory port in which it moves a beat of 64 bytes (docs/machine/memory.md)."""
+        return MOST_PORT_BITS // self.port_bits
 
     def replace(self, **changes: object) -> SatConfig:
         """Return a copy with the given fields changed, checked again."""
@@ -159,9 +165,6 @@ PRESETS: Final[dict[str, SatConfig]] = {
 }
 
 
-_EDGE: Final = MemoryConfig(channels=1, bytes_per_second=3.2e9)
-"""Memory of a Zynq board: the widest ports of its processing system have 128 bits, here at 200 MHz."""
-
 CARDS: Final[dict[str, SatConfig]] = {
     config.name: config
     for config in (
@@ -175,23 +178,42 @@ CARDS: Final[dict[str, SatConfig]] = {
             act_depth=8192,
             stage_depth=8192,
             weight_depth=16384,
-            memory=_EDGE,
+            wuve_lanes=1,
+            port_bits=128,
+            memory=ONE_CHANNEL,
         ),
         SatConfig(
             name="kv260",
             rows=8,
-            columns=16,
+            columns=8,
             act_lanes=2,
             act_depth=8192,
             stage_depth=4096,
             weight_depth=8192,
             sum_depth=2048,
-            memory=_EDGE,
+            wuve_lanes=1,
+            port_bits=128,
+            memory=ONE_CHANNEL,
+        ),
+        SatConfig(
+            name="pynq-z2",
+            rows=4,
+            columns=2,
+            clock_mhz=100.0,
+            act_depth=4096,
+            stage_depth=1024,
+            weight_depth=8192,
+            sum_depth=2048,
+            wuve_lanes=1,
+            port_bits=64,
+            memory=MemoryConfig(channels=1, bytes_per_second=2.1e9),
         ),
     )
 }
-"""Machines for boards: the largest array that is built and that fits by the estimate of `nmsat config check`: an array
-of at most half of the LUTs, buffers in the block RAM. None of them was placed; `PRESETS` are those that tests build."""
+"""Machines for boards: the largest array that is built and that fits by the estimate of `nmsat config check`, with at
+most 80 % of the LUTs and buffers in the block RAM. Ports of Zynq boards are as wide as those of their processing systems,
+and one lane of WUVE hides behind them (docs/machine/update.md). None of them was placed; `PRESETS` are those that tests
+build."""
 
 NAMED: Final = {**PRESETS, **CARDS}
 """All configurations that have a name."""

@@ -19,8 +19,14 @@ MAX_NAME: Final = 100
 MAX_PORTS: Final = 4
 """Most AXI4 masters: a region each."""
 
+MOST_PORT_BITS: Final = 512
+"""Data bits of the widest memory port: a beat of 64 bytes, the unit of every layout."""
+
+LEAST_PORT_BITS: Final = 64
+"""Data bits of the narrowest one, which moves a beat in 8 parts; 16 beats are then 128 of the 256 transfers of AXI4."""
+
 _SIDES: Final = (1, 2, 4, 8, 16, 32)
-_BEAT: Final = (16,)
+_BEAT: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,19 +180,36 @@ SAT_RANGES: Final = (
             low=1,
             high=256,
             unit="elements per cycle",
-            built=_BEAT,
-            why="a beat holds 16 weights",
+            built=built,
+            why=why,
         )
-        for name, engine in (("sore_lanes", "pruning"), ("wuve_lanes", "weight-update"))
+        for name, engine, built, why in (
+            ("sore_lanes", "pruning", (_BEAT,), "a beat holds 16 weights"),
+            (
+                "wuve_lanes",
+                "weight-update",
+                tuple(1 << i for i in range(_BEAT.bit_length())),
+                "a row of 16 weights passes in equal parts, and is 3 beats of memory: more lanes would wait",
+            ),
+        )
     ),
     Range(
         name="ports",
-        what="AXI4 masters of 512 bits, 1, 2 or 4, each with a memory of its own behind it",
+        what="AXI4 masters, 1, 2 or 4, each with a memory of its own behind it",
         low=1,
         high=MAX_PORTS,
         unit="AXI4 masters",
         power=True,
         why="a region lies behind one of them",
+    ),
+    Range(
+        name="port_bits",
+        what="data bits of an AXI4 master, 64, 128, 256 or 512; below 512 a beat of 64 bytes passes in parts",
+        low=LEAST_PORT_BITS,
+        high=MOST_PORT_BITS,
+        unit="bits",
+        power=True,
+        why="programs and tensors are in beats of 512 bits, whatever the port",
     ),
 )
 """Fields of `SatConfig` that are numbers."""

@@ -5,8 +5,8 @@ are served in order, and a burst of b beats holds its channel for max(b, b beats
 
     done[i] = max(done[i - 1], done[i - outstanding] + latency) + hold[i]
 
-The rate of a long stream is therefore the least of bandwidth x efficiency, one beat per cycle, and outstanding x burst
-/ round trip.
+The rate of a long stream is therefore the least of bandwidth x efficiency, what the port carries (a beat per cycle, or
+a part of one), and outstanding x burst / round trip.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from nmsat.dataflow.contract.isa import BEAT_BYTES
 
 if TYPE_CHECKING:
-    from nmsat.dataflow.contract.config import MemoryConfig
+    from nmsat.dataflow.contract.config import MemoryConfig, SatConfig
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class MemoryTiming:
     """External memory in cycles of the machine's clock.
 
     channels, outstanding: as in `MemoryConfig`; latency: cycles from request to first data; burst_beats: longest burst;
-    beat_cycles: cycles of one beat at the attained bandwidth (at least 1).
+    beat_cycles: cycles of one beat at the attained bandwidth (at least `parts`); parts: transfers of a port that are a
+    beat.
     """
 
     channels: int
@@ -35,6 +36,7 @@ class MemoryTiming:
     latency: int
     burst_beats: int
     beat_cycles: Fraction
+    parts: int = 1
 
     @cached_property
     def beat(self) -> float:
@@ -43,7 +45,11 @@ class MemoryTiming:
 
     def hold(self, beats: int) -> int:
         """Cycles for which a burst of so many beats holds its channel."""
-        return -(-beats * self.beat_cycles.numerator // self.beat_cycles.denominator)
+        return self.hold_parts(beats * self.parts)
+
+    def hold_parts(self, parts: int) -> int:
+        """Cycles in which a burst moves so many parts of beats."""
+        return -(-parts * self.beat_cycles.numerator // (self.beat_cycles.denominator * self.parts))
 
     @property
     def bytes_per_cycle(self) -> float:
@@ -52,9 +58,13 @@ class MemoryTiming:
         return self.channels * full * BEAT_BYTES / self.hold(full)
 
 
+def memory_timing(config: SatConfig) -> MemoryTiming:
+    """Return the memory of a machine in cycles of its clock."""
+    return _timing(config.memory, config.clock_mhz, config.parts)
+
+
 @lru_cache(maxsize=1024)
-def memory_timing(memory: MemoryConfig, clock_mhz: float) -> MemoryTiming:
-    """Return the memory in cycles of a clock of `clock_mhz`."""
+def _timing(memory: MemoryConfig, clock_mhz: float, parts: int) -> MemoryTiming:
     clock = Fraction(str(clock_mhz)) * 10**6
     rate = Fraction(str(memory.bytes_per_second)) * Fraction(str(memory.efficiency))
     latency = Fraction(str(memory.latency_ns)) * clock / 10**9
@@ -63,5 +73,6 @@ def memory_timing(memory: MemoryConfig, clock_mhz: float) -> MemoryTiming:
         outstanding=memory.outstanding,
         latency=-(-latency.numerator // latency.denominator),
         burst_beats=memory.burst_bytes // BEAT_BYTES,
-        beat_cycles=max(Fraction(1), BEAT_BYTES * clock / rate),
+        beat_cycles=max(Fraction(parts), BEAT_BYTES * clock / rate),
+        parts=parts,
     )

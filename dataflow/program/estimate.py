@@ -76,7 +76,7 @@ def _ended(cut: Cut, cycles: float) -> float:
     """Return cycles and what comes behind them."""
     config, mapping = cut.config, cut.mapping
     result = (last_result_ws if mapping.ws else last_result_os)(config, mapping.n)
-    return cycles + result + epilogue_path() + ENDS * memory_timing(config.memory, config.clock_mhz).latency
+    return cycles + result + epilogue_path() + ENDS * memory_timing(config).latency
 
 
 def _command(cut: Cut, compute: float) -> float:
@@ -214,14 +214,14 @@ def _store(cut: Cut) -> float:
     wide = not code.sink.epilogue.to_half or code.sink.epilogue.kind is Side.TILE32
     present = min(cut.mapping.b, -(-min(cut.width, code.n) // columns))
     chunks = present * max(1, columns // LANES if wide else columns // HALVES)
-    start = 2 * memory_timing(cut.config.memory, cut.config.clock_mhz).latency if code.sink.places() else 0
+    start = 2 * memory_timing(cut.config).latency if code.sink.places() else 0
     return float((code.m * chunks + (STORE_GAP + start) * len(cut.rows)) * cut.column_tiles)
 
 
 def _written(cut: Cut) -> Operands:
     """Cycles of a memory port for results, and for second operands, of the stores."""
     config, code, epilogue = cut.config, cut.code, cut.code.sink.epilogue
-    timing = memory_timing(config.memory, config.clock_mhz)
+    timing = memory_timing(config)
     whole, rest = divmod(code.n, cut.width)
 
     def across(size: int) -> float:

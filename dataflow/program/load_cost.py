@@ -26,12 +26,12 @@ done."""
 
 def stage_start(config: SatConfig) -> float:
     """Return the cycles of a STAGE that no beat of it takes."""
-    return memory_timing(config.memory, config.clock_mhz).latency + STAGE_TURN
+    return memory_timing(config).latency + STAGE_TURN
 
 
 def load_cost(config: SatConfig, load: Load) -> float:
     """Return the cycles of an instruction of the load queue."""
-    timing = memory_timing(config.memory, config.clock_mhz)
+    timing = memory_timing(config)
     opcode, fields = load
     if opcode is Opcode.STAGE:
         return _reading(timing, fields["outer"] * fields["inner"], _run(fields["inner"], fields["outer_step"]))
@@ -50,7 +50,7 @@ def port_cost(config: SatConfig, load: Load) -> float:
     else:
         steps, width = (f["rows"], f["k"]) if f["mode"] != ActMode.OS_COLUMNS else (f["k"], f["rows"])
         beats = 0 if f.get("staged") else steps * -(-width // HALVES)
-    cycles = memory_timing(config.memory, config.clock_mhz).beat_cycles
+    cycles = memory_timing(config).beat_cycles
     return beats * cycles.numerator / cycles.denominator
 
 

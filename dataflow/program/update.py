@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.codes import codes
-from nmsat.dataflow.contract.isa import HALVES, INSTRUCTIONS, Opcode
+from nmsat.dataflow.contract.isa import HALVES, INSTRUCTIONS, LANES, Opcode
 from nmsat.dataflow.cycles.memory import memory_timing
 from nmsat.dataflow.program.estimate import ENDS
 from nmsat.dataflow.program.tensors import DENSE
@@ -82,9 +82,11 @@ def update_places(w: Weights, backward: Place | None) -> dict[str, int]:
 
 
 def estimate_update(config: SatConfig, w: Weights, *, decays: bool) -> float:
-    """Return about how many cycles an UPDATE takes: those of the port for all its beats, and what nothing hides."""
-    timing = memory_timing(config.memory, config.clock_mhz)
+    """Return about how many cycles an UPDATE takes: those of the port for all its beats, or of the lanes for all rows,
+    and what nothing hides."""
+    timing = memory_timing(config)
     sparse = (w.ff.n, w.ff.m) != (DENSE.n, DENSE.m)
     read = w.master.beats + w.k * w.blocks + (w.mask.beats if sparse and decays else 0)  # a beat of gradient a block
     written = w.master.beats + w.ff_place.beats + w.mask.beats + (w.bp_place.beats if w.bp_place else 0)
-    return (read + written) * float(timing.beat_cycles) + ENDS * timing.latency
+    lanes = w.k * w.blocks * (LANES // config.wuve_lanes)
+    return max((read + written) * float(timing.beat_cycles), float(lanes)) + ENDS * timing.latency

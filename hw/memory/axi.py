@@ -23,20 +23,20 @@ def master(port: int) -> str:
 class ReadChannels(wiring.Signature):
     """AR and R of AXI4; what is constant for all bursts is left to the top.
 
-    Members, as the master has them:
+    Parameters: parts: transfers that are a beat of 64 bytes. Members, as the master has them:
 
     arvalid : Out(1), a burst is asked for.
     arready : In(1), memory takes the request.
     araddr : Out(64), address of its first byte, a multiple of 64.
-    arlen : Out(8), its beats less 1, at most 15.
+    arlen : Out(8), its transfers less 1, at most 16 parts - 1.
     rvalid : In(1), a beat is there.
     rready : Out(1), it is taken.
-    rdata : In(512), the beat, byte 0 at bit 0.
+    rdata : In(512 // parts), the beat or a part of it, byte 0 at bit 0.
     rresp : In(2), 0 or 1: good; 2 or 3: an error of memory.
     rlast : In(1), it is the last of its burst.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parts: int = 1) -> None:
         super().__init__(
             {
                 "arvalid": Out(1),
@@ -45,7 +45,7 @@ class ReadChannels(wiring.Signature):
                 "arlen": Out(8),
                 "rvalid": In(1),
                 "rready": Out(1),
-                "rdata": In(DATA_BITS),
+                "rdata": In(DATA_BITS // parts),
                 "rresp": In(2),
                 "rlast": In(1),
             }
@@ -55,23 +55,23 @@ class ReadChannels(wiring.Signature):
 class WriteChannels(wiring.Signature):
     """AW, W and B of AXI4.
 
-    Members, as the master has them:
+    Parameters: parts: transfers that are a beat of 64 bytes. Members, as the master has them:
 
     awvalid : Out(1), a burst is asked for.
     awready : In(1), memory takes the request.
     awaddr : Out(64), address of its first byte, a multiple of 64.
-    awlen : Out(8), its beats less 1, at most 15.
+    awlen : Out(8), its transfers less 1, at most 16 parts - 1.
     wvalid : Out(1), a beat is there.
     wready : In(1), memory takes it.
-    wdata : Out(512), the beat, byte 0 at bit 0.
-    wstrb : Out(64), its bytes that are written.
+    wdata : Out(512 // parts), the beat or a part of it, byte 0 at bit 0.
+    wstrb : Out(64 // parts), its bytes that are written.
     wlast : Out(1), it is the last of its burst.
     bvalid : In(1), a burst has been written.
     bready : Out(1), the answer is taken.
     bresp : In(2), 0 or 1: good; 2 or 3: an error of memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parts: int = 1) -> None:
         super().__init__(
             {
                 "awvalid": Out(1),
@@ -80,8 +80,8 @@ class WriteChannels(wiring.Signature):
                 "awlen": Out(8),
                 "wvalid": Out(1),
                 "wready": In(1),
-                "wdata": Out(DATA_BITS),
-                "wstrb": Out(BEAT_BYTES),
+                "wdata": Out(DATA_BITS // parts),
+                "wstrb": Out(BEAT_BYTES // parts),
                 "wlast": Out(1),
                 "bvalid": In(1),
                 "bready": Out(1),

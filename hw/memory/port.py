@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -123,17 +123,21 @@ def port_members(clients: int, client: wiring.Signature, axi: wiring.Signature) 
     }
 
 
-def arbitrate(m: Module, port: Any, channel: str, answers: Answers, moves: Value | int = 0) -> tuple[Gate, Signal]:
+def arbitrate(
+    m: Module, port: Any, channel: str, answers: Answers, moves: Value | int = 0, parts: int = 1
+) -> tuple[Gate, Signal]:
     """Let bursts leave a port, whose elaboration calls this; return the gate, and which client is told in this cycle.
 
-    channel: "ar" or "aw"; moves: something is taken that is neither address nor answer. A burst accepted in cycle t
-    stands on the channel from t + 1 on, one burst per cycle; an answer in cycle u is told to its client in u + 1. After
-    an error no burst is accepted until reset.
+    channel: "ar" or "aw"; moves: something is taken that is neither address nor answer; parts: transfers that are a
+    beat. A burst accepted in cycle t stands on the channel from t + 1 on, one burst per cycle; an answer in cycle u is
+    told to its client in u + 1. After an error no burst is accepted until reset.
     """
     m.submodules.gate = gate = Gate(len(port.clients), burst_layout(), write=channel == "aw")
     m.submodules.waiting = waiting = SmallQueue(gate.client.shape(), UNDER_WAY)
     valid, ready = getattr(port.axi, f"{channel}valid"), getattr(port.axi, f"{channel}ready")
     address, length = getattr(port.axi, f"{channel}addr"), getattr(port.axi, f"{channel}len")
+    if parts > 1:
+        length = _in_parts(m, length, parts)
     failed = Signal()
     wrong = Signal()
     told = Signal(len(port.clients))
@@ -180,3 +184,10 @@ def arbitrate(m: Module, port: Any, channel: str, answers: Answers, moves: Value
         ]
     m.d.comb += port.idle.eq(~valid & ~waiting.some & ~told.any())
     return gate, told
+
+
+def _in_parts(m: Module, length: Value, parts: int) -> Signal:
+    """Return beats less 1 of a burst that stands on its channel; length, on the channel, counts transfers."""
+    beats_less_1 = Signal(4)
+    m.d.comb += length.eq(Cat(Const(-1, (parts - 1).bit_length()), beats_less_1))
+    return beats_less_1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
     from nmsat.hw.memory.port import Gate
 
+_SPLIT: Final = ("wdata", "wstrb")
+"""What of channel W leaves in parts."""
+
 
 class WritePort(wiring.Component):
     """Let the clients write, the first one first.
 
-    Parameters: clients: how many.
+    Parameters: clients: how many; parts: transfers that are a beat of 64 bytes.
     Members:
 
     clients : In(`WriteClient`) each, the engines, the first one first.
@@ -35,11 +38,11 @@ class WritePort(wiring.Component):
     gives_up : Out(1), memory has moved nothing for `watchdog` cycles, for one cycle, in which there is an error too.
     bursts : Out(1), one was accepted.
     beats : Out(1), one was taken by memory.
-    axi : Out(`WriteChannels`), AW, W and B.
+    axi : Out(`WriteChannels(parts)`), AW, W and B.
 
     Timing: a burst accepted in cycle t stands on AW from t + 1 on; its beats stand on W from then on, after those of
-    earlier bursts; a response on B in cycle u is told to the client in u + 1. After an error no burst is accepted until
-    reset.
+    earlier bursts, each in its parts, the lowest bytes first; a response on B in cycle u is told to the client in
+    u + 1. After an error no burst is accepted until reset.
     """
 
     clients: Sequence[Any]
@@ -53,24 +56,44 @@ class WritePort(wiring.Component):
     beats: Signal
     axi: Any
 
-    def __init__(self, clients: int) -> None:
-        super().__init__(port_members(clients, WriteClient(), WriteChannels()))
+    def __init__(self, clients: int, parts: int = 1) -> None:
+        self._parts = parts
+        super().__init__(port_members(clients, WriteClient(), WriteChannels(parts)))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi = self.axi
-        gate, told = arbitrate(
-            m, self, "aw", Answers(axi.bvalid, axi.bvalid, axi.bresp[1], ErrorCode.WRITE), self.beats
-        )
-        m.d.comb += [axi.bready.eq(1), self.beats.eq(axi.wvalid & axi.wready)]
+        beats, moves = (axi, self.beats) if self._parts == 1 else (self._deal(m), axi.wvalid & axi.wready)
+        answers = Answers(axi.bvalid, axi.bvalid, axi.bresp[1], ErrorCode.WRITE)
+        gate, told = arbitrate(m, self, "aw", answers, moves, self._parts)
+        m.d.comb += [axi.bready.eq(1), self.beats.eq(beats.wvalid & beats.wready)]
         for i, client in enumerate(self.clients):
             m.d.comb += client.acknowledged.eq(told[i])
-        self._beats(m, gate)
+        self._beats(m, gate, beats)
         return m
 
-    def _beats(self, m: Module, gate: Gate) -> None:
-        """Move the beats of the accepted bursts in order."""
-        axi = self.axi
+    def _deal(self, m: Module) -> Any:
+        """Return a channel W for whole beats, which leave in parts."""
+        axi, members = self.axi, WriteChannels().members.items()
+        wide: Any = wiring.Signature({name: flow for name, flow in members if name.startswith("w")}).create()
+        part = Signal(range(self._parts))
+        m.d.comb += [
+            axi.wvalid.eq(wide.wvalid),
+            axi.wlast.eq(wide.wlast & part.all()),
+            wide.wready.eq(axi.wready & part.all()),
+        ]
+        with m.Switch(part):
+            for i in range(self._parts):
+                with m.Case(i):
+                    for name in _SPLIT:
+                        out = getattr(axi, name)
+                        m.d.comb += out.eq(getattr(wide, name).word_select(i, len(out)))
+        with m.If(axi.wvalid & axi.wready):
+            m.d.sync += part.eq(part + 1)
+        return wide
+
+    def _beats(self, m: Module, gate: Gate, axi: Any) -> None:
+        """Move the beats of the accepted bursts in order. axi: a channel W for whole beats."""
         layout = data.StructLayout({"client": gate.client.shape(), "beats_less_1": 4})
         m.submodules.order = order = SmallQueue(layout, UNDER_WAY)
         number = Signal(4)

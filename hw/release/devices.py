@@ -8,7 +8,10 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Device:
-    """A board. part: of AMD; board: its board files, without version; kind: 'card' (PCIe) or 'zynq'; slrs: dies."""
+    """A board. part: of AMD; board: its board files, without version; slrs: dies.
+
+    kind: 'card' (PCIe), 'zynq' (Zynq UltraScale+) or 'zynq7' (Zynq-7000).
+    """
 
     name: str
     part: str
@@ -25,6 +28,7 @@ DEVICES: Final[dict[str, Device]] = {
         Device("u250", "xcu250-figd2104-2L-e", "xilinx.com:au250:part0", "card", 4),
         Device("zcu102", "xczu9eg-ffvb1156-2-e", "xilinx.com:zcu102:part0", "zynq"),
         Device("kv260", "xck26-sfvc784-2LV-c", "xilinx.com:kv260_som:part0", "zynq"),
+        Device("pynq-z2", "xc7z020clg400-1", "tul.com.tw:pynq-z2:part0", "zynq7"),
     )
 }
 """Boards that the package knows, by name."""

@@ -12,7 +12,7 @@ from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.limits import MAX_BURST
 from nmsat.dataflow.contract.ranges import MAX_PORTS
 from nmsat.dataflow.contract.registers import KERNEL, REGISTER_BITS
-from nmsat.hw.memory.axi import ADDRESS_BITS, DATA_BITS, master
+from nmsat.hw.memory.axi import ADDRESS_BITS, master
 from nmsat.hw.parts.verilog import CLOCK, RESET, Port, component_ports
 from nmsat.hw.sat import Sat
 
@@ -44,7 +44,8 @@ def kernel_verilog(config: SatConfig) -> str:
     """
     ports = component_ports(Sat(config))
     buses = ":".join([CONTROL, *memories(config.ports)])
-    lines = [_HEAD, ",\n".join([_clocks(buses), *(_declaration(port) for port in ports)]), ");", _RESET]
+    declared = [_declaration(port, config) for port in ports]
+    lines = [_HEAD, ",\n".join([_clocks(buses), *declared]), ");", _RESET]
     inner = [f"    .{CLOCK}(ap_clk)", f"    .{RESET}(reset)", *(f"    .{port.name}({_inside(port)})" for port in ports)]
     outer = [line for port in ports for line in _mask(port)]
     return "\n".join([*lines, *outer, "", "  sat machine (", ",\n".join(inner), "  );", "endmodule", ""])
@@ -73,14 +74,14 @@ def outside(name: str) -> str:
     return name
 
 
-def _declaration(port: Port) -> str:
+def _declaration(port: Port, config: SatConfig) -> str:
     name = outside(port.name)
     bus, _, signal = name.rpartition("_")
     kind = f"interface:aximm:1.0 {bus} {signal.upper()}" if bus else f"signal:interrupt:1.0 {name} INTERRUPT"
     lines = [f'(* X_INTERFACE_INFO = "xilinx.com:{kind}" *)']
     known = _PARAMETERS.get(name)
     if known is None and name.endswith("_axi_araddr"):
-        known = f"{bus}, {_MASTER}"
+        known = f"{bus}, {_master(config)}"
     if known is not None:
         lines.append(f'(* X_INTERFACE_PARAMETER = "XIL_INTERFACENAME {known}" *)')
     way = "input " if port.is_input else "output"
@@ -116,12 +117,14 @@ _HEAD: Final = f"""\
 // The machine with the clock, reset and interrupt of a Vitis kernel; written by nmsat.
 module {KERNEL} ("""
 
-_MASTER: Final = (
-    f"PROTOCOL AXI4, ADDR_WIDTH {ADDRESS_BITS}, DATA_WIDTH {DATA_BITS}, ID_WIDTH 1, "
-    f"READ_WRITE_MODE READ_WRITE, SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH {MAX_BURST}, "
-    f"NUM_READ_OUTSTANDING {UNDER_WAY}, NUM_WRITE_OUTSTANDING {UNDER_WAY}"
-)
-"""Parameters of each AXI4 master."""
+
+def _master(config: SatConfig) -> str:
+    """Return the parameters of each AXI4 master."""
+    return (
+        f"PROTOCOL AXI4, ADDR_WIDTH {ADDRESS_BITS}, DATA_WIDTH {config.port_bits}, ID_WIDTH 1, "
+        f"READ_WRITE_MODE READ_WRITE, SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH {MAX_BURST * config.parts}, "
+        f"NUM_READ_OUTSTANDING {UNDER_WAY}, NUM_WRITE_OUTSTANDING {UNDER_WAY}"
+    )
 
 
 def _clocks(buses: str) -> str:

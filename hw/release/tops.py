@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ENGINES: Final[dict[str, Callable[[SatConfig], Component]]] = {
     "sat_stce": Stce,
     "sat_sore": lambda config: Sore(config.sore_lanes),
-    "sat_pregen": lambda config: Pregen(config.wuve_lanes),
+    "sat_pregen": lambda config: Pregen(config.sore_lanes, wuve_lanes=config.wuve_lanes),
     "sat_epilogue": lambda config: EpilogueEngine(config.columns),
 }
 """Top module of each engine, and the component behind it; `sat_pregen` holds weight update and its pruners."""

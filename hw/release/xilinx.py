@@ -19,7 +19,6 @@ from nmsat.dataflow.contract.registers import (
     port_of,
     registers,
 )
-from nmsat.hw.memory.axi import DATA_BITS
 from nmsat.hw.release.kernel import CONTROL, memories
 from nmsat.hw.release.register_map import IPXACT_ACCESS, LIBRARY, REVISION, VENDOR
 
@@ -89,7 +88,7 @@ def kernel_xml(config: SatConfig) -> str:
     """Return `kernel.xml` (UG1393): a user-managed kernel with a pointer for each region of memory."""
     buses = memories(config.ports)
     masters = "\n".join(
-        f'      <port name="{bus}" mode="master" range="0xFFFFFFFFFFFFFFFF" dataWidth="{DATA_BITS}" '
+        f'      <port name="{bus}" mode="master" range="0xFFFFFFFFFFFFFFFF" dataWidth="{config.port_bits}" '
         'portType="addressable" base="0x0"/>'
         for bus in buses
     )

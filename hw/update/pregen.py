@@ -21,6 +21,7 @@ from amaranth.lib.wiring import In, Out
 from nmsat.dataflow.contract.isa import SHIFT_BITS
 from nmsat.dataflow.contract.limits import ADD_STAGES, MULTIPLY_STAGES, ROUND_STAGES
 from nmsat.hw.parts.steps import named
+from nmsat.hw.update.parts import Deal, Gather
 from nmsat.hw.update.sore import Sore, pairs_layout
 from nmsat.hw.update.transpose import Transposer
 from nmsat.hw.update.wuve import COEFFICIENTS, Wuve, update_layout, updated_layout
@@ -35,7 +36,8 @@ PATTERN_PORTS = {"n_less_1": 4, "log2_m_less_1": 2}
 class Pregen(wiring.Component):
     """WUVE, two SOREs and the transposer between them.
 
-    Parameters: lanes: a power of two, 2 or more; stages: see `hw.update.wuve.WuveLane`.
+    Parameters: lanes: a power of two, 2 or more; stages: see `hw.update.wuve.WuveLane`; wuve_lanes: those of WUVE, a
+    power of two up to `lanes`, all of them by default: with fewer a row passes it in parts, the first lanes first.
     Members; settings may change while `idle`:
 
     lr : In(32), setting: learning rate, binary32.
@@ -58,8 +60,8 @@ class Pregen(wiring.Component):
     clear : In(1), lower `overflow`.
     idle : Out(1), no beat is inside.
 
-    Timing: one weight per lane and cycle; after a block whose rows `lanes` does not divide, W_bp takes the cycles of
-    the missing rows too.
+    Timing: one weight per lane of WUVE and cycle, a row is taken in the cycle of its last part; after a block whose
+    rows `lanes` does not divide, W_bp takes the cycles of the missing rows too.
     Numerics: docs/arithmetic.md, "Weight update" and "Pruning".
     """
 
@@ -80,9 +82,14 @@ class Pregen(wiring.Component):
         multiply_stages: int = MULTIPLY_STAGES,
         add_stages: int = ADD_STAGES,
         round_stages: int = ROUND_STAGES,
+        wuve_lanes: int | None = None,
     ) -> None:
+        narrow = lanes if wuve_lanes is None else wuve_lanes
+        if narrow < 1 or lanes % narrow:
+            raise ValueError(f"wuve_lanes is {wuve_lanes!r}; {lanes} lanes must be equal parts of so many")
         self.lanes = lanes
-        self._update = Wuve(lanes, multiply_stages, add_stages, round_stages)
+        self._parts = lanes // narrow
+        self._update = Wuve(narrow, multiply_stages, add_stages, round_stages)
         self._transposer = Transposer(lanes)
         self._engines = {"ff": Sore(lanes), "bp": Sore(lanes)}
         settings = dict.fromkeys(COEFFICIENTS, 32) | {"shift": SHIFT_BITS, "hold": 1}
@@ -111,11 +118,18 @@ class Pregen(wiring.Component):
             m.d.comb += getattr(update, name).eq(getattr(self, name))
         for copy, engine in self._engines.items():
             m.d.comb += [getattr(engine, name).eq(getattr(self, f"{copy}_{name}")) for name in PATTERN_PORTS]
-        wiring.connect(m, wiring.flipped(self.i), update.i)
+        rows, updated = update.i, update.o
+        if self._parts > 1:
+            m.submodules.deal = deal = Deal(self.lanes, self._parts)
+            m.submodules.gather = gather = Gather(self.lanes, self._parts)
+            rows, updated = deal.i, gather.o
+            wiring.connect(m, deal.o, update.i)
+            wiring.connect(m, update.o, gather.i)
+        wiring.connect(m, wiring.flipped(self.i), rows)
         wiring.connect(m, transposer.o, bp.i)
         wiring.connect(m, ff.o, wiring.flipped(self.ff))
         wiring.connect(m, bp.o, wiring.flipped(self.bp))
-        beat = update.o.payload
+        beat = updated.payload
         m.d.comb += [
             self.state.payload.eq(beat),
             ff.i.payload.value.eq(beat.half),
@@ -132,7 +146,7 @@ class Pregen(wiring.Component):
             "ff": (ff.i, self.ff_use),
             "bp": (transposer.i, self.bp_use),
         }
-        self._fork(m, update.o, branches)
+        self._fork(m, updated, branches)
         m.d.comb += self.idle.eq(update.idle & ff.idle & transposer.idle & bp.idle)
         return m
 

@@ -28,7 +28,7 @@ _SETTINGS = ("lr", "mu", "wd", "lam", "shift", "ff_n_less_1", "ff_log2_m_less_1"
 class Updater(wiring.Component):
     """Carry out UPDATE instructions, one at a time.
 
-    Parameters: config: its `wuve_lanes` and `sore_lanes` must be the 16 weights of a beat.
+    Parameters: config: its `sore_lanes` must be the 16 weights of a beat, `wuve_lanes` some part of them.
     Members:
 
     work : In(`WorkPort`), instructions UPDATE, and when they are done.
@@ -39,8 +39,8 @@ class Updater(wiring.Component):
     clear : In(1), lower `overflow`.
 
     Timing: the first request stands 5 cycles after the start. A row of a block is 3 beats read (and one of the mask for
-    each group), 2 written, and those of the packed copies; never faster than one row per cycle. `done` comes when all
-    writes are acknowledged; the next instruction can start in that cycle.
+    each group), 2 written, and those of the packed copies; never faster than a row in 16 / `wuve_lanes` cycles. `done`
+    comes when all writes are acknowledged; the next instruction can start in that cycle.
     Numerics: docs/arithmetic.md, "Weight update" and "Pruning".
     """
 
@@ -52,9 +52,11 @@ class Updater(wiring.Component):
     clear: Signal
 
     def __init__(self, config: SatConfig) -> None:
-        for name in ("wuve_lanes", "sore_lanes"):
-            if getattr(config, name) != LANES:
-                raise ValueError(f"{name} is {getattr(config, name)!r}; the update engine works on beats of {LANES}")
+        if config.sore_lanes != LANES:
+            raise ValueError(f"sore_lanes is {config.sore_lanes!r}; the update engine works on beats of {LANES}")
+        if config.wuve_lanes < 1 or LANES % config.wuve_lanes:
+            raise ValueError(f"wuve_lanes is {config.wuve_lanes!r}; {LANES} lanes must be equal parts of so many")
+        self._wuve_lanes = config.wuve_lanes
         super().__init__(
             {
                 "work": In(WorkPort()),
@@ -68,7 +70,7 @@ class Updater(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.pregen = pregen = Pregen(LANES)
+        m.submodules.pregen = pregen = Pregen(LANES, wuve_lanes=self._wuve_lanes)
         m.submodules.reader = reader = UpdateRead()
         m.submodules.writer = writer = UpdateWrite()
         wiring.connect(m, reader.read, wiring.flipped(self.read))

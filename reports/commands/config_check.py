@@ -49,7 +49,7 @@ def _verdict(values: dict[str, Any]) -> list[str]:
     return [
         f"in RTL        {built}",
         *([f"memory        {memory}; the machine runs behind one channel a port"] if memory else []),
-        f"fits          {'yes' if values['fits'] else 'no'}, by the estimate (array at most half of the LUTs)",
+        f"fits          {'yes' if values['fits'] else 'no'}, by the estimate (at most 80 % of the LUTs)",
         f"estimate      {values['estimate_note']}",
     ]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 NOTE: Final = (
     "Each also with -2 or -4 behind its name for so many memory ports. Those with * are the largest that fit a board\n"
-    "by an estimate; none was placed. There is none for the PYNQ-Z2: an element is counted on UltraScale+ alone."
+    "by an estimate, with at most 80 % of its LUTs; none was placed."
 )
 
 
@@ -40,7 +40,7 @@ def _text(found: list[dict[str, Any]]) -> str:
         uses, has = record["uses"], record["has"]
         blocks = (f"{uses[kind]} of {has[kind]}" for kind in ("bram36", "uram"))
         rows.append((name, *sizes, f"{fields['clock_mhz']:g}", *blocks, f"{uses['lut'] / has['lut']:.0%}"))
-    header = ("name", "elements", "lanes", "ports", "MHz", "BRAM36", "URAM", "LUT of the array")
+    header = ("name", "elements", "lanes", "ports", "MHz", "BRAM36", "URAM", "LUT")
     return table(header, rows)
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         type=Named(lambda name: device(name).name, lambda: DEVICES),
         default=DEFAULT_DEVICE,
-        help="board that it is for: vcu1525, u200, u250, zcu102 or kv260 (default: vcu1525)",
+        help="board that it is for: vcu1525, u200, u250, zcu102, kv260 or pynq-z2 (default: vcu1525)",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write the package to")
     add_force(parser)

@@ -5,46 +5,45 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.dataflow.contract.dies import die
-from nmsat.dataflow.contract.isa import BEAT_BYTES
+from nmsat.dataflow.contract.dies import DIES, die
 from nmsat.dataflow.contract.legal import check_machine
 from nmsat.dataflow.contract.machine_file import MACHINE_FIELDS, values
 from nmsat.dataflow.contract.ranges import Range
 from nmsat.dataflow.cycles.buffers import block_totals, buffer_counts
 from nmsat.hw.release.devices import DEVICES, device
+from nmsat.reports.work.area import machine_area
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.dies import Die
 
-ELEMENT_LUT: Final = {1: 386, 2: 417}
-"""LUTs of an element by the activations of its link, as Yosys counts them (docs/engines.md)."""
-
-ARRAY_SHARE: Final = 0.5
-"""Most of a device's LUTs that the array may take to count as fitting: the rest is for engines and connections."""
+LUT_SHARE: Final = 0.8
+"""Most of a device's LUTs that a machine may take to count as fitting: what is fuller rarely routes at its clock."""
 
 ESTIMATE_NOTE: Final = (
-    "LUTs and DSPs are those of the elements, as Yosys counts them; engines around the array, and routing, come on top"
+    "LUTs, flip-flops and DSPs by a table of leaves that Yosys has mapped for UltraScale+; nothing was placed or routed"
 )
 
 
 def die_of(board: str) -> Die:
     """Return the device of a board; ValueError lists the known boards."""
-    return die(device(board).part.partition("-")[0])
+    part = device(board).part
+    return die(next((name for name in DIES if part.startswith(name)), part))
 
 
 def board_of(config: SatConfig, asked: str | None) -> str:
     """Return the board that a machine is told for: the one that was asked for, the one it is called after, vcu1525."""
-    first = re.split(r"[- ]", config.name, maxsplit=1)[0]
-    return asked or (first if first in DEVICES else "vcu1525")
+    named = (board for board in DEVICES if re.fullmatch(rf"{re.escape(board)}(?:[- ].*)?", config.name))
+    return asked or next(named, "vcu1525")
 
 
 def machine_record(config: SatConfig, board: str) -> dict[str, Any]:
     """Return everything as plain values for JSON."""
     part = die_of(board)
     counts = buffer_counts(config, part)
-    used = {**block_totals(counts), "lut": config.elements * ELEMENT_LUT[config.act_lanes], "dsp": config.elements}
-    has = {**part.blocks, "lut": part.luts, "dsp": part.dsp}
+    area = machine_area(config)
+    used = {**block_totals(counts), "lut": area.lut, "flip_flops": area.flip_flops, "dsp": area.dsp}
+    has = {**part.blocks, "lut": part.luts, "flip_flops": part.flip_flops, "dsp": part.dsp}
     return {
         "config": config.name,
         "fields": [_field(name, value) for name, value in values(config).items()],
@@ -57,7 +56,7 @@ def machine_record(config: SatConfig, board: str) -> dict[str, Any]:
         "part": part.name,
         "uses": used,
         "has": has,
-        "fits": all(used[kind] <= has[kind] * (ARRAY_SHARE if kind == "lut" else 1) for kind in used),
+        "fits": all(used[kind] <= has[kind] * (LUT_SHARE if kind == "lut" else 1) for kind in used),
         "estimate_note": ESTIMATE_NOTE,
     }
 
@@ -74,13 +73,14 @@ def refusal(config: SatConfig) -> str:
 def derived(config: SatConfig) -> dict[str, Any]:
     """Return the sizes that follow from the fields, name -> value; the names tell the units."""
     peak = config.memory.bytes_per_second * config.ports
+    port = config.port_bits // 8 * config.ports
     return {
         "elements": config.elements,
         "dense_gmac_per_second": config.elements * config.clock_mhz / 1e3,
         "activations_of_a_bank": config.act_bank,
         "pairs_of_a_bank": config.weight_bank,
-        "port_bytes_per_cycle": BEAT_BYTES * config.ports,
-        "port_gb_per_second": BEAT_BYTES * config.ports * config.clock_mhz / 1e3,
+        "port_bytes_per_cycle": port,
+        "port_gb_per_second": port * config.clock_mhz / 1e3,
         "memory_gb_per_second": peak * config.memory.efficiency / 1e9,
         "memory_latency_cycles": config.memory.latency_ns * config.clock_mhz / 1e3,
     }

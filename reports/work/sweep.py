@@ -18,7 +18,7 @@ from nmsat.algorithms.core.vocabulary import TRAINED_NETWORKS
 from nmsat.dataflow.contract.machine_file import values
 from nmsat.dataflow.cycles.buffers import block_totals, buffer_counts
 from nmsat.dataflow.program.memory_plan import Batches, memory_plan
-from nmsat.reports.work.machines import ELEMENT_LUT
+from nmsat.reports.work.area import machine_area
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.spread import spread
 from nmsat.reports.work.timings import Wanted, time_all, version
@@ -216,8 +216,8 @@ def _area(machine: SatConfig) -> dict[str, int]:
     """Return what a machine takes by the estimate of `reports.work.machines`: elements alone, and all buffers."""
     blocks = block_totals(buffer_counts(machine))
     ram = sum(RAM_KBIT[kind] * count for kind, count in blocks.items())
-    lut = machine.elements * ELEMENT_LUT[machine.act_lanes]
-    return {"elements": machine.elements, "lut": lut, "dsp": machine.elements, **blocks, "ram_kbit": ram}
+    area = machine_area(machine)
+    return {"elements": machine.elements, "lut": area.lut, "dsp": area.dsp, **blocks, "ram_kbit": ram}
 
 
 def _fields(machine: SatConfig) -> dict[str, Any]:

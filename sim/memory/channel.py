@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Burst:
-    """A burst in flight: what it belongs to, its beats, when its data may start, when it started, beats given."""
+    """A burst in flight: what it belongs to, its parts, when its data may start, when it started, parts given."""
 
     tag: Any
-    beats: int
+    parts: int
     ready: int
     start: int = -1
     given: int = 0
 
 
 class Beat(NamedTuple):
-    """A beat of data in one cycle: its burst's tag, its number within the burst, and whether it is the last."""
+    """A beat of data in one cycle, or a part of it: its burst's tag, its number within the burst, and whether it is
+    the last. Parts are numbered through all beats of a burst."""
 
     tag: Any
     number: int
@@ -41,20 +42,20 @@ class Channel:
 
     Timing: a burst requested in cycle t has its first beat in cycle t + latency or later, its beat j in the cycle
     before start + hold(j + 1). A request is taken while fewer than `outstanding` bursts are in flight; a burst leaves
-    with its last beat.
+    with its last beat. Behind a narrow port each beat comes in `timing.parts` parts, spread evenly over its cycles.
     """
 
     def __init__(self, timing: MemoryTiming) -> None:
         self.timing = timing
         self.cycle = self.free = 0
         self._queue: deque[_Burst] = deque()
-        self._holds = [self.timing.hold(beats) for beats in range(self.timing.burst_beats + 1)]
+        self._holds = [timing.hold_parts(parts) for parts in range(timing.burst_beats * timing.parts + 1)]
 
     def key(self) -> Key:
         """Return the state without tags; times count from the present cycle, None for a burst that has not begun."""
         now = self.cycle
         bursts = [
-            (burst.beats, max(0, burst.ready - now), None if burst.start < 0 else now - burst.start, burst.given)
+            (burst.parts, max(0, burst.ready - now), None if burst.start < 0 else now - burst.start, burst.given)
             for burst in self._queue
         ]
         return max(0, self.free - now), tuple(bursts)
@@ -65,8 +66,8 @@ class Channel:
         self.cycle = now = max([passed or 0 for _, _, passed, _ in bursts], default=0)
         self.free = free + now
         self._queue = deque(
-            _Burst(tag, beats, now + ready, -1 if passed is None else now - passed, given)
-            for tag, (beats, ready, passed, given) in zip(tags, bursts, strict=True)
+            _Burst(tag, parts, now + ready, -1 if passed is None else now - passed, given)
+            for tag, (parts, ready, passed, given) in zip(tags, bursts, strict=True)
         )
 
     @property
@@ -85,18 +86,18 @@ class Channel:
             raise ValueError(f"beats is {beats!r}; a burst has from 1 to {self.timing.burst_beats}")
         if len(self._queue) >= self.timing.outstanding:
             return False
-        self._queue.append(_Burst(tag, beats, self.cycle + self.timing.latency))
+        self._queue.append(_Burst(tag, beats * self.timing.parts, self.cycle + self.timing.latency))
         return True
 
     def tick(self) -> Beat | None:
-        """End the cycle; return the beat that it moved."""
+        """End the cycle; return the beat, or the part of one, that it moved."""
         beat = None
         if self._queue:
             head = self._queue[0]
             if head.start < 0 and max(head.ready, self.free) <= self.cycle:
                 head.start = self.cycle
             if head.start >= 0 and self.cycle + 1 == head.start + self._holds[head.given + 1]:
-                beat = Beat(head.tag, head.given, head.given + 1 == head.beats)
+                beat = Beat(head.tag, head.given, head.given + 1 == head.parts)
                 head.given += 1
                 if beat.last:
                     self.free = self.cycle + 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nmsat.dataflow.contract.limits import READERS, WRITERS
-from nmsat.sim.memory.behind import MemoryPort
+from nmsat.sim.memory.behind import READS, WRITES, MemoryPort
 from nmsat.sim.memory.read_port import ReadPort
 from nmsat.sim.memory.steer import Steer
 from nmsat.sim.memory.write_port import WritePort
@@ -97,11 +97,12 @@ class Master:
         arready, awready = self._ready
         beat = memory.reads
         if beat is None:
-            read.tick(arready, False, False, False)
+            read.tick(arready, False, False, False, memory.moves == READS)
         else:
             read.tick(arready, True, *beat)
         if write.active or self.writes:
-            write.tick(awready, memory.writes, memory.answer is not None, bool(memory.answer))
+            part = memory.moves == WRITES
+            write.tick(awready, memory.writes, memory.answer is not None, bool(memory.answer), part)
 
 
 class Masters:

@@ -19,6 +19,7 @@ class ReadPort(AxiPort):
     def __init__(self, regions: Sequence[Region | None], watchdog: int = 0) -> None:
         super().__init__(regions, ErrorCode.READ, watchdog, write=False)
 
-    def tick(self, ready: bool, arrives: bool, last: bool, fault: bool) -> None:
-        """End the cycle. ready: `arready`; arrives, last, fault: a beat on R, the last of its burst, an error."""
-        self._end(ready, arrives, last, fault)
+    def tick(self, ready: bool, arrives: bool, last: bool, fault: bool, part: bool = False) -> None:
+        """End the cycle. ready: `arready`; arrives, last, fault: a beat on R, the last of its burst, an error; part:
+        of a beat that is not yet whole."""
+        self._end(ready, arrives, last, fault, moves=part)

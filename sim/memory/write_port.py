@@ -39,8 +39,9 @@ class WritePort(AxiPort):
         """Whether the beat on W is the last of its burst."""
         return bool(self._order) and self._number + 1 == self._order[0][1]
 
-    def tick(self, ready: bool, taken: bool, answered: bool, fault: bool) -> None:
-        """End the cycle. ready: `awready`; taken: a beat left on W; answered, fault: an answer on B, an error."""
+    def tick(self, ready: bool, taken: bool, answered: bool, fault: bool, part: bool = False) -> None:
+        """End the cycle. ready: `awready`; taken: a beat left on W; answered, fault: an answer on B, an error; part:
+        one of a beat that has not left as a whole."""
         if taken:
             self._number += 1
             if self._number == self._order[0][1]:
@@ -49,4 +50,4 @@ class WritePort(AxiPort):
         if self._taken is not None:
             client, burst = self._taken
             self._order.append((client, burst.beats))
-        self._end(ready, answered, last=True, fault=fault, moves=taken)
+        self._end(ready, answered, last=True, fault=fault, moves=taken or part)

@@ -170,7 +170,7 @@ def roofline(config: SatConfig, macs: int, size: int) -> tuple[float, float, str
     macs: multiply-adds; size: bytes moved for them by all ports of the machine, at least 1. Each port has a channel of
     its own, and as many as there are move at once what is spread over them evenly.
     """
-    timing = memory_timing(config.memory, config.clock_mhz)
+    timing = memory_timing(config)
     intensity = macs / size
     memory = intensity * timing.bytes_per_cycle / timing.channels * config.ports
     return intensity, min(memory, config.elements), "array" if memory >= config.elements else "memory"

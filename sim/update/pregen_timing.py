@@ -125,22 +125,25 @@ class TransposerTiming(Registers):
 
 
 class PregenTiming(Registers):
-    """One pass over [k, n] (hw/update/pregen.py); bp: None if W_bp is not made. Between two clock edges.
+    """One pass over [k, n] (hw/update/pregen.py); bp: None if W_bp is not made; parts: in which a row passes WUVE.
+    Between two clock edges.
 
     state, ff, bp: what stands on the output streams in this cycle.
     """
 
     REGISTERS = (
-        *("_path", "_inside", "_waiting", "_row", "_block", "_ff", "_bp", "_transposer"),
+        *("_path", "_inside", "_waiting", "_enters", "_gathered", "_row", "_block", "_ff", "_bp", "_transposer"),
         *("_done_state", "_done_ff", "_done_bp"),
     )
 
-    def __init__(self, k: int, n: int, ff: Pattern, bp: Pattern | None) -> None:
+    def __init__(self, k: int, n: int, ff: Pattern, bp: Pattern | None, parts: int) -> None:
         self._k = k
         self._blocks = -(-n // LANES)
         self._last_width = n - LANES * (self._blocks - 1)
-        self._path = 0  # bit i: a beat came i + 1 cycles ago
-        self._inside = self._waiting = 0
+        self._path = 0  # bit i: a part came i + 1 cycles ago
+        self._inside = self._waiting = 0  # parts in WUVE, of them those in the queue behind it
+        self._last_part = parts - 1
+        self._enters = self._gathered = 0  # parts of a row that have entered, that have left the queue
         self._row, self._block = 0, 0
         self._ff = SoreTiming(ff)
         self._bp = None if bp is None else SoreTiming(bp)
@@ -149,8 +152,8 @@ class PregenTiming(Registers):
 
     @property
     def ready(self) -> bool:
-        """Whether a beat can enter in this cycle."""
-        return self._inside != _DEPTH
+        """Whether a row is taken in this cycle: its last part can enter."""
+        return self._inside != _DEPTH and self._enters == self._last_part
 
     @property
     def idle(self) -> bool:
@@ -162,7 +165,7 @@ class PregenTiming(Registers):
     @property
     def state(self) -> bool:
         """Whether weights and momenta stand on their stream."""
-        return self._waiting != 0 and not self._done_state
+        return self._waiting != 0 and self._gathered == self._last_part and not self._done_state
 
     @property
     def ff(self) -> bool:
@@ -179,11 +182,13 @@ class PregenTiming(Registers):
         """Whether a slot of W_bp stands on its stream."""
         return self._bp is not None and self._bp.valid
 
-    def tick(self, enters: bool, state: bool, ff: bool, bp: bool) -> None:
-        """End the cycle. enters: a beat is taken in; state, ff, bp: ready signals of the output streams."""
+    def tick(self, offered: bool, state: bool, ff: bool, bp: bool) -> None:
+        """End the cycle. offered: a row stands on the input; state, ff, bp: ready signals of the output streams."""
+        enters = offered and self._inside != _DEPTH
         if not (enters or self._inside) and self.idle:
             return
-        some = self._waiting != 0
+        some = self._waiting != 0 and self._gathered == self._last_part
+        pops = self._waiting != 0 and not some
         last = some and self._row == self._k - 1
         end = last and self._block == self._blocks - 1
         goes_ff = self._ff.ready(ff)
@@ -198,10 +203,15 @@ class PregenTiming(Registers):
         if leaves:
             self._row = 0 if last else self._row + 1
             self._block += last
+            self._gathered = 0
+        elif pops:
+            self._gathered += 1
+        if enters:
+            self._enters = self._enters + 1 if self._enters != self._last_part else 0
         arrives = self._path >> (_PATH - 1)
         self._path = (self._path << 1 | enters) & ((1 << _PATH) - 1)
-        self._inside += enters - leaves
-        self._waiting += arrives - leaves
+        self._inside += enters - (leaves or pops)
+        self._waiting += arrives - (leaves or pops)
 
     def _tick_bp(self, some: bool, last: bool, end: bool, taken: bool) -> bool:
         """End the cycle of transposer and second pruning; return whether that branch is ready for the beat."""

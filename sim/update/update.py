@@ -29,14 +29,14 @@ class _Pass(Registers):
 
     REGISTERS = ("_row", "_block", "_place", "_fed", "_flush", "_pregen", "read", "write")
 
-    def __init__(self, instruction: Instruction) -> None:
+    def __init__(self, instruction: Instruction, parts: int) -> None:
         ff, bp = (Pattern(kept(instruction, copy), group_size(instruction, copy)) for copy in ("ff_", "bp_"))
         self._k, self._m = instruction["k"], ff.m
         self._blocks = -(-instruction["n"] // LANES)
         self._masked = instruction["use_mask"] == 1
         self._row = self._block = self._place = 0
         self._fed = self._flush = False
-        self._pregen = PregenTiming(self._k, instruction["n"], ff, bp if instruction["use_bp"] else None)
+        self._pregen = PregenTiming(self._k, instruction["n"], ff, bp if instruction["use_bp"] else None, parts)
         self.read = UpdateRead(instruction, self._blocks, -(-self._k // ff.m))
         self.write = UpdateWrite(instruction, self._blocks)
 
@@ -45,10 +45,11 @@ class _Pass(Registers):
         pregen, read, write = self._pregen, self.read, self.write
         drained = self._fed and pregen.idle
         ends = self._flush and write.empty
-        moves = read.valid and pregen.ready
+        valid = read.valid
+        moves = valid and pregen.ready
         state, ff, bp = write.state_ready, write.ff_ready, write.bp_ready
         write.tick(write_granted, pulled, acknowledged, self._flush, pregen)
-        pregen.tick(moves, state, ff, bp)
+        pregen.tick(valid, state, ff, bp)
         read.tick(granted, arrives, moves, moves and self._number())
         self._flush = drained
         return ends
@@ -70,9 +71,11 @@ class Updater(Registers):
     REGISTERS = ("done", "_starting", "_setup")
 
     def __init__(self, config: SatConfig) -> None:
-        for name in ("wuve_lanes", "sore_lanes"):
-            if getattr(config, name) != LANES:
-                raise ValueError(f"{name} is {getattr(config, name)!r}; the update engine works on beats of {LANES}")
+        if config.sore_lanes != LANES:
+            raise ValueError(f"sore_lanes is {config.sore_lanes!r}; the update engine works on beats of {LANES}")
+        if config.wuve_lanes < 1 or LANES % config.wuve_lanes:
+            raise ValueError(f"wuve_lanes is {config.wuve_lanes!r}; {LANES} lanes must be equal parts of so many")
+        self._parts = LANES // config.wuve_lanes
         self.done = False
         self._starting: Instruction | None = None
         self._setup = 0
@@ -89,7 +92,7 @@ class Updater(Registers):
         self._present, inner = key[-2:]
         self._pass = None
         if self._present is not None:
-            self._pass = _Pass(self._present)
+            self._pass = _Pass(self._present, self._parts)
             self._pass.restore(inner)
 
     @property
@@ -139,7 +142,7 @@ class Updater(Registers):
         elif self._starting is not None:
             self._setup += 1
             if self._setup == SETUP:
-                self._pass, self._present = _Pass(self._starting), self._starting
+                self._pass, self._present = _Pass(self._starting, self._parts), self._starting
                 self._starting, self._setup = None, 0
         elif start is not None:
             self._starting, self._setup = start, 0

@@ -74,7 +74,7 @@ class Space:
 
 @dataclass(slots=True)
 class _Burst:
-    """A burst on the channel: direction, address of its next beat."""
+    """A burst on the channel: direction, address of its next beat or part of one."""
 
     write: bool
     address: int
@@ -92,6 +92,8 @@ class ModelMemory:
         self._clock = clock
         self._timing = timing
         self._space = space
+        self._parts = timing.parts
+        self._bytes = BEAT_BYTES // timing.parts
         # a request of a cycle is handed over after the cycle's tick
         self._channel = Channel(replace(timing, latency=timing.latency - 1))
         names = ["arvalid", "araddr", "arlen", "awvalid", "awaddr", "awlen", "wvalid", "wdata", "wstrb", "wlast"]
@@ -132,7 +134,9 @@ class ModelMemory:
             self._give(burst if burst is not None and not burst.write else None, ends)
 
     def _request(self, channel: str, *, write: bool) -> None:
-        address, beats = int(self._in[f"{channel}addr"].value), int(self._in[f"{channel}len"].value) + 1
+        address, parts = int(self._in[f"{channel}addr"].value), int(self._in[f"{channel}len"].value) + 1
+        beats, odd = divmod(parts, self._parts)
+        assert not odd, f"a burst of {parts} transfers ends within a beat of 64 bytes"
         assert address % 4096 + beats * BEAT_BYTES <= 4096, f"{beats} beats at {address:#x} cross 4 KiB"
         assert self._channel.request(beats, _Burst(write, address)), f"{channel} was taken beyond `outstanding`"
 
@@ -140,17 +144,20 @@ class ModelMemory:
         assert self._in["wvalid"].value == 1, "wvalid waits within a burst"
         assert int(self._in["wlast"].value) == ends, "wlast does not fit the length of the burst"
         data, strobe = int(self._in["wdata"].value), int(self._in["wstrb"].value)
-        burst.fault |= self._space.write(burst.address, data, strobe)
-        burst.address += BEAT_BYTES
+        first = burst.address % BEAT_BYTES
+        burst.fault |= self._space.write(burst.address - first, data << 8 * first, strobe << first)
+        burst.address += self._bytes
 
     def _give(self, burst: _Burst | None, ends: bool) -> None:
         self._drive("rvalid", int(burst is not None))
         if burst is not None:
-            data, fault = self._space.read(burst.address)
-            burst.address += BEAT_BYTES
-            self._drive("rdata", data)
+            beat, first = divmod(burst.address, BEAT_BYTES)
+            data, fault = self._space.read(beat * BEAT_BYTES)
+            burst.address += self._bytes
+            self._drive("rdata", data >> 8 * first & (1 << 8 * self._bytes) - 1)
             self._drive("rlast", int(ends))
-            self._drive("rresp", SLVERR * fault)
+            # one part of a faulty beat is wrong, each in its turn
+            self._drive("rresp", SLVERR * (fault and first // self._bytes == beat % self._parts))
 
     def _answer(self, response: int | None) -> None:
         self._drive("bvalid", int(response is not None))
@@ -170,11 +177,12 @@ class _Target:
         self._space = space
 
     async def read(self, address: int, length: int) -> bytes:
-        """Return a beat."""
-        data, fault = self._space.read(address)
+        """Return a beat, or a part of one."""
+        first = address % BEAT_BYTES
+        data, fault = self._space.read(address - first)
         if fault:
             raise OSError(f"beat at {address:#x} is faulty")
-        return data.to_bytes(length, "little")
+        return data.to_bytes(BEAT_BYTES, "little")[first : first + length]
 
     async def write(self, address: int, data: bytes) -> None:
         """Write bytes within a beat."""

@@ -54,10 +54,12 @@ class Machine:
         self.config = config
         self._pauses = pauses
         self._seed = seed
-        self._timing = timing or memory_timing(config.memory, config.clock_mhz)
+        self._timing = timing or memory_timing(config)
         self._spaces = [Space(port) for port in range(config.ports)]
         self._loaded: dict[str, int] = {}
-        self._buses: dict[str, Axi4 | AxiLite] = {f"{master(port)}_": Axi4() for port in range(config.ports)}
+        self._buses: dict[str, Axi4 | AxiLite] = {
+            f"{master(port)}_": Axi4(bits=config.port_bits) for port in range(config.ports)
+        }
         self._buses["s_axi_control_"] = AxiLite()
         self._lite: Lite
 

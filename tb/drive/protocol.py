@@ -35,7 +35,8 @@ LITE_PAYLOAD: Final[dict[str, tuple[str, ...]]] = {
 }
 
 CONSTANTS: Final = {"size": 6, "burst": 1, "cache": 3, "prot": 0, "id": 0}
-"""What the master says in every burst: beats of 64 bytes, ascending, normal memory that may be buffered, data."""
+"""What the master says in every burst: beats of 64 bytes, ascending, normal memory that may be buffered, data. A
+narrower port says its own size."""
 
 
 class ProtocolError(AssertionError):
@@ -89,11 +90,19 @@ class _Channels:
 
 
 class Axi4(_Channels):
-    """The machine's master, and the memory behind it. constants: the port has the signals of `CONSTANTS`."""
+    """The machine's master, and the memory behind it.
 
-    def __init__(self, *, constants: bool = True) -> None:
+    constants: the port has the signals of `CONSTANTS`; bits: of its data. Beats of 64 bytes never end in the middle of
+    a burst, whatever the port; some part of each is written.
+    """
+
+    def __init__(self, *, constants: bool = True, bits: int = 8 * BEAT_BYTES) -> None:
         super().__init__(PAYLOAD)
-        self._constants = constants
+        self._bytes = bits // 8
+        self._parts = BEAT_BYTES // self._bytes
+        size = self._bytes.bit_length() - 1
+        self._constants = {**CONSTANTS, "size": size} if constants else {}
+        self._strobes = False  # a part of the beat on W has been written
         self._reads: deque[int] = deque()  # beats still to come, of each burst
         self._writes: deque[int] = (
             deque()
@@ -130,13 +139,16 @@ class Axi4(_Channels):
 
     def _address(self, channel: str, get: Get) -> None:
         address, beats = get(f"{channel}addr"), get(f"{channel}len") + 1
+        longest = MAX_BURST * self._parts
         if address % BEAT_BYTES:
             self.wrong("alignment", f"{channel}addr is {address:#x}, no multiple of {BEAT_BYTES}")
-        if beats > MAX_BURST:
-            self.wrong("length", f"a burst on {channel} has {beats} beats; the longest has {MAX_BURST}")
-        if address % PAGE_BYTES + beats * BEAT_BYTES > PAGE_BYTES:
+        if beats > longest:
+            self.wrong("length", f"a burst on {channel} has {beats} beats; the longest has {longest}")
+        if beats % self._parts:
+            self.wrong("length", f"a burst on {channel} has {beats} beats of the port, no multiple of {self._parts}")
+        if address % PAGE_BYTES + beats * self._bytes > PAGE_BYTES:
             self.wrong("4 KiB", f"{beats} beats at {address:#x} cross 4 KiB")
-        for name, value in CONSTANTS.items() if self._constants else ():
+        for name, value in self._constants.items():
             if get(channel + name) != value:
                 self.wrong("constant", f"{channel}{name} is {get(channel + name)}; it must be {value}")
 
@@ -150,8 +162,14 @@ class Axi4(_Channels):
     def _data(self, get: Get) -> None:
         self._beats += 1
         last = bool(get("wlast"))
-        if not get("wstrb"):
-            self.wrong("strobe", "a beat on W writes nothing")
+        strobe = get("wstrb")
+        if strobe >> self._bytes:
+            self.wrong("strobe", f"wstrb is {strobe:#x}; the port has {self._bytes} bytes")
+        self._strobes = bool(strobe) or self._strobes
+        if self._beats % self._parts == 0:
+            if not self._strobes:
+                self.wrong("strobe", "a beat on W writes nothing")
+            self._strobes = False
         if self._writes and last != (self._beats == self._writes[0]):
             self.wrong("last", f"wlast is {int(last)} at beat {self._beats} of {self._writes[0]}")
         if last:

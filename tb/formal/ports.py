@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
-from amaranth.hdl import Cat, Signal, Value
+from amaranth.hdl import Cat, Const, Signal, Value
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS, ErrorCode
 from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS, PAGE_BITS, READERS, WRITERS
@@ -31,19 +31,23 @@ if TYPE_CHECKING:
 ADDRESS_BITS, OFFSET_BITS, DATA_BYTES, UNDER_WAY = 24, 10, 2, 4
 """Widths and depth in the proof; the machine has 64, 34, 64 and 16."""
 
+PARTS: Final = 4
+"""Parts of a beat in the proofs of narrow ports, each of `DATA_BYTES` bytes; the machine has 2, 4 or 8."""
+
 BEAT_BITS: Final = BEAT_BYTES.bit_length() - 1
 
 
 @contextmanager
-def small() -> Iterator[None]:
-    """Build ports and clients with the widths of the proof; a beat keeps its 64 addresses."""
+def small(parts: int = 1) -> Iterator[None]:
+    """Build ports and clients with the widths of the proof; a beat keeps its 64 addresses. parts: of a beat."""
+    size = DATA_BYTES * parts
+    sizes = {"BEAT_BYTES": size, "DATA_BITS": 8 * size}
     found: list[tuple[Any, dict[str, int]]] = [
-        (axi_module, {"ADDRESS_BITS": ADDRESS_BITS, "OFFSET_BITS": OFFSET_BITS, "BEAT_BYTES": DATA_BYTES}),
-        (axi_module, {"DATA_BITS": 8 * DATA_BYTES}),
+        (axi_module, {"ADDRESS_BITS": ADDRESS_BITS, "OFFSET_BITS": OFFSET_BITS, **sizes}),
         (port_module, {"ADDRESS_BITS": ADDRESS_BITS, "OFFSET_BITS": OFFSET_BITS, "UNDER_WAY": UNDER_WAY}),
-        (read_module, {"DATA_BITS": 8 * DATA_BYTES}),
+        (read_module, {"DATA_BITS": 8 * size}),
         (write_module, {"UNDER_WAY": UNDER_WAY}),
-        (clients_module, {"OFFSET_BITS": OFFSET_BITS, "BEAT_BYTES": DATA_BYTES}),
+        (clients_module, {"OFFSET_BITS": OFFSET_BITS, "BEAT_BYTES": size}),
     ]
     with ExitStack() as stack:
         for module, numbers in found:
@@ -52,26 +56,30 @@ def small() -> Iterator[None]:
         yield
 
 
-def request_rules(proof: Harness, port: Any, *, write: bool) -> Any:
+def request_rules(proof: Harness, port: Any, parts: int, *, write: bool) -> Any:
     """Put the rules of AR or AW on a port and what it is told; return its regions.
 
-    The regions are chosen once.
+    The regions are chosen once. parts: of a beat, which a burst counts.
     """
     m = proof.m
     regions = proof.fixed("regions", axi_module.regions_layout())
     m.d.comb += Value.cast(port.regions).eq(Value.cast(regions))
     channel = "aw" if write else "ar"
     valid, ready = getattr(port.axi, f"{channel}valid"), getattr(port.axi, f"{channel}ready")
-    address, length = getattr(port.axi, f"{channel}addr"), getattr(port.axi, f"{channel}len")
+    address, transfers = getattr(port.axi, f"{channel}addr"), getattr(port.axi, f"{channel}len")
+    length = transfers[(parts - 1).bit_length() :]
     for i, client in enumerate(port.clients):
         request = client.request
         proof.assume(proof.stable(f"client_{i}", request.valid, request.ready, request.payload))
         in_page = request.payload.offset[: (PAGE_BEATS - 1).bit_length()]
         proof.assume(implies(request.valid, in_page + request.payload.beats_less_1 < PAGE_BEATS))
-    proof.check(proof.stable(channel, valid, ready, Cat(address, length)), "an address stands until it is taken")
+    proof.check(proof.stable(channel, valid, ready, Cat(address, transfers)), "an address stands until it is taken")
     proof.check(implies(valid, address[BEAT_BITS:PAGE_BITS] + length < PAGE_BEATS), "a burst stays within 4 KiB")
     proof.check(implies(valid, address[:BEAT_BITS] == 0), "a burst begins at a beat")
     proof.check(implies(valid, length < MAX_BURST), "a burst has 16 beats at most")
+    if parts > 1:
+        whole = (transfers + 1)[: (parts - 1).bit_length()] == 0
+        proof.check(implies(valid, whole), "a burst ends with a beat")
     failed = Signal(name="failed")
     m.d.sync += failed.eq(failed | port.error.valid)
     told = failed | port.error.valid
@@ -82,7 +90,7 @@ def request_rules(proof: Harness, port: Any, *, write: bool) -> Any:
     return regions
 
 
-def accepted_rules(proof: Harness, port: Any, regions: Any, *, write: bool) -> SmallQueue:
+def accepted_rules(proof: Harness, port: Any, regions: Any, parts: int, *, write: bool) -> SmallQueue:
     """Check that what stands on AR or AW is what a client asked for; return the queue of what is under way."""
     m = proof.m
     waiting: Any = opened(port).submodules.waiting
@@ -108,7 +116,7 @@ def accepted_rules(proof: Harness, port: Any, regions: Any, *, write: bool) -> S
     proof.check(implies(valid, allowed), "the region of a burst is open to it")
     proof.check(implies(valid, burst.offset + burst.beats_less_1 < region.size), "a burst ends within its region")
     right = address == ((region.page << PAGE_BITS) + (burst.offset << BEAT_BITS))[:ADDRESS_BITS]
-    length = getattr(port.axi, f"{channel}len") == burst.beats_less_1
+    length = getattr(port.axi, f"{channel}len")[(parts - 1).bit_length() :] == burst.beats_less_1
     proof.check(implies(valid, right & length), "a burst is the one asked for, counted from the begin of its region")
     after = proof.before("taken_before", Cat(taken).any())
     proof.check(implies(after, valid), "a burst stands on the channel in the cycle after it is accepted")
@@ -118,12 +126,51 @@ def accepted_rules(proof: Harness, port: Any, regions: Any, *, write: bool) -> S
 @small()
 def read_port() -> Harness:
     """The read port behind the engines' side and in front of memory."""
+    return _read_port(1)
+
+
+@small(PARTS)
+def narrow_read_port() -> Harness:
+    """The same, with beats in parts."""
+    return _read_port(PARTS)
+
+
+def _gathered(proof: Harness, port: Any, parts: int) -> tuple[Value, Value, Value]:
+    """Return of the cycle: a beat is whole, its data, whether any part of it is an error.
+
+    Parts are kept by their numbers, the port shifts them.
+    """
+    axi = port.axi
+    if parts == 1:
+        return axi.rvalid, axi.rdata, axi.rresp[1]
+    m, inner, size = proof.m, opened(port), len(axi.rdata)
+    number = Signal(range(parts), name="number_of_part")
+    came = [Signal(size, name=f"came_{i}") for i in range(parts)]
+    wrong = Signal(name="any_was_wrong")
+    final = number == parts - 1
+    with m.If(axi.rvalid):
+        m.d.sync += [number.eq(number + 1), wrong.eq((axi.rresp[1] | wrong) & ~final)]
+        for i, one in enumerate(came):
+            with m.If(number == i):
+                m.d.sync += one.eq(axi.rdata)
+    proof.assume(implies(axi.rvalid & axi.rlast, final))
+    beat = inside(inner, "beat")
+    proof.check(inside(inner, "part") == number, "parts are counted")
+    proof.check(inside(inner, "spoiled") == wrong, "an error is kept until its beat is whole")
+    for i in range(1, parts):
+        proof.check(implies(number == i, beat[(parts - i) * size :] == Cat(came[:i])), "parts wait in their order")
+    return axi.rvalid & final, Cat(came[:-1], axi.rdata), axi.rresp[1] | wrong
+
+
+def _read_port(parts: int) -> Harness:
+    """A read port with beats in so many parts."""
     proof = Harness()
     m = proof.m
-    port = proof.add(read_module.ReadPort(len(READERS)), driven=("regions",))
+    port = proof.add(read_module.ReadPort(len(READERS), parts), driven=("regions",))
     axi = port.axi
-    regions = request_rules(proof, port, write=False)
-    waiting = accepted_rules(proof, port, regions, write=False)
+    regions = request_rules(proof, port, parts, write=False)
+    waiting = accepted_rules(proof, port, regions, parts, write=False)
+    whole, data, spoiled = _gathered(proof, port, parts)
     entry = Followed(proof, waiting, UNDER_WAY)
     # memory: beats of bursts that were asked for, each with its last one at its end
     asked = axi.arvalid & axi.arready
@@ -136,19 +183,19 @@ def read_port() -> Harness:
     # the answers of the burst that is followed
     client = Signal(range(len(READERS)), name="client")
     m.d.comb += client.eq(entry.value)
-    was = proof.before("was_rvalid", axi.rvalid)
-    beat = proof.before("was_rdata", axi.rdata)
-    of_it = proof.before("of_it", entry.first & axi.rvalid)
+    was = proof.before("was_rvalid", whole)
+    beat = proof.before("was_rdata", data)
+    of_it = proof.before("of_it", entry.first & whole)
     owner = proof.before("owner", client)
     for i, one in enumerate(port.clients):
         proof.check(implies(of_it, one.valid == (owner == i)), "a beat goes to the client that asked, to no other")
         proof.check(implies(one.valid, was & (one.data == beat)), "no beat is invented or changed")
     proof.check(implies(was, Cat(one.valid for one in port.clients).any()), "no beat is lost")
-    wrong = proof.before("wrong", axi.rvalid & axi.rresp[1])
+    wrong = proof.before("wrong", whole & spoiled)
     proof.check(implies(wrong, port.error.valid & (port.error.code == ErrorCode.READ)), "an error of memory is told")
     proof.check(implies(wrong & of_it, port.error.client == owner), "it is told of the client that asked")
     proof.check(implies(port.idle, (owed == 0) & ~axi.arvalid), "idle says that nothing is under way")
-    proof.check(port.beats == axi.rvalid, "beats are counted")
+    proof.check(port.beats == whole, "beats are counted")
     _counts(proof, port, asked, axi.arvalid)
     proof.cover(of_it & (owner == 2) & axi.rvalid & entry.on, "a burst of two beats comes")
     proof.cover(waiting.level == 3, "three bursts are under way")
@@ -165,12 +212,35 @@ def _counts(proof: Harness, port: Any, asked: Value, stands: Value) -> None:
 @small()
 def write_port() -> Harness:
     """The write port behind the engines' side and in front of memory."""
+    return _write_port(1)
+
+
+@small(PARTS)
+def narrow_write_port() -> Harness:
+    """The same, with beats in parts."""
+    return _write_port(PARTS)
+
+
+def _dealt(proof: Harness, port: Any, parts: int, moved: Value) -> tuple[Value, Value]:
+    """Return the number of the part on W, and whether a beat leaves with it; moved: W is taken."""
+    if parts == 1:
+        return Const(0), moved
+    number = Signal(range(parts), name="number_of_part")
+    with proof.m.If(moved):
+        proof.m.d.sync += number.eq(number + 1)
+    proof.check(inside(opened(port), "part") == number, "parts are counted")
+    proof.check(implies(number != 0, port.axi.wvalid), "a beat leaves whole")
+    return number, moved & (number == parts - 1)
+
+
+def _write_port(parts: int) -> Harness:
+    """A write port with beats in so many parts."""
     proof = Harness()
     m = proof.m
-    port = proof.add(write_module.WritePort(len(WRITERS)), driven=("regions",))
+    port = proof.add(write_module.WritePort(len(WRITERS), parts), driven=("regions",))
     axi = port.axi
-    regions = request_rules(proof, port, write=True)
-    waiting = accepted_rules(proof, port, regions, write=True)
+    regions = request_rules(proof, port, parts, write=True)
+    waiting = accepted_rules(proof, port, regions, parts, write=True)
     inner = opened(port)
     order: Any = inner.submodules.order
     entry, data = Followed(proof, waiting, UNDER_WAY), Followed(proof, order, UNDER_WAY, "data")
@@ -180,6 +250,7 @@ def write_port() -> Harness:
     # memory: an answer for each burst that was addressed and whose data it has
     addressed, written = Signal(8, name="addressed"), Signal(8, name="written")
     asked, moved = axi.awvalid & axi.awready, axi.wvalid & axi.wready
+    number, whole = _dealt(proof, port, parts, moved)
     m.d.sync += [
         addressed.eq(addressed + asked - axi.bvalid),
         written.eq(written + (moved & axi.wlast) - axi.bvalid),
@@ -195,7 +266,7 @@ def write_port() -> Harness:
     for client in port.clients:
         takes, burst = client.request.valid & client.request.ready, client.request.payload
         proof.check(implies(takes, order.i.beats_less_1 == burst.beats_less_1), "as many data as were asked for")
-    _data(proof, port, data, moved)
+    _data(proof, port, data, moved, (number, whole))
     of_it, tells = proof.before("of_it", entry.first & axi.bvalid), proof.before("told", entry.value)
     was = proof.before("was_bvalid", axi.bvalid)
     acknowledged = Cat(client.acknowledged for client in port.clients)
@@ -206,7 +277,7 @@ def write_port() -> Harness:
     proof.check(implies(wrong, port.error.valid & (port.error.code == ErrorCode.WRITE)), "an error of memory is told")
     proof.check(implies(wrong & of_it, port.error.client == tells), "it is told of the client that asked")
     proof.check(implies(port.idle, (addressed == 0) & (written == 0) & ~axi.awvalid & ~axi.wvalid), "idle is idle")
-    proof.check(port.beats == moved, "beats are counted")
+    proof.check(port.beats == whole, "beats are counted")
     _counts(proof, port, asked, axi.awvalid)
     proof.cover(of_it & (tells == 1), "a burst is answered")
     proof.cover(axi.wvalid & axi.awvalid & ~axi.awready & moved, "data leave before their address")
@@ -214,15 +285,18 @@ def write_port() -> Harness:
     return proof
 
 
-def _data(proof: Harness, port: Any, data: Followed, moved: Value) -> None:
-    """Follow the data of one burst: from its client, in order, the last one marked."""
-    m, inner = proof.m, opened(port)
-    order, number, axi = inner.submodules.order, inside(inner, "number"), port.axi
+def _data(proof: Harness, port: Any, data: Followed, moved: Value, dealt: tuple[Value, Value]) -> None:
+    """Follow the data of one burst: from its client, in order, the last one marked. dealt: as of `_dealt`."""
+    m, inner, (part, whole) = proof.m, opened(port), dealt
+    axi = port.axi
+    parts = len(port.clients[0].data) // len(axi.wdata)
+    final = part == parts - 1
+    order, number = inner.submodules.order, inside(inner, "number")
     # the data of the burst that is followed
     owner, length = Signal(range(len(WRITERS)), name="owner"), Signal(4, name="length")
     beats = Signal(4, name="beats_of_it")
     m.d.comb += Cat(owner, length).eq(data.value)
-    with m.If(data.first & moved):
+    with m.If(data.first & whole):
         m.d.sync += beats.eq(beats + 1)
     with m.If(data.push):
         m.d.sync += beats.eq(0)
@@ -230,11 +304,15 @@ def _data(proof: Harness, port: Any, data: Followed, moved: Value) -> None:
     proof.check(implies(data.first, (beats == number) & (beats <= length)), "beats are counted from the first")
     proof.check(implies(order.some, number <= order.o.beats_less_1), "no burst has more beats than it said")
     proof.check(implies(~order.some, number == 0), "no burst is begun before it is accepted")
-    proof.check(implies(data.first, axi.wlast == (beats == length)), "wlast stands at the last beat only")
+    proof.check(implies(data.first, axi.wlast == ((beats == length) & final)), "wlast stands at the last beat only")
     for i, client in enumerate(port.clients):
-        proof.check(implies(data.first, client.pull == (moved & (owner == i))), "beats come from the client that asked")
+        proof.check(implies(data.first, client.pull == (whole & (owner == i))), "beats come from the client that asked")
         takes = data.first & (owner == i) & axi.wvalid
-        proof.check(implies(takes, (axi.wdata == client.data) & (axi.wstrb == client.strobe)), "data are unchanged")
+        for p in range(parts):
+            shown = (axi.wdata == client.data.word_select(p, len(axi.wdata))) & (
+                axi.wstrb == client.strobe.word_select(p, len(axi.wstrb))
+            )
+            proof.check(implies(takes & (part == p), shown), "data are unchanged")
     proof.cover(data.first & moved & axi.wlast & (beats == 2), "a burst of three beats leaves")
 
 
@@ -336,6 +414,86 @@ PROOFS: Final = (
                 "hw/memory/write_port.py",
                 "with m.If(order.o.client == i):",
                 "with m.If(gate.client == i):",
+            ),
+        ),
+    ),
+    Proof(
+        name="axi_read_parts",
+        claim="A read port below 512 bits keeps what `axi_read` says: a burst has the transfers of whole beats, each "
+        "beat reaches the client that asked in the cycle after its last part, in the order in which its parts came; an "
+        "error of any part is told once, with its beat.",
+        make=narrow_read_port,
+        unbounded=True,
+        depth=3,
+        reach=14,
+        smaller="as `axi_read`, with beats of 64 bits in four parts; memory ends no burst within a beat",
+        faults=(
+            Fault(
+                "an error of a part that is not the last is forgotten",
+                "hw/memory/read_port.py",
+                "spoiled.eq(any_wrong & ~part.all())",
+                "spoiled.eq(0)",
+            ),
+            Fault(
+                "an error stays with the beat behind it",
+                "hw/memory/read_port.py",
+                "spoiled.eq(any_wrong & ~part.all())",
+                "spoiled.eq(any_wrong)",
+            ),
+            Fault(
+                "the first part is the highest",
+                "hw/memory/read_port.py",
+                "beat.eq(Cat(beat[len(axi.rdata) :], axi.rdata))",
+                "beat.eq(Cat(axi.rdata, beat))",
+            ),
+            Fault(
+                "a beat is told with each part",
+                "hw/memory/read_port.py",
+                "whole.eq(axi.rvalid & part.all())",
+                "whole.eq(axi.rvalid)",
+            ),
+            Fault(
+                "a burst counts beats",
+                "hw/memory/port.py",
+                "length.eq(Cat(Const(-1, (parts - 1).bit_length()), beats_less_1))",
+                "length.eq(beats_less_1)",
+            ),
+        ),
+    ),
+    Proof(
+        name="axi_write_parts",
+        claim="A write port below 512 bits keeps what `axi_write` says: the parts of a beat leave one behind the "
+        "other, the lowest bytes first, with their strobes; a client is pulled with the last of them, which alone can "
+        "end a burst.",
+        make=narrow_write_port,
+        unbounded=True,
+        depth=3,
+        reach=18,
+        smaller="as `axi_write`, with beats of 64 bits in four parts",
+        faults=(
+            Fault(
+                "WLAST stands at all parts of the last beat",
+                "hw/memory/write_port.py",
+                "axi.wlast.eq(wide.wlast & part.all())",
+                "axi.wlast.eq(wide.wlast)",
+            ),
+            Fault(
+                "a client is pulled with each part",
+                "hw/memory/write_port.py",
+                "wide.wready.eq(axi.wready & part.all())",
+                "wide.wready.eq(axi.wready)",
+            ),
+            Fault(
+                "parts move when they are not taken",
+                "hw/memory/write_port.py",
+                "with m.If(axi.wvalid & axi.wready):",
+                "with m.If(axi.wvalid):",
+            ),
+            Fault(
+                "all parts are the first",
+                "hw/memory/write_port.py",
+                "word_select(i, len(out))",
+                "word_select(0, len(out))",
             ),
         ),
     ),

@@ -180,7 +180,7 @@ def _result_beat(config: SatConfig, seed: int, rng: np.random.Generator) -> froz
 
 def _impatient(config: SatConfig, rng: np.random.Generator, settings: Launch) -> Launch:
     """Return the settings with a watchdog about as patient as memory is slow."""
-    latency = memory_timing(config.memory, config.clock_mhz).latency
+    latency = memory_timing(config).latency
     return replace(settings, watchdog=int(rng.integers(1, 2 * latency)))
 
 
@@ -229,7 +229,7 @@ async def late(dut: Any) -> None:
     """Memory that answers after 10,000 cycles: waited for without a limit or below it, given up beyond it."""
     job = load_job()
     config = machine_config(job["config"])
-    timing = replace(memory_timing(config.memory, config.clock_mhz), latency=LATE)
+    timing = replace(memory_timing(config), latency=LATE)
     host = Machine(dut, config, timing=timing)
     await host.start()
     ends: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Bench of the memory ports: RTL against sim.memory in every cycle. Job: kind, cycles, resets."""
+"""Bench of the memory ports: RTL against sim.memory in every cycle. Job: kind, cycles, resets, parts of a beat."""
 
 from __future__ import annotations
 
@@ -84,18 +84,20 @@ def random_burst(rng: np.random.Generator, regions: Sequence[Region | None], wro
 class Bench:
     """What both ports have in common: clients that ask, addresses, errors."""
 
-    def __init__(self, dut: Any, rng: np.random.Generator, *, write: bool) -> None:
+    def __init__(self, dut: Any, rng: np.random.Generator, parts: int, *, write: bool) -> None:
         self.dut = dut
         self.rng = rng
         self.write = write
+        self.parts, self.bytes = parts, BEAT_BYTES // parts
         self.clients = len(WRITERS) if write else len(READERS)
         self.channel = "aw" if write else "ar"
-        self.shapes = layouts(WritePortRtl(self.clients) if write else ReadPortRtl(self.clients))
+        self.shapes = layouts((WritePortRtl if write else ReadPortRtl)(self.clients, parts))
         self.cycle = self.late = self.errors = self.bursts = self.beats = 0
         self.port: Any = None
         self.under_way: deque[int] = deque()
-        self.bus = Axi4(constants=False)
+        self.bus = Axi4(constants=False, bits=8 * self.bytes)
         self.unanswered = 0  # writes whose address memory has taken
+        self.part, self.partial, self.spoiled = 0, 0, False  # of the beat that comes or leaves
         self.beat: dict[int, tuple[int, ...]] = {}  # data and strobe of each client's next beat
 
     async def reset(self) -> None:
@@ -111,7 +113,8 @@ class Bench:
         self.port = (WritePort if self.write else ReadPort)(self.regions, watchdog)
         dut.watchdog.value = watchdog
         self.under_way.clear()
-        self.bus, self.unanswered = Axi4(constants=False), 0
+        self.bus, self.unanswered = Axi4(constants=False, bits=8 * self.bytes), 0
+        self.part, self.partial, self.spoiled = 0, 0, False
         dut.regions.value = regions_word(self.regions)
         for i in range(self.clients):
             getattr(dut, f"clients__{i}__request__valid").value = 0
@@ -174,7 +177,7 @@ class Bench:
             region = self.regions[port.address.region]
             assert region is not None
             address = (region.base + 64 * port.address.offset) % (1 << 64)
-            self.expect(**{f"axi__{channel}addr": address, f"axi__{channel}len": port.address.beats - 1})
+            self.expect(**{f"axi__{channel}addr": address, f"axi__{channel}len": port.address.beats * self.parts - 1})
         error = int(self.dut.error.value)
         wanted = 0 if port.error is None else 1 | int(port.error[0]) << 1 | port.error[1] << 5
         if error != wanted and (wanted or error & 1):
@@ -189,17 +192,27 @@ class Bench:
         self.dut.halt.value = int(halt)
         return ready, halt
 
+    def moved(self) -> bool:
+        """Count a part that has moved; return whether it ends a beat."""
+        self.part = (self.part + 1) % self.parts
+        return self.part == 0
+
     async def step_read(self) -> None:
         """Pass one cycle of the read port."""
         dut, port = self.dut, self.port
         self.offer()
         ready, halt = self.common_inputs()
-        arrives = bool(self.under_way) and self.chance(self.move)
+        comes = bool(self.under_way) and self.chance(self.move)
+        fault = comes and self.chance(self.wrong / (10 * self.parts))
+        data, response = int.from_bytes(self.rng.bytes(self.bytes), "little"), self.response(fault)
+        at = self.part
+        arrives = comes and self.moved()
         last = arrives and self.under_way[0] == 1
-        fault = arrives and self.chance(self.wrong / 10)
-        data, response = int.from_bytes(self.rng.bytes(64), "little"), self.response(fault)
-        for name, value in {"rvalid": arrives, "rlast": last, "rdata": data, "rresp": response}.items():
+        for name, value in {"rvalid": comes, "rlast": last, "rdata": data, "rresp": response}.items():
             getattr(dut, f"axi__{name}").value = int(value)
+        if comes:
+            self.partial = (self.partial if at else 0) | data << 8 * self.bytes * at
+            self.spoiled = fault or (self.spoiled and at > 0)
         await Timer(2, "ns")
         chosen = port.choose(self.requests, ready, halt)
         self.expect_common(chosen)
@@ -207,7 +220,8 @@ class Bench:
         self.expect(**{f"clients__{i}__valid": int(port.told == i) for i in range(self.clients)})
         if port.told >= 0:
             self.expect(**{f"clients__{port.told}__data": self.shown})
-        self.shown = data
+        if arrives:
+            self.shown = self.partial
         if port.address is not None and ready:
             self.under_way.append(port.address.beats)
         if arrives:
@@ -216,7 +230,7 @@ class Bench:
             if last:
                 self.under_way.popleft()
         self.bus.tick(self.signal)
-        port.tick(ready, arrives, last, fault)
+        port.tick(ready, arrives, last, arrives and self.spoiled, comes and not arrives)
         self.accept(chosen)
         await self.clock()
 
@@ -238,14 +252,19 @@ class Bench:
         await Timer(2, "ns")
         chosen = port.choose(self.requests, ready, halt)
         client = port.client
-        taken = takes and client >= 0
+        leaves, at = takes and client >= 0, self.part
+        taken = leaves and self.moved()
         self.expect_common(chosen)
         self.expect(axi__wvalid=int(client >= 0), beats=int(taken))
         self.expect(**{f"clients__{i}__pull": int(taken and client == i) for i in range(self.clients)})
         self.expect(**{f"clients__{i}__acknowledged": int(port.told == i) for i in range(self.clients)})
         if client >= 0:
-            last = port.last
-            self.expect(axi__wdata=self.beat[client][0], axi__wstrb=self.beat[client][1], axi__wlast=int(last))
+            last = port.last and at == self.parts - 1
+            data, strobe = (
+                self.beat[client][i] >> bits * at & (1 << bits) - 1
+                for i, bits in enumerate((8 * self.bytes, self.bytes))
+            )
+            self.expect(axi__wdata=data, axi__wstrb=strobe, axi__wlast=int(last))
             if taken:
                 del self.beat[client]
                 self.beats += 1
@@ -256,7 +275,7 @@ class Bench:
             self.unanswered -= 1
         self.unanswered += port.address is not None and ready
         self.bus.tick(self.signal)
-        port.tick(ready, taken, answered, fault)
+        port.tick(ready, taken, answered, fault, leaves and not taken)
         self.accept(chosen)
         await self.clock()
 
@@ -273,7 +292,7 @@ async def against_model(dut: Any) -> None:
     """Random bursts, some outside their regions, errors of memory, pauses everywhere, resets at any time."""
     job = load_job()
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    bench = Bench(dut, rng, write=bool(job["write"]))
+    bench = Bench(dut, rng, int(job["parts"]), write=bool(job["write"]))
     for _ in range(job["runs"]):
         await bench.reset()
         for _ in range(int(rng.integers(10, job["cycles"]))):

@@ -1,6 +1,7 @@
 """Bench of the update engine: RTL against sim.update.update cycle by cycle, memory against sim.update.values.
 
-Job: instructions: how many; k, n: largest sizes. Saves cycles, rows, holds, overflows, resets, most writes that waited.
+Job: lanes: of WUVE; instructions: how many; k, n: largest sizes. Saves cycles, rows, holds, overflows, resets, most
+writes that waited.
 """
 
 from __future__ import annotations
@@ -100,10 +101,11 @@ def burst_of(word: int) -> Burst:
 class Bench:
     """Engine and model side by side."""
 
-    def __init__(self, dut: Any, rng: np.random.Generator) -> None:
+    def __init__(self, dut: Any, rng: np.random.Generator, lanes: int) -> None:
         self.dut = dut
         self.rng = rng
-        self.model = Updater(preset("tiny"))
+        self.config = preset("tiny").replace(name="lanes", wuve_lanes=lanes)
+        self.model = Updater(self.config)
         self.cycles = 0
         self.overflow = False  # the sticky flag, as seen in the last cycle
 
@@ -116,7 +118,7 @@ class Bench:
         self.dut.rst.value = 1
         await RisingEdge(self.dut.clk)
         self.dut.rst.value = 0
-        self.model = Updater(preset("tiny"))
+        self.model = Updater(self.config)
 
     def compare(self) -> None:
         """Compare all that the engine shows with the model."""
@@ -185,7 +187,7 @@ async def against_model(dut: Any) -> None:
     """Matrices of any shape, all patterns, random delays of memory, holds, gradients without value, resets."""
     job = load_job()
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    bench = Bench(dut, rng)
+    bench = Bench(dut, rng, int(job["lanes"]))
     Clock(dut.clk, 10, "ns").start()
     await bench.reset()
     counts = {"held": 0, "overflows": 0, "resets": 0, "rows": 0, "writes_waiting": 0}

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TINY: Final = preset("tiny")
 STUB: Final = ROOT / "tests" / "release" / "xrt_stub"
-SLOW: Final = MemoryTiming(**{**vars(memory_timing(TINY.memory, TINY.clock_mhz)), "latency": 90})
+SLOW: Final = MemoryTiming(**{**vars(memory_timing(TINY)), "latency": 90})
 
 
 # ------------------------------------------------------------------------------------------------ register model

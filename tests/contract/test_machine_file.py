@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +25,8 @@ from nmsat.dataflow.contract.machine_file import (
 )
 from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, Range
 from nmsat.dataflow.cycles.buffers import check_buffers
-from nmsat.reports.work.machines import ELEMENT_LUT, board_of, die_of, machine_record
+from nmsat.reports.work.area import machine_area
+from nmsat.reports.work.machines import board_of, die_of, machine_record
 from tests.source import ROOT
 
 if TYPE_CHECKING:
@@ -147,7 +150,7 @@ def test_named_machines_are_built_and_fit_their_board(config: object) -> None:
 
 
 def test_machines_of_boards_are_the_largest_that_fit() -> None:
-    """One side more is not built, or more than half of the LUTs, or of the block RAM."""
+    """One side more is not built, or more than 80 % of the LUTs, or all of the block RAM."""
     for config in NAMED.values():
         if config.name in PRESETS and config.name != "vcu1525":
             continue
@@ -158,10 +161,29 @@ def test_machines_of_boards_are_the_largest_that_fit() -> None:
             assert record["planned"] or not record["fits"], (config.name, side)
 
 
-def test_the_element_is_counted_as_the_page_of_the_engines_says() -> None:
-    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
-    assert f"| element (USPE), 1 lane | {ELEMENT_LUT[1]} |" in page
-    assert f"| element, 2 lanes | {ELEMENT_LUT[2]} |" in page
+def test_the_area_is_that_of_the_machine_that_was_mapped() -> None:
+    mapped = json.loads((ROOT / "reports" / "tables" / "synth_vcu1525.json").read_text(encoding="utf-8"))["total"]
+    area = machine_area(preset("vcu1525"))
+    assert area.lut == pytest.approx(mapped["luts"], rel=0.03)
+    assert area.flip_flops == pytest.approx(mapped["flip_flops"], rel=0.03)
+    assert area.dsp == mapped["dsp"]
+
+
+def test_what_makes_a_machine_larger() -> None:
+    """Each size by itself; fewer lanes of WUVE are cheaper by most of their lanes."""
+    tiny = preset("tiny")
+    for change in ({"rows": 8}, {"columns": 8}, {"act_lanes": 2}, {"ports": 2}):
+        assert machine_area(tiny.replace(**change)).lut > machine_area(tiny).lut
+    lanes = [machine_area(tiny.replace(wuve_lanes=lanes)) for lanes in (1, 2, 4, 8, 16)]
+    assert all(one.lut < other.lut and one.dsp < other.dsp for one, other in pairwise(lanes))
+    assert lanes[-1].dsp - lanes[0].dsp == 15 * 8
+
+
+@pytest.mark.parametrize(
+    ("name", "board"), [("pynq-z2", "pynq-z2"), ("pynq-z2-2", "pynq-z2"), ("kv260 rows=4", "kv260"), ("u2", "vcu1525")]
+)
+def test_the_board_that_a_machine_is_called_after(name: str, board: str) -> None:
+    assert board_of(preset("tiny").replace(name=name), None) == board
 
 
 def test_a_device_without_ultraram_has_all_in_block_ram() -> None:

@@ -174,8 +174,8 @@ def test_machines_have_sides_of_powers_of_two_and_lanes_of_a_beat() -> None:
         check_machine(TINY.replace(rows=6))
     with pytest.raises(ValueError, match="columns is 64"):
         check_machine(TINY.replace(columns=64))
-    with pytest.raises(ValueError, match="wuve_lanes is 8; the machine in RTL is built for 16"):
-        check_machine(TINY.replace(wuve_lanes=8))
+    with pytest.raises(ValueError, match="wuve_lanes is 32; the machine in RTL is built for 1, 2, 4, 8 or 16"):
+        check_machine(TINY.replace(wuve_lanes=32))
 
 
 def words_at_the_limit(config: SatConfig, rng: np.random.Generator) -> list[int]:

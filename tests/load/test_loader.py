@@ -56,7 +56,7 @@ def test_rtl_against_model_long(rows: int, columns: int, lanes: int) -> None:
 def done_cycles(loads: list[Instruction]) -> list[int]:
     """Return when each is done on `vcu1525`, before its memory."""
     config = preset("vcu1525")
-    loader, channel = LoaderModel(config), Channel(memory_timing(config.memory, config.clock_mhz))
+    loader, channel = LoaderModel(config), Channel(memory_timing(config))
     waiting, done = deque(loads), list[int]()
     cycle, beat = 0, None
     while waiting or loader.busy:

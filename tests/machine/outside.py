@@ -38,9 +38,9 @@ ENGINES = ("Loader", "ComputeEngine", "Store", "Updater")
 class Bench:
     """Host, memory and engines.
 
-    memory: beats by address, others are 0; answers: response code by address of a beat (read) or burst (write), others
-    are 0; asked: (channel, address) of all bursts; pace: gives whether memory takes an address, moves a beat; closed:
-    signals of memory that stay low; beats: those that memory gives before it is silent, below 0 all.
+    memory: beats by address, others are 0; answers: response code by address of a transfer (read) or burst (write),
+    others are 0; asked: (channel, address) of all bursts; pace: gives whether memory takes an address, moves a beat;
+    closed: signals of memory that stay low; beats: transfers that memory gives before it is silent, below 0 all.
     """
 
     ctx: Any
@@ -56,7 +56,9 @@ class Bench:
     cycle: int = 0
 
     def __post_init__(self) -> None:
-        self._axi, self._lite = Axi4(), AxiLite()
+        bits = len(self.dut.m_axi_rdata)
+        self._size = bits // 8
+        self._axi, self._lite = Axi4(bits=bits), AxiLite()
         self._reads: deque[tuple[int, bool]] = deque()
         self._addresses: deque[int] = deque()
         self._written = 0
@@ -104,7 +106,9 @@ class Bench:
         reads = bool(self._reads) and not self.hold_reads and self.beats != 0 and self.pace()
         if reads:
             address, last = self._reads[0]
-            self.set("m_axi_rdata", self.memory.get(address, 0))
+            first = address % 64
+            data = self.memory.get(address - first, 0) >> 8 * first
+            self.set("m_axi_rdata", data & (1 << 8 * self._size) - 1)
             self.set("m_axi_rlast", last)
             self.set("m_axi_rresp", self.answers.get(address, 0))
         answers = self._written > 0 and bool(self._addresses) and not self.hold_answers and self.pace()
@@ -114,12 +118,12 @@ class Bench:
         for name, value in levels.items():
             self.set(f"m_axi_{name}", value and name not in self.closed)
 
-    def _take(self, channel: str, address: int, beats: int) -> None:
+    def _take(self, channel: str, address: int, transfers: int) -> None:
         self.asked.append((channel, address))
         if channel == "aw":
             self._addresses.append(address)
             return
-        self._reads += [((address + 64 * i) % 2**64, i + 1 == beats) for i in range(beats)]
+        self._reads += [((address + self._size * i) % 2**64, i + 1 == transfers) for i in range(transfers)]
 
     async def write(self, address: int, value: int, strobe: int = 15, late: tuple[int, int, int] = (0, 0, 0)) -> int:
         """Write a register; return the response. late: cycles until awvalid, wvalid, and bready beside its answer."""

@@ -142,8 +142,8 @@ def test_of_errors_in_one_cycle_that_of_the_first_port_counts(monkeypatch: pytes
 
     def hollow(base: Any) -> type:
         class Hollow(base):
-            def __init__(self, clients: int) -> None:
-                super().__init__(clients)
+            def __init__(self, clients: int, parts: int) -> None:
+                super().__init__(clients, parts)
                 ports.append(self)
 
             def elaborate(self, platform: object) -> Module:

@@ -58,11 +58,11 @@ def test_a_long_stream_runs_at_the_least_of_the_rates(timing: MemoryTiming, beat
 
 def test_the_presets_memory_in_cycles() -> None:
     machine = preset("vcu1525")
-    timing = memory_timing(machine.memory, machine.clock_mhz)
+    timing = memory_timing(machine)
     # 19.2 GB/s x 0.68 is 65.28 bytes a cycle; a 512-bit port carries 64 of them.
     assert (timing.latency, timing.burst_beats, timing.beat_cycles) == (24, 64, 1)
     assert timing.bytes_per_cycle == 256
-    slow = memory_timing(MemoryConfig(efficiency=0.34), 200.0)
+    slow = memory_timing(machine.replace(name="slow", memory=MemoryConfig(efficiency=0.34)))
     assert slow.beat_cycles == Fraction(64 * 100, 192 * 17)  # 19.2 x 0.34 / 0.2 = 32.64 bytes a cycle
 
 

@@ -41,6 +41,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "fields": {},
     "lanes": 4,
     "masters": 2,
+    "parts": 2,
     "latency": 5,
     "ports": {},
     "room": 12,
