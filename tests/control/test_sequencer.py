@@ -147,7 +147,7 @@ def test_the_first_of_several_errors() -> None:
     """Read port, write port, then what the sequencer itself has found; memory's belong to the engine's oldest."""
     settings = Launch((Region(0, 64, writable=True),), 0, 0, 0)
     model = Model(settings, Words(TINY, []))
-    model.tick(True, False, False, -1, ())
+    model.tick(True, False, False, -1, (), 0)
     read, write = (ErrorCode.READ, 0), (ErrorCode.WRITE, 0)
     assert model.failure(None, None) == (ErrorCode.NO_END, 0)
     assert model.failure(None, write) == (ErrorCode.WRITE, 0)
