@@ -157,6 +157,7 @@ PRESETS: Final[dict[str, SatConfig]] = {
             rows=32,
             columns=32,
             act_lanes=2,
+            row_slices=(11, 22),  # the links cross to the next of three SLR there
             act_depth=8192,
             stage_depth=8192,
             weight_depth=32768,  # half: 256 columns of K = 4608 at 2:8; cycles.buffers counts the RAM
@@ -169,7 +170,7 @@ CARDS: Final[dict[str, SatConfig]] = {
     config.name: config
     for config in (
         PRESETS["vcu1525"].replace(name="u200"),
-        PRESETS["vcu1525"].replace(name="u250"),
+        PRESETS["vcu1525"].replace(name="u250", row_slices=(8, 16, 24)),  # four SLR
         SatConfig(
             name="zcu102",
             rows=16,

@@ -149,9 +149,9 @@ class Bench:
     async def step(self) -> bool:
         """Pass one cycle; return whether the run ends with it."""
         dut, model, rng = self.dut, self.model, self.rng
-        ready = bool(rng.random() < 0.7)
+        grants = bool(rng.random() < 0.7)
         inputs: dict[str, int] = {
-            "read__request__ready": ready and model.fetch.request is not None,
+            "read__request__ready": grants and model.fetch.request is not None,
             "read__valid": self.arrives,
         }
         if self.arrives:
@@ -163,14 +163,15 @@ class Bench:
         for name, value in inputs.items():
             getattr(dut, name).value = int(value)
         await Timer(2, "ns")
-        start = model.offer([engine.ready for engine in self.engines])
+        ready = sum(1 << q for q, engine in enumerate(self.engines) if engine.ready)
+        start = model.offer(ready)
         failure = model.failure(self.read_error, self.write_error)
         ends = self.compare(start, failure)
         granted = bool(inputs["read__request__ready"])
         if granted and model.fetch.request is not None:
             self.beats.extend([1] * model.fetch.request.beats)
         done = [q for q, engine in enumerate(self.engines) if engine.done]
-        model.tick(True, granted, self.arrives, start[0] if start else -1, done)
+        model.tick(True, granted, self.arrives, start[0] if start else -1, done, ready)
         self.advance(start[0] if start else -1)
         await self.clock()
         self.cycles += 1
