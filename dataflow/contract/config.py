@@ -211,10 +211,10 @@ CARDS: Final[dict[str, SatConfig]] = {
         ),
     )
 }
-"""Machines for boards: the largest array that is built and that fits by the estimate of `nmsat config check`, with at
-most 80 % of the LUTs and buffers in the block RAM. Ports of Zynq boards are as wide as those of their processing systems,
-and one lane of WUVE hides behind them (docs/machine/update.md). None of them was placed; `PRESETS` are those that tests
-build."""
+"""Machines for boards: the largest array that is built and that fits by the estimate of `nmsat config check`, with
+at most 80 % of the LUTs and buffers in the block RAM. Ports of Zynq boards are as wide as those of their processing
+systems, and one lane of WUVE hides behind them (docs/machine/update.md). None of them was placed; `PRESETS` are those
+that tests build."""
 
 NAMED: Final = {**PRESETS, **CARDS}
 """All configurations that have a name."""

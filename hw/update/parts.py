@@ -12,7 +12,7 @@ from nmsat.hw.parts.steps import named
 from nmsat.hw.update.wuve import update_layout, updated_layout
 
 
-class Deal(wiring.Component):
+class DealRow(wiring.Component):
     """Hand out each row in parts, the first lanes first.
 
     Parameters: lanes: of a row; parts: 2 or more, a power of two that divides them.
@@ -55,10 +55,10 @@ class Deal(wiring.Component):
         return m
 
 
-class Gather(wiring.Component):
+class GatherRow(wiring.Component):
     """Put parts together again.
 
-    Parameters: as of `Deal`.
+    Parameters: as of `DealRow`.
     Members:
 
     i : In(stream of `updated_layout(lanes // parts)`), parts of rows, the first lanes first.

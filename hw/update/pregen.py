@@ -21,7 +21,7 @@ from amaranth.lib.wiring import In, Out
 from nmsat.dataflow.contract.isa import SHIFT_BITS
 from nmsat.dataflow.contract.limits import ADD_STAGES, MULTIPLY_STAGES, ROUND_STAGES
 from nmsat.hw.parts.steps import named
-from nmsat.hw.update.parts import Deal, Gather
+from nmsat.hw.update.parts import DealRow, GatherRow
 from nmsat.hw.update.sore import Sore, pairs_layout
 from nmsat.hw.update.transpose import Transposer
 from nmsat.hw.update.wuve import COEFFICIENTS, Wuve, update_layout, updated_layout
@@ -120,8 +120,8 @@ class Pregen(wiring.Component):
             m.d.comb += [getattr(engine, name).eq(getattr(self, f"{copy}_{name}")) for name in PATTERN_PORTS]
         rows, updated = update.i, update.o
         if self._parts > 1:
-            m.submodules.deal = deal = Deal(self.lanes, self._parts)
-            m.submodules.gather = gather = Gather(self.lanes, self._parts)
+            m.submodules.deal = deal = DealRow(self.lanes, self._parts)
+            m.submodules.gather = gather = GatherRow(self.lanes, self._parts)
             rows, updated = deal.i, gather.o
             wiring.connect(m, deal.o, update.i)
             wiring.connect(m, update.o, gather.i)

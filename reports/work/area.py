@@ -52,11 +52,8 @@ UPDATE: Final = Area(17319, 15593, 2)
 WUVE_LANE: Final = Area(2512, 1816, 8)
 """A lane of WUVE."""
 
-PART_LUT: Final = 3
-"""LUTs by which a bit of a WUVE lane is dealt from up to 16 parts of a row."""
-
-DEALT_BITS: Final = 82
-"""Bits of a lane in front of WUVE: weight, momentum, gradient, kept, present."""
+DEAL_LUT: Final = {1: 575, 2: 492, 4: 331, 8: 657, LANES: 0}
+"""LUTs that deal a row to so many lanes of WUVE."""
 
 GATHERED_BITS: Final = 81
 """Bits of a lane behind it, a register for all parts but the last."""
@@ -84,6 +81,6 @@ def machine_area(config: SatConfig) -> Area:
 
 def _parts(lanes: int) -> Area:
     """Return what deals rows to fewer lanes than they have, and gathers them."""
-    if lanes >= LANES:
-        return Area(0, 0)
-    return Area(PART_LUT * DEALT_BITS * lanes, GATHERED_BITS * (LANES - lanes))
+    if lanes > LANES:
+        return Area(0, 0)  # planned, not built
+    return Area(DEAL_LUT.get(lanes, 0), GATHERED_BITS * (LANES - lanes))

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
-from amaranth.hdl import Cat, Const, Mux, Signal, Value
+from amaranth.hdl import Cat, Mux, Signal, Value
 from amaranth.lib import data
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS, ErrorCode
@@ -22,6 +22,7 @@ from nmsat.hw.memory import write_port as write_module
 from nmsat.hw.parts import clients as clients_module
 from nmsat.tb.formal.followed import Followed
 from nmsat.tb.formal.harness import Harness, implies, inside, opened
+from nmsat.tb.formal.parts import dealt_parts, gathered, part_of_beat
 from nmsat.tb.formal.proof import Fault, Proof
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 ADDRESS_BITS, OFFSET_BITS, DATA_BYTES, UNDER_WAY = 24, 10, 2, 4
 """Widths and depth in the proof; the machine has 64, 34, 64 and 16."""
-
-PARTS: Final = 4
-"""Parts of a beat in the proofs of narrow ports, each of `DATA_BYTES` bytes; the machine has 2, 4 or 8."""
 
 BEAT_BITS: Final = BEAT_BYTES.bit_length() - 1
 
@@ -143,43 +141,10 @@ def accepted_rules(proof: Harness, port: Any, regions: Any, parts: int, *, write
 @small()
 def read_port() -> Harness:
     """The read port behind the engines' side and in front of memory."""
-    return _read_port(1)
+    return read_port_of(1)
 
 
-@small(PARTS)
-def narrow_read_port() -> Harness:
-    """The same, with beats in parts."""
-    return _read_port(PARTS)
-
-
-def _gathered(proof: Harness, port: Any, parts: int) -> tuple[Value, Value, Value]:
-    """Return of the cycle: a beat is whole, its data, whether any part of it is an error.
-
-    Parts are kept by their numbers, the port shifts them.
-    """
-    axi = port.axi
-    if parts == 1:
-        return axi.rvalid, axi.rdata, axi.rresp[1]
-    m, inner, size = proof.m, opened(port), len(axi.rdata)
-    number = Signal(range(parts), name="number_of_part")
-    came = [Signal(size, name=f"came_{i}") for i in range(parts)]
-    wrong = Signal(name="any_was_wrong")
-    final = number == parts - 1
-    with m.If(axi.rvalid):
-        m.d.sync += [number.eq(number + 1), wrong.eq((axi.rresp[1] | wrong) & ~final)]
-        for i, one in enumerate(came):
-            with m.If(number == i):
-                m.d.sync += one.eq(axi.rdata)
-    proof.assume(implies(axi.rvalid & axi.rlast, final))
-    beat = inside(inner, "beat")
-    proof.check(inside(inner, "part") == number, "parts are counted")
-    proof.check(inside(inner, "spoiled") == wrong, "an error is kept until its beat is whole")
-    for i in range(1, parts):
-        proof.check(implies(number == i, beat[(parts - i) * size :] == Cat(came[:i])), "parts wait in their order")
-    return axi.rvalid & final, Cat(came[:-1], axi.rdata), axi.rresp[1] | wrong
-
-
-def _read_port(parts: int) -> Harness:
+def read_port_of(parts: int) -> Harness:
     """A read port with beats in so many parts."""
     proof = Harness()
     m = proof.m
@@ -187,7 +152,7 @@ def _read_port(parts: int) -> Harness:
     axi = port.axi
     regions = request_rules(proof, port, parts, write=False)
     waiting = accepted_rules(proof, port, regions, parts, write=False)
-    whole, data, spoiled = _gathered(proof, port, parts)
+    whole, data, spoiled = gathered(proof, port, parts)
     entry = Followed(proof, waiting, UNDER_WAY)
     # memory: beats of bursts that were asked for, each with its last one at its end
     asked = axi.arvalid & axi.arready
@@ -229,28 +194,10 @@ def _counts(proof: Harness, port: Any, asked: Value, stands: Value) -> None:
 @small()
 def write_port() -> Harness:
     """The write port behind the engines' side and in front of memory."""
-    return _write_port(1)
+    return write_port_of(1)
 
 
-@small(PARTS)
-def narrow_write_port() -> Harness:
-    """The same, with beats in parts."""
-    return _write_port(PARTS)
-
-
-def _dealt(proof: Harness, port: Any, parts: int, moved: Value) -> tuple[Value, Value]:
-    """Return the number of the part on W, and whether a beat leaves with it; moved: W is taken."""
-    if parts == 1:
-        return Const(0), moved
-    number = Signal(range(parts), name="number_of_part")
-    with proof.m.If(moved):
-        proof.m.d.sync += number.eq(number + 1)
-    proof.check(inside(opened(port), "part") == number, "parts are counted")
-    proof.check(implies(number != 0, port.axi.wvalid), "a beat leaves whole")
-    return number, moved & (number == parts - 1)
-
-
-def _write_port(parts: int) -> Harness:
+def write_port_of(parts: int) -> Harness:
     """A write port with beats in so many parts."""
     proof = Harness()
     m = proof.m
@@ -268,7 +215,7 @@ def _write_port(parts: int) -> Harness:
     # memory: an answer for each burst that was addressed and whose data it has
     addressed, written = Signal(8, name="addressed"), Signal(8, name="written")
     asked, moved = axi.awvalid & axi.awready, axi.wvalid & axi.wready
-    number, whole = _dealt(proof, port, parts, moved)
+    number, whole = dealt_parts(proof, port, parts, moved)
     m.d.sync += [
         addressed.eq(addressed + asked - axi.bvalid),
         written.eq(written + (moved & axi.wlast) - axi.bvalid),
@@ -293,16 +240,9 @@ def _write_port(parts: int) -> Harness:
         takes, burst = request.valid & request.ready, request.payload
         proof.check(implies(takes, order.i.beats_less_1 == burst.beats_less_1), "as many data as were asked for")
     _data(proof, port, entry_of_data, pulled.i)
-    _parts(proof, port, pulled.o, number)
+    part_of_beat(proof, port, pulled.o, number)
     of_it, tells = proof.before("of_it", entry.first & axi.bvalid), proof.before("told", entry.value)
-    was = proof.before("was_bvalid", axi.bvalid)
-    acknowledged = Cat(client.acknowledged for client in port.clients)
-    for i, client in enumerate(port.clients):
-        proof.check(implies(of_it, client.acknowledged == (tells == i)), "an answer goes to the client that asked")
-    proof.check(acknowledged.any() == was, "no answer is lost or invented")
-    wrong = proof.before("wrong", axi.bvalid & axi.bresp[1])
-    proof.check(implies(wrong, port.error.valid & (port.error.code == ErrorCode.WRITE)), "an error of memory is told")
-    proof.check(implies(wrong & of_it, port.error.client == tells), "it is told of the client that asked")
+    _answers(proof, port, of_it, tells)
     proof.check(implies(port.idle, (addressed == 0) & (written == 0) & ~axi.awvalid & ~axi.wvalid), "idle is idle")
     proof.check(port.beats == whole, "beats are counted")
     _counts(proof, port, asked, axi.awvalid)
@@ -311,6 +251,19 @@ def _write_port(parts: int) -> Harness:
     proof.cover(full & ~axi.wready, "two beats wait in front of W")
     proof.cover(order.level == 3, "data of three bursts wait")
     return proof
+
+
+def _answers(proof: Harness, port: Any, of_it: Value, tells: Value) -> None:
+    """Check what clients are told of answers. of_it: that of the burst that is followed came; tells: its client."""
+    axi = port.axi
+    was = proof.before("was_bvalid", axi.bvalid)
+    acknowledged = Cat(client.acknowledged for client in port.clients)
+    for i, client in enumerate(port.clients):
+        proof.check(implies(of_it, client.acknowledged == (tells == i)), "an answer goes to the client that asked")
+    proof.check(acknowledged.any() == was, "no answer is lost or invented")
+    wrong = proof.before("wrong", axi.bvalid & axi.bresp[1])
+    proof.check(implies(wrong, port.error.valid & (port.error.code == ErrorCode.WRITE)), "an error of memory is told")
+    proof.check(implies(wrong & of_it, port.error.client == tells), "it is told of the client that asked")
 
 
 def _data(proof: Harness, port: Any, burst: Followed, beat: Any) -> None:
@@ -336,21 +289,6 @@ def _data(proof: Harness, port: Any, burst: Followed, beat: Any) -> None:
         same = (beat.payload.data == client.data) & (beat.payload.strobe == client.strobe)
         proof.check(implies(takes, same), "data are unchanged")
     proof.cover(burst.first & moved & beat.payload.last & (beats == 2), "a burst of three beats leaves")
-
-
-def _parts(proof: Harness, port: Any, beat: Any, number: Value) -> None:
-    """Check that W shows the parts of the beat that stands in front of it; number: of the part."""
-    axi = port.axi
-    parts = len(port.clients[0].data) // len(axi.wdata)
-    final = number == parts - 1
-    proof.check(axi.wvalid == beat.valid, "a part stands on W for a beat")
-    proof.check(beat.ready == (axi.wready & final), "a beat goes with its last part")
-    proof.check(implies(axi.wvalid, axi.wlast == (beat.payload.last & final)), "wlast stands at the last part only")
-    for p in range(parts):
-        shown = Cat(axi.wdata, axi.wstrb) == Cat(
-            beat.payload.data.word_select(p, len(axi.wdata)), beat.payload.strobe.word_select(p, len(axi.wstrb))
-        )
-        proof.check(implies(axi.wvalid & (number == p), shown), "parts are unchanged, in their order")
 
 
 PROOFS: Final = (
@@ -454,86 +392,6 @@ PROOFS: Final = (
                 "hw/memory/write_port.py",
                 "with m.If(order.o.client == i):",
                 "with m.If(gate.client == i):",
-            ),
-        ),
-    ),
-    Proof(
-        name="axi_read_parts",
-        claim="A read port below 512 bits keeps what `axi_read` says: a burst has the transfers of whole beats, each "
-        "beat reaches the client that asked in the cycle after its last part, in the order in which its parts came; an "
-        "error of any part is told once, with its beat.",
-        make=narrow_read_port,
-        unbounded=True,
-        depth=3,
-        reach=14,
-        smaller="as `axi_read`, with beats of 64 bits in four parts; memory ends no burst within a beat",
-        faults=(
-            Fault(
-                "an error of a part that is not the last is forgotten",
-                "hw/memory/read_port.py",
-                "spoiled.eq(any_wrong & ~part.all())",
-                "spoiled.eq(0)",
-            ),
-            Fault(
-                "an error stays with the beat behind it",
-                "hw/memory/read_port.py",
-                "spoiled.eq(any_wrong & ~part.all())",
-                "spoiled.eq(any_wrong)",
-            ),
-            Fault(
-                "the first part is the highest",
-                "hw/memory/read_port.py",
-                "beat.eq(Cat(beat[len(axi.rdata) :], axi.rdata))",
-                "beat.eq(Cat(axi.rdata, beat))",
-            ),
-            Fault(
-                "a beat is told with each part",
-                "hw/memory/read_port.py",
-                "whole.eq(axi.rvalid & part.all())",
-                "whole.eq(axi.rvalid)",
-            ),
-            Fault(
-                "a burst counts beats",
-                "hw/memory/port.py",
-                "length.eq(Cat(Const(-1, (parts - 1).bit_length()), beats_less_1))",
-                "length.eq(beats_less_1)",
-            ),
-        ),
-    ),
-    Proof(
-        name="axi_write_parts",
-        claim="A write port below 512 bits keeps what `axi_write` says: the parts of a beat leave one behind the "
-        "other, the lowest bytes first, with their strobes; the beat goes with the last of them, which alone can end a "
-        "burst.",
-        make=narrow_write_port,
-        unbounded=True,
-        depth=3,
-        reach=18,
-        smaller="as `axi_write`, with beats of 64 bits in four parts",
-        faults=(
-            Fault(
-                "WLAST stands at all parts of the last beat",
-                "hw/memory/write_port.py",
-                "axi.wlast.eq(wide.wlast & part.all())",
-                "axi.wlast.eq(wide.wlast)",
-            ),
-            Fault(
-                "a beat goes with each part",
-                "hw/memory/write_port.py",
-                "wide.wready.eq(axi.wready & part.all())",
-                "wide.wready.eq(axi.wready)",
-            ),
-            Fault(
-                "parts move when they are not taken",
-                "hw/memory/write_port.py",
-                "with m.If(axi.wvalid & axi.wready):",
-                "with m.If(axi.wvalid):",
-            ),
-            Fault(
-                "all parts are the first",
-                "hw/memory/write_port.py",
-                "word_select(i, len(out))",
-                "word_select(0, len(out))",
             ),
         ),
     ),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmsat.dataflow.contract.config import NAMED, PRESETS, preset
+from nmsat.dataflow.contract.config import CARDS, NAMED, PRESETS, SatConfig, preset
 from nmsat.dataflow.contract.machine_file import (
     MACHINE_FIELDS,
     FieldError,
@@ -32,6 +32,7 @@ from tests.source import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+AREA = ("lut", "flip_flops", "dsp", "bram36", "uram")
 SIZES = "rows = 4\ncolumns = 4\n"
 MACHINES = [
     *NAMED.values(),
@@ -167,6 +168,18 @@ def test_the_area_is_that_of_the_machine_that_was_mapped() -> None:
     assert area.lut == pytest.approx(mapped["luts"], rel=0.03)
     assert area.flip_flops == pytest.approx(mapped["flip_flops"], rel=0.03)
     assert area.dsp == mapped["dsp"]
+
+
+@pytest.mark.parametrize("config", CARDS.values(), ids=lambda config: config.name)
+def test_the_page_of_machines_for_boards(config: SatConfig) -> None:
+    """Its table has sizes, lanes, port and the estimate as they are."""
+    record = machine_record(config, board_of(config, None))
+    uses, has = record["uses"], record["has"]
+    shares = [f"{uses[k]:,}{f' ({uses[k] / has[k]:.0%})' if has[k] else ''}" for k in AREA]
+    board = f"{record['device']}, {record['part'].upper()}"
+    sizes = [f"{config.rows} x {config.columns}", str(config.wuve_lanes), str(config.port_bits)]
+    row = [f"`{config.name}`", board, *sizes, f"{config.clock_mhz:g} MHz", *shares]
+    assert f"| {' | '.join(row)} |" in (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 
 
 def test_what_makes_a_machine_larger() -> None:

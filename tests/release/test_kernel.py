@@ -12,6 +12,7 @@ from nmsat.dataflow.contract.registers import KERNEL
 from nmsat.hw.control.host import Control
 from nmsat.hw.parts.verilog import Port, component_ports, emit, read_ports
 from nmsat.hw.release.kernel import CONTROL, MEMORY, kernel_ports, kernel_verilog
+from nmsat.hw.release.xilinx import kernel_xml
 from nmsat.hw.sat import Sat
 from nmsat.tb.run.runner import build, run
 
@@ -64,6 +65,19 @@ def test_each_interface_has_its_parameters_once() -> None:
     assert sorted(names) == ["ap_clk", "ap_rst_n", "interrupt", MEMORY, CONTROL]
     assert "XIL_INTERFACENAME ap_rst_n, POLARITY ACTIVE_LOW" in text
     assert f"ASSOCIATED_BUSIF {CONTROL}:{MEMORY}, ASSOCIATED_RESET ap_rst_n" in text
+
+
+@pytest.mark.parametrize(("bits", "longest"), [(64, 128), (128, 64), (256, 32), (512, 16)])
+def test_the_width_of_a_memory_port_is_told(bits: int, longest: int) -> None:
+    """To Vivado by its ports and their attributes, to Vitis by kernel.xml."""
+    config = TINY.replace(name="width", port_bits=bits)
+    text = kernel_verilog(config)
+    assert f"DATA_WIDTH {bits}, ID_WIDTH 1, " in text
+    assert f"MAX_BURST_LENGTH {longest}, " in text
+    widths = {name: width for _, _, width, name in declared(text)}
+    assert [widths[f"{MEMORY}_{name}"] for name in ("rdata", "wdata", "wstrb")] == [bits, bits, bits // 8]
+    (port,) = re.findall(rf'<port name="{MEMORY}" .*? dataWidth="(\d+)"', kernel_xml(config))
+    assert int(port) == bits
 
 
 def test_every_port_of_the_machine_is_wired_to_its_own() -> None:

@@ -21,6 +21,7 @@ from nmsat.hw.release.kernel import kernel_verilog
 from nmsat.hw.release.package import file_list, package_files
 from nmsat.hw.release.synth import synthesise
 from nmsat.hw.release.tops import ENGINES, TOPS, rtl_files, synthesis_tops
+from nmsat.reports.work.machines import board_of, die_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,9 +175,10 @@ def test_slang_reads_the_package(tiny: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["small", "vcu1525"])
+@pytest.mark.parametrize("name", ["small", "vcu1525", "zcu102", "kv260", "pynq-z2"])
 def test_slang_and_icarus_read_every_preset(name: str, tmp_path: Path) -> None:
-    files = {**rtl_files(preset(name)), "sat_kernel.v": kernel_verilog(preset(name))}
+    config = preset(name)
+    files = {**rtl_files(config, die=die_of(board_of(config, None))), "sat_kernel.v": kernel_verilog(config)}
     assert complaints(files, tmp_path) == []
     icarus = shutil.which("iverilog")
     if icarus is None:

@@ -1,4 +1,4 @@
-"""Rows in parts: dealing and gathering in Amaranth's simulator, against rows cut by hand, under pauses on both sides."""
+"""Rows in parts: dealing and gathering in Amaranth's simulator, against rows cut by hand, with pauses on both sides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
 
-from nmsat.hw.update.parts import Deal, Gather
+from nmsat.hw.update.parts import DealRow, GatherRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def simulate(dut: Any, bench: Callable[[Any], Any]) -> None:
 
 @pytest.mark.parametrize("parts", [2, 8])
 def test_dealing(parts: int) -> None:
-    dut, rng = Deal(LANES, parts), random.Random(parts)
+    dut, rng = DealRow(LANES, parts), random.Random(parts)
 
     async def bench(ctx: Any) -> None:
         row, number, taken = None, 0, 0
@@ -81,7 +81,7 @@ def test_dealing(parts: int) -> None:
 
 @pytest.mark.parametrize("parts", [2, 8])
 def test_gathering(parts: int) -> None:
-    dut, rng = Gather(LANES, parts), random.Random(parts)
+    dut, rng = GatherRow(LANES, parts), random.Random(parts)
 
     async def bench(ctx: Any) -> None:
         row, number, offered, rows = random_row(rng, GATHERED), 0, False, 0
