@@ -21,7 +21,8 @@ def badges() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lock = (ROOT / ".ci" / "lock.py").read_text(encoding="utf-8")
     pythons = re.findall(r'"(3\.\d+)"', re.findall(r"^PYTHONS = \((.*)\)$", lock, re.MULTILINE)[0])
-    version = re.findall(r'"([^"]+)"', (ROOT / "reports" / "version.py").read_text(encoding="utf-8").splitlines()[-1])[0]
+    said = (ROOT / "reports" / "version.py").read_text(encoding="utf-8")
+    version = re.findall(r'^VERSION: Final = "([^"]+)"$', said, re.MULTILINE)[0]
     told = {"version": version, "python": " | ".join(pythons), "licence": project["license"]}
     return {f"badge_{name}.svg": badge(name, value) for name, value in told.items()}
 

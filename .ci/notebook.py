@@ -23,10 +23,10 @@ def cells(text: str) -> list[tuple[str, str]]:
         raise ValueError("an example must begin with a line '# %% [markdown]'")
     found = []
     for mark, body in zip(parts[1::2], parts[2::2], strict=True):
-        body = body.strip("\n")
+        lines = body.strip("\n").splitlines()
         if mark:
-            body = "\n".join(line.removeprefix("#").removeprefix(" ") for line in body.splitlines())
-        found.append(("markdown" if mark else "code", body))
+            lines = [line.removeprefix("#").removeprefix(" ") for line in lines]
+        found.append(("markdown" if mark else "code", "\n".join(lines)))
     return found
 
 

@@ -89,8 +89,7 @@ def commands() -> str:
     common = [row for action in nmsat.command_line()._actions if action.dest in GLOBAL for row in [option(action)]]
     parts = [
         "# Commands\n\nMade from the parser of the command line: `nmsat COMMAND --help` says the same at a terminal.\n",
-        "Exit codes: 0 done; 1 a comparison or simulation failed; 2 the input cannot be used, or the answer not be "
-        "written, said in one line; 130 interrupted; 143 terminated.\n",
+        "Exit codes: [how to use results in a program](../howto/json.md).\n",
         "## Options of every command\n\n" + table(("option", "meaning"), common),
     ]
     return "\n".join(parts + [command(words, parser) for words, parser in parsers().items()])
@@ -129,7 +128,7 @@ def configuration() -> str:
     return "\n".join(
         [
             "# Fields of files\n\nMade from the tables that the code checks by.\n",
-            "## A machine\n\nA TOML file that every `--config` takes, or `--set FIELD=VALUE`. Named: " + presets + ".\n",
+            f"## A machine\n\nA TOML file that every `--config` takes, or `--set FIELD=VALUE`. Named: {presets}.\n",
             table(("field", "unit", "default", "allowed", "in RTL", "meaning"), machine_rows()),
             "## A training run\n\nA TOML file that `nmsat train --config-file` takes. What it says:\n",
             table(("field", "default", "allowed"), training_rows()),
@@ -176,11 +175,12 @@ def training_rows() -> list[tuple[str, ...]]:
 
 def instructions() -> str:
     """Return the page of all instructions: opcode, queue, fields with their bits."""
-    parts = [
+    introduction = (
         "# Instructions\n\nMade from the layout that assembler, simulator and circuit share. An instruction has "
         f"{isa.INSTRUCTION_BITS} bits, one beat of memory; what a field means in the machine stands on the page of its "
         "room ([the machine](../machine/index.md)).\n"
-    ]
+    )
+    parts = [introduction]
     for opcode, layout in isa.INSTRUCTIONS.items():
         queue = f"queue {isa.QUEUE_OF[opcode].name}" if opcode in isa.QUEUE_OF else "the sequencer itself"
         rows, low = [], 0
@@ -199,10 +199,11 @@ def instructions() -> str:
 
 def python() -> str:
     """Return the page of the Python API: a directive of mkdocstrings for each module."""
-    parts = [
-        "# Python API\n\nEverything is imported as `nmsat.*`. These modules are for use from outside; before 1.0 a minor "
-        "version may change them ([changes](../../CHANGELOG.md)). Others are the machine's own.\n"
-    ]
+    introduction = (
+        "# Python API\n\nEverything is imported as `nmsat.*`. These modules are for use from outside; before 1.0 a "
+        "minor version may change them ([changes](../../CHANGELOG.md)). Others are the machine's own.\n"
+    )
+    parts = [introduction]
     for heading, modules in API.items():
         parts.append(f"## {heading}\n")
         parts += [f"::: {module}\n" for module in modules]

@@ -1,7 +1,7 @@
 """Hooks of MkDocs for the documentation site (mkdocs.yml): what it shows beside docs/, its navigation, its links.
 
-- Pages outside docs/ that pages link to (README.md, CHANGELOG.md, reports/tables/*.md ...) are on the site under `repo/`,
-  other files that are linked lie there as they are. Links in the pages stay those that a Git host follows.
+- Pages outside docs/ that pages link to (README.md, CHANGELOG.md, reports/tables/*.md ...) are on the site under
+  `repo/`, other files that are linked lie there as they are. Links in the pages stay those that a Git host follows.
 - The reference that .ci/reference.py wrote into build/reference, and the examples as pages and notebooks.
 - Navigation is the table `SECTIONS`; pages of docs/ that it does not name follow as "More".
 - A page that would load anything from another server ends the build.
@@ -44,7 +44,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "Project": ("repo/README.md", "repo/CHANGELOG.md", "contributing.md", "repo/*.md"),
 }
-"""Heading -> pages, as patterns; one that two patterns match stands where it is first, one that is not there nowhere."""
+"""Heading -> pages, as patterns; one that two patterns match stands where it is first."""
 
 LINK: Final = re.compile(r"(\]\()([^)\s#]*)((?:#[^)\s]*)?\))|((?:src|srcset|href)=\")([^\"#]+)((?:#[^\"]*)?\")")
 """Targets of links in Markdown and in HTML, without their anchors."""
@@ -139,6 +139,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             return match[0]
         target = posixpath.normpath(posixpath.join(posixpath.dirname(place), link))
         on_site = target.removeprefix("docs/") if target.startswith("docs/") else f"{OUTSIDE}/{target}"
+        if on_site.startswith(f"{EXAMPLES}/") and not here.startswith(f"{EXAMPLES}/"):
+            on_site = on_site.replace(".py", ".md")  # the page of an example, which links to the script
         if files.get_file_from_path(on_site) is None:
             return match[0]
         return f"{before}{posixpath.relpath(on_site, posixpath.dirname(here))}{after}"

@@ -18,10 +18,12 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.examples import ROOT, run_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GUIDES: Final = sorted(
     str(path.relative_to(ROOT))

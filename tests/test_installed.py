@@ -116,7 +116,7 @@ def test_wheel_from_pip(own: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.long
 def test_the_wheel_works_in_an_empty_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it asks for and nothing else; needs the package index. `make dist` does the same with a wheel of sdist."""
+    """With what it asks for and nothing else; needs the package index. `make dist` takes the wheel of the sdist."""
     dist = script("dist", monkeypatch)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     source, place = tmp_path / "source", tmp_path / "place"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 import nmsat
+from tests.follow import GUIDES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +25,10 @@ DOCUMENTS: Final = sorted(str(p.relative_to(ROOT)) for folder in ("*.md", "docs/
 TWO_COMMANDS: Final = BLOCKS[0].splitlines()
 PAGES: Final = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("reports/tables/*.md"))]
 TEXTS: Final = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
-SHOWN: Final = sorted(set(re.findall(r"^(?:    |\.venv/bin/)nmsat (.*)$", TEXTS, re.MULTILINE)))
-"""Commands in blocks: they can be pasted."""
+FOLLOWED: Final = {ROOT / guide for guide in GUIDES}
+PASTED: Final = "\n".join(path.read_text(encoding="utf-8") for path in PAGES if path not in FOLLOWED)
+SHOWN: Final = sorted(set(re.findall(r"^(?:    |\.venv/bin/)nmsat (.*)$", PASTED, re.MULTILINE)))
+"""Commands in blocks: they can be pasted. Those of guides are run, in order (tests/test_tutorials.py)."""
 
 MENTIONED: Final = sorted(set(re.findall(r"`nmsat ([^`\n]+)`", TEXTS)))
 """Commands within a line, some with placeholders or without their arguments."""

@@ -320,7 +320,8 @@ def test_clean_debian_is_given_the_settings_of_the_machine(tmp_path: Path, monke
 def test_no_script_of_the_project_names_a_registry_or_this_machine() -> None:
     files = [*(ROOT / ".ci").iterdir(), ROOT / "Makefile", ROOT / "pyproject.toml"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
-    assert re.findall(r"https?://[^\s\"']+", text) == []
+    # The name of SVG in XML looks like an address; nothing is asked there.
+    assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
     assert str(ROOT) not in text
     assert shutil.which("make")
 

@@ -58,6 +58,7 @@ print(folder / "rows.svg")
 # %%
 assert len(points) == 6
 for pattern in ("2:4", "2:8"):
-    falling = [point["cycles"] for point in sorted(points, key=lambda point: point["rows"]) if point["pattern"] == pattern]
+    cycles = {point["rows"]: point["cycles"] for point in points if point["pattern"] == pattern}
+    falling = [cycles[rows] for rows in (8, 16, 32)]
     assert falling == sorted(falling, reverse=True)
     assert falling[0] < 4 * falling[-1]
