@@ -99,6 +99,11 @@ def data_name(place: str, side: int | None = None) -> str:
         return cifar_name(where, kind)
     if folders:
         return images_name(folders[0], _side(side, FOLDER_SIDES, FOLDER_SIDES[1], "images in folders"))
+    if path.is_dir() and not any(one.name.startswith(idx.PARTS) for one in path.iterdir()):
+        raise ValueError(
+            f"data folder is {place!r}; it holds neither IDX files ({idx.PARTS[0]}-ubyte.gz, ...), nor CIFAR "
+            f"({cifar_layout('cifar10')}), nor images in train/ and val/"
+        )
     return idx.idx_name(path, _side(side, idx.SIDES, idx.SIDES[0], "IDX files"))
 
 

@@ -74,6 +74,10 @@ def _check(data: Dataset) -> None:
             raise ValueError(f"x_{split} has {len(x)} samples and y_{split} {len(y)}; there must be as many, and one")
         if tuple(x.shape[1:]) != tuple(data.x_train.shape[1:]):
             raise ValueError(f"x_test has samples of shape {tuple(x.shape[1:])}, x_train of {data.sample.shape}")
+        tokens = np.issubdtype(x.dtype, np.integer)
+        if y.shape != (tuple(x.shape) if tokens else (len(x),)):
+            wanted = "a label for each token" if tokens else "one label for each sample"
+            raise ValueError(f"y_{split} has shape {y.shape}; there must be {wanted} of {tuple(x.shape)}")
         _check_labels(f"y_{split}", y, data.classes)
         if isinstance(x, np.ndarray):
             _check_values(f"x_{split}", x, data.classes)

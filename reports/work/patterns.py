@@ -202,7 +202,8 @@ def _trained(asked: Asked) -> _Network:
         for parameter in trainer.model.parameters()
         if isinstance(parameter, Weight) and parameter.sparse
     }
-    origin = f"after {asked.epochs} epochs of dense training" if asked.epochs else "of the first step"
+    length = f"{asked.epochs} epoch{'s' if asked.epochs > 1 else ''}"
+    origin = f"after {length} of dense training" if asked.epochs else "of the first step"
 
     def step(own: Mapping[str, Pair]) -> Step:
         return recorded_step(asked.network, asked.method, Pattern(2, 8), asked.batch, patterns=write_patterns(own))

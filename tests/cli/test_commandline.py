@@ -97,7 +97,8 @@ def test_defaults_are_left_out(name: str) -> None:
     command = nmsat.parse([*name.split(), *shlex.split(EVERYTHING[name])]).parser
     positional = [action.dest for action in command._get_positional_actions() if not isinstance(action, Subcommands)]
     needed = shlex.split(EVERYTHING[name])[: len(positional)]
-    needed += {"rtl": ["--out", "d"], "patterns": ["--budget", "0.5"], "study paper": ["--data", "d"]}.get(name, [])
+    asked = {"rtl": ["--out", "d"], "patterns": ["--budget", "0.5"], "study paper": ["--data", "d"]}
+    needed = [*asked.get(name, []), *needed]
     options = nmsat.parse([*name.split(), *needed])
     assert again(options) == f"nmsat {shlex.join([*name.split(), *needed])}"
     # A default that is written out is still the default.

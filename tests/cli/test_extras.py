@@ -17,7 +17,13 @@ from tests.source import imported, modules
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DISTRIBUTIONS: Final = {"PIL": "pillow", "sklearn": "scikit-learn", "vcd": "pyvcd", "xdist": "pytest-xdist", "z3": "z3-solver"}
+DISTRIBUTIONS: Final = {
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "vcd": "pyvcd",
+    "xdist": "pytest-xdist",
+    "z3": "z3-solver",
+}
 DISTRIBUTIONS_OF_PARTS: Final = {"cocotb_tools": "cocotb", "cocotbext": "cocotbext-axi", "google": "protobuf"}
 HIDE: Final = """
 import sys

@@ -150,6 +150,14 @@ def test_runs_know_their_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         data_name(str(one.parent))
 
 
+def test_a_folder_of_nothing_known_says_what_is(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    (tmp_path / "cifar-10-batches-bin" / "data_batch_1.bin").touch()  # the rest is missing
+    with pytest.raises(ValueError, match=r"neither IDX files .*, nor CIFAR .*, nor images in train/ and") as caught:
+        data_name(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -259,6 +267,7 @@ OWN = {
     "labels": ("y[0] = 3", r"y_train has labels from 0 to 3; with 3 classes"),
     "kind": ("x = x.astype(np.float64)", "x_train is of float64"),
     "nan": ("x[0] = np.nan", "x_train has values that are not finite"),
+    "shape": ("y = y[:, None]", r"y_train has shape \(30, 1\); there must be one label for each sample"),
     "lengths": ("y = y[1:]", "x_train has 30 samples and y_train 29"),
 }
 
