@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nmsat.reports.pages.style import INK, SMALL, VERMILLION, new_figure
+from nmsat.reports.pages.style import INK, SMALL, VERMILLION, new_figure, note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def _bars(axes: Axes, panel: Panel, color: str, form: str) -> None:
     places = range(len(panel.bars))
     axes.barh(places, list(panel.bars.values()), height=_THICK, color=color)
     for place, (name, value) in enumerate(panel.bars.items()):
-        axes.text(0, place, f" {form.format(value)}", va="center", color="white", fontsize=SMALL)
+        note(axes, form.format(value), (0, place), (5, 0), va="center", color="white")
         if name in panel.bounds:
             bound = panel.bounds[name]
             axes.plot((bound, bound), (place - 0.44, place + 0.44), color=INK, linewidth=1.6)

@@ -157,8 +157,9 @@ def causes_figure(found: Sequence[NetworkRuns], basis: Basis, pattern: str) -> F
         "enter: a tile's operands come one by one for longer than its multiply-adds take. Waits: what a tile waits "
         "for. Idle: the array has no work yet and waits for loads, stores or the program."
     )
+    lost = max((share for parts in grid.values() for cause, share in parts.items() if cause != "steps"), default=0.0)
     with style():
-        picture = take_picture(matrix(grid, columns), "causes", title, f"{caption} {_share_words(grid)}")
+        picture = take_picture(matrix(grid, columns, lost or 1.0), "causes", title, f"{caption} {_share_words(grid)}")
     told = {
         step: {heading: parts[cause] for cause, heading in columns.items() if cause in parts}
         for step, parts in grid.items()

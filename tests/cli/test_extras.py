@@ -58,6 +58,8 @@ def names(requirements: list[str]) -> set[str]:
         ("amaranth", "demo --out {out}", "rtl"),
         ("matplotlib", "demo --out {out}", "report"),
         ("jinja2", "demo --out {out}", "report"),
+        ("jinja2", "report --out {out}", "report"),
+        ("matplotlib", "paper --report {out}", "report"),
         ("pyarrow", "sweep docs/sweep.toml --out {out}", "sweep"),
         ("distributed", "sweep docs/sweep.toml --out {out} --scheduler tcp://127.0.0.1:1", "dask"),
         ("onnx", "model {model}", "onnx"),

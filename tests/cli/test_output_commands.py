@@ -39,6 +39,15 @@ CELL = "mlp-bdwp-2of8-seed1,epochs=2,batch=700"
 IN_THE_WAY = [
     ("demo --out {}", "report.html", "nmsat.reports.work.demo.run_demo"),
     ("program 8 16 8 --out {}", "summary.json", "nmsat.reports.work.program.matrix_program"),
+    ("report --out {}", "speedup.png", "nmsat.reports.work.step_runs.network_runs"),
+    ("paper --report {}", "report.html", "nmsat.reports.work.step_runs.network_runs"),
+    ("model resnet9 --batch 1 --report {}", "energy.csv", "nmsat.dataflow.network.models.find_model"),
+    ("workload run moa --report {}", "workload.svg", "nmsat.reports.work.workload.workload_run"),
+    (
+        "study --networks mlp --seeds 0 --out {}/new --report {}",
+        "report.html",
+        "nmsat.reports.work.study.run_study",
+    ),
     ("rtl --out {}", "sat_uspe.v", "nmsat.hw.release.kept.kept_files"),
     (f"sweep {SWEEP} --out {{}}", "points.parquet", "nmsat.reports.work.sweep.run_sweep"),
     ("synth --out {}", "synth_tiny.md", "nmsat.hw.release.kept.kept_files"),
@@ -59,7 +68,7 @@ IN_THE_WAY = [
 ]
 
 
-READ = ("--data", "--masks", "--config-file", "--layers", "--image", "--library", "--accuracy")
+READ = ("--data", "--masks", "--config-file", "--layers", "--image", "--library", "--accuracy", "--records")
 """Options that name what is read."""
 
 

@@ -35,8 +35,9 @@ function media(doc, print) {{
 function hidden(node) {{ return node.getClientRects().length === 0; }}
 function picture(svg) {{
   const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
-  const sizes = [...svg.querySelectorAll("text")].map(t => parseFloat(t.ownerDocument.defaultView.getComputedStyle(t).fontSize) * scale);
-  return {{name: svg.closest("section, figure").id, width: box.width, height: box.height, smallest: Math.min(...sizes),
+  const view = svg.ownerDocument.defaultView;
+  const sizes = [...svg.querySelectorAll("text")].map(t => parseFloat(view.getComputedStyle(t).fontSize) * scale);
+  return {{name: svg.closest("section").id, width: box.width, height: box.height, smallest: Math.min(...sizes),
     title: svg.querySelector("title")?.textContent ?? "", words: svg.querySelector("desc")?.textContent ?? "",
     marks: svg.querySelectorAll("path, use, rect").length}};
 }}
@@ -86,8 +87,9 @@ def look_at(page: Path, place: Path) -> Seen:
     )
     harness = place / "harness.html"
     harness.write_text(_HARNESS.format(frames=frames), encoding="utf-8")
-    words = ["--headless", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr"]
-    words += ["--no-first-run", f"--user-data-dir={place / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
+    words = ["--headless", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files"]
+    words += ["--enable-logging=stderr", "--no-first-run"]
+    words += [f"--user-data-dir={place / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
     words += ["--no-sandbox"] if os.geteuid() == 0 else []
     done = subprocess.run(
         [browser(), *words, harness.as_uri()], capture_output=True, text=True, check=True, timeout=120
