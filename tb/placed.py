@@ -121,7 +121,7 @@ def place_unit(unit: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Place units; return 0 if none has become slower, 1 if one has, 2 without a placer."""
+    """Place units; return 0 if none has become slower, 1 if one has, 2 without a placer or a record."""
     parser = argparse.ArgumentParser(description="Place units on an ECP5 and compare them with an element.")
     parser.add_argument("units", nargs="*", metavar="UNIT", help=f"some of {', '.join(UNITS)}; all without")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found here")
@@ -147,7 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = {"tools": tools, "seconds": round(time.monotonic() - began), "seed": SEED, "units": units}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    lost = worse(found, json.loads(RECORD.read_text(encoding="utf-8"))) if RECORD.exists() else []
+    if not RECORD.exists():
+        print(f"nothing to compare with: {RECORD} has not been written", file=sys.stderr)
+        return 2
+    lost = worse(found, json.loads(RECORD.read_text(encoding="utf-8")))
     print("\n".join(lost) or "no unit has lost against the element", file=sys.stderr)
     return 1 if lost else 0
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from nmsat.tb.placed import ELEMENT, RECORD, TOLERANCE, UNITS, Placed, PlaceError, clock_of, main, placed, worse
+from nmsat.tb.placed import ELEMENT, TOLERANCE, Placed, PlaceError, clock_of, main, placed, worse
 
 
 def test_the_clock_of_a_report() -> None:
@@ -28,8 +26,3 @@ def test_units_are_compared_with_the_element() -> None:
 def test_a_unit_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sat_nothing"]) == 2
     assert "unit is 'sat_nothing'; there are sat_uspe" in capsys.readouterr().err
-
-
-def test_the_record_has_all_units() -> None:
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    assert [unit["unit"] for unit in record["units"]] == list(UNITS)
