@@ -137,6 +137,12 @@ badges:
 notebooks: setup-run
 	$(BIN)/python .ci/notebook.py out/notebooks
 
+# SCALE-Sim and ZigZag beside nmsat, in the environment that the command makes in the caches. A skipped test has failed.
+.PHONY: test-peers
+test-peers: setup-test
+	$(BIN)/nmsat compare --setup
+	$(BIN)/pytest -m "" --no-skip tests/cli/test_compare_peers.py
+
 # The caches of the user are shared by all checkouts, so they stay.
 clean:
 	@echo "caches stay in $${NMSAT_BUILD_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nmsat}; before this, $(BIN)/nmsat cache --clear empties them"

@@ -40,6 +40,7 @@ COMMANDS: Final[dict[str, str]] = {
     "bench": "nmsat.reports.commands.bench",
     "cache": "nmsat.reports.commands.cache",
     "card validate": "nmsat.reports.commands.card_validate",
+    "compare": "nmsat.reports.commands.compare",
     "completion": "nmsat.reports.commands.completion",
     "config check": "nmsat.reports.commands.config_check",
     "config list": "nmsat.reports.commands.config_list",

@@ -15,6 +15,7 @@ from setuptools.command.build_py import build_py
 FOLDERS = ("algorithms", "dataflow", "sim", "hw", "tb", "reports")
 DATA = ("*.c", "*.j2", "*.vlt", "*.tcl", "*.cpp")
 RECORDS = "reports/tables/*.json"
+PEERS = "requirements/peers.lock"  # of the environment that `nmsat compare --setup` makes
 TYPED = "nmsat/py.typed"
 MAIN = "nmsat/__main__.py"  # `python -m nmsat`; in the repository `nmsat.py` is itself what runs
 START = "import sys\n\nfrom nmsat.reports.start import main\n\nsys.exit(main())\n"
@@ -27,7 +28,7 @@ class BuildPackage(build_py):
         """Return (source, path in the wheel) of every file."""
         root = Path(__file__).resolve().parent
         found = [path for folder in FOLDERS for kind in ("*.py", *DATA) for path in sorted((root / folder).rglob(kind))]
-        found += sorted(root.glob(RECORDS))
+        found += [*sorted(root.glob(RECORDS)), root / PEERS]
         return [("nmsat.py", "nmsat/__init__.py")] + [
             (str(path.relative_to(root)), f"nmsat/{path.relative_to(root).as_posix()}") for path in found
         ]

@@ -22,8 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 PYTHONS = ("3.11", "3.12", "3.13")
 RUN_EXTRAS = ("rtl", "report", "sweep", "onnx")
-PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint", "dask": "lint", "docs": "lint"}
-"""Whose versions a level keeps to."""
+PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint", "dask": "lint", "docs": "lint", "peers": ""}
+"""Whose versions a level keeps to. The simulators beside which `nmsat compare` runs need an older NumPy than nmsat."""
+
+UNUSED = ("absl-py", "cython", "multiprocessing-on-dill", "numba", "setuptools")
+"""What the simulators of `peers` declare and never import where we run them: 240 MB, and one without a wheel."""
 
 TORCH = "2.13.0+cpu"
 TORCH_HASHES = {
@@ -44,11 +47,14 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "venv", place / "tools"], check=True)
         subprocess.run([place / "tools/bin/pip", "install", "--quiet", "uv"], check=True)
         locks = {level: place / f"{level}.lock" for level in PARENTS}
+        unused = place / "unused.txt"
+        unused.write_text("".join(f'{name} ; python_version < "3"\n' for name in UNUSED), encoding="utf-8")
         for level, requirements in inputs().items():
             source = place / f"{level}.in"
             source.write_text("\n".join(requirements) + "\n", encoding="utf-8")
             print(f"choosing versions for {level}", flush=True)
             before = ["--constraint", str(locks[PARENTS[level]])] if PARENTS[level] else []
+            before += ["--override", str(unused)] if level == "peers" else []
             compile_lock(place, locks[level], [*before, str(source)])
         locks["torch"].write_text(cpu_build(locks["torch"].read_text(encoding="utf-8")), encoding="utf-8")
         pins = {level: names(lock) for level, lock in locks.items()}
@@ -56,8 +62,9 @@ def main() -> int:
             sizes: dict[str, int] = {}
             for level in ("lint", "torch", "dask", "docs"):
                 sizes |= wheels(place, locks[level], python)
+            others = wheels(place, locks["peers"], python)
             for level, wanted in pins.items():
-                size = sum(sizes[name] for name in wanted if name in sizes) / 1e6
+                size = sum((others if level == "peers" else sizes).get(name, 0) for name in wanted) / 1e6
                 print(f"Python {python}: {level:5} {len(wanted):3} packages, {size:6.1f} MB", flush=True)
         FOLDER.mkdir(exist_ok=True)
         for lock in locks.values():
@@ -68,7 +75,8 @@ def main() -> int:
 def inputs() -> dict[str, list[str]]:
     """Return level -> what it requires, from pyproject.toml. lint, torch and dask have all of test, docs of nothing.
 
-    setuptools is in all of them, as nmsat itself is installed without build isolation.
+    setuptools is in all of them, as nmsat itself is installed without build isolation. peers stands alone: nmsat is not
+    installed beside it.
     """
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project, extras = pyproject["project"], pyproject["project"]["optional-dependencies"]
@@ -79,7 +87,8 @@ def inputs() -> dict[str, list[str]]:
     groups = pyproject["dependency-groups"]
     more = {"lint": groups["lint"], "torch": groups["torch"], "dask": extras["dask"]}
     docs = [*pyproject["build-system"]["requires"], *extras["docs"], *groups["docs"]]
-    return {"run": run, "test": test, **{level: [*test, *names] for level, names in more.items()}, "docs": docs}
+    found = {"run": run, "test": test, **{level: [*test, *names] for level, names in more.items()}, "docs": docs}
+    return {**found, "peers": groups["peers"]}
 
 
 def cpu_build(lock: str) -> str:

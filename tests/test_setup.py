@@ -21,7 +21,8 @@ from tests.source import ROOT
 
 MAKEFILE: Final = (ROOT / "Makefile").read_text(encoding="utf-8")
 LEVELS: Final = ("run", "test", "lint", "torch", "dask", "docs")
-LOCKS: Final = {level: (ROOT / "requirements" / f"{level}.lock").read_text(encoding="utf-8") for level in LEVELS}
+ALL: Final = (*LEVELS, "peers")
+LOCKS: Final = {level: (ROOT / "requirements" / f"{level}.lock").read_text(encoding="utf-8") for level in ALL}
 
 
 def pins(level: str) -> dict[str, str]:
@@ -35,12 +36,12 @@ def normal(name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- locks
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", ALL)
 def test_lock_holds_exact_versions_and_hashes_and_nothing_else(level: str) -> None:
     pin = r"[a-z0-9._-]+==[^ \n]+(?: ; [^\n\\]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
     assert re.fullmatch(f"(?:{pin})+", LOCKS[level])
     assert "://" not in LOCKS[level]
-    assert len(pins(level)) == LOCKS[level].count("==") > 30
+    assert len(pins(level)) == LOCKS[level].count("==") > 20
 
 
 def test_each_lock_holds_all_of_the_one_before() -> None:
@@ -61,6 +62,7 @@ def test_locks_hold_what_the_project_declares() -> None:
         "torch": [*pyproject["dependency-groups"]["torch"], *extras["torch"]],
         "dask": extras["dask"],
         "docs": [*pyproject["dependency-groups"]["docs"], *extras["docs"]],
+        "peers": pyproject["dependency-groups"]["peers"],
     }
     for level, lines in declared.items():
         assert {normal(re.split(r"[<>=\[ ]", line)[0]) for line in lines} <= {normal(name) for name in pins(level)}
@@ -70,6 +72,13 @@ def test_locks_hold_what_the_project_declares() -> None:
     assert "torch" not in pins("lint")
     assert not {"numpy", "amaranth", "pytest"} & pins("docs").keys()
     assert "distributed" not in pins("torch")
+    assert not {"pytest", "amaranth"} & pins("peers").keys()
+
+
+def test_the_lock_of_the_peers_leaves_out_what_has_no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = script("lock", monkeypatch)
+    assert not set(lock.UNUSED) & {normal(name) for name in pins("peers")}
+    assert tuple(map(int, pins("peers")["numpy"].split(".")[:2])) < (2, 4)
 
 
 def test_the_page_says_how_many_packages_each_lock_holds() -> None:
@@ -77,9 +86,9 @@ def test_the_page_says_how_many_packages_each_lock_holds() -> None:
     told = re.findall(r"^\|[^|]*\| `requirements/(\w+)\.lock` \| (\d+)(?: more)? \|", page, re.MULTILINE)
     counts = {"run": str(len(pins("run"))), "test": str(len(pins("test")) - len(pins("run")))}
     counts |= {level: str(len(pins(level)) - len(pins("test"))) for level in ("lint", "torch", "dask")}
-    counts |= {"docs": str(len(pins("docs")))}
+    counts |= {level: str(len(pins(level))) for level in ("docs", "peers")}
     assert dict(told) == counts
-    assert len(told) == len(LEVELS)
+    assert len(told) == len(ALL)
 
 
 def test_the_lock_of_pytorch_names_its_cpu_build_and_nothing_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,10 +162,10 @@ def test_locks_are_written_all_or_none(
         lock.main()
     text = f"one==1 \\\n    --hash=sha256:{'0' * 64}\n"
     build = f"{text}torch=={lock.TORCH}" + "".join(f" \\\n    --hash=sha256:{d}" for d in lock.TORCH_HASHES.values())
-    texts = {level: f"{build}\n" if level == "torch" else text for level in LEVELS}
+    texts = {level: f"{build}\n" if level == "torch" else text for level in ALL}
     written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     assert written == ({} if lacking else {f"{level}.lock": text for level, text in texts.items()})
-    assert tools.downloaded == len(lock.PYTHONS[: -1 if lacking else None]) * ["lint", "torch", "dask", "docs"]
+    assert tools.downloaded == len(lock.PYTHONS[: -1 if lacking else None]) * ["lint", "torch", "dask", "docs", "peers"]
 
 
 def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -164,7 +173,7 @@ def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pyte
     monkeypatch.setattr(lock.subprocess, "run", tools.run)
     monkeypatch.setattr(lock, "FOLDER", tmp_path)
     lock.main()
-    assert len(tools.compiled) == len(LEVELS)
+    assert len(tools.compiled) == len(ALL)
     for words, env in tools.compiled:
         given = dict(pairwise(words))
         assert given["--python-version"] == "3.11"
@@ -172,7 +181,10 @@ def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pyte
         assert Path(given["--cache-dir"]).parent == Path(given["--output-file"]).parent
         assert env["UV_DEFAULT_INDEX"] == "https://mirror/simple"
     constraints = [dict(pairwise(words)).get("--constraint", "none") for words, _ in tools.compiled]
-    assert [Path(name).name for name in constraints] == ["none", "run.lock", "test.lock", *3 * ["lint.lock"]]
+    before = ["none", "run.lock", "test.lock", *3 * ["lint.lock"], "none"]
+    assert [Path(name).name for name in constraints] == before
+    overrides = [Path(dict(pairwise(words)).get("--override", "none")).name for words, _ in tools.compiled]
+    assert overrides == ["none"] * len(LEVELS) + ["unused.txt"]
 
 
 # ------------------------------------------------------------------------------------------------------- Makefile
@@ -187,7 +199,8 @@ def make(*words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "target", ["setup", "demo", "test", "lint", "engines", "regression", "smoke", "test-torch", "test-dask", "docs"]
+    "target",
+    ["setup", "demo", "test", "lint", "engines", "regression", "smoke", "test-torch", "test-dask", "docs", "test-peers"],
 )
 def test_nothing_is_built_from_source(target: str) -> None:
     assert "--only-binary :all:" in make(target).splitlines()[0]

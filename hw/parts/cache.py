@@ -54,6 +54,7 @@ ROOMS: Final = {
     "synth": "resources that Yosys counted",
     "timed": "cycles of products on the machine",
     "yosys": "compiled programs of the Yosys packages",
+    "peers": "the simulators beside which nmsat compare runs",
     "fresh": "bare Debian systems of make fresh",
     "written": "which single files nmsat wrote",
 }
@@ -76,6 +77,7 @@ OURS: Final = {
     "synth": re.compile(rf"{_SHA256}\.json|tmp[a-z0-9_]{{8}}"),
     "timed": re.compile(rf"{_SHA256}\.json|\.nmsat-part-[0-9a-f]{{16}}"),
     "yosys": re.compile(r"(yowasp|amaranth)_yosys|YoWASP|wasmtime"),
+    "peers": re.compile(rf"{_SHA256}|\.{_SHA256}-[0-9a-f]{{8}}"),
     "fresh": re.compile(r"(bookworm|trixie)\.(tar|log|part)|last\.log|debs|pip"),
 }
 """Folders that can be made again, and the names that nmsat gives to what is in them: nothing else is removed."""

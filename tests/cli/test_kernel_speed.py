@@ -19,11 +19,14 @@ def test_bench_tells_the_speed_of_contract_arithmetic(
     call: Callable[[str], Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_speed, "PRODUCTS", ((96, 64, 16),))
-    monkeypatch.setattr(kernel_speed, "_step", lambda repeats: {"network": "n", "batch": 1, "seconds": {"contract": 1}})
+    step = {"network": "n", "batch": 1, "seconds": {"contract": 1}, "pairs": {}}
+    monkeypatch.setattr(kernel_speed, "_step", lambda repeats: step)
     (found,) = json.loads(call("bench --only-kernel --json").out)["kernel"]["products"]
     rate = found["gmacs_per_second"]
     assert rate.keys() == {"contract", "contract_2of8", "blas", "numpy"}
-    assert found["to_numpy"] == pytest.approx(rate["contract"] / rate["numpy"])
+    for name, pair in found["pairs"].items():
+        assert found[name] == pair["times"] > 0
+        assert pair["rounds"] == 5
 
 
 def test_a_step_is_measured_beside_binary32() -> None:

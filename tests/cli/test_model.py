@@ -1,4 +1,4 @@
-"""`nmsat model` and `nmsat bench` on the command line."""
+"""`nmsat model` on the command line."""
 
 from __future__ import annotations
 
@@ -143,14 +143,6 @@ def test_refusals_are_one_line(call: Call, line: str, words: str) -> None:
     assert outcome.out == ""
     assert words in outcome.err
     assert outcome.err.count("\n") == 1
-
-
-def test_bench_without_rtl(call: Call) -> None:
-    values = json.loads(call("bench --no-rtl --json").out)
-    assert values["exact_gear"]["cycles_per_second"] > 0
-    assert all(row["cycles"] > 0 < row["times"] for row in values["scale_sim"].values())
-    assert values["peak_memory_mib"] > 0
-    assert values["values_vs_verilator"] is None
 
 
 @pytest.mark.usefixtures("estimated")

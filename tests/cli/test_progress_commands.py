@@ -66,7 +66,7 @@ def test_rtl_names_each_top(call: Call, tmp_path: Path, monkeypatch: pytest.Monk
         ("program 8 8 8", ["running the program on the simulator: begins"]),
         ("train --network mlp --steps 1", ["mlp-bdwp-2of8-seed0: begins"]),
         ("workload run sora --scale paper", ["sora: recording and scheduling its products"]),
-        ("bench --no-rtl", ["bench: two layers", "bench: the exact gear"]),
+        ("bench --no-rtl --rounds 1", ["bench: the gears", "bench: contract arithmetic"]),
     ],
 )
 def test_others_tell_what_they_do(call: Call, line: str, words: list[str]) -> None:
