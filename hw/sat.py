@@ -56,8 +56,9 @@ class Sat(wiring.Component):
     """The accelerator.
 
     Parameters: config; ValueError unless it can be a machine (`dataflow.contract.legal.check_machine`).
-    Members, beside clk and rst (synchronous); m_axi: AXI4 master, bursts of at most 16 beats within 4 KiB, one ID; with
-    `config.port_bits` below 512 data are as narrow and a beat is 512 / `port_bits` transfers, lengths count those:
+    With `config.port_bits` below 512 data and strobes of m_axi are as narrow, a beat is 512 / `port_bits` transfers,
+    which arlen and awlen count, and arsize and awsize are theirs.
+    Members, beside clk and rst (synchronous); m_axi: AXI4 master, bursts of at most 16 beats within 4 KiB, one ID:
 
     m_axi_arid : Out(1), 0.
     m_axi_arvalid : Out(1), a burst to read is asked for.

@@ -23,7 +23,8 @@ def master(port: int) -> str:
 class ReadChannels(wiring.Signature):
     """AR and R of AXI4; what is constant for all bursts is left to the top.
 
-    Parameters: parts: transfers that are a beat of 64 bytes. Members, as the master has them:
+    Parameters: parts: transfers that are a beat of 64 bytes.
+    Members, as the master has them:
 
     arvalid : Out(1), a burst is asked for.
     arready : In(1), memory takes the request.
@@ -55,7 +56,8 @@ class ReadChannels(wiring.Signature):
 class WriteChannels(wiring.Signature):
     """AW, W and B of AXI4.
 
-    Parameters: parts: transfers that are a beat of 64 bytes. Members, as the master has them:
+    Parameters: parts: transfers that are a beat of 64 bytes.
+    Members, as the master has them:
 
     awvalid : Out(1), a burst is asked for.
     awready : In(1), memory takes the request.

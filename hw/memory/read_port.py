@@ -33,7 +33,7 @@ class ReadPort(wiring.Component):
     gives_up : Out(1), memory has moved nothing for `watchdog` cycles, for one cycle, in which there is an error too.
     bursts : Out(1), one leaves for AR.
     beats : Out(1), one arrived.
-    axi : Out(`ReadChannels(parts)`), AR and R.
+    axi : Out(`ReadChannels`), AR and R, of so many parts.
 
     Timing: a burst taken from its client in cycle t may be chosen from t + 1 on; one chosen in cycle t stands on AR
     from t + 1 on, one burst per cycle; a beat on R in cycle u stands at its client in u + 1; of a beat in parts u is

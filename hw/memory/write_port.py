@@ -39,7 +39,7 @@ class WritePort(wiring.Component):
     gives_up : Out(1), memory has moved nothing for `watchdog` cycles, for one cycle, in which there is an error too.
     bursts : Out(1), one leaves for AW.
     beats : Out(1), one was taken by memory.
-    axi : Out(`WriteChannels(parts)`), AW, W and B.
+    axi : Out(`WriteChannels`), AW, W and B, of so many parts.
 
     Timing: a burst taken from its client in cycle t may be chosen from t + 1 on; one chosen in cycle t stands on AW
     from t + 1 on; its first beat is pulled in t + 1 and stands on W from t + 2 on, after those of earlier bursts, two
