@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 PLACES: Final = 64
 """Characters per sample of the text, which the transformer reads."""
 
+DIGITS: Final = Sample((8, 8, 1), 10)
+"""What the networks of images read unless something else is said: the handwritten digits."""
 
-def digits_cnn(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+TEXT: Final = Sample((PLACES,), 97)
+
+TEACHER: Final = Sample((64,), 4)
+
+
+def digits_cnn(rng: np.random.Generator, sample: Sample = DIGITS, *, sparse_ends: bool = False) -> Layer:
     """Return three convolutions and two fully connected layers for [B, 8, 8, 1]; 0.45 million multiply-adds forward."""
     sample.check_shape((8, 8, 1))
     return Sequential(
@@ -51,7 +58,7 @@ def digits_cnn(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = 
     )
 
 
-def digits_sat(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+def digits_sat(rng: np.random.Generator, sample: Sample = DIGITS, *, sparse_ends: bool = False) -> Layer:
     """Return a network whose every product, ReLU and update runs on SAT, for [B, 8, 8, 1].
 
     Two convolutions of stride 2 (the second to [B, 2, 2, 32]) and two fully connected layers, without biases: the host
@@ -72,7 +79,7 @@ def digits_sat(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = 
     )
 
 
-def vgg(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+def vgg(rng: np.random.Generator, sample: Sample = DIGITS, *, sparse_ends: bool = False) -> Layer:
     """Return a VGG with batch normalisation for images: 16, 32, pool, 64, 64, pool, 64, mean, classifier."""
     return Sequential(
         [
@@ -89,7 +96,7 @@ def vgg(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) 
     )
 
 
-def resnet9(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+def resnet9(rng: np.random.Generator, sample: Sample = DIGITS, *, sparse_ends: bool = False) -> Layer:
     """Return the shape of the nine-layer residual network of SDGP's code, for images."""
     return Sequential(
         [
@@ -106,7 +113,7 @@ def resnet9(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = Fal
     )
 
 
-def resnet18(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+def resnet18(rng: np.random.Generator, sample: Sample = DIGITS, *, sparse_ends: bool = False) -> Layer:
     """Return basic residual blocks of 16, 32 and 64 channels, the last two with stride 2, for images."""
     blocks: list[Layer] = []
     for stage, (channels_in, channels_out, stride) in enumerate([(16, 16, 1), (16, 32, 2), (32, 64, 2)]):
@@ -119,7 +126,7 @@ def resnet18(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = Fa
     return _residual_network(blocks, 64, rng, sample, sparse_ends=sparse_ends)
 
 
-def resnet50(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+def resnet50(rng: np.random.Generator, sample: Sample = DIGITS, *, sparse_ends: bool = False) -> Layer:
     """Return bottleneck blocks (1x1, 3x3, 1x1) of 16 and 32 inner channels, for images."""
     blocks: list[Layer] = []
     widths = [(16, 16, 64, 1), (64, 16, 64, 1), (64, 32, 128, 2), (128, 32, 128, 1)]
@@ -165,7 +172,7 @@ class TokenMean(Layer):
         return self._pool.backward(dy, ctx)[:, :, 0]
 
 
-def vit(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+def vit(rng: np.random.Generator, sample: Sample = DIGITS, *, sparse_ends: bool = False) -> Layer:
     """Return a vision transformer for square images: 4 x 4 patches, 48 features, two blocks of four heads."""
     channels, patch = sample.check_image(4), sample.check_square(4) // 4
     return Sequential(
@@ -182,7 +189,7 @@ def vit(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) 
     )
 
 
-def gpt(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+def gpt(rng: np.random.Generator, sample: Sample = TEXT, *, sparse_ends: bool = False) -> Layer:
     """Return a causal transformer over tokens, 64 features, two blocks of four heads."""
     (places,) = sample.check_axes(("places",))
     return Sequential(
@@ -197,7 +204,7 @@ def gpt(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) 
     )
 
 
-def mlp(rng: np.random.Generator, sample: Sample, *, sparse_ends: bool = False) -> Layer:
+def mlp(rng: np.random.Generator, sample: Sample = TEACHER, *, sparse_ends: bool = False) -> Layer:
     """Return three fully connected layers of 128 outputs, the last as many as there are classes."""
     (features,) = sample.check_axes(("features",))
     return Sequential(
@@ -268,14 +275,6 @@ BUILDERS: Final[dict[str, Callable[..., Layer]]] = {
 """Builder of each network that trains; `algorithms.core.vocabulary` says what the names stand for."""
 
 
-SAMPLES: Final[dict[str, Sample]] = {
-    "gpt": Sample((PLACES,), 97),
-    "mlp": Sample((64,), 4),
-    **dict.fromkeys((name for name in BUILDERS if name not in ("gpt", "mlp")), Sample((8, 8, 1), 10)),
-}
-"""What the networks read unless something else is said: samples of their own data."""
-
-
 def make_network(
     name: str, rng: np.random.Generator, sample: Sample | None = None, *, sparse_ends: bool = False
 ) -> Layer:
@@ -287,4 +286,5 @@ def make_network(
     if name in PAPER_NETWORKS and sample is not None:
         return PAPER_BUILDERS[name](rng, sample, sparse_ends=sparse_ends)
     trained_network(name)
-    return BUILDERS[name](rng, SAMPLES[name] if sample is None else sample, sparse_ends=sparse_ends)
+    given = () if sample is None else (sample,)
+    return BUILDERS[name](rng, *given, sparse_ends=sparse_ends)
