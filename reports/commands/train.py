@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.algorithms.core.vocabulary import BACKENDS, METHODS
+from nmsat.dataflow.contract.machine_file import field_place
 from nmsat.reports.commands.base import (
     MAX_SIZE,
     Answer,
@@ -148,7 +150,19 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
             fields = {"arithmetic": "contract", **fields}  # the only one that SAT has
         return base.replace(**fields)
     except (ValueError, TypeError) as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"{_place(options.config_file, str(error), set(given))}{error}") from None
+
+
+def _place(path: Path | None, said: str, given: set[str]) -> str:
+    """Return 'FILE, line 3: ' if what is said is of a field that the file has and no option replaces, else ''.
+
+    said: an error, which begins with its field; given: fields that options name.
+    """
+    named = re.match(r"configuration key is '(.*?)'|(\w+) is ", said)
+    if path is None or named is None or (field := named[1] or named[2]) in given:
+        return ""
+    place = field_place(path, _read(path), field)
+    return f"{place}: " if place != str(path) else ""
 
 
 def _read(path: Path) -> str:

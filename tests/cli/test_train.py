@@ -129,3 +129,23 @@ def test_a_method_that_the_machine_has_no_program_for_is_said_so(call: Callable[
     assert (found["cycles"], found["speedup"]) == (None, None)
     assert "does not run on 'small'" in found["refused"]
     assert f"SAT           no program on small: {found['refused']}" in call(line).out
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "says"),
+    [
+        ("epoch = 3", "", "FILE, line 2: configuration key is 'epoch'; known keys: "),
+        ('epochs = "many"', "", "FILE, line 2: epochs is 'many'; it must be of type int"),
+        ("epochs = 0", "", "FILE, line 2: epochs is 0; it must be "),
+        ('pattern = "2:8"', "--pattern 3:7", "nmsat: error: pattern is '3:7'; M must be "),
+        ("batch = 0", "--epochs 2", "FILE, line 2: batch is 0; it must be "),
+    ],
+)
+def test_a_wrong_field_of_a_file_is_named_with_its_line(
+    call: Callable[[str], Outcome], tmp_path: Path, line: str, options: str, says: str
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f'network = "mlp"\n{line}\n', encoding="utf-8")
+    outcome = call(f"train --config-file {file} {options}".rstrip())
+    assert outcome.code == 2
+    assert says.replace("FILE", str(file)) in outcome.err
