@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, MOST_PORT_BITS, SAT_RANGES, Range
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 INTERLEAVE: Final = 8
 """Independent outputs per element. It covers the adder loop and the operand bandwidth of N:M (design, section 4)."""
@@ -117,8 +120,20 @@ class SatConfig:
         return MOST_PORT_BITS // self.port_bits
 
     def replace(self, **changes: object) -> SatConfig:
-        """Return a copy with the given fields changed, checked again."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        """Return a copy with the given fields changed, checked again.
+
+        Slices that lie beyond fewer rows or columns go with them, unless slices are given.
+        """
+        return dataclasses.replace(self, **{**self.slices_within(changes), **changes})  # type: ignore[arg-type]
+
+    def slices_within(self, changes: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
+        """Return the slices that are left when rows or columns change."""
+        found = {}
+        for name, side in (("row_slices", "rows"), ("column_slices", "columns")):
+            count = changes.get(side)
+            if isinstance(count, int) and any(at >= count for at in getattr(self, name)):
+                found[name] = tuple(at for at in getattr(self, name) if at < count)
+        return found
 
 
 def _check_slices(name: str, slices: object, limit: int) -> None:
