@@ -334,6 +334,16 @@ def test_a_killed_sweep_and_a_killed_worker_give_the_same_table(tmp_path: Path) 
     assert (out / "points.parquet").read_bytes() == (tmp_path / "straight" / "points.parquet").read_bytes()
 
 
+def test_the_wide_example_has_the_points_that_the_page_tells() -> None:
+    plan = read_sweep(ROOT / "docs" / "sweep_resnet50.toml")
+    machines = {point.settings for point in plan.points}
+    assert len(machines) == 1296
+    assert {point.batch for point in plan.points} == {16, 64}
+    assert len(plan.points) == 10368
+    assert all(point.machine is not None for point in plan.points)
+    assert "10,368 points of ResNet-50 (1296 machines" in (ROOT / "docs" / "sweeps.md").read_text().replace("\n", " ")
+
+
 def test_presets_are_in_reach() -> None:
     plan = make_plan({"config": ["tiny", "kv260"], "network": "vit"})
     assert [point.machine for point in plan.points] == [preset("tiny"), preset("kv260")]
