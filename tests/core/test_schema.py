@@ -52,6 +52,7 @@ OUTER = msgspec.defstruct(
         (f"share = {HUGE}", "share", "share", int(HUGE, 16), FieldError),
         (f"flag = {HUGE}", "flag", "flag", int(HUGE, 16), FieldKindError),
     ],
+    ids=lambda value: short(value)[:30],
 )
 def test_the_field_its_place_and_its_value_are_told(
     text: str, field: str | None, place: str | None, value: object, kind: type[FieldError]
@@ -95,6 +96,7 @@ NET = 'network = "vit"\n'
         (SIZES + '"a b" = 1\n', 3, "'a b' is 1; a machine has no such field"),
         (SIZES + '"memory.x" = 1\n', 3, "memory.x is 1; a machine has no such field"),
     ],
+    ids=lambda part: str(part)[:30],
 )  # fmt: skip
 def test_machines(tmp_path: Path, text: str, line: int, told: str) -> None:
     path = tmp_path / "a.toml"
@@ -134,6 +136,7 @@ def test_a_table_that_is_set_changes_what_is_in_it() -> None:
         (NET + "[random]\nseed = 2.0\npoints = 1\n", 3, "random.seed is 2.0; it must be an int from 0 to"),
         (NET + "[random]\npoints = 1\nmore = 1\n", 4, "random.more is 1; keys of it: points, seed"),
     ],
+    ids=lambda part: str(part)[:30],
 )  # fmt: skip
 def test_sweeps(tmp_path: Path, text: str, line: int, told: str) -> None:
     path = tmp_path / "s.toml"
@@ -159,6 +162,7 @@ def test_sweeps(tmp_path: Path, text: str, line: int, told: str) -> None:
         ("network = [['mlp']]", "network is [['mlp']]; it must be of type str"),
         ("[run]\nseed = 1", "configuration key is 'run'; known keys: network"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_trainings(text: str, told: str) -> None:
     with pytest.raises(FieldError) as error:
