@@ -124,8 +124,8 @@ DEMO: Final = TrainConfig(epochs=10, lr=0.04, warmup=2.0)
 def parse_fields(text: str, where: object = "configuration") -> dict[str, object]:
     """Read a TOML document of `TrainConfig` fields, held to their schema; what fits together is for `TrainConfig`.
 
-    where: what the text is, a file for example. Raises ValueError for malformed TOML, FieldError, which is one, for unknown keys and values out of range,
-    FieldKindError, which is a TypeError too, for values of the wrong kind.
+    where: what the text is, a file for example. Raises ValueError for malformed TOML, FieldError, which is one, for
+    unknown keys and values out of range, FieldKindError, which is a TypeError too, for values of the wrong kind.
     """
     values = load_toml(text, where)
     made = checked(values, run_schema(), _refused)

@@ -71,28 +71,28 @@ def _refused(found: Mapping[str, Any], place: str, value: Any) -> str:
     """Return in one line why a value is refused. found: all that the file holds."""
     name = place.partition("[")[0]
     around, _, last = name.rpartition(".")
-    field = SWEPT.get(name.removeprefix("set."))
-    if name in ("set", "random", "set.memory"):
-        return f"{name} is {short(value)}; it must be a table"
-    if around == "random":
-        if value is MISSING:
-            return f"{name} is missing; it must be a whole number from {DRAW[last][0]} to {DRAW[last][1]}"
-        keys = f"{name} is {short(value)}; keys of it: {', '.join(DRAW)}"
-        return _why(check_whole, name, value, *DRAW[last]) if last in DRAW else keys
-    if field is not None:
-        check = check_whole if field.whole else check_number
-        return _why(check, name, value, field.low, field.high)
-    if around in ("set", "set.memory"):
-        return f"{name} is {short(value)}; fields that a sweep changes: {', '.join(SWEPT)}"
-    if name == "batch":
-        return _why(check_whole, name, value, 1, MAX_BATCH)
-    if name in WORK:
-        return f"{name} is {short(value)}; it must be a text, or a list of texts"
-    if around and (last not in SPAN or value is MISSING):
-        return range_text(around, _inside(found, around))
-    if around:
+    if name in _NUMBERS and value is not MISSING:
+        whole, low, high = _NUMBERS[name]
+        return _why(check_whole if whole else check_number, name, value, low, high)
+    if name in _NUMBERS:
+        return f"{name} is missing; it must be a whole number from {_NUMBERS[name][1]} to {_NUMBERS[name][2]}"
+    if around in _NUMBERS and last in SPAN and value is not MISSING:
         return _why(check_number, name, value, *SPAN[last])
-    return f"{name} is {short(value)}; a sweep has no such key; keys: {', '.join(WORK)}, set, random"
+    if around in _NUMBERS:
+        return range_text(around, _inside(found, around))
+    known = {"set": f"fields that a sweep changes: {', '.join(SWEPT)}", "random": f"keys of it: {', '.join(DRAW)}"}
+    keys = known.get(around.partition(".")[0], f"a sweep has no such key; keys: {', '.join((*WORK, *known))}")
+    kinds = dict.fromkeys(WORK, "it must be a text, or a list of texts")
+    kinds |= dict.fromkeys(("set", "random", "set.memory"), "it must be a table")
+    return f"{name} is {short(value)}; {kinds.get(name, keys)}"
+
+
+_NUMBERS: Final = {
+    "batch": (True, 1, MAX_BATCH),
+    **{f"set.{name}": (field.whole, field.low, field.high) for name, field in SWEPT.items()},
+    **{f"random.{name}": (True, *ends) for name, ends in DRAW.items()},
+}
+"""Keys that are numbers -> whether whole, least and largest value."""
 
 
 def _why(check: Callable[..., None], name: str, value: object, low: float, high: float) -> str:

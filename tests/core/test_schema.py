@@ -63,7 +63,7 @@ def test_the_field_its_place_and_its_value_are_told(
         told.append((where, what))
         return "no"
 
-    with pytest.raises(FieldError, match="^no$") as error:
+    with pytest.raises(FieldError, match=r"^no$") as error:
         checked(tomllib.loads(text), OUTER, refused)
     assert type(error.value) is kind
     if field is not None:  # a name that imitates the library's own words is refused, whatever it is taken for
@@ -84,7 +84,7 @@ NET = 'network = "vit"\n'
     [
         (SIZES + "[memory]\nchannels = { a = 1 }\n", 4, "memory.channels is {'a': 1}; it must be an int from 1 to 64"),
         (SIZES + "[memory.more]\nx = 1\n", 3, "memory.more is {'x': 1}; a machine has no such field"),
-        (SIZES + "[[memory]]\nchannels = 1\n", 3, "memory is [{'channels': 1}]; a machine has no such field, but a tab"),
+        (SIZES + "[[memory]]\nchannels = 1\n", 3, "memory is [{'channels': 1}]; a machine has no such field, but a t"),
         ("rows.x = 1\ncolumns = 4\n", 1, "rows is {'x': 1}; it must be an int from 1 to 256"),
         (SIZES + "clock_mhz = 2026-11-27\n", 3, "clock_mhz is datetime.date(2026, 11, 27); it must be a number from 1"),
         (SIZES + "clock_mhz = inf\n", 3, "clock_mhz is inf; it must be from 1 to 1000"),
@@ -110,7 +110,7 @@ def test_machines(tmp_path: Path, text: str, line: int, told: str) -> None:
 def test_a_table_that_is_set_changes_what_is_in_it() -> None:
     tiny = preset("tiny")
     assert changed(tiny, {"memory": {"latency_ns": 90}}) == changed(tiny, {"memory.latency_ns": 90})
-    with pytest.raises(FieldError, match="^memory is 3; a machine has no such field, but a table"):
+    with pytest.raises(FieldError, match=r"^memory is 3; a machine has no such field, but a table"):
         changed(tiny, {"memory": 3, "memory.latency_ns": 90})
 
 
@@ -125,11 +125,11 @@ def test_a_table_that_is_set_changes_what_is_in_it() -> None:
         (NET + "[set]\nrows = [[8]]\n", 3, "set.rows is [8]; it must be an int from 1 to 256"),
         (NET + "[set]\nmemory = 3\n", 3, "set.memory is 3; it must be a table"),
         (NET + "[set.memory]\nlate = 3\n", 3, "set.memory.late is 3; fields that a sweep changes: rows"),
-        (NET + f"[set]\nmemory.latency_ns = {HUGE}\n", 3, "set.memory.latency_ns is a number of 20000 bits; it must be"),
+        (NET + f"[set]\nmemory.latency_ns = {HUGE}\n", 3, "set.memory.latency_ns is a number of 20000 bits; it must "),
         (NET + "[set]\nrows = { from = 'a', to = 4, step = 1 }\n", 3, "set.rows.from is 'a'; it must be a number from"),
-        (NET + "[set]\nrows = { from = nan, to = 4, step = 1 }\n", 3, "set.rows.from is nan; it must be from 0 to 1e+1"),
-        (NET + "[set]\nrows = { to = 4, step = 1 }\n", 3, "set.rows is {'to': 4, 'step': 1}; a range has from, to, and"),
-        (NET + "[set]\nrows = { from = 1, to = 4, stp = 1 }\n", 3, "set.rows is {'from': 1, 'to': 4, 'stp': 1}; a range"),
+        (NET + "[set]\nrows = { from = nan, to = 4, step = 1 }\n", 3, "set.rows.from is nan; it must be from 0 to 1e"),
+        (NET + "[set]\nrows = { to = 4, step = 1 }\n", 3, "set.rows is {'to': 4, 'step': 1}; a range has from, to, a"),
+        (NET + "[set]\nrows = { from = 1, to = 4, stp = 1 }\n", 3, "set.rows is {'from': 1, 'to': 4, 'stp': 1}; a ra"),
         (NET + "[set]\nrows = { from = 1, to = 4, step = 1, times = 2 }\n", 3, "set.rows is {'from': 1, 'to': 4, 'ste"),
         (NET + "random = [1]\n", 2, "random is [1]; it must be a table"),
         (NET + "[random]\nseed = 2\n", 2, "random.points is missing; it must be a whole number from 1 to 100000"),
