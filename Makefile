@@ -126,6 +126,11 @@ notes:
 badges:
 	$(PYTHON) .ci/badges.py
 
+# The diagrams of README and docs, into docs/figures: rooms, numbers, masks and cycles from the code and the README.
+.PHONY: figures
+figures: setup-run
+	$(BIN)/python .ci/figures.py
+
 # The examples as notebooks, into out/notebooks.
 .PHONY: notebooks
 notebooks: setup-run
