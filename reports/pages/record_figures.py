@@ -126,7 +126,7 @@ def workload_rows(record: Mapping[str, Mapping[str, int]], page: str) -> tuple[d
     record: as `workload table` keeps it, of workloads whose programs ran; page: its `CYCLES_PAGE`, which has all, '' if
     there is none. Of those that it alone has no dense cycles are known, and a speed-up of two places.
     """
-    found = {
+    found: dict[tuple[str, str], tuple[Standing, int, int | None, float]] = {
         (name.rpartition(" ")[0], name.rpartition(" ")[2]): (
             standing_of(Source.MACHINE),
             entry["cycles"],
