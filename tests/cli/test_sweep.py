@@ -28,6 +28,7 @@ from nmsat.reports.work.sweep import front_of
 from nmsat.reports.work.sweep_journal import JOURNAL
 from nmsat.reports.work.sweep_plan import Plan, make_plan, read_sweep
 from nmsat.reports.work.sweep_table import COLUMNS
+from tests.pages.browser import WIDTHS, look_at
 from tests.pages.html import Reader
 from tests.source import ROOT
 
@@ -302,10 +303,18 @@ def test_the_example_of_the_page_runs_and_its_front_is_exact(call: Call, tmp_pat
     assert sum(causes) == row["exact_cycles"]
     assert row["modelled_joule"] == exact["energy"]["total_joule"]
     assert row["exact_roofline"] >= row["exact_utilization"]
-    _holds(tmp_path, {"pareto_lut", "pareto_dsp", "pareto_ram_kbit", "heat_1", "roofline", "accuracy"})
+    pictures = {"pareto_lut", "pareto_dsp", "pareto_ram_kbit", "heat_1", "roofline", "accuracy"}
+    _holds(tmp_path, pictures)
     off = found["estimate_off"]
     assert off["points"] == 4
     assert -0.2 < off["least"] <= off["most"] < 0.2
+    # At the end, since it skips where there is no Chromium.
+    seen = look_at(tmp_path / PAGE, tmp_path)
+    assert seen.console == []
+    for name, width in WIDTHS.items():
+        assert (seen.at[name]["page"] <= width, seen.at[name]["wide"]) == (True, []), name
+        assert {item["name"] for item in seen.at[name]["pictures"]} == pictures
+        assert min(item["smallest"] for item in seen.at[name]["pictures"]) >= (9.5 if name == "print" else 11)
 
 
 @pytest.mark.long
