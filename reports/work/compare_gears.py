@@ -84,10 +84,10 @@ def measure(model: str, config: SatConfig, job: Job) -> Measured:
 
 
 def _run(model: str, config: SatConfig, job: Job) -> Measured:
-    shared = status_bytes(os.getppid(), "VmHWM") - status_bytes("self", "VmRSS")
+    shared = status_bytes(os.getppid(), "VmRSS") - status_bytes("self", "VmRSS")
     with interruptible():  # the simulation of the Verilog is a process of its own, which must not outlive this one
         found = _RUN[model](config, job)
-    # What the imports hold belongs to a process that had to do them itself.
+    # What the imports hold belongs to it; pages of files that are read again are counted twice.
     return replace(found, peak_bytes=found.peak_bytes + shared)
 
 
