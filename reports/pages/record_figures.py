@@ -253,7 +253,7 @@ def _workloads(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.plot([], [], "o", color=INK, markerfacecolor="none", markersize=8, label="as published")
-    for label, color in (("N:M form", INK), ("programs ran", BLUE), ("estimate", DENSE_COLOR)):
+    for label, color in (("N:M form", INK), ("programs ran", BLUE), (str(Source.ESTIMATE), DENSE_COLOR)):
         axes.plot([], [], "o", color=color, markersize=5, label=label)
     figure.legend(loc="outside upper left", ncols=2)
     return figure
