@@ -102,7 +102,7 @@ test-torch: setup-torch
 test-dask: setup-dask
 	.venv-dask/bin/pytest -m "" --no-skip tests/cli/test_sweep_cluster.py
 
-# The documentation site, into out/site; a warning ends it. To look at it: python3 -m http.server -d out/site
+# The documentation site, into out/site; a warning ends it. It needs no server, search included.
 .PHONY: docs
 docs: setup-docs setup-run types
 	rm -rf build/reference
@@ -111,7 +111,7 @@ docs: setup-docs setup-run types
 	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 	.venv-docs/bin/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
-	@echo "out/site/index.html; with its search: python3 -m http.server -d out/site"
+	@echo "out/site/index.html"
 
 # Wheel and sdist, into out/dist: made, checked, and the wheel used in an empty environment. And the notes of a release.
 .PHONY: dist notes
@@ -125,6 +125,11 @@ notes:
 .PHONY: badges
 badges:
 	$(PYTHON) .ci/badges.py
+
+# The diagrams of README and docs, into docs/figures: rooms, numbers, masks and cycles from the code and the README.
+.PHONY: figures
+figures: setup-run
+	$(BIN)/python .ci/figures.py
 
 # The examples as notebooks, into out/notebooks.
 .PHONY: notebooks

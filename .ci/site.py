@@ -2,6 +2,7 @@
 
 - Pages outside docs/ that pages link to (README.md, CHANGELOG.md, reports/tables/*.md ...) are on the site under
   `repo/`, other files that are linked lie there as they are. Links in the pages stay those that a Git host follows.
+- Search works where no server is: `iframe-worker.js` lets it run in pages that were opened as files.
 - The reference that .ci/reference.py wrote into build/reference, and the examples as pages and notebooks.
 - Navigation is the table `SECTIONS`; pages of docs/ that it does not name follow as "More".
 - A page that would load anything from another server ends the build.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent
 REFERENCE: Final = ROOT / "build" / "reference"
 EXAMPLES: Final = "examples"
+WORKER: Final = "iframe-worker.js"
 OUTSIDE: Final = "repo"
 """Folder of the site for files of the repository that do not lie in docs/."""
 
@@ -74,6 +76,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         text = path.read_text(encoding="utf-8")
         files.append(File.generated(config, f"{EXAMPLES}/{path.stem}.md", content=example_page(text, path.stem)))
         files.append(File.generated(config, f"{EXAMPLES}/{path.stem}.ipynb", content=notebook(text)))
+    files.append(File.generated(config, f"assets/{WORKER}", abs_src_path=str(ROOT / ".ci" / WORKER)))
     for place in outside():
         files.append(File.generated(config, f"{OUTSIDE}/{place}", abs_src_path=str(ROOT / place)))
     config.nav = navigation([file.src_uri for file in files.documentation_pages()])

@@ -31,7 +31,8 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "algorithms.workloads.engine": (CORE, "algorithms.methods"),
     "algorithms.workloads.methods": (CORE, "algorithms.methods", "algorithms.training", "algorithms.workloads.engine"),
     # How it is cut, said and timed: a ladder.
-    CONTRACT: ("algorithms.core.ranges",),  # how a number is refused, in one wording
+    # how a number is refused, in one wording; how a file of settings is held to its schema
+    CONTRACT: ("algorithms.core.ranges", "algorithms.core.schema"),
     "dataflow.cycles": (CONTRACT,),
     "dataflow.mapping": (CORE, CONTRACT, "dataflow.cycles"),
     "dataflow.network": ("algorithms", CONTRACT, "dataflow.cycles", "dataflow.mapping"),

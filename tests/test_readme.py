@@ -57,6 +57,7 @@ def test_ci_runs_the_readme_commands_and_lint() -> None:
         "make test-torch MARKS='not long'",
         "make test-dask",
         "make docs",
+        "make test TEST=test_search_of_the_built_site",
     ]
     assert "set -euo pipefail" in lines
     assert (ROOT / ".ci/run").stat().st_mode & 0o111

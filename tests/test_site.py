@@ -21,10 +21,12 @@ from nmsat.dataflow.contract.config import MemoryConfig, SatConfig
 from nmsat.dataflow.contract.isa import INSTRUCTIONS
 from nmsat.reports.version import VERSION
 from tests.ci_scripts import script
+from tests.pages.browser import run_page
 from tests.source import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.conftest import Outcome
 
@@ -85,6 +87,53 @@ def test_what_guides_import_is_in_the_reference() -> None:
     used = {name for name in imports if name is not None and name.startswith("nmsat.")}
     assert used
     assert used - known == set()
+
+
+# --------------------------------------------------------------------------------------- search where no server is
+
+
+def test_a_worker_runs_in_a_page_that_was_opened_as_a_file(tmp_path: Path) -> None:
+    """Without the script it does not: the test would see it if browsers came to start workers there."""
+    (tmp_path / "w.js").write_text("addEventListener('message', e => postMessage([e.data, self === parent]));")
+    page = """<!doctype html><title>x</title>{shim}<body><pre id="found">none</pre><script>
+    const worker = new Worker("w.js");
+    worker.addEventListener("message", e => document.getElementById("found").textContent = JSON.stringify(e.data));
+    worker.postMessage({{a: [1]}});
+    </script>"""
+    shim = f"<script>{(ROOT / '.ci' / 'iframe-worker.js').read_text(encoding='utf-8')}</script>"
+    told = {}
+    for name, script_text in (("with", shim), ("without", "")):
+        (tmp_path / f"{name}.html").write_text(page.format(shim=script_text))
+        told[name] = run_page((tmp_path / f"{name}.html").as_uri(), tmp_path)
+    assert '<pre id="found">[{"a":[1]},false]</pre>' in told["with"][0]
+    assert told["with"][1] == []
+    assert '<pre id="found">none</pre>' in told["without"][0]
+    assert any("SecurityError" in line for line in told["without"][1])
+
+
+def test_the_site_loads_that_script_and_no_other_servers() -> None:
+    """The plug-in `offline` adds one of another server unless one of this name is there."""
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert re.findall(r"^  polyfills: \[(.*)\]$", settings, re.MULTILINE) == ["assets/iframe-worker.js"]
+    assert {"  - search", "  - offline"} <= set(settings.splitlines())
+    assert 'WORKER: Final = "iframe-worker.js"' in (ROOT / ".ci" / "site.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", ["index.html", "machine/array.html"])
+def test_search_of_the_built_site(page: str, tmp_path: Path) -> None:
+    """Opened as a file it finds what the pages say, and nothing where they say nothing."""
+    site = ROOT / "out" / "site"
+    if not (site / page).is_file():
+        pytest.skip("there is no site to look at: make docs")
+    found = {}
+    for word in ("transposer", "semaphore", "qwertzuiopasdf"):
+        text, console = run_page(f"{(site / page).as_uri()}?q={word}", tmp_path)
+        assert console == []
+        found[word] = re.findall(r'<a href="file://([^"?#]*)[^"]*" class="md-search-result__link"', text)
+    assert f"{site}/machine/update.html" in found["transposer"]
+    assert f"{site}/machine/control.html" in found["semaphore"]
+    assert found["qwertzuiopasdf"] == []
 
 
 # ------------------------------------------------------------------------------------------ containers, CI, badges

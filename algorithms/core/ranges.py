@@ -22,24 +22,27 @@ MAX_SIDE: Final = (1 << 40) - 1
 MAX_COUNT: Final = (1 << 32) - 1
 """Most equal products in one."""
 
+MAX_SHOWN: Final = 300
+"""Characters of a value in the text of a refusal."""
+
 
 def check_whole(name: str, value: object, low: int, high: int) -> None:
     """Raise unless value is an int from low to high; numbers of NumPy and bool are no int."""
     if isinstance(value, bool) or not isinstance(value, int):
         whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
         remedy = f" (write int({name}))" if whole else ""
-        raise TypeError(f"{name} is {value!r}; it must be an int from {low} to {high}{remedy}")
+        raise TypeError(f"{name} is {short(value)}; it must be an int from {low} to {high}{remedy}")
     if not low <= value <= high:
-        raise ValueError(f"{name} is {_short(value)}; it must be a whole number from {low} to {high}")
+        raise ValueError(f"{name} is {short(value)}; it must be a whole number from {low} to {high}")
 
 
 def check_number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
     """Raise unless value is an int or a float from low (above: beyond it) to high; NaN and bool are neither."""
     words = f"{'above' if above else 'from'} {_limit(low)} {'and at most' if above else 'to'} {_limit(high)}"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {value!r}; it must be a number {words}")
+        raise TypeError(f"{name} is {short(value)}; it must be a number {words}")
     if not (low < value or (value == low and not above)) or value > high:
-        raise ValueError(f"{name} is {_short(value)}; it must be {words}")
+        raise ValueError(f"{name} is {short(value)}; it must be {words}")
 
 
 def _limit(value: float) -> str:
@@ -51,7 +54,7 @@ def _limit(value: float) -> str:
 def check_flag(name: str, value: object) -> None:
     """Raise TypeError unless value is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; it must be True or False")
+        raise TypeError(f"{name} is {short(value)}; it must be True or False")
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:
@@ -67,13 +70,17 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
         with suppress(TypeError):  # an array of several numbers
             found = operator.index(value)
     if found is None:
-        raise TypeError(f"{name} is {_short(value)}; it must be a whole number from {low} to {high}")
+        raise TypeError(f"{name} is {short(value)}; it must be a whole number from {low} to {high}")
     check_whole(name, found, low, high)
     return found
 
 
-def _short(value: object) -> str:
-    """Return a value as repr writes it; a number of very many digits by its length."""
+def short(value: object) -> str:
+    """Return a value as repr writes it, in one line; a number of very many digits by its length, a long text cut."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"a number of {value.bit_length()} bits"
-    return repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits inside
+        return f"a {type(value).__name__} with a number of thousands of digits in it"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."

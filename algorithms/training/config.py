@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.arithmetic import arithmetic
-from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, check_whole
+from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, check_whole, short
+from nmsat.algorithms.core.schema import checked, limits, load_toml
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import MAX_DECAY, PAPER_NETWORKS, trained_network
 from nmsat.algorithms.methods import make_method
@@ -16,6 +17,8 @@ from nmsat.algorithms.methods.patterns import parse_patterns
 from nmsat.algorithms.training.named_data import check_data
 
 if TYPE_CHECKING:
+    from msgspec import Struct
+
     from nmsat.algorithms.methods import Method
 
 
@@ -118,24 +121,42 @@ DEMO: Final = TrainConfig(epochs=10, lr=0.04, warmup=2.0)
 """The runs of `nmsat demo`: digits in contract arithmetic; the dense one is DEMO.replace(method='dense')."""
 
 
-def parse_fields(text: str) -> dict[str, object]:
-    """Read a TOML document of `TrainConfig` fields, each of its kind; which values fit is for `TrainConfig` to check.
+def parse_fields(text: str, where: object = "configuration") -> dict[str, object]:
+    """Read a TOML document of `TrainConfig` fields, held to their schema; what fits together is for `TrainConfig`.
 
-    Raises ValueError for malformed TOML and unknown keys, TypeError for values of the wrong kind.
+    where: what the text is, a file for example. Raises ValueError for malformed TOML, FieldError, which is one, for
+    unknown keys and values out of range, FieldKindError, which is a TypeError too, for values of the wrong kind.
     """
+    values = load_toml(text, where)
+    made = checked(values, run_schema(), _refused)
+    return {name: getattr(made, name) for name in values}
+
+
+@cache
+def run_schema() -> type[Struct]:
+    """Return what a file of a run may hold: kinds of `TrainConfig`, limits of `WHOLE_RANGES` and `NUMBER_RANGES`."""
+    from msgspec import defstruct
+
+    kinds: dict[str, Any] = {name: limits(low, high, whole=True) for name, low, high in WHOLE_RANGES}
+    kinds |= {name: limits(low, high, whole=False, above=name == "lr") for name, low, high in NUMBER_RANGES}
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    # Every field may be left out: None is never asked for.
+    fields = [(name, kinds.get(name, field_kind(name)), None) for name in names]
+    return defstruct("Run", fields, kw_only=True, forbid_unknown_fields=True)
+
+
+def _refused(name: str, value: object) -> str:
+    """Return in one line why a value of a file is refused: out of range, as `TrainConfig` words it, or no value."""
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"configuration is not TOML: {error}") from None
-    for key, value in values.items():
-        kind = field_kind(key)
-        if kind is float and type(value) is int:
-            values[key] = float(value)
-        elif type(value) is not kind:
-            raise TypeError(f"{key} is {value!r}; it must be of type {kind.__name__}")
-    return values
+        kind = field_kind(name)
+        if type(value) is kind or (kind is float and type(value) is int):
+            DEMO.replace(**{name: value})
+    except ValueError as error:
+        return str(error)
+    return f"{name} is {short(value)}; it must be of type {kind.__name__}"
 
 
+@cache
 def field_kind(key: str) -> type:
     """Return the type of a field's values; ValueError if there is no such field."""
     kinds = {field.name: type(getattr(DEMO, field.name)) for field in dataclasses.fields(TrainConfig)}

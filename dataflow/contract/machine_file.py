@@ -17,14 +17,19 @@ import dataclasses
 import difflib
 import json
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.algorithms.core.ranges import short
+from nmsat.algorithms.core.schema import MISSING, FieldError, checked, field_place, limits, load_toml, read_text
 from nmsat.dataflow.contract.config import MemoryConfig, SatConfig, preset
 from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, SAT_PLAIN, SAT_RANGES, Plain, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from msgspec import Struct
 
 MACHINE_SUFFIX: Final = ".toml"
 """How the name of a file ends that is a machine."""
@@ -42,14 +47,6 @@ MACHINE_FIELDS: Final[dict[str, Range | Plain]] = {
 """All fields of a machine by name; those of its memory as `memory.channels`."""
 
 
-class FieldError(ValueError):
-    """A field, or its value, that cannot be used. field: its name; the text begins with it."""
-
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(text)
-        self.field = field
-
-
 def find_machine(text: str) -> SatConfig:
     """Return the preset of that name, or the machine of a file whose name ends in .toml."""
     if not text.lower().endswith(MACHINE_SUFFIX):
@@ -62,65 +59,36 @@ def find_machine(text: str) -> SatConfig:
 
 def read_machine(path: Path) -> SatConfig:
     """Return the machine of a TOML file; ValueError in one line with file, line, field, value and limit."""
-    text = read_text(path)
+    text = read_text(path, MAX_BYTES)
     try:
-        return make_machine({"name": path.stem, **flat(load_toml(text, path))})
+        return make_machine({"name": path.stem, **load_toml(text, path)})
     except FieldError as error:
         raise ValueError(f"{field_place(path, text, error.field)}: {error}") from None
 
 
-def read_text(path: Path, most: int = MAX_BYTES) -> str:
-    """Return the text of a file; ValueError if it cannot be read, has more than `most` bytes or is not UTF-8."""
-    try:
-        content = path.read_bytes() if path.stat().st_size <= most else None
-    except OSError as error:
-        raise ValueError(f"{path}: it cannot be read: {error.strerror or error}") from None
-    if content is None:
-        raise ValueError(f"{path}: it has {path.stat().st_size} bytes; at most {most} are read")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: it is not UTF-8 at byte {error.start}") from None
+@cache
+def machine_schema() -> type[Struct]:
+    """Return what a file of a machine may hold: kinds and limits of `MACHINE_FIELDS`, defaults of `SatConfig`."""
+    import msgspec
 
-
-def load_toml(text: str, path: Path) -> dict[str, Any]:
-    """Return what a TOML text holds; ValueError with file and line if it is none."""
-    try:
-        return tomllib.loads(text)
-    except ValueError as error:  # also that of a number of thousands of digits
-        raise ValueError(f"{path}: it is not TOML: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: it is not TOML that can be read: arrays within arrays without end") from None
-
-
-def field_place(path: Path, text: str, field: str) -> str:
-    """Return 'FILE, line 3' of the field `a.b` of a TOML text; the file alone if the field is not in it.
-
-    tomllib tells no lines. A field is in the first statement with which the text, read up to there, holds it.
-    """
-    lines, first = text.split("\n"), 1
-    for number in range(1, len(lines) + 1):
-        try:
-            found: Any = tomllib.loads("\n".join(lines[:number]))
-        except tomllib.TOMLDecodeError:
-            continue  # in the middle of a statement
-        for key in field.split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        if found is not None:
-            return f"{path}, line {first}"
-        first = number + 1
-    return str(path)
-
-
-def flat(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"memory": {"channels": 1}} as {"memory.channels": 1}."""
-    out: dict[str, Any] = {}
-    for name, value in found.items():
-        if isinstance(value, dict) and f"{prefix}{name}." == MEMORY_PREFIX:
-            out |= flat(value, MEMORY_PREFIX)
-        else:
-            out[f"{prefix}{name}"] = value
-    return out
+    numbers = {name: field for name, field in MACHINE_FIELDS.items() if isinstance(field, Range)}
+    kinds: dict[str, Any] = {name: limits(field.low, field.high, whole=field.whole) for name, field in numbers.items()}
+    for slices, sides in (("row_slices", "rows"), ("column_slices", "columns")):
+        kinds[slices] = list[limits(1, numbers[sides].high - 1, whole=True)]
+    kinds["name"] = str
+    tables: dict[str, type[Struct]] = {}
+    for kind, prefix in ((MemoryConfig, MEMORY_PREFIX), (SatConfig, "")):
+        fields: list[Any] = []
+        for field in dataclasses.fields(kind):
+            if field.name in tables:
+                default = msgspec.field(default_factory=tables[field.name])
+                fields.append((field.name, tables[field.name], default))
+            else:
+                missing = field.default is dataclasses.MISSING
+                fields.append((field.name, kinds[f"{prefix}{field.name}"], *(() if missing else (field.default,))))
+        name = prefix.removesuffix(".")
+        tables[name] = msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True)
+    return tables[""]
 
 
 def values(config: SatConfig) -> dict[str, Any]:
@@ -129,39 +97,71 @@ def values(config: SatConfig) -> dict[str, Any]:
 
 
 def make_machine(given: Mapping[str, Any]) -> SatConfig:
-    """Return the machine of some fields, by the names of `MACHINE_FIELDS` and as TOML holds values.
+    """Return the machine of some fields, as TOML holds values, those of the memory in a table or as `memory.channels`.
 
     Raises FieldError for what does not fit, also for the name of a preset with other values.
     """
-    fitted = {name: _fitted(name, value) for name, value in given.items()}
-    for field in dataclasses.fields(SatConfig):
-        if field.default is dataclasses.MISSING and field.name not in fitted:
-            raise FieldError(field.name, f"{field.name} is missing; it must be {MACHINE_FIELDS[field.name].allowed}")
-    memory = {
-        name.removeprefix(MEMORY_PREFIX): value for name, value in fitted.items() if name.startswith(MEMORY_PREFIX)
-    }
+    return _own_name(_made(nested(given)))
+
+
+def _made(given: Mapping[str, Any]) -> SatConfig:
+    from msgspec.structs import asdict
+
+    fields = asdict(checked(given, machine_schema(), _refused))
+    memory = asdict(fields.pop("memory"))
+    fields |= {name: tuple(fields[name]) for name in ("row_slices", "column_slices")}
     try:
         external = MemoryConfig(**memory)
     except (TypeError, ValueError) as error:
         text = f"{MEMORY_PREFIX}{error}"
         raise FieldError(text.partition(" ")[0], text) from None
     try:
-        config = SatConfig(**{n: v for n, v in fitted.items() if not n.startswith(MEMORY_PREFIX)}, memory=external)
+        return SatConfig(**fields, memory=external)
     except (TypeError, ValueError) as error:
         raise FieldError(str(error).partition(" ")[0], str(error)) from None
+
+
+def _own_name(config: SatConfig) -> SatConfig:
+    """Return a machine; FieldError if it has the name of a preset, and other values."""
     if _other_preset(config):
         raise FieldError("name", f"name is {config.name!r}, that of a preset with other values; choose another name")
     return config
 
 
 def changed(config: SatConfig, given: Mapping[str, Any]) -> SatConfig:
-    """Return a machine with some fields changed, which its name then tells unless `name` is among them; FieldError."""
-    before = values(config)
-    after = {name: value for name, value in given.items() if before.get(name) != _fitted(name, value)}
-    if after and "name" not in after:
-        told = f"{config.name} {' '.join(f'{name}={toml(value)}' for name, value in after.items())}"
-        after["name"] = told if len(told) <= MAX_NAME else f"{told[: MAX_NAME - 4]} ..."
-    return make_machine(before | after) if after else config
+    """Return a machine with some fields changed, which its name then tells unless `name` is among them; FieldError.
+
+    given: as `make_machine` takes them; a table changes what is in it.
+    """
+    given, before = flat(given), values(config)
+    made = _made(nested(before | given))
+    after = values(made)
+    told = [f"{name}={toml(value)}" for name, value in given.items() if after[name] != before[name]]
+    if not told or "name" in given:
+        return _own_name(made) if told else config
+    name = f"{config.name} {' '.join(told)}"
+    return _own_name(made.replace(name=name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 4]} ..."))
+
+
+def flat(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"memory": {"channels": 1}} as {"memory.channels": 1}."""
+    out: dict[str, Any] = {}
+    for name, value in found.items():
+        inner = value if isinstance(value, dict) and f"{name}." == MEMORY_PREFIX else None
+        out |= {name: value} if inner is None else {f"{MEMORY_PREFIX}{key}": one for key, one in inner.items()}
+    return out
+
+
+def nested(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"memory.channels": 1} as {"memory": {"channels": 1}}."""
+    out: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
+    for name, value in given.items():
+        if name.startswith(MEMORY_PREFIX):
+            memory[name.removeprefix(MEMORY_PREFIX)] = value
+        else:
+            out[name] = list(value) if isinstance(value, tuple) else value
+    return {"memory": memory} | out if memory else out
 
 
 def parse_value(text: str) -> Any:
@@ -194,18 +194,25 @@ def _owner(config: SatConfig, name: str) -> tuple[SatConfig | MemoryConfig, str]
     return (config.memory, name.removeprefix(MEMORY_PREFIX)) if name.startswith(MEMORY_PREFIX) else (config, name)
 
 
-def _fitted(name: str, value: Any) -> Any:
-    """Return a value of TOML as the field takes it: arrays as tuples, whole numbers as float where fractions may be."""
+def _refused(place: str, value: Any) -> str:
+    """Return in one line why a value is refused: that of its field, as the tables of limits word it."""
+    name = place.partition("[")[0]
     field = MACHINE_FIELDS.get(name)
+    if f"{name}." == MEMORY_PREFIX:
+        known = ", ".join(dataclasses.asdict(MemoryConfig()))
+        return f"{name} is {short(value)}; a machine has no such field, but a table [{name}] with {known}"
     if field is None:
         near = difflib.get_close_matches(name, MACHINE_FIELDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"fields: {', '.join(MACHINE_FIELDS)}"
-        raise FieldError(name, f"{name} is {value!r}; a machine has no such field; {hint}")
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(field, Range) and not field.whole and type(value) is int and field.low <= value <= field.high:
-        return float(value)
-    return value
+        return f"{place} is {short(value)}; a machine has no such field; {hint}"
+    if value is MISSING:
+        return f"{place} is missing; it must be {field.allowed}"
+    if isinstance(field, Range):
+        try:
+            dataclasses.replace(field, name=name).check(value)
+        except (TypeError, ValueError) as error:
+            return str(error)
+    return f"{place} is {short(value)}; it must be {field.allowed}"
 
 
 def _other_preset(config: SatConfig) -> bool:

@@ -152,10 +152,14 @@ def _peers(options: argparse.Namespace) -> Peers | None:
 def _compare(options: argparse.Namespace, peers: Peers | None) -> Answer:
     from nmsat.reports.work import compare
     from nmsat.reports.work.compare_text import record, text
+    from nmsat.reports.work.timings import WORTH
+    from nmsat.sim.compiled import prepare
 
     layers = _layers(options)
     asked = _asked(options, peers, layers)
     rows: list[Compared] = []
+    if len(layers) >= WORTH:
+        prepare()
     with task("compare", len(layers), "layer") as running:
         for layer in layers:
             running.now(layer.label)

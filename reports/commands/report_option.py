@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nmsat.reports.work.output import output_folder
+from nmsat.reports.work.output import folder_of, output_folder
+from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +29,15 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="folder for a page with figures, and each figure as SVG, PNG, CSV and JSON (default: none)",
     )
+
+
+def check_apart(options: argparse.Namespace, folder: Path, option: str, file: str) -> None:
+    """Raise InputError if --report is the folder of the command itself. option: that names it; file: of both."""
+    if options.report is not None and folder_of(options.report) == folder_of(folder):
+        raise InputError(
+            f"--report is {str(options.report)!r}, and so is the folder of {option}; both hold {file}; choose another "
+            "folder for one of them"
+        )
 
 
 def need_pictures() -> None:

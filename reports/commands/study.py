@@ -23,7 +23,7 @@ from nmsat.reports.commands.base import (
     whole,
 )
 from nmsat.reports.commands.parser import again
-from nmsat.reports.commands.report_option import add_report, reporting
+from nmsat.reports.commands.report_option import add_report, check_apart, reporting
 from nmsat.reports.commands.train import add_data, chosen_data
 from nmsat.reports.work.commandline import TRAIN_MACHINE
 from nmsat.reports.work.output import add_force, output_folder
@@ -123,6 +123,7 @@ def do_runs(options: argparse.Namespace, wished: Callable[[argparse.Namespace], 
 
     folder: Path = options.out / "runs"
     pages: Path = options.tables or options.out
+    _check_apart(options, pages)
     try:
         parts = wished(options)
         wanted = list({cell.name: cell for part in parts for cell in part.cells}.values())
@@ -141,6 +142,11 @@ def do_runs(options: argparse.Namespace, wished: Callable[[argparse.Namespace], 
         raise InputError(str(error)) from None
     files = [pages / name for name in texts]
     return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
+
+
+def _check_apart(options: argparse.Namespace, pages: Path) -> None:
+    """Refuse the page's folder for the report: the data of the page have the name of the report's figure."""
+    check_apart(options, pages, "--tables" if options.tables else "--out", PAGE_FILES[1])
 
 
 def _report(options: argparse.Namespace, data: dict[str, Any]) -> Report:
@@ -217,6 +223,7 @@ def _redraw(options: argparse.Namespace) -> Answer:
     if chosen_runs:
         raise InputError(f"--redraw shows the data as it is, without choosing runs; leave out --{chosen_runs[0]}")
     folder: Path = options.tables or options.out
+    _check_apart(options, folder)
     source = folder / "accuracy.json"
     try:
         data = json.loads(source.read_text(encoding="utf-8"))

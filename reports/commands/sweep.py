@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from nmsat.reports.work.sweep_plan import Plan
+
 POINTS: Final = "points.parquet"
 """File of the results."""
 
@@ -54,10 +56,11 @@ def run(options: argparse.Namespace) -> Answer:
     if options.scheduler:
         import_module("distributed")
 
-    from nmsat.reports.pages.style import standalone
+    from nmsat.reports.pages.figure import figure_files
     from nmsat.reports.pages.sweep_page import PAGE, sweep_page
-    from nmsat.reports.pages.sweep_plots import NAMES, sweep_plots
+    from nmsat.reports.pages.sweep_plots import NAMES, sweep_figures
     from nmsat.reports.work.spread import Where
+    from nmsat.reports.work.standing import Basis
     from nmsat.reports.work.sweep import run_sweep, sweep_version
     from nmsat.reports.work.sweep_accuracy import add_accuracies, read_accuracies
     from nmsat.reports.work.sweep_journal import Journal
@@ -81,14 +84,15 @@ def run(options: argparse.Namespace) -> Answer:
         facts = {"sweep": plan.digest, "version": sweep_version()}
         content = parquet_bytes(rows, {**facts, "source": Source.ESTIMATE})
         out.write(POINTS, content)
-        plots = sweep_plots(rows, plan.axes)
-        for name, (text, _) in plots.items():
-            out.write(f"{name}.svg", standalone(text))
+        figures = sweep_figures(rows, plan.axes, Basis(_command(options), _machines(plan)))
+        drawn = {name: data for figure in figures for name, data in figure_files(figure).items()}
+        for name, data in drawn.items():
+            out.write(name, data)
         values = _summary(rows) | facts | {"axes": list(plan.axes), "doubled": plan.doubled, "nmsat": VERSION}
         values |= {"points_sha256": hashlib.sha256(content).hexdigest()}
-        out.write(PAGE, sweep_page(values, plots, _command(options)))
+        out.write(PAGE, sweep_page(values, figures, _command(options)))
         out.write(SUMMARY, json.dumps(values, indent=1) + "\n")
-    files = [str(folder / name) for name in (POINTS, SUMMARY, PAGE, *(f"{name}.svg" for name in plots))]
+    files = [str(folder / name) for name in (POINTS, SUMMARY, PAGE, *drawn)]
     return Answer({**values, "files": files}, _text(values, files))
 
 
@@ -97,6 +101,15 @@ def _command(options: argparse.Namespace) -> str:
     asked = {"--estimate": True} if options.estimate else {}
     asked |= {"--accuracy": options.accuracy} if options.accuracy else {}
     return spell("sweep", [options.file], asked)
+
+
+def _machines(plan: Plan) -> str:
+    """Return in words which machines a sweep has."""
+    machines = {point.machine for point in plan.points if point.machine is not None}
+    names = ", ".join(dict.fromkeys(point.config for point in plan.points))
+    varied = [name.removeprefix("set.") for name in plan.axes if name.startswith("set.")]
+    changes = f"; they differ in {', '.join(varied)}" if varied else ""
+    return f"{len(machines)} {'machine' if len(machines) == 1 else 'machines'} made of {names}{changes}"
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmsat.algorithms.core.schema import FieldError, field_place
 from nmsat.algorithms.core.vocabulary import BACKENDS, METHODS
-from nmsat.dataflow.contract.machine_file import field_place
 from nmsat.reports.commands.base import (
     MAX_SIZE,
     Answer,
@@ -140,7 +140,8 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
     try:
         if options.cell:
             return parse_name(options.cell).replace(**given)
-        fields = {**(parse_fields(_read(options.config_file)) if options.config_file else {}), **given}
+        file = options.config_file
+        fields = {**(parse_fields(_read(file), file) if file else {}), **given}
         base = recipe(str(fields.get("network", DEFAULT_NETWORK)), str(fields.get("data", "")))
         if fields.get("method", base.method) == "dense":
             if options.pattern:
@@ -150,16 +151,17 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
             fields = {"arithmetic": "contract", **fields}  # the only one that SAT has
         return base.replace(**fields)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{_place(options.config_file, str(error), set(given))}{error}") from None
+        raise InputError(f"{_place(options.config_file, error, set(given))}{error}") from None
 
 
-def _place(path: Path | None, said: str, given: set[str]) -> str:
-    """Return 'FILE, line 3: ' if what is said is of a field that the file has and no option replaces, else ''.
+def _place(path: Path | None, error: Exception, given: set[str]) -> str:
+    """Return 'FILE, line 3: ' if an error is of a field that the file has and no option replaces, else ''.
 
-    said: an error, which begins with its field; given: fields that options name.
+    given: fields that options name. An error of a run as a whole begins with its field.
     """
-    named = re.match(r"configuration key is '(.*?)'|(\w+) is ", said)
-    if path is None or named is None or (field := named[1] or named[2]) in given:
+    named = re.match(r"(\w+) is ", str(error))
+    field = error.field if isinstance(error, FieldError) else named[1] if named and named[1] not in given else ""
+    if path is None or not field:
         return ""
     place = field_place(path, _read(path), field)
     return f"{place}: " if place != str(path) else ""

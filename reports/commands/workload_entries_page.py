@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.workloads.engine.entry import LABELS, entry
 from nmsat.algorithms.workloads.engine.registry import VARIANTS, workloads
-from nmsat.reports.pages.workload_page import CYCLES_PAGE, RTL_PAGE, STUDIES_PAGE, markdown, table_rows
+from nmsat.reports.pages.workload_page import RTL_PAGE, STUDIES_PAGE, markdown, table_rows
+from nmsat.reports.work.committed import CYCLES_PAGE
 from nmsat.reports.work.text import InputError, prose
 
 if TYPE_CHECKING:

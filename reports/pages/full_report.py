@@ -28,6 +28,9 @@ FIGURES: Final = (
 )
 """Names of all figures that a report may have, in their order."""
 
+WORKLOADS_ON: Final = "vcu1525, sizes of the papers"
+"""What the cycles of workloads are of."""
+
 
 def full_report(found: Sequence[NetworkRuns], records: Records, batch: int, command: str) -> Report:
     """Return the report of steps that ran and of records; command: that makes it again."""
@@ -100,6 +103,13 @@ def workload_report(values: Mapping[str, Any], config: SatConfig, command: str) 
     return Report(f"nmsat: {values['name']}", lead, [figure], command)
 
 
+def workloads_report(record: Mapping[str, Any], page: str, command: str) -> Report:
+    """Return the report of all workloads. record, page: as of `workloads_figure`."""
+    figure = workloads_figure(record, page, Basis(command, WORKLOADS_ON))
+    lead = "Published sparse methods on SAT, at the sizes of their papers, against the same work with nothing left out."
+    return Report("nmsat: sparse methods as workloads", lead, [figure], command)
+
+
 def _recorded(records: Records, config: str) -> list[Figure]:
     """Return the figures of the records that are there."""
     figures = []
@@ -110,8 +120,8 @@ def _recorded(records: Records, config: str) -> list[Figure]:
         basis = Basis(records.accuracy.command, machine, RECORDED)
         figures.append(accuracy_figure(records.accuracy.values, basis))
     if records.workloads:
-        basis = Basis(records.workloads.command, "vcu1525, sizes of the papers", RECORDED)
-        figures.append(workloads_figure(records.workloads.values, basis))
+        basis = Basis(records.workloads.command, WORKLOADS_ON, RECORDED)
+        figures.append(workloads_figure(records.workloads.values, records.workloads_page, basis))
     return figures
 
 

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.ticker import MaxNLocator
 
-from nmsat.reports.pages.drawing import BAR, FOOT, Panel, bar_panels
+from nmsat.algorithms.workloads.engine.registry import VARIANTS
+from nmsat.reports.pages.drawing import BAR, FOOT, HEAD, Panel, bar_panels
 from nmsat.reports.pages.figure import Figure, field, number, table_of, take_picture
 from nmsat.reports.pages.style import BLUE, DENSE_COLOR, INK, SMALL, VERMILLION, new_figure, style
+from nmsat.reports.pages.workload_page import machine_cells
+from nmsat.reports.work.committed import CYCLES_PAGE
 from nmsat.reports.work.losses import CONFIDENCE, half_width
 from nmsat.reports.work.standing import Basis, Standing, standing_of
+from nmsat.reports.work.text import InputError
 from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
@@ -116,18 +120,32 @@ def _accuracy(rows: Sequence[Mapping[str, Any]], paper: float) -> Drawing:
     return figure
 
 
-def workload_rows(record: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, Any], ...]:
-    """Return cycles and speed-up of each recorded workload, the fastest first. record: as `workload table` keeps it."""
-    rows = [
-        {
-            "workload": name.rpartition(" ")[0],
-            "variant": name.rpartition(" ")[2],
-            "standing": standing_of(Source.MACHINE),
-            "cycles": entry["cycles"],
-            "cycles_dense": entry["cycles_dense"],
-            "speedup": entry["cycles_dense"] / entry["cycles"],
-        }
+def workload_rows(record: Mapping[str, Mapping[str, int]], page: str) -> tuple[dict[str, Any], ...]:
+    """Return cycles and speed-up of each workload, the fastest first.
+
+    record: as `workload table` keeps it, of workloads whose programs ran; page: its `CYCLES_PAGE`, which has all, '' if
+    there is none. Of those that it alone has no dense cycles are known, and a speed-up of two places.
+    """
+    found: dict[tuple[str, str], tuple[Standing, int, int | None, float]] = {
+        (name.rpartition(" ")[0], name.rpartition(" ")[2]): (
+            standing_of(Source.MACHINE),
+            entry["cycles"],
+            entry["cycles_dense"],
+            entry["cycles_dense"] / entry["cycles"],
+        )
         for name, entry in record.items()
+    }
+    try:
+        told_of = machine_cells(page) if page else {}
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{CYCLES_PAGE} is no page of workloads ({error}); nmsat workload table writes one") from None
+    for key, (cycles, speedup, ran) in told_of.items():
+        standing = standing_of(Source.MACHINE if ran else Source.ESTIMATE)
+        found.setdefault(key, (standing, cycles, None, speedup))
+    keys = ("standing", "cycles", "cycles_dense", "speedup")
+    rows = [
+        {"workload": name, "variant": variant, **dict(zip(keys, values, strict=True))}
+        for (name, variant), values in found.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row["speedup"], row["workload"], row["variant"])))
 
@@ -178,13 +196,15 @@ def workload_figure(values: Mapping[str, Any], basis: Basis) -> Figure:
     return Figure("workload", title, caption, picture, table, rows, basis.origin(*standing), notes)
 
 
-def workloads_figure(record: Mapping[str, Mapping[str, int]], basis: Basis) -> Figure:
-    """Return the speed-up of published sparse methods whose programs have run."""
-    rows = workload_rows(record)
+def workloads_figure(record: Mapping[str, Mapping[str, int]], page: str, basis: Basis) -> Figure:
+    """Return the speed-up of published sparse methods. record, page: as of `workload_rows`."""
+    rows = workload_rows(record, page)
+    ran = [row for row in rows if row["standing"] == standing_of(Source.MACHINE)]
     title = "Other sparse methods"
     caption = (
         "Cycles of the same work with nothing left out over those of the method, whole programs with memory, at the "
-        "sizes of the papers. A logarithmic axis; the line is 1."
+        "sizes of the papers: as published (rings) and in an N:M form of ours (dots); the number is the larger. Blue: "
+        "the programs ran. Grey: the estimate. A logarithmic axis; the line is 1."
     )
     words = "; ".join(f"{row['workload']} {row['variant']} {row['speedup']:.2f}" for row in rows)
     with style():
@@ -193,38 +213,47 @@ def workloads_figure(record: Mapping[str, Mapping[str, int]], basis: Basis) -> F
         "workload": field("workload"),
         "speed-up": number("speedup", ".2f", "×"),
         "variant": field("variant"),
+        "standing": field("standing"),
         "cycles": number("cycles", ",d"),
         "dense cycles": number("cycles_dense", ",d"),
     }
-    notes = (
-        ("Only workloads whose programs have run are here; reports/tables/workloads.md has all, those without such a "
-        "run by the estimate."),
-    )
-    standing = (standing_of(Source.MACHINE), "cycles, as recorded when the programs ran")
-    table = table_of("Workloads whose programs ran", columns, rows)
-    return Figure("workloads", title, caption, picture, table, rows, basis.origin(standing), notes)
+    left = len(rows) - len(ran)
+    others = f"Of {left} of the {len(rows)} the programs have not run: that takes up to an hour each. They are of the "
+    others += "estimate; nmsat workload table --exact NAME,... runs them."
+    alone = f"Only the {len(ran)} whose programs have run are here: {CYCLES_PAGE}, which has the others, is not there."
+    standing = [(standing_of(Source.MACHINE), "cycles, as recorded when the programs ran")] if ran else []
+    standing += [(standing_of(Source.ESTIMATE), f"cycles, {told(Source.ESTIMATE).replace('`', '')}")] if left else []
+    table = table_of("Workloads, the largest speed-up first", columns, rows)
+    notes = (others,) if left else () if page else (alone,)
+    return Figure("workloads", title, caption, picture, table, rows, basis.origin(*standing), notes)
 
 
 def _workloads(rows: Sequence[Mapping[str, Any]]) -> Drawing:
-    figure = new_figure(BAR * len(rows) + FOOT)
+    names = list(dict.fromkeys(row["workload"] for row in rows))
+    figure = new_figure(BAR * len(names) + FOOT + HEAD)
     axes = figure.subplots()
-    for place, row in enumerate(rows):
-        axes.plot((1, row["speedup"]), (place, place), color=BLUE, linewidth=6, solid_capstyle="butt")
-        axes.annotate(
-            f"{row['speedup']:.2f}×",
-            (row["speedup"], place),
-            (5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=SMALL,
-        )
+    for place, name in enumerate(names):
+        mine = [row for row in rows if row["workload"] == name]
+        ends = [row["speedup"] for row in mine]
+        axes.plot((min(ends), max(ends)), (place, place), color=DENSE_COLOR, linewidth=1, zorder=1)
+        for row in mine:
+            color = BLUE if row["standing"] == standing_of(Source.MACHINE) else DENSE_COLOR
+            ring = row["variant"] == VARIANTS[0]
+            face, size = ("none", 8) if ring else (color, 5)
+            axes.plot(row["speedup"], place, "o", color=color, markerfacecolor=face, markersize=size)
+        at = (max(ends), place)
+        axes.annotate(f"{max(ends):.2f}×", at, (8, 0), textcoords="offset points", va="center", fontsize=SMALL)
     least, most = min(row["speedup"] for row in rows), max(row["speedup"] for row in rows)
     axes.set(xscale="log", xlabel="times as fast as with nothing left out")
     axes.set_xlim(min(0.9, 0.9 * least), 1.8 * most)
     axes.xaxis.set_major_formatter("{x:g}×")
     axes.xaxis.set_minor_formatter("")
-    axes.axvline(1, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [f"{row['workload']}, {row['variant']}" for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.axvline(1, color=INK, linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+    axes.plot([], [], "o", color=INK, markerfacecolor="none", markersize=8, label="as published")
+    for label, color in (("N:M form", INK), ("programs ran", BLUE), (str(Source.ESTIMATE), DENSE_COLOR)):
+        axes.plot([], [], "o", color=color, markersize=5, label=label)
+    figure.legend(loc="outside upper left", ncols=2)
     return figure

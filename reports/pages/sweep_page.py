@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.reports.pages.figure import KINDS
 from nmsat.reports.pages.html_page import render_page
 from nmsat.reports.pages.page_tables import Cell, Table, numbers, percent
 from nmsat.reports.pages.sweep_plots import work_of
@@ -11,6 +12,8 @@ from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from nmsat.reports.pages.figure import Figure
 
 PAGE: Final = "report.html"
 """File of the page."""
@@ -22,13 +25,14 @@ MOST_ROWS: Final = 60
 _SOURCES: Final = {str(Source.ESTIMATE): Source.ESTIMATE, "exact": Source.MACHINE}
 
 
-def sweep_page(values: Mapping[str, Any], plots: Mapping[str, tuple[str, str]], command: str) -> str:
-    """Return the page. values: what summary.json holds; plots: of `sweep_plots`; command: that repeats the sweep."""
+def sweep_page(values: Mapping[str, Any], figures: Sequence[Figure], command: str) -> str:
+    """Return the page. values: what summary.json holds; figures: of `sweep_figures`; command: repeats the sweep."""
     return render_page(
         "sweep.html.j2",
         title="nmsat: a sweep",
         values=values,
-        plots=plots,
+        figures=figures,
+        kinds=KINDS,
         command=command,
         states=", ".join(f"{numbers(count)} {name}" for name, count in values["states"].items()),
         off=values["estimate_off"],

@@ -38,9 +38,6 @@ The columns "on the machine" and the speed-up behind it are of the programs of t
 with loads, stores and memory (docs/timing.md). Those "by" programs are of the {machine}. Where running them takes too
 long they are of the {estimate}. `nmsat workload run` runs the programs of one workload."""
 
-CYCLES_PAGE: Final = "workloads.md"
-"""Densities, cycles, shares: written in seconds."""
-
 STUDIES_PAGE: Final = "workload_studies.md"
 """What the methods achieve on small problems: written in minutes."""
 
@@ -193,6 +190,19 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def machine_cells(page: str) -> dict[tuple[str, str], tuple[int, float, bool]]:
+    """Return by workload and variant what `CYCLES_PAGE` tells of the machine at the sizes of the papers.
+
+    Cycles, speed-up, and whether programs ran or it is the estimate. ValueError for a page that is none.
+    """
+    found = {}
+    for key, cells in table_rows(page).items():
+        at = [heading for heading, _ in cells].index("on the machine")
+        cycles, speedup, by = (text for _, text in cells[at : at + 3])
+        found[key] = (int(cycles.replace(" ", "")), float(speedup), by != str(Source.ESTIMATE))
+    return found
 
 
 def table_rows(text: str) -> Rows:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 TABLES: Final = Path(__file__).resolve().parent.parent / "tables"
 """The records that nmsat comes with."""
 
+CYCLES_PAGE: Final = "workloads.md"
+"""Densities, cycles, shares of all workloads, those without a run by the estimate: written in seconds."""
+
 _SHOWN: Final = Path("reports/tables")
 """The same folder in a command that is shown."""
 
@@ -36,11 +39,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a folder; None for one that is not there, and then a line in `missing` that says why."""
+    """The records of a folder; None for one that is not there, and then a line in `missing` that says why.
+
+    workloads_page: text of `CYCLES_PAGE`, which has the workloads whose programs did not run; '' if it is not there.
+    """
 
     accuracy: Record | None = None
     synth: Record | None = None
     workloads: Record | None = None
+    workloads_page: str = ""
     missing: tuple[str, ...] = field(default=())
 
 
@@ -66,10 +73,12 @@ def read_records(config: SatConfig, folder: Path | None = None) -> Records:
     workloads = _read(place / "workloads.json", ())
     if not workloads:
         missing.append(f"workloads: {shown} has none whose programs ran; nmsat workload table --exact NAME,... does")
+    page = place / CYCLES_PAGE
     return Records(
         None if accuracy is None else Record(accuracy, spell("study", [], {"--tables": shown})),
         None if synth is None else Record(synth, _synth_command(config, synth, shown)),
         Record(workloads, _workloads_command(workloads, shown)) if workloads else None,
+        page.read_text(encoding="utf-8") if page.is_file() else "",
         tuple(missing),
     )
 

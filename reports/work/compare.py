@@ -137,11 +137,13 @@ def reason(asked: Asked, layer: Layer, model: str, cycles: int, dataflow: str) -
             return "has no weight update"
         array = array_of(asked.config, dataflow)
         cycles = sum(peer_scalesim.formula(array, gemm) for gemm in layer.gemms) if model == peer_scalesim.NAME else 0
-    elif model == "rtl" and compare_gears.one_program(asked.config, layer.job) is None:
-        return "more than one program"
     if model == "rtl" and not limit:
         return f"not asked for (--limit rtl=N); an array of more than {SMALL} elements takes long to compile"
-    return f"longer than the limit, {limit} cycles (--limit {model}=N)" if cycles > limit else ""
+    if cycles > limit:
+        return f"longer than the limit, {limit} cycles (--limit {model}=N)"
+    # Last, as it chooses a cut.
+    several = model == "rtl" and compare_gears.one_program(asked.config, layer.job) is None
+    return "more than one program" if several else ""
 
 
 def array_of(config: SatConfig, dataflow: str) -> Array:

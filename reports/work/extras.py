@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Final
 
 BROUGHT_BY: Final[dict[str, str]] = {
+    "msgspec": "",
     "mypy": "",
     "numpy": "",
     "platformdirs": "",

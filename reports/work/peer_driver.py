@@ -71,10 +71,15 @@ def zigzag(job: dict[str, Any]) -> dict[str, Any]:
 
 def peak_bytes() -> int:
     """Return the most memory that this process has held; what was there before it was started does not count."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
+    return status_bytes("self", "VmHWM")
+
+
+def status_bytes(process: int | str, name: str) -> int:
+    """Return a number of the memory of a process, of /proc/PROCESS/status."""
+    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no VmHWM")
+    raise RuntimeError(f"/proc/{process}/status has no {name}")
 
 
 def main() -> int:

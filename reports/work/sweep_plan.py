@@ -25,20 +25,13 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.ranges import check_number, check_whole
+from nmsat.algorithms.core.ranges import check_whole
+from nmsat.algorithms.core.schema import FieldError, field_place, load_toml, read_text
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import NETWORKS, RENAMED, method_facts, trained_network
-from nmsat.dataflow.contract.machine_file import (
-    MACHINE_FIELDS,
-    changed,
-    field_place,
-    find_machine,
-    flat,
-    load_toml,
-    read_text,
-)
-from nmsat.dataflow.contract.ranges import Range
+from nmsat.dataflow.contract.machine_file import changed, find_machine, flat
 from nmsat.dataflow.network.models import MAX_BATCH
+from nmsat.reports.work.sweep_schema import MAX_POINTS, SWEPT, WORK, check_sweep, range_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,22 +39,8 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
 
-MAX_POINTS: Final = 100_000
-"""Most points of a sweep."""
-
 MAX_SWEEP_BYTES: Final = 1 << 16
 """Largest file of a sweep."""
-
-WORK: Final = {"config": "vcu1525", "network": None, "batch": 512, "method": "bdwp", "pattern": "2:8"}
-"""Keys of a sweep that are no field of the machine -> value if left out; None: must be given."""
-
-
-class SweepError(ValueError):
-    """A key of a sweep, or its value, that cannot be used. key: its name in the file."""
-
-    def __init__(self, key: str, text: str) -> None:
-        super().__init__(text)
-        self.key = key
 
 
 @dataclass(frozen=True)
@@ -104,25 +83,17 @@ def read_sweep(path: Path) -> Plan:
     text = read_text(path, MAX_SWEEP_BYTES)
     try:
         return make_plan(load_toml(text, path))
-    except SweepError as error:
-        raise ValueError(f"{field_place(path, text, error.key)}: {error}") from None
+    except FieldError as error:
+        raise ValueError(f"{field_place(path, text, error.field)}: {error}") from None
 
 
 def make_plan(found: Mapping[str, Any]) -> Plan:
-    """Return the points of what a file holds; SweepError."""
-    tables = {name: found.get(name, {}) for name in ("set", "random")}
-    for name in found:
-        if name not in WORK and name not in tables:
-            raise SweepError(
-                name, f"{name} is {found[name]!r}; a sweep has no such key; keys: {', '.join(WORK)}, set, random"
-            )
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise SweepError(name, f"{name} is {table!r}; it must be a table")
+    """Return the points of what a file holds; FieldError."""
+    check_sweep(found)
     axes = {name: _axis(name, found.get(name, default), _CHECKS[name]) for name, default in WORK.items()}
-    axes |= {f"set.{name}": _field_axis(name, value) for name, value in flat(tables["set"]).items()}
+    axes |= {f"set.{name}": _field_axis(name, value) for name, value in flat(found.get("set", {})).items()}
     total = prod(map(len, axes.values()))
-    chosen = _chosen(tables["random"], total)
+    chosen = _chosen(found.get("random"), total)
     points: dict[tuple[Any, ...], Point] = {}
     machines = _Machines()
     for number in chosen:
@@ -132,20 +103,16 @@ def make_plan(found: Mapping[str, Any]) -> Plan:
     return Plan(tuple(points.values()), several, len(chosen) - len(points))
 
 
-def _chosen(table: Mapping[str, Any], total: int) -> range | list[int]:
+def _chosen(table: Mapping[str, Any] | None, total: int) -> range | list[int]:
     """Return the numbers of the combinations that are taken."""
-    if not table:
+    if table is None:
         if total > MAX_POINTS:
-            raise SweepError("set", f"set has {total} combinations; at most {MAX_POINTS} are run; name [random] points")
+            raise FieldError("set", f"set has {total} combinations; at most {MAX_POINTS} are run; name [random] points")
         return range(total)
-    for name in table:
-        if name not in ("points", "seed"):
-            raise SweepError(f"random.{name}", f"random.{name} is {table[name]!r}; keys of it: points, seed")
-    for name, high in (("points", min(total, MAX_POINTS)), ("seed", (1 << 63) - 1)):
-        try:
-            check_whole(f"random.{name}", table.get(name, 0), int(name == "points"), high)
-        except (TypeError, ValueError) as error:
-            raise SweepError(f"random.{name}", str(error)) from None
+    try:
+        check_whole("random.points", table["points"], 1, min(total, MAX_POINTS))
+    except ValueError as error:
+        raise FieldError("random.points", str(error)) from None
     return sorted(random.Random(table.get("seed", 0)).sample(range(total), table["points"]))
 
 
@@ -183,21 +150,18 @@ def _axis(name: str, value: Any, check: Callable[[Any], object]) -> list[Any]:
     """Return the values of a key, each of them checked."""
     values = _values(name, value)
     if not values:
-        raise SweepError(name, f"{name} is {value!r}; it must hold a value")
+        raise FieldError(name, f"{name} is {value!r}; it must hold a value")
     for one in values:
         try:
             check(one)
         except (TypeError, ValueError) as error:
-            raise SweepError(name, f"{name.removesuffix(name.rpartition('.')[2])}{error}") from None
+            raise FieldError(name, f"{name.removesuffix(name.rpartition('.')[2])}{error}") from None
     return list(dict.fromkeys(values))
 
 
 def _field_axis(name: str, value: Any) -> list[Any]:
     """Return the values of a field of the machine."""
-    field = MACHINE_FIELDS.get(name)
-    if not isinstance(field, Range):
-        able = ", ".join(other for other, fact in MACHINE_FIELDS.items() if isinstance(fact, Range))
-        raise SweepError(f"set.{name}", f"set.{name} is {value!r}; fields that a sweep changes: {able}")
+    field = SWEPT[name]
     values = _axis(f"set.{name}", value, field.check)
     return values if field.whole else [float(one) for one in values]
 
@@ -208,13 +172,8 @@ def _values(name: str, value: Any) -> list[Any]:
         return value
     if not isinstance(value, dict):
         return [value]
-    if set(value) not in ({"from", "to", "step"}, {"from", "to", "times"}):
-        raise SweepError(name, f"{name} is {value!r}; a range has from, to, and step or times")
-    try:
-        for key, low in (("from", 0), ("to", 0), ("step", 1e-9), ("times", 1.001)):
-            check_number(f"{name}.{key}", value.get(key, 2), low, 1e12)
-    except (TypeError, ValueError) as error:
-        raise SweepError(name, str(error)) from None
+    if ("step" in value) == ("times" in value):
+        raise FieldError(name, range_text(name, value))
     found, at = [], value["from"]
     while at <= value["to"] and len(found) <= MAX_POINTS:
         found.append(at)
@@ -222,7 +181,7 @@ def _values(name: str, value: Any) -> list[Any]:
         if at == found[-1]:
             break
     if len(found) > MAX_POINTS:
-        raise SweepError(name, f"{name} is {value!r}; it stands for more than {MAX_POINTS} values")
+        raise FieldError(name, f"{name} is {value!r}; it stands for more than {MAX_POINTS} values")
     return found
 
 
@@ -234,24 +193,15 @@ def _network(name: object) -> None:
     raise ValueError(f"network is {name!r}; it must be one of {', '.join(NETWORKS)}")
 
 
-def _text(what: str, check: Callable[[str], object]) -> Callable[[Any], object]:
-    def checked(value: Any) -> None:
-        if not isinstance(value, str):
-            raise TypeError(f"{what} is {value!r}; it must be a text")
-        check(value)
-
-    return checked
-
-
 def _sparse(text: str) -> None:
     if Pattern.parse(text) is None:
         raise ValueError(f"pattern is {text!r}; write N:M such as 2:8 (dense is a method)")
 
 
 _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
-    "config": _text("config", find_machine),
+    "config": find_machine,
     "network": _network,
     "batch": lambda value: check_whole("batch", value, 1, MAX_BATCH),
-    "method": _text("method", method_facts),
-    "pattern": _text("pattern", _sparse),
+    "method": method_facts,
+    "pattern": _sparse,
 }

@@ -177,7 +177,7 @@ def test_installed_metadata_say_the_same_version() -> None:
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
-    heavy = ["numpy", "matplotlib", "amaranth", "cocotb", "sklearn", "onnx", "jinja2", "tqdm", "shtab"]
+    heavy = ["numpy", "matplotlib", "amaranth", "cocotb", "sklearn", "onnx", "jinja2", "tqdm", "shtab", "msgspec"]
     code = "\n".join(
         [
             "import contextlib, io, sys, nmsat",

@@ -76,7 +76,7 @@ EVERYTHING: Final = {
     "workload list": "",
     "workload run": "moa --scale paper --variant nm --config small --set columns=2 --processes 2"
     " --report r",
-    "workload table": "--out d --processes 2 --exact sora,moa --only granet,moa",
+    "workload table": "--out d --processes 2 --exact sora,moa --only granet,moa --report r",
 }
 
 

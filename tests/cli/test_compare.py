@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Stage
+from nmsat.algorithms.training.workers import workers
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 from nmsat.dataflow.network.step import training_products
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parents[1] / "data" / "peers"
 TINY = preset("tiny")
+MEASURE = compare_gears.measure
 LAYERS: list[Layer] = [
     ConvLayer(name="conv", shape=ConvShape(1, 6, 6, 8, 12, (3, 3), (2, 2), (1, 1))),
     LinearLayer(name="fc", rows=8, features_in=16, features_out=4),
@@ -357,3 +360,38 @@ def test_what_fails_in_the_environment_is_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(peer_env, "LOCK", tmp_path / "none")
     with pytest.raises(InputError, match="cannot be read"):
         peer_env.find_peers()
+
+
+def test_a_process_of_a_gear_is_a_copy_that_knows_the_variables_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = compare_gears.__name__
+    seen = set()
+    for value in ("one", "other"):
+        monkeypatch.setenv("NMSAT_TRIED", value)
+        with workers(1, [module]) as pool:
+            assert pool.submit(os.getenv, "NMSAT_TRIED").result() == value
+            seen.add((pool.submit(os.getppid).result(), pool.submit(os.getpid).result()))
+    assert len({parent for parent, _ in seen}) == 1
+    assert len({child for _, child in seen}) == 2
+    assert os.getpid() not in {pid for pair in seen for pid in pair}
+
+
+def test_a_gear_in_a_process_of_its_own_finds_the_same() -> None:
+    (layer, *_) = layers_of(training_products(LAYERS, "dense"), [Stage.FF], (), ALL_ON)
+    found, here = MEASURE("quick", TINY, layer.job), compare_gears.quick(TINY, layer.job)
+    assert (found.counters, found.schedule) == (here.counters, here.schedule)
+    assert 20 << 20 < found.peak_bytes < 500 << 20
+
+
+@pytest.mark.parametrize(("network", "built"), [("resnet18", [True]), ("mlp", [])])
+def test_engines_are_compiled_where_many_layers_pay_for_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch, network: str, built: list[bool]
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("nmsat.sim.compiled.prepare", lambda: asked.append(True))
+
+    def stop(*_: object) -> None:
+        raise ValueError("stop")
+
+    monkeypatch.setattr(compare, "compare_layer", stop)
+    assert call(f"compare {network} --models quick --config tiny").code == 2
+    assert asked == built

@@ -60,6 +60,7 @@ IN_THE_WAY = [
     ),
     ("workload table --out {}", "workloads.md", "nmsat.reports.pages.workload_page.cycles_page"),
     ("workload table --studies --out {}", "workload_studies.md", "nmsat.reports.pages.workload_page.cycles_page"),
+    ("workload table --out {}/new --report {}", "workloads.svg", "nmsat.reports.pages.workload_page.cycles_page"),
     ("gemm 8 8 8 --tiles {}/t.csv", "t.csv", "nmsat.sim.api.simulate"),
     ("gemm 8 8 8 --vcd {}/t.vcd", "t.vcd", "nmsat.sim.api.simulate"),
     ("compare docs/peers.csv --config tiny --csv {}/t.csv", "t.csv", "nmsat.reports.work.compare.compare_layer"),

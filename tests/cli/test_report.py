@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from nmsat.reports.pages.record_figures import workloads_figure
 from nmsat.reports.work.peers import PEERS, Precision
 from nmsat.reports.work.standing import Basis, Standing
+from nmsat.reports.work.text import InputError
 from tests.source import ROOT
 
 if TYPE_CHECKING:
@@ -110,8 +112,25 @@ def test_records_are_shown_as_they_are(call: Call, tmp_path: Path) -> None:
     assert [row["accuracy"] for row in rows(values, "accuracy")] == [row["accuracy"] for row in plain]
     assert [row["cycles"] for row in rows(values, "accuracy")] == [row["sat"]["cycles"] for row in plain]
     workloads = json.loads((TABLES / "workloads.json").read_text(encoding="utf-8"))
-    speeds = {f"{row['workload']} {row['variant']}": row["speedup"] for row in rows(values, "workloads")}
+    all_rows = {f"{row['workload']} {row['variant']}": row for row in rows(values, "workloads")}
+    speeds = {key: row["speedup"] for key, row in all_rows.items() if row["standing"] == "exact"}
     assert speeds == pytest.approx({key: raw["cycles_dense"] / raw["cycles"] for key, raw in workloads.items()})
+    page = (TABLES / "workloads.md").read_text(encoding="utf-8").partition("\n## ")[2].partition("\n## ")[0]
+    lines = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    told = {f"{row[0]} {row[1]}": (int(row[9].replace(" ", "")), row[11] == "programs") for row in cells}
+    shown = {key: (row["cycles"], row["standing"] == "exact") for key, row in all_rows.items()}
+    assert shown == told
+    assert len(told) > len(workloads) > 0
+
+
+def test_workloads_without_a_page_are_those_that_ran_and_it_is_said() -> None:
+    record = {"a nm": {"cycles": 2, "cycles_dense": 5, "estimate": 2, "estimate_dense": 5}}
+    figure = workloads_figure(record, "", Basis("nmsat x", "tiny"))
+    assert [row["workload"] for row in figure.rows] == ["a"]
+    assert figure.notes[0].startswith("Only the 1 whose programs have run are here: workloads.md")
+    with pytest.raises(InputError, match=r"workloads\.md is no page of workloads"):
+        workloads_figure(record, "| a | b |\n", Basis("nmsat x", "tiny"))
 
 
 def test_a_standing_that_is_told_twice_is_kept_twice() -> None:
@@ -180,12 +199,14 @@ def test_the_bar_counts_to_the_end(call: Call, tmp_path: Path, advances: list[tu
         ("model vgg19 --batch 2 --config tiny", {"speedup", "stages", "causes", "roofline", "energy"}),
         ("workload run sora --scale paper --estimate", {"workload"}),
         ("study --redraw --tables {tables}", {"accuracy"}),
+        ("workload table --only random-search --out {tables}", {"workloads"}),
     ],
 )
 def test_other_commands_write_the_same_parts(call: Call, tmp_path: Path, line: str, figures: set[str]) -> None:
     tables = tmp_path / "tables"
     tables.mkdir()
-    (tables / "accuracy.json").write_bytes((TABLES / "accuracy.json").read_bytes())
+    for name in ("accuracy.json", "workloads.json", "workloads.md"):
+        (tables / name).write_bytes((TABLES / name).read_bytes())
     out = tmp_path / "report"
     outcome = call(f"{line.format(tables=tables)} --report {out} --json --force")
     assert outcome.code == 0, outcome.err
@@ -196,6 +217,25 @@ def test_other_commands_write_the_same_parts(call: Call, tmp_path: Path, line: s
         values = json.loads(outcome.out)
         (row,) = json.loads((out / "speedup.json").read_text())["rows"][:1]
         assert row["speedup"] == values["speedup"] and row["bound"] == values["bound"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("study --networks mlp --out {out}", "--out; both hold accuracy.json"),
+        ("study --networks mlp --out {out}/runs --tables {out}", "--tables; both hold accuracy.json"),
+        ("study --redraw --tables {out}", "--tables; both hold accuracy.json"),
+        ("workload table --out {out}", "--out; both hold workloads.json"),
+    ],
+)
+def test_a_report_in_the_folder_of_the_command_is_refused_with_the_reason(
+    call: Call, tmp_path: Path, line: str, told: str
+) -> None:
+    outcome = call(f"{line.format(out=tmp_path / 'a')} --report {tmp_path / 'b' / '..' / 'a'}")
+    assert outcome.code == 2
+    assert f"and so is the folder of {told}; choose another folder for one of them" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "a").exists()
 
 
 def test_an_estimate_has_no_report(call: Call, tmp_path: Path) -> None:

@@ -20,12 +20,15 @@ import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.reports.pages.sweep_page import PAGE
-from nmsat.reports.pages.sweep_plots import sweep_plots
+from nmsat.reports.pages.sweep_plots import MOST_LINES, sweep_figures
+from nmsat.reports.version import VERSION
 from nmsat.reports.work import sweep
+from nmsat.reports.work.standing import Basis
 from nmsat.reports.work.sweep import front_of
 from nmsat.reports.work.sweep_journal import JOURNAL
 from nmsat.reports.work.sweep_plan import Plan, make_plan, read_sweep
 from nmsat.reports.work.sweep_table import COLUMNS
+from tests.pages.browser import WIDTHS, look_at
 from tests.pages.html import Reader
 from tests.source import ROOT
 
@@ -148,15 +151,18 @@ def test_every_point_has_its_row_also_planned_and_impossible_ones(call: Call, tm
 
 
 def test_wide_sweeps_have_pictures_of_a_size_that_opens() -> None:
-    work = {"network": "vit", "batch": 1, "method": "bdwp", "pattern": "2:8", "accuracy": None}
+    work = {"network": "vit", "batch": 1, "method": "bdwp", "pattern": "2:8", "accuracy": None, "machine": "m"}
     rows = [
         {**work, "rows": 1 + i % 60, "columns": 1 + i // 60, **dict.fromkeys(("lut", "dsp", "ram_kbit"), 386 * (i + 1))}
         | {"cycles": 9**9 // (i % 60 + 1)}
         for i in range(6000)
     ]
-    plots = sweep_plots(rows, ["set.rows", "set.columns"])
-    assert list(plots) == ["pareto_lut", "pareto_dsp", "pareto_ram_kbit", "heat_1"]
-    assert max(len(svg) for svg, _ in plots.values()) < 400_000
+    figures = sweep_figures(rows, ["set.rows", "set.columns"], Basis("nmsat sweep x.toml", "6000 machines"))
+    assert [figure.name for figure in figures] == ["pareto_lut", "pareto_dsp", "pareto_ram_kbit", "heat_1"]
+    assert max(len(figure.picture.svg) for figure in figures) < 400_000
+    heat = figures[-1]
+    assert (len(heat.rows), len(heat.table.rows)) == (6000, MOST_LINES)
+    assert heat.notes == ("The table has 24 of 6000 rows; all are in heat_1.csv and heat_1.json.",)
 
 
 def test_a_table_of_accuracies_that_is_none_is_refused(call: Call, tmp_path: Path) -> None:
@@ -255,7 +261,22 @@ def _holds(folder: Path, pictures: set[str]) -> None:
     reader.close()
     assert reader.open == []
     assert reader.counts["script"] == 0
-    assert not re.findall(r'(?:src|href)="(?!#|data:)', text)
+    links = set(re.findall(r'(?:src|href)="(?!#|data:)([^"]*)"', text))
+    assert links == {f"{name}.{kind}" for name in pictures for kind in ("svg", "png", "csv", "json")}
+    assert all((folder / link).stat().st_size for link in links)
+    machines = set()
+    for name in pictures:  # each figure has its origin, on the page and in its files
+        record = json.loads((folder / f"{name}.json").read_text())
+        assert set(record["standing"]) <= {"exact", "measured", "modelled"}
+        assert {row["standing"] for row in record["rows"]} <= set(record["standing"])
+        assert record["version"] == f"nmsat {VERSION}"
+        assert record["command"].startswith("nmsat sweep ")
+        section = text.partition(f'<section class="figure" id="{name}"')[2].partition("</section>")[0]
+        assert all(f'class="standing {standing}"' in section for standing in record["standing"])
+        assert record["config"] in section
+        assert all(word in section for word in record["command"].split())
+        machines.add(record["config"])
+    assert machines == {"4 machines made of tiny; they differ in columns, memory.latency_ns"}
     assert reader.counts["svg"] == reader.counts["figcaption"] == len(pictures)
     assert {path.stem for path in folder.glob("*.svg")} == pictures
     for path in folder.glob("*.svg"):
@@ -282,10 +303,18 @@ def test_the_example_of_the_page_runs_and_its_front_is_exact(call: Call, tmp_pat
     assert sum(causes) == row["exact_cycles"]
     assert row["modelled_joule"] == exact["energy"]["total_joule"]
     assert row["exact_roofline"] >= row["exact_utilization"]
-    _holds(tmp_path, {"pareto_lut", "pareto_dsp", "pareto_ram_kbit", "heat_1", "roofline", "accuracy"})
+    pictures = {"pareto_lut", "pareto_dsp", "pareto_ram_kbit", "heat_1", "roofline", "accuracy"}
+    _holds(tmp_path, pictures)
     off = found["estimate_off"]
     assert off["points"] == 4
     assert -0.2 < off["least"] <= off["most"] < 0.2
+    # At the end, since it skips where there is no Chromium.
+    seen = look_at(tmp_path / PAGE, tmp_path)
+    assert seen.console == []
+    for name, width in WIDTHS.items():
+        assert (seen.at[name]["page"] <= width, seen.at[name]["wide"]) == (True, []), name
+        assert {item["name"] for item in seen.at[name]["pictures"]} == pictures
+        assert min(item["smallest"] for item in seen.at[name]["pictures"]) >= (9.5 if name == "print" else 11)
 
 
 @pytest.mark.long

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmsat.algorithms.core.schema import FieldError
 from nmsat.dataflow.contract.config import CARDS, NAMED, PRESETS, SatConfig, preset
 from nmsat.dataflow.contract.machine_file import (
     MACHINE_FIELDS,
-    FieldError,
     changed,
     find_machine,
     machine_text,

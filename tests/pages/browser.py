@@ -87,13 +87,18 @@ def look_at(page: Path, place: Path) -> Seen:
     )
     harness = place / "harness.html"
     harness.write_text(_HARNESS.format(frames=frames), encoding="utf-8")
-    words = ["--headless", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files"]
-    words += ["--enable-logging=stderr", "--no-first-run"]
+    dom, console = run_page(harness.as_uri(), place, "--allow-file-access-from-files")
+    (found,) = re.findall(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)
+    return Seen(json.loads(unescape(found)), console)
+
+
+def run_page(address: str, place: Path, *more: str) -> tuple[str, list[str]]:
+    """Return the HTML that a page has become once its scripts have run, and the lines of the console.
+
+    place: a folder for what the browser needs; more: other options of it.
+    """
+    words = ["--headless", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr", "--no-first-run", *more]
     words += [f"--user-data-dir={place / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
     words += ["--no-sandbox"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        [browser(), *words, harness.as_uri()], capture_output=True, text=True, check=True, timeout=120
-    )
-    (found,) = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return Seen(json.loads(unescape(found)), console)
+    done = subprocess.run([browser(), *words, address], capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

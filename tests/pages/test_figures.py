@@ -11,7 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from nmsat.reports.pages.style import PALETTE
+from tests.ci_scripts import script
 from tests.pages.picture import pixels_on_phone, size_of, texts, words
+from tests.source import imported, modules
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 FIGURES: Final = sorted((ROOT / "docs" / "figures").glob("*.svg"))
@@ -69,6 +71,50 @@ def test_a_figure_has_a_form_for_wide_and_for_narrow_screens(path: Path) -> None
     assert narrow in FIGURES
     assert words(wide.read_text(encoding="utf-8")) == words(narrow.read_text(encoding="utf-8"))
     assert any({wide, narrow} <= set(pictures_of(page)) for page in PAGES)
+
+
+def test_figures_are_what_their_command_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = script("figures", monkeypatch).figures()
+    assert {path.name for path in FIGURES} == set(drawn)
+    for path in FIGURES:
+        assert path.read_text(encoding="utf-8") == drawn[path.name], "make figures"
+
+
+def test_rooms_stand_above_those_that_they_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the caption of the architecture says; in reports the boxes lie in a row."""
+    _, tree = script("figures", monkeypatch).draw("architecture.svg.j2")
+    seen = 0
+    for module, path in modules().items():
+        here = tuple(module.split(".")[:2])
+        for name in imported(path, module):
+            there = tuple(name.split(".")[:2])
+            if here == there or here[0] != there[0] or not {here, there} <= tree.places.keys():
+                continue
+            (x, y), (other_x, other_y) = tree.places[here], tree.places[there]
+            assert (other_x > x) if here[0] == "reports" else (other_y > y), (module, name)
+            seen += 1
+    assert seen > 500
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "told"),
+    [("dataflow", "schedule", "dataflow/schedule is shown; dataflow has contract, cycles"), ("sim", "load x", "sim/x")],
+)
+def test_a_room_that_is_not_there_is_not_drawn(
+    folder: str, names: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=f"^{told}"):
+        script("figures", monkeypatch).Tree().room(folder, names, 0, 0, 10)
+
+
+def test_bars_of_the_overview_are_those_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = script("figures", monkeypatch)
+    dense, sparse = figures.demo_cycles("x\nff  30  10  3.00x\nbp  20  5  4.00x\nwu  50  50  1.00x\n")
+    assert (dense, sparse) == ({"ff": 30, "bp": 20, "wu": 50}, {"ff": 10, "bp": 5, "wu": 50})
+    widths = [float(width) for width in re.findall(r'width="([\d.]+)"', figures.bars(sparse, 7, 2.0))]
+    assert widths == [20.0, 10.0, 100.0]
+    with pytest.raises(ValueError, match=r"README\.md prints the demo's cycles of \[\]"):
+        figures.demo_cycles("nothing")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -18,6 +18,7 @@ from nmsat.algorithms.workloads.engine.registry import Study, Variant, Workload,
 from nmsat.reports.commands.workload_entries_page import MISSING, page
 from nmsat.reports.pages import workload_page as tables
 from nmsat.reports.pages.workload_totals import KnownTotals
+from nmsat.reports.work.committed import CYCLES_PAGE
 from nmsat.reports.work.text import InputError
 from nmsat.reports.work.workload import workload_run, workload_text
 
@@ -128,7 +129,7 @@ def test_a_page_without_the_other_rows_is_refused(before: str, words: str) -> No
 
 def test_rows_of_cycles_are_renewed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_cells", lambda *_: tuple("123456789abcd"))
-    before = (TABLES / tables.CYCLES_PAGE).read_text(encoding="utf-8")
+    before = (TABLES / CYCLES_PAGE).read_text(encoding="utf-8")
     told: list[str] = []
     after = tables.cycles_page(KnownTotals.read(TABLES), told.append, 1, ["sparse-ot-map"], before)
     assert {text.partition(",")[0] for text in told} == {"sparse-ot-map faithful", "sparse-ot-map nm"}

@@ -17,6 +17,7 @@ from nmsat.dataflow.contract.config import preset
 from nmsat.reports.pages import workload_page as tables
 from nmsat.reports.pages.workload_totals import RECORD, KnownTotals
 from nmsat.reports.work import workload as reports
+from nmsat.reports.work.committed import CYCLES_PAGE
 from nmsat.reports.work.text import InputError, prose
 from nmsat.sim.array.fast import simulate_product
 from nmsat.sim.results.provenance import Source
@@ -71,7 +72,7 @@ def test_the_table_has_a_line_for_every_workload_and_variant(monkeypatch: pytest
 
 
 def test_the_page_in_the_repository_has_a_line_for_every_workload_and_variant() -> None:
-    text = (ROOT / "reports" / "tables" / tables.CYCLES_PAGE).read_text(encoding="utf-8")
+    text = (ROOT / "reports" / "tables" / CYCLES_PAGE).read_text(encoding="utf-8")
     for title in ("## At the scale of the papers", "## At small scale"):
         lines = text.split(title)[1].split("\n\n## ")[0].splitlines()
         assert [line.split(" | ")[:2] for line in lines if line.startswith("| ")][2:] == [
@@ -95,7 +96,7 @@ def test_prose_is_wrapped() -> None:
 def test_the_page_in_the_repository_is_what_the_command_writes() -> None:
     folder = ROOT / "reports" / "tables"
     known = KnownTotals.read(folder)
-    assert (folder / tables.CYCLES_PAGE).read_text(encoding="utf-8") == tables.cycles_page(known, print)
+    assert (folder / CYCLES_PAGE).read_text(encoding="utf-8") == tables.cycles_page(known, print)
     assert (folder / RECORD).read_text(encoding="utf-8") == known.text()
 
 

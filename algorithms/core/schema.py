@@ -1,0 +1,150 @@
+"""Files of settings in TOML, held to a schema: of machines, of trainings, of sweeps.
+
+A schema is a msgspec.Struct. It says which fields there are, of which kind, in which table, and within which limits;
+the limits are those of the tables that the checks of Python values read too. What a file holds is converted to it
+whole: unknown fields, fields that are missing, values of another kind at any depth and values out of range are
+refused. The library tells where; the text of the refusal is ours: field, value, limit.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from msgspec import Struct
+
+    S = TypeVar("S", bound=Struct)
+
+MISSING: Final = object()
+"""The value of a field that a file must have and has not."""
+
+LOST: Final = re.compile(r"Object (?:missing required|contains unknown) field `(.*?)`(?: - at `\$\.(.*)`)?", re.DOTALL)
+"""How msgspec tells a field that is missing or unknown, and in which table; tests hold all of these to its versions."""
+
+PLACED: Final = re.compile(r".* - at `\$\.?(.*)`", re.DOTALL)
+"""How it tells the place of a value that does not fit."""
+
+WRONG_KIND: Final = re.compile(r"Expected `[^`]*`, got `", re.DOTALL)
+"""How it tells a value of another kind."""
+
+BARE: Final = re.compile(r"[\w.-]+")
+"""Names that are told as they are."""
+
+
+class FieldError(ValueError):
+    """A field, or its value, that cannot be used. field: its name, `a.b` in a table; the text begins with it."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text)
+        self.field = field
+
+
+class FieldKindError(FieldError, TypeError):
+    """A value of another kind than its field has."""
+
+
+def checked(found: Mapping[str, Any], schema: type[S], refused: Callable[[str, Any], str]) -> S:
+    """Return what a file holds as its schema has it; FieldError for the first that does not fit.
+
+    refused: gives the text of the refusal for a place, such as `memory.channels` or `rows[1]`, and its value, MISSING
+    if it should be there and is not.
+    """
+    import msgspec
+
+    try:
+        return msgspec.convert(dict(found), schema)
+    except msgspec.ValidationError as error:
+        said = str(error)
+    if lost := LOST.fullmatch(said):
+        keys = [*_keys(lost[2] or ""), lost[1]]
+    else:
+        keys = _keys(match[1] if (match := PLACED.fullmatch(said)) else "")
+    value: Any = found
+    for key in keys:
+        value = _inside(value, key)
+    field = ".".join(key for key in keys if isinstance(key, str))
+    kind = FieldKindError if WRONG_KIND.match(said) else FieldError
+    raise kind(field, refused(_place(keys), value)) from None
+
+
+def _keys(path: str) -> list[str | int]:
+    """Return the names and places of `memory.channels` or `rows[1]`."""
+    return [name or int(at) for name, at in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path)]
+
+
+def _inside(found: Any, key: str | int) -> Any:
+    if isinstance(found, dict):
+        return found.get(key, MISSING)
+    return found[key] if isinstance(found, list) and isinstance(key, int) else MISSING
+
+
+def _place(keys: list[str | int]) -> str:
+    """Return `rows[1]`; names that cannot stand bare in TOML as Python writes them."""
+    texts = [f"[{key}]" if isinstance(key, int) else f".{key if BARE.fullmatch(key) else repr(key)}" for key in keys]
+    return "".join(texts).removeprefix(".")
+
+
+def limits(low: float, high: float, *, whole: bool, above: bool = False) -> Any:
+    """Return the kind of a number from low (above: beyond it) to high: an int, else an int or a float."""
+    from typing import Annotated
+
+    from msgspec import Meta
+
+    if whole:
+        return Annotated[int, Meta(ge=int(low), le=int(high))]
+    return Annotated[float, Meta(gt=low, le=high) if above else Meta(ge=low, le=high)]
+
+
+def read_text(path: Path, most: int) -> str:
+    """Return the text of a file; ValueError if it cannot be read, has more than `most` bytes or is not UTF-8."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= most else None
+    except OSError as error:
+        raise ValueError(f"{path}: it cannot be read: {error.strerror or error}") from None
+    if content is None:
+        raise ValueError(f"{path}: it has {path.stat().st_size} bytes; at most {most} are read")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: it is not UTF-8 at byte {error.start}") from None
+
+
+def load_toml(text: str, where: object) -> dict[str, Any]:
+    """Return what a TOML text holds; ValueError with what it is, a file for example, and the line, if it is none."""
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # also that of a number of thousands of digits
+        raise ValueError(f"{where}: it is not TOML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{where}: it is not TOML that can be read: arrays within arrays without end") from None
+
+
+def field_place(path: Path, text: str, field: str) -> str:
+    """Return 'FILE, line 3' of the field `a.b` of a TOML text, or of the table that lacks it; else the file alone.
+
+    tomllib tells no lines. A field is in the first statement with which the text, read up to there, holds it.
+    """
+    lines, first = text.split("\n"), 1
+    for number in range(1, len(lines) + 1):
+        try:
+            found = tomllib.loads("\n".join(lines[:number]))
+        except ValueError:
+            continue  # in the middle of a statement
+        if _holds(found, field):
+            return f"{path}, line {first}"
+        first = number + 1
+    around = field.rpartition(".")[0]
+    return field_place(path, text, around) if around else str(path)
+
+
+def _holds(found: Any, field: str) -> bool:
+    """Return whether a table has a field `a.b`; names themselves may have dots."""
+    if not isinstance(found, dict) or field in found:
+        return isinstance(found, dict)
+    ends = [at for at, letter in enumerate(field) if letter == "."]
+    return any(_holds(found.get(field[:at]), field[at + 1 :]) for at in ends)
