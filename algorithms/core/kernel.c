@@ -25,6 +25,7 @@
 #define DEPTH 256         /* dense: k of a block; WIDE x DEPTH weights stay in the first cache */
 #define BAND 60           /* dense: rows widened at once */
 #define ROW (DEPTH + 16)  /* dense: distance of widened rows, no power of two: rows share no cache set */
+#define BAND_STEP 64      /* dense: distance of k where rows lie side by side */
 #if LANES == 16
 #define STRIP (6 * LANES) /* packed: rows of a strip, the accumulators of one column */
 #else
@@ -144,34 +145,44 @@ static inline vec chain(vec acc, vec x, vec w) {
 #endif
 }
 
-/* sums[ROWS][WIDE] += a[ROWS][depth] w[depth][WIDE], each sum in ascending k. */
-static inline __attribute__((always_inline)) void tile(float *sums, ptrdiff_t ld, const float *a, ptrdiff_t lda,
-                                                        const float *w, ptrdiff_t depth, int rows) {
-    vec left[ROWS], right[ROWS];
-    for (int r = 0; r < rows; r++) {
-        left[r] = load(sums + r * ld);
-        right[r] = load(sums + r * ld + LANES);
-    }
-    for (ptrdiff_t k = 0; k < depth; k++) {
-        vec w0 = load(w + k * WIDE), w1 = load(w + k * WIDE + LANES);
+/* sums[rows][vectors] += a[rows][depth] w[depth][WIDE], each sum in ascending k; a[r * ar + k * ak]. */
+static inline __attribute__((always_inline)) void tile(float *sums, ptrdiff_t ld, const float *a, ptrdiff_t ar,
+                                                        ptrdiff_t ak, const float *w, ptrdiff_t depth, int rows,
+                                                        int vectors) {
+    vec acc[2 * ROWS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) acc[r * vectors + v] = load(sums + r * ld + v * LANES);
+    for (ptrdiff_t k = 0; k < depth; k++, a += ak, w += WIDE)
         for (int r = 0; r < rows; r++) {
-            vec x = fill(a[r * lda + k]);
-            left[r] = chain(left[r], x, w0);
-            right[r] = chain(right[r], x, w1);
+            vec x = fill(a[r * ar]);
+            for (int v = 0; v < vectors; v++) acc[r * vectors + v] = chain(acc[r * vectors + v], x, load(w + v * LANES));
         }
-    }
-    for (int r = 0; r < rows; r++) {
-        store(sums + r * ld, left[r]);
-        store(sums + r * ld + LANES, right[r]);
-    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) store(sums + r * ld + v * LANES, acc[r * vectors + v]);
 }
 
-static void tile_full(float *sums, ptrdiff_t ld, const float *a, ptrdiff_t lda, const float *w, ptrdiff_t depth) {
-    tile(sums, ld, a, lda, w, depth, ROWS);
-}
+typedef void tile_of(float *, ptrdiff_t, const float *, const float *, ptrdiff_t);
 
-static void tile_one(float *sums, ptrdiff_t ld, const float *a, ptrdiff_t lda, const float *w, ptrdiff_t depth) {
-    tile(sums, ld, a, lda, w, depth, 1);
+/* A tile of rows that lie ROW apart, k side by side, and one of rows side by side, k BAND_STEP apart. */
+#define TILE(rows, vectors)                                                                                     \
+    static void along_##rows##_##vectors(float *sums, ptrdiff_t ld, const float *a, const float *w,             \
+                                         ptrdiff_t depth) {                                                     \
+        tile(sums, ld, a, ROW, 1, w, depth, rows, vectors);                                                     \
+    }                                                                                                           \
+    static void across_##rows##_##vectors(float *sums, ptrdiff_t ld, const float *a, const float *w,            \
+                                          ptrdiff_t depth) {                                                    \
+        tile(sums, ld, a, 1, BAND_STEP, w, depth, rows, vectors);                                               \
+    }
+TILE(1, 1) TILE(2, 1) TILE(4, 1) TILE(8, 1) TILE(12, 1)
+TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(6, 2)
+
+/* How many of the rows that are left the next tile takes, and the tile. */
+static ptrdiff_t tile_for(tile_of **found, ptrdiff_t left, int vectors, int across) {
+#define PICK(rows, vectors) (*found = across ? across_##rows##_##vectors : along_##rows##_##vectors, rows)
+    if (vectors == 1)
+        return left >= 12 ? PICK(12, 1) : left >= 8 ? PICK(8, 1) : left >= 4 ? PICK(4, 1) : left >= 2 ? PICK(2, 1) : PICK(1, 1);
+    return left >= 6 ? PICK(6, 2) : left >= 4 ? PICK(4, 2) : left >= 3 ? PICK(3, 2) : left >= 2 ? PICK(2, 2) : PICK(1, 2);
+#undef PICK
 }
 
 /* One NaN leaves a unit. */
@@ -187,14 +198,16 @@ static ptrdiff_t least(ptrdiff_t x, ptrdiff_t y) { return x < y ? x : y; }
 
 /* Floats of scratch memory of `nmsat_dense`. */
 ptrdiff_t nmsat_dense_scratch(ptrdiff_t n) {
-    return DEPTH * ((n + WIDE - 1) / WIDE * WIDE) + BAND * ROW + ROWS * WIDE;
+    return DEPTH * ((n + WIDE - 1) / WIDE * WIDE) + BAND_STEP * ROW + 2 * ROWS * WIDE;
 }
 
 /* y[m, n] (on entry the seed) continues with a[m, k] w[k, n]. */
 void nmsat_dense(float *y, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
                  const half *w, ptrdiff_t wk, ptrdiff_t wn, float *scratch) {
     ptrdiff_t panels = (n + WIDE - 1) / WIDE;
-    float *weights = scratch, *rows = weights + panels * WIDE * DEPTH, *edge = rows + BAND * ROW;
+    float *weights = scratch, *rows = weights + panels * WIDE * DEPTH, *edge = rows + BAND_STEP * ROW;
+    int across = am == 1 && ak != 1; /* the rows of A lie side by side: so do they when they are widened */
+    ptrdiff_t step = across ? 1 : ROW;
     for (ptrdiff_t k0 = 0; k0 < k; k0 += DEPTH) {
         ptrdiff_t depth = least(DEPTH, k - k0);
         for (ptrdiff_t p = 0; p < panels; p++)
@@ -202,26 +215,29 @@ void nmsat_dense(float *y, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a,
                         least(WIDE, n - p * WIDE), WIDE);
         for (ptrdiff_t i0 = 0; i0 < m; i0 += BAND) {
             ptrdiff_t band = least(BAND, m - i0);
-            widen_block(rows, ROW, a + i0 * am + k0 * ak, am, ak, band, depth, depth);
+            const half *from = a + i0 * am + k0 * ak;
+            if (across) widen_block(rows, BAND_STEP, from, ak, am, depth, band, band);
+            else widen_block(rows, ROW, from, am, ak, band, depth, depth);
             for (ptrdiff_t p = 0; p < panels; p++) {
                 const float *panel = weights + p * WIDE * DEPTH;
                 ptrdiff_t columns = least(WIDE, n - p * WIDE);
-                for (ptrdiff_t i = 0; i < band;) {
-                    ptrdiff_t count = band - i >= ROWS ? ROWS : 1;
+                int vectors = columns <= LANES ? 1 : 2;
+                for (ptrdiff_t i = 0, count; i < band; i += count) {
+                    tile_of *run;
+                    count = tile_for(&run, band - i, vectors, across);
                     float *sums = y + (i0 + i) * n + p * WIDE, *at = sums;
                     ptrdiff_t ld = n;
-                    if (columns < WIDE) {
+                    if (columns < vectors * LANES) {
                         at = edge, ld = WIDE;
                         for (ptrdiff_t r = 0; r < count; r++) {
                             memset(edge + r * WIDE, 0, WIDE * 4);
                             memcpy(edge + r * WIDE, sums + r * n, (size_t)columns * 4);
                         }
                     }
-                    (count == ROWS ? tile_full : tile_one)(at, ld, rows + i * ROW, ROW, panel, depth);
-                    if (columns < WIDE)
+                    run(at, ld, rows + i * step, panel, depth);
+                    if (columns < vectors * LANES)
                         for (ptrdiff_t r = 0; r < count; r++)
                             memcpy(sums + r * n, edge + r * WIDE, (size_t)columns * 4);
-                    i += count;
                 }
             }
         }

@@ -52,12 +52,15 @@ def to_half(x: NDArray[np.floating]) -> NDArray[np.float16]:
     return half
 
 
-def between(*tensors: NDArray) -> Tensors | None:
-    """Return the C functions for work between products on tensors; None where NumPy must do it, or does it as soon."""
+def between(*tensors: NDArray, few: int = FEW) -> Tensors | None:
+    """Return the C functions for work between products on tensors; None where NumPy must do it, or does it as soon.
+
+    few: elements from which a call into C gains something.
+    """
     first = tensors[0]
     whole = first.flags.c_contiguous or (first.flags.f_contiguous and len(tensors) == 1)
     same = all(x.shape == first.shape and x.flags.c_contiguous for x in tensors[1:])
-    return kernel.between() if first.size >= FEW and whole and same else None
+    return kernel.between() if first.size >= few and whole and same else None
 
 
 def compared(x: NDArray[np.floating]) -> NDArray[np.float16]:

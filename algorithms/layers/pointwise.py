@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.numeric import between
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.layers.base import Layer
 
@@ -22,17 +23,27 @@ class ReLU(Layer):
     """max(x, 0); +0 for -0, a NaN stays (docs/arithmetic.md, "Results")."""
 
     def __init__(self) -> None:
-        self._pass: NDArray = np.empty(0)
+        self._y: NDArray = np.empty(0)
 
     def forward(self, x: NDArray, ctx: Context) -> NDArray:
         del ctx
+        c = between(x) if x.dtype == np.float16 else None
+        if c is not None:
+            self._y = c.relu(x)
+            return self._y
         with np.errstate(invalid="ignore"):
-            self._pass = _positive_half(x) if x.dtype == np.float16 else ~(x <= 0)
-        return _where(self._pass, x)
+            keep = _positive_half(x) if x.dtype == np.float16 else ~(x <= 0)
+        self._y = _where(keep, x)
+        return self._y
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        """Pass what belongs to outputs that are not +0: those above it, and NaNs."""
         del ctx
-        return _where(self._pass, dy)
+        c = between(self._y, dy) if dy.dtype == self._y.dtype == np.float16 else None
+        if c is not None:
+            return c.relu_gradient(self._y, dy)
+        y = self._y.view(np.int16) if self._y.dtype == np.float16 else self._y
+        return _where(y != 0, dy)
 
 
 def _positive_half(x: NDArray[np.float16]) -> NDArray[np.bool_]:
