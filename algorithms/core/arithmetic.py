@@ -15,8 +15,10 @@ from nmsat.algorithms.core.numeric import (
     ordered_dot,
     ordered_dot_batched,
     ordered_dot_packed,
+    ordered_dot_windows,
     to_half,
 )
+from nmsat.algorithms.core.windows import Windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +57,7 @@ class Arithmetic(ABC):
         """Make the W side of a product of w[k, n], which is pruned already if there is a pattern."""
 
     @abstractmethod
-    def dot(self, a: NDArray, w: Operand) -> NDArray:
+    def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
         """Return a[m, k] @ w[k, n] in the wide format."""
 
     @abstractmethod
@@ -87,7 +89,12 @@ class ContractArithmetic(Arithmetic):
     def operand(self, w: NDArray, pattern: Pattern | None = None) -> Operand:
         return Operand(w, pattern, None if pattern is None else pack(w, pattern.n, pattern.m))
 
-    def dot(self, a: NDArray, w: Operand) -> NDArray:
+    def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
+        if isinstance(a, Windows):
+            found = ordered_dot_windows(a, w.values if w.packed is None else w.packed)
+            if found is not None:
+                return found
+            a = a.array()
         return ordered_dot(a, w.values) if w.packed is None else ordered_dot_packed(a, w.packed)
 
     def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
@@ -118,7 +125,9 @@ class FloatArithmetic(Arithmetic):
     def operand(self, w: NDArray, pattern: Pattern | None = None) -> Operand:
         return Operand(w, pattern)
 
-    def dot(self, a: NDArray, w: Operand) -> NDArray:
+    def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
+        if isinstance(a, Windows):
+            a = a.array()
         with np.errstate(all="ignore"):
             return a @ w.values
 

@@ -25,7 +25,7 @@
 #define DEPTH 256         /* dense: k of a block; WIDE x DEPTH weights stay in the first cache */
 #define BAND 60           /* dense: rows widened at once */
 #define ROW (DEPTH + 16)  /* dense: distance of widened rows, no power of two: rows share no cache set */
-#define BAND_STEP 64      /* dense: distance of k where rows lie side by side */
+#define BAND_ACROSS 96    /* dense: rows widened at once where they lie side by side */
 #if LANES == 16
 #define STRIP (6 * LANES) /* packed: rows of a strip, the accumulators of one column */
 #else
@@ -123,6 +123,58 @@ static void widen_block(float *to, ptrdiff_t step, const half *from, ptrdiff_t s
         for (ptrdiff_t i = 0; i < rows; i++) memset(to + i * step + columns, 0, (size_t)(padded - columns) * 4);
 }
 
+static ptrdiff_t least(ptrdiff_t x, ptrdiff_t y) { return x < y ? x : y; }
+
+/* Windows of an image x[batch, height, width, channels] as a matrix that is never made: row (b, i, j), column (p, q, c)
+ * is x[b, i * si + rows[p], j * sj + columns[q], c], +0 outside. `numbers` are these in their order, then the offsets. */
+typedef struct {
+    ptrdiff_t height, width, channels, row_count, column_count, out_height, out_width, si, sj;
+    const int64_t *rows, *columns;
+    int dense; /* the columns of a window lie side by side */
+} image;
+
+static image image_of(const int64_t *numbers) {
+    image x = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
+               numbers[7], numbers[8], numbers + 9, numbers + 9 + numbers[3], 1};
+    for (ptrdiff_t q = 1; q < x.column_count; q++) x.dense &= x.columns[q] == x.columns[q - 1] + 1;
+    return x;
+}
+
+static inline void widen_run(float *to, const half *from, ptrdiff_t count) {
+    ptrdiff_t i = 0;
+#if LANES == 16
+    for (; i + 16 <= count; i += 16)
+        _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + i))));
+#endif
+    for (; i + 8 <= count; i += 8) widen8(to + i, from + i);
+    for (; i < count; i++) to[i] = widen(from[i]);
+}
+
+/* to[r * step + d] = element (i0 + r, k0 + d) of the matrix of windows. */
+static void widen_windows(float *to, ptrdiff_t step, const half *x, const image *g, ptrdiff_t i0, ptrdiff_t count,
+                          ptrdiff_t k0, ptrdiff_t depth) {
+    ptrdiff_t j = i0 % g->out_width, i = i0 / g->out_width % g->out_height, tap0 = k0 / g->channels;
+    const half *from = x + i0 / g->out_width / g->out_height * g->height * g->width * g->channels;
+    for (ptrdiff_t r = 0; r < count; r++, to += step) {
+        ptrdiff_t c = k0 % g->channels, p = tap0 / g->column_count, q = tap0 % g->column_count, size;
+        for (ptrdiff_t d = 0; d < depth; d += size, c = 0) {
+            ptrdiff_t h = i * g->si + g->rows[p], v = j * g->sj + g->columns[q], taps = g->column_count - q;
+            int inside = h >= 0 && h < g->height && v >= 0;
+            taps = inside && g->dense && v + taps <= g->width ? taps : 1;
+            size = least(taps * g->channels - c, depth - d);
+            if (inside && v + taps <= g->width) widen_run(to + d, from + (h * g->width + v) * g->channels + c, size);
+            else memset(to + d, 0, (size_t)size * 4);
+            q += taps;
+            if (q >= g->column_count) q = 0, p++;
+        }
+        if (++j < g->out_width) continue;
+        j = 0;
+        if (++i < g->out_height) continue;
+        i = 0;
+        from += g->height * g->width * g->channels;
+    }
+}
+
 static inline vec load(const float *p) { return *(const vec *)p; }
 static inline void store(float *p, vec x) { *(vec *)p = x; }
 static inline vec fill(float x) {
@@ -163,7 +215,7 @@ static inline __attribute__((always_inline)) void tile(float *sums, ptrdiff_t ld
 
 typedef void tile_of(float *, ptrdiff_t, const float *, const float *, ptrdiff_t);
 
-/* A tile of rows that lie ROW apart, k side by side, and one of rows side by side, k BAND_STEP apart. */
+/* A tile of rows that lie ROW apart, k side by side, and one of rows side by side, k BAND_ACROSS apart. */
 #define TILE(rows, vectors)                                                                                     \
     static void along_##rows##_##vectors(float *sums, ptrdiff_t ld, const float *a, const float *w,             \
                                          ptrdiff_t depth) {                                                     \
@@ -171,7 +223,7 @@ typedef void tile_of(float *, ptrdiff_t, const float *, const float *, ptrdiff_t
     }                                                                                                           \
     static void across_##rows##_##vectors(float *sums, ptrdiff_t ld, const float *a, const float *w,            \
                                           ptrdiff_t depth) {                                                    \
-        tile(sums, ld, a, 1, BAND_STEP, w, depth, rows, vectors);                                               \
+        tile(sums, ld, a, 1, BAND_ACROSS, w, depth, rows, vectors);                                               \
     }
 TILE(1, 1) TILE(2, 1) TILE(4, 1) TILE(8, 1) TILE(12, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(6, 2)
@@ -194,29 +246,32 @@ static void clean(float *y, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t ld) {
     }
 }
 
-static ptrdiff_t least(ptrdiff_t x, ptrdiff_t y) { return x < y ? x : y; }
-
 /* Floats of scratch memory of `nmsat_dense`. */
 ptrdiff_t nmsat_dense_scratch(ptrdiff_t n) {
-    return DEPTH * ((n + WIDE - 1) / WIDE * WIDE) + BAND_STEP * ROW + 2 * ROWS * WIDE;
+    return DEPTH * ((n + WIDE - 1) / WIDE * WIDE) + BAND_ACROSS * ROW + 2 * ROWS * WIDE;
 }
 
-/* y[m, n] (on entry the seed) continues with a[m, k] w[k, n]. */
+/* y[m, n] (on entry the seed) continues with a[m, k] w[k, n]. With `windows`, A is rows `first` to first + m of the
+ * windows of the image a, or of their transpose (am = 1). */
 void nmsat_dense(float *y, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
-                 const half *w, ptrdiff_t wk, ptrdiff_t wn, float *scratch) {
+                 const int64_t *windows, ptrdiff_t first, const half *w, ptrdiff_t wk, ptrdiff_t wn, float *scratch) {
     ptrdiff_t panels = (n + WIDE - 1) / WIDE;
-    float *weights = scratch, *rows = weights + panels * WIDE * DEPTH, *edge = rows + BAND_STEP * ROW;
+    float *weights = scratch, *rows = weights + panels * WIDE * DEPTH, *edge = rows + BAND_ACROSS * ROW;
     int across = am == 1 && ak != 1; /* the rows of A lie side by side: so do they when they are widened */
-    ptrdiff_t step = across ? 1 : ROW;
+    ptrdiff_t step = across ? 1 : ROW, most = across ? BAND_ACROSS : BAND;
+    image x = {0};
+    if (windows) x = image_of(windows);
     for (ptrdiff_t k0 = 0; k0 < k; k0 += DEPTH) {
         ptrdiff_t depth = least(DEPTH, k - k0);
         for (ptrdiff_t p = 0; p < panels; p++)
             widen_block(weights + p * WIDE * DEPTH, WIDE, w + k0 * wk + p * WIDE * wn, wk, wn, depth,
                         least(WIDE, n - p * WIDE), WIDE);
-        for (ptrdiff_t i0 = 0; i0 < m; i0 += BAND) {
-            ptrdiff_t band = least(BAND, m - i0);
+        for (ptrdiff_t i0 = 0; i0 < m; i0 += most) {
+            ptrdiff_t band = least(most, m - i0);
             const half *from = a + i0 * am + k0 * ak;
-            if (across) widen_block(rows, BAND_STEP, from, ak, am, depth, band, band);
+            if (windows && across) widen_windows(rows, BAND_ACROSS, a, &x, k0, depth, first + i0, band);
+            else if (windows) widen_windows(rows, ROW, a, &x, first + i0, band, k0, depth);
+            else if (across) widen_block(rows, BAND_ACROSS, from, ak, am, depth, band, band);
             else widen_block(rows, ROW, from, am, ak, band, depth, depth);
             for (ptrdiff_t p = 0; p < panels; p++) {
                 const float *panel = weights + p * WIDE * DEPTH;
@@ -327,9 +382,84 @@ static ptrdiff_t blocks_of(ptrdiff_t groups, ptrdiff_t pm) {
     return (groups + per - 1) / per;
 }
 
-/* Floats of scratch memory of `nmsat_packed`. */
-ptrdiff_t nmsat_packed_scratch(ptrdiff_t groups, ptrdiff_t pn, ptrdiff_t pm, ptrdiff_t n) {
-    return 2 * groups * pn * n + blocks_of(groups, pm) * (n + 1) + STRIP * (PACKED_DEPTH + PACKED_COLUMNS) + 64;
+/* What makes strips of windows: the image as planes of channels with a border of zeros, widened, some images at once. */
+typedef struct {
+    ptrdiff_t top, left, height, width; /* of a plane of one image */
+    ptrdiff_t images, size;             /* at once; floats of a plane of all of them */
+} planes;
+
+#define PLANE_FLOATS ((ptrdiff_t)1 << 18) /* floats of all planes at once, unless one image has more */
+#define SLACK 16                          /* floats that a copy in whole vectors may run past its end */
+
+static planes planes_of(const image *g) {
+    ptrdiff_t low[2] = {0, 0}, high[2] = {0, 0};
+    for (ptrdiff_t p = 0; p < g->row_count; p++) {
+        low[0] = least(low[0], g->rows[p]);
+        high[0] = -least(-high[0], -g->rows[p]);
+    }
+    for (ptrdiff_t q = 0; q < g->column_count; q++) {
+        low[1] = least(low[1], g->columns[q]);
+        high[1] = -least(-high[1], -g->columns[q]);
+    }
+    planes s = {-low[0], -low[1], 0, 0, 1, 0};
+    s.height = s.top - least(-g->height, -(g->out_height + high[0]));
+    s.width = s.left - least(-g->width, -(g->out_width + high[1]));
+    ptrdiff_t each = s.height * s.width, rows = g->out_height * g->out_width, whole = 1;
+    while (whole * rows % STRIP) whole++; /* images that fill their strips */
+    s.images = PLANE_FLOATS / (each * g->channels);
+    s.images = s.images >= whole ? s.images / whole * whole : s.images > 0 ? s.images : 1;
+    s.size = s.images * each;
+    return s;
+}
+
+/* Lay `count` images from `x` out as planes: planes[channels][size]. */
+static void lay_planes(float *to, half *padded, const half *x, const image *g, const planes *s, ptrdiff_t count) {
+    ptrdiff_t row = s->width * g->channels, used = g->width * g->channels;
+    memset(padded, 0, (size_t)(count * s->height * row) * 2);
+    for (ptrdiff_t b = 0; b < count; b++)
+        for (ptrdiff_t h = 0; h < g->height; h++, x += used)
+            memcpy(padded + (b * s->height + s->top + h) * row + s->left * g->channels, x, (size_t)used * 2);
+    ptrdiff_t columns = count * s->height * s->width;
+    widen_block(to, s->size + SLACK, padded, 1, g->channels, g->channels, columns, columns);
+}
+
+/* Rows i0 to i0 + rows of the windows, turned: at[k][STRIP] for k0 to k0 + depth; images from `b0` on lie in planes. */
+static void strip_of_windows(float *at, const float *from, const image *g, const planes *s, ptrdiff_t b0, ptrdiff_t i0,
+                             ptrdiff_t rows, ptrdiff_t k0, ptrdiff_t depth) {
+    struct { ptrdiff_t to, from, count; } runs[STRIP];
+    ptrdiff_t used = 0, j = i0 % g->out_width, i = i0 / g->out_width % g->out_height;
+    ptrdiff_t base = (i0 / g->out_width / g->out_height - b0) * s->height * s->width;
+    for (ptrdiff_t r = 0; r < rows; used++) {
+        runs[used].to = r, runs[used].from = base + i * s->width + j;
+        runs[used].count = least(g->out_width - j, rows - r);
+        r += runs[used].count, j = 0;
+        if (++i == g->out_height) i = 0, base += s->height * s->width;
+    }
+    ptrdiff_t tap = k0 / g->channels, c = k0 % g->channels, p = tap / g->column_count, q = tap % g->column_count;
+    for (ptrdiff_t d = 0; d < depth; d++, at += STRIP) {
+        const float *plane = from + c * (s->size + SLACK) + (s->top + g->rows[p]) * s->width + s->left + g->columns[q];
+        for (ptrdiff_t u = 0; u < used; u++) {
+            typedef float run8 __attribute__((vector_size(32), aligned(4)));
+            const float *f = plane + runs[u].from;
+            float *to = at + runs[u].to;
+            for (ptrdiff_t e = 0; e < runs[u].count; e += 8) *(run8 *)(to + e) = *(const run8 *)(f + e);
+        }
+        if (rows < STRIP) memset(at + rows, 0, (size_t)(STRIP - rows) * 4);
+        if (++c < g->channels) continue;
+        c = 0;
+        if (++q == g->column_count) q = 0, p++;
+    }
+}
+
+/* Floats of scratch memory of `nmsat_packed`; `windows` may be null. */
+ptrdiff_t nmsat_packed_scratch(ptrdiff_t groups, ptrdiff_t pn, ptrdiff_t pm, ptrdiff_t n, const int64_t *windows) {
+    ptrdiff_t floats = 2 * groups * pn * n + blocks_of(groups, pm) * (n + 1) + STRIP * (PACKED_DEPTH + PACKED_COLUMNS);
+    if (windows) {
+        image x = image_of(windows);
+        planes s = planes_of(&x);
+        floats += (s.size + SLACK) * x.channels + s.size * x.channels / 2 + SLACK;
+    }
+    return floats + 64 + SLACK;
 }
 
 /* Lay the kept pairs of values[groups, pn, n] out by block of k, column and k; -1 if a pair lies outside of k. */
@@ -366,17 +496,36 @@ static int lay_out(pair *pairs, uint32_t *ends, ptrdiff_t k, ptrdiff_t n, const 
     return 0;
 }
 
-/* y[m, n] (on entry the seed, if `seeded`) continues with a[m, k] W[k, n], W packed; 0, or -1 if W is no such matrix. */
+/* y[m, n] continues (from zeros unless `seeded`) with a[m, k] W[k, n], W in packed form; 0, or -1 if W is no such
+ * matrix. With `windows`, A is rows `first` to first + m of the windows, side by side, of the image a. */
 int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
-                 const half *values, const uint8_t *index, const uint8_t *filler, ptrdiff_t groups, ptrdiff_t pn,
-                 ptrdiff_t pm, float *scratch) {
-    ptrdiff_t per = PACKED_DEPTH / pm, blocks = blocks_of(groups, pm);
-    float *at = scratch, *sums = at + STRIP * PACKED_DEPTH;
+                 const int64_t *windows, ptrdiff_t first, const half *values, const uint8_t *index,
+                 const uint8_t *filler, ptrdiff_t groups, ptrdiff_t pn, ptrdiff_t pm, float *scratch) {
+    ptrdiff_t per = PACKED_DEPTH / pm, blocks = blocks_of(groups, pm), taken = 0, each = 1;
+    float *at = scratch, *sums = at + STRIP * PACKED_DEPTH + SLACK;
     pair *pairs = (pair *)(sums + STRIP * PACKED_COLUMNS);
     uint32_t *ends = (uint32_t *)(pairs + groups * pn * n);
+    float *plane = (float *)(ends + blocks * (n + 1));
+    half *padded = 0;
+    image x = {0};
+    planes s = {0};
+    if (windows) {
+        x = image_of(windows), s = planes_of(&x), each = x.out_height * x.out_width;
+        padded = (half *)(plane + (s.size + SLACK) * x.channels);
+    }
     if (lay_out(pairs, ends, k, n, values, index, filler, groups, pn, pm)) return -1;
-    for (ptrdiff_t i0 = 0; i0 < m; i0 += STRIP) {
-        ptrdiff_t rows = least(STRIP, m - i0);
+    for (ptrdiff_t i0 = 0, rows; i0 < m; i0 += rows) {
+        rows = least(STRIP, m - i0);
+        ptrdiff_t b0 = taken - s.images;
+        if (windows) {
+            /* A strip lies in images whose planes are there: it ends where they end. */
+            ptrdiff_t b = (first + i0) / each, last = (first + m - 1) / each + 1;
+            if (!taken || b >= taken) {
+                taken = b + s.images, b0 = b;
+                lay_planes(plane, padded, a + b * x.height * x.width * x.channels, &x, &s, least(s.images, last - b));
+            }
+            rows = least(rows, taken * each - first - i0);
+        }
         columns_of *run = columns_for(rows);
         for (ptrdiff_t j0 = 0; j0 < n; j0 += PACKED_COLUMNS) {
             ptrdiff_t columns = least(PACKED_COLUMNS, n - j0);
@@ -384,7 +533,8 @@ int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, co
             if (seeded) turn(sums, STRIP, y + i0 * n + j0, n, rows, columns);
             for (ptrdiff_t b = 0; b < blocks; b++) {
                 ptrdiff_t k0 = b * per * pm, depth = least(per * pm, k - k0);
-                if (depth > 0) widen_block(at, STRIP, a + i0 * am + k0 * ak, ak, am, depth, rows, STRIP);
+                if (depth > 0 && windows) strip_of_windows(at, plane, &x, &s, b0, first + i0, rows, k0, depth);
+                else if (depth > 0) widen_block(at, STRIP, a + i0 * am + k0 * ak, ak, am, depth, rows, STRIP);
                 run(sums, at, pairs, ends + b * (n + 1) + j0, columns);
             }
             clean(sums, columns, STRIP, STRIP);
@@ -398,5 +548,5 @@ int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, co
 void nmsat_batched(float *y, ptrdiff_t g, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t ag,
                    ptrdiff_t am, ptrdiff_t ak, const half *w, ptrdiff_t wg, ptrdiff_t wk, ptrdiff_t wn,
                    float *scratch) {
-    for (ptrdiff_t i = 0; i < g; i++) nmsat_dense(y + i * m * n, m, k, n, a + i * ag, am, ak, w + i * wg, wk, wn, scratch);
+    for (ptrdiff_t i = 0; i < g; i++) nmsat_dense(y + i * m * n, m, k, n, a + i * ag, am, ak, 0, 0, w + i * wg, wk, wn, scratch);
 }

@@ -11,7 +11,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from nmsat.algorithms.core.windows import Windows
 
 KERNEL_VARIABLE: Final = "NMSAT_KERNEL"
 """Environment variable: 'numpy' computes in NumPy although C could be had."""
@@ -47,6 +51,9 @@ _STRIP: Final = 96
 _SIZE = ctypes.c_ssize_t
 _POINTER = ctypes.c_void_p
 
+_SCRATCH: Final = threading.local()
+"""Scratch memory of a thread, kept for its next product."""
+
 
 class Kernel:
     """The functions of one compiled library. All return canonical NaNs. tensors: what lies between products."""
@@ -56,46 +63,56 @@ class Kernel:
         library = ctypes.CDLL(str(path))
         self.tensors = Tensors(library)
         self._dense_scratch = _function(library.nmsat_dense_scratch, _SIZE, _SIZE)
-        self._packed_scratch = _function(library.nmsat_packed_scratch, _SIZE, *[_SIZE] * 4)
+        self._packed_scratch = _function(library.nmsat_packed_scratch, _SIZE, *[_SIZE] * 4, _POINTER)
         matrix = [_POINTER, _SIZE, _SIZE]
-        self._dense = _function(library.nmsat_dense, None, _POINTER, *[_SIZE] * 3, *matrix, *matrix, _POINTER)
+        left = [*matrix, _POINTER, _SIZE]
+        self._dense = _function(library.nmsat_dense, None, _POINTER, *[_SIZE] * 3, *left, *matrix, _POINTER)
         self._packed = _function(
             library.nmsat_packed,
             ctypes.c_int,
-            *(_POINTER, ctypes.c_int, *[_SIZE] * 3, *matrix, *[_POINTER] * 3, *[_SIZE] * 3, _POINTER),
+            *(_POINTER, ctypes.c_int, *[_SIZE] * 3, *left, *[_POINTER] * 3, *[_SIZE] * 3, _POINTER),
         )
         batch = [_POINTER, *[_SIZE] * 3]
         self._batched = _function(library.nmsat_batched, None, _POINTER, *[_SIZE] * 4, *batch, *batch, _POINTER)
 
-    def dense(self, a: NDArray[np.float16], w: NDArray[np.float16], y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Continue y[m, n], C-contiguous, with a[m, k] @ w[k, n] in place; return y."""
-        a, w, (k, n) = _plain(a), _plain(w), w.shape
+    def dense(
+        self, a: NDArray[np.float16] | Windows, w: NDArray[np.float16], y: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Continue y[m, n], C-contiguous, with a[m, k] @ w[k, n] in place; return y.
+
+        Windows are of a C-contiguous image in binary16.
+        """
+        left, w, (k, n) = _left(a), _plain(w), w.shape
+        right = w.ctypes.data, *_steps(w)
+        to = y.ctypes.data
 
         def part(first: int, rows: int) -> None:
             scratch = _scratch(self._dense_scratch(n))
-            to, left = y.ctypes.data + 4 * first * n, a.ctypes.data + first * a.strides[0]
-            self._dense(to, rows, k, n, left, *_steps(a), w.ctypes.data, *_steps(w), scratch.ctypes.data)
+            self._dense(to + 4 * first * n, rows, k, n, *left.rows(first), *right, scratch)
 
         _shared(part, y.shape[0], k * n)
         return y
 
-    def packed(self, a: NDArray[np.float16], w: Packed, y: NDArray[np.float32], *, seeded: bool) -> NDArray[np.float32]:
+    def packed(
+        self, a: NDArray[np.float16] | Windows, w: Packed, y: NDArray[np.float32], *, seeded: bool
+    ) -> NDArray[np.float32]:
         """Continue y[m, n] (zeros unless `seeded`), C-contiguous, with a[m, k] @ W[k, n] in place; return y.
 
-        Raises ValueError for a pair outside of W, which `pack` never makes.
+        Windows are of a C-contiguous image in binary16, one step apart, not turned. Raises ValueError for a pair
+        outside of W, which `pack` never makes.
         """
-        a, k, n = _plain(a), int(w.k), w.columns
+        left, k, n = _left(a), int(w.k), w.columns
         pattern = int(w.n), int(w.m)
         pairs = [np.ascontiguousarray(x, t) for x, t in zip((w.values, w.index, w.filler), _PAIR, strict=True)]
         if any(x.shape != (w.groups, w.n, n) for x in pairs):
             raise ValueError(f"packed matrix has parts of shapes {[x.shape for x in pairs]}; they must be equal")
         places = [x.ctypes.data for x in pairs]
+        to = y.ctypes.data
 
         def part(first: int, rows: int) -> None:
-            scratch = _scratch(self._packed_scratch(w.groups, *pattern, n))
-            to, left = y.ctypes.data + 4 * first * n, a.ctypes.data + first * a.strides[0]
+            scratch = _scratch(self._packed_scratch(w.groups, *pattern, n, left.windows))
             wrong = self._packed(
-                *(to, seeded, rows, k, n, left, *_steps(a), *places, w.groups, *pattern, scratch.ctypes.data)
+                *(to + 4 * first * n, seeded, rows, k, n, *left.rows(first), *places, w.groups, *pattern, scratch)
             )
             if wrong:
                 raise ValueError(f"packed matrix holds an index outside of its {w.m} places or of k = {k}")
@@ -109,7 +126,7 @@ class Kernel:
         y = np.zeros((count, m, n), np.float32)
         scratch = _scratch(self._dense_scratch(n))
         left, right = (a.ctypes.data, *_steps(a)), (w.ctypes.data, *_steps(w))
-        self._batched(y.ctypes.data, count, m, k, n, *left, *right, scratch.ctypes.data)
+        self._batched(y.ctypes.data, count, m, k, n, *left, *right, scratch)
         return y
 
 
@@ -234,10 +251,35 @@ def _steps(x: NDArray[np.float16]) -> tuple[int, ...]:
     return tuple(step // 2 for step in x.strides)
 
 
-def _scratch(floats: int) -> NDArray[np.float32]:
-    """Return memory that begins at a cache line."""
-    block = np.empty(floats + 16, np.float32)
-    return block[-block.ctypes.data // 4 % 16 :]
+def _scratch(floats: int) -> int:
+    """Return the address of memory of this thread that begins at a cache line; the next call may hand out the same."""
+    block = getattr(_SCRATCH, "block", None)
+    if block is None or block.size < floats + 16:
+        block = _SCRATCH.block = np.empty(floats + 16, np.float32)
+    return -(-block.ctypes.data // 64) * 64
+
+
+@dataclass(frozen=True, eq=False)
+class _Left:
+    """A of a product as the C functions take it. windows: address of the numbers of windows, None of a matrix."""
+
+    array: NDArray[np.float16]
+    address: int
+    steps: tuple[int, ...]
+    windows: int | None = None
+
+    def rows(self, first: int) -> tuple[int | None, ...]:
+        """Return the arguments that stand for the rows from `first` on."""
+        start = self.address if self.windows is not None else self.address + 2 * first * self.steps[0]
+        return start, *self.steps, self.windows, first
+
+
+def _left(a: NDArray[np.float16] | Windows) -> _Left:
+    if isinstance(a, np.ndarray):
+        a = _plain(a)
+        return _Left(a, a.ctypes.data, _steps(a))
+    steps = (1, 2) if a.turned else (2, 1)  # which of both lies side by side is all that is read of them
+    return _Left(a.x, a.x.ctypes.data, steps, a.numbers.ctypes.data)
 
 
 def _shared(part: Callable[[int, int], None], rows: int, macs: int) -> None:

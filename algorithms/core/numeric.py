@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.packed import Packed
     from nmsat.algorithms.core.tensors import Tensors
+    from nmsat.algorithms.core.windows import Windows
 
 NAN16: Final = np.uint16(0x7E00).view(np.float16)
 """The only binary16 NaN that leaves a unit."""
@@ -107,6 +108,22 @@ def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArr
     _check_operands(a[0], w.shape[1:], w.dtype)
     c = kernel.load()
     return canonical(chains.batched(a, w)) if c is None else c.batched(a, w)
+
+
+def ordered_dot_windows(a: Windows, w: NDArray[np.float16] | Packed) -> NDArray[np.float32] | None:
+    """Return the product of windows by a dense or packed matrix, of `ordered_dot` and `ordered_dot_packed`, in C.
+
+    None where the C kernel does not read these windows: then the matrix must be made.
+    """
+    dense = isinstance(w, np.ndarray)
+    shape, dtype = (w.shape, w.dtype) if dense else ((w.k, w.columns), w.values.dtype)
+    c = kernel.load() if a.read_by_kernel(packed=not dense) else None
+    if c is None:
+        return None
+    if a.shape[1] != shape[0] or len(shape) != 2 or dtype != np.float16:
+        raise ValueError(f"operands are {a.shape} and {dtype}{list(shape)}; they must be [m, k] and float16[k, n]")
+    start = np.zeros((a.shape[0], shape[1]), np.float32)
+    return c.dense(a, w, start) if dense else c.packed(a, w, start, seeded=False)
 
 
 def _check_operands(a: NDArray[np.float16], shape: tuple[int, ...], dtype: np.dtype) -> None:

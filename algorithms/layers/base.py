@@ -14,6 +14,7 @@ import numpy as np
 
 from nmsat.algorithms.core.arithmetic import CONTRACT, Arithmetic, Operand
 from nmsat.algorithms.core.tape import ConvShape, HostWork, Product, Stage, Tape
+from nmsat.algorithms.core.windows import Windows
 from nmsat.algorithms.methods import Method
 
 if TYPE_CHECKING:
@@ -35,7 +36,14 @@ class Context:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def product(
-        self, name: str, stage: Stage, a: NDArray, w: Operand, conv: ConvShape | None = None, *, online: bool = False
+        self,
+        name: str,
+        stage: Stage,
+        a: NDArray | Windows,
+        w: Operand,
+        conv: ConvShape | None = None,
+        *,
+        online: bool = False,
     ) -> NDArray:
         """Compute a[m, k] @ w[k, n] in the wide format and record it on the tape.
 
@@ -45,6 +53,8 @@ class Context:
         if self.tape is not None:
             m, k = a.shape
             n = w.values.shape[1]
+            if isinstance(a, Windows):
+                a = a.array() if self.tape.values else None
             product = Product(name, stage, m, k, n, w.pattern, 1, conv, a, w.values, y, online=online)
             self.tape.record(product)
         return y
