@@ -26,12 +26,17 @@
 #define BAND 60           /* dense: rows widened at once */
 #define ROW (DEPTH + 16)  /* dense: distance of widened rows, no power of two: rows share no cache set */
 #define BAND_ACROSS 96    /* dense: rows widened at once where they lie side by side */
-#if LANES == 16
+#ifdef XS
+#define STRIP (XS * LANES)
+#elif LANES == 16
 #define STRIP (6 * LANES) /* packed: rows of a strip, the accumulators of one column */
 #else
 #define STRIP (12 * LANES)
 #endif
-#define PACKED_DEPTH 64   /* packed: k of a block; STRIP x PACKED_DEPTH activations stay in the first cache */
+#ifndef PACKED_DEPTH
+#define PACKED_DEPTH 64
+#endif
+/* packed: k of a block; STRIP x PACKED_DEPTH activations stay in the first cache */
 #define PACKED_COLUMNS 256 /* packed: columns whose sums of a strip are kept while k runs */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -96,6 +101,38 @@ static inline void widen8(float *to, const half *from) {
 static inline void turn8(float *to, ptrdiff_t step, const half *from, ptrdiff_t ld) {
     for (int i = 0; i < 8; i++)
         for (int j = 0; j < 8; j++) to[j * step + i] = widen(from[i * ld + j]);
+}
+#endif
+
+#if LANES == 16
+#define TURNED 16
+/* to[d * step + r] = row[r][c + d], widened: 16 rows, 8 d. */
+static inline void turn_lines(float *to, ptrdiff_t step, const half *const *row, ptrdiff_t c) {
+    __m256i r[8], s[8], t[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(row[i] + c))),
+                                       _mm_loadu_si128((const __m128i *)(row[8 + i] + c)), 1);
+    for (int i = 0; i < 4; i++) {
+        s[2 * i] = _mm256_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
+        s[2 * i + 1] = _mm256_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++) {
+        t[4 * i] = _mm256_unpacklo_epi32(s[4 * i], s[4 * i + 2]);
+        t[4 * i + 1] = _mm256_unpackhi_epi32(s[4 * i], s[4 * i + 2]);
+        t[4 * i + 2] = _mm256_unpacklo_epi32(s[4 * i + 1], s[4 * i + 3]);
+        t[4 * i + 3] = _mm256_unpackhi_epi32(s[4 * i + 1], s[4 * i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm512_storeu_ps(to + (2 * i) * step, _mm512_cvtph_ps(_mm256_unpacklo_epi64(t[i], t[4 + i])));
+        _mm512_storeu_ps(to + (2 * i + 1) * step, _mm512_cvtph_ps(_mm256_unpackhi_epi64(t[i], t[4 + i])));
+    }
+}
+#else
+#define TURNED 8
+static inline void turn_lines(float *to, ptrdiff_t step, const half *const *row, ptrdiff_t c) {
+    half lines[8][8];
+    for (int i = 0; i < 8; i++) memcpy(lines[i], row[i] + c, sizeof lines[i]);
+    turn8(to, step, lines[0], 8);
 }
 #endif
 
@@ -306,11 +343,11 @@ typedef struct {
     float value;
 } pair;
 
-/* sums[rows of a strip] += at[place][rows] * value over the pairs, in order; `count` vectors of rows. */
+/* sums[rows of a strip] += at[place][rows] * value over the pairs, in order; `count` vectors of rows; fresh: from +0. */
 static inline __attribute__((always_inline)) void column(float *sums, const float *at, const pair *from,
-                                                          const pair *end, int count) {
+                                                          const pair *end, int count, int fresh) {
     vec acc[12];
-    for (int v = 0; v < count; v++) acc[v] = load(sums + v * LANES);
+    for (int v = 0; v < count; v++) acc[v] = fresh ? fill(0) : load(sums + v * LANES);
     for (; from < end; from++) {
         const float *x = at + from->place;
         vec w = fill(from->value);
@@ -322,9 +359,13 @@ static inline __attribute__((always_inline)) void column(float *sums, const floa
 /* All columns of a block of k: counts pairs each, one column behind the other. */
 #define COLUMNS(count)                                                                                     \
     static void columns_##count(float *sums, const float *at, const pair *pairs, const uint32_t *ends,     \
-                                ptrdiff_t columns) {                                                       \
-        for (ptrdiff_t j = 0; j < columns; j++, sums += STRIP)                                             \
-            column(sums, at, pairs + ends[j], pairs + ends[j + 1], count);                                 \
+                                ptrdiff_t columns, int fresh) {                                            \
+        if (fresh)                                                                                         \
+            for (ptrdiff_t j = 0; j < columns; j++, sums += STRIP)                                         \
+                column(sums, at, pairs + ends[j], pairs + ends[j + 1], count, 1);                          \
+        else                                                                                               \
+            for (ptrdiff_t j = 0; j < columns; j++, sums += STRIP)                                         \
+                column(sums, at, pairs + ends[j], pairs + ends[j + 1], count, 0);                          \
     }
 COLUMNS(1)
 COLUMNS(2)
@@ -333,7 +374,7 @@ COLUMNS(6)
 COLUMNS(8)
 COLUMNS(12)
 
-typedef void columns_of(float *, const float *, const pair *, const uint32_t *, ptrdiff_t);
+typedef void columns_of(float *, const float *, const pair *, const uint32_t *, ptrdiff_t, int);
 
 static columns_of *columns_for(ptrdiff_t rows) {
     ptrdiff_t vectors = (rows + LANES - 1) / LANES;
@@ -345,15 +386,24 @@ static columns_of *columns_for(ptrdiff_t rows) {
                          : columns_1;
 }
 
-/* to[j * lt + i] = from[i * lf + j]. */
+static inline float clean_one(float x) {
+    union { uint32_t u; float f; } nan = {NAN32};
+    return x != x ? nan.f : x;
+}
+
+/* to[j * lt + i] = from[i * lf + j], with one kind of NaN. */
 static void turn(float *to, ptrdiff_t lt, const float *from, ptrdiff_t lf, ptrdiff_t rows, ptrdiff_t columns) {
     ptrdiff_t i = 0;
 #ifdef __AVX__
+    const __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32((int)NAN32));
     for (; i + 8 <= rows; i += 8) {
         ptrdiff_t j = 0;
         for (; j + 8 <= columns; j += 8) {
             __m256 r[8], s[8], t[8];
-            for (int v = 0; v < 8; v++) r[v] = _mm256_loadu_ps(from + (i + v) * lf + j);
+            for (int v = 0; v < 8; v++) {
+                r[v] = _mm256_loadu_ps(from + (i + v) * lf + j);
+                r[v] = _mm256_blendv_ps(r[v], nan, _mm256_cmp_ps(r[v], r[v], _CMP_UNORD_Q));
+            }
             for (int v = 0; v < 4; v++) {
                 s[2 * v] = _mm256_unpacklo_ps(r[2 * v], r[2 * v + 1]);
                 s[2 * v + 1] = _mm256_unpackhi_ps(r[2 * v], r[2 * v + 1]);
@@ -370,11 +420,11 @@ static void turn(float *to, ptrdiff_t lt, const float *from, ptrdiff_t lf, ptrdi
             }
         }
         for (; j < columns; j++)
-            for (ptrdiff_t v = i; v < i + 8; v++) to[j * lt + v] = from[v * lf + j];
+            for (ptrdiff_t v = i; v < i + 8; v++) to[j * lt + v] = clean_one(from[v * lf + j]);
     }
 #endif
     for (; i < rows; i++)
-        for (ptrdiff_t j = 0; j < columns; j++) to[j * lt + i] = from[i * lf + j];
+        for (ptrdiff_t j = 0; j < columns; j++) to[j * lt + i] = clean_one(from[i * lf + j]);
 }
 
 static ptrdiff_t blocks_of(ptrdiff_t groups, ptrdiff_t pm) {
@@ -382,84 +432,56 @@ static ptrdiff_t blocks_of(ptrdiff_t groups, ptrdiff_t pm) {
     return (groups + per - 1) / per;
 }
 
-/* What makes strips of windows: the image as planes of channels with a border of zeros, widened, some images at once. */
-typedef struct {
-    ptrdiff_t top, left, height, width; /* of a plane of one image */
-    ptrdiff_t images, size;             /* at once; floats of a plane of all of them */
-} planes;
-
-#define PLANE_FLOATS ((ptrdiff_t)1 << 18) /* floats of all planes at once, unless one image has more */
-#define SLACK 16                          /* floats that a copy in whole vectors may run past its end */
-
-static planes planes_of(const image *g) {
-    ptrdiff_t low[2] = {0, 0}, high[2] = {0, 0};
-    for (ptrdiff_t p = 0; p < g->row_count; p++) {
-        low[0] = least(low[0], g->rows[p]);
-        high[0] = -least(-high[0], -g->rows[p]);
-    }
-    for (ptrdiff_t q = 0; q < g->column_count; q++) {
-        low[1] = least(low[1], g->columns[q]);
-        high[1] = -least(-high[1], -g->columns[q]);
-    }
-    planes s = {-low[0], -low[1], 0, 0, 1, 0};
-    s.height = s.top - least(-g->height, -(g->out_height + high[0]));
-    s.width = s.left - least(-g->width, -(g->out_width + high[1]));
-    ptrdiff_t each = s.height * s.width, rows = g->out_height * g->out_width, whole = 1;
-    while (whole * rows % STRIP) whole++; /* images that fill their strips */
-    s.images = PLANE_FLOATS / (each * g->channels);
-    s.images = s.images >= whole ? s.images / whole * whole : s.images > 0 ? s.images : 1;
-    s.size = s.images * each;
-    return s;
+/* at[d * STRIP + r] = row[r][c + d], widened, for STRIP rows; depth a multiple of 8. */
+static void turn_rows(float *at, const half *const *row, ptrdiff_t c, ptrdiff_t depth) {
+    for (ptrdiff_t r = 0; r < STRIP; r += TURNED)
+        for (ptrdiff_t d = 0; d < depth; d += 8) turn_lines(at + d * STRIP + r, STRIP, row + r, c + d);
 }
 
-/* Lay `count` images from `x` out as planes: planes[channels][size]. */
-static void lay_planes(float *to, half *padded, const half *x, const image *g, const planes *s, ptrdiff_t count) {
-    ptrdiff_t row = s->width * g->channels, used = g->width * g->channels;
-    memset(padded, 0, (size_t)(count * s->height * row) * 2);
-    for (ptrdiff_t b = 0; b < count; b++)
-        for (ptrdiff_t h = 0; h < g->height; h++, x += used)
-            memcpy(padded + (b * s->height + s->top + h) * row + s->left * g->channels, x, (size_t)used * 2);
-    ptrdiff_t columns = count * s->height * s->width;
-    widen_block(to, s->size + SLACK, padded, 1, g->channels, g->channels, columns, columns);
+/* Rows i0 to i0 + rows of a[.., k], turned: at[k][STRIP] for k0 to k0 + depth. What stands past the last row counts for
+ * nothing. */
+static void strip_of_matrix(float *at, const half *a, ptrdiff_t am, ptrdiff_t ak, ptrdiff_t i0, ptrdiff_t rows,
+                            ptrdiff_t k0, ptrdiff_t depth) {
+    ptrdiff_t whole = ak == 1 ? depth & ~(ptrdiff_t)7 : 0;
+    const half *row[STRIP];
+    for (ptrdiff_t r = 0; r < STRIP; r++) row[r] = a + (i0 + (r < rows ? r : 0)) * am;
+    turn_rows(at, row, k0, whole);
+    if (whole < depth)
+        widen_block(at + whole * STRIP, STRIP, a + i0 * am + (k0 + whole) * ak, ak, am, depth - whole, rows, STRIP);
 }
 
-/* Rows i0 to i0 + rows of the windows, turned: at[k][STRIP] for k0 to k0 + depth; images from `b0` on lie in planes. */
-static void strip_of_windows(float *at, const float *from, const image *g, const planes *s, ptrdiff_t b0, ptrdiff_t i0,
-                             ptrdiff_t rows, ptrdiff_t k0, ptrdiff_t depth) {
-    struct { ptrdiff_t to, from, count; } runs[STRIP];
-    ptrdiff_t used = 0, j = i0 % g->out_width, i = i0 / g->out_width % g->out_height;
-    ptrdiff_t base = (i0 / g->out_width / g->out_height - b0) * s->height * s->width;
-    for (ptrdiff_t r = 0; r < rows; used++) {
-        runs[used].to = r, runs[used].from = base + i * s->width + j;
-        runs[used].count = least(g->out_width - j, rows - r);
-        r += runs[used].count, j = 0;
-        if (++i == g->out_height) i = 0, base += s->height * s->width;
-    }
-    ptrdiff_t tap = k0 / g->channels, c = k0 % g->channels, p = tap / g->column_count, q = tap % g->column_count;
-    for (ptrdiff_t d = 0; d < depth; d++, at += STRIP) {
-        const float *plane = from + c * (s->size + SLACK) + (s->top + g->rows[p]) * s->width + s->left + g->columns[q];
-        for (ptrdiff_t u = 0; u < used; u++) {
-            typedef float run8 __attribute__((vector_size(32), aligned(4)));
-            const float *f = plane + runs[u].from;
-            float *to = at + runs[u].to;
-            for (ptrdiff_t e = 0; e < runs[u].count; e += 8) *(run8 *)(to + e) = *(const run8 *)(f + e);
+/* The same of windows; zeros: as many as there are channels, a multiple of 8. */
+static void strip_of_windows(float *at, const half *x, const image *g, const half *zeros, ptrdiff_t i0, ptrdiff_t rows,
+                             ptrdiff_t k0, ptrdiff_t depth) {
+    int64_t high[STRIP], left[STRIP], from[STRIP];
+    const half *row[STRIP];
+    ptrdiff_t j = i0 % g->out_width, i = i0 / g->out_width % g->out_height, b = i0 / g->out_width / g->out_height;
+    for (ptrdiff_t r = 0; r < STRIP; r++) {
+        high[r] = r < rows ? i * g->si : -((int64_t)1 << 60); /* outside, whatever the tap */
+        left[r] = j * g->sj;
+        from[r] = ((b * g->height + i * g->si) * g->width + left[r]) * g->channels;
+        if (++j == g->out_width) {
+            j = 0;
+            if (++i == g->out_height) i = 0, b++;
         }
-        if (rows < STRIP) memset(at + rows, 0, (size_t)(STRIP - rows) * 4);
-        if (++c < g->channels) continue;
-        c = 0;
+    }
+    ptrdiff_t tap = k0 / g->channels, c = k0 % g->channels, p = tap / g->column_count, q = tap % g->column_count, size;
+    for (ptrdiff_t d = 0; d < depth; d += size, c = 0) {
+        int64_t down = g->rows[p], right = g->columns[q], step = (down * g->width + right) * g->channels;
+        for (ptrdiff_t r = 0; r < STRIP; r++) {
+            int inside = ((uint64_t)(high[r] + down) < (uint64_t)g->height) & ((uint64_t)(left[r] + right) < (uint64_t)g->width);
+            row[r] = inside ? x + (from[r] + step) : zeros;
+        }
+        size = least(g->channels - c, depth - d);
+        turn_rows(at + d * STRIP, row, c, size);
         if (++q == g->column_count) q = 0, p++;
     }
 }
 
 /* Floats of scratch memory of `nmsat_packed`; `windows` may be null. */
 ptrdiff_t nmsat_packed_scratch(ptrdiff_t groups, ptrdiff_t pn, ptrdiff_t pm, ptrdiff_t n, const int64_t *windows) {
-    ptrdiff_t floats = 2 * groups * pn * n + blocks_of(groups, pm) * (n + 1) + STRIP * (PACKED_DEPTH + PACKED_COLUMNS);
-    if (windows) {
-        image x = image_of(windows);
-        planes s = planes_of(&x);
-        floats += (s.size + SLACK) * x.channels + s.size * x.channels / 2 + SLACK;
-    }
-    return floats + 64 + SLACK;
+    ptrdiff_t zeros = windows ? windows[2] : 0;
+    return 2 * groups * pn * n + blocks_of(groups, pm) * (n + 1) + STRIP * (PACKED_DEPTH + PACKED_COLUMNS) + zeros + 64;
 }
 
 /* Lay the kept pairs of values[groups, pn, n] out by block of k, column and k; -1 if a pair lies outside of k. */
@@ -501,43 +523,27 @@ static int lay_out(pair *pairs, uint32_t *ends, ptrdiff_t k, ptrdiff_t n, const 
 int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
                  const int64_t *windows, ptrdiff_t first, const half *values, const uint8_t *index,
                  const uint8_t *filler, ptrdiff_t groups, ptrdiff_t pn, ptrdiff_t pm, float *scratch) {
-    ptrdiff_t per = PACKED_DEPTH / pm, blocks = blocks_of(groups, pm), taken = 0, each = 1;
-    float *at = scratch, *sums = at + STRIP * PACKED_DEPTH + SLACK;
+    ptrdiff_t per = PACKED_DEPTH / pm, blocks = blocks_of(groups, pm);
+    float *at = scratch, *sums = at + STRIP * PACKED_DEPTH;
     pair *pairs = (pair *)(sums + STRIP * PACKED_COLUMNS);
     uint32_t *ends = (uint32_t *)(pairs + groups * pn * n);
-    float *plane = (float *)(ends + blocks * (n + 1));
-    half *padded = 0;
+    half *zeros = (half *)(ends + blocks * (n + 1));
     image x = {0};
-    planes s = {0};
-    if (windows) {
-        x = image_of(windows), s = planes_of(&x), each = x.out_height * x.out_width;
-        padded = (half *)(plane + (s.size + SLACK) * x.channels);
-    }
+    if (windows) x = image_of(windows), memset(zeros, 0, (size_t)x.channels * 2);
     if (lay_out(pairs, ends, k, n, values, index, filler, groups, pn, pm)) return -1;
-    for (ptrdiff_t i0 = 0, rows; i0 < m; i0 += rows) {
-        rows = least(STRIP, m - i0);
-        ptrdiff_t b0 = taken - s.images;
-        if (windows) {
-            /* A strip lies in images whose planes are there: it ends where they end. */
-            ptrdiff_t b = (first + i0) / each, last = (first + m - 1) / each + 1;
-            if (!taken || b >= taken) {
-                taken = b + s.images, b0 = b;
-                lay_planes(plane, padded, a + b * x.height * x.width * x.channels, &x, &s, least(s.images, last - b));
-            }
-            rows = least(rows, taken * each - first - i0);
-        }
+    for (ptrdiff_t i0 = 0; i0 < m; i0 += STRIP) {
+        ptrdiff_t rows = least(STRIP, m - i0);
         columns_of *run = columns_for(rows);
         for (ptrdiff_t j0 = 0; j0 < n; j0 += PACKED_COLUMNS) {
             ptrdiff_t columns = least(PACKED_COLUMNS, n - j0);
-            memset(sums, 0, (size_t)(columns * STRIP) * 4);
+            if (seeded) memset(sums, 0, (size_t)(columns * STRIP) * 4); /* lanes without a row, too */
             if (seeded) turn(sums, STRIP, y + i0 * n + j0, n, rows, columns);
             for (ptrdiff_t b = 0; b < blocks; b++) {
                 ptrdiff_t k0 = b * per * pm, depth = least(per * pm, k - k0);
-                if (depth > 0 && windows) strip_of_windows(at, plane, &x, &s, b0, first + i0, rows, k0, depth);
-                else if (depth > 0) widen_block(at, STRIP, a + i0 * am + k0 * ak, ak, am, depth, rows, STRIP);
-                run(sums, at, pairs, ends + b * (n + 1) + j0, columns);
+                if (depth > 0 && windows) strip_of_windows(at, a, &x, zeros, first + i0, rows, k0, depth);
+                else if (depth > 0) strip_of_matrix(at, a, am, ak, i0, rows, k0, depth);
+                run(sums, at, pairs, ends + b * (n + 1) + j0, columns, !seeded && b == 0);
             }
-            clean(sums, columns, STRIP, STRIP);
             turn(y + i0 * n + j0, n, sums, STRIP, columns, rows);
         }
     }
