@@ -23,7 +23,7 @@ from nmsat.algorithms.core import chains, tensors
 from nmsat.algorithms.core.caches import BUILD_DIR_VARIABLE, CacheError
 from nmsat.algorithms.core.compiled import VARIANTS, CompileError, compiled
 from nmsat.algorithms.core.packed import Packed
-from nmsat.algorithms.core.tensors import Tensors
+from nmsat.algorithms.core.tensors import Tensors, address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,8 +83,8 @@ class Kernel:
         Windows are of a C-contiguous image in binary16.
         """
         left, w, (k, n) = _left(a), _plain(w), w.shape
-        right = w.ctypes.data, *_steps(w)
-        to = y.ctypes.data
+        right = address(w), *_steps(w)
+        to = address(y)
 
         def part(first: int, rows: int) -> None:
             scratch = _scratch(self._dense_scratch(n))
@@ -106,8 +106,8 @@ class Kernel:
         pairs = [np.ascontiguousarray(x, t) for x, t in zip((w.values, w.index, w.filler), _PAIR, strict=True)]
         if any(x.shape != (w.groups, w.n, n) for x in pairs):
             raise ValueError(f"packed matrix has parts of shapes {[x.shape for x in pairs]}; they must be equal")
-        places = [x.ctypes.data for x in pairs]
-        to = y.ctypes.data
+        places = [address(x) for x in pairs]
+        to = address(y)
 
         def part(first: int, rows: int) -> None:
             scratch = _scratch(self._packed_scratch(w.groups, *pattern, n, left.windows))
@@ -125,8 +125,8 @@ class Kernel:
         a, w, (count, m, k), n = _plain(a), _plain(w), a.shape, w.shape[2]
         y = np.zeros((count, m, n), np.float32)
         scratch = _scratch(self._dense_scratch(n))
-        left, right = (a.ctypes.data, *_steps(a)), (w.ctypes.data, *_steps(w))
-        self._batched(y.ctypes.data, count, m, k, n, *left, *right, scratch)
+        left, right = (address(a), *_steps(a)), (address(w), *_steps(w))
+        self._batched(address(y), count, m, k, n, *left, *right, scratch)
         return y
 
 
@@ -256,7 +256,7 @@ def _scratch(floats: int) -> int:
     block = getattr(_SCRATCH, "block", None)
     if block is None or block.size < floats + 16:
         block = _SCRATCH.block = np.empty(floats + 16, np.float32)
-    return -(-block.ctypes.data // 64) * 64
+    return -(-address(block) // 64) * 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,9 +277,9 @@ class _Left:
 def _left(a: NDArray[np.float16] | Windows) -> _Left:
     if isinstance(a, np.ndarray):
         a = _plain(a)
-        return _Left(a, a.ctypes.data, _steps(a))
+        return _Left(a, address(a), _steps(a))
     steps = (1, 2) if a.turned else (2, 1)  # which of both lies side by side is all that is read of them
-    return _Left(a.x, a.x.ctypes.data, steps, a.numbers.ctypes.data)
+    return _Left(a.x, address(a.x), steps, address(a.numbers))
 
 
 def _shared(part: Callable[[int, int], None], rows: int, macs: int) -> None:

@@ -64,6 +64,13 @@ def between(*tensors: NDArray, few: int = FEW) -> Tensors | None:
     return kernel.between() if first.size >= few and whole and same else None
 
 
+def kept(keep: NDArray[np.bool_], x: NDArray) -> NDArray:
+    """Return x where kept, +0 elsewhere, of one shape; binary16 by its bits, which NumPy would choose one by one."""
+    if x.dtype != np.float16:
+        return np.where(keep, x, x.dtype.type(0))
+    return np.multiply(x.view(np.int16), keep, dtype=np.int16).view(np.float16)
+
+
 def compared(x: NDArray[np.floating]) -> NDArray[np.float16]:
     """Return x as pruning compares it: in binary16, whatever float format a run computes in (binary64 rounds twice)."""
     return to_half(x.astype(np.float32)) if x.dtype == np.float64 else to_half(x)

@@ -149,8 +149,8 @@ ALWAYS void write_halves(half *to, wide x, ptrdiff_t count) {
         if (c_ < (channels)) body(c_, 1, (channels) - c_);                                         \
     } while (0)
 
-/* mean and variance of every channel of x[rows, channels]. */
-void nmsat_statistics(double *mean, double *variance, const half *x, ptrdiff_t rows, ptrdiff_t channels) {
+/* mean and variance of every channel of x[rows, channels]; 1 if all are finite. */
+int nmsat_statistics(double *mean, double *variance, const half *x, ptrdiff_t rows, ptrdiff_t channels) {
 #define BODY(c, vectors, last)                                                                     \
     {                                                                                              \
         wide sum[vectors], square[vectors];                                                        \
@@ -171,6 +171,9 @@ void nmsat_statistics(double *mean, double *variance, const half *x, ptrdiff_t r
     }
     BY_CHANNELS(channels, 4, BODY);
 #undef BODY
+    double none = 0; /* stays 0: a number that is not finite times 0 is a NaN */
+    for (ptrdiff_t c = 0; c < channels; c++) none += mean[c] * 0.0 + variance[c] * 0.0;
+    return none == 0;
 }
 
 /* y = round16(normal * gain + offset), normal = (x - mean) * inverse. */
@@ -260,23 +263,24 @@ int nmsat_finite(const half *x, ptrdiff_t count) {
 /* The first largest of each size x size window of x[batch, height, width, channels] and its place; NaN is above all. */
 void nmsat_max_pool(half *y, uint8_t *place, const half *x, ptrdiff_t batch, ptrdiff_t height, ptrdiff_t width,
                     ptrdiff_t channels, ptrdiff_t size) {
-    int16_t most[BLOCK], at[BLOCK], best[BLOCK];
+    typedef int16_t shorts __attribute__((vector_size(32), aligned(2)));
+    const shorts all = (shorts){0} + 0x7fff, top = (shorts){0} + 0x7c00;
     for (ptrdiff_t b = 0; b < batch; b++, x += height * width * channels)
         for (ptrdiff_t i = 0; i < height / size; i++)
             for (ptrdiff_t j = 0; j < width / size; j++, y += channels, place += channels)
-                for (ptrdiff_t c0 = 0; c0 < channels; c0 += BLOCK) {
-                    ptrdiff_t count = least(BLOCK, channels - c0);
-                    for (ptrdiff_t c = 0; c < count; c++) most[c] = INT16_MIN;
+                for (ptrdiff_t c0 = 0; c0 < channels; c0 += 16) {
+                    ptrdiff_t count = least(16, channels - c0);
+                    shorts most = (shorts){0} + INT16_MIN, at = {0}, best = {0};
                     for (ptrdiff_t p = 0; p < size * size; p++) {
                         const half *from = x + ((i * size + p / size) * width + j * size + p % size) * channels + c0;
-                        for (ptrdiff_t c = 0; c < count; c++) {
-                            int16_t bits = (int16_t)from[c], low = (int16_t)(bits & 0x7fff);
-                            int16_t key = low > 0x7c00 ? 0x7fff : bits < 0 ? (int16_t)-low : low;
-                            int more = key > most[c];
-                            most[c] = more ? key : most[c];
-                            at[c] = more ? (int16_t)p : at[c];
-                            best[c] = more ? bits : best[c];
-                        }
+                        shorts bits = {0};
+                        if (count == 16) bits = *(const shorts *)from;
+                        else memcpy(&bits, from, (size_t)count * 2);
+                        shorts low = bits & all, nan = low > top, below = bits < 0;
+                        shorts key = (nan & all) | (~nan & ((below & -low) | (~below & low))), more = key > most;
+                        most = (more & key) | (~more & most);
+                        at = (more & (int16_t)p) | (~more & at);
+                        best = (more & bits) | (~more & best);
                     }
                     for (ptrdiff_t c = 0; c < count; c++) y[c0 + c] = (half)best[c], place[c0 + c] = (uint8_t)at[c];
                 }

@@ -20,6 +20,18 @@ _SIZE = ctypes.c_ssize_t
 _POINTER = ctypes.c_void_p
 
 
+_FROM_BUFFER = ctypes.c_char.from_buffer
+_ADDRESS_OF = ctypes.addressof
+
+
+def address(x: NDArray[Any]) -> int:
+    """Return where the first element of x lies, as `x.ctypes.data` does in three times the time."""
+    try:
+        return _ADDRESS_OF(_FROM_BUFFER(x))
+    except (TypeError, ValueError):  # read-only, not contiguous, or empty
+        return x.ctypes.data
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """The kept pairs of the groups of a matrix; parts of `algorithms.core.packed.Packed`."""
@@ -43,7 +55,7 @@ class Tensors:
             function = self._library[name]
             function.argtypes = [_SIZE if isinstance(x, int) else _POINTER for x in arguments]
             self._bound[name] = function
-        return function(*[x.ctypes.data if isinstance(x, np.ndarray) else x for x in arguments])
+        return function(*[address(x) if isinstance(x, np.ndarray) else x for x in arguments])
 
     def to_half(self, x: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float16]:
         """Return x rounded to binary16 once, with canonical NaNs, laid out as x, which has no gaps."""
@@ -57,12 +69,12 @@ class Tensors:
         self._call("nmsat_add", out, x, y, x.size)
         return out
 
-    def statistics(self, x: NDArray[np.float16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return mean and variance of every channel of x[..., channels]."""
+    def statistics(self, x: NDArray[np.float16]) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+        """Return mean and variance of every channel of x[..., channels], and whether all of them are finite."""
         channels = x.shape[-1]
         mean, variance = np.empty(channels), np.empty(channels)
-        self._call("nmsat_statistics", mean, variance, x, x.size // channels, channels)
-        return mean, variance
+        finite = self._call("nmsat_statistics", mean, variance, x, x.size // channels, channels)
+        return mean, variance, bool(finite)
 
     def normalise(
         self,
@@ -215,7 +227,7 @@ def equal_to_numpy(t: Tensors) -> bool:
         *t.sgd(singles[:1000], singles[1000:2000], halves.ravel()[:1000], tied.ravel()[:1000] < 0, constants),
         *(t.to_half(x) for x in (singles, wides)),
         t.add(halves, np.ascontiguousarray(halves[::-1])),
-        *t.statistics(finite),
+        *t.statistics(finite)[:2],
         t.normalise(finite, mean, inverse, gain, offset),
         *t.norm_gradients(back, finite, mean, inverse, gain),
         *(t.relu(halves), t.relu_gradient(t.relu(halves), finite)),
@@ -223,7 +235,8 @@ def equal_to_numpy(t: Tensors) -> bool:
         t.turned_taps(finite[:36], (2, 1, 0), 12),
         *(t.mask(tied, 2, 8), pairs.values, pairs.index),
     ]
-    if not t.finite(finite) or t.finite(np.array([1, np.inf], np.float16)):
+    infinite = np.where(finite == finite.max(), np.float16(np.inf), finite)
+    if not (t.finite(finite) and t.statistics(finite)[2]) or t.finite(infinite) or t.statistics(infinite)[2]:
         return False
     return all(_bytes(x) == _bytes(y) for x, y in zip(found, right, strict=True))
 

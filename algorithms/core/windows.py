@@ -110,6 +110,7 @@ def windows(
     return out.reshape(batch * size[0] * size[1], -1)
 
 
+@lru_cache(maxsize=256)
 def output_size(shape: ConvShape) -> tuple[int, int]:
     """Return height and width of the output; ValueError if the kernel does not fit."""
     sizes = tuple(
@@ -130,11 +131,18 @@ def forward_windows(x: NDArray, shape: ConvShape) -> NDArray:
 
 def lazy_windows(x: NDArray, shape: ConvShape) -> Windows:
     """Return the windows that `forward_windows` makes, without making them."""
+    return Windows(x, _places(shape.kernel, shape.dilation, shape.padding), output_size(shape), shape.stride)
+
+
+@lru_cache(maxsize=256)
+def _places(*axes: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the offsets of the taps of both axes; axes: kernel, dilation, padding."""
+    (kernel, dilation, padding) = axes
     rows, columns = (
-        tuple(tap * dilation - pad for tap in range(taps))
-        for taps, dilation, pad in zip(shape.kernel, shape.dilation, shape.padding, strict=True)
+        tuple(tap * step - pad for tap in range(taps))
+        for taps, step, pad in zip(kernel, dilation, padding, strict=True)
     )
-    return Windows(x, (rows, columns), output_size(shape), shape.stride)
+    return rows, columns
 
 
 def backward_taps(shape: ConvShape, axis: int) -> list[Taps]:
@@ -163,6 +171,7 @@ def backward_matrix(w: NDArray, shape: ConvShape, rows: Taps, columns: Taps) -> 
     return np.ascontiguousarray(picked.transpose(0, 1, 3, 2)).reshape(-1, shape.channels_in)
 
 
+@lru_cache(maxsize=256)
 def backward_shape(shape: ConvShape) -> ConvShape | None:
     """Return the backward product as a convolution over dy; None if strided (phases) or padded past the kernel."""
     pad = tuple(d * (k - 1) - p for d, k, p in zip(shape.dilation, shape.kernel, shape.padding, strict=True))

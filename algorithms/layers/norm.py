@@ -78,10 +78,14 @@ class BatchNorm(_Norm):
         wide = x if c is not None else x.astype(ctx.arithmetic.host)
         if not ctx.training:
             return self._scaled(c, wide, self.mean.astype(ctx.arithmetic.host), self.variance, ctx)
-        axes = tuple(range(x.ndim - 1))
-        with np.errstate(all="ignore"):
-            mean, variance = (wide.mean(axis=axes), wide.var(axis=axes)) if c is None else c.statistics(x)
-        if np.isfinite(mean).all() and np.isfinite(variance).all():  # a suppressed step must not spoil them
+        if c is not None:
+            mean, variance, finite = c.statistics(x)
+        else:
+            axes = tuple(range(x.ndim - 1))
+            with np.errstate(all="ignore"):
+                mean, variance = wide.mean(axis=axes), wide.var(axis=axes)
+            finite = bool(np.isfinite(mean).all() and np.isfinite(variance).all())
+        if finite:  # a suppressed step must not spoil them
             self.mean += (1 - self.momentum) * (mean - self.mean)
             self.variance += (1 - self.momentum) * (variance - self.variance)
         return self._scaled(c, wide, mean, variance, ctx)

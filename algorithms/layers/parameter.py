@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmsat.algorithms.core.numeric import compared
+from nmsat.algorithms.core.numeric import compared, kept
 from nmsat.algorithms.core.tape import Stage
 
 if TYPE_CHECKING:
@@ -101,4 +101,4 @@ class Weight(Parameter):
         self.bp = [arithmetic.operand(w, None if bp is None else backward_pattern) for w in backward]
 
     def _kept(self, keep: NDArray[np.bool_] | None) -> NDArray:
-        return self.copy if keep is None else np.where(keep, self.copy, self.copy.dtype.type(0))
+        return self.copy if keep is None else kept(keep, self.copy)
