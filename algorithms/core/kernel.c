@@ -26,17 +26,13 @@
 #define BAND 60           /* dense: rows widened at once */
 #define ROW (DEPTH + 16)  /* dense: distance of widened rows, no power of two: rows share no cache set */
 #define BAND_ACROSS 96    /* dense: rows widened at once where they lie side by side */
-#ifdef XS
-#define STRIP (XS * LANES)
-#elif LANES == 16
+#if LANES == 16
 #define STRIP (6 * LANES) /* packed: rows of a strip, the accumulators of one column */
 #else
 #define STRIP (12 * LANES)
 #endif
-#ifndef PACKED_DEPTH
-#define PACKED_DEPTH 64
-#endif
-/* packed: k of a block; STRIP x PACKED_DEPTH activations stay in the first cache */
+#define PACKED_DEPTH 48    /* packed: k of a block, a multiple of 16; STRIP x PACKED_DEPTH activations stay in the first
+                            * cache */
 #define PACKED_COLUMNS 256 /* packed: columns whose sums of a strip are kept while k runs */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -268,9 +264,12 @@ TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(6, 2)
 /* How many of the rows that are left the next tile takes, and the tile. */
 static ptrdiff_t tile_for(tile_of **found, ptrdiff_t left, int vectors, int across) {
 #define PICK(rows, vectors) (*found = across ? across_##rows##_##vectors : along_##rows##_##vectors, rows)
-    if (vectors == 1)
-        return left >= 12 ? PICK(12, 1) : left >= 8 ? PICK(8, 1) : left >= 4 ? PICK(4, 1) : left >= 2 ? PICK(2, 1) : PICK(1, 1);
-    return left >= 6 ? PICK(6, 2) : left >= 4 ? PICK(4, 2) : left >= 3 ? PICK(3, 2) : left >= 2 ? PICK(2, 2) : PICK(1, 2);
+    if (vectors == 1) {
+        if (left >= 12) return PICK(12, 1);
+        return left >= 8 ? PICK(8, 1) : left >= 4 ? PICK(4, 1) : left >= 2 ? PICK(2, 1) : PICK(1, 1);
+    }
+    if (left >= 6) return PICK(6, 2);
+    return left >= 4 ? PICK(4, 2) : left >= 3 ? PICK(3, 2) : left >= 2 ? PICK(2, 2) : PICK(1, 2);
 #undef PICK
 }
 
@@ -348,6 +347,7 @@ static inline __attribute__((always_inline)) void column(float *sums, const floa
                                                           const pair *end, int count, int fresh) {
     vec acc[12];
     for (int v = 0; v < count; v++) acc[v] = fresh ? fill(0) : load(sums + v * LANES);
+#pragma GCC unroll 4
     for (; from < end; from++) {
         const float *x = at + from->place;
         vec w = fill(from->value);
@@ -469,8 +469,9 @@ static void strip_of_windows(float *at, const half *x, const image *g, const hal
     for (ptrdiff_t d = 0; d < depth; d += size, c = 0) {
         int64_t down = g->rows[p], right = g->columns[q], step = (down * g->width + right) * g->channels;
         for (ptrdiff_t r = 0; r < STRIP; r++) {
-            int inside = ((uint64_t)(high[r] + down) < (uint64_t)g->height) & ((uint64_t)(left[r] + right) < (uint64_t)g->width);
-            row[r] = inside ? x + (from[r] + step) : zeros;
+            int in_height = (uint64_t)(high[r] + down) < (uint64_t)g->height;
+            int in_width = (uint64_t)(left[r] + right) < (uint64_t)g->width;
+            row[r] = in_height & in_width ? x + (from[r] + step) : zeros;
         }
         size = least(g->channels - c, depth - d);
         turn_rows(at + d * STRIP, row, c, size);
@@ -554,5 +555,6 @@ int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, co
 void nmsat_batched(float *y, ptrdiff_t g, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t ag,
                    ptrdiff_t am, ptrdiff_t ak, const half *w, ptrdiff_t wg, ptrdiff_t wk, ptrdiff_t wn,
                    float *scratch) {
-    for (ptrdiff_t i = 0; i < g; i++) nmsat_dense(y + i * m * n, m, k, n, a + i * ag, am, ak, 0, 0, w + i * wg, wk, wn, scratch);
+    for (ptrdiff_t i = 0; i < g; i++)
+        nmsat_dense(y + i * m * n, m, k, n, a + i * ag, am, ak, 0, 0, w + i * wg, wk, wn, scratch);
 }

@@ -98,8 +98,8 @@ class Kernel:
     ) -> NDArray[np.float32]:
         """Continue y[m, n] (zeros unless `seeded`), C-contiguous, with a[m, k] @ W[k, n] in place; return y.
 
-        Windows are of a C-contiguous image in binary16, one step apart, not turned. Raises ValueError for a pair
-        outside of W, which `pack` never makes.
+        Windows are of a C-contiguous image in binary16, not turned. Raises ValueError for a pair outside of W, which
+        `pack` never makes.
         """
         left, k, n = _left(a), int(w.k), w.columns
         pattern = int(w.n), int(w.m)
@@ -215,7 +215,27 @@ def equal_to_numpy(kernel: Kernel) -> bool:
                 found.append(kernel.packed(left, sparse, start.copy(), seeded=start is seed))
                 if not all(same(x, y) for x, y in zip(found, right, strict=True)):
                     return False
-    return True
+    return _windows_equal(kernel, rng)
+
+
+def _windows_equal(kernel: Kernel, rng: np.random.Generator) -> bool:
+    """Tell the same of the windows of an image: forward, turned, and by a packed matrix."""
+    from nmsat.algorithms.core.windows import Windows  # which needs this module
+
+    x = rng.integers(0, 1 << 16, (3, 7, 6, 24), np.uint16).view(np.float16)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    made = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    made = made.transpose(0, 1, 2, 4, 5, 3).reshape(3 * 7 * 6, 9 * 24)
+    lazy = Windows(x, ((-1, 0, 1), (-1, 0, 1)), (7, 6))
+    w, dy = (rng.standard_normal((rows, 17)).astype(np.float16) for rows in made.T.shape)
+    sparse = _any_packed(rng, w, 2, 8)
+    starts = [np.zeros((rows, 17), np.float32) for rows in made.shape]
+    with np.errstate(all="ignore"):
+        right = [chains.dense(made, w, starts[0].copy()), chains.dense(made.T, dy, starts[1].copy())]
+        right.append(chains.packed(made, sparse, starts[0].copy()))
+    found = [kernel.dense(lazy, w, starts[0].copy()), kernel.dense(lazy.T, dy, starts[1].copy())]
+    found.append(kernel.packed(lazy, sparse, starts[0].copy(), seeded=False))
+    return all(same(x, y) for x, y in zip(found, right, strict=True))
 
 
 def same(x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:

@@ -70,7 +70,7 @@ class Windows:
         """Tell whether the C kernel multiplies these windows without the matrix, by a dense or a packed one."""
         x = self.x
         plain = x.dtype == np.float16 and x.flags.c_contiguous and x.flags.aligned
-        return plain and x.shape[3] % 8 == 0 and not (packed and (self.turned or self.step != (1, 1)))
+        return plain and x.shape[3] % 8 == 0 and not (packed and self.turned)
 
     def array(self) -> NDArray:
         """Return the matrix."""
