@@ -338,74 +338,72 @@ void nmsat_sgd(float *restrict w2, float *restrict v2, const float *restrict w, 
 }
 
 #define SIDE 32 /* columns at once */
+typedef int16_t line __attribute__((vector_size(2 * SIDE)));
+typedef uint8_t bytes __attribute__((vector_size(SIDE), aligned(1)));
+
+/* to[i][c] = from[i * wk + c * wc] of depth x width. */
+static inline void read_lines(line *to, const half *from, ptrdiff_t wk, ptrdiff_t wc, ptrdiff_t depth, ptrdiff_t width) {
+    if (wc == 1 && width == SIDE) {
+        for (ptrdiff_t i = 0; i < depth; i++) memcpy(to + i, from + i * wk, sizeof *to);
+    } else if (wc == 1) {
+        for (ptrdiff_t i = 0; i < depth; i++) memcpy(to + i, from + i * wk, (size_t)width * 2);
+    } else {
+        half columns[16][SIDE];
+        for (ptrdiff_t c = 0; c < width; c++)
+            for (ptrdiff_t i = 0; i < depth; i++) columns[i][c] = from[i * wk + c * wc];
+        for (ptrdiff_t i = 0; i < depth; i++) memcpy(to + i, columns[i], (size_t)width * 2);
+    }
+}
+
+/* to[c * step] = x[c], as bytes. */
+static inline void write_bytes(uint8_t *to, ptrdiff_t step, line x, ptrdiff_t width) {
+    bytes narrow = __builtin_convertvector(x, bytes);
+    if (step == 1 && width == SIDE) memcpy(to, &narrow, sizeof narrow);
+    else
+        for (ptrdiff_t c = 0; c < width; c++) to[c * step] = narrow[c];
+}
 
 /* The n largest of each group of m along k of w[k, columns] (strides wk, wc), lower places first among equals.
- * keep[k, columns] (strides kk, kc), the pruned matrix (strides of keep) and the pairs [groups, n, columns] are written
- * where they are wanted. */
+ * keep[k, columns] (strides kk, kc) and the pairs [groups, n, columns] are written where they are wanted. */
 void nmsat_select(const half *w, ptrdiff_t wk, ptrdiff_t wc, ptrdiff_t k, ptrdiff_t columns, ptrdiff_t n, ptrdiff_t m,
-                  uint8_t *keep, ptrdiff_t kk, ptrdiff_t kc, half *pruned, half *values, uint8_t *index,
-                  uint8_t *filler) {
-    int16_t size[16][SIDE], above[16][SIDE], slot[16][SIDE], bits[16][SIDE], value[SIDE], place[SIDE], empty[SIDE];
+                  uint8_t *keep, ptrdiff_t kk, ptrdiff_t kc, half *values, uint8_t *index, uint8_t *filler) {
+    line bits[16], size[16], stays[16], slot[16];
+    const line all = (line){0} + 0x7fff, one = (line){0} + 1;
+    memset(bits, 0, sizeof bits);
     for (ptrdiff_t k0 = 0; k0 < k; k0 += m)
         for (ptrdiff_t c0 = 0; c0 < columns; c0 += SIDE) {
             ptrdiff_t depth = least(m, k - k0), width = least(SIDE, columns - c0);
-            const half *from = w + k0 * wk + c0 * wc;
-            if (width < SIDE) memset(bits, 0, sizeof bits);
-            if (wc == 1)
-                for (ptrdiff_t i = 0; i < depth; i++) memcpy(bits[i], from + i * wk, (size_t)width * 2);
-            else
-                for (ptrdiff_t c = 0; c < width; c++)
-                    for (ptrdiff_t i = 0; i < depth; i++) bits[i][c] = (int16_t)from[i * wk + c * wc];
-            for (ptrdiff_t i = 0; i < depth; i++)
-                for (ptrdiff_t c = 0; c < SIDE; c++) size[i][c] = bits[i][c] & 0x7fff;
+            read_lines(bits, w + k0 * wk + c0 * wc, wk, wc, depth, width);
+            for (ptrdiff_t i = 0; i < depth; i++) size[i] = bits[i] & all;
             for (ptrdiff_t i = 0; i < depth; i++) {
-                int16_t count[SIDE] = {0};
-                for (ptrdiff_t j = 0; j < i; j++)
-                    for (ptrdiff_t c = 0; c < SIDE; c++) count[c] += size[j][c] >= size[i][c];
-                for (ptrdiff_t j = i + 1; j < depth; j++)
-                    for (ptrdiff_t c = 0; c < SIDE; c++) count[c] += size[j][c] > size[i][c];
-                memcpy(above[i], count, sizeof count);
+                line above = {0}; /* minus how many stand above element i */
+                for (ptrdiff_t j = 0; j < i; j++) above += size[j] >= size[i];
+                for (ptrdiff_t j = i + 1; j < depth; j++) above += size[j] > size[i];
+                stays[i] = -above < (int16_t)n;
             }
-            if (keep)
-                for (ptrdiff_t i = 0; i < depth; i++) {
-                    uint8_t *to = keep + (k0 + i) * kk + c0 * kc;
-                    if (kc == 1)
-                        for (ptrdiff_t c = 0; c < width; c++) to[c] = above[i][c] < n;
-                    else
-                        for (ptrdiff_t c = 0; c < width; c++) to[c * kc] = above[i][c] < n;
-                }
-            if (pruned)
-                for (ptrdiff_t i = 0; i < depth; i++) {
-                    half *to = pruned + (k0 + i) * kk + c0 * kc;
-                    if (kc == 1)
-                        for (ptrdiff_t c = 0; c < width; c++) to[c] = above[i][c] < n ? (half)bits[i][c] : 0;
-                    else
-                        for (ptrdiff_t c = 0; c < width; c++) to[c * kc] = above[i][c] < n ? (half)bits[i][c] : 0;
-                }
+            for (ptrdiff_t i = 0; i < depth; i++) {
+                ptrdiff_t at = (k0 + i) * kk + c0 * kc;
+                if (keep) write_bytes(keep + at, kc, stays[i] & one, width);
+            }
             if (!values) continue;
-            /* slot of a kept element: kept ones before it in its group; -1 of one that goes */
-            memset(place, 0, sizeof place);
-            for (ptrdiff_t i = 0; i < depth; i++)
-                for (ptrdiff_t c = 0; c < SIDE; c++) {
-                    int16_t stays = above[i][c] < n;
-                    slot[i][c] = stays ? place[c] : -1;
-                    place[c] += stays;
-                }
+            line used = {0}; /* slot of a kept element: kept ones before it in its group; -1 of one that goes */
+            for (ptrdiff_t i = 0; i < depth; i++) {
+                slot[i] = (stays[i] & used) | ~stays[i];
+                used -= stays[i];
+            }
             for (ptrdiff_t t = 0; t < n; t++) {
                 ptrdiff_t at = (k0 / m * n + t) * columns + c0;
-                for (ptrdiff_t c = 0; c < SIDE; c++) value[c] = 0, place[c] = 0, empty[c] = 1;
-                for (ptrdiff_t i = t; i < depth; i++)
-                    for (ptrdiff_t c = 0; c < SIDE; c++) {
-                        int hit = slot[i][c] == t;
-                        value[c] = hit ? bits[i][c] : value[c];
-                        place[c] = hit ? (int16_t)i : place[c];
-                        empty[c] = hit ? 0 : empty[c];
-                    }
-                for (ptrdiff_t c = 0; c < width; c++) {
-                    values[at + c] = (half)value[c];
-                    index[at + c] = (uint8_t)place[c];
-                    filler[at + c] = (uint8_t)empty[c];
+                line value = {0}, place = {0}, full = {0};
+                for (ptrdiff_t i = t; i < depth; i++) {
+                    line hit = slot[i] == (int16_t)t;
+                    value |= hit & bits[i];
+                    place |= hit & (int16_t)i;
+                    full |= hit;
                 }
+                if (width == SIDE) memcpy(values + at, &value, sizeof value);
+                else memcpy(values + at, &value, (size_t)width * 2);
+                write_bytes(index + at, 1, place, width);
+                write_bytes(filler + at, 1, ~full & one, width);
             }
         }
 }

@@ -164,7 +164,7 @@ class Tensors:
     def mask(self, w: NDArray[np.float16], n: int, m: int) -> NDArray[np.bool_]:
         """Return which elements of w[k, columns], of any strides, N:M pruning along k keeps, laid out as w."""
         keep = np.empty_like(w, np.bool_)
-        self._call("nmsat_select", w, *_steps(w), *w.shape, int(n), int(m), keep, *keep.strides, *[None] * 4)
+        self._call("nmsat_select", w, *_steps(w), *w.shape, int(n), int(m), keep, *keep.strides, *[None] * 3)
         return keep
 
     def pack(self, w: NDArray[np.float16], n: int, m: int) -> Pairs:
@@ -172,7 +172,7 @@ class Tensors:
         shape = (-(-w.shape[0] // m), n, w.shape[1])
         pairs = Pairs(np.empty(shape, np.float16), np.empty(shape, np.uint8), np.empty(shape, np.bool_))
         parts = (pairs.values, pairs.index, pairs.filler)
-        self._call("nmsat_select", w, *_steps(w), *w.shape, int(n), int(m), None, 0, 0, None, *parts)
+        self._call("nmsat_select", w, *_steps(w), *w.shape, int(n), int(m), None, 0, 0, *parts)
         return pairs
 
     def windows(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nmsat.algorithms.core.numeric import compared, kept
 from nmsat.algorithms.core.tape import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.arithmetic import Arithmetic, Operand
