@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef __F16C__
+#if defined(__F16C__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -50,15 +50,24 @@ static void widen_row(float *to, const half *from, ptrdiff_t count) {
     for (; i < count; i++) to[i] = widen(from[i]);
 }
 
+typedef float single __attribute__((vector_size(32), aligned(4)));
+#define ALWAYS static inline __attribute__((always_inline))
+
+ALWAYS void narrow8(half *to, single x) {
+#ifdef __F16C__
+    const __m128i all = _mm_set1_epi16(0x7fff), top = _mm_set1_epi16(0x7c00), nan = _mm_set1_epi16(0x7e00);
+    __m128i h = _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+    h = _mm_blendv_epi8(h, nan, _mm_cmpgt_epi16(_mm_and_si128(h, all), top));
+    _mm_storeu_si128((__m128i *)to, h);
+#else
+    for (int i = 0; i < 8; i++) to[i] = narrow(x[i]);
+#endif
+}
+
 static void narrow_row(half *to, const float *from, ptrdiff_t count) {
     ptrdiff_t i = 0;
 #ifdef __F16C__
-    const __m128i all = _mm_set1_epi16(0x7fff), top = _mm_set1_epi16(0x7c00), nan = _mm_set1_epi16(0x7e00);
-    for (; i + 8 <= count; i += 8) {
-        __m128i h = _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
-        h = _mm_blendv_epi8(h, nan, _mm_cmpgt_epi16(_mm_and_si128(h, all), top));
-        _mm_storeu_si128((__m128i *)(to + i), h);
-    }
+    for (; i + 8 <= count; i += 8) narrow8(to + i, *(const single *)(from + i));
 #endif
     for (; i < count; i++) to[i] = narrow(from[i]);
 }
@@ -102,9 +111,24 @@ void nmsat_add(half *to, const half *x, const half *y, ptrdiff_t count) {
 
 typedef double wide __attribute__((vector_size(64), aligned(8)));
 typedef int64_t whole __attribute__((vector_size(64), aligned(8)));
-typedef float single __attribute__((vector_size(32), aligned(4)));
 #define LANES 8 /* channels of a vector in binary64 */
-#define ALWAYS static inline __attribute__((always_inline))
+
+/* The compiler's own conversions of whole vectors go by halves of them. */
+ALWAYS wide to_wide(single x) {
+#ifdef __AVX512F__
+    return (wide)_mm512_cvtps_pd((__m256)x);
+#else
+    return __builtin_convertvector(x, wide);
+#endif
+}
+
+ALWAYS single to_single(wide x) {
+#ifdef __AVX512F__
+    return (single)_mm512_cvtpd_ps((__m512d)x);
+#else
+    return __builtin_convertvector(x, single);
+#endif
+}
 
 ALWAYS wide read_halves(const half *x, ptrdiff_t count) {
     half part[LANES] = {0};
@@ -115,7 +139,7 @@ ALWAYS wide read_halves(const half *x, ptrdiff_t count) {
     single f;
     for (int i = 0; i < LANES; i++) f[i] = widen(x[i]);
 #endif
-    return __builtin_convertvector(f, wide);
+    return to_wide(f);
 }
 
 ALWAYS wide read_wide(const double *x, ptrdiff_t count) {
@@ -134,9 +158,9 @@ ALWAYS void write_wide(double *to, wide x, ptrdiff_t count) {
 ALWAYS void write_halves(half *to, wide x, ptrdiff_t count) {
     whole u = (whole)x, low = (whole){0} + 0x1fffffff;
     whole lost = ((u & low) != 0) & ((whole){0} + 0x20000000);
-    single odd = __builtin_convertvector((wide)((u & ~low) | lost), single);
+    single odd = to_single((wide)((u & ~low) | lost));
     half part[LANES];
-    narrow_row(count == LANES ? to : part, (const float *)&odd, LANES);
+    narrow8(count == LANES ? to : part, odd);
     if (count < LANES) memcpy(to, part, (size_t)count * 2);
 }
 
@@ -236,7 +260,7 @@ void nmsat_norm_gradients(half *dx, half *gains, half *offsets, const half *dy, 
                 write_halves(dx + at, (inner - sums[v][2] - normal * sums[v][3]) * i[v], last);    \
             }                                                                                      \
     }
-    BY_CHANNELS(channels, 2, BODY);
+    BY_CHANNELS(channels, 4, BODY);
 #undef BODY
 }
 
