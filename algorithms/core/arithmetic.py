@@ -14,8 +14,8 @@ from nmsat.algorithms.core.numeric import (
     canonical,
     ordered_dot,
     ordered_dot_batched,
+    ordered_dot_half,
     ordered_dot_packed,
-    ordered_dot_windows,
     to_half,
 )
 from nmsat.algorithms.core.windows import Windows
@@ -60,6 +60,10 @@ class Arithmetic(ABC):
     def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
         """Return a[m, k] @ w[k, n] in the wide format."""
 
+    def dot_narrow(self, a: NDArray | Windows, w: Operand) -> NDArray:
+        """Return a[m, k] @ w[k, n] rounded to the format of tensors, once."""
+        return self.narrow(self.dot(a, w))
+
     @abstractmethod
     def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
         """Return a[g, m, k] @ w[g, k, n], dense, in the wide format."""
@@ -90,12 +94,11 @@ class ContractArithmetic(Arithmetic):
         return Operand(w, pattern, None if pattern is None else pack(w, pattern.n, pattern.m))
 
     def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
-        if isinstance(a, Windows):
-            found = ordered_dot_windows(a, w.values if w.packed is None else w.packed)
-            if found is not None:
-                return found
-            a = a.array()
+        a = a.array() if isinstance(a, Windows) else a
         return ordered_dot(a, w.values) if w.packed is None else ordered_dot_packed(a, w.packed)
+
+    def dot_narrow(self, a: NDArray | Windows, w: Operand) -> NDArray:
+        return ordered_dot_half(a, w.values if w.packed is None else w.packed)
 
     def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
         return ordered_dot_batched(a, w)
@@ -126,8 +129,7 @@ class FloatArithmetic(Arithmetic):
         return Operand(w, pattern)
 
     def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
-        if isinstance(a, Windows):
-            a = a.array()
+        a = a.array() if isinstance(a, Windows) else a
         with np.errstate(all="ignore"):
             return a @ w.values
 

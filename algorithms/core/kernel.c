@@ -230,13 +230,13 @@ static inline vec chain(vec acc, vec x, vec w) {
 #endif
 }
 
-/* sums[rows][vectors] += a[rows][depth] w[depth][WIDE], each sum in ascending k; a[r * ar + k * ak]. */
+/* sums[rows][vectors] += a[rows][depth] w[depth][WIDE], each sum in ascending k; a[r * ar + k * ak]; fresh: from +0. */
 static inline __attribute__((always_inline)) void tile(float *sums, ptrdiff_t ld, const float *a, ptrdiff_t ar,
-                                                        ptrdiff_t ak, const float *w, ptrdiff_t depth, int rows,
-                                                        int vectors) {
+                                                        ptrdiff_t ak, const float *w, ptrdiff_t depth, int fresh,
+                                                        int rows, int vectors) {
     vec acc[2 * ROWS];
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) acc[r * vectors + v] = load(sums + r * ld + v * LANES);
+        for (int v = 0; v < vectors; v++) acc[r * vectors + v] = fresh ? fill(0) : load(sums + r * ld + v * LANES);
     for (ptrdiff_t k = 0; k < depth; k++, a += ak, w += WIDE)
         for (int r = 0; r < rows; r++) {
             vec x = fill(a[r * ar]);
@@ -246,17 +246,17 @@ static inline __attribute__((always_inline)) void tile(float *sums, ptrdiff_t ld
         for (int v = 0; v < vectors; v++) store(sums + r * ld + v * LANES, acc[r * vectors + v]);
 }
 
-typedef void tile_of(float *, ptrdiff_t, const float *, const float *, ptrdiff_t);
+typedef void tile_of(float *, ptrdiff_t, const float *, const float *, ptrdiff_t, int);
 
 /* A tile of rows that lie ROW apart, k side by side, and one of rows side by side, k BAND_ACROSS apart. */
 #define TILE(rows, vectors)                                                                                     \
     static void along_##rows##_##vectors(float *sums, ptrdiff_t ld, const float *a, const float *w,             \
-                                         ptrdiff_t depth) {                                                     \
-        tile(sums, ld, a, ROW, 1, w, depth, rows, vectors);                                                     \
+                                         ptrdiff_t depth, int fresh) {                                          \
+        tile(sums, ld, a, ROW, 1, w, depth, fresh, rows, vectors);                                              \
     }                                                                                                           \
     static void across_##rows##_##vectors(float *sums, ptrdiff_t ld, const float *a, const float *w,            \
-                                          ptrdiff_t depth) {                                                    \
-        tile(sums, ld, a, 1, BAND_ACROSS, w, depth, rows, vectors);                                               \
+                                          ptrdiff_t depth, int fresh) {                                         \
+        tile(sums, ld, a, 1, BAND_ACROSS, w, depth, fresh, rows, vectors);                                      \
     }
 TILE(1, 1) TILE(2, 1) TILE(4, 1) TILE(8, 1) TILE(12, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(6, 2)
@@ -273,13 +273,16 @@ static ptrdiff_t tile_for(tile_of **found, ptrdiff_t left, int vectors, int acro
 #undef PICK
 }
 
-/* One NaN leaves a unit. */
-static void clean(float *y, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t ld) {
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        uint32_t *row = (uint32_t *)(y + i * ld);
-        for (ptrdiff_t j = 0; j < columns; j++)
-            row[j] = (row[j] & 0x7fffffffu) > 0x7f800000u ? NAN32 : row[j];
+void nmsat_to_half(half *to, const float *from, ptrdiff_t count);
+
+/* Round sums to binary16, or leave one NaN in them. */
+static void finish(float *y, half *halves, ptrdiff_t count) {
+    if (halves) {
+        nmsat_to_half(halves, y, count);
+        return;
     }
+    uint32_t *bits = (uint32_t *)y;
+    for (ptrdiff_t i = 0; i < count; i++) bits[i] = (bits[i] & 0x7fffffffu) > 0x7f800000u ? NAN32 : bits[i];
 }
 
 /* Floats of scratch memory of `nmsat_dense`. */
@@ -287,9 +290,10 @@ ptrdiff_t nmsat_dense_scratch(ptrdiff_t n) {
     return DEPTH * ((n + WIDE - 1) / WIDE * WIDE) + BAND_ACROSS * ROW + 2 * ROWS * WIDE;
 }
 
-/* y[m, n] (on entry the seed) continues with a[m, k] w[k, n]. With `windows`, A is rows `first` to first + m of the
+/* y[m, n] continues (from zeros unless `seeded`) with a[m, k] w[k, n]; with `halves` its rows are rounded to there, and
+ * y is left with any NaN. With `windows`, A is rows `first` to first + m of the
  * windows of the image a, or of their transpose (am = 1). */
-void nmsat_dense(float *y, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
+void nmsat_dense(float *y, half *halves, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
                  const int64_t *windows, ptrdiff_t first, const half *w, ptrdiff_t wk, ptrdiff_t wn, float *scratch) {
     ptrdiff_t panels = (n + WIDE - 1) / WIDE;
     float *weights = scratch, *rows = weights + panels * WIDE * DEPTH, *edge = rows + BAND_ACROSS * ROW;
@@ -297,6 +301,10 @@ void nmsat_dense(float *y, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a,
     ptrdiff_t step = across ? 1 : ROW, most = across ? BAND_ACROSS : BAND;
     image x = {0};
     if (windows) x = image_of(windows);
+    if (k == 0) {
+        if (!seeded) memset(y, 0, (size_t)(m * n) * 4);
+        finish(y, halves, m * n);
+    }
     for (ptrdiff_t k0 = 0; k0 < k; k0 += DEPTH) {
         ptrdiff_t depth = least(DEPTH, k - k0);
         for (ptrdiff_t p = 0; p < panels; p++)
@@ -325,15 +333,15 @@ void nmsat_dense(float *y, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a,
                             memcpy(edge + r * WIDE, sums + r * n, (size_t)columns * 4);
                         }
                     }
-                    run(at, ld, rows + i * step, panel, depth);
+                    run(at, ld, rows + i * step, panel, depth, !seeded && k0 == 0);
                     if (columns < vectors * LANES)
                         for (ptrdiff_t r = 0; r < count; r++)
                             memcpy(sums + r * n, edge + r * WIDE, (size_t)columns * 4);
                 }
             }
+            if (k0 + depth == k) finish(y + i0 * n, halves ? halves + i0 * n : 0, band * n);
         }
     }
-    clean(y, m, n, n);
 }
 
 /* A kept pair of a column: where its activations lie in a strip, and its value. */
@@ -520,8 +528,8 @@ static int lay_out(pair *pairs, uint32_t *ends, ptrdiff_t k, ptrdiff_t n, const 
 }
 
 /* y[m, n] continues (from zeros unless `seeded`) with a[m, k] W[k, n], W in packed form; 0, or -1 if W is no such
- * matrix. With `windows`, A is rows `first` to first + m of the windows, side by side, of the image a. */
-int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
+ * matrix. `halves` as of `nmsat_dense`. With `windows`, A is rows `first` to first + m of the windows, side by side, of the image a. */
+int nmsat_packed(float *y, half *halves, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const half *a, ptrdiff_t am, ptrdiff_t ak,
                  const int64_t *windows, ptrdiff_t first, const half *values, const uint8_t *index,
                  const uint8_t *filler, ptrdiff_t groups, ptrdiff_t pn, ptrdiff_t pm, float *scratch) {
     ptrdiff_t per = PACKED_DEPTH / pm, blocks = blocks_of(groups, pm);
@@ -537,7 +545,7 @@ int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, co
         columns_of *run = columns_for(rows);
         for (ptrdiff_t j0 = 0; j0 < n; j0 += PACKED_COLUMNS) {
             ptrdiff_t columns = least(PACKED_COLUMNS, n - j0);
-            if (seeded) memset(sums, 0, (size_t)(columns * STRIP) * 4); /* lanes without a row, too */
+            if (seeded || !blocks) memset(sums, 0, (size_t)(columns * STRIP) * 4); /* lanes without a row, too */
             if (seeded) turn(sums, STRIP, y + i0 * n + j0, n, rows, columns);
             for (ptrdiff_t b = 0; b < blocks; b++) {
                 ptrdiff_t k0 = b * per * pm, depth = least(per * pm, k - k0);
@@ -547,6 +555,7 @@ int nmsat_packed(float *y, int seeded, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, co
             }
             turn(y + i0 * n + j0, n, sums, STRIP, columns, rows);
         }
+        if (halves) nmsat_to_half(halves + i0 * n, y + i0 * n, rows * n);
     }
     return 0;
 }
@@ -556,5 +565,5 @@ void nmsat_batched(float *y, ptrdiff_t g, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
                    ptrdiff_t am, ptrdiff_t ak, const half *w, ptrdiff_t wg, ptrdiff_t wk, ptrdiff_t wn,
                    float *scratch) {
     for (ptrdiff_t i = 0; i < g; i++)
-        nmsat_dense(y + i * m * n, m, k, n, a + i * ag, am, ak, 0, 0, w + i * wg, wk, wn, scratch);
+        nmsat_dense(y + i * m * n, 0, 1, m, k, n, a + i * ag, am, ak, 0, 0, w + i * wg, wk, wn, scratch);
 }

@@ -45,6 +45,9 @@ _LOG: Final = logging.getLogger("nmsat.algorithms")
 _MANY: Final = 1 << 23
 """Multiply-adds from which a product is worth a second thread."""
 
+_MOST_SUMS: Final = 1 << 24
+"""Sums of a product whose memory is kept for the next one."""
+
 _STRIP: Final = 96
 """Rows that the kernel takes at once: threads get whole strips of them."""
 
@@ -66,38 +69,52 @@ class Kernel:
         self._packed_scratch = _function(library.nmsat_packed_scratch, _SIZE, *[_SIZE] * 4, _POINTER)
         matrix = [_POINTER, _SIZE, _SIZE]
         left = [*matrix, _POINTER, _SIZE]
-        self._dense = _function(library.nmsat_dense, None, _POINTER, *[_SIZE] * 3, *left, *matrix, _POINTER)
+        to = [_POINTER, _POINTER, ctypes.c_int]
+        self._dense = _function(library.nmsat_dense, None, *to, *[_SIZE] * 3, *left, *matrix, _POINTER)
         self._packed = _function(
             library.nmsat_packed,
             ctypes.c_int,
-            *(_POINTER, ctypes.c_int, *[_SIZE] * 3, *left, *[_POINTER] * 3, *[_SIZE] * 3, _POINTER),
+            *(*to, *[_SIZE] * 3, *left, *[_POINTER] * 3, *[_SIZE] * 3, _POINTER),
         )
         batch = [_POINTER, *[_SIZE] * 3]
         self._batched = _function(library.nmsat_batched, None, _POINTER, *[_SIZE] * 4, *batch, *batch, _POINTER)
 
     def dense(
-        self, a: NDArray[np.float16] | Windows, w: NDArray[np.float16], y: NDArray[np.float32]
+        self,
+        a: NDArray[np.float16] | Windows,
+        w: NDArray[np.float16],
+        y: NDArray[np.float32],
+        *,
+        seeded: bool = True,
+        halves: NDArray[np.float16] | None = None,
     ) -> NDArray[np.float32]:
-        """Continue y[m, n], C-contiguous, with a[m, k] @ w[k, n] in place; return y.
+        """Continue y[m, n] (from zeros unless `seeded`), C-contiguous, with a[m, k] @ w[k, n] in place; return y.
 
-        Windows are of a C-contiguous image in binary16.
+        halves: gets y rounded to binary16; then y may hold any NaN. Windows are of a C-contiguous image in binary16.
         """
         left, w, (k, n) = _left(a), _plain(w), w.shape
         right = address(w), *_steps(w)
-        to = address(y)
+        to = _places(y, halves)
 
         def part(first: int, rows: int) -> None:
             scratch = _scratch(self._dense_scratch(n))
-            self._dense(to + 4 * first * n, rows, k, n, *left.rows(first), *right, scratch)
+            self._dense(*to(first * n), seeded, rows, k, n, *left.rows(first), *right, scratch)
 
         _shared(part, y.shape[0], k * n)
         return y
 
     def packed(
-        self, a: NDArray[np.float16] | Windows, w: Packed, y: NDArray[np.float32], *, seeded: bool
+        self,
+        a: NDArray[np.float16] | Windows,
+        w: Packed,
+        y: NDArray[np.float32],
+        *,
+        seeded: bool,
+        halves: NDArray[np.float16] | None = None,
     ) -> NDArray[np.float32]:
-        """Continue y[m, n] (zeros unless `seeded`), C-contiguous, with a[m, k] @ W[k, n] in place; return y.
+        """Continue y[m, n] (from zeros unless `seeded`), C-contiguous, with a[m, k] @ W[k, n] in place; return y.
 
+        halves: gets y rounded to binary16, too.
         Windows are of a C-contiguous image in binary16, not turned. Raises ValueError for a pair outside of W, which
         `pack` never makes.
         """
@@ -107,12 +124,12 @@ class Kernel:
         if any(x.shape != (w.groups, w.n, n) for x in pairs):
             raise ValueError(f"packed matrix has parts of shapes {[x.shape for x in pairs]}; they must be equal")
         places = [address(x) for x in pairs]
-        to = address(y)
+        to = _places(y, halves)
 
         def part(first: int, rows: int) -> None:
             scratch = _scratch(self._packed_scratch(w.groups, *pattern, n, left.windows))
             wrong = self._packed(
-                *(to + 4 * first * n, seeded, rows, k, n, *left.rows(first), *places, w.groups, *pattern, scratch)
+                *(*to(first * n), seeded, rows, k, n, *left.rows(first), *places, w.groups, *pattern, scratch)
             )
             if wrong:
                 raise ValueError(f"packed matrix holds an index outside of its {w.m} places or of k = {k}")
@@ -292,6 +309,24 @@ class _Left:
         """Return the arguments that stand for the rows from `first` on."""
         start = self.address if self.windows is not None else self.address + 2 * first * self.steps[0]
         return start, *self.steps, self.windows, first
+
+
+def _places(
+    y: NDArray[np.float32], halves: NDArray[np.float16] | None
+) -> Callable[[int], tuple[int, int | None]]:
+    """Return what gives the addresses of an element of both results."""
+    wide, narrow = address(y), None if halves is None else address(halves)
+    return lambda at: (wide + 4 * at, None if narrow is None else narrow + 2 * at)
+
+
+def sums(m: int, n: int) -> NDArray[np.float32]:
+    """Return memory of this thread for float32[m, n] of any contents; the next call may hand out the same."""
+    if m * n > _MOST_SUMS:
+        return np.empty((m, n), np.float32)
+    block = getattr(_SCRATCH, "sums", None)
+    if block is None or block.size < m * n:
+        block = _SCRATCH.sums = np.empty(m * n, np.float32)
+    return block[: m * n].reshape(m, n)
 
 
 def _left(a: NDArray[np.float16] | Windows) -> _Left:

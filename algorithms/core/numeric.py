@@ -88,7 +88,7 @@ def ordered_dot(
     _check_operands(a, w.shape, w.dtype)
     start = _start(seed, a.shape[0], w.shape[1])
     c = kernel.load()
-    return canonical(chains.dense(a, w, start)) if c is None else c.dense(a, w, start)
+    return canonical(chains.dense(a, w, start)) if c is None else c.dense(a, w, start, seeded=seed is not None)
 
 
 def ordered_dot_packed(
@@ -117,26 +117,35 @@ def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArr
     return canonical(chains.batched(a, w)) if c is None else c.batched(a, w)
 
 
-def ordered_dot_windows(a: Windows, w: NDArray[np.float16] | Packed) -> NDArray[np.float32] | None:
-    """Return the product of windows by a dense or packed matrix, of `ordered_dot` and `ordered_dot_packed`, in C.
+def ordered_dot_half(
+    a: NDArray[np.float16] | Windows, w: NDArray[np.float16] | Packed
+) -> NDArray[np.float16]:
+    """Return `to_half` of the product of `ordered_dot` or `ordered_dot_packed`: float16[m, n].
 
-    None where the C kernel does not read these windows: then the matrix must be made.
+    a: also windows of an image, of which the C kernel needs no matrix.
     """
     dense = isinstance(w, np.ndarray)
-    shape, dtype = (w.shape, w.dtype) if dense else ((w.k, w.columns), w.values.dtype)
-    c = kernel.load() if a.read_by_kernel(packed=not dense) else None
+    c = kernel.load()
+    if not isinstance(a, np.ndarray) and (c is None or not a.read_by_kernel(packed=not dense)):
+        a = a.array()
     if c is None:
-        return None
-    if a.shape[1] != shape[0] or len(shape) != 2 or dtype != np.float16:
-        raise ValueError(f"operands are {a.shape} and {dtype}{list(shape)}; they must be [m, k] and float16[k, n]")
-    start = np.zeros((a.shape[0], shape[1]), np.float32)
-    return c.dense(a, w, start) if dense else c.packed(a, w, start, seeded=False)
+        assert isinstance(a, np.ndarray)
+        return to_half(ordered_dot(a, w) if dense else ordered_dot_packed(a, w))
+    right, dtype = (w.shape, w.dtype) if dense else ((w.k, w.columns), w.values.dtype)
+    _check_operands(a, right, dtype)
+    y = np.empty((a.shape[0], right[1]), np.float16)
+    sums = kernel.sums(*y.shape)
+    if dense:
+        c.dense(a, w, sums, seeded=False, halves=y)
+    else:
+        c.packed(a, w, sums, seeded=False, halves=y)
+    return y
 
 
-def _check_operands(a: NDArray[np.float16], shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _check_operands(a: NDArray[np.float16] | Windows, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if a.dtype != np.float16 or dtype != np.float16:
         raise TypeError(f"operands have dtypes {a.dtype} and {dtype}; the contract multiplies float16 by float16")
-    if a.ndim != 2 or len(shape) != 2 or a.shape[1] != shape[0]:
+    if len(a.shape) != 2 or len(shape) != 2 or a.shape[1] != shape[0]:
         raise ValueError(f"operands have shapes {a.shape} and {shape}; they must be [m, k] and [k, n]")
 
 

@@ -57,6 +57,11 @@ class Windows:
         return (columns, rows) if self.turned else (rows, columns)
 
     @property
+    def dtype(self) -> np.dtype:
+        """Type of the elements."""
+        return self.x.dtype
+
+    @property
     def T(self) -> Windows:  # noqa: N802 # as arrays call it
         """The transpose."""
         return dataclass_replace(self, turned=not self.turned)

@@ -43,10 +43,11 @@ class _Product(Layer):
         if self.weight.ff is None:
             raise RuntimeError(f"layer {self.name!r} has no forward copy of its weight; call prepare(model, ctx) first")
         self._rows = rows
+        if self.bias is None:
+            return ctx.product(self.name, Stage.FF, rows, self.weight.ff, conv, narrow=True)
         y = ctx.product(self.name, Stage.FF, rows, self.weight.ff, conv)
-        if self.bias is not None:
-            with np.errstate(all="ignore"):
-                y = y + self.bias.copy.astype(ctx.arithmetic.wide)
+        with np.errstate(all="ignore"):
+            y = y + self.bias.copy.astype(ctx.arithmetic.wide)
         return ctx.arithmetic.narrow(y)
 
     def _update(self, dy: NDArray, ctx: Context, conv: ConvShape | None) -> None:
@@ -54,11 +55,13 @@ class _Product(Layer):
         arithmetic = ctx.arithmetic
         sparse = ctx.method.update_gradient(dy, ctx.rng) if self.weight.sparse else None
         operand = arithmetic.operand(dy) if sparse is None else arithmetic.operand(sparse, ctx.method.pattern)
-        grad = ctx.product(self.name, Stage.WU, self._rows.T, operand, conv, online=sparse is not None)
-        if sparse is not None and (shift := ctx.method.update_shift(dy)):
+        shift = 0 if sparse is None else ctx.method.update_shift(dy)
+        online = sparse is not None
+        grad = ctx.product(self.name, Stage.WU, self._rows.T, operand, conv, online=online, narrow=not shift)
+        if shift:
             with np.errstate(all="ignore"):
-                grad = grad * grad.dtype.type(2.0**shift)
-        self.weight.grad = arithmetic.narrow(grad)
+                grad = arithmetic.narrow(grad * grad.dtype.type(2.0**shift))
+        self.weight.grad = grad
         if self.bias is not None:
             ones = np.ones((1, dy.shape[0]), dy.dtype)
             self.bias.grad = arithmetic.narrow(arithmetic.dot(ones, arithmetic.operand(dy))[0])
@@ -79,8 +82,8 @@ class _Product(Layer):
         if sparse:
             rows = rows.array() if isinstance(rows, Windows) else rows
             side = ctx.arithmetic.operand(np.ascontiguousarray(rows.T), ctx.method.pattern)
-            return ctx.arithmetic.narrow(ctx.product(name, Stage.BP, operand.values.T, side, online=True).T)
-        return ctx.arithmetic.narrow(ctx.product(name, Stage.BP, rows, operand, conv))
+            return ctx.product(name, Stage.BP, operand.values.T, side, online=True, narrow=True).T
+        return ctx.product(name, Stage.BP, rows, operand, conv, narrow=True)
 
 
 class Linear(_Product):

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmsat.algorithms.core import chains, compiled, kernel, numeric
-from nmsat.algorithms.core.arithmetic import CONTRACT
 from nmsat.algorithms.core.nm import pack, pack_kept
+from nmsat.algorithms.core.packed import Packed
 from nmsat.algorithms.core.tensors import address
 from nmsat.algorithms.core.windows import Windows
 
@@ -146,10 +146,17 @@ def test_windows_give_the_bits_of_the_matrix_that_is_not_made(
             chains.dense(made.T, dy, np.zeros((k, n), np.float32)),
             chains.packed(made, packed, np.zeros((m, n), np.float32)),
         ]
-    found = [numeric.ordered_dot_windows(*pair) for pair in ((wanted, w), (wanted.T, dy), (wanted, packed))]
-    for y, right in zip(found, want, strict=True):
-        assert y is not None
+    built = kernel.load()
+    assert built is not None
+    found = [
+        built.dense(wanted, w, np.zeros((m, n), np.float32)),
+        built.dense(wanted.T, dy, np.full((k, n), np.nan, np.float32), seeded=False),
+        built.packed(wanted, packed, np.full((m, n), np.nan, np.float32), seeded=False),
+    ]
+    rounded = [numeric.ordered_dot_half(*pair) for pair in ((wanted, w), (wanted.T, dy), (wanted, packed))]
+    for y, half, right in zip(found, rounded, want, strict=True):
         assert np.array_equal(bits_of(y), numpy_bits(right))
+        assert np.array_equal(half.view(np.uint16), numeric.to_half(right).view(np.uint16))
 
 
 def test_threads_share_windows_without_changing_a_bit(built: kernel.Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,15 +165,13 @@ def test_threads_share_windows_without_changing_a_bit(built: kernel.Kernel, monk
     w, dy = operands(rng, (72, 20), ("normal",)), operands(rng, (315, 20), ("normal",))
     packed = pack(w, 2, 8)
     pairs = ((wanted, w), (wanted.T, dy), (wanted, packed))
-    one = [numeric.ordered_dot_windows(*pair) for pair in pairs]
+    one = [numeric.ordered_dot_half(*pair) for pair in pairs]
     monkeypatch.setenv("NMSAT_THREADS", "3")
     monkeypatch.setattr(kernel, "_MANY", 1)
     monkeypatch.setattr(kernel, "_STRIP", 24)
-    several = [numeric.ordered_dot_windows(*pair) for pair in pairs]
+    several = [numeric.ordered_dot_half(*pair) for pair in pairs]
     for x, y in zip(one, several, strict=True):
-        assert x is not None
-        assert y is not None
-        assert np.array_equal(bits_of(x), bits_of(y))
+        assert np.array_equal(x.view(np.uint16), y.view(np.uint16))
     assert isinstance(built, kernel.Kernel)
 
 
@@ -175,14 +180,25 @@ def test_windows_that_the_kernel_does_not_read_are_made() -> None:
     x = rng.standard_normal((2, 5, 4, 8)).astype(np.float16)
     places = ((0, 1), (0, 1))
     w = rng.standard_normal((32, 3)).astype(np.float16)
-    for image in (x[:, ::-1], x[..., :4], x.astype(np.float32)):
+    for image in (x[:, ::-1], x[..., :4]):
         odd = Windows(image, places, (4, 3))
         assert not odd.read_by_kernel(packed=False)
-        assert numeric.ordered_dot_windows(odd, w) is None
-    y = CONTRACT.dot(Windows(x[:, ::-1], places, (4, 3)), CONTRACT.operand(w))
-    assert np.array_equal(y, CONTRACT.dot(Windows(x[:, ::-1].copy(), places, (4, 3)), CONTRACT.operand(w)))
-    with pytest.raises(ValueError, match="operands are"):
-        numeric.ordered_dot_windows(Windows(x, places, (4, 3)), w[:8])
+        right = w[: odd.shape[1]]
+        want = numeric.to_half(numeric.ordered_dot(odd.array(), right))
+        assert np.array_equal(numeric.ordered_dot_half(odd, right), want)
+    with pytest.raises(ValueError, match="operands have shapes"):
+        numeric.ordered_dot_half(Windows(x, places, (4, 3)), w[:8])
+    with pytest.raises(TypeError, match="float16"):
+        numeric.ordered_dot_half(Windows(x.astype(np.float32), places, (4, 3)), w)
+
+
+def test_a_product_without_terms_is_zero(built: kernel.Kernel) -> None:
+    a, w, sums = np.empty((3, 0), np.float16), np.empty((0, 5), np.float16), np.full((3, 5), np.nan, np.float32)
+    none = (np.empty((0, 2, 5), kind) for kind in (np.float16, np.uint8, np.bool_))
+    empty = Packed(*none, 0, 2, 8)
+    for y in (built.dense(a, w, sums.copy(), seeded=False), built.packed(a, empty, sums.copy(), seeded=False)):
+        assert not bits_of(y).any()
+    assert not numeric.ordered_dot_half(a, w).any()
 
 
 def test_addresses_are_those_of_numpy() -> None:
