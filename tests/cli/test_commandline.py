@@ -61,7 +61,7 @@ EVERYTHING: Final = {
     "rtl": "--config small --set columns=2 --device u250 --out d",
     "synth": "--config small --set columns=2 --device xcu250 --out d",
     "study": "--out a --hours 3 --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
-    " --processes 2 --config tiny --set columns=2 --data d --side 28 --layer-patterns fc2@2:4 --report r",
+    " --processes 2 --config tiny --set columns=2 --data d --side 28 --layer-patterns fc2@2:4 --budget 0.6 --report r",
     "study paper": "--data d --networks vit,vgg19 --methods ste --patterns 2:4,2:16 --seeds 3,4 --epochs 2 --out a"
     " --tables b --hours 3 --processes 2 --config tiny --set columns=2",
     "sweep": "f.toml --out d --processes 2 --accuracy a.json --scheduler tcp://h:1",
