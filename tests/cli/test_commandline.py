@@ -51,7 +51,7 @@ EVERYTHING: Final = {
     " --size seq=4 --size x:1=3 --batch-dim 1 --dense 'conv*' --pattern head=1:4 --layers f.toml"
     " --mask-layout kn --timeline l --processes 2 --layer-patterns conv2@2:4~2:8 --report r",
     "patterns": "vit --budget 0.5 --method sr-ste --choices 2:4,2:8 --batch 3 --epochs 2 --weights w.npz --layout kn"
-    " --out p.txt --config tiny --set columns=2 --processes 2",
+    " --data d --side 28 --out p.txt --config tiny --set columns=2 --processes 2",
     "paper": "--batch 2 --config tiny --set columns=2 --networks vit,vgg19 --ablation --estimate --processes 2"
     " --report r",
     "program": "9 8 7 --pattern 2:4 --config small --set columns=2 --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
