@@ -194,8 +194,8 @@ def test_windows_that_the_kernel_does_not_read_are_made() -> None:
 
 def test_a_product_without_terms_is_zero(built: kernel.Kernel) -> None:
     a, w, sums = np.empty((3, 0), np.float16), np.empty((0, 5), np.float16), np.full((3, 5), np.nan, np.float32)
-    none = (np.empty((0, 2, 5), kind) for kind in (np.float16, np.uint8, np.bool_))
-    empty = Packed(*none, 0, 2, 8)
+    shape = (0, 2, 5)
+    empty = Packed(np.empty(shape, np.float16), np.empty(shape, np.uint8), np.empty(shape, np.bool_), 0, 2, 8)
     for y in (built.dense(a, w, sums.copy(), seeded=False), built.packed(a, empty, sums.copy(), seeded=False)):
         assert not bits_of(y).any()
     assert not numeric.ordered_dot_half(a, w).any()

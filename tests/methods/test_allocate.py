@@ -126,8 +126,8 @@ def test_weights_that_cannot_be_pruned_are_told_by_layer_before_anything_is_time
 
     monkeypatch.setattr("nmsat.reports.work.patterns.time_all", never)
     (tmp_path / "net.csv").write_text(TABLE)
-    weights = {name: np.full((16, 16, 3, 3), weight if name == "two" else 1, np.float32) for name in ("one", "two")}
-    np.savez(tmp_path / "w.npz", **weights, three=weights["one"])
+    ones, two = np.ones((16, 16, 3, 3), np.float32), np.full((16, 16, 3, 3), weight, np.float32)
+    np.savez(tmp_path / "w.npz", one=ones, two=two, three=ones)
     line = f"patterns {tmp_path / 'net.csv'} --budget 0.9 --weights {tmp_path / 'w.npz'} --choices {choices}"
     outcome = call(line)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
