@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-    from nmsat.algorithms.core.windows import Windows
 
 KERNEL_VARIABLE: Final = "NMSAT_KERNEL"
 """Environment variable: 'numpy' computes in NumPy although C could be had."""
@@ -58,6 +56,23 @@ _SCRATCH: Final = threading.local()
 """Scratch memory of a thread, kept for its next product."""
 
 
+class ImageWindows(Protocol):
+    """What a product reads of windows, such as `algorithms.core.windows.Windows`.
+
+    x: C-contiguous image in binary16, [B, H, W, C]; numbers: height, width, channels, taps per axis, size, step, and
+    the offsets of the taps of both axes; turned: the transpose of their matrix is meant.
+    """
+
+    @property
+    def x(self) -> NDArray[np.float16]: ...
+
+    @property
+    def numbers(self) -> NDArray[np.int64]: ...
+
+    @property
+    def turned(self) -> bool: ...
+
+
 class Kernel:
     """The functions of one compiled library. All return canonical NaNs. tensors: what lies between products."""
 
@@ -81,7 +96,7 @@ class Kernel:
 
     def dense(
         self,
-        a: NDArray[np.float16] | Windows,
+        a: NDArray[np.float16] | ImageWindows,
         w: NDArray[np.float16],
         y: NDArray[np.float32],
         *,
@@ -105,7 +120,7 @@ class Kernel:
 
     def packed(
         self,
-        a: NDArray[np.float16] | Windows,
+        a: NDArray[np.float16] | ImageWindows,
         w: Packed,
         y: NDArray[np.float32],
         *,
@@ -235,22 +250,30 @@ def equal_to_numpy(kernel: Kernel) -> bool:
     return _windows_equal(kernel, rng)
 
 
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Windows to try the kernel with; those of `algorithms.core.windows` need this module."""
+
+    x: NDArray[np.float16]
+    numbers: NDArray[np.int64]
+    turned: bool
+
+
 def _windows_equal(kernel: Kernel, rng: np.random.Generator) -> bool:
     """Tell the same of the windows of an image: forward, turned, and by a packed matrix."""
-    from nmsat.algorithms.core.windows import Windows  # which needs this module
-
     x = rng.integers(0, 1 << 16, (3, 7, 6, 24), np.uint16).view(np.float16)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     made = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     made = made.transpose(0, 1, 2, 4, 5, 3).reshape(3 * 7 * 6, 9 * 24)
-    lazy = Windows(x, ((-1, 0, 1), (-1, 0, 1)), (7, 6))
+    numbers = np.array([7, 6, 24, 3, 3, 7, 6, 1, 1, *[-1, 0, 1] * 2], np.int64)
+    lazy, turned = (_Sample(x, numbers, turned=turned) for turned in (False, True))
     w, dy = (rng.standard_normal((rows, 17)).astype(np.float16) for rows in made.T.shape)
     sparse = _any_packed(rng, w, 2, 8)
     starts = [np.zeros((rows, 17), np.float32) for rows in made.shape]
     with np.errstate(all="ignore"):
         right = [chains.dense(made, w, starts[0].copy()), chains.dense(made.T, dy, starts[1].copy())]
         right.append(chains.packed(made, sparse, starts[0].copy()))
-    found = [kernel.dense(lazy, w, starts[0].copy()), kernel.dense(lazy.T, dy, starts[1].copy())]
+    found = [kernel.dense(lazy, w, starts[0].copy()), kernel.dense(turned, dy, starts[1].copy())]
     found.append(kernel.packed(lazy, sparse, starts[0].copy(), seeded=False))
     return all(same(x, y) for x, y in zip(found, right, strict=True))
 
@@ -329,7 +352,7 @@ def sums(m: int, n: int) -> NDArray[np.float32]:
     return block[: m * n].reshape(m, n)
 
 
-def _left(a: NDArray[np.float16] | Windows) -> _Left:
+def _left(a: NDArray[np.float16] | ImageWindows) -> _Left:
     if isinstance(a, np.ndarray):
         a = _plain(a)
         return _Left(a, address(a), _steps(a))

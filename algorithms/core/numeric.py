@@ -6,7 +6,7 @@ bits are the same.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.core.packed import Packed
     from nmsat.algorithms.core.tensors import Tensors
-    from nmsat.algorithms.core.windows import Windows
 
 NAN16: Final = np.uint16(0x7E00).view(np.float16)
 """The only binary16 NaN that leaves a unit."""
@@ -27,6 +26,24 @@ NAN32: Final = np.uint32(0x7FC00000).view(np.float32)
 
 FEW: Final = 1024
 """Elements of a tensor below which a call into C gains nothing."""
+
+
+class LazyWindows(kernel.ImageWindows, Protocol):
+    """Windows of an image of which no matrix was made yet (`algorithms.core.windows.Windows`)."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def read_by_kernel(self, *, packed: bool) -> bool:
+        """Tell whether the C kernel multiplies them without the matrix, by a dense or a packed one."""
+        ...
+
+    def array(self) -> NDArray:
+        """Return the matrix."""
+        ...
 
 
 def canonical(x: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -118,7 +135,7 @@ def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArr
 
 
 def ordered_dot_half(
-    a: NDArray[np.float16] | Windows, w: NDArray[np.float16] | Packed
+    a: NDArray[np.float16] | LazyWindows, w: NDArray[np.float16] | Packed
 ) -> NDArray[np.float16]:
     """Return `to_half` of the product of `ordered_dot` or `ordered_dot_packed`: float16[m, n].
 
@@ -142,7 +159,7 @@ def ordered_dot_half(
     return y
 
 
-def _check_operands(a: NDArray[np.float16] | Windows, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _check_operands(a: NDArray[np.float16] | LazyWindows, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if a.dtype != np.float16 or dtype != np.float16:
         raise TypeError(f"operands have dtypes {a.dtype} and {dtype}; the contract multiplies float16 by float16")
     if len(a.shape) != 2 or len(shape) != 2 or a.shape[1] != shape[0]:
