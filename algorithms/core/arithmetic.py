@@ -14,9 +14,11 @@ from nmsat.algorithms.core.numeric import (
     canonical,
     ordered_dot,
     ordered_dot_batched,
+    ordered_dot_half,
     ordered_dot_packed,
     to_half,
 )
+from nmsat.algorithms.core.windows import Windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,8 +57,12 @@ class Arithmetic(ABC):
         """Make the W side of a product of w[k, n], which is pruned already if there is a pattern."""
 
     @abstractmethod
-    def dot(self, a: NDArray, w: Operand) -> NDArray:
+    def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
         """Return a[m, k] @ w[k, n] in the wide format."""
+
+    def dot_narrow(self, a: NDArray | Windows, w: Operand) -> NDArray:
+        """Return a[m, k] @ w[k, n] rounded to the format of tensors, once."""
+        return self.narrow(self.dot(a, w))
 
     @abstractmethod
     def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
@@ -87,8 +93,12 @@ class ContractArithmetic(Arithmetic):
     def operand(self, w: NDArray, pattern: Pattern | None = None) -> Operand:
         return Operand(w, pattern, None if pattern is None else pack(w, pattern.n, pattern.m))
 
-    def dot(self, a: NDArray, w: Operand) -> NDArray:
+    def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
+        a = a.array() if isinstance(a, Windows) else a
         return ordered_dot(a, w.values) if w.packed is None else ordered_dot_packed(a, w.packed)
+
+    def dot_narrow(self, a: NDArray | Windows, w: Operand) -> NDArray:
+        return ordered_dot_half(a, w.values if w.packed is None else w.packed)
 
     def dot_batched(self, a: NDArray, w: NDArray) -> NDArray:
         return ordered_dot_batched(a, w)
@@ -118,7 +128,8 @@ class FloatArithmetic(Arithmetic):
     def operand(self, w: NDArray, pattern: Pattern | None = None) -> Operand:
         return Operand(w, pattern)
 
-    def dot(self, a: NDArray, w: Operand) -> NDArray:
+    def dot(self, a: NDArray | Windows, w: Operand) -> NDArray:
+        a = a.array() if isinstance(a, Windows) else a
         with np.errstate(all="ignore"):
             return a @ w.values
 

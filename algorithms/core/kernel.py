@@ -11,9 +11,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from nmsat.algorithms.core import chains, tensors
 from nmsat.algorithms.core.caches import BUILD_DIR_VARIABLE, CacheError
 from nmsat.algorithms.core.compiled import VARIANTS, CompileError, compiled
 from nmsat.algorithms.core.packed import Packed
-from nmsat.algorithms.core.tensors import Tensors
+from nmsat.algorithms.core.tensors import Tensors, address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,11 +43,34 @@ _LOG: Final = logging.getLogger("nmsat.algorithms")
 _MANY: Final = 1 << 23
 """Multiply-adds from which a product is worth a second thread."""
 
+_MOST_SUMS: Final = 1 << 24
+"""Sums of a product whose memory is kept for the next one."""
+
 _STRIP: Final = 96
 """Rows that the kernel takes at once: threads get whole strips of them."""
 
 _SIZE = ctypes.c_ssize_t
 _POINTER = ctypes.c_void_p
+
+_SCRATCH: Final = threading.local()
+"""Scratch memory of a thread, kept for its next product."""
+
+
+class ImageWindows(Protocol):
+    """What a product reads of windows, such as `algorithms.core.windows.Windows`.
+
+    x: C-contiguous image in binary16, [B, H, W, C]; numbers: height, width, channels, taps per axis, size, step, and
+    the offsets of the taps of both axes; turned: the transpose of their matrix is meant.
+    """
+
+    @property
+    def x(self) -> NDArray[np.float16]: ...
+
+    @property
+    def numbers(self) -> NDArray[np.int64]: ...
+
+    @property
+    def turned(self) -> bool: ...
 
 
 class Kernel:
@@ -56,46 +81,70 @@ class Kernel:
         library = ctypes.CDLL(str(path))
         self.tensors = Tensors(library)
         self._dense_scratch = _function(library.nmsat_dense_scratch, _SIZE, _SIZE)
-        self._packed_scratch = _function(library.nmsat_packed_scratch, _SIZE, *[_SIZE] * 4)
+        self._packed_scratch = _function(library.nmsat_packed_scratch, _SIZE, *[_SIZE] * 4, _POINTER)
         matrix = [_POINTER, _SIZE, _SIZE]
-        self._dense = _function(library.nmsat_dense, None, _POINTER, *[_SIZE] * 3, *matrix, *matrix, _POINTER)
+        left = [*matrix, _POINTER, _SIZE]
+        to = [_POINTER, _POINTER, ctypes.c_int]
+        self._dense = _function(library.nmsat_dense, None, *to, *[_SIZE] * 3, *left, *matrix, _POINTER)
         self._packed = _function(
             library.nmsat_packed,
             ctypes.c_int,
-            *(_POINTER, ctypes.c_int, *[_SIZE] * 3, *matrix, *[_POINTER] * 3, *[_SIZE] * 3, _POINTER),
+            *(*to, *[_SIZE] * 3, *left, *[_POINTER] * 3, *[_SIZE] * 3, _POINTER),
         )
         batch = [_POINTER, *[_SIZE] * 3]
         self._batched = _function(library.nmsat_batched, None, _POINTER, *[_SIZE] * 4, *batch, *batch, _POINTER)
 
-    def dense(self, a: NDArray[np.float16], w: NDArray[np.float16], y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Continue y[m, n], C-contiguous, with a[m, k] @ w[k, n] in place; return y."""
-        a, w, (k, n) = _plain(a), _plain(w), w.shape
+    def dense(
+        self,
+        a: NDArray[np.float16] | ImageWindows,
+        w: NDArray[np.float16],
+        y: NDArray[np.float32],
+        *,
+        seeded: bool = True,
+        halves: NDArray[np.float16] | None = None,
+    ) -> NDArray[np.float32]:
+        """Continue y[m, n] (from zeros unless `seeded`), C-contiguous, with a[m, k] @ w[k, n] in place; return y.
+
+        halves: gets y rounded to binary16; then y may hold any NaN. Windows are of a C-contiguous image in binary16.
+        """
+        left, w, (k, n) = _left(a), _plain(w), w.shape
+        right = address(w), *_steps(w)
+        to = _places(y, halves)
 
         def part(first: int, rows: int) -> None:
             scratch = _scratch(self._dense_scratch(n))
-            to, left = y.ctypes.data + 4 * first * n, a.ctypes.data + first * a.strides[0]
-            self._dense(to, rows, k, n, left, *_steps(a), w.ctypes.data, *_steps(w), scratch.ctypes.data)
+            self._dense(*to(first * n), seeded, rows, k, n, *left.rows(first), *right, scratch)
 
         _shared(part, y.shape[0], k * n)
         return y
 
-    def packed(self, a: NDArray[np.float16], w: Packed, y: NDArray[np.float32], *, seeded: bool) -> NDArray[np.float32]:
-        """Continue y[m, n] (zeros unless `seeded`), C-contiguous, with a[m, k] @ W[k, n] in place; return y.
+    def packed(
+        self,
+        a: NDArray[np.float16] | ImageWindows,
+        w: Packed,
+        y: NDArray[np.float32],
+        *,
+        seeded: bool,
+        halves: NDArray[np.float16] | None = None,
+    ) -> NDArray[np.float32]:
+        """Continue y[m, n] (from zeros unless `seeded`), C-contiguous, with a[m, k] @ W[k, n] in place; return y.
 
-        Raises ValueError for a pair outside of W, which `pack` never makes.
+        halves: gets y rounded to binary16, too.
+        Windows are of a C-contiguous image in binary16, not turned. Raises ValueError for a pair outside of W, which
+        `pack` never makes.
         """
-        a, k, n = _plain(a), int(w.k), w.columns
+        left, k, n = _left(a), int(w.k), w.columns
         pattern = int(w.n), int(w.m)
         pairs = [np.ascontiguousarray(x, t) for x, t in zip((w.values, w.index, w.filler), _PAIR, strict=True)]
         if any(x.shape != (w.groups, w.n, n) for x in pairs):
             raise ValueError(f"packed matrix has parts of shapes {[x.shape for x in pairs]}; they must be equal")
-        places = [x.ctypes.data for x in pairs]
+        places = [address(x) for x in pairs]
+        to = _places(y, halves)
 
         def part(first: int, rows: int) -> None:
-            scratch = _scratch(self._packed_scratch(w.groups, *pattern, n))
-            to, left = y.ctypes.data + 4 * first * n, a.ctypes.data + first * a.strides[0]
+            scratch = _scratch(self._packed_scratch(w.groups, *pattern, n, left.windows))
             wrong = self._packed(
-                *(to, seeded, rows, k, n, left, *_steps(a), *places, w.groups, *pattern, scratch.ctypes.data)
+                *(*to(first * n), seeded, rows, k, n, *left.rows(first), *places, w.groups, *pattern, scratch)
             )
             if wrong:
                 raise ValueError(f"packed matrix holds an index outside of its {w.m} places or of k = {k}")
@@ -108,8 +157,8 @@ class Kernel:
         a, w, (count, m, k), n = _plain(a), _plain(w), a.shape, w.shape[2]
         y = np.zeros((count, m, n), np.float32)
         scratch = _scratch(self._dense_scratch(n))
-        left, right = (a.ctypes.data, *_steps(a)), (w.ctypes.data, *_steps(w))
-        self._batched(y.ctypes.data, count, m, k, n, *left, *right, scratch.ctypes.data)
+        left, right = (address(a), *_steps(a)), (address(w), *_steps(w))
+        self._batched(address(y), count, m, k, n, *left, *right, scratch)
         return y
 
 
@@ -198,7 +247,35 @@ def equal_to_numpy(kernel: Kernel) -> bool:
                 found.append(kernel.packed(left, sparse, start.copy(), seeded=start is seed))
                 if not all(same(x, y) for x, y in zip(found, right, strict=True)):
                     return False
-    return True
+    return _windows_equal(kernel, rng)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Windows to try the kernel with; those of `algorithms.core.windows` need this module."""
+
+    x: NDArray[np.float16]
+    numbers: NDArray[np.int64]
+    turned: bool
+
+
+def _windows_equal(kernel: Kernel, rng: np.random.Generator) -> bool:
+    """Tell the same of the windows of an image: forward, turned, and by a packed matrix."""
+    x = rng.integers(0, 1 << 16, (3, 7, 6, 24), np.uint16).view(np.float16)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    made = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    made = made.transpose(0, 1, 2, 4, 5, 3).reshape(3 * 7 * 6, 9 * 24)
+    numbers = np.array([7, 6, 24, 3, 3, 7, 6, 1, 1, *[-1, 0, 1] * 2], np.int64)
+    lazy, turned = (_Sample(x, numbers, turned=turned) for turned in (False, True))
+    w, dy = (rng.standard_normal((rows, 17)).astype(np.float16) for rows in made.T.shape)
+    sparse = _any_packed(rng, w, 2, 8)
+    starts = [np.zeros((rows, 17), np.float32) for rows in made.shape]
+    with np.errstate(all="ignore"):
+        right = [chains.dense(made, w, starts[0].copy()), chains.dense(made.T, dy, starts[1].copy())]
+        right.append(chains.packed(made, sparse, starts[0].copy()))
+    found = [kernel.dense(lazy, w, starts[0].copy()), kernel.dense(turned, dy, starts[1].copy())]
+    found.append(kernel.packed(lazy, sparse, starts[0].copy(), seeded=False))
+    return all(same(x, y) for x, y in zip(found, right, strict=True))
 
 
 def same(x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
@@ -234,10 +311,53 @@ def _steps(x: NDArray[np.float16]) -> tuple[int, ...]:
     return tuple(step // 2 for step in x.strides)
 
 
-def _scratch(floats: int) -> NDArray[np.float32]:
-    """Return memory that begins at a cache line."""
-    block = np.empty(floats + 16, np.float32)
-    return block[-block.ctypes.data // 4 % 16 :]
+def _scratch(floats: int) -> int:
+    """Return the address of memory of this thread that begins at a cache line; the next call may hand out the same."""
+    block = getattr(_SCRATCH, "block", None)
+    if block is None or block.size < floats + 16:
+        block = _SCRATCH.block = np.empty(floats + 16, np.float32)
+    return -(-address(block) // 64) * 64
+
+
+@dataclass(frozen=True, eq=False)
+class _Left:
+    """A of a product as the C functions take it. windows: address of the numbers of windows, None of a matrix."""
+
+    array: NDArray[np.float16]
+    address: int
+    steps: tuple[int, ...]
+    windows: int | None = None
+
+    def rows(self, first: int) -> tuple[int | None, ...]:
+        """Return the arguments that stand for the rows from `first` on."""
+        start = self.address if self.windows is not None else self.address + 2 * first * self.steps[0]
+        return start, *self.steps, self.windows, first
+
+
+def _places(
+    y: NDArray[np.float32], halves: NDArray[np.float16] | None
+) -> Callable[[int], tuple[int, int | None]]:
+    """Return what gives the addresses of an element of both results."""
+    wide, narrow = address(y), None if halves is None else address(halves)
+    return lambda at: (wide + 4 * at, None if narrow is None else narrow + 2 * at)
+
+
+def sums(m: int, n: int) -> NDArray[np.float32]:
+    """Return memory of this thread for float32[m, n] of any contents; the next call may hand out the same."""
+    if m * n > _MOST_SUMS:
+        return np.empty((m, n), np.float32)
+    block = getattr(_SCRATCH, "sums", None)
+    if block is None or block.size < m * n:
+        block = _SCRATCH.sums = np.empty(m * n, np.float32)
+    return block[: m * n].reshape(m, n)
+
+
+def _left(a: NDArray[np.float16] | ImageWindows) -> _Left:
+    if isinstance(a, np.ndarray):
+        a = _plain(a)
+        return _Left(a, address(a), _steps(a))
+    steps = (1, 2) if a.turned else (2, 1)  # which of both lies side by side is all that is read of them
+    return _Left(a.x, address(a.x), steps, address(a.numbers))
 
 
 def _shared(part: Callable[[int, int], None], rows: int, macs: int) -> None:

@@ -6,7 +6,7 @@ bits are the same.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -26,6 +26,24 @@ NAN32: Final = np.uint32(0x7FC00000).view(np.float32)
 
 FEW: Final = 1024
 """Elements of a tensor below which a call into C gains nothing."""
+
+
+class LazyWindows(kernel.ImageWindows, Protocol):
+    """Windows of an image of which no matrix was made yet (`algorithms.core.windows.Windows`)."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def read_by_kernel(self, *, packed: bool) -> bool:
+        """Tell whether the C kernel multiplies them without the matrix, by a dense or a packed one."""
+        ...
+
+    def array(self) -> NDArray:
+        """Return the matrix."""
+        ...
 
 
 def canonical(x: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -52,12 +70,22 @@ def to_half(x: NDArray[np.floating]) -> NDArray[np.float16]:
     return half
 
 
-def between(*tensors: NDArray) -> Tensors | None:
-    """Return the C functions for work between products on tensors; None where NumPy must do it, or does it as soon."""
+def between(*tensors: NDArray, few: int = FEW) -> Tensors | None:
+    """Return the C functions for work between products on tensors; None where NumPy must do it, or does it as soon.
+
+    few: elements from which a call into C gains something.
+    """
     first = tensors[0]
     whole = first.flags.c_contiguous or (first.flags.f_contiguous and len(tensors) == 1)
     same = all(x.shape == first.shape and x.flags.c_contiguous for x in tensors[1:])
-    return kernel.between() if first.size >= FEW and whole and same else None
+    return kernel.between() if first.size >= few and whole and same else None
+
+
+def kept(keep: NDArray[np.bool_], x: NDArray) -> NDArray:
+    """Return x where kept, +0 elsewhere, of one shape; binary16 by its bits, which NumPy would choose one by one."""
+    if x.dtype != np.float16:
+        return np.where(keep, x, x.dtype.type(0))
+    return np.multiply(x.view(np.int16), keep, dtype=np.int16).view(np.float16)
 
 
 def compared(x: NDArray[np.floating]) -> NDArray[np.float16]:
@@ -77,7 +105,7 @@ def ordered_dot(
     _check_operands(a, w.shape, w.dtype)
     start = _start(seed, a.shape[0], w.shape[1])
     c = kernel.load()
-    return canonical(chains.dense(a, w, start)) if c is None else c.dense(a, w, start)
+    return canonical(chains.dense(a, w, start)) if c is None else c.dense(a, w, start, seeded=seed is not None)
 
 
 def ordered_dot_packed(
@@ -106,10 +134,35 @@ def ordered_dot_batched(a: NDArray[np.float16], w: NDArray[np.float16]) -> NDArr
     return canonical(chains.batched(a, w)) if c is None else c.batched(a, w)
 
 
-def _check_operands(a: NDArray[np.float16], shape: tuple[int, ...], dtype: np.dtype) -> None:
+def ordered_dot_half(
+    a: NDArray[np.float16] | LazyWindows, w: NDArray[np.float16] | Packed
+) -> NDArray[np.float16]:
+    """Return `to_half` of the product of `ordered_dot` or `ordered_dot_packed`: float16[m, n].
+
+    a: also windows of an image, of which the C kernel needs no matrix.
+    """
+    dense = isinstance(w, np.ndarray)
+    c = kernel.load()
+    if not isinstance(a, np.ndarray) and (c is None or not a.read_by_kernel(packed=not dense)):
+        a = a.array()
+    if c is None:
+        assert isinstance(a, np.ndarray)
+        return to_half(ordered_dot(a, w) if dense else ordered_dot_packed(a, w))
+    right, dtype = (w.shape, w.dtype) if dense else ((w.k, w.columns), w.values.dtype)
+    _check_operands(a, right, dtype)
+    y = np.empty((a.shape[0], right[1]), np.float16)
+    sums = kernel.sums(*y.shape)
+    if dense:
+        c.dense(a, w, sums, seeded=False, halves=y)
+    else:
+        c.packed(a, w, sums, seeded=False, halves=y)
+    return y
+
+
+def _check_operands(a: NDArray[np.float16] | LazyWindows, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if a.dtype != np.float16 or dtype != np.float16:
         raise TypeError(f"operands have dtypes {a.dtype} and {dtype}; the contract multiplies float16 by float16")
-    if a.ndim != 2 or len(shape) != 2 or a.shape[1] != shape[0]:
+    if len(a.shape) != 2 or len(shape) != 2 or a.shape[1] != shape[0]:
         raise ValueError(f"operands have shapes {a.shape} and {shape}; they must be [m, k] and [k, n]")
 
 

@@ -20,6 +20,19 @@ _SIZE = ctypes.c_ssize_t
 _POINTER = ctypes.c_void_p
 
 
+_FROM_BUFFER = ctypes.c_char.from_buffer
+_ADDRESS_OF = ctypes.addressof
+
+
+def address(x: NDArray[Any]) -> int:
+    """Return where the first element of x lies, as `x.ctypes.data` does in three times the time."""
+    buffer: Any = x  # which the types of Python 3.11 do not know an array to be
+    try:
+        return _ADDRESS_OF(_FROM_BUFFER(buffer))
+    except (TypeError, ValueError):  # read-only, not contiguous, or empty
+        return x.ctypes.data
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """The kept pairs of the groups of a matrix; parts of `algorithms.core.packed.Packed`."""
@@ -36,15 +49,14 @@ class Tensors:
         self._library = library
         self._bound: dict[str, Any] = {}
 
-    def _call(self, name: str, *arguments: NDArray[Any] | int | None) -> None:
-        """Call a function of arrays, sizes and null pointers."""
+    def _call(self, name: str, *arguments: NDArray[Any] | int | None) -> int:
+        """Call a function of arrays, sizes and null pointers; return its number, of no meaning if it has none."""
         function = self._bound.get(name)
         if function is None:
             function = self._library[name]
-            function.restype = None
             function.argtypes = [_SIZE if isinstance(x, int) else _POINTER for x in arguments]
             self._bound[name] = function
-        function(*[x.ctypes.data if isinstance(x, np.ndarray) else x for x in arguments])
+        return function(*[address(x) if isinstance(x, np.ndarray) else x for x in arguments])
 
     def to_half(self, x: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float16]:
         """Return x rounded to binary16 once, with canonical NaNs, laid out as x, which has no gaps."""
@@ -58,41 +70,84 @@ class Tensors:
         self._call("nmsat_add", out, x, y, x.size)
         return out
 
-    def statistics(self, x: NDArray[np.float16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return mean and variance of every channel of x[..., channels]."""
+    def statistics(self, x: NDArray[np.float16]) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+        """Return mean and variance of every channel of x[..., channels], and whether all of them are finite."""
         channels = x.shape[-1]
-        rows = x.size // channels
         mean, variance = np.empty(channels), np.empty(channels)
-        with np.errstate(all="ignore"):
-            self._call("nmsat_row_sums", mean, x, rows, channels)
-            mean /= rows
-            self._call("nmsat_square_sums", variance, x, mean, rows, channels)
-            variance /= rows
-        return mean, variance
+        finite = self._call("nmsat_statistics", mean, variance, x, x.size // channels, channels)
+        return mean, variance, bool(finite)
 
     def normalise(
-        self, x: NDArray[np.float16], *channel: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
-        """Return round16(normal * gain + offset), normal = (x - mean) * inverse; the rest in this order."""
-        y, normal = np.empty_like(x), np.empty(x.shape)
-        self._call("nmsat_normalise", y, normal, x, *channel, x.size // x.shape[-1], x.shape[-1])
-        return y, normal
-
-    def norm_sums(
-        self, dy: NDArray[np.float16], normal: NDArray[np.float64], gain: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the sums over rows of dy * normal, dy, dy * gain, dy * gain * normal as [4, channels]."""
-        sums = np.empty((4, dy.shape[-1]))
-        self._call("nmsat_norm_sums", sums, dy, normal, gain, dy.size // dy.shape[-1], dy.shape[-1])
-        return sums
-
-    def norm_gradient(
-        self, dy: NDArray[np.float16], normal: NDArray[np.float64], *channel: NDArray[np.float64]
+        self,
+        x: NDArray[np.float16],
+        mean: NDArray[np.float64],
+        inverse: NDArray[np.float64],
+        *scale: NDArray[np.float16],
     ) -> NDArray[np.float16]:
-        """Return round16((dy * gain - mean - normal * slope) * inverse); channel: gain, mean, slope, inverse."""
+        """Return round16(normal * gain + offset), normal = (x - mean) * inverse; scale: gain, offset."""
+        y = np.empty_like(x)
+        self._call("nmsat_normalise", y, x, mean, inverse, *scale, x.size // x.shape[-1], x.shape[-1])
+        return y
+
+    def norm_gradients(
+        self,
+        dy: NDArray[np.float16],
+        x: NDArray[np.float16],
+        mean: NDArray[np.float64],
+        inverse: NDArray[np.float64],
+        gain: NDArray[np.float16],
+    ) -> tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.float16]]:
+        """Return the gradients of x, gain and offset of a normalisation over the rows, each rounded once.
+
+        With normal = (x - mean) * inverse: the sums over the rows of dy * normal and of dy, and (dy * gain - mean of
+        dy * gain - normal * mean of dy * gain * normal) * inverse.
+        """
+        dx, gains, offsets = np.empty_like(dy), np.empty_like(gain), np.empty_like(gain)
+        channels = dy.shape[-1]
+        self._call(
+            "nmsat_norm_gradients", dx, gains, offsets, dy, x, mean, inverse, gain, dy.size // channels, channels
+        )
+        return dx, gains, offsets
+
+    def relu(self, x: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Return max(x, 0): +0 for -0, a NaN stays."""
+        y = np.empty_like(x)
+        self._call("nmsat_relu", y, x, x.size)
+        return y
+
+    def relu_gradient(self, y: NDArray[np.float16], dy: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Return dy where the output y of `relu` is not +0, else +0."""
         dx = np.empty_like(dy)
-        self._call("nmsat_norm_gradient", dx, dy, normal, *channel, dy.size // dy.shape[-1], dy.shape[-1])
+        self._call("nmsat_relu_gradient", dx, y, dy, dy.size)
         return dx
+
+    def finite(self, x: NDArray[np.float16]) -> bool:
+        """Tell whether no element is infinite or NaN."""
+        return bool(self._call("nmsat_finite", x, x.size))
+
+    def max_pool(self, x: NDArray[np.float16], size: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        """Return the first largest of each size x size window of x[B, H, W, C], size up to 16, and its place there."""
+        batch, height, width, channels = x.shape
+        y = np.empty((batch, height // size, width // size, channels), np.float16)
+        place = np.empty(y.shape, np.uint8)
+        self._call("nmsat_max_pool", y, place, x, *x.shape, size)
+        return y, place
+
+    def max_pool_gradient(
+        self, dy: NDArray[np.float16], place: NDArray[np.uint8], shape: tuple[int, ...], size: int
+    ) -> NDArray[np.float16]:
+        """Return the gradient of the input, of a shape, of `max_pool`."""
+        whole = shape[1] % size == shape[2] % size == 0
+        dx = np.empty(shape, np.float16) if whole else np.zeros(shape, np.float16)
+        self._call("nmsat_max_pool_gradient", dx, dy, place, *shape, size)
+        return dx
+
+    def turned_taps(self, w: NDArray[np.float16], taps: Sequence[int], rows: int) -> NDArray[np.float16]:
+        """Return, of w[taps * rows, columns], the given taps, each transposed, as [taps * columns, rows]."""
+        columns = w.shape[1]
+        out = np.empty((len(taps) * columns, rows), w.dtype)
+        self._call("nmsat_turn_taps", out, w, np.array(taps, np.int64), len(taps), rows, columns)
+        return out
 
     def sgd(
         self,
@@ -110,16 +165,15 @@ class Tensors:
     def mask(self, w: NDArray[np.float16], n: int, m: int) -> NDArray[np.bool_]:
         """Return which elements of w[k, columns], of any strides, N:M pruning along k keeps, laid out as w."""
         keep = np.empty_like(w, np.bool_)
-        self._call("nmsat_select", w, *_steps(w), *w.shape, int(n), int(m), keep, *keep.strides, None, None, None)
+        self._call("nmsat_select", w, *_steps(w), *w.shape, int(n), int(m), keep, *keep.strides, *[None] * 3)
         return keep
 
     def pack(self, w: NDArray[np.float16], n: int, m: int) -> Pairs:
         """Return the kept pairs of w[k, columns], of any strides."""
         shape = (-(-w.shape[0] // m), n, w.shape[1])
         pairs = Pairs(np.empty(shape, np.float16), np.empty(shape, np.uint8), np.empty(shape, np.bool_))
-        self._call(
-            "nmsat_select", w, *_steps(w), *w.shape, int(n), int(m), None, 0, 0, pairs.values, pairs.index, pairs.filler
-        )
+        parts = (pairs.values, pairs.index, pairs.filler)
+        self._call("nmsat_select", w, *_steps(w), *w.shape, int(n), int(m), None, 0, 0, *parts)
         return pairs
 
     def windows(
@@ -145,35 +199,46 @@ def equal_to_numpy(t: Tensors) -> bool:
     with np.errstate(all="ignore"):
         wides = np.concatenate([singles.astype(np.float64), beside])
     finite = rng.standard_normal((37, 70)).astype(np.float16)
-    channel = rng.standard_normal((4, 70))
+    channel = rng.standard_normal((2, 70))
     constants = np.array([0.05, 0.9, 5e-4, 2e-4, 2.0**-10], np.float32)
+    images = halves[:36, :68].reshape(2, 6, 3, 68)
     with np.errstate(all="ignore"):
         wide = finite.astype(np.float64)
-        mean, inverse, gain, offset = channel
+        (mean, inverse), gain, offset = channel, finite[0], finite[1]
         normal = (wide - mean) * inverse
-        inner = wide * gain
-        sums = [wide * normal, wide, inner, inner * normal]
+        inner = wide[::-1] * gain.astype(np.float64)
+        middle, slope = inner.sum(axis=0) / len(wide), (inner * normal).sum(axis=0) / len(wide)
+        relu = np.where(halves <= 0, np.float16(0), halves)
         right = [
             *_updated(*(singles[:1000], singles[1000:2000], halves.ravel()[:1000], tied.ravel()[:1000] < 0, constants)),
             *(_rounded(x) for x in (singles, wides)),
             _rounded(halves.astype(np.float32) + halves[::-1].astype(np.float32)),
             *(wide.mean(axis=0), wide.var(axis=0)),
-            *(_rounded(normal * gain + offset), normal),
-            np.stack([x.sum(axis=0) for x in sums]),
-            _rounded((inner - mean - normal * offset) * inverse),
+            _rounded(normal * gain.astype(np.float64) + offset.astype(np.float64)),
+            _rounded((inner - middle - normal * slope) * inverse),
+            *(_rounded((wide[::-1] * normal).sum(axis=0)), _rounded(wide[::-1].sum(axis=0))),
+            *(relu, np.where(relu.view(np.uint16) == 0, np.float16(0), finite)),
+            *_pooled(images),
+            finite[:36].reshape(3, 12, 70)[::-1].transpose(0, 2, 1).reshape(-1, 12),
             *_selected(tied, 2, 8),
         ]
     pairs = t.pack(tied, 2, 8)
+    back = np.ascontiguousarray(finite[::-1])
     found = [
         *t.sgd(singles[:1000], singles[1000:2000], halves.ravel()[:1000], tied.ravel()[:1000] < 0, constants),
         *(t.to_half(x) for x in (singles, wides)),
         t.add(halves, np.ascontiguousarray(halves[::-1])),
-        *t.statistics(finite),
-        *t.normalise(finite, mean, inverse, gain, offset),
-        t.norm_sums(finite, normal, gain),
-        t.norm_gradient(finite, normal, gain, mean, offset, inverse),
+        *t.statistics(finite)[:2],
+        t.normalise(finite, mean, inverse, gain, offset),
+        *t.norm_gradients(back, finite, mean, inverse, gain),
+        *(t.relu(halves), t.relu_gradient(t.relu(halves), finite)),
+        *_pooled_by(t, np.ascontiguousarray(images)),
+        t.turned_taps(finite[:36], (2, 1, 0), 12),
         *(t.mask(tied, 2, 8), pairs.values, pairs.index),
     ]
+    infinite = np.where(finite == finite.max(), np.float16(np.inf), finite)
+    if not (t.finite(finite) and t.statistics(finite)[2]) or t.finite(infinite) or t.statistics(infinite)[2]:
+        return False
     return all(_bytes(x) == _bytes(y) for x, y in zip(found, right, strict=True))
 
 
@@ -198,6 +263,26 @@ def _updated(
     v2 = mu * v + (g1 + np.where(keep, np.float32(0), lam * w))
     new = [w - lr * v2, v2]
     return [np.where(np.isnan(x), np.uint32(0x7FC00000).view(np.float32), x) for x in new]
+
+
+def _pooled(x: NDArray[np.float16]) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float16]]:
+    """Return the first largest of each 2 x 2 window, its place, and x itself where it was chosen."""
+    batch, height, width, channels = x.shape
+    cut = x[:, : height // 2 * 2, : width // 2 * 2].reshape(batch, height // 2, 2, width // 2, 2, channels)
+    tiles = cut.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // 2, width // 2, channels, 4)
+    place = tiles.argmax(axis=-1)[..., None]
+    best = np.take_along_axis(tiles, place, axis=-1)
+    chosen = np.zeros_like(tiles)
+    np.put_along_axis(chosen, place, best, axis=-1)
+    spread = chosen.reshape(*chosen.shape[:-1], 2, 2).transpose(0, 1, 4, 2, 5, 3)
+    dx = np.zeros_like(x)
+    dx[:, : height // 2 * 2, : width // 2 * 2] = spread.reshape(batch, height // 2 * 2, width // 2 * 2, channels)
+    return best[..., 0], place[..., 0].astype(np.uint8), dx
+
+
+def _pooled_by(t: Tensors, x: NDArray[np.float16]) -> tuple[NDArray, ...]:
+    y, place = t.max_pool(x, 2)
+    return y, place, t.max_pool_gradient(y, place, x.shape, 2)
 
 
 def _selected(w: NDArray[np.float16], n: int, m: int) -> tuple[NDArray, NDArray, NDArray]:

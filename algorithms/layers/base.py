@@ -14,6 +14,7 @@ import numpy as np
 
 from nmsat.algorithms.core.arithmetic import CONTRACT, Arithmetic, Operand
 from nmsat.algorithms.core.tape import ConvShape, HostWork, Product, Stage, Tape
+from nmsat.algorithms.core.windows import Windows
 from nmsat.algorithms.methods import Method
 
 if TYPE_CHECKING:
@@ -35,19 +36,27 @@ class Context:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def product(
-        self, name: str, stage: Stage, a: NDArray, w: Operand, conv: ConvShape | None = None, *, online: bool = False
+        self,
+        name: str,
+        stage: Stage,
+        a: NDArray | Windows,
+        w: Operand,
+        conv: ConvShape | None = None,
+        *,
+        online: bool = False,
+        narrow: bool = False,
     ) -> NDArray:
-        """Compute a[m, k] @ w[k, n] in the wide format and record it on the tape.
+        """Compute a[m, k] @ w[k, n] in the wide format (narrow: rounded to that of tensors) and record it on the tape.
 
         online: w was pruned within the step.
         """
+        if self.tape is None:
+            return self.arithmetic.dot_narrow(a, w) if narrow else self.arithmetic.dot(a, w)
+        (m, k), n = a.shape, w.values.shape[1]
+        a = a.array() if isinstance(a, Windows) else a
         y = self.arithmetic.dot(a, w)
-        if self.tape is not None:
-            m, k = a.shape
-            n = w.values.shape[1]
-            product = Product(name, stage, m, k, n, w.pattern, 1, conv, a, w.values, y, online=online)
-            self.tape.record(product)
-        return y
+        self.tape.record(Product(name, stage, m, k, n, w.pattern, 1, conv, a, w.values, y, online=online))
+        return self.arithmetic.narrow(y) if narrow else y
 
     def batched(self, name: str, stage: Stage, a: NDArray, w: NDArray) -> NDArray:
         """Compute a[g, m, k] @ w[g, k, n], g independent dense products, and record them as one of count g."""

@@ -68,6 +68,7 @@ class BatchNorm(_Norm):
         self.momentum = momentum
         self.mean = np.zeros(channels)
         self.variance = np.ones(channels)
+        self._read: tuple[NDArray, NDArray] | None = None  # input and mean of the last pass in C, which keeps no more
 
     def buffers(self) -> dict[str, NDArray]:
         return {f"{self.name}.mean": self.mean, f"{self.name}.variance": self.variance}
@@ -77,25 +78,30 @@ class BatchNorm(_Norm):
         wide = x if c is not None else x.astype(ctx.arithmetic.host)
         if not ctx.training:
             return self._scaled(c, wide, self.mean.astype(ctx.arithmetic.host), self.variance, ctx)
-        axes = tuple(range(x.ndim - 1))
-        with np.errstate(all="ignore"):
-            mean, variance = (wide.mean(axis=axes), wide.var(axis=axes)) if c is None else c.statistics(x)
-        if np.isfinite(mean).all() and np.isfinite(variance).all():  # a suppressed step must not spoil them
+        if c is not None:
+            mean, variance, finite = c.statistics(x)
+        else:
+            axes = tuple(range(x.ndim - 1))
+            with np.errstate(all="ignore"):
+                mean, variance = wide.mean(axis=axes), wide.var(axis=axes)
+            finite = bool(np.isfinite(mean).all() and np.isfinite(variance).all())
+        if finite:  # a suppressed step must not spoil them
             self.mean += (1 - self.momentum) * (mean - self.mean)
             self.variance += (1 - self.momentum) * (variance - self.variance)
         return self._scaled(c, wide, mean, variance, ctx)
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        if self._read is None:
+            return self._gradients(dy, tuple(range(dy.ndim - 1)), ctx)
+        x, mean = self._read
         c = self._compiled(dy, ctx)
-        if c is None or self._normal.dtype != np.float64:
+        if c is None:
+            with np.errstate(all="ignore"):
+                self._normal = (x.astype(ctx.arithmetic.host) - mean) * self._inverse
             return self._gradients(dy, tuple(range(dy.ndim - 1)), ctx)
         ctx.host(self.name, "Normalization", Stage.BP, dy, 12)
-        gain = self._wide(self.gain, ctx)
-        with np.errstate(all="ignore"):
-            sums = c.norm_sums(dy, self._normal, gain)
-            self.gain.grad, self.offset.grad = ctx.arithmetic.from_host(sums[0]), ctx.arithmetic.from_host(sums[1])
-            mean, slope = sums[2:] / (dy.size // dy.shape[-1])
-        return c.norm_gradient(dy, self._normal, gain, mean, slope, self._inverse)
+        dx, self.gain.grad, self.offset.grad = c.norm_gradients(dy, x, mean, self._inverse, self.gain.copy)
+        return dx
 
     @staticmethod
     def _compiled(x: NDArray, ctx: Context) -> Tensors | None:
@@ -104,14 +110,13 @@ class BatchNorm(_Norm):
         return between(x) if host and x.shape[-1] > 1 and x.flags.c_contiguous else None  # one channel: summed in pairs
 
     def _scaled(self, c: Tensors | None, x: NDArray, mean: NDArray, variance: NDArray, ctx: Context) -> NDArray:
+        self._read = None if c is None else (x, mean)
         if c is None:
             return self._scale(x, mean, variance.astype(x.dtype), ctx)
         ctx.host(self.name, "Normalization", Stage.FF, np.broadcast_to(np.float64(0), x.shape), 8)
         with np.errstate(all="ignore"):
             self._inverse = 1 / np.sqrt(variance + self.eps)
-        gain, offset = self._wide(self.gain, ctx), self._wide(self.offset, ctx)
-        y, self._normal = c.normalise(x, mean, self._inverse, gain, offset)
-        return y
+        return c.normalise(x, mean, self._inverse, self.gain.copy, self.offset.copy)
 
 
 class LayerNorm(_Norm):

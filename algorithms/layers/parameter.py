@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from nmsat.algorithms.core.numeric import compared
+from nmsat.algorithms.core.numeric import compared, kept
 from nmsat.algorithms.core.tape import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from nmsat.algorithms.core.arithmetic import Arithmetic, Operand
@@ -101,4 +100,4 @@ class Weight(Parameter):
         self.bp = [arithmetic.operand(w, None if bp is None else backward_pattern) for w in backward]
 
     def _kept(self, keep: NDArray[np.bool_] | None) -> NDArray:
-        return self.copy if keep is None else np.where(keep, self.copy, self.copy.dtype.type(0))
+        return self.copy if keep is None else kept(keep, self.copy)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.numeric import between, kept
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.layers.base import Layer
 
@@ -22,30 +23,33 @@ class ReLU(Layer):
     """max(x, 0); +0 for -0, a NaN stays (docs/arithmetic.md, "Results")."""
 
     def __init__(self) -> None:
-        self._pass: NDArray = np.empty(0)
+        self._y: NDArray = np.empty(0)
 
     def forward(self, x: NDArray, ctx: Context) -> NDArray:
         del ctx
+        c = between(x) if x.dtype == np.float16 else None
+        if c is not None:
+            self._y = c.relu(x)
+            return self._y
         with np.errstate(invalid="ignore"):
-            self._pass = _positive_half(x) if x.dtype == np.float16 else ~(x <= 0)
-        return _where(self._pass, x)
+            above = _positive_half(x) if x.dtype == np.float16 else ~(x <= 0)
+        self._y = kept(above, x)
+        return self._y
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
+        """Pass what belongs to outputs that are not +0: those above it, and NaNs."""
         del ctx
-        return _where(self._pass, dy)
+        c = between(self._y, dy) if dy.dtype == self._y.dtype == np.float16 else None
+        if c is not None:
+            return c.relu_gradient(self._y, dy)
+        y = self._y.view(np.int16) if self._y.dtype == np.float16 else self._y
+        return kept(y != 0, dy)
 
 
 def _positive_half(x: NDArray[np.float16]) -> NDArray[np.bool_]:
     """Return ~(x <= 0) from the bits: NumPy compares binary16 one by one."""
     bits = x.view(np.int16)
     return (bits > -1024) & (bits != 0)  # as int16 the NaNs with a sign are -1023 to -1, -0 and below are lower
-
-
-def _where(keep: NDArray[np.bool_], x: NDArray) -> NDArray:
-    """Return x where kept, +0 elsewhere."""
-    if x.dtype != np.float16:
-        return np.where(keep, x, x.dtype.type(0))
-    return np.multiply(x.view(np.int16), keep, dtype=np.int16).view(np.float16)
 
 
 class Gelu(Layer):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.numeric import between
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.layers.base import Layer
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmsat.algorithms.layers.base import Context
+
+
+MOST: Final = 16
+"""Side of the largest window whose places fit into a byte."""
 
 
 class MaxPool2d(Layer):
@@ -27,17 +32,24 @@ class MaxPool2d(Layer):
         ctx.host("max_pool", "MaxPool", Stage.FF, x, 1)
         s = self.size
         batch, height, width, channels = self._shape = x.shape
+        c = between(x) if x.dtype == np.float16 and s <= MOST and x.flags.c_contiguous else None
+        if c is not None:
+            y, self._place = c.max_pool(x, s)
+            return y
         cut = x[:, : height // s * s, : width // s * s].reshape(batch, height // s, s, width // s, s, channels)
         tiles = cut.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // s, width // s, channels, s * s)
-        self._place = _ordered(tiles).argmax(axis=-1)[..., None]
-        return np.take_along_axis(tiles, self._place, axis=-1)[..., 0]
+        self._place = _ordered(tiles).argmax(axis=-1)
+        return np.take_along_axis(tiles, self._place[..., None], axis=-1)[..., 0]
 
     def backward(self, dy: NDArray, ctx: Context) -> NDArray:
         del ctx
         s = self.size
         batch, rows, columns, channels = dy.shape
+        c = between(dy) if dy.dtype == np.float16 and self._place.dtype == np.uint8 and dy.flags.c_contiguous else None
+        if c is not None:
+            return c.max_pool_gradient(dy, self._place, self._shape, s)
         tiles = np.zeros((*dy.shape, s * s), dy.dtype)
-        np.put_along_axis(tiles, self._place, dy[..., None], axis=-1)
+        np.put_along_axis(tiles, self._place.astype(np.intp)[..., None], dy[..., None], axis=-1)
         dx = np.zeros(self._shape, dy.dtype)
         spread = tiles.reshape(batch, rows, columns, channels, s, s).transpose(0, 1, 4, 2, 5, 3)
         dx[:, : rows * s, : columns * s] = spread.reshape(batch, rows * s, columns * s, channels)

@@ -98,6 +98,15 @@ def _thinned(best: NDArray[np.intp], cycles: NDArray[np.int64]) -> NDArray[np.in
     return best[last]
 
 
+def check_weights(w: NDArray, what: str = "") -> None:
+    """Raise ValueError, which begins with `what`, for weights that binary16 does not hold."""
+    largest = float(np.abs(w).max(initial=0))
+    if not largest <= HALF_MAX:
+        raise ValueError(
+            f"{what}largest weight is {largest!r}; binary16 ends at {HALF_MAX:.0f}: scale the weights down"
+        )
+
+
 def lost(w: NDArray, pattern: Pattern | None, axis: int) -> float:
     """Return the share of squared magnitude that N:M along an axis of W[k, n] loses, 0 to 1: the harm of one copy.
 
@@ -105,9 +114,7 @@ def lost(w: NDArray, pattern: Pattern | None, axis: int) -> float:
     """
     if pattern is None:
         return 0.0
-    largest = float(np.abs(w).max(initial=0))
-    if not largest <= HALF_MAX:
-        raise ValueError(f"largest weight is {largest!r}; binary16 ends at {HALF_MAX:.0f}: scale the weights down")
+    check_weights(w)
     square = w.astype(np.float64) ** 2
     whole = float(square.sum())
     keep = mask(w.astype(np.float16), pattern.n, pattern.m, axis=axis)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from nmsat.algorithms.training.data import Dataset
+from nmsat.algorithms.training.pickle_costs import check_hashes
 from nmsat.algorithms.training.pixels import BytePixels, colours_of
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ class _Unpickler(pickle.Unpickler):
 def unpickle(path: Path, data: bytes) -> Any:
     """Return what a pickled file holds, arrays as `SafeArray`; ValueError, one line, for damage and for other names."""
     try:
+        check_hashes(data)
         return _Unpickler(data).load()
     except Exception as error:  # noqa: BLE001 # damaged pickles raise almost anything
         reason = str(error).replace("\n", " ")[:200] or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,10 +51,8 @@ def sgd_update(
     w, v: float32 (or the wide format of a fast run); g: gradient scaled by 2^shift, float16 in the contract; mask_ff:
     what the forward copy of this step kept, None if it was dense. All of one shape.
     """
-    if w.dtype == np.float32 and g.dtype == np.float16 and (c := between(w, v, g, *_given(mask_ff))) is not None:
-        scale = 2.0**-constants.shift
-        five = (constants.lr, constants.momentum, constants.weight_decay, constants.decay, scale)
-        return c.sgd(w, v, g, mask_ff, np.array(five, np.float32))
+    if w.dtype == np.float32 and g.dtype == np.float16 and (c := between(w, v, g, *_given(mask_ff), few=1)) is not None:
+        return c.sgd(w, v, g, mask_ff, _rounded(constants))
     wide = w.dtype.type
     lr, mu, wd, lam = (wide(c) for c in (constants.lr, constants.momentum, constants.weight_decay, constants.decay))
     with np.errstate(all="ignore"):
@@ -69,6 +68,14 @@ def sgd_update(
     return canonical(w2), canonical(v2)
 
 
+@lru_cache(maxsize=4)
+def _rounded(constants: SgdConstants) -> NDArray[np.float32]:
+    """Return lr, momentum, weight decay, lambda and 2^-shift in binary32."""
+    scale = 2.0**-constants.shift
+    five = (constants.lr, constants.momentum, constants.weight_decay, constants.decay, scale)
+    return np.array(five, np.float32)
+
+
 def _given(mask_ff: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_], ...]:
     return () if mask_ff is None else (mask_ff,)
 
@@ -82,7 +89,12 @@ def gradient(parameter: Parameter) -> NDArray:
 
 def gradients_finite(parameters: Sequence[Parameter]) -> bool:
     """Tell whether no gradient of the step is infinite or NaN; if one is, the whole update is suppressed."""
-    return all(bool(np.isfinite(gradient(p)).all()) for p in parameters)
+    return all(_finite(gradient(p)) for p in parameters)
+
+
+def _finite(g: NDArray) -> bool:
+    c = between(g, few=1) if g.dtype == np.float16 else None
+    return bool(np.isfinite(g).all()) if c is None else c.finite(g)
 
 
 class Optimizer(ABC):

@@ -240,20 +240,22 @@ def _kernel_text(values: dict[str, Any]) -> str:
         )
         for row in values["products"]
     ]
-    step = values["step"]
+    parts = [table(("contract product", "GMAC/s", "2:8", "BLAS", "NumPy loop"), rows)]
+    parts += [_step_text(step) for step in values["steps"]]
+    if not values["kernel"]:
+        parts.append("no C kernel here: contract products ran in NumPy")
+    return "\n".join([*parts, "one thread, processor time"])
+
+
+def _step_text(step: dict[str, Any]) -> str:
     times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in step["seconds"].items())
     ratios = ", ".join(
         f"{step[f'to_{other}']:.2f} x {other} dense and {step[f'bdwp_to_{other}']:.2f} x with BDWP 2:8"
         for other in ("fast", "pytorch")
         if f"to_{other}" in step
     )
-    parts = [
-        table(("contract product", "GMAC/s", "2:8", "BLAS", "NumPy loop"), rows),
-        f"step of {step['network']}, batch {step['batch']}: {times}: contract takes {ratios}",
-    ]
-    if not values["kernel"]:
-        parts.append("no C kernel here: contract products ran in NumPy")
-    return "\n".join([*parts, "one thread, processor time"])
+    where = f"step of {step['network']}, batch {step['batch']} of {step['side']} x {step['side']} pixels"
+    return f"{where}: {times}: contract takes {ratios}"
 
 
 COMMAND = Command(

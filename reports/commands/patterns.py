@@ -18,8 +18,10 @@ from nmsat.reports.commands.base import (
     add_processes,
     method,
     pattern,
+    sparse,
     whole,
 )
+from nmsat.reports.commands.train import add_data, chosen_data
 from nmsat.reports.work.output import add_force
 from nmsat.reports.work.output_files import output_files
 from nmsat.reports.work.text import InputError, table
@@ -40,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "network", type=Named(str, lambda: NETWORKS), metavar="NAME_OR_FILE", help=f"{', '.join(NETWORKS)}, {files}"
     )
     parser.add_argument(
-        "--budget", type=budget, required=True, metavar="B", help="share of the dense step's cycles, such as 0.6"
+        "--budget",
+        type=budget,
+        required=True,
+        metavar="B",
+        help="share of the dense step's cycles, such as 0.6; or a pattern such as 2:8, for what it takes in all layers",
     )
     parser.add_argument("--method", type=method, default="bdwp", metavar="NAME", help="training method (default: bdwp)")
     parser.add_argument(
@@ -78,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="oi",
         help="axes of those arrays: oi as in PyTorch, kn as the matrix K x N (default: oi)",
     )
+    add_data(parser)
     parser.add_argument("--out", type=Path, default=None, metavar="FILE", help="write the text for --layer-patterns")
     parser.add_argument("--estimate", action="store_true", help="cycles of a closed form, in seconds")
     add_config(parser, "small")
@@ -85,8 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_force(parser)
 
 
-def budget(text: str) -> float:
-    """Read a share of the dense step."""
+def budget(text: str) -> float | Pattern:
+    """Read a share of the dense step, or a pattern."""
+    if ":" in text:
+        return sparse(text)
     try:
         value = float(text)
     except ValueError:
@@ -107,6 +116,9 @@ def run(options: argparse.Namespace) -> Answer:
         raise InputError(f"method {options.method!r} cannot have patterns of single layers; {able} can")
     if options.weights and options.network in TRAINED_NETWORKS:
         raise InputError(f"--weights is for networks that are known by their layers; {options.network} trains here")
+    data = chosen_data(options)
+    if data and options.network not in TRAINED_NETWORKS:
+        raise InputError(f"--data is for networks that train here; {options.network} is known by its layers")
     choices: tuple[Pattern | None, ...] = tuple(options.choices)
     asked = Asked(
         options.network,
@@ -121,6 +133,7 @@ def run(options: argparse.Namespace) -> Answer:
         layout=options.layout,
         estimate=options.estimate,
         processes=options.processes,
+        data=data,
     )
     with output_files({"--out": options.out}, "patterns", force=options.force) as files:
         try:
@@ -144,8 +157,10 @@ def _text(values: dict[str, Any]) -> str:
     ]
     chosen = ("chosen", f"{values['share']:.4f}", f"{values['speedup']:.3f}x", f"{values['harm']:.4f}")
     kept = "" if values["exact"] else "; combinations of nearly equal cycles were merged: a little less harm may exist"
+    budget = values["budget"]
+    told = f"{budget} of the dense step" if isinstance(budget, float) else f"the cycles of {budget}"
     lines = [
-        f"{values['network']}, {values['method']}, budget {values['budget']} of the dense step, {values['config']}",
+        f"{values['network']}, {values['method']}, budget {told}, {values['config']}",
         *told_lines(Source(values["source"]), values["planned"]),
         "",
         table(("layer", "FF", "BP", "cycles", "harm"), rows),

@@ -23,6 +23,7 @@ from nmsat.reports.commands.base import (
     whole,
 )
 from nmsat.reports.commands.parser import again
+from nmsat.reports.commands.patterns import budget
 from nmsat.reports.commands.report_option import add_report, check_apart, reporting
 from nmsat.reports.commands.train import add_data, chosen_data
 from nmsat.reports.work.commandline import TRAIN_MACHINE
@@ -31,9 +32,10 @@ from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nmsat.algorithms.training.plan import Part
+    from nmsat.algorithms.training.study import Cell
     from nmsat.reports.pages.report_page import Report
 
 PAGE_FILES: Final = (
@@ -63,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{name}", metavar="LIST", type=Listed(one), help=f"such as {what}; {whole_table}")
     add_layer_patterns(parser, "layer_patterns")
+    parser.add_argument(
+        "--budget",
+        type=budget,
+        metavar="B",
+        help="also the patterns by layer that nmsat patterns finds within this budget, such as 2:8 or 0.6",
+    )
     add_data(parser)
     parser.add_argument("--rates", action="store_true", help="also do the validation runs that choose learning rates")
     parser.add_argument("--retime", action="store_true", help="with --redraw: time the SAT cycles of all rows anew")
@@ -163,7 +171,8 @@ def chosen(options: argparse.Namespace) -> list[Part]:
     from nmsat.algorithms.training.study import PATTERNS, SEEDS, TABLE_NETWORKS, cells, own_cells, rate_cells
 
     data = chosen_data(options)
-    choosing = (options.networks, options.methods, options.patterns, options.seeds, options.layer_patterns)
+    own = (options.layer_patterns, options.budget)
+    choosing = (options.networks, options.methods, options.patterns, options.seeds, *own)
     if not any(choosing):
         return plan(data or data_name(str(data_folder()), options.side))
     networks = options.networks or (_networks_of(data) if data else TABLE_NETWORKS)
@@ -176,11 +185,32 @@ def chosen(options: argparse.Namespace) -> list[Part]:
     )
     if options.layer_patterns:
         found += own_cells(found, options.layer_patterns)
+    if options.budget:
+        found += _within_budget(found, options, data)
     parts = [Part("the runs that were asked for", tuple(found))]
     if options.rates:
         rates = [cell for network in networks for cell in rate_cells(network, data=data)]
         parts.insert(0, Part("learning rates", tuple(rates)))
     return parts
+
+
+def _within_budget(found: Sequence[Cell], options: argparse.Namespace, data: str) -> list[Cell]:
+    """Return the cells of each network and method again with the patterns by layer that the budget allows."""
+    from nmsat.algorithms.methods import prunes_by_magnitude
+    from nmsat.algorithms.training.study import own_cells
+    from nmsat.reports.work.patterns import Asked, choose_patterns
+
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        if prunes_by_magnitude(cell.config.method):
+            groups.setdefault((cell.config.network, cell.config.method), []).append(cell)
+    if not groups:
+        raise ValueError(f"budget is {str(options.budget)!r}; none of the methods can have patterns by layer")
+    out = []
+    for (name, pruned_by), group in groups.items():
+        asked = Asked(name, options.config, options.budget, method=pruned_by, processes=options.processes, data=data)
+        out += own_cells(group, choose_patterns(asked)["patterns"])
+    return out
 
 
 def _networks_of(data: str) -> tuple[str, ...]:
@@ -218,7 +248,7 @@ def _redraw(options: argparse.Namespace) -> Answer:
     """Write page and pictures again from the data beside them, which stays as it is."""
     from nmsat.reports.work.study import retimed
 
-    names = ("data_folder", "networks", "methods", "patterns", "seeds", "layer_patterns", "rates")
+    names = ("data_folder", "networks", "methods", "patterns", "seeds", "layer_patterns", "budget", "rates")
     chosen_runs = [name.partition("_")[0] for name in names if getattr(options, name)]
     if chosen_runs:
         raise InputError(f"--redraw shows the data as it is, without choosing runs; leave out --{chosen_runs[0]}")
@@ -256,7 +286,19 @@ def _text(data: dict[str, Any], files: list[Path]) -> str:
     known = data["source"] in tuple(Source)
     told = told_lines(Source(data["source"]), data["planned"]) if known else [f"{data['source']}, not the machine's"]
     origin = [f"SAT cycles: {line}" for line in told]
-    return "\n".join([table(header, rows), "", *origin, f"page: {files[0]}"])
+    own = [line for row in data.get("own", []) for line in own_lines(row)]
+    return "\n".join([table(header, rows), "", *own, *origin, f"page: {files[0]}"])
+
+
+def own_lines(row: dict[str, Any]) -> list[str]:
+    """Return what patterns by layer gain over their method's one pattern, in words."""
+    half = row["half_width"]
+    width = "" if half is None else f" +- {half:.2f}"
+    resolved = half is not None and abs(row["gain"]) > half
+    told = f"{row['gain']:+.2f}{width} points over {row['seeds']} seeds ({'' if resolved else 'not '}resolved)"
+    cycles = f"SAT cycles {row['cycles']} against {row['uniform_cycles']}"
+    where = f"{row['network']} {row['method']}, {row['patterns']}"
+    return [where, f"  against {row['pattern']} everywhere: {told}; {cycles}"]
 
 
 COMMAND = Command(

@@ -54,6 +54,8 @@ def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
         parts += [f"## {network}", _network([row for row in data["rows"] if row["network"] == network])]
     if data["ablations"]:
         parts += ["## Ablations of BDWP 2:8", _ablations(data["ablations"])]
+    if data.get("own"):
+        parts += ["## Patterns by layer", _own(data["own"])]
     if data["masks"]:
         parts += ["## How much the masks move", *_shown(pictures, "masks"), _masks(data)]
     if data["rates"]:
@@ -84,6 +86,21 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _own(rows: Sequence[Mapping[str, Any]]) -> str:
+    header = ("network", "method", "patterns by layer", "against", "seeds", "gain, points", "SAT cycles", "and its")
+    return markdown(
+        header,
+        [
+            (
+                *(row["network"], row["method"], f"`{row['patterns']}`", row["pattern"], str(row["seeds"])),
+                f"{row['gain']:+.2f}" + ("" if row["half_width"] is None else f" +- {row['half_width']:.2f}"),
+                *(str(row["cycles"]), str(row["uniform_cycles"])),
+            )
+            for row in rows
+        ],
+    )
 
 
 def _shown(pictures: Mapping[str, Picture], name: str) -> list[str]:

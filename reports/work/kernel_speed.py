@@ -23,6 +23,9 @@ PRODUCTS: Final = ((2048, 576, 64), (512, 576, 64), (1024, 1024, 1024))
 
 NETWORK: Final = "resnet9-small"
 
+STEPS: Final = ((8, 32), (14, 64))
+"""Side of the images and batch of the steps: those of its own data, and images on which products outweigh the rest."""
+
 
 def kernel_speed(repeats: int = 7) -> dict[str, Any]:
     """Return GMAC/s of the products, and seconds and ratios of a training step; `kernel` is false if there is none."""
@@ -32,7 +35,7 @@ def kernel_speed(repeats: int = 7) -> dict[str, Any]:
         return {
             "kernel": kernel.load() is not None,
             "products": [_product(sizes, repeats) for sizes in PRODUCTS],
-            "step": _step(2 * repeats),
+            "steps": [_step(2 * repeats, *sizes) for sizes in STEPS],
         }
 
 
@@ -66,26 +69,34 @@ def _product(sizes: tuple[int, int, int], repeats: int) -> dict[str, Any]:
     return {"m": m, "k": k, "n": n, "gmacs_per_second": rate, **times, "pairs": pairs}
 
 
-def _step(repeats: int) -> dict[str, Any]:
-    """Return seconds of one training step: contract dense and BDWP 2:8, binary32 in NumPy, and PyTorch if installed."""
+def _step(repeats: int, side: int, batch: int) -> dict[str, Any]:
+    """Return seconds of one training step: contract dense and BDWP 2:8, binary32 in NumPy, and PyTorch if installed.
+
+    Images are noise of side x side pixels, a batch in an epoch of so many steps that none of the turns evaluates.
+    """
+    from nmsat.algorithms.training.data import Dataset
     from nmsat.algorithms.training.recipes import recipe
     from nmsat.algorithms.training.train import Trainer
 
-    base = recipe(NETWORK)
+    rng = np.random.default_rng(2)
+    images = rng.standard_normal((64 * batch, side, side, 1)).astype(np.float32)
+    labels = rng.integers(0, 10, len(images))
+    data = Dataset(images, labels, images[:batch], labels[:batch], classes=10, source="noise")
+    base = recipe(NETWORK).replace(batch=batch)
     trainers = {
-        "contract": Trainer(base.replace(method="dense")),
-        "contract_bdwp_2of8": Trainer(base.replace(method="bdwp", pattern="2:8")),
-        "fast": Trainer(base.replace(method="dense", arithmetic="fast")),
+        "contract": Trainer(base.replace(method="dense"), data),
+        "contract_bdwp_2of8": Trainer(base.replace(method="bdwp", pattern="2:8"), data),
+        "fast": Trainer(base.replace(method="dense", arithmetic="fast"), data),
     }
     work: dict[str, Callable[[], object]] = {name: trainer.run_step for name, trainer in trainers.items()}
-    torch_step = _torch_step(base.batch)
+    torch_step = _torch_step(batch, side)
     if torch_step is not None:
         work["pytorch"] = torch_step
     for call in work.values():
         call()
     turns = _turns(work, repeats)
     seconds = {name: statistics.median(samples) for name, samples in turns.items()}
-    found: dict[str, Any] = {"network": NETWORK, "batch": base.batch, "seconds": seconds, "pairs": {}}
+    found: dict[str, Any] = {"network": NETWORK, "side": side, "batch": batch, "seconds": seconds, "pairs": {}}
     for other in ("fast", "pytorch"):
         if other in turns:
             for name, ours in ((f"to_{other}", "contract"), (f"bdwp_to_{other}", "contract_bdwp_2of8")):
@@ -119,7 +130,7 @@ def _turns(work: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, 
     return found
 
 
-def _torch_step(batch: int) -> Callable[[], object] | None:
+def _torch_step(batch: int, side: int) -> Callable[[], object] | None:
     """Return a step of the same network in PyTorch, binary32, one thread, channels last; None without PyTorch."""
     if importlib.util.find_spec("torch") is None:
         return None
@@ -147,7 +158,7 @@ def _torch_step(batch: int) -> Callable[[], object] | None:
         *(Residual(block(64, 64), block(64, 64)), block(64, 32), *ends),
     ).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    x, y = torch.randn(batch, 1, 8, 8).to(memory_format=torch.channels_last), torch.randint(0, 10, (batch,))
+    x, y = torch.randn(batch, 1, side, side).to(memory_format=torch.channels_last), torch.randint(0, 10, (batch,))
 
     def step() -> None:
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import METHODS, TRAINED_NETWORKS
 from nmsat.algorithms.layers.parameter import Weight
 from nmsat.algorithms.layers.products import initial
-from nmsat.algorithms.methods.allocate import Option, frontier, lost
+from nmsat.algorithms.methods.allocate import Option, check_weights, frontier, lost
 from nmsat.algorithms.methods.patterns import write_patterns
 from nmsat.algorithms.methods.weights import WEIGHT_SUFFIX
 from nmsat.algorithms.training.recipes import recipe
@@ -46,15 +46,16 @@ Pair = tuple[Pattern | None, Pattern | None]
 class Asked:
     """What a choice is made for.
 
-    network: a name or a file; method: one that prunes weights by magnitude; budget: share of the dense step's cycles;
-    choices: patterns that a copy may get, None for dense; same: both copies of a layer get the same one; machine,
-    batch, estimate, processes: as in `nmsat model`; epochs: dense training before the weights are looked at, of a
-    network that trains here; weights, layout: a file of weights, of any other.
+    network: a name or a file; method: one that prunes weights by magnitude; budget: share of the dense step's cycles,
+    or a pattern, for as many as it takes in all layers; choices: patterns that a copy may get, None for dense; same:
+    both copies of a layer get the same one; machine, batch, estimate, processes: as in `nmsat model`; epochs: dense
+    training before the weights are looked at, of a network that trains here; weights, layout: a file of weights, of any
+    other; data: named ones that a network that trains here learns, in place of its own.
     """
 
     network: str
     machine: SatConfig
-    budget: float
+    budget: float | Pattern
     method: str = "bdwp"
     choices: tuple[Pattern | None, ...] = (None, Pattern(2, 4), Pattern(2, 8), Pattern(2, 16))
     same: bool = False
@@ -64,6 +65,7 @@ class Asked:
     layout: str = "oi"
     estimate: bool = False
     processes: int = 1
+    data: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +89,19 @@ def choose_patterns(asked: Asked) -> dict[str, Any]:
     if not found.weights:
         raise ValueError(f"network is {asked.network!r}; it has no layer between its first and its last to prune")
     pairs = _pairs(asked, ff=facts.ff_weights, bp=facts.bp_weights)
+    _check(found, pairs)
     steps = [found.step(dict.fromkeys(found.weights, pair)) for pair in pairs]
     timed = _timed(asked, [found.dense, *steps])
     dense = timed[0].cycles
     layers, fixed = _options(found, pairs, timed[1:])
-    budget = int(asked.budget * dense)
+    budget = _budget(asked, pairs, timed)
     best = frontier(list(layers.values()), fixed)
     try:
         picks = best.within(budget)
     except ValueError:
         least = best.cycles[0] / dense
         raise ValueError(
-            f"budget is {asked.budget!r} of the dense step; these patterns need {least:.4f} of it at least"
+            f"budget is {budget / dense:.4f} of the dense step; these patterns need {least:.4f} of it at least"
         ) from None
     chosen = {name: options[pick] for (name, options), pick in zip(layers.items(), picks, strict=True)}
     (result,) = _timed(asked, [found.step({name: (o.ff, o.bp) for name, o in chosen.items()})])
@@ -113,7 +116,7 @@ def choose_patterns(asked: Asked) -> dict[str, Any]:
         "network": asked.network,
         "method": asked.method,
         "patterns": write_patterns({name: (option.ff, option.bp) for name, option in chosen.items()}),
-        "budget": asked.budget,
+        "budget": asked.budget if isinstance(asked.budget, float) else str(asked.budget),
         "dense_cycles": dense,
         "cycles": result.cycles,
         "share": result.cycles / dense,
@@ -130,6 +133,17 @@ def choose_patterns(asked: Asked) -> dict[str, Any]:
         ],
         "uniform": uniform,
     }
+
+
+def _budget(asked: Asked, pairs: Sequence[Pair], timed: Sequence[MachineResult]) -> int:
+    """Return the cycles that a step may take; timed: the dense step, then that of each pair in all layers."""
+    if isinstance(asked.budget, float):
+        return int(asked.budget * timed[0].cycles)
+    facts = METHODS[asked.method]
+    pair = (asked.budget if facts.ff_weights else None, asked.budget if facts.bp_weights else None)
+    if pair not in pairs:
+        raise ValueError(f"budget is pattern {asked.budget}; it must be among --choices")
+    return timed[1 + pairs.index(pair)].cycles
 
 
 def _pairs(asked: Asked, *, ff: bool, bp: bool) -> list[Pair]:
@@ -163,11 +177,15 @@ def _options(
                 options.append(Option(*pair, cycles[name], _harm(found.weights[name], pair)))
     if len(fixed) != 1:
         raise RuntimeError(f"what no pattern changes takes {sorted(fixed)} cycles with different patterns")
-    none = next((name for name, options in layers.items() if not options), None)
-    if none is not None:
-        shape = found.weights[none].shape
-        raise ValueError(f"layer {none!r} of {shape} weights fits no pattern; add dense to --choices")
     return layers, fixed.pop()
+
+
+def _check(found: _Network, pairs: Sequence[Pair]) -> None:
+    """Raise ValueError, which names the layer, for weights that cannot be pruned, before anything is timed."""
+    for name, w in found.weights.items():
+        check_weights(w, f"layer {name!r}: ")
+        if not any(_fits(w, pair) for pair in pairs):
+            raise ValueError(f"layer {name!r} of {w.shape} weights fits no pattern; add dense to --choices")
 
 
 def _fits(w: NDArray[Any], pair: Pair) -> bool:
@@ -190,7 +208,7 @@ def _timed(asked: Asked, steps: Sequence[Step]) -> list[MachineResult]:
 
 def _trained(asked: Asked) -> _Network:
     """Return a network that trains here, with the weights of a dense run."""
-    config = recipe(asked.network).replace(method="dense", epochs=max(1, asked.epochs))
+    config = recipe(asked.network, asked.data).replace(method="dense", epochs=max(1, asked.epochs))
     trainer = Trainer(config)
     if asked.epochs:
         with task(f"{asked.network}, dense", trainer.steps, "step") as running:
@@ -206,9 +224,13 @@ def _trained(asked: Asked) -> _Network:
     origin = f"after {length} of dense training" if asked.epochs else "of the first step"
 
     def step(own: Mapping[str, Pair]) -> Step:
-        return recorded_step(asked.network, asked.method, Pattern(2, 8), asked.batch, patterns=write_patterns(own))
+        own_patterns = write_patterns(own)
+        return recorded_step(
+            asked.network, asked.method, Pattern(2, 8), asked.batch, patterns=own_patterns, data=asked.data
+        )
 
-    return _Network(step, recorded_step(asked.network, "dense", None, asked.batch), weights, origin)
+    dense = recorded_step(asked.network, "dense", None, asked.batch, data=asked.data)
+    return _Network(step, dense, weights, origin)
 
 
 def _shaped(asked: Asked) -> _Network:

@@ -24,6 +24,7 @@ from nmsat.algorithms.training.study import (
     table,
 )
 from nmsat.dataflow.contract.config import preset
+from nmsat.reports.work.losses import half_width
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.training import sat_step, train_command
 from nmsat.sim.results.provenance import Source
@@ -83,6 +84,7 @@ def gather(
         "paper": _paper(summaries, main),
         "rows": main,
         "ablations": _ablations(rows),
+        "own": _own(rows),
         "masks": _masks(summaries, folder),
         "rates": [found for task in _tasks(summaries) if (found := _rates(task, folder))],
         "recipes": {task_of(recipe(*task)): recipe(*task).as_dict() for task in _tasks(summaries)},
@@ -215,6 +217,34 @@ def _ablations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = [row for row in found if row["network"] in changed]
     labels = list(_LABELS)
     return sorted(found, key=lambda row: (_place(row), _key(row["variant"]), labels.index(row["label"])))
+
+
+def _own(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what patterns by layer gain over one pattern in all layers, seed by seed, percent points of accuracy."""
+    by_key = {(row["network"], row["method"], row["pattern"], row["variant"]): row for row in rows}
+    out = []
+    for row in rows:
+        changed = row["variant"].split()
+        texts = [word.partition("=")[2] for word in changed if word.startswith("patterns=")]
+        rest = " ".join(word for word in changed if not word.startswith("patterns="))
+        uniform = by_key.get((row["network"], row["method"], row["pattern"], rest))
+        if not texts or uniform is None or row["run_seeds"] != uniform["run_seeds"] or not row["by_seed"]:
+            continue
+        gains = [before - after for before, after in zip(uniform["by_seed"], row["by_seed"], strict=True)]
+        out.append(
+            {
+                "network": row["network"],
+                "method": row["method"],
+                "pattern": row["pattern"],
+                "patterns": texts[0],
+                "seeds": len(gains),
+                "gain": statistics.fmean(gains),
+                "half_width": half_width(gains),
+                "cycles": row["sat"]["cycles"],
+                "uniform_cycles": uniform["sat"]["cycles"],
+            }
+        )
+    return out
 
 
 _LABELS: Final = ("as it is", *ABLATIONS)

@@ -51,7 +51,7 @@ EVERYTHING: Final = {
     " --size seq=4 --size x:1=3 --batch-dim 1 --dense 'conv*' --pattern head=1:4 --layers f.toml"
     " --mask-layout kn --timeline l --processes 2 --layer-patterns conv2@2:4~2:8 --report r",
     "patterns": "vit --budget 0.5 --method sr-ste --choices 2:4,2:8 --batch 3 --epochs 2 --weights w.npz --layout kn"
-    " --out p.txt --config tiny --set columns=2 --processes 2",
+    " --data d --side 28 --out p.txt --config tiny --set columns=2 --processes 2",
     "paper": "--batch 2 --config tiny --set columns=2 --networks vit,vgg19 --ablation --estimate --processes 2"
     " --report r",
     "program": "9 8 7 --pattern 2:4 --config small --set columns=2 --dataflow os --seed 4 --conv 4,8,8,32,3,2,1 --out d"
@@ -61,7 +61,7 @@ EVERYTHING: Final = {
     "rtl": "--config small --set columns=2 --device u250 --out d",
     "synth": "--config small --set columns=2 --device xcu250 --out d",
     "study": "--out a --hours 3 --tables b --networks mlp,gpt --methods ste,bdwp+mvue --patterns 2:8,1:8 --seeds 3,4"
-    " --processes 2 --config tiny --set columns=2 --data d --side 28 --layer-patterns fc2@2:4 --report r",
+    " --processes 2 --config tiny --set columns=2 --data d --side 28 --layer-patterns fc2@2:4 --budget 0.6 --report r",
     "study paper": "--data d --networks vit,vgg19 --methods ste --patterns 2:4,2:16 --seeds 3,4 --epochs 2 --out a"
     " --tables b --hours 3 --processes 2 --config tiny --set columns=2",
     "sweep": "f.toml --out d --processes 2 --accuracy a.json --scheduler tcp://h:1",

@@ -19,9 +19,15 @@ def test_bench_tells_the_speed_of_contract_arithmetic(
     call: Callable[[str], Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_speed, "PRODUCTS", ((96, 64, 16),))
-    step = {"network": "n", "batch": 1, "seconds": {"contract": 1}, "pairs": {}}
-    monkeypatch.setattr(kernel_speed, "_step", lambda repeats: step)
-    (found,) = json.loads(call("bench --only-kernel --json").out)["kernel"]["products"]
+    monkeypatch.setattr(kernel_speed, "STEPS", ((4, 2), (6, 3)))
+    monkeypatch.setattr(
+        kernel_speed,
+        "_step",
+        lambda repeats, side, batch: {"network": "n", "side": side, "batch": batch, "seconds": {"contract": 1}},
+    )
+    measured = json.loads(call("bench --only-kernel --json").out)["kernel"]
+    assert [(step["side"], step["batch"]) for step in measured["steps"]] == [(4, 2), (6, 3)]
+    (found,) = measured["products"]
     rate = found["gmacs_per_second"]
     assert rate.keys() == {"contract", "contract_2of8", "blas", "numpy"}
     for name, pair in found["pairs"].items():
@@ -30,7 +36,7 @@ def test_bench_tells_the_speed_of_contract_arithmetic(
 
 
 def test_a_step_is_measured_beside_binary32() -> None:
-    step = kernel_speed._step(1)
+    step = kernel_speed._step(1, 8, 4)
     assert step["network"] == "resnet9-small"
     assert {"contract", "contract_bdwp_2of8", "fast"} <= step["seconds"].keys()
     assert step["to_fast"] == pytest.approx(step["seconds"]["contract"] / step["seconds"]["fast"])

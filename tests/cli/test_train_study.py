@@ -73,6 +73,27 @@ def test_a_small_study_from_the_command_line(
     assert f"SAT cycles: {told(Source.MACHINE)}" in again.out
 
 
+def test_a_budget_adds_the_patterns_that_it_allows(
+    call: Callable[[str], Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "mlp", RECIPES["mlp"].replace(epochs=1, batch=700))
+    line = f"study --networks mlp --methods dense,bdwp --patterns 2:8 --seeds 0,1 --budget 0.7 --out {tmp_path}"
+    outcome = call(f"{line} --config tiny --json")
+    assert outcome.code == 0
+    data = json.loads(outcome.out)
+    (own,) = data["own"]
+    found = {run["name"]: run["accuracy"] for run in data["runs"]}
+    named = f"patterns={own['patterns']}"
+    gains = [100 * (found[f"mlp-bdwp-2of8-seed{s},{named}"] - found[f"mlp-bdwp-2of8-seed{s}"]) for s in (0, 1)]
+    assert own["gain"] == pytest.approx(sum(gains) / 2)
+    assert own["half_width"] == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, rel=1e-4)
+    uniform = next(row for row in data["rows"] if row["method"] == "bdwp")
+    assert own["uniform_cycles"] == uniform["sat"]["cycles"]
+    assert own["cycles"] <= 0.7 * uniform["sat"]["dense_cycles"]
+    assert own["patterns"] in (tmp_path / "accuracy.md").read_text().partition("## Patterns by layer")[2]
+    assert "points over 2 seeds (not resolved); SAT cycles" in call(f"{line} --config tiny").out
+
+
 def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:
     compared = ("vit-small", "vgg19-small", "mlp")
     wanted = [*cells(compared, ["dense", "bdwp"], ["2:8"], [0, 1]), *ablation_cells("vgg19-small", seeds=[0])]

@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 
 from nmsat.algorithms.core import chains, compiled, kernel, numeric
 from nmsat.algorithms.core.nm import pack, pack_kept
+from nmsat.algorithms.core.packed import Packed
+from nmsat.algorithms.core.tensors import address
+from nmsat.algorithms.core.windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +103,110 @@ def test_tails_of_blocks(built: kernel.Kernel, shape: tuple[int, int, int]) -> N
     a, w = operands(rng, (m, k), ("normal",)), operands(rng, (k, n), ("normal",))
     y = built.dense(a, w, np.zeros((m, n), np.float32))
     assert np.array_equal(bits_of(y), numpy_bits(chains.dense(a, w, np.zeros((m, n), np.float32))))
+
+
+OFFSETS = st.lists(st.integers(-3, 4), min_size=1, max_size=3).map(tuple)
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+    st.sampled_from([8, 16, 24, 64]),
+    st.tuples(OFFSETS, OFFSETS),
+    st.tuples(st.integers(1, 7), st.integers(1, 9)),
+    st.sampled_from([(1, 1), (2, 1), (2, 3)]),
+    st.integers(1, 40),
+    NAMES,
+    st.integers(0, 1 << 30),
+)
+@settings(max_examples=60, deadline=None)
+def test_windows_give_the_bits_of_the_matrix_that_is_not_made(
+    image: tuple[int, int, int],
+    channels: int,
+    places: tuple[tuple[int, ...], tuple[int, ...]],
+    size: tuple[int, int],
+    step: tuple[int, int],
+    n: int,
+    names: tuple[str, ...],
+    number: int,
+) -> None:
+    """Forward, as the update reads them (turned), and by a packed matrix, against the NumPy chain over the windows."""
+    rng = np.random.default_rng(number)
+    x = np.ascontiguousarray(operands(rng, (*image, channels), names))
+    wanted = Windows(x, places, size, step)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kernel, "between", lambda: None)
+        made = wanted.array()
+    assert made.shape == wanted.shape
+    m, k = made.shape
+    w, dy = operands(rng, (k, n), names), operands(rng, (m, n), names)
+    packed = pack(w, *PATTERNS[number % len(PATTERNS)])
+    with np.errstate(all="ignore"):
+        want = [
+            chains.dense(made, w, np.zeros((m, n), np.float32)),
+            chains.dense(made.T, dy, np.zeros((k, n), np.float32)),
+            chains.packed(made, packed, np.zeros((m, n), np.float32)),
+        ]
+    built = kernel.load()
+    assert built is not None
+    found = [
+        built.dense(wanted, w, np.zeros((m, n), np.float32)),
+        built.dense(wanted.T, dy, np.full((k, n), np.nan, np.float32), seeded=False),
+        built.packed(wanted, packed, np.full((m, n), np.nan, np.float32), seeded=False),
+    ]
+    rounded = [numeric.ordered_dot_half(*pair) for pair in ((wanted, w), (wanted.T, dy), (wanted, packed))]
+    for y, half, right in zip(found, rounded, want, strict=True):
+        assert np.array_equal(bits_of(y), numpy_bits(right))
+        assert np.array_equal(half.view(np.uint16), numeric.to_half(right).view(np.uint16))
+
+
+def test_threads_share_windows_without_changing_a_bit(built: kernel.Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    wanted = Windows(operands(rng, (5, 9, 7, 8), ("any",)).copy(), ((-1, 0, 1), (-1, 0, 1)), (9, 7))
+    w, dy = operands(rng, (72, 20), ("normal",)), operands(rng, (315, 20), ("normal",))
+    packed = pack(w, 2, 8)
+    pairs = ((wanted, w), (wanted.T, dy), (wanted, packed))
+    one = [numeric.ordered_dot_half(*pair) for pair in pairs]
+    monkeypatch.setenv("NMSAT_THREADS", "3")
+    monkeypatch.setattr(kernel, "_MANY", 1)
+    monkeypatch.setattr(kernel, "_STRIP", 24)
+    several = [numeric.ordered_dot_half(*pair) for pair in pairs]
+    for x, y in zip(one, several, strict=True):
+        assert np.array_equal(x.view(np.uint16), y.view(np.uint16))
+    assert isinstance(built, kernel.Kernel)
+
+
+def test_windows_that_the_kernel_does_not_read_are_made() -> None:
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((2, 5, 4, 8)).astype(np.float16)
+    places = ((0, 1), (0, 1))
+    w = rng.standard_normal((32, 3)).astype(np.float16)
+    for image in (x[:, ::-1], x[..., :4]):
+        odd = Windows(image, places, (4, 3))
+        assert not odd.read_by_kernel(packed=False)
+        right = w[: odd.shape[1]]
+        want = numeric.to_half(numeric.ordered_dot(odd.array(), right))
+        assert np.array_equal(numeric.ordered_dot_half(odd, right), want)
+    with pytest.raises(ValueError, match="operands have shapes"):
+        numeric.ordered_dot_half(Windows(x, places, (4, 3)), w[:8])
+    with pytest.raises(TypeError, match="float16"):
+        numeric.ordered_dot_half(Windows(x.astype(np.float32), places, (4, 3)), w)
+
+
+def test_a_product_without_terms_is_zero(built: kernel.Kernel) -> None:
+    a, w, sums = np.empty((3, 0), np.float16), np.empty((0, 5), np.float16), np.full((3, 5), np.nan, np.float32)
+    shape = (0, 2, 5)
+    empty = Packed(np.empty(shape, np.float16), np.empty(shape, np.uint8), np.empty(shape, np.bool_), 0, 2, 8)
+    for y in (built.dense(a, w, sums.copy(), seeded=False), built.packed(a, empty, sums.copy(), seeded=False)):
+        assert not bits_of(y).any()
+    assert not numeric.ordered_dot_half(a, w).any()
+
+
+def test_addresses_are_those_of_numpy() -> None:
+    x = np.arange(12, dtype=np.float16).reshape(3, 4)
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    for array in (x, x[1:], x.T, x[:, ::2], fixed, np.empty((0, 4), np.float16), np.zeros(3, bool)):
+        assert address(array) == array.ctypes.data
 
 
 def test_groups_with_few_kept_and_a_last_group_that_is_short(built: kernel.Kernel) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from nmsat.algorithms.core import kernel, numeric
 from nmsat.algorithms.core.arithmetic import CONTRACT
 from nmsat.algorithms.core.nm import mask, pack
-from nmsat.algorithms.core.windows import windows
+from nmsat.algorithms.core.tape import ConvShape
+from nmsat.algorithms.core.windows import backward_matrix, backward_taps, windows
 from nmsat.algorithms.layers.base import Context
 from nmsat.algorithms.layers.norm import BatchNorm
+from nmsat.algorithms.layers.parameter import Parameter
 from nmsat.algorithms.layers.pointwise import ReLU
-from nmsat.algorithms.training.optim import SgdConstants, sgd_update
+from nmsat.algorithms.layers.pooling import MaxPool2d
+from nmsat.algorithms.training.optim import SgdConstants, gradients_finite, sgd_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +150,46 @@ def test_relu_of_every_binary16() -> None:
     assert np.array_equal(layer.backward(x, ctx).view(np.uint16), y)
 
 
+@given(NUMBERS, st.tuples(st.integers(1, 5), st.integers(4, 11), st.integers(4, 11)), st.integers(13, 40))
+@settings(max_examples=30, deadline=None)
+def test_pooling_and_relu_are_numpys(number: int, image: tuple[int, int, int], channels: int) -> None:
+    """NaNs of all kinds, both zeros, ties, rows and columns left over; gradients of any bits."""
+    rng = np.random.default_rng(number)
+    x = any_half(rng, (*image, channels))
+    x = np.where(rng.random(x.shape) < 0.4, rng.choice(np.array([0.0, -0.0, 1, -1], np.float16), x.shape), x)
+
+    def work() -> list[np.ndarray]:
+        found = []
+        for layer in (MaxPool2d(2), MaxPool2d(3), ReLU()):
+            y = layer.forward(x, Context())
+            dy = any_half(np.random.default_rng(number + 1), y.shape)
+            found += [y, layer.backward(dy, Context()), layer.backward(np.asfortranarray(dy), Context())]
+        return found
+
+    assert_equal(both(work))
+
+
+@pytest.mark.parametrize("place", [0, 7, 1499, None])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_one_gradient_that_is_not_finite_is_seen(place: int | None, bad: float) -> None:
+    largest = np.full(1500, 65504, np.float16)
+    if place is not None:
+        largest[place] = bad
+    weight = Parameter("w", np.zeros(1500, np.float32))
+    weight.grad = largest
+    assert both(lambda: gradients_finite([weight])) == (place is None,) * 2
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_backward_matrices_are_numpys(stride: int, order: Literal["C", "F"]) -> None:
+    rng = np.random.default_rng(stride)
+    shape = ConvShape(1, 6, 7, 18, 33, (3, 2), (stride, stride), (1, 0))
+    w = np.asarray(any_half(rng, (6 * 18, 33)), order=order)
+    phases = [(r, c) for r in backward_taps(shape, 0) for c in backward_taps(shape, 1) if r.taps and c.taps]
+    assert_equal(both(lambda: [backward_matrix(w, shape, *phase) for phase in phases]))
+
+
 @given(NUMBERS, st.sampled_from([(0.05, 0.9, 5e-4, 2e-4, 10), (1.0, 0.0, 0.0, 0.0, 0), (0.3, 1.0, 0.1, 3.0, 24)]))
 @settings(max_examples=30, deadline=None)
 def test_the_weight_update_is_numpys(number: int, given: tuple[float, float, float, float, int]) -> None:
@@ -164,7 +207,7 @@ def test_the_weight_update_is_numpys(number: int, given: tuple[float, float, flo
 
 @pytest.mark.parametrize(
     "change",
-    [("+ (u >> 13 & 1)", ""), (">= size[i][c]", "> size[i][c]"), ("d * d", "d * d * d"), ("lam * w", "lam + w")],
+    [("+ (u >> 13 & 1)", ""), (">= size[i]", "> size[i]"), ("d * d", "d * d * d"), ("lam * w", "lam + w")],
 )
 def test_other_bits_are_found_when_the_library_is_loaded(
     change: tuple[str, str], tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture

@@ -98,6 +98,57 @@ def test_weights_that_binary16_does_not_hold_are_refused(value: float) -> None:
         lost(w, Pattern(2, 8), 0)
 
 
+TABLE = """Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,
+one,8,8,3,3,16,16,1,
+two,8,8,3,3,16,16,1,
+three,8,8,3,3,16,16,1,
+"""
+
+
+@pytest.mark.parametrize(
+    ("weight", "choices", "words"),
+    [
+        (7e4, "dense,2:8", "layer 'two': largest weight is 70000.0; binary16 ends at 65504: scale the weights down"),
+        (1.0, "1:16", ""),
+        (1.0, "2:8", ""),
+    ],
+)
+def test_weights_that_cannot_be_pruned_are_told_by_layer_before_anything_is_timed(
+    weight: float,
+    choices: str,
+    words: str,
+    call: Callable[[str], Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise ValueError("timing has begun")
+
+    monkeypatch.setattr("nmsat.reports.work.patterns.time_all", never)
+    (tmp_path / "net.csv").write_text(TABLE)
+    ones, two = np.ones((16, 16, 3, 3), np.float32), np.full((16, 16, 3, 3), weight, np.float32)
+    np.savez(tmp_path / "w.npz", one=ones, two=two, three=ones)
+    line = f"patterns {tmp_path / 'net.csv'} --budget 0.9 --weights {tmp_path / 'w.npz'} --choices {choices}"
+    outcome = call(line)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert (words or "timing has begun") in outcome.err
+
+
+@pytest.mark.usefixtures("estimated")
+def test_a_budget_of_a_pattern_is_what_it_takes_in_all_layers(call: Callable[[str], Outcome]) -> None:
+    line = "patterns vgg19-small --epochs 0 --choices dense,2:4,2:8,2:16 --config tiny --json"
+    found = json.loads(call(f"{line} --budget 2:8").out)
+    (uniform,) = (row for row in found["uniform"] if row["patterns"] == "2:8")
+    assert found["budget"] == "2:8"
+    assert found["cycles"] <= uniform["cycles"]
+    assert found["harm"] <= uniform["harm"]
+    same = json.loads(call(f"{line} --budget {(uniform['cycles'] + 0.5) / found['dense_cycles']}").out)
+    assert same["patterns"] == found["patterns"]
+    refused = call(f"{line} --budget 4:8")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "budget is pattern 4:8; it must be among --choices" in refused.err
+
+
 @pytest.mark.usefixtures("estimated")
 def test_on_a_network_it_is_the_best_of_all(call: Callable[[str], Outcome], tmp_path: Path) -> None:
     """Cycles of single layers from steps in which one layer alone is pruned, not from those that the command times."""
@@ -157,6 +208,8 @@ def weights_lost(names: list[str]) -> dict[tuple[str, str], float]:
     [
         ("patterns vgg19-small --budget 1.5", "it must be above 0 and at most 1"),
         ("patterns vgg19-small --budget 0.5 --method sdgp", "cannot have patterns of single layers"),
+        ("patterns resnet9 --budget 0.5 --data colour", "--data is for networks that train here"),
+        ("study --networks mlp --methods dense,sdgp --budget 2:8", "none of the methods can have patterns by layer"),
         ("patterns vgg19-small --budget 0.5 --weights w.npz", "--weights is for networks that are known by"),
         ("train --network mlp --layer-patterns fc2", "is no patterns (LAYER@N:M) and no file of them"),
         ("model resnet9 --layer-patterns stem.conv@2:4", "names layer 'stem.conv'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,6 +94,49 @@ LONG = b"X\x40\x00\x00\x00" + b"a" * 64
 def test_a_pickle_encodes_its_own_text_to_bytes_and_nothing_else(data: bytes, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"is no pickled batch: {words}"):
         unpickle(tmp_path, data)
+
+
+def nested(wide: int, deep: int) -> bytes:
+    """Return instructions that leave a tuple of `wide` times one tuple, `deep` times over, on the stack."""
+    return b")q\x000" + (b"(" + b"h\x00" * wide + b"tq\x000") * deep + b"h\x00"
+
+
+FAR = nested(2, 60)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"}" + FAR + b"K\x01s.",
+        b"}(K\x01K\x01" + FAR + b"K\x02u.",
+        b"(" + FAR + b"K\x01d.",
+        b"}" + nested(1000, 3) + b"K\x01s.",
+        b"}" + nested(1, 20_000) + b"K\x01s.",
+        b"\x8f(" + FAR + b"\x90.",
+        b"(" + FAR + b"\x91.",
+        b"}" + FAR + b"2\x86K\x01s.",
+    ],
+    ids=["key", "second key", "marked dict", "wide", "deep", "set", "frozen set", "pair"],
+)
+def test_a_key_that_would_be_hashed_for_years_is_refused_at_once(data: bytes, tmp_path: Path) -> None:
+    begun = time.process_time()
+    with pytest.raises(ValueError, match="is no pickled batch: it has a key of more than 1000 items"):
+        unpickle(tmp_path, b"\x80\x04" + data)
+    assert time.process_time() - begun < 10
+
+
+def test_tuples_that_nothing_hashes_and_short_keys_are_read(tmp_path: Path) -> None:
+    found = unpickle(tmp_path, b"\x80\x04]" + nested(2, 20) + b"a.")
+    assert len(found) == 1
+    keys = {(1, (2, 3)): 1, frozenset((4, 5)): [6], b"7": {8, 9}}
+    for protocol in range(4, 6):
+        assert unpickle(tmp_path, pickle.dumps(keys, protocol)) == keys
+
+
+@pytest.mark.parametrize("data", [b"s.", b"0.", b"q\x00.", b"(t", b"\x86."])
+def test_a_stack_that_is_too_short_is_damage(data: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no pickled batch"):
+        unpickle(tmp_path, b"\x80\x04" + data)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

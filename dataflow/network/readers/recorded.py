@@ -51,14 +51,16 @@ def recorded_step(
     *,
     first_and_last_dense: bool = True,
     patterns: str = "",
+    data: str = "",
 ) -> Step:
     """Return one training step of a network that trains here.
 
     network: one of `algorithms.core.vocabulary.TRAINED_NETWORKS`; method, pattern: as in
     `dataflow.network.step.training_products`; batch: None for that of the network's recipe; patterns: of layers
-    (`algorithms.methods.patterns`). Raises ValueError for what is unknown or does not fit.
+    (`algorithms.methods.patterns`); data: named ones in place of the network's own, as in `TrainConfig`. Raises
+    ValueError for what is unknown or does not fit.
     """
-    base = recipe(network)
+    base = recipe(network, data)
     # Which products there are does not depend on the arithmetic; binary32 is quick.
     config = base.replace(method=method, sparse_ends=not first_and_last_dense, arithmetic="fast")
     if patterns:
