@@ -224,7 +224,7 @@ def little_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "LAYERS", {"little": (Product("little", Stage.FF, 32, 32, 32),)})
     monkeypatch.setattr(kernel_speed, "PRODUCTS", ((96, 64, 16),))
     step = {"network": "n", "batch": 1, "seconds": {"contract": 1}, "to_fast": 1, "bdwp_to_fast": 1, "pairs": {}}
-    monkeypatch.setattr(kernel_speed, "_step", lambda repeats: step)
+    monkeypatch.setattr(kernel_speed, "_step", lambda repeats, side, batch: {"side": side} | step)
 
 
 @pytest.fixture
