@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from nmsat.dataflow.network.own import layer_patterns
 from nmsat.dataflow.network.readers.tape import tape_step
 from nmsat.dataflow.network.step import Step, layer_of, training_products
 
+if TYPE_CHECKING:
+    from nmsat.algorithms.core.windows import Windows
+
 SAMPLES = {
     "resnet9": Sample((32, 32, 3), 10),
     "vit": Sample((32, 32, 3), 100),
@@ -35,7 +39,7 @@ QUICK = ("resnet9", "vgg19", "resnet18")
 class Shapes(FloatArithmetic):
     """Products of the right shape and no value: which ones there are is asked, not what comes out."""
 
-    def dot(self, a: np.ndarray, w: Operand) -> np.ndarray:
+    def dot(self, a: np.ndarray | Windows, w: Operand) -> np.ndarray:
         return np.zeros((a.shape[0], w.values.shape[1]), np.float32)
 
     def dot_batched(self, a: np.ndarray, w: np.ndarray) -> np.ndarray:
