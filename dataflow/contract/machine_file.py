@@ -161,7 +161,7 @@ def changed(config: SatConfig, given: Mapping[str, Any]) -> SatConfig:
     if after and "name" not in after:
         told = f"{config.name} {' '.join(f'{name}={toml(value)}' for name, value in after.items())}"
         after["name"] = told if len(told) <= MAX_NAME else f"{told[: MAX_NAME - 4]} ..."
-    return make_machine(before | after) if after else config
+    return make_machine(before | config.slices_within(after) | after) if after else config
 
 
 def parse_value(text: str) -> Any:
