@@ -86,7 +86,7 @@ class RowPlace(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         columns = self._columns
-        left, last = Signal(9), Signal()  # elements that are left; the chunk has them all
+        left, last = Signal(9), Signal()  # elements that are left, with those of this chunk; it has them all
         end = Signal(range(32 + 2 * columns + 1))  # unit behind the chunk, counted from its first beat
         first = named(m, "first_at", (self.lane << self.wide)[: len(self.at)])
         following = named(m, "following_at", (self.at + (columns << self.wide))[: len(self.at)])
@@ -94,20 +94,21 @@ class RowPlace(wiring.Component):
         following_end = named(m, "following_end", following + self._units((left - columns)[: len(left)]))
         edge = named(m, "edge", (self.piece + 1) << 5)
         m.d.comb += [
-            self.present.eq(Cat(left > c for c in range(columns))),
             self.ends_chunk.eq(end <= edge),
             self.ends_row.eq(self.ends_chunk & last),
             self.ends_beat.eq((end >= edge) | self.ends_row),
         ]
-        # What decides late is `step`: where the next chunk lies and ends is known before it.
+        # What decides late is `step`: where the next chunk lies and ends, and whether its row is a new one, is known
+        # before it.
+        anew = named(m, "anew", self.start | self.ends_row)
         with m.If(self.step):
             m.d.sync += self.piece.eq(self.piece + 1)
-            with m.If(self.ends_chunk):
-                m.d.sync += [self.piece.eq(0), left.eq(left - columns), last.eq(left <= 2 * columns)]
-                m.d.sync += [self.at.eq(following), end.eq(following_end)]
-        with m.If(self.start | (self.step & self.ends_row)):
-            m.d.sync += [self.piece.eq(0), left.eq(self.row_columns), last.eq(self.row_columns <= columns)]
-            m.d.sync += [self.at.eq(first), end.eq(first_end)]
+        with m.If(self.start | (self.step & self.ends_chunk)):
+            next_left = named(m, "next_left", Mux(anew, self.row_columns, (left - columns)[: len(left)]))
+            m.d.sync += [self.piece.eq(0), left.eq(next_left)]
+            m.d.sync += last.eq(Mux(anew, self.row_columns <= columns, left <= 2 * columns))
+            m.d.sync += [self.at.eq(Mux(anew, first, following)), end.eq(Mux(anew, first_end, following_end))]
+            m.d.sync += self.present.eq(Cat(next_left > c for c in range(columns)))
         return m
 
     def _units(self, left: Value) -> Value:
