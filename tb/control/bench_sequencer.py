@@ -13,7 +13,16 @@ import numpy as np
 from cocotb.triggers import Timer
 
 from nmsat.dataflow.contract.config import SatConfig
-from nmsat.dataflow.contract.isa import INSTRUCTIONS, QUEUE_OF, SEMAPHORES, ErrorCode, Instruction, Opcode, Queue
+from nmsat.dataflow.contract.isa import (
+    INSTRUCTION_BITS,
+    INSTRUCTIONS,
+    QUEUE_OF,
+    SEMAPHORES,
+    ErrorCode,
+    Instruction,
+    Opcode,
+    Queue,
+)
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.sim.control.fetch import Words
@@ -70,7 +79,8 @@ def random_program(rng: np.random.Generator, *, hoard: bool) -> list[int]:
             opcode, wait, signal = (Opcode.UPDATE, Opcode.STORE)[number % 2], 0, 1 << 3
         word = Instruction(opcode, {**_LEGAL[opcode], "wait": wait, "signal": signal}).encode()
         if rng.random() < wrong:
-            word ^= 1 << int(rng.integers(512))
+            # a quarter in the opcode, which is 4 bits of 512
+            word ^= 1 << int(rng.integers(4 if rng.random() < 0.25 else INSTRUCTION_BITS))
         words.append(word)
     ends = INSTRUCTIONS[Opcode.END].pack(opcode=int(Opcode.END), wait=0, signal=0, zero=0)
     return [*words, ends] if rng.random() < 0.95 else words
