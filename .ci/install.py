@@ -2,10 +2,10 @@
 
 Each level, run, test and lint, has a lock that holds all of the level before in the same versions. The level torch
 holds all of test and goes into .venv-torch: PyTorch is large, and from another index; dask likewise into .venv-dask,
-as few need a cluster, and place, which holds a placer, into .venv-place. docs holds what makes the documentation site and checks a release, and nothing that nmsat
-imports, in .venv-docs. What is installed already is left alone, so a second call takes no time. An installation that
-was cut short starts anew, and two calls at once wait for each other. Uses Python's own library only, and runs on any
-Python 3 far enough to say what is wrong.
+as few need a cluster, and place, which holds a placer, into .venv-place. docs holds what makes the documentation site
+and checks a release, and nothing that nmsat imports, in .venv-docs. What is installed already is left alone, so a
+second call takes no time. An installation that was cut short starts anew, and two calls at once wait for each other.
+Uses Python's own library only, and runs on any Python 3 far enough to say what is wrong.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def worse(found: Sequence[Placed], record: Mapping[str, Any]) -> list[str]:
 def place_unit(unit: str) -> float:
     """Map, place and route a unit; return its clock in MHz. PlaceError if that fails."""
     if find_spec(PLACER) is None:
-        raise PlaceError(f"Python package {PLACER!r} is not installed; `make placed` runs in an environment that has it")
+        raise PlaceError(f"Python package {PLACER!r} is not installed; `make placed` runs where it is")
     files = emit(UNITS[unit](), unit)
     netlist = f"{unit}.json"
     script = "\n".join([*(f"read_verilog {name}" for name in files), f"synth_ecp5 -top {unit} -json {netlist}", ""])

@@ -83,7 +83,7 @@ class RowBursts(wiring.Component):
         asked = named(m, "asked", Mux(in_page < capped, in_page, capped)[:5])
         # Both are told without waiting for the least of the three.
         ends_row = named(m, "ends_row", (rest <= MAX_BURST) & (rest <= in_page))
-        fits = named(m, "fits", (rest <= self.room) | (in_page <= self.room) | (MAX_BURST <= self.room))
+        fits = named(m, "fits", (rest <= self.room) | (in_page <= self.room) | (self.room >= MAX_BURST))
         fires = named(m, "fires", self.request.valid & self.request.ready)
         m.d.comb += [
             walk.fields.eq(self.fields),

@@ -121,8 +121,8 @@ UNREACHED: Final[dict[str, str]] = {
     "sat_head": "nothing waits for the tail: it takes eight commands in flight, five at most come about "
     "(`tests/array/test_edges.py` has them)",
     "sat_loader": "every STAGE of a program of `tiny` has `inner` 1; the bench of the loader has up to 32",
-    "sat_read_port": "the fetch never asks for a burst while one of its own waits in the port; the bench of the ports has "
-    "clients that do",
+    "sat_read_port": "the fetch never asks for a burst while one of its own waits in the port; the bench of the ports "
+    "has clients that do",
     "sat_sequencer": "no semaphore passes 255, no answer to an UPDATE's write or to a STORE's read is an error, no "
     "deadlock has an UPDATE in front, the fetch is never kept waiting by the port; the bench of the sequencer has them "
     "all, and `semaphores` is proved",

@@ -128,8 +128,8 @@ def _waking(proof: Harness, control: Any, woken: Value) -> None:
         woken = proof.before(f"woken_{stage}", woken)
     proof.check(implies(starts, woken), "a run starts so many cycles behind the end of a rest, and then only")
     proof.check(implies(control.run | waking.any(), ~resting), "nothing runs while idle")
-    held = ~proof.before("works_before", ~resting)
-    proof.check(control.clear == held.replicate(len(control.clear)), "all is in reset a cycle behind idle, and then only")
+    held = (~proof.before("works_before", ~resting)).replicate(len(control.clear))
+    proof.check(control.clear == held, "all is in reset a cycle behind idle, and only then")
     proof.check(implies(control.run, ~control.clear.any() & ~control.halt), "engines and ports are free during a run")
     proof.cover(starts, "a run starts")
 

@@ -13,7 +13,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 
 from nmsat.dataflow.contract.registers import VERSION, Command, Status
-from nmsat.hw.release.kernel import INNER_MEMORY, AP_RESET_STAGES, outside
+from nmsat.hw.release.kernel import AP_RESET_STAGES, INNER_MEMORY, outside
 from nmsat.sim.sat import Sat
 from nmsat.tb.drive.axi_lite import Lite
 from nmsat.tb.drive.host import PERIOD_NS, Machine
