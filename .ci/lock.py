@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def inputs() -> dict[str, list[str]]:
-    """Return level -> what it requires, from pyproject.toml. docs has nothing of test, but for peers all others have.
+    """Return level -> what it requires, from pyproject.toml. lint, torch, dask and place have all of test.
 
     setuptools is in all of them, as nmsat itself is installed without build isolation. peers stands alone: nmsat is not
     installed beside it.
