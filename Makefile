@@ -13,7 +13,7 @@ export WAVES
 FRESH_STEPS ?= demo test
 SUITE ?= bookworm
 
-.PHONY: setup demo test regression mutate netlist formal icarus coverage engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch setup-dask setup-docs clean
+.PHONY: setup demo test regression mutate netlist formal icarus coverage placed engines lint lock fresh smoke types setup-run setup-test setup-lint setup-torch setup-dask setup-place setup-docs clean
 
 # What the commands need, without running one; make test and make lint bring the rest.
 setup: setup-run
@@ -62,6 +62,12 @@ CASE ?=
 icarus: setup-test
 	$(BIN)/python -m nmsat.tb.icarus $(CASE) --json out/icarus.json
 
+# Units placed on an ECP5 by nextpnr, relative to an element; fails if one has lost. In an environment of its own.
+# One unit: make placed UNIT=sat_sequencer
+UNIT ?=
+placed: setup-place
+	.venv-place/bin/python -m nmsat.tb.placed $(UNIT) --json out/placed.json
+
 lint: setup-lint types
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
@@ -78,7 +84,7 @@ smoke: setup-test
 	$(BIN)/pytest -n auto -m "not long" -k "imports or extras or oracle or onnx or runner"
 
 # Compiling all of PyTorch's modules takes twice as long as all the rest; those that are imported are compiled then.
-setup-run setup-test setup-lint setup-torch setup-dask setup-docs: setup-%:
+setup-run setup-test setup-lint setup-torch setup-dask setup-place setup-docs: setup-%:
 	@$(call INSTALL,$*) $(if $(filter torch,$*),--no-compile --no-deps)
 
 # All locks: versions and hashes, no address.
@@ -145,4 +151,4 @@ test-peers: setup-test
 # The caches of the user are shared by all checkouts, so they stay.
 clean:
 	@echo "caches stay in $${NMSAT_BUILD_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nmsat}; before this, $(BIN)/nmsat cache --clear empties them"
-	rm -rf .venv .venv-torch .venv-dask .venv-docs build out .pytest_cache .ruff_cache
+	rm -rf .venv .venv-torch .venv-dask .venv-place .venv-docs build out .pytest_cache .ruff_cache

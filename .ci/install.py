@@ -2,10 +2,10 @@
 
 Each level, run, test and lint, has a lock that holds all of the level before in the same versions. The level torch
 holds all of test and goes into .venv-torch: PyTorch is large, and from another index; dask likewise into .venv-dask,
-as few need a cluster. docs holds what makes the documentation site and checks a release, and nothing that nmsat
-imports, in .venv-docs. What is installed already is left alone, so a second call takes no time. An installation that
-was cut short starts anew, and two calls at once wait for each other. Uses Python's own library only, and runs on any
-Python 3 far enough to say what is wrong.
+as few need a cluster, and place, which holds a placer, into .venv-place. docs holds what makes the documentation site
+and checks a release, and nothing that nmsat imports, in .venv-docs. What is installed already is left alone, so a
+second call takes no time. An installation that was cut short starts anew, and two calls at once wait for each other.
+Uses Python's own library only, and runs on any Python 3 far enough to say what is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 LEVELS = ("run", "test", "lint")
-FOLDERS = {**dict.fromkeys(LEVELS, ".venv"), "torch": ".venv-torch", "dask": ".venv-dask", "docs": ".venv-docs"}
+FOLDERS = {**dict.fromkeys(LEVELS, ".venv"), "torch": ".venv-torch", "dask": ".venv-dask",
+           "place": ".venv-place", "docs": ".venv-docs"}  # fmt: skip
 HINTS = {"torch": "; requirements/torch.lock names the CPU build of PyTorch, which is on PyTorch's own index for CPUs: "
          "PIP_EXTRA_INDEX_URL tells pip of it, or PIP_FIND_LINKS of a folder with the file"}  # fmt: skip
 

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 PYTHONS = ("3.11", "3.12", "3.13")
 RUN_EXTRAS = ("rtl", "report", "sweep", "onnx")
-PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint", "dask": "lint", "docs": "lint", "peers": ""}
+PARENTS = {"run": "", "test": "run", "lint": "test", "torch": "lint", "dask": "lint", "place": "lint",
+           "docs": "lint", "peers": ""}  # fmt: skip
 """Whose versions a level keeps to. The simulators beside which `nmsat compare` runs need an older NumPy than nmsat."""
 
 UNUSED = ("absl-py", "cython", "multiprocessing-on-dill", "numba", "setuptools")
@@ -60,7 +61,7 @@ def main() -> int:
         pins = {level: names(lock) for level, lock in locks.items()}
         for python in PYTHONS:
             sizes: dict[str, int] = {}
-            for level in ("lint", "torch", "dask", "docs"):
+            for level in ("lint", "torch", "dask", "place", "docs"):
                 sizes |= wheels(place, locks[level], python)
             others = wheels(place, locks["peers"], python)
             for level, wanted in pins.items():
@@ -73,7 +74,7 @@ def main() -> int:
 
 
 def inputs() -> dict[str, list[str]]:
-    """Return level -> what it requires, from pyproject.toml. lint, torch and dask have all of test, docs of nothing.
+    """Return level -> what it requires, from pyproject.toml. lint, torch, dask and place have all of test.
 
     setuptools is in all of them, as nmsat itself is installed without build isolation. peers stands alone: nmsat is not
     installed beside it.
@@ -85,7 +86,7 @@ def inputs() -> dict[str, list[str]]:
         run += extras[extra]
     test = [*run, *extras["test"]]
     groups = pyproject["dependency-groups"]
-    more = {"lint": groups["lint"], "torch": groups["torch"], "dask": extras["dask"]}
+    more = {"lint": groups["lint"], "torch": groups["torch"], "dask": extras["dask"], "place": groups["place"]}
     docs = [*pyproject["build-system"]["requires"], *extras["docs"], *groups["docs"]]
     found = {"run": run, "test": test, **{level: [*test, *names] for level, names in more.items()}, "docs": docs}
     return {**found, "peers": groups["peers"]}

@@ -101,7 +101,8 @@ class Run:
             reads = None, fetches, loads
         memory.move(reads, writes, not self._running)
         self._count()
-        queue, instruction = self._offer()
+        ready = self._ready(sequencer.offers | sequencer.able)
+        queue, instruction = self._offer(ready)
         self.starts += queue >= 0
         ends = self._ending()
         taken, arrives = memory.reads, memory.arrives
@@ -110,7 +111,7 @@ class Run:
             shown = (loader.done, self.compute.done, store.done, update.done)
             done = [q for q in range(len(shown)) if shown[q]]
         fetched = (taken & READS_FETCH) != 0
-        finished = sequencer.tick(self._running, fetched, (arrives & READS_FETCH) != 0, queue, done)
+        finished = sequencer.tick(self._running, fetched, (arrives & READS_FETCH) != 0, queue, done, ready)
         offered = instruction if queue == LOAD else None
         loader.tick(offered, (taken & READS_LOAD) != 0, (arrives & READS_LOAD) != 0)
         self.compute.tick(instruction if queue == COMPUTE else None)
@@ -135,7 +136,7 @@ class Run:
         cycles = compute.horizon
         if not LEAST_REST <= cycles < NEVER or update.done or not self.memory.rests:
             return 0
-        if not self.sequencer.rests([engine.ready for engine in self._engines]):
+        if not self.sequencer.rests(self._ready(self.sequencer.offers)):
             return 0
         self._masks[self.sequencer.busy | self.sequencer.blocked << 4] += cycles
         self.cycles += cycles
@@ -214,18 +215,24 @@ class Run:
         found = {name: counters[name] for name in COUNTERS}
         return Report(found, *self._error, special=False, overflow=False, given_up=self._given_up)
 
-    def _offer(self) -> tuple[int, Any]:
+    def _offer(self, ready: int) -> tuple[int, Any]:
         """Return the queue and the instruction that start in this cycle; -1 and None if none does."""
-        offers = self.sequencer.offers
-        if not self._running or not offers or not self._taken(offers):
+        if not self._running:
             return -1, None
-        return self.sequencer.offer([engine.ready for engine in self._engines]) or (-1, None)
+        return self.sequencer.offer(ready) or (-1, None)
 
-    def _taken(self, offers: int) -> bool:
-        """Whether one of the engines with an instruction in front of it can start."""
-        if (offers & LOAD_OFFERS and self.loader.ready) or (offers & COMPUTE_OFFERS and self.compute.ready):
-            return True
-        return bool((offers & STORE_OFFERS and self.store.ready) or (offers & UPDATE_OFFERS and self.update.ready))
+    def _ready(self, queues: int) -> int:
+        """Return which engines of some queues can start an instruction, a bit each."""
+        ready = 0
+        if queues & LOAD_OFFERS and self.loader.ready:
+            ready = LOAD_OFFERS
+        if queues & COMPUTE_OFFERS and self.compute.ready:
+            ready |= COMPUTE_OFFERS
+        if queues & STORE_OFFERS and self.store.ready:
+            ready |= STORE_OFFERS
+        if queues & UPDATE_OFFERS and self.update.ready:
+            ready |= UPDATE_OFFERS
+        return ready
 
     def _ending(self) -> bool:
         """Return whether the run proper ends with this cycle; note why, and whether the machine comes to rest."""

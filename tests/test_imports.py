@@ -101,6 +101,7 @@ LAW: Final[dict[str, tuple[str, ...]]] = {
     "tb.engines": ("algorithms", "dataflow", "hw", "sim", "tb"),
     "tb.coverage": ("dataflow", "tb"),
     "tb.icarus": ("algorithms", "dataflow", "hw", "tb"),
+    "tb.placed": ("dataflow", "hw"),
     # What people read.
     "reports.version": (),
     "reports.ending": (),

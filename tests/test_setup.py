@@ -20,7 +20,7 @@ from tests.ci_scripts import script
 from tests.source import ROOT
 
 MAKEFILE: Final = (ROOT / "Makefile").read_text(encoding="utf-8")
-LEVELS: Final = ("run", "test", "lint", "torch", "dask", "docs")
+LEVELS: Final = ("run", "test", "lint", "torch", "dask", "place", "docs")
 ALL: Final = (*LEVELS, "peers")
 LOCKS: Final = {level: (ROOT / "requirements" / f"{level}.lock").read_text(encoding="utf-8") for level in ALL}
 
@@ -48,7 +48,8 @@ def test_each_lock_holds_all_of_the_one_before() -> None:
     assert pins("run").items() <= pins("test").items() <= pins("lint").items()
     assert pins("test").items() <= pins("torch").items()
     assert pins("test").items() <= pins("dask").items()
-    for level in ("torch", "dask", "docs"):
+    assert pins("test").items() <= pins("place").items()
+    for level in ("torch", "dask", "place", "docs"):
         assert {pins(level)[name] == pins("lint")[name] for name in pins(level).keys() & pins("lint").keys()} == {True}
 
 
@@ -61,6 +62,7 @@ def test_locks_hold_what_the_project_declares() -> None:
         "lint": pyproject["dependency-groups"]["lint"],
         "torch": [*pyproject["dependency-groups"]["torch"], *extras["torch"]],
         "dask": extras["dask"],
+        "place": pyproject["dependency-groups"]["place"],
         "docs": [*pyproject["dependency-groups"]["docs"], *extras["docs"]],
         "peers": pyproject["dependency-groups"]["peers"],
     }
@@ -85,7 +87,7 @@ def test_the_page_says_how_many_packages_each_lock_holds() -> None:
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     told = re.findall(r"^\|[^|]*\| `requirements/(\w+)\.lock` \| (\d+)(?: more)? \|", page, re.MULTILINE)
     counts = {"run": str(len(pins("run"))), "test": str(len(pins("test")) - len(pins("run")))}
-    counts |= {level: str(len(pins(level)) - len(pins("test"))) for level in ("lint", "torch", "dask")}
+    counts |= {level: str(len(pins(level)) - len(pins("test"))) for level in ("lint", "torch", "dask", "place")}
     counts |= {level: str(len(pins(level))) for level in ("docs", "peers")}
     assert dict(told) == counts
     assert len(told) == len(ALL)
@@ -166,7 +168,9 @@ def test_locks_are_written_all_or_none(
     texts = {level: f"{build}\n" if level == "torch" else text for level in ALL}
     written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     assert written == ({} if lacking else {f"{level}.lock": text for level, text in texts.items()})
-    assert tools.downloaded == len(lock.PYTHONS[: -1 if lacking else None]) * ["lint", "torch", "dask", "docs", "peers"]
+    assert tools.downloaded == len(lock.PYTHONS[: -1 if lacking else None]) * [
+        *("lint", "torch", "dask", "place", "docs", "peers")
+    ]
 
 
 def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -182,7 +186,7 @@ def test_locks_are_for_the_oldest_python_from_the_index_of_pip(monkeypatch: pyte
         assert Path(given["--cache-dir"]).parent == Path(given["--output-file"]).parent
         assert env["UV_DEFAULT_INDEX"] == "https://mirror/simple"
     constraints = [dict(pairwise(words)).get("--constraint", "none") for words, _ in tools.compiled]
-    before = ["none", "run.lock", "test.lock", *3 * ["lint.lock"], "none"]
+    before = ["none", "run.lock", "test.lock", *4 * ["lint.lock"], "none"]
     assert [Path(name).name for name in constraints] == before
     overrides = [Path(dict(pairwise(words)).get("--override", "none")).name for words, _ in tools.compiled]
     assert overrides == ["none"] * len(LEVELS) + ["unused.txt"]
@@ -203,7 +207,7 @@ def make(*words: str) -> str:
     "target",
     [
         *("setup", "demo", "test", "lint", "engines", "regression", "smoke"),
-        *("test-torch", "test-dask", "test-peers", "docs"),
+        *("test-torch", "test-dask", "test-peers", "placed", "docs"),
     ],
 )
 def test_nothing_is_built_from_source(target: str) -> None:
@@ -215,6 +219,7 @@ def test_nothing_is_built_from_source(target: str) -> None:
     [
         *(("demo", "run"), ("engines", "run"), ("test", "test"), ("lint", "lint")),
         *(("test-torch", "torch"), ("test-dask", "dask"), ("docs", "docs"), ("setup", "run")),
+        ("placed", "place"),
     ],
 )
 def test_a_target_installs_what_it_needs(target: str, level: str) -> None:

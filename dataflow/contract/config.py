@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.ranges import GROUP_SIZES
 from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, MOST_PORT_BITS, SAT_RANGES, Range
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 INTERLEAVE: Final = 8
 """Independent outputs per element. It covers the adder loop and the operand bandwidth of N:M (design, section 4)."""
@@ -117,8 +120,20 @@ class SatConfig:
         return MOST_PORT_BITS // self.port_bits
 
     def replace(self, **changes: object) -> SatConfig:
-        """Return a copy with the given fields changed, checked again."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        """Return a copy with the given fields changed, checked again.
+
+        Slices that lie beyond fewer rows or columns go with them, unless slices are given.
+        """
+        return dataclasses.replace(self, **{**self.slices_within(changes), **changes})  # type: ignore[arg-type]
+
+    def slices_within(self, changes: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
+        """Return the slices that are left when rows or columns change."""
+        found = {}
+        for name, side in (("row_slices", "rows"), ("column_slices", "columns")):
+            count = changes.get(side)
+            if isinstance(count, int) and any(at >= count for at in getattr(self, name)):
+                found[name] = tuple(at for at in getattr(self, name) if at < count)
+        return found
 
 
 def _check_slices(name: str, slices: object, limit: int) -> None:
@@ -157,6 +172,7 @@ PRESETS: Final[dict[str, SatConfig]] = {
             rows=32,
             columns=32,
             act_lanes=2,
+            row_slices=(11, 22),  # the links cross to the next of three SLR there
             act_depth=8192,
             stage_depth=8192,
             weight_depth=32768,  # half: 256 columns of K = 4608 at 2:8; cycles.buffers counts the RAM
@@ -169,7 +185,7 @@ CARDS: Final[dict[str, SatConfig]] = {
     config.name: config
     for config in (
         PRESETS["vcu1525"].replace(name="u200"),
-        PRESETS["vcu1525"].replace(name="u250"),
+        PRESETS["vcu1525"].replace(name="u250", row_slices=(8, 16, 24)),  # four SLR
         SatConfig(
             name="zcu102",
             rows=16,

@@ -55,6 +55,10 @@ ROUND_STAGES: Final = 2
 WATCHDOG_BITS: Final = 32
 """Bits of the number of cycles after which a port gives memory up."""
 
+PORT_PLACES: Final = 2
+"""Bursts of a client that a port holds in front of its choice, and beats that it holds in front of W: with two, one
+passes per cycle although nobody sees in the same cycle that one leaves. Each passes a cycle later for it."""
+
 # Loader.
 
 LOAD_BURST: Final = 8
@@ -75,6 +79,10 @@ LOAD_AHEAD: Final = 4
 LOAD_OWNERS: Final = 32
 """Bursts of the loader that have been accepted and not all come: whether a STAGE or a load asked. A power of two."""
 
+LOAD_LINK: Final = 2
+"""Registers between those of the loader and the buffers of the array: one for the rows, or columns, between two
+slices, one at each buffer. A load, or STAGE, is told to be done as much later."""
+
 # Memory: beats of 64 bytes.
 
 MAX_BURST: Final = 16
@@ -93,6 +101,10 @@ PAGE_BEATS_BITS: Final = PAGE_BEATS.bit_length() - 1
 """Bits of an offset within a page."""
 
 # Control.
+
+RESET_STAGES: Final = 2
+"""Registers between the one that ends a reset and what is reset: one for each engine, one for a group of the array's
+rows or columns. The first cycle of a run is as much later than the one behind the write of `start`."""
 
 FETCH_BEATS: Final = 16
 """Instructions that are asked for ahead of the one being checked."""

@@ -134,7 +134,7 @@ def changed(config: SatConfig, given: Mapping[str, Any]) -> SatConfig:
     given: as `make_machine` takes them; a table changes what is in it.
     """
     given, before = flat(given), values(config)
-    made = _made(nested(before | given))
+    made = _made(nested(before | config.slices_within(given) | given))
     after = values(made)
     told = [f"{name}={toml(value)}" for name, value in given.items() if after[name] != before[name]]
     if not told or "name" in given:

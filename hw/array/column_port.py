@@ -8,6 +8,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.hw.array.load_link import entering
 from nmsat.hw.fp.widen import WidenWeight
 from nmsat.hw.parts.buffer import buffer_memory
 from nmsat.hw.parts.links import keep_layout, pair_layout, seed_layout, sum_layout, weight_control_layout, weight_layout
@@ -35,9 +36,9 @@ class ColumnPort(wiring.Component):
     sum_bottom : In(`sum_layout`), what leaves the last row; valid: it is a result.
     out : Out(`sum_layout`), results that leave the array.
 
-    Timing: control is handed on one cycle later. A pair asked for at cycle x stands on `wgt` at x + 2, a seed asked for
-    at x on `sum_top` at x + 1; a sum on `sum_bottom` at cycle q leaves on `out` at q + 1, or is written to the result
-    buffer by the end of q + 1.
+    Timing: a pair is in its buffer two cycles after it stands at the port. Control is handed on one cycle later. A pair
+    asked for at cycle x stands on `wgt` at x + 2, a seed asked for at x on `sum_top` at x + 1; a sum
+    on `sum_bottom` at cycle q leaves on `out` at q + 1, or is written to the result buffer by the end of q + 1.
     Numerics: weights are widened exactly (`hw.fp.widen`), sums are moved as they are.
     """
 
@@ -94,10 +95,11 @@ class ColumnPort(wiring.Component):
         pair = data.View(pair_layout(), read.data)
         asked = Signal()
         widen = m.submodules.widen = WidenWeight()
+        enable, place, word = entering(m, self.load_en, self.load_addr, self.load_data.as_value())
         m.d.comb += [
-            write.en.eq(self.load_en),
-            write.addr.eq(self.load_addr),
-            write.data.eq(self.load_data.as_value()),
+            write.en.eq(enable),
+            write.addr.eq(place),
+            write.data.eq(word),
             read.addr.eq(self.weight_i.addr),
             widen.half.eq(pair.value),
             widen.index.eq(pair.index),

@@ -158,7 +158,8 @@ class ComputeEngine(wiring.Component):
         command = Signal(command_layout())
         held = Signal()
         capture = Signal(range(self._config.sum_depth))
-        taken = stce.commands.valid & stce.commands.ready
+        taken, noted = stce.commands.valid & stce.commands.ready, Signal()
+        # a cycle behind the head: results come later still, and `capture` stays at least as long.
         # the tail takes no more commands than this, beside them stand one in the head and one that has just ended
         under_way = fifo.SyncFIFO(width=len(capture), depth=2 * COMMANDS_IN_FLIGHT)
         m.submodules.under_way = under_way
@@ -166,10 +167,11 @@ class ComputeEngine(wiring.Component):
             self.work.start.ready.eq(~held),
             stce.commands.valid.eq(held),
             stce.commands.payload.eq(command),
-            under_way.w_en.eq(taken),
+            under_way.w_en.eq(noted),
             under_way.w_data.eq(capture),
             under_way.r_en.eq(stce.ended),
         ]
+        m.d.sync += noted.eq(taken)
         with m.If(self.work.start.valid & ~held):
             m.d.sync += [held.eq(1), capture.eq(fields.capture)]
             m.d.sync += [command[name].eq(fields[name]) for name in COMMAND.widths()]

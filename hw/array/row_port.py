@@ -9,6 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.limits import DRAIN_DELAY, NO_STEP
+from nmsat.hw.array.load_link import entering
 from nmsat.hw.fp.widen import WidenActivation
 from nmsat.hw.parts.buffer import buffer_memory
 from nmsat.hw.parts.links import activation_layout, control_layout, token_layout
@@ -35,8 +36,9 @@ class RowPort(wiring.Component):
     act : Out(17 * act_lanes), row link: widened activations (`activation_layout`), lane 0 at bit 0.
     ctl : Out(`control_layout(config)`), row link: control of the elements.
 
-    Timing: step t of a window whose token is valid at cycle k stands on the row link at k + 3 + t. `token_o` follows
-    `token_i` by 1 cycle (OS) or 8 N + 1 cycles (WS); `drain_o` follows the row's first drain cycle by 8.
+    Timing: a word is in its buffer two cycles after it stands at the port. Step t of a window whose token is valid at
+    cycle k stands on the row link at k + 3 + t. `token_o` follows `token_i` by 1 cycle (OS) or 8 N + 1
+    cycles (WS); `drain_o` follows the row's first drain cycle by 8.
     Numerics: activations are widened exactly (`hw.fp.widen`).
     """
 
@@ -132,10 +134,11 @@ class RowPort(wiring.Component):
             m.d.sync += address.eq(address + 1)
         m.submodules.buffer = memory
         write, read = memory.write_port(), memory.read_port()
+        enable, place, word = entering(m, self.load_en, self.load_addr, self.load_data)
         m.d.comb += [
-            write.en.eq(self.load_en),
-            write.addr.eq(self.load_addr),
-            write.data.eq(self.load_data),
+            write.en.eq(enable),
+            write.addr.eq(place),
+            write.data.eq(word),
             read.addr.eq(address),
         ]
         wide = []

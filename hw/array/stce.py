@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.hw.array.column_port import ColumnPort
 from nmsat.hw.array.head import Head, command_layout
+from nmsat.hw.array.load_link import LoadLink, load_groups
 from nmsat.hw.array.row_port import RowPort
 from nmsat.hw.array.tail import Tail
 from nmsat.hw.array.uspe import Uspe
@@ -131,7 +132,8 @@ class Stce(wiring.Component):
     cause : Out(3), why no window starts in this cycle (`dataflow.contract.registers.Wait`).
     idle : Out(1), no command is in progress.
 
-    Timing: docs/machine/array.md; `sim.array.stce` predicts every output cycle.
+    Timing: docs/machine/array.md; `sim.array.stce` predicts every output cycle. What stands at a load port is in its
+    buffer `LOAD_LINK` cycles later than if it stood at the buffer.
     Numerics: docs/arithmetic.md.
     """
 
@@ -179,9 +181,11 @@ class Stce(wiring.Component):
         rows = [ArrayRow(config) for _ in range(config.rows)]
         columns = [ColumnPort(config) for _ in range(config.columns)]
         for r, row in enumerate(rows):
-            m.submodules[f"row_{r}"] = place(row, "sat_row", platform, parameters=config)
+            inner = DomainRenamer(_domain("act", r, config.row_slices))
+            m.submodules[f"row_{r}"] = inner(place(row, "sat_row", platform, parameters=config))
         for c, column in enumerate(columns):
-            m.submodules[f"column_{c}"] = place(column, "sat_column_port", platform, parameters=config)
+            inner = DomainRenamer(_domain("wgt", c, config.column_slices))
+            m.submodules[f"column_{c}"] = inner(place(column, "sat_column_port", platform, parameters=config))
         self._edges(m, rows, columns, platform)
         self._rows(m, rows, columns)
         self._columns(m, columns)
@@ -212,20 +216,37 @@ class Stce(wiring.Component):
             self.cause.eq(head.cause),
             self.idle.eq(head.idle),
         ]
-        for r, row in enumerate(rows):
-            m.d.comb += [
-                row.load_en.eq(self.act_load_en[r]),
-                row.load_addr.eq(self.act_load_addr),
-                row.load_data.eq(self.act_load_data.word_select(r, 16 * config.act_lanes)),
-            ]
         for c, column in enumerate(columns):
             m.d.comb += [
-                column.load_en.eq(self.wgt_load_en[c]),
-                column.load_addr.eq(self.wgt_load_addr),
-                column.load_data.eq(self.wgt_load_data.word_select(c, pair_layout().size)),
                 self.out_value.word_select(c, 32).eq(column.out.value),
                 self.out_valid[c].eq(column.out.valid),
             ]
+        self._loads(m, "act", rows, config.row_slices, platform)
+        self._loads(m, "wgt", columns, config.column_slices, platform)
+
+    def _loads(self, m: Module, kind: str, ports: Sequence[Any], slices: Sequence[int], platform: object) -> None:
+        """Lead what is written, and the reset, to the ports through registers for those between two slices."""
+        enable, address, words = (getattr(self, f"{kind}_load_{name}") for name in ("en", "addr", "data"))
+        width, depth = len(words) // len(ports), 1 << len(address)
+        for number, group in enumerate(load_groups(len(ports), slices)):
+            link = LoadLink(depth, width, len(group))
+            name = f"sat_{kind}_link_{len(group)}"
+            m.submodules[f"{kind}_link_{number}"] = place(link, name, platform, parameters=(depth, width, len(group)))
+            domain = _domain(kind, group.start, slices)
+            m.domains += ClockDomain(domain, local=True)
+            m.d.comb += [
+                ClockSignal(domain).eq(ClockSignal()),
+                ResetSignal(domain).eq(link.held),
+                link.en_i.eq(enable[group.start : group.stop]),
+                link.addr_i.eq(address),
+                link.data_i.eq(words[width * group.start : width * group.stop]),
+            ]
+            for at, port in enumerate(ports[group.start : group.stop]):
+                m.d.comb += [
+                    port.load_en.eq(link.en_o[at]),
+                    port.load_addr.eq(link.addr_o),
+                    port.load_data.eq(link.data_o.word_select(at, width)),
+                ]
 
     def _rows(self, m: Module, rows: Sequence[ArrayRow], columns: Sequence[ColumnPort]) -> None:
         """Links downwards: windows, turns to drain, weights, sums."""
@@ -252,6 +273,11 @@ class Stce(wiring.Component):
                 column.seed_i.eq(_slice(m, left.seed_o, cut)),
                 column.keep_i.eq(_slice(m, left.keep_o, cut)),
             ]
+
+
+def _domain(kind: str, at: int, slices: Sequence[int]) -> str:
+    """Return the name of the clock domain, with a reset of its own, of a row or column."""
+    return f"{kind}_{sum(place <= at for place in slices)}"
 
 
 def _slice(m: Module, link: Value | data.View[data.StructLayout], cut: bool) -> Value:

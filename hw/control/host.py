@@ -10,12 +10,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import OFFSET_BITS, REGIONS, ErrorCode
-from nmsat.dataflow.contract.limits import WATCHDOG_BITS
+from nmsat.dataflow.contract.limits import RESET_STAGES, WATCHDOG_BITS
 from nmsat.dataflow.contract.registers import COUNTER_BITS, COUNTERS, REGISTERS, Access, configuration, registers
 from nmsat.hw.control.axi_lite import LiteChannels, LiteSlave
 from nmsat.hw.control.sequencer import failure_layout
 from nmsat.hw.memory.axi import regions_layout
 from nmsat.hw.parts.clients import INDEX_BITS
+from nmsat.hw.parts.steps import COPIED
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -35,9 +36,6 @@ def events_layout(ports: int = 1) -> data.StructLayout:
 RESETS: Final = ("front", "loader", "compute", "store", "update")
 """What has a reset of its own: sequencer and ports, and each engine."""
 
-RESET_PINS: Final = 1000
-"""Pins that one register of a reset is to drive; Vivado copies it for more (`max_fanout`)."""
-
 
 class Control(wiring.Component):
     """Everything the host sees.
@@ -51,7 +49,8 @@ class Control(wiring.Component):
     axi : In(`LiteChannels`), register access.
     run : Out(1), a run is on.
     halt : Out(1), memory ports accept nothing.
-    clear : Out(len(RESETS)), all engines are held in reset: a register for each of `RESETS`, all of one value.
+    clear : Out(len(RESETS)), all engines are held in reset: a register for each of `RESETS`, all of one value; it lets
+        go `RESET_STAGES` - 1 cycles before `run` rises.
     region : Out(2), setting: region of the program.
     at : Out(34), setting: its first beat in the region.
     count : Out(32), setting: its instructions.
@@ -66,7 +65,7 @@ class Control(wiring.Component):
     events : In(`events_layout(config.ports)`), what is added to the counters in this cycle.
     interrupt : Out(1), `done` stands and the host has enabled interrupts.
 
-    Timing: the first cycle of a run follows the write of `start` by one; counters lag by two cycles.
+    Timing: the first cycle of a run follows the write of `start` by 1 + `RESET_STAGES`; counters lag by two cycles.
     """
 
     axi: Any
@@ -122,6 +121,7 @@ class Control(wiring.Component):
             if register.access is Access.SETTING
         }
         idle, late = Signal(init=1, name="idle"), Signal(name="late")
+        self._waking = Signal(RESET_STAGES, name="waking")  # resets let go, stage by stage
         start, reset, acknowledge = self._writes(m, slave, settings, idle)
         seen = self._states(m, idle, late, start, reset, acknowledge)
         seen |= self._counters(m, slave, start, idle, late)
@@ -162,21 +162,27 @@ class Control(wiring.Component):
     ) -> dict[str, Value]:
         """Start and stop; return the registers that tell how it went. late: memory has been given up."""
         run, done, failed, special, overflow, forget = (Signal() for _ in range(6))
+        waking = self._waking
         code, index = Signal(4), Signal(INDEX_BITS)
-        # Nothing stands between these registers and the resets: all that a run uses leaves reset in its first cycle.
-        resets = [Signal(init=1, name=f"reset_{name}", attrs={"max_fanout": RESET_PINS}) for name in RESETS]
+        # A tree: one register, one for each engine, in the array one for the rows between two slices. A run begins when
+        # its last registers have let go.
+        held = Signal(init=1, name="held")
+        resets = [Signal(init=1, name=f"reset_{name}", attrs=COPIED) for name in RESETS]
+        m.d.sync += [*(reset.eq(held) for reset in resets), waking.eq(waking << 1)]
         m.d.comb += [self.run.eq(run), self.halt.eq(~run), self.clear.eq(Cat(resets))]
         with m.If(~idle):
             m.d.sync += [special.eq(special | self.special), overflow.eq(overflow | self.overflow)]
         with m.If(acknowledge):
             m.d.sync += done.eq(0)
+        with m.If(waking[-1]):
+            m.d.sync += run.eq(1)
         with m.If(run):
             with m.If(self.failure.valid):
                 m.d.sync += [run.eq(0), failed.eq(1), code.eq(self.failure.code), index.eq(self.failure.index)]
             with m.Elif(self.finished):
                 m.d.sync += run.eq(0)
-        with m.Elif(~idle & self.ports_idle):
-            m.d.sync += [idle.eq(1), done.eq(~forget), forget.eq(0), *(held.eq(1) for held in resets)]
+        with m.Elif(~idle & ~waking.any() & self.ports_idle):
+            m.d.sync += [idle.eq(1), done.eq(~forget), forget.eq(0), held.eq(1)]
             with m.If(late):  # the host has been told
                 m.d.sync += done.eq(done & ~acknowledge)
         with m.If(self.gives_up & ~idle & ~late):  # memory may never end what is under way
@@ -184,12 +190,12 @@ class Control(wiring.Component):
             with m.If(~run & ~failed):
                 m.d.sync += [failed.eq(1), code.eq(ErrorCode.TIMEOUT), index.eq(self.failure.index)]
         with m.If(reset):
-            m.d.sync += [run.eq(0), forget.eq(~idle), done.eq(0)]
+            m.d.sync += [run.eq(0), forget.eq(~idle), done.eq(0), waking.eq(0)]
         with m.If(start | reset | (forget & ~idle)):
             m.d.sync += [failed.eq(0), code.eq(ErrorCode.NONE), index.eq(0), special.eq(0), overflow.eq(0)]
             m.d.sync += late.eq(0)
         with m.If(start):
-            m.d.sync += [idle.eq(0), run.eq(1), done.eq(0), forget.eq(0), *(held.eq(0) for held in resets)]
+            m.d.sync += [idle.eq(0), waking.eq(1), done.eq(0), forget.eq(0), held.eq(0)]
         status = Cat(idle, done, failed, special, overflow)
         return {"status": status, "error_code": code, "error_index": index}
 
@@ -204,7 +210,7 @@ class Control(wiring.Component):
             event = Signal(len(source), name=f"{name}_event")
             value = Signal(COUNTER_BITS, name=name)
             m.d.sync += value.eq(value + event)
-            m.d.sync += event.eq(Mux(idle, 0, source))
+            m.d.sync += event.eq(Mux(idle | self._waking.any(), 0, source))
             with m.If(late):
                 m.d.sync += event.eq(0)
             with m.If(start):

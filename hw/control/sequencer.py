@@ -50,8 +50,9 @@ class Lane(wiring.Component):
     above : In(16), semaphores above 0.
     may : In(1), instructions may start.
     work : Out(`WorkPort`), the engine.
-    can : Out(1), the oldest instruction may start as far as this queue can tell.
-    turn : In(1), it is this queue's turn: no queue before it starts one.
+    moved : In(1), a queue starts one in this cycle: what was found out of semaphores may no longer hold.
+    can : Out(1), the oldest instruction could start in the last cycle, and still can.
+    turn : In(1), it is this queue's turn: no queue before it can.
     starts : Out(1), the oldest instruction starts in this cycle.
     head_index : Out(32), its place in the program.
     lowers : Out(16), semaphores that it lowers in this cycle.
@@ -61,7 +62,7 @@ class Lane(wiring.Component):
     busy : Out(1), an instruction is in the engine.
     oldest : Out(32), its place in the program.
 
-    Timing: an instruction pushed in cycle t may start in t + 1; one instruction per cycle.
+    Timing: an instruction pushed in cycle t is looked at in t + 1 and may start in t + 2. `can` is a register.
     """
 
     push: Signal
@@ -71,6 +72,7 @@ class Lane(wiring.Component):
     above: Signal
     may: Signal
     work: Any
+    moved: Signal
     can: Signal
     turn: Signal
     starts: Signal
@@ -92,6 +94,7 @@ class Lane(wiring.Component):
                 "above": In(SEMAPHORES),
                 "may": In(1),
                 "work": Out(WorkPort()),
+                "moved": In(1),
                 "can": Out(1),
                 "turn": In(1),
                 "starts": Out(1),
@@ -112,6 +115,9 @@ class Lane(wiring.Component):
         work = self.work
         head = fields_of(Opcode.END, queue.o.word)  # wait and signal stand at the same place in all instructions
         missing = Signal(SEMAPHORES)
+        m.d.sync += self.can.eq(
+            self.may & queue.some & ~missing.any() & (started.level != STARTED_DEPTH) & work.start.ready & ~self.moved
+        )
         m.d.comb += [
             queue.push.eq(self.push),
             queue.i.word.eq(self.word),
@@ -122,8 +128,7 @@ class Lane(wiring.Component):
             missing.eq(head["wait"] & ~self.above),
             self.some.eq(queue.some),
             self.blocked.eq(queue.some & missing.any()),
-            self.can.eq(self.may & queue.some & ~missing.any() & (started.level != STARTED_DEPTH)),
-            work.start.valid.eq(self.can & self.turn),
+            work.start.valid.eq(self.can & self.turn & self.may),
             work.start.payload.eq(queue.o.word),
             self.starts.eq(work.start.valid & work.start.ready),
             self.lowers.eq(Mux(self.starts, head["wait"], 0)),
@@ -157,7 +162,8 @@ class Sequencer(wiring.Component):
     busy : Out(len(Queue)), an instruction is in this engine, for the counters.
     blocked : Out(len(Queue)), this queue waits for a semaphore, for the counters.
 
-    Timing: an instruction needs 3 cycles of check; one instruction starts per cycle, the first queue first.
+    Timing: an instruction needs 3 cycles of check. In one cycle queues look whether their oldest instruction could
+    start, in the next the first of those that could starts its own; in that cycle the others look in vain.
     """
 
     run: Signal
@@ -218,16 +224,18 @@ class Sequencer(wiring.Component):
 
     def _dispatch(self, m: Module, fetch: Fetch, lanes: Sequence[Lane]) -> tuple[Signal, Signal]:
         """Hand an instruction to its queue; return whether it cannot go on by itself, whether it is END."""
-        legal, ends, full = Signal(), Signal(), Signal()
+        legal, ends, full, last = Signal(), Signal(), Signal(), Signal()
+        # What kind of instruction it is is known a cycle after it stands, and that is before the verdict of the check.
+        m.d.sync += last.eq(fetch.word[:4] == Opcode.END)
         m.d.comb += [
             legal.eq(self.run & fetch.valid & (fetch.code == ErrorCode.NONE)),
-            ends.eq(legal & (fetch.word[:4] == Opcode.END)),
+            ends.eq(legal & last),
         ]
         for queue, lane in zip(Queue, lanes, strict=True):
             opcodes = [opcode for opcode, of in QUEUE_OF.items() if of is queue]
             mine = Signal(name=f"for_{queue.name.lower()}")
+            m.d.sync += mine.eq(Cat(fetch.word[:4] == opcode for opcode in opcodes).any())
             m.d.comb += [
-                mine.eq(Cat(fetch.word[:4] == opcode for opcode in opcodes).any()),
                 lane.push.eq(legal & mine & ~lane.full),
                 lane.word.eq(fetch.word),
                 lane.index.eq(fetch.index),
@@ -245,19 +253,22 @@ class Sequencer(wiring.Component):
     def _start(self, m: Module, semaphores: Semaphores, lanes: Sequence[Lane]) -> None:
         """Start one instruction; lower and raise semaphores."""
         before: Value = Signal()  # stays 0: the first queue waits for none
+        moved = Signal()
+        m.d.comb += moved.eq(Cat(lane.starts for lane in lanes).any())
         for q, (lane, work) in enumerate(zip(lanes, self.work, strict=True)):
             port = lane.work
             m.d.comb += [
                 lane.may.eq(self.run),
                 lane.above.eq(semaphores.above),
                 lane.turn.eq(~before),
+                lane.moved.eq(moved),
                 work.start.valid.eq(port.start.valid),
                 work.start.payload.eq(port.start.payload),
                 port.start.ready.eq(work.start.ready),
                 port.done.eq(work.done),
                 semaphores.raises[q].eq(lane.raises),
             ]
-            before = before | (lane.can & work.start.ready)
+            before = before | lane.can
         lowers: Value = lanes[0].lowers
         for lane in lanes[1:]:
             lowers = lowers | lane.lowers

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, INSTRUCTION_BITS, ActMode, Opcode
 from nmsat.dataflow.contract.legal import check_machine
-from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_OWNERS, LOAD_PLACES, STARTED_DEPTH
+from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_LINK, LOAD_OWNERS, LOAD_PLACES, STARTED_DEPTH
 from nmsat.hw.load.ask import LoadAsk, place_layout
 from nmsat.hw.load.beats import LoadBeats
 from nmsat.hw.load.rows import LoadRows
@@ -150,14 +150,16 @@ class Loader(wiring.Component):
     def _report(self, m: Module, ask: LoadAsk, stage: LoadStage, ended: Signal) -> None:
         """Say which instructions are done, in order. owed: loads that are written and have not been said to be done;
         inside: all that have not; front: those of them that stand in front of the STAGE."""
+        told = Signal(1 + LOAD_LINK)
         owed, inside, front = (Signal(range(STARTED_DEPTH + 1), name=name) for name in ("owed", "inside", "front"))
         load = named(m, "load_done", owed.any() & (stage.free | front.any()))
         m.d.comb += stage.release.eq(stage.written & ~front.any())
         m.d.sync += [
             owed.eq(owed + ended - load),
             inside.eq(inside + ask.handed - load),
-            self.work.done.eq(load | stage.release),
+            told.eq(Cat(load | stage.release, told)),
         ]
+        m.d.comb += self.work.done.eq(told[-1])  # what was written has passed the links to the buffers
         with m.If(ask.stage):
             m.d.sync += front.eq(inside - load)
         with m.Elif(load & ~stage.free):

@@ -15,7 +15,7 @@ from nmsat.dataflow.contract.timing import takes_pairs
 from nmsat.hw.load.ask import CHUNK_BITS, rows_layout
 from nmsat.hw.load.writer import LoadWriter
 from nmsat.hw.parts.fields import fields_of
-from nmsat.hw.parts.steps import named
+from nmsat.hw.parts.steps import COPIED, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,9 +33,9 @@ class LoadRows(LoadWriter):
     addr : Out(range(act_depth)), where.
     data : Out(16 * act_lanes * R), words, row 0 at bit 0.
 
-    Timing: a beat, or a pair, is taken per cycle until the chunks of R tile rows are there. They are written from two
+    Timing: a beat, or a pair, is taken per cycle until the chunks of R tile rows are there. They are written from three
     cycles after the last one on, in (elements in use) / lanes cycles per beat of a tile row, and the next R collected
-    meanwhile.
+    meanwhile. The last write is in the cycle behind `ended`.
     """
 
     collect: Signal
@@ -69,7 +69,10 @@ class LoadRows(LoadWriter):
         out = layout(leaving)
         moves = named(m, "moves", out.full & open_ & (~playing | ends))
         final = named(m, "final", number == out.count)
-        m.d.comb += [self.en.eq(playing), self.ended.eq(ends & play_last)]
+        # Who plays which beat is decided from registers of few pins; what is far and wide follows a cycle later.
+        moved, source = Signal(attrs=COPIED), Signal(CHUNK_BITS + 1, attrs=COPIED)
+        m.d.comb += self.ended.eq(ends & play_last)
+        m.d.sync += [self.en.eq(playing), moved.eq(moves), source.eq(Cat(number, play))]
         with m.If(moves):
             m.d.sync += [playing.eq(1), play_last.eq(final & out.last), number.eq(number + 1)]
         with m.Elif(ends):
@@ -92,10 +95,10 @@ class LoadRows(LoadWriter):
                 write.en.eq(enters[r]),
                 write.addr.eq(address),
                 write.data.eq(entering[r % 2]),
-                read.addr.eq(Cat(number, play)),
+                read.addr.eq(source),
                 self.data.word_select(r, width).eq(played[:width]),
             ]
-            m.d.sync += played.eq(Mux(moves, read.data, played >> width))
+            m.d.sync += played.eq(Mux(moved, read.data, played >> width))
         self._places(m, moves, number, final, out.chunk, playing, ends)
         return m
 
@@ -169,7 +172,8 @@ class LoadRows(LoadWriter):
         window = named(m, "window", words << log2_a)
         beat_groups = named(m, "beat_groups", (HALVES // 2) >> log2_m)
         groups = named(m, "groups", ((fields["k"] - 1)[:16] >> 1) >> log2_m)  # less 1
-        set_at, next_at = Signal(bits), Signal(bits)
+        set_at, next_at, address = Signal(bits), Signal(bits), Signal(bits)
+        m.d.sync += self.addr.eq(address)
         chunk_group, next_group, group, word = Signal(16), Signal(16), Signal(16), Signal(4)
         word_end = named(m, "word_end", word == words - 1)
         group_end = named(m, "group_end", (group == groups) | ~((group + 1)[:5] & (beat_groups - 1)).any())
@@ -180,11 +184,11 @@ class LoadRows(LoadWriter):
         far = named(m, "far", ((HALVES // lanes) << log2_a)[:9])
         m.d.comb += ends.eq(playing & word_end & group_end)
         with m.If(playing):
-            m.d.sync += [word.eq(word + 1), self.addr.eq(self.addr + 1)]
+            m.d.sync += [word.eq(word + 1), address.eq(address + 1)]
             with m.If(word_end):
-                m.d.sync += [word.eq(0), group.eq(group + 1), self.addr.eq(self.addr + 1 + window - words)]
+                m.d.sync += [word.eq(0), group.eq(group + 1), address.eq(address + 1 + window - words)]
         with m.If(moves):
-            m.d.sync += [self.addr.eq(beat_at), word.eq(0), group.eq(beat_group)]
+            m.d.sync += [address.eq(beat_at), word.eq(0), group.eq(beat_group)]
             m.d.sync += [next_at.eq(beat_at + far), next_group.eq(behind)]
         with m.If(moves & final):
             m.d.sync += set_at.eq(set_at + words)

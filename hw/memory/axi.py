@@ -92,6 +92,11 @@ class WriteChannels(wiring.Signature):
         )
 
 
+def written_layout() -> data.StructLayout:
+    """A beat on W: its data, its bytes that are written, whether it is the last of its burst."""
+    return data.StructLayout({"data": DATA_BITS, "strobe": BEAT_BYTES, "last": 1})
+
+
 def region_layout(masters: int = 1) -> data.StructLayout:
     """A region: pages of 4 KiB in front of it, beats in it, whether it is open and may be written; of several masters
     the one behind which it lies."""

@@ -16,6 +16,7 @@ from nmsat.hw.memory.axi import ADDRESS_BITS, LOG2_BEAT, error_layout, region_la
 from nmsat.hw.memory.watchdog import Watchdog
 from nmsat.hw.parts.clients import burst_layout
 from nmsat.hw.parts.small_queue import SmallQueue
+from nmsat.hw.parts.two_places import TwoPlaces
 
 if TYPE_CHECKING:
     from amaranth.hdl import Value
@@ -129,8 +130,9 @@ def arbitrate(
     """Let bursts leave a port, whose elaboration calls this; return the gate, and which client is told in this cycle.
 
     channel: "ar" or "aw"; moves: something is taken that is neither address nor answer; parts: transfers that are a
-    beat. A burst accepted in cycle t stands on the channel from t + 1 on, one burst per cycle; an answer in cycle u is
-    told to its client in u + 1. After an error no burst is accepted until reset.
+    beat. A burst taken from its client in cycle t stands in a register of this client from t + 1 on, where it is
+    chosen; one chosen in cycle t stands on the channel from t + 1 on. One burst per cycle; an answer in cycle u is told
+    to its client in u + 1. After an error no burst is chosen until reset.
     """
     m.submodules.gate = gate = Gate(len(port.clients), burst_layout(), write=channel == "aw")
     m.submodules.waiting = waiting = SmallQueue(gate.client.shape(), UNDER_WAY)
@@ -150,10 +152,14 @@ def arbitrate(
         port.bursts.eq(gate.leaves),
     ]
     for i, client in enumerate(port.clients):
+        m.submodules[f"asked_{i}"] = asked = TwoPlaces(burst_layout())
         m.d.comb += [
-            gate.valid[i].eq(client.request.valid),
-            gate.requests[i].eq(client.request.payload),
-            client.request.ready.eq(gate.accept[i]),
+            asked.i.valid.eq(client.request.valid),
+            asked.i.payload.eq(client.request.payload),
+            client.request.ready.eq(asked.i.ready),
+            gate.valid[i].eq(asked.o.valid),
+            gate.requests[i].eq(asked.o.payload),
+            asked.o.ready.eq(gate.accept[i]),
         ]
     with m.If(gate.leaves):
         m.d.sync += [valid.eq(1), address.eq(gate.address), length.eq(gate.beats_less_1)]

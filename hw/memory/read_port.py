@@ -26,18 +26,19 @@ class ReadPort(wiring.Component):
 
     clients : In(`ReadClient`) each, the engines, the first one first.
     regions : In(`hw.memory.axi.regions_layout`), stable during a run.
-    halt : In(1), no burst is accepted.
+    halt : In(1), no burst leaves.
     watchdog : In(32), cycles in which memory may move nothing of what it owes, stable during a run; 0: any number.
     idle : Out(1), nothing is under way.
     error : Out(`hw.memory.axi.error_layout(clients)`), an error, for one cycle.
     gives_up : Out(1), memory has moved nothing for `watchdog` cycles, for one cycle, in which there is an error too.
-    bursts : Out(1), one was accepted.
+    bursts : Out(1), one leaves for AR.
     beats : Out(1), one arrived.
     axi : Out(`ReadChannels`), AR and R, of so many parts.
 
-    Timing: a burst accepted in cycle t stands on AR from t + 1 on, one burst per cycle; a beat on R in cycle u stands
-    at its client in u + 1; of a beat in parts u is the cycle of the last, and an error of any of them is told with it.
-    After an error no burst is accepted until reset.
+    Timing: a burst taken from its client in cycle t may be chosen from t + 1 on; one chosen in cycle t stands on AR
+    from t + 1 on, one burst per cycle; a beat on R in cycle u stands at its client in u + 1; of a beat in parts u is
+    the cycle of the last, and an error of any of them is told with it. After an error none leaves until reset.
+    `request.ready` of the clients, and all that goes to memory, are registers.
     """
 
     clients: Sequence[Any]

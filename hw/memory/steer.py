@@ -6,7 +6,7 @@ A machine with one master has none of this.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
@@ -14,11 +14,14 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.dataflow.contract.isa import REGIONS
-from nmsat.dataflow.contract.limits import MAX_BURST
+from nmsat.dataflow.contract.limits import MAX_BURST, PORT_PLACES
 from nmsat.hw.parts.clients import ReadClient, WriteClient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+WAITING: Final = UNDER_WAY + PORT_PLACES
+"""Bursts of a client that a master has taken and memory has not answered."""
 
 
 def ports_layout(masters: int) -> data.ArrayLayout:
@@ -56,7 +59,7 @@ class ReadSteer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        most = (UNDER_WAY + 1) * MAX_BURST  # the last beats of a burst pass when the next one may leave already
+        most = (WAITING + 1) * MAX_BURST  # the last beats of a burst pass when the next one may leave already
         arrives = Cat(one.valid for one in self.masters).any()
         at = _steer(m, self, most, self.client.request.payload.beats_less_1 + 1, arrives)
         beats = [one.data for one in self.masters]
@@ -97,7 +100,7 @@ class WriteSteer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         acknowledged = Cat(one.acknowledged for one in self.masters).any()
-        _steer(m, self, UNDER_WAY + 1, 1, acknowledged)
+        _steer(m, self, WAITING + 1, 1, acknowledged)
         for one in self.masters:
             m.d.comb += [one.data.eq(self.client.data), one.strobe.eq(self.client.strobe)]
         m.d.comb += [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
@@ -41,6 +41,10 @@ def chosen_cuts(unit: str, table: Mapping[int, tuple[str, ...]], stages: int) ->
     if stages not in table:
         raise ValueError(f"stages of {unit} is {stages!r}; it must be from {min(table)} to {max(table)}")
     return table[stages]
+
+
+COPIED: Final = {"max_fanout": 1000}
+"""Attribute of a register that drives many pins: Vivado makes a copy for each so many."""
 
 
 def named(m: Module, name: str, value: ValueLike) -> Signal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.hdl import Const, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -106,18 +106,26 @@ class Walk(wiring.Component):
         m = Module()
         fields = self.fields
         x, y = Signal(COUNT_BITS), Signal(COUNT_BITS)
-        m.d.comb += [
-            self.line_end.eq((x + 1 == fields.width) & fields.width.any()),
-            self.image_end.eq(self.line_end & (y + 1 == fields.height)),
-        ]
+        line_end, last_line = Signal(), Signal()  # of the present step
+        m.d.comb += [self.line_end.eq(line_end), self.image_end.eq(line_end & last_line)]
+
+        def ends_line(step: Value) -> Value:
+            return (step + 1 == fields.width) & fields.width.any()
+
+        def ends_image(line: Value) -> Value:
+            return line + 1 == fields.height
+
+        right, below = (x + 1)[:COUNT_BITS], (y + 1)[:COUNT_BITS]
         with m.If(self.start):
             m.d.sync += [x.eq(fields.x0), y.eq(fields.y0)]
+            m.d.sync += [line_end.eq(ends_line(fields.x0)), last_line.eq(ends_image(fields.y0))]
         with m.Elif(self.advance):
-            m.d.sync += x.eq(x + 1)
-            with m.If(self.line_end):
-                m.d.sync += [x.eq(0), y.eq(y + 1)]
+            m.d.sync += [x.eq(right), line_end.eq(ends_line(right))]
+            with m.If(line_end):
+                m.d.sync += [x.eq(0), line_end.eq(ends_line(Const(0, 1)))]
+                m.d.sync += [y.eq(below), last_line.eq(ends_image(below))]
             with m.If(self.image_end):
-                m.d.sync += y.eq(0)
+                m.d.sync += [y.eq(0), last_line.eq(ends_image(Const(0, 1)))]
         self._offsets(m)
         self._places(m)
         return m

@@ -28,7 +28,7 @@ MEMORY: Final = "m00_axi"
 INNER_MEMORY: Final = "m_axi"
 """The first AXI4 master of `sat`."""
 
-RESET_STAGES: Final = 3
+AP_RESET_STAGES: Final = 3
 """Clock edges from `ap_rst_n` to the reset of the machine."""
 
 _MASKED: Final = ("valid", "ready")

@@ -36,6 +36,7 @@ FOLDER: Final = "xilinx"
 """Folder of the package that holds what this module writes."""
 
 _ROWS: Final = "machine/compute/stce/row_{}"
+_LINK: Final = "machine/compute/stce/act_link_{}"
 """Cell of a row of elements below the kernel."""
 
 _POINTER: Final = "_base"
@@ -147,13 +148,14 @@ def floorplan(config: SatConfig, board: Device) -> str:
     lines = [f"# {config.rows} rows of elements on {board.slrs} SLR of {board.part}."]
     if board.slrs == 1:
         return "\n".join([*lines, "# Nothing to place: there is one.", ""])
-    starts = [share.start for share in _shares(config.rows, board.slrs)[1:]]
+    starts = tuple(share.start for share in _shares(config.rows, board.slrs)[1:])
     lines += [
         "# Links between rows cross an SLR boundary without a register slice of their own unless row_slices names it.",
         f"# Slices: {', '.join(map(str, config.row_slices)) or 'none'}; boundaries: {', '.join(map(str, starts))}.",
     ]
+    links = [_LINK.format(slr) for slr in range(board.slrs)] if starts == config.row_slices else []
     for slr, rows in enumerate(_shares(config.rows, board.slrs)):
-        cells = " ".join(_ROWS.format(row) for row in rows)
+        cells = " ".join([*(_ROWS.format(row) for row in rows), *links[slr : slr + 1]])
         lines += [
             f"create_pblock sat_slr{slr}",
             f"resize_pblock sat_slr{slr} -add SLR{slr}",

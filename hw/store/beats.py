@@ -46,12 +46,11 @@ class RowPlace(wiring.Component):
     at : Out(5), unit of the chunk's first element in its first beat.
     piece : Out(2), number of the present beat among those of the chunk.
     present : Out(columns), elements of the chunk that exist.
-    units : Out(range(2 * columns + 1)), how many units they have.
     ends_chunk : Out(1), the piece is the last of its chunk.
     ends_beat : Out(1), it is the last of its beat.
     ends_row : Out(1), it is the last of its row.
 
-    Timing: outputs depend on registers and `wide` only; after the last piece of a row the next row begins.
+    Timing: outputs depend on registers only; after the last piece of a row the next row begins.
     """
 
     row_columns: Signal
@@ -62,7 +61,6 @@ class RowPlace(wiring.Component):
     at: Signal
     piece: Signal
     present: Signal
-    units: Signal
     ends_chunk: Signal
     ends_beat: Signal
     ends_row: Signal
@@ -79,7 +77,6 @@ class RowPlace(wiring.Component):
                 "at": Out(5),
                 "piece": Out(2),
                 "present": Out(columns),
-                "units": Out(range(2 * columns + 1)),
                 "ends_chunk": Out(1),
                 "ends_beat": Out(1),
                 "ends_row": Out(1),
@@ -89,24 +86,34 @@ class RowPlace(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         columns = self._columns
-        left = Signal(9)
-        last = named(m, "last", left <= columns)
-        end = named(m, "end", self.at + self.units)
+        left, last = Signal(9), Signal()  # elements that are left, with those of this chunk; it has them all
+        end = Signal(range(32 + 2 * columns + 1))  # unit behind the chunk, counted from its first beat
+        first = named(m, "first_at", (self.lane << self.wide)[: len(self.at)])
+        following = named(m, "following_at", (self.at + (columns << self.wide))[: len(self.at)])
+        first_end = named(m, "first_end", first + self._units(self.row_columns))
+        following_end = named(m, "following_end", following + self._units((left - columns)[: len(left)]))
         edge = named(m, "edge", (self.piece + 1) << 5)
         m.d.comb += [
-            self.present.eq(Cat(left > c for c in range(columns))),
-            self.units.eq(Mux(last, left, columns) << self.wide),
             self.ends_chunk.eq(end <= edge),
             self.ends_row.eq(self.ends_chunk & last),
             self.ends_beat.eq((end >= edge) | self.ends_row),
         ]
+        # What decides late is `step`: where the next chunk lies and ends, and whether its row is a new one, is known
+        # before it.
+        anew = named(m, "anew", self.start | self.ends_row)
         with m.If(self.step):
             m.d.sync += self.piece.eq(self.piece + 1)
-            with m.If(self.ends_chunk):
-                m.d.sync += [self.piece.eq(0), left.eq(left - columns), self.at.eq(self.at + (columns << self.wide))]
-        with m.If(self.start | (self.step & self.ends_row)):
-            m.d.sync += [self.piece.eq(0), left.eq(self.row_columns), self.at.eq(self.lane << self.wide)]
+        with m.If(self.start | (self.step & self.ends_chunk)):
+            next_left = named(m, "next_left", Mux(anew, self.row_columns, (left - columns)[: len(left)]))
+            m.d.sync += [self.piece.eq(0), left.eq(next_left)]
+            m.d.sync += last.eq(Mux(anew, self.row_columns <= columns, left <= 2 * columns))
+            m.d.sync += [self.at.eq(Mux(anew, first, following)), end.eq(Mux(anew, first_end, following_end))]
+            m.d.sync += self.present.eq(Cat(next_left > c for c in range(columns)))
         return m
+
+    def _units(self, left: Value) -> Value:
+        """Return the units of a chunk when so many elements are left."""
+        return Mux(left <= self._columns, left, self._columns) << self.wide
 
 
 class RowPacker(wiring.Component):

@@ -73,37 +73,36 @@ class RowBursts(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         walk = m.submodules.walk = Walk()
-        rows_left = Signal(16)
+        rows_left, some_left = Signal(16), Signal()
         sent = Signal(5)  # beats of the row that have been asked for
+        # The next burst: what is left of the row, of the page, or the longest, whichever is least.
         offset = named(m, "offset", (walk.offset + (self.first + sent))[:OFFSET_BITS])
         rest = named(m, "rest", (self.beats - sent)[:5])
-        asked = self._least(m, rest, offset)
-        ends_row = named(m, "ends_row", asked == rest)
+        in_page = named(m, "in_page", PAGE_BEATS - offset[:PAGE_BEATS_BITS])
+        capped = named(m, "capped", Mux(rest > MAX_BURST, MAX_BURST, rest))
+        asked = named(m, "asked", Mux(in_page < capped, in_page, capped)[:5])
+        # Both are told without waiting for the least of the three.
+        ends_row = named(m, "ends_row", (rest <= MAX_BURST) & (rest <= in_page))
+        fits = named(m, "fits", (rest <= self.room) | (in_page <= self.room) | (self.room >= MAX_BURST))
         fires = named(m, "fires", self.request.valid & self.request.ready)
         m.d.comb += [
             walk.fields.eq(self.fields),
             walk.start.eq(self.start),
             walk.advance.eq(fires & ends_row),
-            self.finished.eq(rows_left == 0),
+            self.finished.eq(~some_left),
             self.beats_asked.eq(asked),
-            self.request.valid.eq(~self.finished & (asked <= self.room)),
+            self.request.valid.eq(~self.finished & fits),
             self.request.payload.region.eq(self.region),
             self.request.payload.offset.eq(offset),
             self.request.payload.beats_less_1.eq(asked - 1),
         ]
         with m.If(self.start):
-            m.d.sync += [rows_left.eq(self.rows), sent.eq(0)]
+            m.d.sync += [rows_left.eq(self.rows), some_left.eq(self.rows != 0), sent.eq(0)]
         with m.Elif(fires):
             m.d.sync += sent.eq(Mux(ends_row, 0, sent + asked))
             with m.If(ends_row):
-                m.d.sync += rows_left.eq(rows_left - 1)
+                m.d.sync += [rows_left.eq(rows_left - 1), some_left.eq(rows_left != 1)]
         return m
-
-    def _least(self, m: Module, rest: Value, offset: Value) -> Signal:
-        """Return the beats of the next burst: what is left of the row, of the page, and of the longest burst."""
-        in_page = named(m, "in_page", PAGE_BEATS - offset[:PAGE_BEATS_BITS])
-        capped = named(m, "capped", Mux(rest > MAX_BURST, MAX_BURST, rest))
-        return named(m, "asked", Mux(in_page < capped, in_page, capped)[:5])
 
 
 def row_walk(bursts: RowBursts, values: Mapping[str, Value], prefix: str) -> list[Any]:

@@ -30,8 +30,7 @@ class ResultReader(wiring.Component):
     reading : Out(1), there is one.
     last : Out(1), it is in the last row.
 
-    Timing: `address` is a register, `reading` and `last` depend on one; those of the first chunk stand one cycle after
-    `start`.
+    Timing: `address`, `reading` and `last` are registers; those of the first chunk stand one cycle after `start`.
     """
 
     ws: Signal
@@ -72,12 +71,12 @@ class ResultReader(wiring.Component):
         wraps = named(m, "wraps", Mux(self.ws, inner == a - 1, inner == rows - 1))
         wrapped = named(m, "wrapped", first + Mux(self.ws, 8, 1))
         next_row = named(m, "next_row", Mux(wraps, wrapped, row + Mux(self.ws, 1, 8))[: len(row)])
-        m.d.comb += [self.reading.eq(left != 0), self.last.eq(left == 1)]
         with m.If(self.start):
-            m.d.sync += [left.eq(self.rows), inner.eq(0)]
+            m.d.sync += [left.eq(self.rows), self.reading.eq(self.rows != 0), self.last.eq(self.rows == 1), inner.eq(0)]
             m.d.sync += [place_.eq(self.capture) for place_ in (first, row, self.address)]
         with m.Elif(self.step & self.ends_row):
-            m.d.sync += [left.eq(left - 1), inner.eq(inner + 1), row.eq(next_row), self.address.eq(next_row)]
+            m.d.sync += [left.eq(left - 1), self.reading.eq(left != 1), self.last.eq(left == 2)]
+            m.d.sync += [inner.eq(inner + 1), row.eq(next_row), self.address.eq(next_row)]
             with m.If(wraps):
                 m.d.sync += [inner.eq(0), first.eq(wrapped)]
         with m.Elif(self.step):

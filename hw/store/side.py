@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -30,8 +30,9 @@ class SideQueue(wiring.Component):
     begin : In(1), a tile begins; the queue is empty.
     o : Out(512), the present beat.
     level : Out(range(SIDE_BEATS + 1)), beats that are there.
+    some : Out(1), there are any.
 
-    Timing: a beat pushed in cycle t stands at `o` from t + 1 on.
+    Timing: a beat pushed in cycle t stands at `o` from t + 1 on; `level` and `some` are registers.
     """
 
     push: Signal
@@ -42,6 +43,7 @@ class SideQueue(wiring.Component):
     begin: Signal
     o: Signal
     level: Signal
+    some: Signal
 
     def __init__(self) -> None:
         super().__init__(
@@ -54,6 +56,7 @@ class SideQueue(wiring.Component):
                 "begin": In(1),
                 "o": Out(8 * BEAT_BYTES),
                 "level": Out(range(SIDE_BEATS + 1)),
+                "some": Out(1),
             }
         )
 
@@ -64,10 +67,12 @@ class SideQueue(wiring.Component):
         write, read = memory.write_port(), memory.read_port(domain="comb")
         first = Signal(range(SIDE_BEATS))  # place of the first beat of the tile
         at = Signal(range(SIDE_BEATS))
+        leaves = named(m, "leaves", self.pop & ~self.keep)
         m.d.comb += [write.en.eq(self.push), write.data.eq(self.i), read.addr.eq(at), self.o.eq(read.data)]
         m.d.sync += [
             write.addr.eq(write.addr + self.push),
-            self.level.eq(self.level + self.push - (self.pop & ~self.keep)),
+            self.level.eq(self.level + self.push - leaves),
+            self.some.eq(self.push | Mux(leaves, self.level > 1, self.level.any())),
         ]
         with m.If(self.begin):
             m.d.sync += first.eq(at)

@@ -196,11 +196,15 @@ class Store(wiring.Component):
         bursts = m.submodules.side_bursts = RowBursts(SIDE_BEATS)
         self._rows_of_beats(m, bursts, fields, "side_", wide)
         same = same_row(m, fields)
+        kept = Signal()  # `same` of the instruction that is read
+        m.d.sync += kept.eq(same)
         room = Signal(range(SIDE_BEATS + 1), init=SIDE_BEATS)
         whole = named(m, "side_whole", bursts.finished & (room + queue.level == SIDE_BEATS))
-        keep = named(m, "side_keep", same & ~reader.last)
+        keep = named(m, "side_keep", kept & ~reader.last)
         asked = Mux(bursts.request.valid & bursts.request.ready, bursts.beats_asked, 0)
-        m.d.sync += room.eq(room - asked + (queue.pop & ~keep))
+        less = named(m, "side_room_less", (room - asked)[: len(room)])
+        more = named(m, "side_room_more", (room - asked + 1)[: len(room)])
+        m.d.sync += room.eq(Mux(queue.pop & ~keep, more, less))  # what decides late is `pop`
         wiring.connect(m, bursts.request, wiring.flipped(self.side.request))
         m.d.comb += [
             bursts.start.eq(begins),
@@ -212,7 +216,7 @@ class Store(wiring.Component):
             queue.keep.eq(keep),
             queue.ends_row.eq(gatherer.ends_row),
             queue.pop.eq(gatherer.i.ready & gatherer.i.valid),
-            gatherer.i.valid.eq(queue.level.any() & (whole | ~same)),
+            gatherer.i.valid.eq(queue.some & (whole | ~kept)),
             gatherer.i.payload.eq(queue.o),
         ]
 
@@ -225,8 +229,7 @@ class Store(wiring.Component):
         queue = m.submodules.write_queue = fifo.SyncFIFO(width=chunk_layout().size, depth=WRITE_BEATS)
         bursts = m.submodules.write_bursts = RowBursts(WRITE_BEATS)
         self._rows_of_beats(m, bursts, fields, "", wide)
-        rows = Signal(16)  # still to be packed; results behind them are those of the next instruction
-        packs = named(m, "packs", rows != 0)
+        rows, packs = Signal(16), Signal()  # still to be packed; some are, results behind are the next instruction's
         wiring.connect(m, bursts.request, wiring.flipped(self.write.request))
         held = Signal(range(WRITE_BEATS + 1))  # beats in the queue that no burst has been asked for
         asks = named(m, "write_asks", bursts.request.valid & bursts.request.ready)
@@ -236,9 +239,9 @@ class Store(wiring.Component):
             asked.eq(asked + asks),
         ]
         with m.If(starts):
-            m.d.sync += rows.eq(fields["rows"])
+            m.d.sync += [rows.eq(fields["rows"]), packs.eq(fields["rows"] != 0)]
         with m.Elif(packer.row_end):
-            m.d.sync += rows.eq(rows - 1)
+            m.d.sync += [rows.eq(rows - 1), packs.eq(rows != 1)]
         beat = data.View(chunk_layout(), queue.r_data)
         m.d.comb += [
             packer.i.valid.eq(epilogue.o.valid & packs),

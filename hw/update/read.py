@@ -50,7 +50,8 @@ class UpdateRead(wiring.Component):
     next_mask : In(1), the row taken in this cycle is the last of its group.
     read : Out(`ReadClient`), memory.
 
-    Timing: a request stands from the 2nd cycle after `start` on, one per cycle; a beat is on `o` a cycle after it came.
+    Timing: a request stands from the 3rd cycle after `start` on, one in two cycles: in the first its stream is chosen,
+    in the second it goes on. A beat is on `o` a cycle after it came.
     """
 
     start: Signal
@@ -102,9 +103,13 @@ class UpdateRead(wiring.Component):
             can[name] = named(m, f"{name}_can", some & enough)
             promised = named(m, f"{name}_promised", Mux(taken[name], size, 0))
             m.d.sync += room[name].eq(room[name] - promised + popped[name])
-        chosen = self._choose(m, can, room)
+        found = self._choose(m, can, room)
         free = named(m, "free", ~self.read.request.valid | self.read.request.ready)
-        asks = named(m, "asks", free & Cat(can.values()).any())
+        chosen = {name: Signal(name=f"{name}_chosen") for name in UPDATE_READS}
+        some = named(m, "some_chosen", Cat(chosen.values()).any())
+        for name, one in chosen.items():
+            m.d.sync += one.eq(Mux(some, one & ~free, found[name]))
+        asks = named(m, "asks", free & some)
         m.d.comb += [taken[name].eq(free & chosen[name]) for name in UPDATE_READS]
         burst = data.View(_burst_layout(), Signal(_burst_layout().size, name="burst"))
         at = Signal(OFFSET_BITS)
@@ -128,12 +133,13 @@ class UpdateRead(wiring.Component):
 
     def _choose(self, m: Module, can: dict[str, Signal], room: dict[str, Signal]) -> dict[str, Signal]:
         """Return for each stream whether it asks next: masks first, else who has the most room."""
-        w, v, g = (named(m, f"{name}_key", Mux(can[name], room[name], 0)) for name in UPDATE_READS[:3])
         first = can["mask"]
-        gradient = named(m, "pick_gradient", ~first & can["gradient"] & (g >= w) & (g >= v))
-        weights = named(m, "pick_weights", ~first & ~gradient & can["weights"] & (w >= v))
-        momenta = named(m, "pick_momenta", ~first & ~gradient & ~weights & can["momenta"])
-        return {"weights": weights, "momenta": momenta, "gradient": gradient, "mask": first}
+        pick = {"mask": first}
+        for i, name in enumerate(order := ("gradient", "weights", "momenta")):
+            behind = [~can[other] | (room[name] > room[other]) for other in order[:i]]
+            before = [~can[other] | (room[name] >= room[other]) for other in order[i + 1 :]]
+            pick[name] = named(m, f"pick_{name}", Cat(~first, can[name], *behind, *before).all())
+        return pick
 
     def _linear(self, m: Module, name: str, taken: Signal) -> tuple[Signal, Signal, Value]:
         """Walk a stream whose beats lie one behind the other; return offset and size of its next burst, and if any."""

@@ -121,8 +121,11 @@ UNREACHED: Final[dict[str, str]] = {
     "sat_head": "nothing waits for the tail: it takes eight commands in flight, five at most come about "
     "(`tests/array/test_edges.py` has them)",
     "sat_loader": "every STAGE of a program of `tiny` has `inner` 1; the bench of the loader has up to 32",
+    "sat_read_port": "the fetch never asks for a burst while one of its own waits in the port; the bench of the ports "
+    "has clients that do",
     "sat_sequencer": "no semaphore passes 255, no answer to an UPDATE's write or to a STORE's read is an error, no "
-    "deadlock has an UPDATE in front; the bench of the sequencer has them all, and `semaphores` is proved",
+    "deadlock has an UPDATE in front, the fetch is never kept waiting by the port; the bench of the sequencer has them "
+    "all, and `semaphores` is proved",
     "sat_store": "with four columns a chunk lies in one beat, and rows are short: neither a page nor the longest burst "
     "cuts one; the bench of the store engine has 5 columns too, its long tests up to 32",
     "sat_update": "W_bp and the turned rows are never late for their writes, and the flag falls with the reset; the "

@@ -26,6 +26,7 @@ REASONS: Final = {
     ("sat_loader", "data"): "chooses a place or a set for all 32 halves of a beat and of every row at once",
     ("sat_loader", "enable"): "a set of halves for all rows moves at once",
     ("sat_loader", "reset"): "what is no operand is cleared, in all halves of a beat at once",
+    ("sat_stce", "reset"): "reset of the rows between two slices, a register which Vivado may copy (max_fanout)",
     ("sat_store", "data"): "the epilogue of all columns moves and switches at once",
     ("sat_store", "enable"): "a row of results for all columns is kept at once",
     ("sat_store", "reset"): "a row of results for all columns is cleared at once",

@@ -29,8 +29,8 @@ Failure = tuple[ErrorCode, int]
 class Sequencer:
     """Registers of `hw.control.sequencer.Sequencer`; its values stand for the present cycle.
 
-    busy, blocked, offers: one bit per queue; offers: an instruction waits for nothing but its engine; finished: the run
-    is over; instructions: handed to the queues so far. In every
+    busy, blocked, offers, able: one bit per queue; offers: an instruction waits for nothing but its engine; able: it
+    could start in the cycle before; finished: the run is over; instructions: handed to the queues so far. In every
     cycle `offer` comes first, then `tick`.
     """
 
@@ -44,18 +44,18 @@ class Sequencer:
         self._above = 0
         self._own: Failure | None = None
         self.busy = self.blocked = 0
-        self.offers = 0
+        self.offers = self.able = 0
         self._still = False  # the cycle before changed nothing
         self.instructions = 0
 
     def key(self) -> Key:
         """Return the state, of a sequencer that shows no error, without places in the program."""
         queues = tuple([tuple([entry[0] for entry in queue]) for queue in (*self._waiting, *self._started)])
-        return queues, tuple(self._values), self.fetch.key()
+        return queues, tuple(self._values), self.able, self.fetch.key()
 
     def restore(self, key: Key, loaded: int) -> None:
         """Return to a state that `key` gave, in a program of which so many instructions have been loaded."""
-        queues, values, fetch = key
+        queues, values, self.able, fetch = key
         self.fetch.restore(fetch, loaded)
         self._values = list(values)
         self._above = sum(1 << s for s in range(SEMAPHORES) if values[s])
@@ -99,8 +99,8 @@ class Sequencer:
             return write[0], self._oldest(WRITERS[write[1]])
         return self._own
 
-    def rests(self, ready: Sequence[bool]) -> bool:
-        """Return whether nothing changes until an engine is done or ready, or memory answers. ready: as in `offer`."""
+    def rests(self, ready: int) -> bool:
+        """Return whether nothing changes until an engine is done or ready, or memory answers. ready: as in `tick`."""
         fetch = self.fetch
         if not self.busy or self._own is not None or fetch.request is not None or not fetch.settled:
             return False
@@ -110,23 +110,24 @@ class Sequencer:
             queue = QUEUE_OF.get(fetch.instruction.opcode)
             if queue is not None and len(self._waiting[queue]) < QUEUE_DEPTH:
                 return False
-        return self.offer(ready) is None
+        return not self.able and not self.offers & ready
 
-    def offer(self, ready: Sequence[bool]) -> tuple[int, Instruction] | None:
-        """Return the queue and instruction that start in this cycle. ready: `start.ready` of the engines."""
-        blocked = self.blocked
-        for q in QUEUES:
-            waiting = self._waiting[q]
-            if waiting and not blocked >> q & 1 and ready[q] and len(self._started[q]) < STARTED_DEPTH:
-                return q, waiting[0][0]
-        return None
+    def offer(self, ready: int) -> tuple[int, Instruction] | None:
+        """Return the queue and instruction that start in this cycle. ready: as in `tick`."""
+        if not self.able:
+            return None
+        q = (self.able & -self.able).bit_length() - 1
+        return (q, self._waiting[q][0][0]) if ready >> q & 1 else None
 
-    def tick(self, run: bool, granted: bool, arrives: bool, start: int, done: Sequence[int]) -> list[Instruction]:
+    def tick(
+        self, run: bool, granted: bool, arrives: bool, start: int, done: Sequence[int], ready: int
+    ) -> list[Instruction]:
         """End the cycle and return what is done.
 
         granted, arrives: of the fetch; start: queue whose instruction starts, -1 for none; done: queues of the engines
-        that show `done`.
+        that show `done`; ready: `start.ready` of the engines, a bit each, where `offers` or `able` has one.
         """
+        self.able = self.offers & ready if run and start < 0 else 0
         if self._still and run and start < 0 and not (done or granted or arrives):
             return []
         still = self.fetch.still
@@ -219,7 +220,8 @@ class Sequencer:
             if self._waiting[q] and self._waiting[q][0][0]["wait"] & ~self._above:
                 blocked |= 1 << q
         self.busy, self.blocked = busy, blocked
-        self.offers = sum(1 << q for q in QUEUES if self._waiting[q] and not blocked >> q & 1)
+        offers = [q for q in QUEUES if self._waiting[q] and len(self._started[q]) < STARTED_DEPTH]
+        self.offers = sum(1 << q for q in offers) & ~blocked
 
 
 def _add(values: list[int], mask: int, step: int) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nmsat.dataflow.contract.isa import OFFSET_MASK, ActMode, Opcode
-from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_OWNERS, LOAD_PLACES
+from nmsat.dataflow.contract.limits import LOAD_AHEAD, LOAD_LINK, LOAD_OWNERS, LOAD_PLACES
 from nmsat.sim.load.beats import FIRST, FOLLOWS, PLACES, Beats, canonical
 from nmsat.sim.load.gather import Gather
 from nmsat.sim.load.slots import slots
@@ -47,7 +47,7 @@ class Loader(Registers):
 
     REGISTERS = (
         *("_rows", "_stager", "_gather", "_asking", "_prepare", "_waiting", "_marks", "_slot", "_places", "_owners"),
-        *("_queued", "_now", "_hold", "_early", "_ahead", "_writing", "_begin", "_owed", "_inside", "_front", "_done"),
+        *("_queued", "_now", "_hold", "_early", "_ahead", "_writing", "_begin", "_owed", "_inside", "_front", "_told"),
     )
 
     def __init__(self, config: SatConfig, known: dict[tuple[int, ...], Beats] | None = None) -> None:
@@ -76,7 +76,8 @@ class Loader(Registers):
         # writes: instructions that wait for it, the one that is written
         self._ahead: deque[Instruction] = deque()
         self._writing: Instruction | None = None
-        self._begin = self._done = False
+        self._begin = False
+        self._told = 0  # that instructions are done, on its way; bit 0 is shown
         self._writer: LoadRows | LoadBeats | LoadWeights | None = None
         # order: loads that have been written and are not done, that are not done, those of them in front of the STAGE
         self._owed = self._inside = self._front = 0
@@ -89,7 +90,7 @@ class Loader(Registers):
     @property
     def busy(self) -> bool:
         """Whether an instruction is inside: it has started and `done` has not been shown yet."""
-        if self._asking is not None or self._inside or self._done:
+        if self._asking is not None or self._inside or self._told:
             return True
         return not self._stager.free
 
@@ -103,7 +104,7 @@ class Loader(Registers):
     @property
     def done(self) -> bool:
         """Whether the oldest instruction is done."""
-        return self._done
+        return (self._told & 1) != 0
 
     def tick(self, start: Instruction | None, granted: bool, arrives: bool) -> None:
         """End the cycle. start: the instruction taken; granted: the request is accepted; arrives: a beat comes."""
@@ -152,13 +153,13 @@ class Loader(Registers):
             self._prepare, self._waiting = True, start.opcode is not _STAGE
 
     def _report(self, free: bool, written: bool, handed: bool) -> bool:
-        """Say which instruction is done in the next cycle: loads and STAGE in their order; return whether it is that.
+        """Say which instruction is done once it is in the buffers: loads and STAGE in their order.
 
-        free, written: of the STAGE.
+        Returns whether it is the STAGE; free, written: of that.
         """
         load = self._owed > 0 and (free or self._front > 0)
         stage = written and not self._front
-        self._done = load or stage
+        self._told = self._told >> 1 | int(load or stage) << LOAD_LINK
         self._owed -= load
         self._front -= load and not free
         self._inside += handed - load

@@ -31,7 +31,7 @@ MOVED = ("read_bursts", "write_bursts", "read_beats", "write_beats")
 class Master:
     """One master: read port, write port, and memory behind them. In every cycle `move` comes first, then `tick`.
 
-    Of the present cycle, after `move`: reads, writes: clients whose burst leaves; arrives, pulled, written: clients
+    Of the present cycle, after `move`: reads, writes: clients whose burst is taken; arrives, pulled, written: clients
     that get a beat, whose beat is taken, one more burst of which is in memory.
     """
 
@@ -41,6 +41,7 @@ class Master:
         self.memory = MemoryPort(settings, timing, faults)
         self.reads = self.writes = self.arrives = self.pulled = self.written = 0
         self._ready = (True, True)
+        self._leaves = (False, False)
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -54,8 +55,8 @@ class Master:
 
     @property
     def rests(self) -> bool:
-        """Whether none is under way in memory either."""
-        return self.memory.idle and self.idle
+        """Whether none is under way in memory either, and none waits to be."""
+        return self.memory.idle and self.idle and not self.read.held and not self.write.held
 
     @property
     def errors(self) -> tuple[Error, Error]:
@@ -71,20 +72,20 @@ class Master:
         """Let bursts leave and memory move. reads, writes: what clients ask for, None if nobody does."""
         read, write, memory = self.read, self.write, self.memory
         arready, awready = self._ready = memory.ready()
-        reader = -1 if reads is None else read.choose(reads, arready, halt)
-        writer = -1 if writes is None else write.choose(writes, awready, halt)
+        self.reads = 0 if reads is None else read.take(reads)
+        self.writes = 0 if writes is None else write.take(writes)
+        self._leaves = read.choose(arready, halt) >= 0, write.choose(awready, halt) >= 0
         memory.tick(read.address if arready else None, write.address if awready else None)
-        self.reads = 1 << reader if reader >= 0 else 0
-        self.writes = 1 << writer if writer >= 0 else 0
         self.arrives = 1 << read.told if read.told >= 0 else 0
         self.written = 1 << write.told if write.told >= 0 else 0
-        self.pulled = 1 << write.client if memory.writes else 0
+        self.pulled = 1 << write.client if write.client >= 0 else 0
+        assert write.valid or not memory.writes  # memory waits at least a cycle after the address
 
     def count(self, moved: list[int]) -> None:
         """Add to the counts in the order of `MOVED`."""
-        if self.reads:
+        if self._leaves[0]:
             moved[0] += 1
-        if self.writes:
+        if self._leaves[1]:
             moved[1] += 1
         if self.memory.reads is not None:
             moved[2] += 1

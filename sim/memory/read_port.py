@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.limits import READERS
 from nmsat.sim.memory.port import AxiPort
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ class ReadPort(AxiPort):
     """Registers of `hw.memory.read_port.ReadPort`; who is `told` gets a beat."""
 
     def __init__(self, regions: Sequence[Region | None], watchdog: int = 0) -> None:
-        super().__init__(regions, ErrorCode.READ, watchdog, write=False)
+        super().__init__(len(READERS), regions, ErrorCode.READ, watchdog, write=False)
 
     def tick(self, ready: bool, arrives: bool, last: bool, fault: bool, part: bool = False) -> None:
         """End the cycle. ready: `arready`; arrives, last, fault: a beat on R, the last of its burst, an error; part:

@@ -34,6 +34,7 @@ class UpdateRead(Registers):
         "_half",
         "_beat",
         "_asking",
+        "_chosen",
         "_order",
     )
 
@@ -51,6 +52,7 @@ class UpdateRead(Registers):
         self._blocks, self._base, self._half = blocks, instruction["g_at"], 0
         self._beat = 0
         self._asking = True  # False: no stream can ask before another row is taken
+        self._chosen = -1  # the stream that asks next
         self._order: deque[tuple[int, int]] = deque()  # stream and beats of the bursts under way
 
     @property
@@ -62,10 +64,14 @@ class UpdateRead(Registers):
     def tick(self, granted: bool, arrives: bool, taken: bool, next_mask: bool) -> None:
         """End the cycle. granted, arrives: the port; taken: the row on the output; next_mask: the last of its group."""
         asked = -1
-        if self.request is None or granted:
+        free = self.request is None or granted
+        if free:
             self.request = None
-            if self._asking:
-                asked = self._choose()
+        if self._chosen >= 0:
+            if free:
+                asked, self._chosen = self._chosen, -1
+        elif self._asking:
+            self._chosen = self._choose()
         if arrives:
             stream, beats = self._order[0]
             self._level[stream] += 1

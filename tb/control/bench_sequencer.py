@@ -13,7 +13,16 @@ import numpy as np
 from cocotb.triggers import Timer
 
 from nmsat.dataflow.contract.config import SatConfig
-from nmsat.dataflow.contract.isa import INSTRUCTIONS, QUEUE_OF, SEMAPHORES, ErrorCode, Instruction, Opcode, Queue
+from nmsat.dataflow.contract.isa import (
+    INSTRUCTION_BITS,
+    INSTRUCTIONS,
+    QUEUE_OF,
+    SEMAPHORES,
+    ErrorCode,
+    Instruction,
+    Opcode,
+    Queue,
+)
 from nmsat.dataflow.contract.limits import READERS, WRITERS
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.sim.control.fetch import Words
@@ -30,6 +39,10 @@ LIMIT: Final = 20_000
 HOLDS: Final = (20, 5, 2, 1)
 """Instructions that an engine takes, by queue: the loads more than may be under way."""
 """Most instructions that each played engine holds, in order of `Queue`."""
+
+_READ_ERRORS: Final = (ErrorCode.READ, ErrorCode.REGION, ErrorCode.TIMEOUT)
+_WRITE_ERRORS: Final = (ErrorCode.WRITE, ErrorCode.REGION, ErrorCode.TIMEOUT)
+"""What a port of memory may say."""
 
 _LEGAL: Final[dict[Opcode, dict[str, int]]] = {
     Opcode.LOAD_ACT: {"rows": 4, "k": 8},
@@ -66,7 +79,8 @@ def random_program(rng: np.random.Generator, *, hoard: bool) -> list[int]:
             opcode, wait, signal = (Opcode.UPDATE, Opcode.STORE)[number % 2], 0, 1 << 3
         word = Instruction(opcode, {**_LEGAL[opcode], "wait": wait, "signal": signal}).encode()
         if rng.random() < wrong:
-            word ^= 1 << int(rng.integers(512))
+            # a quarter in the opcode, which is 4 bits of 512
+            word ^= 1 << int(rng.integers(4 if rng.random() < 0.25 else INSTRUCTION_BITS))
         words.append(word)
     ends = INSTRUCTIONS[Opcode.END].pack(opcode=int(Opcode.END), wait=0, signal=0, zero=0)
     return [*words, ends] if rng.random() < 0.95 else words
@@ -145,9 +159,9 @@ class Bench:
     async def step(self) -> bool:
         """Pass one cycle; return whether the run ends with it."""
         dut, model, rng = self.dut, self.model, self.rng
-        ready = bool(rng.random() < 0.7)
+        grants = bool(rng.random() < 0.7)
         inputs: dict[str, int] = {
-            "read__request__ready": ready and model.fetch.request is not None,
+            "read__request__ready": grants and model.fetch.request is not None,
             "read__valid": self.arrives,
         }
         if self.arrives:
@@ -159,14 +173,15 @@ class Bench:
         for name, value in inputs.items():
             getattr(dut, name).value = int(value)
         await Timer(2, "ns")
-        start = model.offer([engine.ready for engine in self.engines])
+        ready = sum(1 << q for q, engine in enumerate(self.engines) if engine.ready)
+        start = model.offer(ready)
         failure = model.failure(self.read_error, self.write_error)
         ends = self.compare(start, failure)
         granted = bool(inputs["read__request__ready"])
         if granted and model.fetch.request is not None:
             self.beats.extend([1] * model.fetch.request.beats)
         done = [q for q, engine in enumerate(self.engines) if engine.done]
-        model.tick(True, granted, self.arrives, start[0] if start else -1, done)
+        model.tick(True, granted, self.arrives, start[0] if start else -1, done, ready)
         self.advance(start[0] if start else -1)
         await self.clock()
         self.cycles += 1
@@ -180,15 +195,17 @@ class Bench:
             self.beats.popleft()
         for q, engine in enumerate(self.engines):
             engine.tick(start == q)
-        self.read_error = self._draw(ErrorCode.READ, READERS, self.errors[0])
-        self.write_error = self._draw(ErrorCode.REGION, WRITERS, self.errors[1])
+        self.read_error = self._draw(_READ_ERRORS, READERS, self.errors[0])
+        self.write_error = self._draw(_WRITE_ERRORS, WRITERS, self.errors[1])
 
-    def _draw(self, code: ErrorCode, clients: Sequence[Queue | None], chance: float) -> tuple[ErrorCode, int] | None:
+    def _draw(
+        self, codes: Sequence[ErrorCode], clients: Sequence[Queue | None], chance: float
+    ) -> tuple[ErrorCode, int] | None:
         """Return now and then an error of a client that has an instruction."""
         client = int(self.rng.integers(len(clients)))
         queue = clients[client]
         wrong = self.rng.random() < chance and (queue is None or self.model.busy >> queue & 1)
-        return (code, client) if wrong else None
+        return (codes[int(self.rng.integers(len(codes)))], client) if wrong else None
 
     def compare(self, start: tuple[int, Instruction] | None, failure: tuple[ErrorCode, int] | None) -> bool:
         """Compare all outputs; return whether the run ends with this cycle."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amaranth.hdl import Cat, Mux, Signal, Value
 
 from nmsat.dataflow.contract.config import preset
+from nmsat.dataflow.contract.limits import RESET_STAGES
 from nmsat.hw.control.host import Control
 from nmsat.tb.formal.harness import Harness, implies, inside, opened, source
 from nmsat.tb.formal.proof import Fault, Proof
@@ -90,7 +91,8 @@ def _settings(proof: Harness, control: Any, slave: LiteSlave, taken: Mapping[str
         "the slave holds what it took",
     )
     answers = axi.bvalid & ~proof.before("bvalid_before", axi.bvalid)
-    idle = proof.before("idle_before", control.clear[0])
+    resting = inside(opened(control), "idle")
+    idle = proof.before("idle_before", resting)
     whole = strobe.all()
     mine = answers & (address[2:] == COUNT >> 2)
     good = axi.bresp == 0
@@ -104,20 +106,31 @@ def _settings(proof: Harness, control: Any, slave: LiteSlave, taken: Mapping[str
     page, before = control.regions[0].page, proof.before("page_before", control.regions[0].page)
     proof.check(implies(answer, good == (idle & ~within)), "a base within a page is refused")
     proof.check(implies(answer & ~good, page == before), "what is refused changes no base")
-    starts = control.run & ~proof.before("run_before", control.run)
+    _waking(proof, control, idle & ~resting)
     command = answers & (address[2:] == COMMAND >> 2) & whole & (data[:2] == 1)
-    proof.check(implies(starts, command & idle), "only the command starts a run, and only while idle")
+    proof.check(implies(idle & ~resting, command), "only the command ends a rest")
     told = answers & (address[2:] == COMMAND >> 2) & whole
     late = data[0] & ~data[1] & ~idle
     proof.check(implies(told, good == ~(late | data[2:].any())), "a start during a run is refused")
     proof.cover(told & late, "a start comes during a run")
     proof.cover(answer & within & idle, "a base within a page is written")
-    proof.check(implies(control.run, ~control.clear.any() & ~control.halt), "engines and ports are free during a run")
-    resting = inside(opened(control), "idle")
-    held = resting.replicate(len(control.clear))
-    proof.check(control.clear == held, "all is in reset while idle, and then only")
     proof.cover(mine & ~idle & whole, "a setting is written during a run")
     proof.cover(mine & idle & whole & data.any(), "a setting is written")
+
+
+def _waking(proof: Harness, control: Any, woken: Value) -> None:
+    """A run starts some cycles behind the end of a rest, when all is out of reset. woken: the first cycle behind it."""
+    inner = opened(control)
+    resting, waking = inside(inner, "idle"), inside(inner, "waking")
+    starts = control.run & ~proof.before("run_before", control.run)
+    for stage in range(RESET_STAGES):
+        proof.check(implies(waking[stage], woken), f"stage {stage} of a start follows the end of a rest")
+        woken = proof.before(f"woken_{stage}", woken)
+    proof.check(implies(starts, woken), "a run starts so many cycles behind the end of a rest, and then only")
+    proof.check(implies(control.run | waking.any(), ~resting), "nothing runs while idle")
+    held = (~proof.before("works_before", ~resting)).replicate(len(control.clear))
+    proof.check(control.clear == held, "all is in reset a cycle behind idle, and only then")
+    proof.check(implies(control.run, ~control.clear.any() & ~control.halt), "engines and ports are free during a run")
     proof.cover(starts, "a run starts")
 
 

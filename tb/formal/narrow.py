@@ -74,8 +74,8 @@ PROOFS: Final = (
     Proof(
         name="axi_write_parts",
         claim="A write port below 512 bits keeps what `axi_write` says: the parts of a beat leave one behind the "
-        "other, the lowest bytes first, with their strobes; a client is pulled with the last of them, which alone can "
-        "end a burst.",
+        "other, the lowest bytes first, with their strobes; the beat goes with the last of them, which alone can end a "
+        "burst.",
         make=narrow_write_port,
         unbounded=True,
         depth=3,
@@ -89,7 +89,7 @@ PROOFS: Final = (
                 "axi.wlast.eq(wide.wlast)",
             ),
             Fault(
-                "a client is pulled with each part",
+                "a beat goes with each part",
                 "hw/memory/write_port.py",
                 "wide.wready.eq(axi.wready & part.all())",
                 "wide.wready.eq(axi.wready)",

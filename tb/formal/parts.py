@@ -49,3 +49,18 @@ def dealt_parts(proof: Harness, port: Any, parts: int, moved: Value) -> tuple[Va
     proof.check(inside(opened(port), "part") == number, "parts are counted")
     proof.check(implies(number != 0, port.axi.wvalid), "a beat leaves whole")
     return number, moved & (number == parts - 1)
+
+
+def part_of_beat(proof: Harness, port: Any, beat: Any, number: Value) -> None:
+    """Check that W shows the parts of the beat that stands in front of it; number: of the part."""
+    axi = port.axi
+    parts = len(port.clients[0].data) // len(axi.wdata)
+    final = number == parts - 1
+    proof.check(axi.wvalid == beat.valid, "a part stands on W for a beat")
+    proof.check(beat.ready == (axi.wready & final), "a beat goes with its last part")
+    proof.check(implies(axi.wvalid, axi.wlast == (beat.payload.last & final)), "wlast stands at the last part only")
+    for p in range(parts):
+        shown = Cat(axi.wdata, axi.wstrb) == Cat(
+            beat.payload.data.word_select(p, len(axi.wdata)), beat.payload.strobe.word_select(p, len(axi.wstrb))
+        )
+        proof.check(implies(axi.wvalid & (number == p), shown), "parts are unchanged, in their order")

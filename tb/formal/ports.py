@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
-from amaranth.hdl import Cat, Signal, Value
+from amaranth.hdl import Cat, Mux, Signal, Value
+from amaranth.lib import data
 
 from nmsat.dataflow.contract.isa import BEAT_BYTES, REGIONS, ErrorCode
 from nmsat.dataflow.contract.limits import MAX_BURST, PAGE_BEATS, PAGE_BITS, READERS, WRITERS
@@ -21,7 +22,7 @@ from nmsat.hw.memory import write_port as write_module
 from nmsat.hw.parts import clients as clients_module
 from nmsat.tb.formal.followed import Followed
 from nmsat.tb.formal.harness import Harness, implies, inside, opened
-from nmsat.tb.formal.parts import dealt_parts, gathered
+from nmsat.tb.formal.parts import dealt_parts, gathered, part_of_beat
 from nmsat.tb.formal.proof import Fault, Proof
 
 if TYPE_CHECKING:
@@ -69,8 +70,13 @@ def request_rules(proof: Harness, port: Any, parts: int, *, write: bool) -> Any:
     for i, client in enumerate(port.clients):
         request = client.request
         proof.assume(proof.stable(f"client_{i}", request.valid, request.ready, request.payload))
-        in_page = request.payload.offset[: (PAGE_BEATS - 1).bit_length()]
-        proof.assume(implies(request.valid, in_page + request.payload.beats_less_1 < PAGE_BEATS))
+        proof.assume(implies(request.valid, _in_page(request.payload)))
+        asked: Any = getattr(opened(port).submodules, f"asked_{i}")
+        full, behind = _places(asked)
+        in_page = implies(asked.o.valid, _in_page(asked.o.payload))
+        proof.check(in_page & implies(full, asked.o.valid), "what is asked for is what clients ask for")
+        burst = data.View(clients_module.burst_layout(), behind)
+        proof.check(implies(full, _in_page(burst)), "what waits behind it likewise")
     proof.check(proof.stable(channel, valid, ready, Cat(address, transfers)), "an address stands until it is taken")
     proof.check(implies(valid, address[BEAT_BITS:PAGE_BITS] + length < PAGE_BEATS), "a burst stays within 4 KiB")
     proof.check(implies(valid, address[:BEAT_BITS] == 0), "a burst begins at a beat")
@@ -88,22 +94,33 @@ def request_rules(proof: Harness, port: Any, parts: int, *, write: bool) -> Any:
     return regions
 
 
+def _in_page(burst: Any) -> Value:
+    return burst.offset[: (PAGE_BEATS - 1).bit_length()] + burst.beats_less_1 < PAGE_BEATS
+
+
+def _places(places: Any) -> tuple[Signal, Signal]:
+    """Return whether the second place is taken, and what is in it (`queues.two_places` is their proof)."""
+    inner = opened(places)
+    return inside(inner, "full"), inside(inner, "behind")
+
+
 def accepted_rules(proof: Harness, port: Any, regions: Any, parts: int, *, write: bool) -> SmallQueue:
     """Check that what stands on AR or AW is what a client asked for; return the queue of what is under way."""
     m = proof.m
+    requests = [getattr(opened(port).submodules, f"asked_{i}").o for i in range(len(port.clients))]
     waiting: Any = opened(port).submodules.waiting
     opened(opened(port).submodules.gate)  # while its widths are those of the proof
     channel = "aw" if write else "ar"
     valid, address = getattr(port.axi, f"{channel}valid"), getattr(port.axi, f"{channel}addr")
-    taken = [client.request.valid & client.request.ready for client in port.clients]
+    taken = [request.valid & request.ready for request in requests]
     proof.check(waiting.push == Cat(taken).any(), "what a client hands over is under way, and nothing else")
     burst = Signal(clients_module.burst_layout(), name="burst")
     with m.If(Cat(taken).any()):
-        for i, (client, takes) in enumerate(zip(port.clients, taken, strict=True)):
+        for i, (request, takes) in enumerate(zip(requests, taken, strict=True)):
             with m.If(takes):
-                m.d.sync += burst.eq(client.request.payload)
+                m.d.sync += burst.eq(request.payload)
             others = [other for j, other in enumerate(taken) if j != i]
-            one = ~Cat(others).any() & ~Cat(client.request.valid for client in port.clients[:i]).any()
+            one = ~Cat(others).any() & ~Cat(request.valid for request in requests[:i]).any()
             proof.check(implies(takes, (waiting.i == i) & one), "the first client goes, alone, and is remembered")
     region = Signal(axi_module.region_layout(), name="region_of_it")
     with m.Switch(burst.region):
@@ -117,7 +134,7 @@ def accepted_rules(proof: Harness, port: Any, regions: Any, parts: int, *, write
     length = getattr(port.axi, f"{channel}len")[(parts - 1).bit_length() :] == burst.beats_less_1
     proof.check(implies(valid, right & length), "a burst is the one asked for, counted from the begin of its region")
     after = proof.before("taken_before", Cat(taken).any())
-    proof.check(implies(after, valid), "a burst stands on the channel in the cycle after it is accepted")
+    proof.check(implies(after, valid), "a burst stands on the channel in the cycle after it is chosen")
     return waiting
 
 
@@ -190,10 +207,11 @@ def write_port_of(parts: int) -> Harness:
     waiting = accepted_rules(proof, port, regions, parts, write=True)
     inner = opened(port)
     order: Any = inner.submodules.order
-    entry, data = Followed(proof, waiting, UNDER_WAY), Followed(proof, order, UNDER_WAY, "data")
+    entry, entry_of_data = Followed(proof, waiting, UNDER_WAY), Followed(proof, order, UNDER_WAY, "data")
+    pulled: Any = inner.submodules.pulled
+    full, behind = _places(pulled)
     for i, client in enumerate(port.clients):
-        held = proof.stable(f"beat_{i}", axi.wvalid, client.pull, Cat(client.data, client.strobe))
-        proof.assume(held)
+        proof.assume(proof.stable(f"beat_{i}", pulled.i.valid, client.pull, Cat(client.data, client.strobe)))
     # memory: an answer for each burst that was addressed and whose data it has
     addressed, written = Signal(8, name="addressed"), Signal(8, name="written")
     asked, moved = axi.awvalid & axi.awready, axi.wvalid & axi.wready
@@ -204,17 +222,40 @@ def write_port_of(parts: int) -> Harness:
     ]
     proof.assume(implies(axi.bvalid, (addressed != 0) & (written != 0)))
     proof.check(waiting.level == addressed + axi.awvalid, "what is under way was accepted and not answered")
-    proof.check(order.level + written == waiting.level, "data that have not left belong to bursts under way")
+    second: Any = data.View(axi_module.written_layout(), behind)
+    first: Any = pulled.o.payload
+    ahead = (axi.wvalid & first.last) + (full & second.last)
+    newest = Mux(full, second.last, first.last)
+    proof.check(implies(axi.wvalid & ~newest, inside(inner, "number") != 0), "what was pulled last ends, or goes on")
+    owed = order.level + ahead + written
+    proof.check(owed == waiting.level, "data that have not left belong to bursts under way")
+    proof.check(implies(full, axi.wvalid), "what waits in front of W waits behind a beat")
     proof.check(axi.bready, "answers are always taken")
     payload = Cat(axi.wdata, axi.wstrb, axi.wlast)
     proof.check(proof.stable("w", axi.wvalid, axi.wready, payload), "data stand until they are taken")
     same = (order.i.client == waiting.i) & (order.push == waiting.push)
     proof.check(implies(order.push | waiting.push, same), "data are those of the burst that was accepted")
-    for client in port.clients:
-        takes, burst = client.request.valid & client.request.ready, client.request.payload
+    for i in range(len(port.clients)):
+        request = getattr(inner.submodules, f"asked_{i}").o
+        takes, burst = request.valid & request.ready, request.payload
         proof.check(implies(takes, order.i.beats_less_1 == burst.beats_less_1), "as many data as were asked for")
-    _data(proof, port, data, moved, (number, whole))
+    _data(proof, port, entry_of_data, pulled.i)
+    part_of_beat(proof, port, pulled.o, number)
     of_it, tells = proof.before("of_it", entry.first & axi.bvalid), proof.before("told", entry.value)
+    _answers(proof, port, of_it, tells)
+    proof.check(implies(port.idle, (addressed == 0) & (written == 0) & ~axi.awvalid & ~axi.wvalid), "idle is idle")
+    proof.check(port.beats == whole, "beats are counted")
+    _counts(proof, port, asked, axi.awvalid)
+    proof.cover(of_it & (tells == 1), "a burst is answered")
+    proof.cover(axi.wvalid & axi.awvalid & ~axi.awready & moved, "data leave before their address")
+    proof.cover(full & ~axi.wready, "two beats wait in front of W")
+    proof.cover(order.level == 3, "data of three bursts wait")
+    return proof
+
+
+def _answers(proof: Harness, port: Any, of_it: Value, tells: Value) -> None:
+    """Check what clients are told of answers. of_it: that of the burst that is followed came; tells: its client."""
+    axi = port.axi
     was = proof.before("was_bvalid", axi.bvalid)
     acknowledged = Cat(client.acknowledged for client in port.clients)
     for i, client in enumerate(port.clients):
@@ -223,57 +264,46 @@ def write_port_of(parts: int) -> Harness:
     wrong = proof.before("wrong", axi.bvalid & axi.bresp[1])
     proof.check(implies(wrong, port.error.valid & (port.error.code == ErrorCode.WRITE)), "an error of memory is told")
     proof.check(implies(wrong & of_it, port.error.client == tells), "it is told of the client that asked")
-    proof.check(implies(port.idle, (addressed == 0) & (written == 0) & ~axi.awvalid & ~axi.wvalid), "idle is idle")
-    proof.check(port.beats == whole, "beats are counted")
-    _counts(proof, port, asked, axi.awvalid)
-    proof.cover(of_it & (tells == 1), "a burst is answered")
-    proof.cover(axi.wvalid & axi.awvalid & ~axi.awready & moved, "data leave before their address")
-    proof.cover(order.level == 3, "data of three bursts wait")
-    return proof
 
 
-def _data(proof: Harness, port: Any, data: Followed, moved: Value, dealt: tuple[Value, Value]) -> None:
-    """Follow the data of one burst: from its client, in order, the last one marked. dealt: as of `dealt_parts`."""
-    m, inner, (part, whole) = proof.m, opened(port), dealt
-    axi = port.axi
-    parts = len(port.clients[0].data) // len(axi.wdata)
-    final = part == parts - 1
-    order, number = inner.submodules.order, inside(inner, "number")
+def _data(proof: Harness, port: Any, burst: Followed, beat: Any) -> None:
+    """Follow the data of one burst: from its client, in order, the last one marked, into the places in front of W."""
+    m, inner = proof.m, opened(port)
+    order, number, moved = inner.submodules.order, inside(inner, "number"), beat.valid & beat.ready
     # the data of the burst that is followed
     owner, length = Signal(range(len(WRITERS)), name="owner"), Signal(4, name="length")
     beats = Signal(4, name="beats_of_it")
-    m.d.comb += Cat(owner, length).eq(data.value)
-    with m.If(data.first & whole):
+    m.d.comb += Cat(owner, length).eq(burst.value)
+    with m.If(burst.first & moved):
         m.d.sync += beats.eq(beats + 1)
-    with m.If(data.push):
+    with m.If(burst.push):
         m.d.sync += beats.eq(0)
-    proof.check(implies(data.on & ~data.first, beats == 0), "no data of a burst leave before those in front of it")
-    proof.check(implies(data.first, (beats == number) & (beats <= length)), "beats are counted from the first")
+    proof.check(implies(burst.on & ~burst.first, beats == 0), "no data of a burst leave before those in front of it")
+    proof.check(implies(burst.first, (beats == number) & (beats <= length)), "beats are counted from the first")
     proof.check(implies(order.some, number <= order.o.beats_less_1), "no burst has more beats than it said")
     proof.check(implies(~order.some, number == 0), "no burst is begun before it is accepted")
-    proof.check(implies(data.first, axi.wlast == ((beats == length) & final)), "wlast stands at the last beat only")
+    proof.check(implies(burst.first, beat.payload.last == (beats == length)), "wlast stands at the last beat only")
     for i, client in enumerate(port.clients):
-        proof.check(implies(data.first, client.pull == (whole & (owner == i))), "beats come from the client that asked")
-        takes = data.first & (owner == i) & axi.wvalid
-        for p in range(parts):
-            shown = (axi.wdata == client.data.word_select(p, len(axi.wdata))) & (
-                axi.wstrb == client.strobe.word_select(p, len(axi.wstrb))
-            )
-            proof.check(implies(takes & (part == p), shown), "data are unchanged")
-    proof.cover(data.first & moved & axi.wlast & (beats == 2), "a burst of three beats leaves")
+        proof.check(implies(burst.first, client.pull == (moved & (owner == i))), "beats are of the client that asked")
+        takes = burst.first & (owner == i) & beat.valid
+        same = (beat.payload.data == client.data) & (beat.payload.strobe == client.strobe)
+        proof.check(implies(takes, same), "data are unchanged")
+    proof.cover(burst.first & moved & beat.payload.last & (beats == 2), "a burst of three beats leaves")
 
 
 PROOFS: Final = (
     Proof(
         name="axi_read",
-        claim="The read port keeps the rules of AXI4: an address stands until taken, is that of the first client that "
-        "asks, lies in a region open to reads, within 4 KiB, 16 beats at most; each beat of memory goes unchanged to "
-        "the client that asked for it, none is lost or invented; errors are told of their client and stop the port.",
+        claim="The read port keeps the rules of AXI4: an address stands until taken, is that of the first client "
+        "whose burst waits, lies in a region open to reads, within 4 KiB, 16 beats at most; each beat of memory goes "
+        "unchanged to the client that asked for it, none is lost or invented; errors are told of their client and stop "
+        "the port.",
         make=read_port,
         unbounded=True,
         depth=3,
         reach=9,
         smaller="four clients as in the machine; 24 bits of address, 10 of an offset, 16 of data, 4 bursts under way; "
+        "from a client to the choice requests pass two places, proved as `two_places`; "
         "clients hold their requests and stay within a page: proved as `requests_load` and its siblings",
         faults=(
             Fault(
@@ -329,7 +359,8 @@ PROOFS: Final = (
         unbounded=True,
         depth=3,
         reach=10,
-        smaller="two clients as in the machine; widths and depth as in `axi_read`; "
+        smaller="two clients as in the machine; widths and depth as in `axi_read`; to the choice and to W requests and "
+        "data pass two places, proved as `two_places`; "
         "clients hold requests and data and stay within a page",
         faults=(
             Fault(
@@ -341,14 +372,14 @@ PROOFS: Final = (
             Fault(
                 "WLAST comes a beat early",
                 "hw/memory/write_port.py",
-                "axi.wlast.eq(number == order.o.beats_less_1)",
-                "axi.wlast.eq(number + 1 >= order.o.beats_less_1)",
+                "last.eq(number == order.o.beats_less_1)",
+                "last.eq(number + 1 >= order.o.beats_less_1)",
             ),
             Fault(
                 "data move when they are not taken",
                 "hw/memory/write_port.py",
-                "takes.eq(axi.wvalid & axi.wready)",
-                "takes.eq(axi.wvalid)",
+                "takes.eq(pulled.i.valid & pulled.i.ready)",
+                "takes.eq(pulled.i.valid)",
             ),
             Fault(
                 "DECERR on B is ignored",

@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Mux, Signal, Value
 from nmsat.dataflow.contract.config import UNDER_WAY
 from nmsat.hw.parts.result_queue import ResultQueue
 from nmsat.hw.parts.small_queue import SmallQueue
+from nmsat.hw.parts.two_places import TwoPlaces
 from nmsat.tb.formal.followed import Followed
 from nmsat.tb.formal.harness import Harness, implies, inside, opened, source
 from nmsat.tb.formal.proof import Fault, Proof
@@ -90,7 +91,59 @@ def result_queue() -> Harness:
     return proof
 
 
+def two_places() -> Harness:
+    """Two places alone, with one entry followed; who hands over keeps what is offered until it is taken."""
+    proof = Harness()
+    m = proof.m
+    places = proof.add(TwoPlaces(WIDTH))
+    inner = opened(places)
+    full, behind = inside(inner, "full"), inside(inner, "behind")
+    enters, leaves = Signal(name="enters"), Signal(name="leaves")
+    m.d.comb += [enters.eq(places.i.valid & places.i.ready), leaves.eq(places.o.valid & places.o.ready)]
+    on, second, value = Signal(name="on"), Signal(name="second"), Signal(WIDTH, name="value")
+    with m.If(enters & proof.free("pick") & ~on):
+        m.d.sync += [on.eq(1), value.eq(places.i.payload), second.eq(places.o.valid & ~leaves)]
+    with m.Elif(on & leaves):
+        m.d.sync += [on.eq(second), second.eq(0)]
+    count = Signal(2, name="count")
+    m.d.sync += count.eq(count + enters - leaves)
+    proof.check(count == places.o.valid + full, "nothing is lost or invented")
+    proof.check(implies(full, places.o.valid), "the second place is behind the first")
+    proof.check(places.i.ready == (count != 2), "something is taken while there is a place")
+    proof.check(implies(on, Mux(second, full, places.o.valid)), "an entry stays until it leaves")
+    proof.check(implies(on, Mux(second, behind, Value.cast(places.o.payload)) == value), "in order and unchanged")
+    payload = Value.cast(places.o.payload)
+    proof.check(proof.stable("o", places.o.valid, places.o.ready, payload), "what is offered stands until it is taken")
+    proof.cover(on & ~second & leaves & enters & value.all(), "one leaves while another enters")
+    proof.cover(on & second & leaves, "one leaves while another waits")
+    return proof
+
+
 PROOFS: Final = (
+    Proof(
+        name="two_places",
+        claim="Two places between a stream and another hand on in order, unchanged, each once; what is offered stands "
+        "until it is taken, and something is taken whenever a place is free.",
+        make=two_places,
+        unbounded=True,
+        depth=2,
+        reach=6,
+        smaller="8 bits wide (data are only moved)",
+        faults=(
+            Fault(
+                "what waits is forgotten",
+                "hw/parts/two_places.py",
+                "Mux(full, behind, enters)",
+                "enters",
+            ),
+            Fault(
+                "the second place is never taken",
+                "hw/parts/two_places.py",
+                "with m.Elif(self.i.valid):",
+                "with m.Elif(self.i.valid & self.o.ready):",
+            ),
+        ),
+    ),
     Proof(
         name="small_queue",
         claim="A queue hands out its entries in order, unchanged, each once; `some` and `level` are right.",

@@ -82,6 +82,12 @@ def starts(most: int = SEMAPHORE_MAX) -> Harness:
         for s in range(SEMAPHORES):
             with m.Case(s):
                 m.d.comb += value.eq(inside(counters, f"value_{s}"))
+    above = inner.submodules.semaphores.above
+    proof.check(_bit(above, which) == (count != 0), "a semaphore is said to be above 0 if it is")
+    for lane, part in zip(lanes, parts, strict=True):
+        left = (part.submodules.started.level != STARTED) & part.submodules.queue.some
+        held = left & ~_bit(inside(part, "missing"), which)
+        proof.check(implies(lane.can, held), "what could start in the last cycle still can")
     proof.check(value == count, "a semaphore is what instructions that are done raised less what starts lowered")
     proof.check(implies(lowers, count != 0), "no instruction starts unless its semaphores are there")
     proof.check(count <= most, "no semaphore passes its highest value")
@@ -91,7 +97,8 @@ def starts(most: int = SEMAPHORE_MAX) -> Harness:
     proof.check(implies(Cat(started).any(), dut.run), "nothing starts outside a run")
     proof.cover(lowers & (dut.work[2].start.payload[WAIT] != 0) & started[2], "a store starts that had to wait")
     proof.cover(beyond, "a semaphore is raised beyond its highest value")
-    proof.cover(started[3] & proof.before("any", started[0]), "instructions start one after the other")
+    twice = proof.before("two_before", proof.before("one_before", started[0]))
+    proof.cover(started[3] & twice, "instructions start one after the other")
     return proof
 
 
@@ -120,6 +127,9 @@ def _in_engine(proof: Harness, name: str, work: Any, go: Value, part: Module, wh
         same = _bit(Value.cast(peek.data)[:SEMAPHORES], which) == bits[place]
         proof.check(implies(place < level, same), "what an instruction raises is kept while it is in its engine")
     proof.check(implies(started.push, started.level != STARTED), "no engine has more instructions than are kept")
+    waiting = opened(queue).submodules.memory
+    behind = (waiting.write_ports[0].addr - waiting.read_ports[0].addr)[:2]
+    proof.check(behind == queue.level[:2], "as many places of a queue are taken as instructions wait")
     proof.check(queue.level <= 4, "no queue holds more than four instructions")
     proof.check(implies(queue.push, queue.level != 4), "nothing enters a full queue")
     proof.check(implies(queue.pop, queue.some), "nothing leaves an empty queue")
@@ -219,6 +229,12 @@ PROOFS: Final = (
                 "hw/control/sequencer.py",
                 "self.lowers.eq(Mux(self.starts, head",
                 "self.lowers.eq(Mux(self.can, head",
+            ),
+            Fault(
+                "what was found out before a start counts behind it",
+                "hw/control/sequencer.py",
+                "work.start.ready & ~self.moved",
+                "work.start.ready",
             ),
             Fault(
                 "two start in a cycle",

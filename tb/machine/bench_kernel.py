@@ -13,7 +13,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 
 from nmsat.dataflow.contract.registers import VERSION, Command, Status
-from nmsat.hw.release.kernel import INNER_MEMORY, RESET_STAGES, outside
+from nmsat.hw.release.kernel import AP_RESET_STAGES, INNER_MEMORY, outside
 from nmsat.sim.sat import Sat
 from nmsat.tb.drive.axi_lite import Lite
 from nmsat.tb.drive.host import PERIOD_NS, Machine
@@ -40,7 +40,7 @@ async def reset(dut: Any) -> None:
     Clock(dut.ap_clk, PERIOD_NS, "ns").start()
     lite = Lite(dut, dut.ap_clk)
     await ClockCycles(dut.ap_clk, RESET_CYCLES)
-    for wait in range(RESET_STAGES + 3):
+    for wait in range(AP_RESET_STAGES + 3):
         for name in ("awready", "wready", "arready", "bvalid", "rvalid"):
             assert int(getattr(dut, f"s_axi_control_{name}").value) == 0, f"{name} is high in reset"
         dut.ap_rst_n.value = 1
@@ -52,7 +52,7 @@ async def reset(dut: Any) -> None:
         await ClockCycles(dut.ap_clk, 20)
         assert not await _answered(lite.read("status")) & Status.IDLE, "no run has started"
         dut.ap_rst_n.value = 0
-        await ClockCycles(dut.ap_clk, RESET_STAGES + 1)
+        await ClockCycles(dut.ap_clk, AP_RESET_STAGES + 1)
         for _ in range(RESET_CYCLES):
             await RisingEdge(dut.ap_clk)
             for name in ("arvalid", "awvalid", "wvalid"):

@@ -99,6 +99,7 @@ class Bench:
         self.unanswered = 0  # writes whose address memory has taken
         self.part, self.partial, self.spoiled = 0, 0, False  # of the beat that comes or leaves
         self.beat: dict[int, tuple[int, ...]] = {}  # data and strobe of each client's next beat
+        self.pulled: deque[tuple[int, ...]] = deque()  # those in front of W
 
     async def reset(self) -> None:
         """Reset with new regions and a fresh model."""
@@ -113,6 +114,7 @@ class Bench:
         self.port = (WritePort if self.write else ReadPort)(self.regions, watchdog)
         dut.watchdog.value = watchdog
         self.under_way.clear()
+        self.pulled.clear()
         self.bus, self.unanswered = Axi4(constants=False, bits=8 * self.bytes), 0
         self.part, self.partial, self.spoiled = 0, 0, False
         dut.regions.value = regions_word(self.regions)
@@ -149,7 +151,7 @@ class Bench:
         return 2 * fault + int(self.rng.integers(2))
 
     def offer(self) -> None:
-        """Let clients ask; a request stands until it is accepted."""
+        """Let clients ask; a request stands until it is taken."""
         for i in range(self.clients):
             if self.requests[i] is None and self.chance(self.ask):
                 burst = random_burst(self.rng, self.regions, self.wrong, write=self.write)
@@ -164,7 +166,7 @@ class Bench:
             assert got == value, f"cycle {self.cycle}: {name} {difference(self.shapes.get(name), got, value)}"
 
     def expect_common(self, chosen: int) -> None:
-        """Compare the address channel, who is accepted, idle and error."""
+        """Compare the address channel, whose bursts are taken, idle and error."""
         port, channel = self.port, self.channel
         self.expect(
             idle=int(port.idle),
@@ -172,7 +174,7 @@ class Bench:
             gives_up=int(port.gives_up),
             **{f"axi__{channel}valid": int(port.address is not None)},
         )
-        self.expect(**{f"clients__{i}__request__ready": int(chosen == i) for i in range(self.clients)})
+        self.expect(**{f"clients__{i}__request__ready": int(port.ready(i)) for i in range(self.clients)})
         if port.address is not None:
             region = self.regions[port.address.region]
             assert region is not None
@@ -214,7 +216,7 @@ class Bench:
             self.partial = (self.partial if at else 0) | data << 8 * self.bytes * at
             self.spoiled = fault or (self.spoiled and at > 0)
         await Timer(2, "ns")
-        chosen = port.choose(self.requests, ready, halt)
+        taken, chosen = port.take(self.requests), port.choose(ready, halt)
         self.expect_common(chosen)
         self.expect(beats=int(arrives))
         self.expect(**{f"clients__{i}__valid": int(port.told == i) for i in range(self.clients)})
@@ -231,7 +233,7 @@ class Bench:
                 self.under_way.popleft()
         self.bus.tick(self.signal)
         port.tick(ready, arrives, last, arrives and self.spoiled, comes and not arrives)
-        self.accept(chosen)
+        self.accept(taken)
         await self.clock()
 
     async def step_write(self) -> None:
@@ -250,40 +252,42 @@ class Bench:
         for name, value in {"wready": takes, "bvalid": answered, "bresp": self.response(fault)}.items():
             getattr(dut, f"axi__{name}").value = int(value)
         await Timer(2, "ns")
-        chosen = port.choose(self.requests, ready, halt)
+        accepted, chosen = port.take(self.requests), port.choose(ready, halt)
         client = port.client
-        leaves, at = takes and client >= 0, self.part
+        leaves, at = takes and port.valid, self.part
         taken = leaves and self.moved()
         self.expect_common(chosen)
-        self.expect(axi__wvalid=int(client >= 0), beats=int(taken))
-        self.expect(**{f"clients__{i}__pull": int(taken and client == i) for i in range(self.clients)})
+        self.expect(axi__wvalid=int(port.valid), beats=int(taken))
+        self.expect(**{f"clients__{i}__pull": int(client == i) for i in range(self.clients)})
         self.expect(**{f"clients__{i}__acknowledged": int(port.told == i) for i in range(self.clients)})
-        if client >= 0:
+        if port.valid:
             last = port.last and at == self.parts - 1
             data, strobe = (
-                self.beat[client][i] >> bits * at & (1 << bits) - 1
-                for i, bits in enumerate((8 * self.bytes, self.bytes))
+                self.pulled[0][i] >> bits * at & (1 << bits) - 1 for i, bits in enumerate((8 * self.bytes, self.bytes))
             )
             self.expect(axi__wdata=data, axi__wstrb=strobe, axi__wlast=int(last))
             if taken:
-                del self.beat[client]
+                self.pulled.popleft()
                 self.beats += 1
                 if last:
                     self.under_way.append(1)
+        if client >= 0:
+            self.pulled.append(self.beat.pop(client))
         if answered:
             self.under_way.popleft()
             self.unanswered -= 1
         self.unanswered += port.address is not None and ready
         self.bus.tick(self.signal)
         port.tick(ready, taken, answered, fault, leaves and not taken)
-        self.accept(chosen)
+        self.accept(accepted)
         await self.clock()
 
-    def accept(self, chosen: int) -> None:
-        """Note which request has left."""
-        if chosen >= 0:
-            self.requests[chosen] = None
-            self.bursts += 1
+    def accept(self, taken: int) -> None:
+        """Note which requests have been taken."""
+        for i in range(self.clients):
+            if taken >> i & 1:
+                self.requests[i] = None
+                self.bursts += 1
         self.cycle += 1
 
 

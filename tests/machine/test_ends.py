@@ -143,7 +143,7 @@ def test_a_start_while_a_run_is_on_does_nothing(machine: Outside) -> None:
         place(bench, settings, END)
         bench.hold_reads = True
         await bench.begin(settings)
-        await bench.tick(50)
+        await bench.tick(60)
         before = await bench.value("cycles")
         assert await bench.write(REGISTERS["command"].address, Command.START) == 2
         assert await bench.value("cycles") > before > 50

@@ -12,6 +12,7 @@ from amaranth.hdl import Module
 from nmsat.algorithms.core.tape import Pattern, Product, Stage
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import ErrorCode
+from nmsat.dataflow.contract.limits import RESET_STAGES
 from nmsat.dataflow.contract.registers import Command, Launch, Region, port_of
 from nmsat.dataflow.program.emit import choose
 from nmsat.dataflow.program.estimate import estimate_cycles
@@ -160,6 +161,7 @@ def test_of_errors_in_one_cycle_that_of_the_first_port_counts(monkeypatch: pytes
             bench.ctx.set(port.idle, 1)
         for shown in range(1, 1 << len(ports)):
             await bench.setting("command", Command.START)
+            await bench.tick(RESET_STAGES)
             for i, port in enumerate(ports):
                 bench.ctx.set(port.error, {"valid": shown >> i & 1, "code": codes[i], "client": 0})
             await bench.tick()

@@ -37,6 +37,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "burst": burst_layout(),
     "clients": 3,
     "columns": 5,
+    "count": 3,
     "depth": 4,
     "fields": {},
     "lanes": 4,

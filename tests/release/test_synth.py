@@ -84,8 +84,8 @@ def test_the_page_of_memory_shows_what_ports_cost() -> None:
     read, write, reads, writes = list(rows.values())[:4]
     both, four = rows["2 ports in place of one"], rows["4 ports in place of one"]
     for part in (
-        f"a read port ({read.logic} logic cells, {read.flip_flops} registers, {read.ram_luts} cells of distributed",
-        f"a write port ({write.logic}, {write.flip_flops}, {write.ram_luts})",
+        f"a read port ({read.logic:,} logic cells, {read.flip_flops:,} registers, {read.ram_luts} cells of distributed",
+        f"a write port ({write.logic:,}, {write.flip_flops:,}, {write.ram_luts})",
         f"({reads.logic} and {reads.flip_flops} of one that reads,",
         f"{writes.logic} and {writes.flip_flops} of one that writes): ",
         f"{both.logic:,} logic cells and {both.flip_flops:,} registers",
