@@ -205,7 +205,7 @@ class Bench:
         self.offer()
         ready, halt = self.common_inputs()
         comes = bool(self.under_way) and self.chance(self.move)
-        fault = comes and self.chance(self.wrong / (10 * self.parts))
+        fault = comes and self.chance(self.wrong / 10)
         data, response = int.from_bytes(self.rng.bytes(self.bytes), "little"), self.response(fault)
         at = self.part
         arrives = comes and self.moved()
