@@ -103,6 +103,8 @@ def resources_figure(record: Mapping[str, Any], basis: Basis) -> Figure:
     }
     title = f"Resources on {device['name']}"
     caption = f"Percent of {device['name']} that each engine takes. {record['mark']}, before placing and routing."
+    by_table = record["buffers_by_table"]
+    caption += f" The table of nmsat config check counts {by_table['bram36']} RAMB36 and {by_table['uram']} URAM."
     words = "; ".join(f"{name} " + ", ".join(f"{kinds[k]} {v:.1f} %" for k, v in p.items()) for name, p in grid.items())
     with style():
         picture = take_picture(matrix(grid, kinds, 50.0), "resources", title, f"{caption} {words}.")
