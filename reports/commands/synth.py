@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> Answer:
     if options.out is None:
         values = _estimate(options)
         return Answer(values, estimate_text(values))
-    with output_folder(options.out, "synth", names, force=options.force, keep=True) as out:
+    with output_folder(options.out, "synth", [escape(name) for name in names], force=options.force, keep=True) as out:
         values = _estimate(options)
         out.write(names[0], estimate_page(values))
         out.write(names[1], json.dumps(values, indent=1) + "\n")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.locks import BusyError, locked
 from nmsat.algorithms.core.signals import held
-from nmsat.reports.work.manifest import MANIFEST, Entry, manifest_text, new_entry, read_manifest, unchanged
+from nmsat.reports.work.manifest import MANIFEST, Entry, inside, manifest_text, new_entry, read_manifest, unchanged
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class OutputFolder:
 
     def write(self, name: str, data: str | bytes) -> None:
         """Take a file, text as UTF-8; `name` must be among the announced ones. InputError if it cannot be kept."""
+        _check_inside(self.asked, name)
         if not _announced(name, self.names):
             raise ValueError(f"file {name!r} was not announced; announced were {', '.join(self.names)}")
         content = data.encode("utf-8") if isinstance(data, str) else data
@@ -88,8 +89,11 @@ def output_folder(
     them that are not as nmsat wrote them; keep: files of earlier runs that this one does not write stay.
 
     Missing folders on the way are made, a symbolic link to a folder stays a link. Raises InputError, before the block
-    runs, when the folder cannot be written, another process writes there, or a file is in the way.
+    runs, when the folder cannot be written, another process writes there, a name leads out of it, or a file is in the
+    way.
     """
+    for name in names:
+        _check_inside(target, name)
     path = folder_of(target)
     made: list[Path] = []
     done = False
@@ -203,6 +207,14 @@ def _refuse(out: OutputFolder, found: Sequence[str], *, force: bool) -> None:
 def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(repr(name) for name in sorted(names)[:_NAMED]) + more
+
+
+def _check_inside(asked: Path, name: str) -> None:
+    """Raise InputError for the name, or pattern, of a file that would not lie in the folder."""
+    try:
+        inside(name)
+    except ValueError as error:
+        raise InputError(f"output folder is {str(asked)!r}; {error}; nothing was done") from None
 
 
 def _announced(name: str, names: Sequence[str]) -> bool:

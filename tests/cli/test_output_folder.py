@@ -133,6 +133,17 @@ def test_a_list_cannot_point_out_of_the_folder(tmp_path: Path) -> None:
     assert victim.read_text() == "1"
 
 
+@pytest.mark.parametrize("name", ["../x", "deep/../../x", "/x", "", "a\\..\\x"])
+def test_no_file_leaves_the_folder(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(InputError, match="does not lie in the folder"), output_folder(target, "rtl", [name]):
+        raise AssertionError("the work has begun")
+    assert not target.exists()
+    with pytest.raises(InputError, match="does not lie in the folder"), output_folder(target, "rtl", ["sat*"]) as out:
+        out.write(name, "1")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_commands_share_a_folder(tmp_path: Path) -> None:
     write(tmp_path, {"sat.v": "1"}, "rtl")
     write(tmp_path, {"summary.json": "1"}, "study")
