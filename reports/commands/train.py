@@ -169,7 +169,7 @@ def _place(path: Path | None, error: Exception, given: set[str]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"configuration file is {str(path)!r}; it cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

@@ -37,7 +37,7 @@ SIZES = "rows = 4\ncolumns = 4\n"
 MACHINES = [
     *NAMED.values(),
     preset("vcu1525-2"),
-    preset("tiny").replace(name='ü "quoted" \\ x', row_slices=(1, 3), column_slices=(2,)),
+    preset("tiny").replace(name='ü "quoted" % x', row_slices=(1, 3), column_slices=(2,)),
 ]
 
 
