@@ -6,11 +6,10 @@ import dataclasses
 import json
 from glob import escape
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.dataflow.contract.dies import DEFAULT_DIE, DIES, die
-from nmsat.reports.commands.base import Answer, Command, Named, add_config, check_built
+from nmsat.reports.commands.base import Answer, Command, Named, add_config, check_built, folder
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=folder,
         help="folder for the tables as synth_NAME.md and synth_NAME.json; others of its files stay (default: none)",
     )
     add_force(parser)

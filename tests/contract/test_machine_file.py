@@ -103,6 +103,14 @@ def test_what_cannot_be_used_is_told_with_its_line(tmp_path: Path, text: str, li
     assert "\n" not in str(error.value)
 
 
+def test_a_file_called_as_a_preset_is_told_where_the_name_is_from(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SIZES)
+    told = f"{path}: name is 'tiny', that of a preset .*; without a name in it, a file gives its own"
+    with pytest.raises(ValueError, match=told):
+        read_machine(path)
+
+
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_bytes(b"name = '\xff'")
     for name, told in (("a.toml", "No such file"), ("b.toml", "not UTF-8 at byte 8"), ("", "Is a directory")):
