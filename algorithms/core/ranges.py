@@ -83,4 +83,6 @@ def short(value: object) -> str:
         text = repr(value)
     except ValueError:  # a number of thousands of digits inside
         return f"a {type(value).__name__} with a number of thousands of digits in it"
+    except RecursionError:  # thousands of tables or lists, one in the other
+        return f"a {type(value).__name__} of more levels than can be shown"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."

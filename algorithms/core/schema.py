@@ -100,8 +100,15 @@ def limits(low: float, high: float, *, whole: bool, above: bool = False) -> Any:
     return Annotated[float, Meta(gt=low, le=high) if above else Meta(ge=low, le=high)]
 
 
+MARK: Final = "\ufeff"
+"""What some editors write before a text in UTF-8, and TOML does not allow."""
+
+
 def read_text(path: Path, most: int) -> str:
-    """Return the text of a file; ValueError if it cannot be read, has more than `most` bytes or is not UTF-8."""
+    """Return the text of a file, without `MARK`.
+
+    ValueError if it cannot be read, has more than `most` bytes or is not UTF-8.
+    """
     try:
         content = path.read_bytes() if path.stat().st_size <= most else None
     except OSError as error:
@@ -109,7 +116,7 @@ def read_text(path: Path, most: int) -> str:
     if content is None:
         raise ValueError(f"{path}: it has {path.stat().st_size} bytes; at most {most} are read")
     try:
-        return content.decode()
+        return content.decode().removeprefix(MARK)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: it is not UTF-8 at byte {error.start}") from None
 

@@ -9,8 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.ranges import GROUP_SIZES
-from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, MOST_PORT_BITS, SAT_RANGES, Range
+from nmsat.algorithms.core.ranges import GROUP_SIZES, short
+from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, MOST_PORT_BITS, NAME_ALLOWED, SAT_RANGES, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,8 +82,8 @@ class SatConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"name is {self.name!r}; it must be a text")
-        if not self.name.isprintable() or not 1 <= len(self.name) <= MAX_NAME:
-            raise ValueError(f"name is {self.name!r}; it must be one line of 1 to {MAX_NAME} characters")
+        if not self.name.isprintable() or not 1 <= len(self.name) <= MAX_NAME or not _is_part(self.name):
+            raise ValueError(f"name is {short(self.name)}; it must be {NAME_ALLOWED}")
         for field in SAT_RANGES:
             field.check(getattr(self, field.name))
         if self.sum_depth < INTERLEAVE * self.rows:
@@ -134,6 +134,11 @@ class SatConfig:
             if isinstance(count, int) and any(at >= count for at in getattr(self, name)):
                 found[name] = tuple(at for at in getattr(self, name) if at < count)
         return found
+
+
+def _is_part(name: str) -> bool:
+    """Tell whether a name stays a part of a file name, and leads to no other folder."""
+    return not name.startswith(".") and not {"/", "\\"} & set(name)
 
 
 def _check_slices(name: str, slices: object, limit: int) -> None:

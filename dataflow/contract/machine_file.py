@@ -60,10 +60,12 @@ def find_machine(text: str) -> SatConfig:
 def read_machine(path: Path) -> SatConfig:
     """Return the machine of a TOML file; ValueError in one line with file, line, field, value and limit."""
     text = read_text(path, MAX_BYTES)
+    given = load_toml(text, path)
     try:
-        return make_machine({"name": path.stem, **load_toml(text, path)})
+        return make_machine({"name": path.stem, **given})
     except FieldError as error:
-        raise ValueError(f"{field_place(path, text, error.field)}: {error}") from None
+        hint = "; without a name in it, a file gives its own" if error.field == "name" and "name" not in given else ""
+        raise ValueError(f"{field_place(path, text, error.field)}: {error}{hint}") from None
 
 
 @cache

@@ -16,6 +16,9 @@ MAX_ADDER_STAGES: Final = 7
 MAX_NAME: Final = 100
 """Longest name of a configuration."""
 
+NAME_ALLOWED: Final = f"one line of 1 to {MAX_NAME} characters, none of them / or \\, the first no dot"
+"""Names of configurations, in words; they are parts of file names."""
+
 MAX_PORTS: Final = 4
 """Most AXI4 masters: a region each."""
 
@@ -94,8 +97,8 @@ SAT_PLAIN: Final = (
     Plain(
         name="name",
         what="what the machine is called",
-        allowed=f"one line of 1 to {MAX_NAME} characters",
-        why="stands in messages and files",
+        allowed=NAME_ALLOWED,
+        why="stands in messages, files and names of files",
     ),
     Plain(
         name="row_slices",

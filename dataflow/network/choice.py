@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmsat.algorithms.core.ranges import short
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 
@@ -48,7 +49,7 @@ def read_choice(path: str | Path) -> Choice:
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path.name}: not a TOML file ({error})") from None
     unknown = sorted(set(given) - {"dense", "pattern"})
@@ -56,9 +57,9 @@ def read_choice(path: str | Path) -> Choice:
         raise ValueError(f"{path.name}: {unknown[0]!r} is not known; write dense = [...] and a table [pattern]")
     dense, patterns = given.get("dense", []), given.get("pattern", {})
     if not isinstance(dense, list) or not all(isinstance(name, str) for name in dense):
-        raise ValueError(f"{path.name}: dense is {dense!r}; it must be a list of names")
+        raise ValueError(f"{path.name}: dense is {short(dense)}; it must be a list of names")
     if not isinstance(patterns, dict):
-        raise ValueError(f"{path.name}: pattern is {patterns!r}; it must be a table of names and patterns")
+        raise ValueError(f"{path.name}: pattern is {short(patterns)}; it must be a table of names and patterns")
     wishes = [(name, _pattern(path.name, name, text)) for name, text in patterns.items()]
     return Choice((*((name, None) for name in dense), *wishes))
 
@@ -66,7 +67,7 @@ def read_choice(path: str | Path) -> Choice:
 def _pattern(where: str, name: str, text: Any) -> Pattern | None:
     try:
         if not isinstance(text, str):
-            raise ValueError(f'pattern is {text!r}; write it as text, such as "2:8"')
+            raise ValueError(f'pattern is {short(text)}; write it as text, such as "2:8"')
         return Pattern.parse(text)
     except ValueError as error:
         raise ValueError(f"{where}: layer {name!r}: {error}") from None

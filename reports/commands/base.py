@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import METHODS, PAPER_NETWORKS, TRAINED_NETWORKS, method_facts, trained_network
 from nmsat.dataflow.contract.config import NAMED
-from nmsat.dataflow.contract.machine_file import MACHINE_SUFFIX, changed, find_machine, parse_value
+from nmsat.dataflow.contract.machine_file import MACHINE_SUFFIX, changed, find_machine, flat, parse_value
 from nmsat.hw.release.devices import DEVICES
 from nmsat.reports.work.commandline import Setting, asked_for, remember
 from nmsat.reports.work.text import InputError
@@ -55,6 +55,13 @@ class Command:
     example: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Answer]
+
+
+def folder(text: str) -> Path:
+    """Read the name of a folder; '' would be the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the value is ''; it must be the name of a folder (. is the working folder)")
+    return Path(text)
 
 
 def size(text: str) -> int:
@@ -290,6 +297,10 @@ class SetFields(argparse._AppendAction):
             return
         if before is None:
             raise ValueError("--set is given without --config; name the configuration that it changes")
+        named = [field for name, value in settings for field in flat({name: parse_value(value)})]
+        twice = [name for name in dict.fromkeys(named) if named.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is given {named.count(twice[0])} times; give each field once")
         after = changed(before, {name: parse_value(value) for name, value in settings})
         if after != before:
             remember(after, asked_for(before)[0], settings)

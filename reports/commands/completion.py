@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, Listed, Named
+from nmsat.reports.commands.base import Answer, Command, Listed, Named, folder
 from nmsat.reports.commands.parser import Subcommands
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _offer(parser: Parser) -> None:
         if isinstance(action, Subcommands):
             for child in action.choices.values():
                 _offer(child.fill())
-        elif action.type is Path:
+        elif action.type in (Path, folder):
             _complete(action, shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE)
         elif isinstance(action.type, Named | Listed):
             named = action.type.one if isinstance(action.type, Listed) else action.type

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, pattern, seed
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_config, folder, pattern, seed
 from nmsat.reports.commands.parser import again
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import LOG
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0, help="seed of both training runs (default: 0)")
     parser.add_argument(
-        "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="folder of the report (default: out/demo)"
+        "--out", type=folder, default=Path("out/demo"), metavar="DIR", help="folder of the report (default: out/demo)"
     )
     add_force(parser)
 

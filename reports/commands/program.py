@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.commands import step
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_shape, check_built, whole
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_shape, check_built, folder, whole
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nmsat.reports.work.program import ProductProgram
 
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     step.add_arguments(parser)
     what = "write program (binary, text, JSON), memory before the run and, apart, expected results here"
-    parser.add_argument("--out", type=Path, metavar="DIR", help=what)
+    parser.add_argument("--out", type=folder, metavar="DIR", help=what)
     add_force(parser)
     parser.add_argument("--rtl", action="store_true", help="run the program on the Verilated RTL too and compare")
 

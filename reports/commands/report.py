@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, Listed, Named, add_config, add_processes, sparse
+from nmsat.reports.commands.base import (
+    SUMMARY,
+    Answer,
+    Command,
+    Listed,
+    Named,
+    add_config,
+    add_processes,
+    folder,
+    sparse,
+)
 from nmsat.reports.commands.model import batch
 from nmsat.reports.commands.paper import network
 from nmsat.reports.commands.parser import again
@@ -30,7 +40,7 @@ ABLATED: Final = ("resnet9", "vgg19")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("--out", metavar="DIR", type=Path, default=FOLDER, help=f"folder (default: {FOLDER})")
+    parser.add_argument("--out", metavar="DIR", type=folder, default=FOLDER, help=f"folder (default: {FOLDER})")
     parser.add_argument(
         "--networks",
         type=Listed(Named(network, lambda: PAPER_NETWORKS)),
@@ -51,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--records",
         metavar="DIR",
-        type=Path,
+        type=folder,
         default=None,
         help="folder with accuracy.json (nmsat study), synth_NAME.json (nmsat synth) and workloads.json (nmsat "
         "workload table) of your own (default: those of nmsat)",

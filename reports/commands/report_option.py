@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nmsat.reports.commands.base import folder
 from nmsat.reports.work.output import folder_of, output_folder
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from nmsat.reports.pages.report_page import Report
 
@@ -25,7 +26,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         metavar="DIR",
-        type=Path,
+        type=folder,
         default=None,
         help="folder for a page with figures, and each figure as SVG, PNG, CSV and JSON (default: none)",
     )
@@ -61,7 +62,7 @@ def reporting(
     need_pictures()
     from nmsat.reports.pages.report_page import file_names
 
-    with output_folder(options.report, command, file_names(figures), force=options.force) as out:
+    with output_folder(options.report, f"{command} --report", file_names(figures), force=options.force) as out:
 
         def write(make: Callable[[], Report]) -> None:
             for name, content in make().files().items():

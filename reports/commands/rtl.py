@@ -7,11 +7,10 @@ import hashlib
 import json
 import re
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.hw.release.devices import DEVICES, device
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, Named, add_config, check_built
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, Named, add_config, check_built, folder
 from nmsat.reports.version import VERSION
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_DEVICE,
         help="board that it is for: vcu1525, u200, u250, zcu102, kv260 or pynq-z2 (default: vcu1525)",
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write the package to")
+    parser.add_argument("--out", metavar="DIR", type=folder, required=True, help="folder to write the package to")
     add_force(parser)
 
 

@@ -16,6 +16,7 @@ from nmsat.reports.commands.base import (
     Listed,
     add_config,
     add_layer_patterns,
+    folder,
     method,
     network,
     seed,
@@ -86,9 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_outputs(parser: argparse.ArgumentParser, out: str) -> None:
     """Add where runs and page go, and how long and how many at a time."""
     parser.add_argument(
-        "--out", type=Path, default=Path(out), metavar="DIR", help=f"folder of runs and page (default: {out})"
+        "--out", type=folder, default=Path(out), metavar="DIR", help=f"folder of runs and page (default: {out})"
     )
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="folder of the page alone (default: that of --out)")
+    parser.add_argument(
+        "--tables", type=folder, metavar="DIR", help="folder of the page alone (default: that of --out)"
+    )
     parser.add_argument(
         "--hours",
         type=hours,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
-from nmsat.reports.commands.base import Answer, Command, Listed, Named, add_config, method, seed, sparse
+from nmsat.reports.commands.base import Answer, Command, Listed, Named, add_config, folder, method, seed, sparse
 from nmsat.reports.commands.paper import network
 from nmsat.reports.commands.study import add_outputs, do_runs
 from nmsat.reports.commands.train import count
@@ -15,6 +14,7 @@ from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from nmsat.algorithms.training.plan import Part
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
         "--data",
-        type=Path,
+        type=folder,
         dest="paper_folder",
         metavar="DIR",
         required=True,

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_processes
+from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_processes, folder
 from nmsat.reports.version import VERSION
 from nmsat.reports.work.commandline import spell
 from nmsat.reports.work.output import add_force, output_folder
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("file", type=Path, metavar="FILE", help="TOML file of the sweep (docs/sweeps.md)")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=None, help="folder (default: out/sweep/ and FILE's name)"
+        "--out", metavar="DIR", type=folder, default=None, help="folder (default: out/sweep/ and FILE's name)"
     )
     parser.add_argument("--estimate", action="store_true", help="leave the points of the fronts to the estimate, too")
     parser.add_argument(
@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> Answer:
     where = Where(options.processes, options.scheduler)
     folder: Path = options.out or Path("out/sweep") / options.file.stem
     with output_folder(folder, "sweep", [POINTS, SUMMARY, PAGE, *NAMES], force=options.force) as out:
+        if options.estimate and not options.force:
+            _check_estimated(folder, out.path / SUMMARY)
         journal = Journal(out.path, plan.digest, sweep_version())
         try:
             rows = run_sweep(plan, journal, where, exact=not options.estimate)
@@ -94,6 +96,18 @@ def run(options: argparse.Namespace) -> Answer:
         out.write(SUMMARY, json.dumps(values, indent=1) + "\n")
     files = [str(folder / name) for name in (POINTS, SUMMARY, PAGE, *drawn)]
     return Answer({**values, "files": files}, _text(values, files))
+
+
+def _check_estimated(asked: Path, summary: Path) -> None:
+    """Raise InputError if a folder has exact results, which those of --estimate would replace."""
+    if not summary.exists():
+        return
+    found = json.loads(summary.read_text(encoding="utf-8"))  # as nmsat sweep wrote it
+    if found.get("estimate_off"):
+        raise InputError(
+            f"output folder is {str(asked)!r}; exact results stand in it, which --estimate would replace; leave out "
+            "--estimate (what is there does not run again), or choose another folder; --force would replace them"
+        )
 
 
 def _command(options: argparse.Namespace) -> str:

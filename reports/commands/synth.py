@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from glob import escape
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmsat.dataflow.contract.dies import DEFAULT_DIE, DIES, die
-from nmsat.reports.commands.base import Answer, Command, Named, add_config, check_built
+from nmsat.reports.commands.base import Answer, Command, Named, add_config, check_built, folder
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=folder,
         help="folder for the tables as synth_NAME.md and synth_NAME.json; others of its files stay (default: none)",
     )
     add_force(parser)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> Answer:
     if options.out is None:
         values = _estimate(options)
         return Answer(values, estimate_text(values))
-    with output_folder(options.out, "synth", names, force=options.force, keep=True) as out:
+    with output_folder(options.out, "synth", [escape(name) for name in names], force=options.force, keep=True) as out:
         values = _estimate(options)
         out.write(names[0], estimate_page(values))
         out.write(names[1], json.dumps(values, indent=1) + "\n")

@@ -16,6 +16,7 @@ from nmsat.reports.commands.base import (
     Command,
     add_config,
     add_layer_patterns,
+    folder,
     method,
     network,
     seed,
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate on the test split (default), or on a fifth of the training split, kept out of it",
     )
     add_data(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of checkpoint and results (JSON lines)")
+    parser.add_argument("--out", type=folder, metavar="DIR", help="folder of checkpoint and results (JSON lines)")
     add_force(parser)
     parser.add_argument(
         "--backend", choices=BACKENDS, default="numpy", help="what computes the products (default: numpy)"
@@ -169,7 +170,7 @@ def _place(path: Path | None, error: Exception, given: set[str]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"configuration file is {str(path)!r}; it cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

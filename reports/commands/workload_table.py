@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.reports.commands.base import Answer, Command, Listed, add_processes
+from nmsat.reports.commands.base import Answer, Command, Listed, add_processes, folder
 from nmsat.reports.commands.parser import again
 from nmsat.reports.commands.report_option import add_report, check_apart, reporting
 from nmsat.reports.commands.workload_run import WORKLOAD
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         default=Path("reports/tables"),
         metavar="DIR",
         help="folder of the pages (default: reports/tables)",

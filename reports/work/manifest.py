@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
         record: Any = json.loads(path.read_text(encoding="utf-8"))
         if record["nmsat"] != _FORMAT:
             raise ValueError(f"its format is {record['nmsat']!r}, not {_FORMAT}")
-        return {_inside(name): _entry(fields) for name, fields in record["files"].items()}
+        return {inside(name): _entry(fields) for name, fields in record["files"].items()}
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -81,9 +81,10 @@ def unchanged(path: Path, entry: Entry | None) -> bool:
     return entry is not None and path.is_file() and not path.is_symlink() and sha256_of(path) == entry.sha256
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
+    """Return the name of a file in a folder, unless it leads out of it: then ValueError."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
         raise ValueError(f"{name!r} does not lie in the folder")
     return name
 

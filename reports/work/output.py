@@ -5,9 +5,9 @@
         out.write("summary.json", text)
 
 The folder lists what nmsat wrote there, with hashes (`reports.work.manifest`). Before the work begins every file that
-the command may write is looked at: one that is not as nmsat wrote it stops the command, unless --force was given. At
-the end the new files take their places together; files that the same command wrote earlier and does not write now go,
-if they are still as written. Everything else in the folder stays as it is.
+the command may write is looked at: one that is not as nmsat wrote it, or that another command wrote, stops the command,
+unless --force was given. At the end the new files take their places together; files that the same command wrote
+earlier and does not write now go, if they are still as written. Everything else in the folder stays as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.locks import BusyError, locked
 from nmsat.algorithms.core.signals import held
-from nmsat.reports.work.manifest import MANIFEST, Entry, manifest_text, new_entry, read_manifest, unchanged
+from nmsat.reports.work.manifest import MANIFEST, Entry, inside, manifest_text, new_entry, read_manifest, unchanged
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class OutputFolder:
 
     def write(self, name: str, data: str | bytes) -> None:
         """Take a file, text as UTF-8; `name` must be among the announced ones. InputError if it cannot be kept."""
+        _check_inside(self.asked, name)
         if not _announced(name, self.names):
             raise ValueError(f"file {name!r} was not announced; announced were {', '.join(self.names)}")
         content = data.encode("utf-8") if isinstance(data, str) else data
@@ -84,12 +85,16 @@ def output_folder(
 ) -> Iterator[OutputFolder]:
     """Give an `OutputFolder` for `target`; after an error or a signal the folder is as it was.
 
-    command: who writes; names: the files that it may write, as names or patterns (`sat*.v`); force: overwrite those of
-    them that are not as nmsat wrote them; keep: files of earlier runs that this one does not write stay.
+    command: who writes, with the option if it is not the folder of the command itself; names: the files that it may
+    write, as names or patterns (`sat*.v`); force: overwrite those of them that are not as this command wrote them;
+    keep: files of earlier runs that this one does not write stay.
 
     Missing folders on the way are made, a symbolic link to a folder stays a link. Raises InputError, before the block
-    runs, when the folder cannot be written, another process writes there, or a file is in the way.
+    runs, when the folder cannot be written, another process writes there, a name leads out of it, or a file is in the
+    way.
     """
+    for name in names:
+        _check_inside(target, name)
     path = folder_of(target)
     made: list[Path] = []
     done = False
@@ -99,7 +104,7 @@ def output_folder(
         with _only_one(target, path):
             out = OutputFolder(target, path, names, path / (STAGING + secrets.token_hex(8)))
             with writing_folder(target):
-                entries = _check(out, force=force)
+                entries = _check(out, command, force=force)
             try:
                 with writing_folder(target), held():
                     _remove_dead(path)
@@ -130,6 +135,7 @@ class _Commit:
         """Move all files; on an error move them back and raise it."""
         out = self._out
         _refuse(out, _in_the_way(out.path, list(out.digests), self._entries), force=force)
+        _refuse_others(out, self._command, list(out.digests), self._entries, force=force)
         stale = [] if keep else self._stale()
         there = [name for name in self._entries if name not in stale and (out.path / name).exists()]
         new = {name: new_entry(self._command, digest) for name, digest in out.digests.items()}
@@ -168,7 +174,7 @@ class _Commit:
         ]
 
 
-def _check(out: OutputFolder, *, force: bool) -> dict[str, Entry]:
+def _check(out: OutputFolder, command: str, *, force: bool) -> dict[str, Entry]:
     """Return the list of the folder; InputError for what stands in the way of files that may be written."""
     try:
         entries = read_manifest(out.path)
@@ -179,6 +185,7 @@ def _check(out: OutputFolder, *, force: bool) -> dict[str, Entry]:
     there = [path for name in out.names for path in out.path.glob(name)]
     names = [path.relative_to(out.path).as_posix() for path in there]
     _refuse(out, _in_the_way(out.path, names, entries), force=force)
+    _refuse_others(out, command, names, entries, force=force)
     return entries
 
 
@@ -200,9 +207,30 @@ def _refuse(out: OutputFolder, found: Sequence[str], *, force: bool) -> None:
         )
 
 
+def _refuse_others(
+    out: OutputFolder, command: str, names: Sequence[str], entries: dict[str, Entry], *, force: bool
+) -> None:
+    """Raise InputError for files that another command wrote; names: of files that are there."""
+    found = {name: entries[name].command for name in names if name in entries and entries[name].command != command}
+    if found and not force:
+        writers = " and ".join(f"nmsat {writer}" for writer in sorted(set(found.values())))
+        raise InputError(
+            f"output folder is {str(out.asked)!r}; {_list(list(found))} in it: results of {writers}, not of nmsat "
+            f"{command}; nothing was done; --force would overwrite them; or choose another folder"
+        )
+
+
 def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(repr(name) for name in sorted(names)[:_NAMED]) + more
+
+
+def _check_inside(asked: Path, name: str) -> None:
+    """Raise InputError for the name, or pattern, of a file that would not lie in the folder."""
+    try:
+        inside(name)
+    except ValueError as error:
+        raise InputError(f"output folder is {str(asked)!r}; {error}; nothing was done") from None
 
 
 def _announced(name: str, names: Sequence[str]) -> bool:

@@ -72,6 +72,8 @@ def test_a_file_named_by_gemm_is_named_by_the_machines_command(call: Call, mine:
         ("gemm 1 1 1 --set memory.channels=65", "memory.channels is 65; it must be a whole number from 1 to 64"),
         ("gemm 1 1 1 --set name=small", "name is 'small', that of a preset with other values"),
         ("gemm 1 1 1 --config nope.toml", "nope.toml: it cannot be read: No such file or directory"),
+        ("gemm 1 1 1 --set rows=2 --set rows=4", "rows is given 2 times; give each field once"),
+        ("gemm 1 1 1 --set memory.channels=2 --set memory={channels=1}", "memory.channels is given 2 times"),
         ("workload run moa --set rows=2", "--set is given without --config"),
         ("verify --set rows=3 --jobs 1", "planned and not built: rows is 3"),
         ("program 8 8 8 --set rows=3", "planned and not built: rows is 3"),

@@ -18,6 +18,7 @@ import pytest
 import nmsat as nmsat_module
 from nmsat.algorithms.core.files import PART
 from nmsat.hw.parts.cache import cache_folder
+from nmsat.reports.commands.base import folder
 from nmsat.reports.commands.parser import Subcommands
 from nmsat.reports.work.manifest import MANIFEST
 from nmsat.reports.work.output import LOCK, STAGING
@@ -88,8 +89,23 @@ def test_every_option_that_names_an_output_is_among_them() -> None:
         own = {"study paper": "study"}.get(name, name)  # its outputs are those of `study`, by the same code
         for action in parser._get_optional_actions():
             flag = action.option_strings[-1]
-            if action.type is Path and flag not in READ:
+            if action.type in (Path, folder) and flag not in READ:
                 assert [line for line, word in tried if line.startswith(own) and word == flag], f"{name} {flag}"
+
+
+FOLDERS = [
+    *(line.replace("{}/new", "x") for line, _, _ in IN_THE_WAY if line.endswith(("--out {}", "--report {}"))),
+    "study --out x --tables {}",
+    "study --out {}",
+]
+"""Command lines in which a folder is asked for."""
+
+
+@pytest.mark.parametrize("line", FOLDERS)
+def test_a_folder_without_a_name_is_refused(call: Call, line: str) -> None:
+    outcome = call(f"{line.removesuffix(' {}')}=")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "the value is ''; it must be the name of a folder (. is the working folder)" in outcome.err
 
 
 def boom(*_: object, **__: object) -> None:

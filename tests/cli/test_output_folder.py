@@ -17,7 +17,9 @@ from nmsat.reports.work.output import LOCK, STAGING, output_folder
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from tests.conftest import Outcome
 
 NAMES = ("summary.json", "sat*.v", "deep/*.txt")
 
@@ -133,13 +135,49 @@ def test_a_list_cannot_point_out_of_the_folder(tmp_path: Path) -> None:
     assert victim.read_text() == "1"
 
 
+@pytest.mark.parametrize("name", ["../x", "deep/../../x", "/x", "", "a\\..\\x"])
+def test_no_file_leaves_the_folder(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(InputError, match="does not lie in the folder"), output_folder(target, "rtl", [name]):
+        raise AssertionError("the work has begun")
+    assert not target.exists()
+    with pytest.raises(InputError, match="does not lie in the folder"), output_folder(target, "rtl", ["sat*"]) as out:
+        out.write(name, "1")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_commands_share_a_folder(tmp_path: Path) -> None:
+    """What one may write is nothing that the other has written."""
     write(tmp_path, {"sat.v": "1"}, "rtl")
-    write(tmp_path, {"summary.json": "1"}, "study")
-    write(tmp_path, {"summary.json": "2"}, "study")
-    assert contents(tmp_path) == {"sat.v": "1", "summary.json": "2"}
-    write(tmp_path, {"deep/a.txt": "3"}, "study", keep=True)
+    for name, text, keep in (("summary.json", "1", False), ("summary.json", "2", False), ("deep/a.txt", "3", True)):
+        with output_folder(tmp_path, "study", ["summary.json", "deep/*.txt"], keep=keep) as out:
+            out.write(name, text)
+        if not keep:
+            assert contents(tmp_path) == {"sat.v": "1", "summary.json": text}
     assert contents(tmp_path) == {"sat.v": "1", "summary.json": "2", "deep/a.txt": "3"}
+
+
+def test_results_of_another_command_stay(tmp_path: Path) -> None:
+    """A report into the folder of a sweep would have taken the place of its page, as nmsat wrote both."""
+    write(tmp_path, {"summary.json": "1", "sat_a.v": "1", "deep/a.txt": "1"}, "sweep")
+    before = contents(tmp_path)
+    refused = r"output folder is .*; 'deep/a.txt', 'sat_a.v', 'summary.json' in it: results of nmsat sweep, not of "
+    with pytest.raises(InputError, match=rf"{refused}nmsat model --report; nothing was done; --force would"):
+        write(tmp_path, {"summary.json": "2"}, "model --report")
+    assert contents(tmp_path) == before
+    write(tmp_path, {"summary.json": "2"}, "model --report", force=True)
+    assert contents(tmp_path) == {**before, "summary.json": "2"}
+    with output_folder(tmp_path, "rtl", ["new.txt"]) as out:  # nothing that stands there
+        out.write("new.txt", "1")
+
+
+def test_a_report_is_no_folder_of_its_command(call: Callable[[str], Outcome], tmp_path: Path) -> None:
+    with output_folder(tmp_path, "sweep", ["report.html"]) as out:
+        out.write("report.html", "a sweep")
+    outcome = call(f"model vgg19 --batch 2 --config tiny --report {tmp_path}")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "'report.html' in it: results of nmsat sweep, not of nmsat model --report" in outcome.err
+    assert (tmp_path / "report.html").read_text() == "a sweep"
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:

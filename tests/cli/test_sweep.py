@@ -308,6 +308,10 @@ def test_the_example_of_the_page_runs_and_its_front_is_exact(call: Call, tmp_pat
     off = found["estimate_off"]
     assert off["points"] == 4
     assert -0.2 < off["least"] <= off["most"] < 0.2
+    before = (tmp_path / "points.parquet").read_bytes()
+    refused = call(f"sweep {ROOT / 'docs' / 'sweep.toml'} --accuracy {table} --out {tmp_path} --estimate")
+    assert refused.code == 2 and "exact results stand in it, which --estimate would replace" in refused.err
+    assert (tmp_path / "points.parquet").read_bytes() == before
     # At the end, since it skips where there is no Chromium.
     seen = look_at(tmp_path / PAGE, tmp_path)
     assert seen.console == []

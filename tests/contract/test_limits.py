@@ -98,6 +98,11 @@ def test_a_number_of_numpy_is_told_what_to_write() -> None:
     [
         ({"name": ""}, ValueError, "name is ''"),
         ({"name": "a\nb"}, ValueError, r"name is 'a\\nb'"),
+        ({"name": "a\x7fb"}, ValueError, r"name is 'a\\x7fb'"),
+        ({"name": "z/../../x"}, ValueError, "name is 'z/../../x'; it must be one line .* none of them / or "),
+        ({"name": "z\\x"}, ValueError, "name is .*; it must be one line .* none of them / or "),
+        ({"name": ".x"}, ValueError, r"name is '\.x'; it must be one line .* the first no dot"),
+        ({"name": ".."}, ValueError, r"name is '\.\.'"),
         ({"name": 3}, TypeError, "name is 3"),
         ({"memory": {"channels": 1}}, TypeError, "memory is .*; it must be a MemoryConfig"),
         ({"rows": 32, "sum_depth": 128}, ValueError, "sum_depth is 128; a tile of 32 rows needs 8 rows = 256"),

@@ -37,7 +37,7 @@ SIZES = "rows = 4\ncolumns = 4\n"
 MACHINES = [
     *NAMED.values(),
     preset("vcu1525-2"),
-    preset("tiny").replace(name='ü "quoted" \\ x', row_slices=(1, 3), column_slices=(2,)),
+    preset("tiny").replace(name='ü "quoted" % x', row_slices=(1, 3), column_slices=(2,)),
 ]
 
 
@@ -101,6 +101,14 @@ def test_what_cannot_be_used_is_told_with_its_line(tmp_path: Path, text: str, li
         read_machine(path)
     assert str(error.value).startswith(f"{path}{f', line {line}' if line else ''}: {told}")
     assert "\n" not in str(error.value)
+
+
+def test_a_file_called_as_a_preset_is_told_where_the_name_is_from(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SIZES)
+    told = f"{path}: name is 'tiny', that of a preset .*; without a name in it, a file gives its own"
+    with pytest.raises(ValueError, match=told):
+        read_machine(path)
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from nmsat.algorithms.core.schema import MISSING, FieldError, FieldKindError, ch
 from nmsat.algorithms.training.config import parse_fields
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.machine_file import changed, read_machine
+from nmsat.dataflow.network.choice import read_choice
 from nmsat.reports.work.sweep_plan import read_sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 HUGE = f"0x{'f' * 5000}"
@@ -199,3 +201,43 @@ def test_any_values_are_a_machine_or_one_line(found: dict[str, Any]) -> None:
 def test_a_value_is_shown_in_one_short_line() -> None:
     assert (short("a\nb"), short(1 << 300)) == (repr("a\nb"), "a number of 301 bits")
     assert len(short("x" * 1000)) == MAX_SHOWN + 4
+
+
+DEEP = ".".join(["a"] * 3000)
+"""A name of a table within tables, so deep that Python cannot write the value out."""
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "told"),
+    [
+        (read_machine, f"{SIZES}{DEEP} = 1\n", "a is a dict of more levels than can be shown; a machine has no such"),
+        (read_machine, f"{SIZES}memory.{DEEP} = 1\n", "memory.a is a dict of more levels than can be shown"),
+        (read_machine, f"columns = 4\nrows.{DEEP} = 1\n", "rows is a dict of more levels than can be shown"),
+        (read_sweep, f"{NET}{DEEP} = 1\n", "a is a dict of more levels than can be shown; a sweep has no such key"),
+        (read_sweep, f"{NET}set.rows.{DEEP} = 1\n", "set.rows is a dict of more levels than can be shown"),
+        (read_choice, f"dense.{DEEP} = 1\n", "dense is a dict of more levels than can be shown"),
+        (read_choice, f"pattern.{DEEP} = 1\n", "pattern is a dict of more levels than can be shown"),
+    ],
+    ids=lambda part: part[:30] if isinstance(part, str) else part.__name__,
+)
+def test_tables_within_tables_without_end_are_one_line(
+    tmp_path: Path, read: Callable[[Path], object], text: str, told: str
+) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        read(path)
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [(read_machine, f"{SIZES}name = 'x'\n"), (read_sweep, NET), (read_choice, "dense = ['stem']\n")],
+    ids=lambda part: part[:30] if isinstance(part, str) else part.__name__,
+)
+def test_the_mark_of_some_editors_is_no_part_of_a_file(
+    tmp_path: Path, read: Callable[[Path], object], text: str
+) -> None:
+    (tmp_path / "a.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "b.toml").write_text(text, encoding="utf-8-sig")
+    assert read(tmp_path / "b.toml") == read(tmp_path / "a.toml")

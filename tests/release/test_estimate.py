@@ -194,6 +194,12 @@ def test_command_and_bad_device(call: Call, tmp_path: Path, monkeypatch: pytest.
     assert call(f"synth --config tiny --device xcu250 --out {tmp_path}").code == 0
     assert json.loads((tmp_path / "synth_tiny.json").read_text()) == values
     assert (tmp_path / "synth_tiny.md").read_text().startswith("# What `tiny` takes on xcu250, estimated\n")
+    assert call(f"synth --config tiny --set column_slices=[1,3] --out {tmp_path}").code == 0
+    assert (tmp_path / "synth_tiny column_slices=[1, 3].json").exists()  # no pattern of file names
+    assert call(f"synth --config tiny --set column_slices=[1,3] --out {tmp_path}").code == 0
+    refused = call(f"synth --config tiny --set name=z/../../x --out {tmp_path / 'deep'}")
+    assert refused.code == 2 and "name is 'z/../../x'; it must be one line" in refused.err
+    assert not (tmp_path / "x.json").exists() and not (tmp_path / "deep").exists()
     refused = call("synth --device xc7z010")
     assert refused.code == 2
     assert "device is 'xc7z010'; known devices: xcvu9p, xcu200, xcu250, xczu9eg, xck26, xc7z020" in refused.err
