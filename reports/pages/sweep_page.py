@@ -8,6 +8,7 @@ from nmsat.reports.pages.figure import KINDS
 from nmsat.reports.pages.html_page import render_page
 from nmsat.reports.pages.page_tables import Cell, Table, numbers, percent
 from nmsat.reports.pages.sweep_plots import work_of
+from nmsat.reports.work.sweep_front import near_text, told_here
 from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ MOST_ROWS: Final = 60
 """Points of the fronts in the table; all are in the Parquet."""
 
 
-_SOURCES: Final = {str(Source.ESTIMATE): Source.ESTIMATE, "exact": Source.MACHINE}
-
-
 def sweep_page(values: Mapping[str, Any], figures: Sequence[Figure], command: str) -> str:
     """Return the page. values: what summary.json holds; figures: of `sweep_figures`; command: repeats the sweep."""
     return render_page(
@@ -36,7 +34,8 @@ def sweep_page(values: Mapping[str, Any], figures: Sequence[Figure], command: st
         command=command,
         states=", ".join(f"{numbers(count)} {name}" for name, count in values["states"].items()),
         off=values["estimate_off"],
-        origin={name: told(source).replace("`", "") for name, source in _SOURCES.items()},
+        origin={"estimate": told_here(values["estimate_off"]), "exact": told(Source.MACHINE).replace("`", "")},
+        near=near_text(values["near"]) if values["near"] else "",
         front=_front(values["front"]),
         left=max(0, len(values["front"]) - MOST_ROWS),
         errors=_errors(values["errors"]),

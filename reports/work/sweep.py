@@ -1,8 +1,4 @@
-"""Runs a sweep: every point by the estimate, in processes; the points of the fronts again by the quick gear.
-
-A front is of one work (network, batch, method, pattern): the machines that no other beats in cycles, LUTs, DSPs and
-block RAM together.
-"""
+"""Runs a sweep: every point by the estimate, in processes; by the quick gear what may be on a front (`sweep_front`)."""
 
 from __future__ import annotations
 
@@ -21,6 +17,7 @@ from nmsat.dataflow.program.memory_plan import Batches, memory_plan
 from nmsat.reports.work.area import machine_area
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.spread import spread
+from nmsat.reports.work.sweep_front import exact_cycles, front_of, next_points
 from nmsat.reports.work.timings import Wanted, time_all, version
 from nmsat.sim.results.energy import step_energy
 from nmsat.sim.results.machine import roofline
@@ -29,7 +26,7 @@ from nmsat.sim.work.machine import machine_step
 from nmsat.sim.work.timed import Estimator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
@@ -43,10 +40,6 @@ RAM_KBIT: Final = {"bram36": 36, "uram": 288}
 
 MORE_SOURCES: Final = ("algorithms/core", "algorithms/methods", "algorithms/layers", "dataflow/network", "sim/work")
 """Folders that results of a sweep come from besides those of `reports.work.timings`."""
-
-COSTS: Final = ("lut", "dsp", "ram_kbit", "cycles")
-"""What a point of a front is not beaten in."""
-
 
 @cache
 def sweep_version() -> str:
@@ -67,31 +60,24 @@ def run_sweep(plan: Plan, journal: Journal, where: Where, *, exact: bool) -> lis
     for key, group in groups.items():
         for point in group:
             rows[point.index] |= journal.get("estimated", key)[str(point.index)]
-    front = front_of(rows)
-    for index in front:
-        rows[index]["front"] = True
     if exact:
-        _run_exactly([plan.points[index] for index in front], journal, where)
-        for index in front:
-            rows[index] |= journal.get("exact", str(index))
+        _refine(plan, rows, journal, where)
+    for index in front_of(rows, exact_cycles) if exact else front_of(rows):
+        rows[index]["front"] = True
     return rows
 
 
-def front_of(rows: Iterable[dict[str, Any]]) -> list[int]:
-    """Return the indices of the points that no other of the same work beats; of equal ones the first."""
-    works: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        if row["cycles"] is not None:
-            works[tuple(row[name] for name in ("network", "batch", "method", "pattern"))].append(row)
-    front = []
-    for found in works.values():
-        kept: list[tuple[int, ...]] = []
-        for row in sorted(found, key=lambda r: (*(r[cost] for cost in COSTS), r["index"])):
-            costs = tuple(row[cost] for cost in COSTS)
-            if not any(all(a <= b for a, b in zip(other, costs, strict=True)) for other in kept):
-                kept.append(costs)
-                front.append(row["index"])
-    return sorted(front)
+def _refine(plan: Plan, rows: list[dict[str, Any]], journal: Journal, where: Where) -> None:
+    """Run exactly, in rounds, what may be on a front, and put it into the rows.
+
+    What a round runs follows from whole rounds before it alone, so a sweep that was killed takes the same ways.
+    """
+    ran: set[int] = set()
+    while now := next_points(rows, ran).now:
+        _run_exactly([plan.points[index] for index in now], journal, where)
+        for index in now:
+            rows[index] |= journal.get("exact", str(index))
+        ran.update(now)
 
 
 def _groups(plan: Plan) -> dict[str, list[Point]]:
@@ -125,7 +111,7 @@ def _run_exactly(points: Sequence[Point], journal: Journal, where: Where) -> Non
         journal.put("exact", key, value)
         running.advance()
 
-    with task("front, by the quick gear", len(points), "point") as running:
+    with task("what may be on a front, by the quick gear", len(points), "point") as running:
         running.begin(len(points) - len(todo), len(points))
         if where.scheduler:
             spread(where, exact_point, todo, found, sweep_version)
@@ -164,7 +150,7 @@ def exact_point(point: Point, processes: int = 1) -> dict[str, Any]:
     try:
         result, dense = time_all(machine, wanted, lambda _: None, processes)
     except ValueError as error:
-        return {"error": str(error)}
+        return {"status": "error", "error": str(error)}
     found = {f"exact_{name}": value for name, value in _totals(result, dense).items()}
     found |= {f"exact_bytes_{way}": count for way, count in result.bytes.items()}
     found |= {f"exact_cause_{cause.replace(' ', '_')}": cycles for cause, cycles in result.causes.items()}
