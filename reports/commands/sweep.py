@@ -123,8 +123,14 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "estimate_off": estimate_off(rows),
         "near": near_the_fronts(rows),
         "front": [row for row in rows if row["front"]],
-        "errors": dict(Counter(row["error"] or row["planned"] for row in rows if row["error"] or row["planned"])),
+        "errors": dict(Counter(_reason(row) for row in rows if row["error"] or row["planned"]).most_common()),
     }
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """Return why a point did not run, without the name of its machine: the same reason of many is one."""
+    text = row["error"] or row["planned"]
+    return text.replace(f"on {row['machine']!r}", "on the machine") if row.get("machine") else text
 
 
 def _text(values: dict[str, Any], files: list[str]) -> str:

@@ -23,6 +23,10 @@ MOST_ROWS: Final = 60
 """Points of the fronts in the table; all are in the Parquet."""
 
 
+MOST_ERRORS: Final = 20
+"""Reasons of points that did not run in the table; those of all points are in the Parquet."""
+
+
 def sweep_page(values: Mapping[str, Any], figures: Sequence[Figure], command: str) -> str:
     """Return the page. values: what summary.json holds; figures: of `sweep_figures`; command: repeats the sweep."""
     return render_page(
@@ -39,6 +43,8 @@ def sweep_page(values: Mapping[str, Any], figures: Sequence[Figure], command: st
         front=_front(values["front"]),
         left=max(0, len(values["front"]) - MOST_ROWS),
         errors=_errors(values["errors"]),
+        reasons_left=max(0, len(values["errors"]) - MOST_ERRORS),
+        points_left=sum(list(values["errors"].values())[MOST_ERRORS:]),
         percent=percent,
         number=numbers,
     )
@@ -67,5 +73,5 @@ def _front(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _errors(found: Mapping[str, int]) -> Table:
-    rows = tuple((Cell(text), Cell(numbers(count))) for text, count in found.items())
+    rows = tuple((Cell(text), Cell(numbers(count))) for text, count in list(found.items())[:MOST_ERRORS])
     return Table("Points that did not run", ("why", "points"), 2, rows)
