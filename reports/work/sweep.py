@@ -18,6 +18,8 @@ from nmsat.reports.work.area import machine_area
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.spread import spread
 from nmsat.reports.work.sweep_front import exact_cycles, front_of, next_points
+from nmsat.reports.work.sweep_plan import file_digest
+from nmsat.reports.work.text import InputError
 from nmsat.reports.work.timings import Wanted, time_all, version
 from nmsat.sim.results.energy import step_energy
 from nmsat.sim.results.machine import roofline
@@ -130,8 +132,8 @@ def estimate_group(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
     for point in points:
         try:
             if dense is None:
-                dense = machine_step(_step(point.network, point.batch, "dense", "dense"), timer)
-            step = _step(*point.work)
+                dense = machine_step(_step(point.network, point.batch, "dense", "dense", point.content), timer)
+            step = _step(*point.work, point.content)
             plan = memory_plan(step, machine, batches=Batches(point.batch))
             result = machine_step(step, timer)
         except ValueError as error:
@@ -146,7 +148,8 @@ def exact_point(point: Point, processes: int = 1) -> dict[str, Any]:
     """Return what a point takes by the quick gear: cycles, their causes, bytes, modelled energy."""
     machine = point.machine
     assert machine is not None
-    wanted = [Wanted(_step(*point.work)), Wanted(_step(point.network, point.batch, "dense", "dense"))]
+    steps = (point.work, (point.network, point.batch, "dense", "dense"))
+    wanted = [Wanted(_step(*work, point.content)) for work in steps]
     try:
         result, dense = time_all(machine, wanted, lambda _: None, processes)
     except ValueError as error:
@@ -171,16 +174,28 @@ def _totals(result: MachineResult, dense: MachineResult) -> dict[str, Any]:
 
 
 @cache
-def _step(network: str, batch: int, method: str, pattern: str) -> Step:
-    """Return a training step, kept as long as the process is."""
+def _step(network: str, batch: int, method: str, pattern: str, content: str = "") -> Step:
+    """Return a training step, kept as long as the process is. InputError if a network's file is not of `content`."""
     from nmsat.dataflow.network.models import load_model
     from nmsat.dataflow.network.readers.recorded import recorded_step
     from nmsat.dataflow.network.step import training_products
 
+    if content:
+        _check_content(network, content)
     chosen = None if pattern == "dense" else Pattern.parse(pattern)
     if network in TRAINED_NETWORKS:
         return recorded_step(network, method, chosen, batch)
     return training_products(load_model(network, batch), method, chosen)
+
+
+def _check_content(network: str, content: str) -> None:
+    """Raise InputError if a file is not the one of the sweep: no point may be lost to that as one that does not run."""
+    try:
+        same = file_digest(network) == content
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if not same:
+        raise InputError(f"network is {network!r}; the file changed since the sweep began, or is another on a worker")
 
 
 def _row(point: Point) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from nmsat.reports.work.sweep_front import (
 from nmsat.reports.work.sweep_journal import JOURNAL, Journal
 from nmsat.reports.work.sweep_plan import Plan, make_plan, read_sweep
 from nmsat.reports.work.sweep_table import COLUMNS, TOTALS, parquet_bytes
+from nmsat.reports.work.text import InputError
 from tests.pages.browser import WIDTHS, look_at
 from tests.pages.html import Reader
 from tests.source import ROOT
@@ -121,6 +122,8 @@ def test_random_points_are_distinct_and_those_of_the_seed() -> None:
         ('network = "vit"\n[set]\nrows = { from = 1, to = 9e8, step = 1 }\n', 3, "set.rows is {'from': 1, 'to': 9"),
         ('network = "vit"\n[set]\nrows = []\n', 3, "set.rows is []; it must hold a value"),
         ('network = "vit"\n[random]\npoints = 2\n', 3, "random.points is 2; it must be a whole number from 1 to 1"),
+        ('network = "no.csv"\n', 1, "network is 'no.csv'; it cannot be read: No such file"),
+        ('network = "no.tape"\n', 1, "network is 'no.tape'; it must be one of"),
         ('network = "vit"\nset = 3\n', 2, "set is 3; it must be a table"),
         ('network = "vit', None, "it is not TOML"),
     ],
@@ -568,6 +571,35 @@ def test_the_wide_example_has_the_points_that_the_page_tells() -> None:
     assert len(plan.points) == 10368
     assert all(point.machine is not None for point in plan.points)
     assert "10,368 points of ResNet-50 (1296 machines" in (ROOT / "docs" / "sweeps.md").read_text().replace("\n", " ")
+
+
+TABLE = "Layer,M,N,K\nfirst,16,32,64\nlast,16,32,32\n"
+
+
+@pytest.mark.exact
+def test_a_table_of_layers_is_swept_as_model_runs_it_and_a_changed_one_is_another_sweep(
+    call: Call, tmp_path: Path
+) -> None:
+    net = tmp_path / "net.csv"
+    net.write_text(TABLE)
+    text = SMALL.replace('"mlp"', f'"{net}"').replace("16", "2").replace("[2, 3, 4]", "4").replace('"2:4", ', "")
+    path, out = write(tmp_path / "s.toml", text), tmp_path / "out"
+    outcome = call(f"sweep {path} --out {out} --json")
+    assert outcome.code == 0, outcome.err
+    cycles = {row["method"]: row["exact_cycles"] for row in json.loads(outcome.out)["front"]}
+    for method in ("dense", "bdwp"):
+        line = f"model {net} --batch 2 --method {method} --config tiny --set sum_depth=64 --prune-all --json"
+        assert json.loads(call(line).out)["cycles"] == cycles[method]
+    net.write_text(TABLE.replace("16,32,64", "16,32,128"))
+    assert "holds results of another sweep" in call(f"sweep {path} --out {out}").err
+    point = read_sweep(path).points[0]
+    net.write_text(TABLE)
+    with pytest.raises(InputError, match="the file changed since the sweep began"):
+        sweep.estimate_group([point])
+    net.write_text("Layer,M,N,K\nfirst,16,32\n")
+    outcome = call(f"sweep {path} --out {out}")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert f"{path}, line 2: network is '{net}'; it does not run with batch 2: " in outcome.err
 
 
 def test_presets_are_in_reach() -> None:
