@@ -14,7 +14,7 @@ from nmsat.reports.version import VERSION
 from nmsat.reports.work.commandline import spell
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.text import InputError, table
-from nmsat.sim.results.provenance import Source, told
+from nmsat.sim.results.provenance import Source
 
 if TYPE_CHECKING:
     import argparse
@@ -127,19 +127,29 @@ def _machines(plan: Plan) -> str:
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    from nmsat.reports.work.sweep_front import estimate_off, near_the_fronts
+
     states = [row["status"] for row in rows]
-    off = [row["cycles"] / row["exact_cycles"] - 1 for row in rows if row.get("exact_cycles")]
     return {
         "points": len(rows),
         "states": {name: states.count(name) for name in dict.fromkeys(states)},
         "source": Source.ESTIMATE,
-        "estimate_off": {"least": min(off), "most": max(off), "points": len(off)} if off else None,
+        "estimate_off": estimate_off(rows),
+        "near": near_the_fronts(rows),
         "front": [row for row in rows if row["front"]],
-        "errors": dict(Counter(row["error"] or row["planned"] for row in rows if row["error"] or row["planned"])),
+        "errors": dict(Counter(_reason(row) for row in rows if row["error"] or row["planned"]).most_common()),
     }
 
 
+def _reason(row: dict[str, Any]) -> str:
+    """Return why a point did not run, without the name of its machine: the same reason of many is one."""
+    text = row["error"] or row["planned"]
+    return text.replace(f"on {row['machine']!r}", "on the machine") if row.get("machine") else text
+
+
 def _text(values: dict[str, Any], files: list[str]) -> str:
+    from nmsat.reports.work.sweep_front import near_text, told_here
+
     rows = []
     for row in values["front"]:
         exact = row.get("exact_cycles")
@@ -149,10 +159,9 @@ def _text(values: dict[str, Any], files: list[str]) -> str:
         rows.append((work, row["machine"], *sizes, str(row["cycles"]), str(exact or ""), speed))
     header = ("front of", "machine", "DSPs", "LUTs", "BRAM36", "URAM", str(Source.ESTIMATE), "exact", "speed-up")
     states = ", ".join(f"{count} {name}" for name, count in values["states"].items())
-    off = values["estimate_off"]
-    lines = [f"{values['points']} points: {states}", told(Source.ESTIMATE)]
-    if off:
-        lines.append(f"on the {off['points']} points that ran, it is off by {off['least']:+.1%} to {off['most']:+.1%}")
+    lines = [f"{values['points']} points: {states}", told_here(values["estimate_off"])]
+    if values["near"]:
+        lines.append(near_text(values["near"]))
     lines += [f"{count} did not run: {why}" for why, count in values["errors"].items()][:MOST_REASONS]
     if len(values["errors"]) > MOST_REASONS:
         lines.append(f"and {len(values['errors']) - MOST_REASONS} reasons more, in points.parquet and with --json")

@@ -8,6 +8,7 @@ from nmsat.reports.pages.figure import KINDS
 from nmsat.reports.pages.html_page import render_page
 from nmsat.reports.pages.page_tables import Cell, Table, numbers, percent
 from nmsat.reports.pages.sweep_plots import work_of
+from nmsat.reports.work.sweep_front import near_text, told_here
 from nmsat.sim.results.provenance import Source, told
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ MOST_ROWS: Final = 60
 """Points of the fronts in the table; all are in the Parquet."""
 
 
-_SOURCES: Final = {str(Source.ESTIMATE): Source.ESTIMATE, "exact": Source.MACHINE}
+MOST_ERRORS: Final = 20
+"""Reasons of points that did not run in the table; those of all points are in the Parquet."""
 
 
 def sweep_page(values: Mapping[str, Any], figures: Sequence[Figure], command: str) -> str:
@@ -36,10 +38,13 @@ def sweep_page(values: Mapping[str, Any], figures: Sequence[Figure], command: st
         command=command,
         states=", ".join(f"{numbers(count)} {name}" for name, count in values["states"].items()),
         off=values["estimate_off"],
-        origin={name: told(source).replace("`", "") for name, source in _SOURCES.items()},
+        origin={"estimate": told_here(values["estimate_off"]), "exact": told(Source.MACHINE).replace("`", "")},
+        near=near_text(values["near"]) if values["near"] else "",
         front=_front(values["front"]),
         left=max(0, len(values["front"]) - MOST_ROWS),
         errors=_errors(values["errors"]),
+        reasons_left=max(0, len(values["errors"]) - MOST_ERRORS),
+        points_left=sum(list(values["errors"].values())[MOST_ERRORS:]),
         percent=percent,
         number=numbers,
     )
@@ -68,5 +73,5 @@ def _front(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _errors(found: Mapping[str, int]) -> Table:
-    rows = tuple((Cell(text), Cell(numbers(count))) for text, count in found.items())
+    rows = tuple((Cell(text), Cell(numbers(count))) for text, count in list(found.items())[:MOST_ERRORS])
     return Table("Points that did not run", ("why", "points"), 2, rows)

@@ -1,8 +1,4 @@
-"""Runs a sweep: every point by the estimate, in processes; the points of the fronts again by the quick gear.
-
-A front is of one work (network, batch, method, pattern): the machines that no other beats in cycles, LUTs, DSPs and
-block RAM together.
-"""
+"""Runs a sweep: every point by the estimate, in processes; by the quick gear what may be on a front (`sweep_front`)."""
 
 from __future__ import annotations
 
@@ -21,6 +17,9 @@ from nmsat.dataflow.program.memory_plan import Batches, memory_plan
 from nmsat.reports.work.area import machine_area
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.spread import spread
+from nmsat.reports.work.sweep_front import exact_cycles, front_of, next_points
+from nmsat.reports.work.sweep_plan import file_digest
+from nmsat.reports.work.text import InputError
 from nmsat.reports.work.timings import Wanted, time_all, version
 from nmsat.sim.results.energy import step_energy
 from nmsat.sim.results.machine import roofline
@@ -29,7 +28,7 @@ from nmsat.sim.work.machine import machine_step
 from nmsat.sim.work.timed import Estimator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.network.step import Step
@@ -43,10 +42,6 @@ RAM_KBIT: Final = {"bram36": 36, "uram": 288}
 
 MORE_SOURCES: Final = ("algorithms/core", "algorithms/methods", "algorithms/layers", "dataflow/network", "sim/work")
 """Folders that results of a sweep come from besides those of `reports.work.timings`."""
-
-COSTS: Final = ("lut", "dsp", "ram_kbit", "cycles")
-"""What a point of a front is not beaten in."""
-
 
 @cache
 def sweep_version() -> str:
@@ -67,31 +62,24 @@ def run_sweep(plan: Plan, journal: Journal, where: Where, *, exact: bool) -> lis
     for key, group in groups.items():
         for point in group:
             rows[point.index] |= journal.get("estimated", key)[str(point.index)]
-    front = front_of(rows)
-    for index in front:
-        rows[index]["front"] = True
     if exact:
-        _run_exactly([plan.points[index] for index in front], journal, where)
-        for index in front:
-            rows[index] |= journal.get("exact", str(index))
+        _refine(plan, rows, journal, where)
+    for index in front_of(rows, exact_cycles) if exact else front_of(rows):
+        rows[index]["front"] = True
     return rows
 
 
-def front_of(rows: Iterable[dict[str, Any]]) -> list[int]:
-    """Return the indices of the points that no other of the same work beats; of equal ones the first."""
-    works: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        if row["cycles"] is not None:
-            works[tuple(row[name] for name in ("network", "batch", "method", "pattern"))].append(row)
-    front = []
-    for found in works.values():
-        kept: list[tuple[int, ...]] = []
-        for row in sorted(found, key=lambda r: (*(r[cost] for cost in COSTS), r["index"])):
-            costs = tuple(row[cost] for cost in COSTS)
-            if not any(all(a <= b for a, b in zip(other, costs, strict=True)) for other in kept):
-                kept.append(costs)
-                front.append(row["index"])
-    return sorted(front)
+def _refine(plan: Plan, rows: list[dict[str, Any]], journal: Journal, where: Where) -> None:
+    """Run exactly, in rounds, what may be on a front, and put it into the rows.
+
+    What a round runs follows from whole rounds before it alone, so a sweep that was killed takes the same ways.
+    """
+    ran: set[int] = set()
+    while now := next_points(rows, ran).now:
+        _run_exactly([plan.points[index] for index in now], journal, where)
+        for index in now:
+            rows[index] |= journal.get("exact", str(index))
+        ran.update(now)
 
 
 def _groups(plan: Plan) -> dict[str, list[Point]]:
@@ -125,7 +113,7 @@ def _run_exactly(points: Sequence[Point], journal: Journal, where: Where) -> Non
         journal.put("exact", key, value)
         running.advance()
 
-    with task("front, by the quick gear", len(points), "point") as running:
+    with task("what may be on a front, by the quick gear", len(points), "point") as running:
         running.begin(len(points) - len(todo), len(points))
         if where.scheduler:
             spread(where, exact_point, todo, found, sweep_version)
@@ -144,8 +132,8 @@ def estimate_group(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
     for point in points:
         try:
             if dense is None:
-                dense = machine_step(_step(point.network, point.batch, "dense", "dense"), timer)
-            step = _step(*point.work)
+                dense = machine_step(_step(point.network, point.batch, "dense", "dense", point.content), timer)
+            step = _step(*point.work, point.content)
             plan = memory_plan(step, machine, batches=Batches(point.batch))
             result = machine_step(step, timer)
         except ValueError as error:
@@ -160,11 +148,12 @@ def exact_point(point: Point, processes: int = 1) -> dict[str, Any]:
     """Return what a point takes by the quick gear: cycles, their causes, bytes, modelled energy."""
     machine = point.machine
     assert machine is not None
-    wanted = [Wanted(_step(*point.work)), Wanted(_step(point.network, point.batch, "dense", "dense"))]
+    steps = (point.work, (point.network, point.batch, "dense", "dense"))
+    wanted = [Wanted(_step(*work, point.content)) for work in steps]
     try:
         result, dense = time_all(machine, wanted, lambda _: None, processes)
     except ValueError as error:
-        return {"error": str(error)}
+        return {"status": "error", "error": str(error)}
     found = {f"exact_{name}": value for name, value in _totals(result, dense).items()}
     found |= {f"exact_bytes_{way}": count for way, count in result.bytes.items()}
     found |= {f"exact_cause_{cause.replace(' ', '_')}": cycles for cause, cycles in result.causes.items()}
@@ -185,16 +174,28 @@ def _totals(result: MachineResult, dense: MachineResult) -> dict[str, Any]:
 
 
 @cache
-def _step(network: str, batch: int, method: str, pattern: str) -> Step:
-    """Return a training step, kept as long as the process is."""
+def _step(network: str, batch: int, method: str, pattern: str, content: str = "") -> Step:
+    """Return a training step, kept as long as the process is. InputError if a network's file is not of `content`."""
     from nmsat.dataflow.network.models import load_model
     from nmsat.dataflow.network.readers.recorded import recorded_step
     from nmsat.dataflow.network.step import training_products
 
+    if content:
+        _check_content(network, content)
     chosen = None if pattern == "dense" else Pattern.parse(pattern)
     if network in TRAINED_NETWORKS:
         return recorded_step(network, method, chosen, batch)
     return training_products(load_model(network, batch), method, chosen)
+
+
+def _check_content(network: str, content: str) -> None:
+    """Raise InputError if a file is not the one of the sweep: no point may be lost to that as one that does not run."""
+    try:
+        same = file_digest(network) == content
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if not same:
+        raise InputError(f"network is {network!r}; the file changed since the sweep began, or is another on a worker")
 
 
 def _row(point: Point) -> dict[str, Any]:

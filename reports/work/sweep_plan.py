@@ -23,6 +23,7 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.ranges import check_whole
@@ -30,22 +31,28 @@ from nmsat.algorithms.core.schema import FieldError, field_place, load_toml, rea
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import NETWORKS, RENAMED, method_facts, trained_network
 from nmsat.dataflow.contract.machine_file import changed, find_machine, flat
-from nmsat.dataflow.network.models import MAX_BATCH
+from nmsat.dataflow.network.models import MAX_BATCH, load_model
 from nmsat.reports.work.sweep_schema import MAX_POINTS, SWEPT, WORK, check_sweep, range_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from nmsat.dataflow.contract.config import SatConfig
 
 MAX_SWEEP_BYTES: Final = 1 << 16
 """Largest file of a sweep."""
 
+LAYER_FILES: Final = {".onnx": "an ONNX file (.onnx)", ".csv": "a SCALE-Sim table (.csv)"}
+"""Files that can stand for a network of a sweep; a tape has batch, method and patterns of its own."""
+
 
 @dataclass(frozen=True)
 class Point:
-    """A training step on a machine. machine: None if its fields do not fit together, which `error` says."""
+    """A training step on a machine.
+
+    machine: None if its fields do not fit together, which `error` says; content: SHA-256 of a network's file, '' for
+    one called by name.
+    """
 
     index: int
     config: str
@@ -56,6 +63,7 @@ class Point:
     settings: tuple[tuple[str, Any], ...]
     machine: SatConfig | None
     error: str = ""
+    content: str = ""
 
     @property
     def work(self) -> tuple[str, int, str, str]:
@@ -92,12 +100,15 @@ def make_plan(found: Mapping[str, Any]) -> Plan:
     check_sweep(found)
     axes = {name: _axis(name, found.get(name, default), _CHECKS[name]) for name, default in WORK.items()}
     axes |= {f"set.{name}": _field_axis(name, value) for name, value in flat(found.get("set", {})).items()}
+    contents = {name: file_digest(name) for name in axes["network"] if is_file(name)}
+    for name in contents:
+        _check_file(name, axes["batch"])
     total = prod(map(len, axes.values()))
     chosen = _chosen(found.get("random"), total)
     points: dict[tuple[Any, ...], Point] = {}
     machines = _Machines()
     for number in chosen:
-        point = _point(len(points), axes, number, machines)
+        point = _point(len(points), axes, number, machines, contents)
         points.setdefault((point.config, *point.work, point.settings), point)
     several = tuple(name for name, axis in axes.items() if len(axis) > 1)
     return Plan(tuple(points.values()), several, len(chosen) - len(points))
@@ -133,7 +144,33 @@ class _Machines:
         return self._known[key]
 
 
-def _point(index: int, axes: Mapping[str, list[Any]], number: int, machines: _Machines) -> Point:
+def is_file(network: str) -> bool:
+    """Tell whether a network is a file."""
+    return Path(network).suffix.lower() in LAYER_FILES
+
+
+def file_digest(network: str) -> str:
+    """Return the SHA-256 of a network's file; FieldError if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(network).read_bytes()).hexdigest()
+    except OSError as error:
+        text = f"network is {network!r}; it cannot be read: {error.strerror or error}"
+        raise FieldError("network", text) from None
+
+
+def _check_file(network: str, batches: list[int]) -> None:
+    """Raise FieldError for a file that is no network, or none of these batches."""
+    for batch in batches:
+        try:
+            load_model(network, batch)
+        except ValueError as error:
+            text = f"network is {network!r}; it does not run with batch {batch}: {error}"
+            raise FieldError("network", text) from None
+
+
+def _point(
+    index: int, axes: Mapping[str, list[Any]], number: int, machines: _Machines, contents: Mapping[str, str]
+) -> Point:
     """Return a combination by its number: the last axis runs fastest."""
     taken: dict[str, Any] = {}
     for name, axis in reversed(list(axes.items())):
@@ -143,7 +180,7 @@ def _point(index: int, axes: Mapping[str, list[Any]], number: int, machines: _Ma
     pattern = "dense" if taken["method"] == "dense" else taken["pattern"]
     machine, error = machines.of(taken["config"], tuple(settings.items()))
     work = (taken["config"], taken["network"], taken["batch"], taken["method"], pattern)
-    return Point(index, *work, tuple(settings.items()), machine, error)
+    return Point(index, *work, tuple(settings.items()), machine, error, contents.get(taken["network"], ""))
 
 
 def _axis(name: str, value: Any, check: Callable[[Any], object]) -> list[Any]:
@@ -190,7 +227,9 @@ def _network(name: object) -> None:
         if name in RENAMED:
             trained_network(name)
         return
-    raise ValueError(f"network is {name!r}; it must be one of {', '.join(NETWORKS)}")
+    if isinstance(name, str) and is_file(name):
+        return
+    raise ValueError(f"network is {name!r}; it must be one of {', '.join((*NETWORKS, *LAYER_FILES.values()))}")
 
 
 def _sparse(text: str) -> None:
