@@ -194,6 +194,14 @@ def test_command_and_bad_device(call: Call, tmp_path: Path, monkeypatch: pytest.
     assert call(f"synth --config tiny --device xcu250 --out {tmp_path}").code == 0
     assert json.loads((tmp_path / "synth_tiny.json").read_text()) == values
     assert (tmp_path / "synth_tiny.md").read_text().startswith("# What `tiny` takes on xcu250, estimated\n")
+    for words, part in (
+        ("--config pynq-z2", "xc7z020"),
+        ("--config tiny --device pynq-z2", "xc7z020"),
+        ("--config kv260 --device xcu250", "xcu250"),
+        ("--config tiny", "xcvu9p"),
+    ):
+        assert json.loads(call(f"synth {words} --json").out)["device"]["name"] == part
     refused = call("synth --device xc7z010")
     assert refused.code == 2
     assert "device is 'xc7z010'; known devices: xcvu9p, xcu200, xcu250, xczu9eg, xck26, xc7z020" in refused.err
+    assert "boards: vcu1525, u200, u250, zcu102, kv260, pynq-z2" in refused.err
