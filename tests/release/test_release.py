@@ -141,15 +141,17 @@ def test_package_is_the_same_from_call_to_call(tiny: dict[str, str]) -> None:
 
 
 def test_names_lead_to_every_module_and_every_placed_cell(tiny: dict[str, str]) -> None:
-    files = package_files(preset("tiny"), device("u250"), tiny)
+    config = preset("tiny").replace(row_slices=(1, 3))
+    files = package_files(config, device("u250"), {**tiny, **rtl_files(config, ["sat_stce"])})
     names = json.loads(files["names.json"])
     held = {module for part in names["modules"].values() for module in part["instances"].values()}
-    assert set(names["modules"]) - held == {"sat_kernel", "sat_sore", "sat_pregen"}  # two engines stand alone too
+    unsliced = "sat_act_link_4"
+    assert set(names["modules"]) - held == {"sat_kernel", "sat_sore", "sat_pregen", unsliced}  # two engines stand alone
     assert held <= names["modules"].keys()
     for name, part in names["modules"].items():
         assert re.search(rf"^module \\?{re.escape(name)} ?\(", files[part["file"]], re.MULTILINE)
     cells = re.findall(r"machine/[\w/]+", files["xilinx/floorplan.xdc"])
-    assert len(cells) == 4 + 7
+    assert len(cells) == 4 + 3 + 7
     for cell in cells:
         module = names["top"]
         for instance in cell.split("/"):
