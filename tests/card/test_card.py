@@ -210,7 +210,6 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     (tmp_path / "sat.xclbin").touch()
-    (tmp_path / "out").mkdir()
     registers = {REGISTERS[name].address: value for name, value in configuration(TINY).items()}
     registers |= {REGISTERS["cycles"].address: 321, REGISTERS["cycles_high"].address: 1}
     monkeypatch.setenv("SAT_STUB_REGISTERS", " ".join(f"{at}={value}" for at, value in registers.items()))
@@ -240,6 +239,9 @@ def test_host_program_runs_a_folder(host: Path, program: Path, tmp_path: Path) -
         assert asked[f"region{i}_base"] % 4096 == 0
     (place,) = description["programs"]
     assert (asked["program_region"], asked["program_at"], asked["program_count"]) == (0, place["at"], place["count"])
+    assert asked["watchdog"] == 0
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, "the folder is there"
 
 
 @pytest.mark.parametrize(
@@ -248,12 +250,14 @@ def test_host_program_runs_a_folder(host: Path, program: Path, tmp_path: Path) -
         (["none.xclbin", "{}", "."], "cannot open none.xclbin"),
         (["{}/region0.bin", "nowhere", "."], "cannot read nowhere/launch.txt"),
         (["{}/region0.bin", "{}", ".", "3"], "no such device"),
+        (["{}/region0.bin", "{}", "no/where"], "cannot make no/where: No such file or directory"),
+        (["{}/region0.bin", "{}", "{}/region0.bin"], "{}/region0.bin is no folder"),
     ],
 )
 def test_host_program_says_what_is_wrong(words: list[str], message: str, host: Path, program: Path) -> None:
     command = [str(host / "sat_host"), *(word.format(program) for word in words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, f"sat_host: {message}\n")
+    assert (done.returncode, done.stderr) == (1, f"sat_host: {message.format(program)}\n")
 
 
 def test_python_drives_xrt_through_the_library(host: Path, program: Path, tmp_path: Path) -> None:

@@ -200,6 +200,14 @@ def test_command_and_bad_device(call: Call, tmp_path: Path, monkeypatch: pytest.
     refused = call(f"synth --config tiny --set name=z/../../x --out {tmp_path / 'deep'}")
     assert refused.code == 2 and "name is 'z/../../x'; it must be one line" in refused.err
     assert not (tmp_path / "x.json").exists() and not (tmp_path / "deep").exists()
+    for words, part in (
+        ("--config pynq-z2", "xc7z020"),
+        ("--config tiny --device pynq-z2", "xc7z020"),
+        ("--config kv260 --device xcu250", "xcu250"),
+        ("--config tiny", "xcvu9p"),
+    ):
+        assert json.loads(call(f"synth {words} --json").out)["device"]["name"] == part
     refused = call("synth --device xc7z010")
     assert refused.code == 2
     assert "device is 'xc7z010'; known devices: xcvu9p, xcu200, xcu250, xczu9eg, xck26, xc7z020" in refused.err
+    assert "boards: vcu1525, u200, u250, zcu102, kv260, pynq-z2" in refused.err

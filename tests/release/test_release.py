@@ -16,7 +16,7 @@ import pytest
 from nmsat import main
 from nmsat.dataflow.contract.config import preset
 from nmsat.hw.parts.verilog import emit, read_ports
-from nmsat.hw.release.devices import device
+from nmsat.hw.release.devices import DEVICES, device
 from nmsat.hw.release.kernel import kernel_verilog
 from nmsat.hw.release.package import file_list, package_files
 from nmsat.hw.release.synth import synthesise
@@ -24,7 +24,12 @@ from nmsat.hw.release.tops import ENGINES, TOPS, rtl_files, synthesis_tops
 from nmsat.reports.work.machines import board_of, die_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.conftest import Outcome
+
+    Call = Callable[[str], Outcome]
 
 _DIGEST = """
 import hashlib
@@ -136,15 +141,17 @@ def test_package_is_the_same_from_call_to_call(tiny: dict[str, str]) -> None:
 
 
 def test_names_lead_to_every_module_and_every_placed_cell(tiny: dict[str, str]) -> None:
-    files = package_files(preset("tiny"), device("u250"), tiny)
+    config = preset("tiny").replace(row_slices=(1, 3))
+    files = package_files(config, device("u250"), {**tiny, **rtl_files(config, ["sat_stce"])})
     names = json.loads(files["names.json"])
     held = {module for part in names["modules"].values() for module in part["instances"].values()}
-    assert set(names["modules"]) - held == {"sat_kernel", "sat_sore", "sat_pregen"}  # two engines stand alone too
+    unsliced = "sat_act_link_4"
+    assert set(names["modules"]) - held == {"sat_kernel", "sat_sore", "sat_pregen", unsliced}  # two engines stand alone
     assert held <= names["modules"].keys()
     for name, part in names["modules"].items():
         assert re.search(rf"^module \\?{re.escape(name)} ?\(", files[part["file"]], re.MULTILINE)
     cells = re.findall(r"machine/[\w/]+", files["xilinx/floorplan.xdc"])
-    assert len(cells) == 4 + 7
+    assert len(cells) == 4 + 3 + 7
     for cell in cells:
         module = names["top"]
         for instance in cell.split("/"):
@@ -220,3 +227,20 @@ def test_command_writes_all_or_nothing(
     assert main(["rtl", "--config", "tiny", "--out", str(target), "--force"]) == 0
     assert (target / "sat.v").read_text() == tiny["sat.v"]
     assert (target / "pins.xdc").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("config", [*DEVICES, "tiny"])
+def test_the_package_is_for_the_board_of_the_machine(
+    config: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, str]
+) -> None:
+    dies: list[str] = []
+    monkeypatch.setattr("nmsat.hw.release.kept.kept_files", lambda *_, die, told: dies.append(die.name) or tiny)
+    board = config if config in DEVICES else "vcu1525"
+    done = call(f"rtl --config {config} --out {tmp_path / 'own'}")
+    part = DEVICES[board].part
+    assert part.startswith(dies[0])
+    assert f"configuration {config}, device {board} ({part}): written to" in done.out
+    assert part in (tmp_path / "own" / "xilinx" / "settings.tcl").read_text()
+    assert json.loads((tmp_path / "own" / "summary.json").read_text())["device"]["name"] == board
+    asked = call(f"rtl --config {config} --device u250 --out {tmp_path / 'asked'}")
+    assert f"device u250 ({DEVICES['u250'].part})" in asked.out

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nmsat.dataflow.contract.config import PRESETS, preset
+from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import REGIONS
 from nmsat.dataflow.contract.registers import KERNEL, REGISTERS
 from nmsat.hw.release.devices import DEVICES, device
@@ -195,13 +195,97 @@ def test_kernel_xml_has_the_fields_of_a_user_managed_kernel() -> None:
     }
 
 
-@pytest.mark.parametrize("config", PRESETS)
+def pblocks(text: str) -> dict[int, list[str]]:
+    """Return SLR -> cells of a floorplan, read line by line; a line that is none of the three commands is an error."""
+    found: dict[int, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        words = re.fullmatch(
+            r"create_pblock sat_slr(\d)|resize_pblock sat_slr(\d) -add SLR\2"
+            r"|add_cells_to_pblock sat_slr(\d) \[get_cells -hierarchical -filter \{NAME =~ \*(machine/[\w/]+)\}\]",
+            line,
+        )
+        assert words, line
+        made, _, slr, cell = words.groups()
+        if made:
+            assert int(made) not in found
+            found[int(made)] = []
+        if slr:
+            found[int(slr)].append(cell)
+    return found
+
+
+def numbered(cells: list[str], name: str) -> list[int]:
+    return [int(cell.rpartition("_")[2]) for cell in cells if cell.rpartition("/")[2].startswith(f"{name}_")]
+
+
 @pytest.mark.parametrize("board", DEVICES)
-def test_floorplan_places_every_row_once(config: str, board: str) -> None:
-    text = xilinx_files(preset(config), device(board), SOURCES)["floorplan.xdc"]
-    rows = [int(row) for row in re.findall(r"machine/compute/stce/row_(\d+)", text)]
-    assert rows == (list(range(preset(config).rows)) if DEVICES[board].slrs > 1 else [])
-    assert text.count("create_pblock") == (DEVICES[board].slrs if rows else 0)
+@pytest.mark.parametrize(
+    ("rows", "slices"),
+    [
+        (32, (11, 22)), (32, (8, 16)), (32, (8, 16, 24)), (32, ()), (16, (11,)), (4, ()), (4, (1, 2, 3)), (1, ()),
+        (3, (1, 2)), (32, (1, 2, 3, 4, 16)), (5, (4,)),
+    ],
+)  # fmt: skip
+def test_floorplan_follows_the_slices(board: str, rows: int, slices: tuple[int, ...]) -> None:
+    """SLRs meet at slices alone; rows and their links are placed once, together, in order; no pblock is empty."""
+    config = preset("vcu1525").replace(rows=rows, row_slices=slices)
+    found = pblocks(xilinx_files(config, device(board), SOURCES)["floorplan.xdc"])
+    slrs = DEVICES[board].slrs
+    if slrs == 1 or not slices:
+        assert found == {}
+        return
+    assert len(found) == min(slrs, len(slices) + 1)
+    assert list(found) == list(range(min(found), max(found) + 1))
+    assert 0 <= min(found) <= max(found) < slrs
+    assert [row for cells in found.values() for row in numbered(cells, "row")] == list(range(rows))
+    links = [link for cells in found.values() for link in numbered(cells, "act_link")]
+    assert links == list(range(len(slices) + 1))
+    for cells in found.values():
+        mine = numbered(cells, "row")
+        assert mine[0] in (0, *slices)
+        assert [(0, *slices)[link] in mine for link in numbered(cells, "act_link")].count(False) == 0
+    assert [slr for slr, cells in found.items() if "machine/control" in cells] == [sorted(found)[len(found) // 2]]
+
+
+def test_boundaries_are_the_slices_that_were_set() -> None:
+    config = preset("vcu1525").replace(row_slices=(8, 16))
+    found = pblocks(xilinx_files(config, device("vcu1525"), SOURCES)["floorplan.xdc"])
+    assert [numbered(cells, "row")[0] for cells in found.values()] == [0, 8, 16]
+    assert [numbered(cells, "act_link") for cells in found.values()] == [[0], [1], [2]]
+
+
+@needs_tclsh
+@pytest.mark.parametrize("platform", [False, True])
+def test_kernel_is_placed_as_the_floorplan_says(
+    platform: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into pblocks of its own, or into those of a platform's reconfigurable region."""
+    scripts = package(tmp_path, "vcu1525")
+    if platform:
+        monkeypatch.setenv("RECORDER_PLATFORM", "1")
+    calls = record(scripts, "place_kernel.tcl")
+    name = "pblock_dynamic_SLR" if platform else "sat_slr"
+    added = [(int(call[1].removeprefix(name)), call[2]) for call in calls if call[0] == "add_cells_to_pblock"]
+    wanted = pblocks((scripts / "floorplan.xdc").read_text())
+    assert added == [(slr, cell) for slr, cells in wanted.items() for cell in cells]
+    assert sum(call[0] == "create_pblock" for call in calls) == (0 if platform else 3)
+
+
+@needs_tclsh
+@pytest.mark.parametrize(("config", "placed"), [("vcu1525", True), ("tiny", False)])
+def test_card_and_kernel_take_the_floorplan(config: str, placed: bool, tmp_path: Path) -> None:
+    scripts = package(tmp_path, config)
+    text = [" ".join(call) for call in record(scripts, "card.tcl", str(tmp_path / "card"), "bitstream")]
+    plan = scripts / "floorplan.xdc"
+    lines = [f"add_files -fileset constrs_1 -norecurse {plan}", f"set_property used_in_synthesis false {plan}"]
+    assert [line for line in text if "floorplan" in line and "get_files" not in line] == (lines if placed else [])
+    if placed:
+        assert text.index(lines[1]) < text.index("launch_runs impl_1 -to_step write_bitstream -jobs 4")
+    told = run(scripts, "package_kernel.tcl", str(tmp_path / "packaged")).stdout
+    hook = f"--vivado.prop run.impl_1.STEPS.PLACE_DESIGN.TCL.PRE={scripts / 'place_kernel.tcl'}"
+    assert (hook in told) == placed
 
 
 def test_unknown_devices_are_refused_by_name() -> None:
@@ -219,9 +303,8 @@ def test_files_are_the_golden_ones(name: str) -> None:
 def test_scripts_are_the_same_for_all_configurations() -> None:
     one, other = (xilinx_files(preset(name), device("u250"), SOURCES) for name in ("tiny", "vcu1525"))
     scripts = {path.name for path in SCRIPTS.glob("*.tcl")}
-    assert scripts == {
-        f"{name}.tcl" for name in ("lib", "package_ip", "package_kernel", "out_of_context", "card", "zynq")
-    }
+    names = ("lib", "package_ip", "package_kernel", "place_kernel", "out_of_context", "card", "zynq")
+    assert scripts == {f"{name}.tcl" for name in names}
     assert {name for name in scripts if one[name] != other[name]} == set()
 
 
@@ -246,7 +329,8 @@ def test_a_machine_with_two_masters_has_a_channel_of_memory_behind_each() -> Non
     root = ElementTree.fromstring(files["kernel.xml"])
     assert [port.attrib["name"] for port in root.iter("port")] == [CONTROL, "m00_axi", "m01_axi"]
     assert [arg.attrib["port"] for arg in root.iter("arg")] == ["m00_axi", "m00_axi", "m01_axi", "m01_axi"]
-    assert {"read_port", "write_port1"} <= set(re.findall(r"machine/(\w+)", files["floorplan.xdc"]))
+    sliced = xilinx_files(config.replace(row_slices=(2,)), device("vcu1525"), SOURCES)
+    assert {"read_port", "write_port1"} <= set(re.findall(r"machine/(\w+)", sliced["floorplan.xdc"]))
 
 
 @needs_tclsh

@@ -72,7 +72,8 @@ namespace eval vivado {
         create_clock {{-name -period} {} 1 1}
         set_false_path {{-to -from} {} 0 0}
         get_ports {{} {} 1 1}
-        get_cells {{} {-quiet -hierarchical} 1 1}
+        get_cells {{-filter} {-quiet -hierarchical} 0 1}
+        get_pblocks {{} {-quiet} 1 1}
         create_pblock {{} {} 1 1}
         resize_pblock {{-add} {} 1 1}
         add_cells_to_pblock {{} {} 2 2}
@@ -127,6 +128,11 @@ proc vivado::make {kind name} {
     if {[info exists made($kind,$name)]} {error "$kind $name is made twice"}
     set made($kind,$name) 1
     return $name
+}
+
+proc vivado::make_once {kind name} {
+    variable made
+    set made($kind,$name) 1
 }
 
 proc vivado::find {kind options rest} {
@@ -232,12 +238,27 @@ proc vivado::do_ipx_add_register {options rest} {vivado::make register [lindex $
 proc vivado::do_ipx_add_field {options rest} {vivado::make field [join [lreverse $rest] .]}
 proc vivado::do_ipx_add_register_parameter {options rest} {vivado::make parameter [join [lreverse $rest] .]}
 proc vivado::do_get_ports {options rest} {return [lindex $rest 0]}
-proc vivado::do_get_cells {options rest} {return [lindex $rest 0]}
+# A filter of one cell; whether it exists is checked against names.json (test_release.py).
+proc vivado::do_get_cells {options rest} {
+    if {![dict exists $options -filter]} {return [lindex $rest 0]}
+    if {![dict exists $options -hierarchical] || $rest ne ""} {error "get_cells -filter without -hierarchical: $rest"}
+    if {![regexp {^NAME =~ \*([\w/]+)$} [dict get $options -filter] all cell]} {
+        error "the filter is no cell below any hierarchy: [dict get $options -filter]"
+    }
+    return $cell
+}
+proc vivado::do_get_pblocks {options rest} {
+    if {[info exists ::env(RECORDER_PLATFORM)] && [string match pblock_dynamic_SLR* [lindex $rest 0]]} {
+        vivado::make_once pblock [lindex $rest 0]
+    }
+    return [vivado::find pblock $options $rest]
+}
 proc vivado::do_get_pins {options rest} {return [lindex $rest 0]}
 proc vivado::do_create_pblock {options rest} {vivado::make pblock [lindex $rest 0]}
 proc vivado::do_resize_pblock {options rest} {vivado::find pblock {} $rest}
 proc vivado::do_add_cells_to_pblock {options rest} {
     vivado::find pblock {} $rest
+    if {[llength [lindex $rest 1]] == 0} {error "no cell for pblock [lindex $rest 0]"}
     foreach cell [lindex $rest 1] {vivado::make placed $cell}
 }
 

@@ -4,13 +4,18 @@
 //   g++ -std=c++17 -I../registers -I$XILINX_XRT/include sat_host.cpp -o sat_host -L$XILINX_XRT/lib -lxrt_coreutil -luuid
 //   ./sat_host sat.xclbin FOLDER OUT [DEVICE]
 //
-// FOLDER is what `nmsat program --out FOLDER` writes: launch.txt and the regions before the run. OUT takes the regions
-// that the program may write; FOLDER/expected holds what they must be (cmp OUT/region2.bin FOLDER/expected/region2.bin).
+// FOLDER is what `nmsat program --out FOLDER` writes: launch.txt and the regions before the run. OUT, made if it is not
+// there, takes the regions that the program may write; FOLDER/expected holds what they must be
+// (cmp OUT/region2.bin FOLDER/expected/region2.bin).
 // With -DSAT_LIBRARY -shared -fPIC the file is the library behind `nmsat card validate --backend xrt`.
 
+#include <sys/stat.h>
+
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <iterator>
@@ -215,6 +220,7 @@ void place(Card& card, Launch& launch) {
     card.registers.write_register(SAT_PROGRAM_REGION, launch.region);
     write_pair(card.registers, SAT_PROGRAM_AT, launch.at);
     card.registers.write_register(SAT_PROGRAM_COUNT, launch.count);
+    card.registers.write_register(SAT_WATCHDOG, 0);  // its reset value: whoever had the card before may have set another
 }
 
 void run(Card& card) {
@@ -236,6 +242,14 @@ void run(Card& card) {
     cycles |= static_cast<uint64_t>(registers.read_register(SAT_CYCLES_HIGH)) << 32;
     std::printf("cycles %llu\n", static_cast<unsigned long long>(cycles));
     registers.write_register(SAT_STATUS, SAT_STATUS_DONE);
+}
+
+// Before the run, so that a folder which cannot be made is known first.
+void make_folder(const std::string& folder) {
+    if (mkdir(folder.c_str(), 0777) && errno != EEXIST)
+        throw std::runtime_error("cannot make " + folder + ": " + std::strerror(errno));
+    struct stat found;
+    if (stat(folder.c_str(), &found) || !S_ISDIR(found.st_mode)) throw std::runtime_error(folder + " is no folder");
 }
 
 void keep(Launch& launch, const std::string& folder) {
@@ -261,6 +275,7 @@ int main(int argc, char** argv) {
         uint32_t version = card.registers.read_register(SAT_VERSION);
         if (version != SAT_VERSION_VALUE) throw std::runtime_error("the card is no SAT of this version");
         Launch launch = read_launch(argv[2]);
+        make_folder(argv[3]);
         place(card, launch);
         run(card);
         keep(launch, argv[3]);

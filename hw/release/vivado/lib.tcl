@@ -14,7 +14,7 @@ proc sat::argument {index default} {
     return $default
 }
 
-# Paths of the Verilog files, leaves before what holds them.
+# Paths of the Verilog files.
 proc sat::sources {} {
     variable here
     set paths {}
@@ -48,6 +48,17 @@ proc sat::need_one_memory {} {
         error "the machine has [llength $::sat_memories] masters and the block design one channel of memory;\
             link the Vitis kernel (package_kernel.tcl, link.cfg)"
     }
+}
+
+# Give the floorplan to the implementation of the project; synthesis does not have these cells yet.
+proc sat::add_floorplan {} {
+    variable here
+    if {[llength $::sat_floorplan] == 0} {
+        return
+    }
+    set path [file join $here floorplan.xdc]
+    add_files -fileset constrs_1 -norecurse $path
+    set_property used_in_synthesis false [get_files $path]
 }
 
 # One register of the memory map: name, offset, bits, access, description, fields {name, bit, width, access}.

@@ -73,6 +73,7 @@ save_bd_design
 add_files -norecurse [make_wrapper -files [get_files sat_zynq.bd] -top]
 set_property top sat_zynq_wrapper [current_fileset]
 update_compile_order -fileset sources_1
+sat::add_floorplan
 if {$last eq "bitstream"} {
     launch_runs impl_1 -to_step write_bitstream -jobs 4
     wait_on_run impl_1

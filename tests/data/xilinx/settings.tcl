@@ -16,6 +16,12 @@ set sat_files {
     ../sat.v
     ../sat_kernel.v
 }
+# SLR, cells below the kernel that lie there; as in floorplan.xdc.
+set sat_floorplan {
+    0 {machine/compute/stce/row_0 machine/compute/stce/row_1 machine/compute/stce/row_2 machine/compute/stce/row_3 machine/compute/stce/row_4 machine/compute/stce/row_5 machine/compute/stce/row_6 machine/compute/stce/row_7 machine/compute/stce/row_8 machine/compute/stce/row_9 machine/compute/stce/row_10 machine/compute/stce/act_link_0}
+    1 {machine/compute/stce/row_11 machine/compute/stce/row_12 machine/compute/stce/row_13 machine/compute/stce/row_14 machine/compute/stce/row_15 machine/compute/stce/row_16 machine/compute/stce/row_17 machine/compute/stce/row_18 machine/compute/stce/row_19 machine/compute/stce/row_20 machine/compute/stce/row_21 machine/compute/stce/act_link_1 machine/control machine/sequencer machine/loader machine/read_port machine/write_port machine/compute/stce/head machine/compute/stce/tail}
+    2 {machine/compute/stce/row_22 machine/compute/stce/row_23 machine/compute/stce/row_24 machine/compute/stce/row_25 machine/compute/stce/row_26 machine/compute/stce/row_27 machine/compute/stce/row_28 machine/compute/stce/row_29 machine/compute/stce/row_30 machine/compute/stce/row_31 machine/compute/stce/act_link_2}
+}
 set sat_memories {m00_axi}
 # Pointer, and the bus by which the machine follows it.
 set sat_pointers {region0_base m00_axi region1_base m00_axi region2_base m00_axi region3_base m00_axi}
