@@ -6,9 +6,9 @@ and on signals of Amaranth. What a rule rejects ends the run with `ErrorCode.FIE
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.ranges import MAX_SHIFT
+from nmsat.algorithms.core.ranges import GROUP_SIZES, MAX_SHIFT
 from nmsat.dataflow.contract.codes import group_size, kept, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTIONS, LANES, ActMode, ErrorCode, Opcode
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
 
+LEAST_TRANSPOSING: Final = GROUP_SIZES[0] * HALVES // LANES
+"""Least rows x act_lanes of a machine that transposes: a tile is whole beats, a bank holds 16 act_lanes activations."""
+
 Number = Any
 """int in software, amaranth.hdl.Value in the circuit."""
 
@@ -27,6 +30,20 @@ def check_machine(config: SatConfig) -> None:
     """Raise ValueError unless a machine can be built around an array of this configuration (`SatConfig.planned`)."""
     if config.planned:
         raise ValueError(f"configuration {config.name!r} is planned and not built: {'; '.join(config.planned)}")
+
+
+def check_transposes(config: SatConfig) -> None:
+    """Raise ValueError unless the machine can read an operand transposed, whatever its size: its tiles are whole beats.
+
+    Every training step needs it (X^T of a weight gradient), and the products of attention do. A row of the array holds
+    at most as many rows of a tile as a bank holds groups of the smallest M.
+    """
+    least = LEAST_TRANSPOSING
+    if config.rows * config.act_lanes < least:
+        raise ValueError(
+            f"configuration {config.name!r} has rows {config.rows} and act_lanes {config.act_lanes}; to transpose, as "
+            f"training and random programs do, rows x act_lanes has to be at least {least}: set rows={least}"
+        )
 
 
 def products(opcode: Opcode, f: Mapping[str, Number]) -> dict[str, Number]:

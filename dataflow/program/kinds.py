@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.windows import output_size
 from nmsat.dataflow.contract.isa import HALVES, LANES
+from nmsat.dataflow.contract.legal import check_transposes
 from nmsat.dataflow.network.gradient import axis_segments
 from nmsat.dataflow.program.activations import ColumnsSource, RowsSource, WindowSource
 from nmsat.dataflow.program.product import Epilogue, Phase, ProductCode, Sink
@@ -183,8 +184,10 @@ def turned_first(products: Iterable[Iterable[T]]) -> list[T]:
 def identity_pattern(config: SatConfig) -> Pattern:
     """Return 1:M, the largest M up to 8 for which a tile of the transposed operand is whole beats.
 
-    A larger one allows tiles of few rows only, and short reductions wait for the drain of each tile anyway.
+    A larger one allows tiles of few rows only, and short reductions wait for the drain of each tile anyway. Raises
+    ValueError for a machine that has none (`check_transposes`).
     """
+    check_transposes(config)
     a = max(1, HALVES // config.rows)
     return Pattern(1, min(MAX_IDENTITY, config.act_bank // a))
 

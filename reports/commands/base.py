@@ -318,11 +318,16 @@ def whole(text: str, low: int, high: int) -> int:
     return value
 
 
-def check_built(config: SatConfig) -> None:
-    """Raise InputError unless the machine can be built around this configuration; before any work starts."""
-    from nmsat.dataflow.contract.legal import check_machine
+def check_built(config: SatConfig, *, transposes: bool = False) -> None:
+    """Raise InputError unless the machine can be built around this configuration; before any work starts.
+
+    transposes: it has to read operands transposed, too.
+    """
+    from nmsat.dataflow.contract.legal import check_machine, check_transposes
 
     try:
         check_machine(config)
+        if transposes:
+            check_transposes(config)
     except ValueError as error:
         raise InputError(str(error)) from None

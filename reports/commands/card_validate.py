@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.reports.commands.base import Answer, Command, add_config, seed, whole
+from nmsat.reports.commands.base import Answer, Command, add_config, check_built, seed, whole
 from nmsat.reports.work.text import InputError, table
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.reports.work.card import EXACT, open_card, validate
     from nmsat.sim.card.driver import CardError
 
+    check_built(options.config, transposes=True)
     try:
         where = {"image": options.image, "library": options.library, "device": options.device}
         card = open_card(options.backend, options.config, **where)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.ranges import GROUP_SIZES, MAX_COUNT, MAX_SIDE
 from nmsat.algorithms.training.config import NUMBER_RANGES, WHOLE_RANGES
 from nmsat.dataflow.contract.config import INTERLEAVE
+from nmsat.dataflow.contract.legal import LEAST_TRANSPOSING
 from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_PLAIN, SAT_RANGES, listed, shown
 from nmsat.dataflow.mapping.tiling import MAX_WINDOWS
 from nmsat.dataflow.network.models import MAX_BATCH
@@ -61,6 +62,12 @@ def _configuration() -> list[Row]:
         _plain(name),
         *(_field("`SatConfig`", field) for field in SAT_RANGES),
         ("`SatConfig`: `sum_depth`", f"at least {INTERLEAVE} `rows`", "", "results of one tile"),
+        (
+            "`SatConfig`, to transpose (train, `verify`, `verify fuzz`, `card validate`)",
+            f"`rows` x `act_lanes` at least {LEAST_TRANSPOSING}",
+            "",
+            "a tile of a transposed operand is whole beats; of a smaller machine only narrow ones fit into one tile",
+        ),
         *map(_plain, slices),
         *(_field("`MemoryConfig`", field) for field in MEMORY_RANGES),
     ]

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> Answer:
     """Run the jobs."""
     from nmsat.reports.work.verify import verify_jobs
 
-    check_built(options.config)
+    check_built(options.config, transposes=True)
     verdict = verify_jobs(options.config, options.jobs, options.seed)
     values: dict[str, Any] = {
         "jobs": verdict.jobs,

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> Answer:
     """Run the programs."""
     from nmsat.reports.work.verify import verify_fuzz
 
-    check_built(options.config)
+    check_built(options.config, transposes=True)
     verdict = verify_fuzz(options.config, options.programs, options.seed)
     values: dict[str, Any] = {
         "programs": verdict.programs,

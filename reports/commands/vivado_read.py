@@ -35,13 +35,13 @@ def run(options: argparse.Namespace) -> Answer:
 
 def _text(step: str, values: dict[str, Any]) -> str:
     used = [
-        (name, f"{found['used']:g}", f"{found['available']:g}", f"{found['percent']:.1f} %")
+        (name, f"{found['used']:,}", f"{found['available']:,}", f"{found['percent']:.1f} %")
         for name, found in values["utilization"].items()
     ]
     lines = [f"{step}: {values['design']} on {values['device']}, {values['state']}, {values['tool']}"]
     lines += ["", table(("resource", "used", "of", "share"), used)]
     if (timing := values["timing"]) is not None:
-        clocks = ", ".join(f"{name} {found['reached_mhz']:.0f} MHz" for name, found in timing["clocks"].items())
+        clocks = ", ".join(f"{name} {_reached(found['reached_mhz'])}" for name, found in timing["clocks"].items())
         verdict = "met" if timing["met"] else f"NOT met at {timing['failing_endpoints']} endpoints"
         lines += ["", f"timing {verdict}: WNS {timing['wns_ns']} ns, WHS {timing['whs_ns']} ns; reached: {clocks}"]
         lines += [
@@ -55,6 +55,10 @@ def _text(step: str, values: dict[str, Any]) -> str:
             f"power {power['total_w']} W, of it static {power['static_w']} W; confidence {power['confidence'].lower()}"
         ]
     return "\n".join(lines)
+
+
+def _reached(mhz: float | None) -> str:
+    return "no path" if mhz is None else f"{mhz:.0f} MHz"
 
 
 COMMAND = Command(

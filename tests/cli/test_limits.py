@@ -30,6 +30,11 @@ LINES = [
     ("verify gemm 1 1 0", "argument N: the value is '0'"),
     ("verify gemm 16777216 16777216 16777216", "cycles; the RTL runs at most 2000000 here"),
     ("verify gemm 1 1 1 --operands odd", "argument --operands: invalid choice: 'odd'"),
+    *(
+        (f"{command} --config tiny --set rows={rows}", f"has rows {rows} and act_lanes 1; to transpose")
+        for command in ("card validate --backend sim", "verify --jobs 20 --seed 777", "verify fuzz --programs 2")
+        for rows in (1, 2)
+    ),
     ("train --epochs 0", "argument --epochs: the value is '0'"),
     ("train --steps -1", "argument --steps: the value is '-1'"),
     ("train --seed 9223372036854775808", "it must be a whole number from 0 to 9223372036854775807"),

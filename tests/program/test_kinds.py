@@ -14,6 +14,7 @@ from nmsat.algorithms.core.tape import ConvShape, Pattern, Product, Stage
 from nmsat.algorithms.core.windows import backward_matrix, backward_taps, forward_windows, output_size, windows
 from nmsat.dataflow.contract.config import SatConfig, preset
 from nmsat.dataflow.contract.isa import Opcode, Queue
+from nmsat.dataflow.contract.legal import check_transposes
 from nmsat.dataflow.contract.registers import Launch, Region
 from nmsat.dataflow.network.gradient import gradient_parts
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
@@ -24,8 +25,10 @@ from nmsat.dataflow.program.constants import write_identity
 from nmsat.dataflow.program.emit import assemble
 from nmsat.dataflow.program.lower import Form, Placed, place_product
 from nmsat.dataflow.program.tensors import DENSE, Image, Layout, Rows
+from nmsat.reports.work.program import gradient_program
 from nmsat.sim.sat import Sat
 from nmsat.sim.values import State, execute
+from nmsat.tb.machine.jobs import random_job
 
 if TYPE_CHECKING:
     from nmsat.algorithms.core.packed import Packed
@@ -374,3 +377,22 @@ def test_parts_of_a_tensor_wait_for_each_other() -> None:
     assert load.wait >> LINKS[Queue.STORE, Queue.LOAD] & 1
     with pytest.raises(ValueError, match="starts at column 16; it must be a multiple of 32"):
         y.part((0, 4), (16, 16))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_machine_that_cannot_transpose_is_named_before_work(rows: int, lanes: int) -> None:
+    """`check_transposes` refuses those and only those on which no mapping of a transposed operand runs."""
+    config = SatConfig(name="mine", rows=rows, columns=2, act_lanes=lanes)
+    shape = (64, 16, 8)
+    try:
+        gradient_program(config, shape, None, 1)
+    except ValueError as error:
+        assert "whole beats" in str(error)
+        for refused in (check_transposes, kinds.identity_pattern):
+            with pytest.raises(ValueError, match=f"rows {rows} and act_lanes {lanes}; to transpose.*: set rows=4"):
+                refused(config)
+    else:
+        check_transposes(config)
+        assert kinds.identity_pattern(config).m >= 2
+        assert random_job(config, 777).code.instructions

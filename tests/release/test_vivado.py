@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import shutil
+import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -99,7 +102,27 @@ def test_fanout_and_power() -> None:
         (timing, "timing", "WNS(ns)", "wns", "no design timing summary"),
         (timing, "timing", "-1.250     -321.500", "NA NA", "no path is constrained"),
         (timing, "timing", "5.000           200.000", "-", "no clock"),
+        (timing, "timing", "-1.250     -321.500", "5.000 0.000", "WNS of clock 'ap_clk' is 5 ns; it has to be below"),
+        (timing, "timing", "-1.250     -321.500", "7.000 0.000", "WNS of clock 'ap_clk' is 7 ns; it has to be below"),
+        (timing, "timing", "-1.250     -321.500", "nan 0.000", "a figure is 'nan'"),
+        (timing, "timing", "-1.250     -321.500", "-inf 0.000", "a figure is '-inf'"),
+        (timing, "timing", "-1.250     -321.500", f"{'9' * 400} 0.000", "a figure is '9999"),
+        (timing, "timing", " 417 ", " 4.5 ", "a count is '4.5'"),
+        (timing, "timing", " 417 ", " -1 ", "an amount is '-1'"),
+        (timing, "timing", "14  (CARRY8", "(CARRY8", "a figure is '.CARRY8"),
+        (timing, "timing", "  Source:                 machine/sequencer", "  Start: machine", "has no Source"),
+        (timing, "timing", "  Logic Levels:           14", "  Levels:", "has no Logic Levels"),
+        (timing, "timing", "Slack (MET) :", "Slip :", "stands twice in one"),
+        (utilization, "utilization", "     0 |          0 |   1182240 | 35.82 |", "|", "a row is '. CLB LUTs"),
+        (utilization, "utilization", "1182240 | 35.82 |", "1182240 | 35.82", "a row is '. CLB LUTs"),
+        (hierarchy, "hierarchy", "|  FFs   |", "|  FF    |", "no column 'FFs'"),
+        (hierarchy, "hierarchy", "|   16 |       1157 |", "|   16 |", "a row is '. sat_kernel"),
+        (hierarchy, "hierarchy", "|   16 |       1157 |", "|   16 |       1157 |  1 |", "a row is '. sat_kernel"),
+        (hierarchy, "hierarchy", "|    Instance    |", "Instance x |", "no table of instances"),
         (fanout, "fanout", "Fanout", "Loads", "no table of nets"),
+        (fanout, "fanout", "Net Name", "Net     ", "no column 'Net Name'"),
+        (fanout, "fanout", "| 35123  | LUT2        |", "| 35123  |", "a row is '. machine/engine_rst"),
+        (power, "power", "21.234", "inf", "a figure is 'inf'"),
         (power, "power", "Confidence Level", "Sure", "no row 'Confidence Level'"),
     ],
 )
@@ -112,6 +135,136 @@ def test_a_report_that_is_not_one_is_an_error(
         reader(whole.replace(before, after))
 
 
+CLOCKS: Final = """
+Clock             WNS(ns)      TNS(ns)  TNS Failing Endpoints  TNS Total Endpoints
+-----             -------      -------  ---------------------  -------------------
+ap_clk             -0.250  -1.5  3  9  0.010  0.000  0  9  1.958  0.000  0  4
+slow                3.000   0.0  0  9  0.010  0.000  0  9  1.958  0.000  0  4
+idle                                                       1.958  0.000  0  4
+
+"""
+
+
+def test_each_of_several_clocks_has_its_own_slack() -> None:
+    row = "ap_clk  {0.000 2.500}      5.000           200.000"
+    whole = text("timing")
+    several = whole.replace(
+        row, row + "\n  slow  {0.000 5.000}     10.000           100.000\n  idle  {0.000 1.0}  2.0  500.0"
+    )
+    assert several != whole
+    with pytest.raises(ReportError, match="clock 'ap_clk', one of 3, has no row in an Intra Clock Table"):
+        timing(several)
+    clocks = timing(several + CLOCKS)["clocks"]
+    assert {name: clock["reached_mhz"] for name, clock in clocks.items()} == {
+        "ap_clk": pytest.approx(1000 / 5.25),
+        "slow": pytest.approx(1000 / 7),
+        "idle": None,
+    }
+
+
+def test_a_column_that_is_not_known_is_kept() -> None:
+    assert hierarchy(text("hierarchy").replace("| URAM |", "| XRAM |"))[0]["XRAM"] == 16
+
+
+def test_unconstrained_paths_have_no_figures() -> None:
+    lone = "Slack:                    inf\n  Source:   a/C\n  Destination:   b/D\n"
+    assert timing(text("timing") + lone)["paths"] == timing(text("timing"))["paths"]
+
+
+READERS: Final = {
+    "utilization": utilization,
+    "hierarchy": hierarchy,
+    "timing": timing,
+    "fanout": fanout,
+    "power": power,
+}
+WORDS: Final = ("nan", "inf", "-inf", "NA", "many", "", "-1", "1e400", "9" * 400, "0", "5.000", "1.2.3", "\u0663")
+
+
+def damaged(whole: str, draw: random.Random) -> str:
+    """Return a report with one to three kinds of damage."""
+    lines = whole.splitlines()
+    for _ in range(draw.randint(1, 3)):
+        at = draw.randrange(len(lines))
+        line = lines[at]
+        match draw.randrange(6):
+            case 0:
+                del lines[at : at + draw.choice((1, 1, 3))]
+            case 1:
+                lines[at:at] = lines[at : at + draw.choice((1, 4))] * draw.choice((1, 20))
+            case 2:
+                cells = line.split("|")
+                del cells[draw.randrange(len(cells))]
+                lines[at] = "|".join(cells)
+            case 3:
+                lines[at] = line[: draw.randrange(len(line) + 1)]
+            case 4:
+                figures = list(re.finditer(r"-?[0-9][0-9.]*", line))
+                if figures:
+                    found = draw.choice(figures)
+                    lines[at] = line[: found.start()] + draw.choice(WORDS) + line[found.end() :]
+            case _:
+                lines[at] = draw.choice((line.replace(" ", "", 1), f"{line} |", f"{line}x", line + "|" * 9))
+        if not lines:
+            return ""
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_damaged_reports_are_read_or_refused(kind: str) -> None:
+    """Nothing but ReportError, no figure that JSON cannot hold, no rate that is not above 0."""
+    draw, refused, whole = random.Random(kind), 0, text(kind)
+    for _ in range(1500):
+        report = damaged(whole, draw)
+        try:
+            values = READERS[kind](report)
+        except ReportError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            continue
+        json.dumps(values, allow_nan=False)
+        if isinstance(values, dict) and "clocks" in values:
+            assert all(clock["reached_mhz"] > 0 for clock in values["clocks"].values())
+    assert 100 < refused < 1500
+
+
+def test_command_refuses_damaged_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw, codes = random.Random(7), set[int]()
+    for _ in range(25):
+        for kind in READERS:
+            whole = text(kind)
+            (tmp_path / f"route_{kind}.rpt").write_text(damaged(whole, draw) if draw.random() < 0.3 else whole)
+        codes.add(code := nmsat.main(["vivado", "read", str(tmp_path)]))
+        said = capsys.readouterr()
+        assert (code, said.err.count("\n"), bool(said.out)) in ((0, 0, True), (2, 1, False)), said.err
+    assert codes == {0, 2}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Slack (MET) :\n",
+        "Slack (MET) :  1.0ns\n",
+        "Slack:   inf\n  Source: a\n",
+        "Slack" + " " * 40,
+        "ap_clk {0.0} ",
+        "|" + " " * 30,
+        "| Design : " + " " * 30,
+        "+-+",
+        "+----+\n| a |\n",
+    ],
+)
+def test_long_reports_take_time_in_proportion(line: str) -> None:
+    for kind, reader in READERS.items():
+        start = time.process_time()
+        for report in (line * 30_000, text(kind) + line * 30_000):
+            try:
+                reader(report)
+            except ReportError:
+                continue
+        assert time.process_time() - start < 5, (kind, line)
+
+
 def test_command_reads_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert nmsat.main(["vivado", "read", str(DATA), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -119,6 +272,8 @@ def test_command_reads_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["route"]["device"], found["route"]["state"]) == ("xcvu9p-fsgd2104-2L-e", "Routed")
     assert nmsat.main(["vivado", "read", str(DATA)]) == 0
     shown = capsys.readouterr().out
+    assert "1,182,240" in shown
+    assert "1,230.5" in shown
     for part in ("timing NOT met at 417 endpoints", "160 MHz", "14 levels", "engine_rst 35123", "power 21.234 W"):
         assert part in shown
 
