@@ -38,7 +38,10 @@ def sweep_page(values: Mapping[str, Any], figures: Sequence[Figure], command: st
         command=command,
         states=", ".join(f"{numbers(count)} {name}" for name, count in values["states"].items()),
         off=values["estimate_off"],
-        origin={"estimate": told_here(values["estimate_off"]), "exact": told(Source.MACHINE).replace("`", "")},
+        origin={
+            str(Source.ESTIMATE): told_here(values["estimate_off"]),
+            "exact": told(Source.MACHINE).replace("`", ""),
+        },
         near=near_text(values["near"]) if values["near"] else "",
         front=_front(values["front"]),
         left=max(0, len(values["front"]) - MOST_ROWS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -28,6 +27,7 @@ from nmsat.reports.work.sweep_front import front_of
 from nmsat.reports.work.sweep_journal import JOURNAL
 from nmsat.reports.work.sweep_plan import Plan, make_plan, read_sweep
 from nmsat.reports.work.sweep_table import COLUMNS
+from tests.cli.sweeps import SMALL, rows_of, write
 from tests.pages.browser import WIDTHS, look_at
 from tests.pages.html import Reader
 from tests.source import ROOT
@@ -40,28 +40,6 @@ if TYPE_CHECKING:
     from tests.conftest import Outcome
 
     Call = Callable[[str], Outcome]
-
-SMALL = """\
-config = "tiny"
-network = "mlp"
-batch = 16
-method = ["dense", "bdwp"]
-pattern = ["2:4", "2:8"]
-
-[set]
-columns = [2, 3, 4]
-sum_depth = 64
-"""
-
-
-def write(path: Path, text: str = SMALL) -> Path:
-    path.write_text(text)
-    return path
-
-
-def rows_of(content: bytes) -> list[dict[str, Any]]:
-    return pq.read_table(io.BytesIO(content)).to_pylist()
-
 
 def test_the_grid_is_all_combinations_and_dense_has_no_pattern() -> None:
     fields = {"rows": {"from": 8, "to": 32, "times": 2}, "memory": {"latency_ns": [60, 90.5]}}

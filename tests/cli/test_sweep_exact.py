@@ -15,7 +15,7 @@ from nmsat.reports.work.sweep_journal import JOURNAL, Journal
 from nmsat.reports.work.sweep_plan import read_sweep
 from nmsat.reports.work.sweep_table import TOTALS, parquet_bytes
 from nmsat.reports.work.text import InputError
-from tests.cli.test_sweep import SMALL, rows_of, write
+from tests.cli.sweeps import SMALL, rows_of, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable

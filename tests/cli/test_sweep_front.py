@@ -15,12 +15,7 @@ from nmsat.reports.work.sweep_front import (
     next_points,
     told_here,
 )
-
-
-def rough(index: int, lut: int, cycles: int, exact: int) -> dict[str, Any]:
-    """Return a row of one work with what it would take if it ran."""
-    work = {"network": "n", "batch": 1, "method": "bdwp", "pattern": "2:8", "dsp": 1, "ram_kbit": 1}
-    return {**work, "index": index, "lut": lut, "cycles": cycles, "status": "estimated", "would": exact}
+from tests.cli.sweeps import rough
 
 
 def run_all(rows: list[dict[str, Any]]) -> list[int]:

@@ -12,7 +12,7 @@ from nmsat.reports.pages.style import new_figure, style
 from nmsat.reports.pages.sweep_page import MOST_ERRORS, sweep_page
 from nmsat.reports.pages.sweep_plots import MARKS, MOST_WORKS, mark_axis, sweep_figures
 from nmsat.reports.work.standing import Basis
-from tests.cli.test_sweep_front import rough
+from tests.cli.sweeps import rough
 
 
 def test_reasons_are_grouped_without_machines_and_the_page_of_many_ends() -> None:
