@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.ranges import GROUP_SIZES, MAX_SHIFT
+from nmsat.algorithms.core.ranges import MAX_SHIFT
 from nmsat.dataflow.contract.codes import group_size, kept, rectangle_rows
 from nmsat.dataflow.contract.config import INTERLEAVE
 from nmsat.dataflow.contract.isa import HALVES, INSTRUCTIONS, LANES, ActMode, ErrorCode, Opcode
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.contract.isa import Instruction
 
-LEAST_TRANSPOSING: Final = GROUP_SIZES[0] * HALVES // LANES
-"""Least rows x act_lanes of a machine that transposes: a tile is whole beats, a bank holds 16 act_lanes activations."""
+LEAST_TRANSPOSING: Final = HALVES // INTERLEAVE
+"""Least rows of a machine that transposes: its largest tile, of 8 rows in each row of the array, is a whole beat."""
 
 Number = Any
 """int in software, amaranth.hdl.Value in the circuit."""
@@ -35,14 +35,13 @@ def check_machine(config: SatConfig) -> None:
 def check_transposes(config: SatConfig) -> None:
     """Raise ValueError unless the machine can read an operand transposed, whatever its size: its tiles are whole beats.
 
-    Every training step needs it (X^T of a weight gradient), and the products of attention do. A row of the array holds
-    at most as many rows of a tile as a bank holds groups of the smallest M.
+    Every training step needs it (X^T of a weight gradient), and the products of attention do.
     """
     least = LEAST_TRANSPOSING
-    if config.rows * config.act_lanes < least:
+    if config.rows < least:
         raise ValueError(
-            f"configuration {config.name!r} has rows {config.rows} and act_lanes {config.act_lanes}; to transpose, as "
-            f"training and random programs do, rows x act_lanes has to be at least {least}: set rows={least}"
+            f"configuration {config.name!r} has rows {config.rows}; to transpose, as training and random programs do, "
+            f"rows has to be at least {least}: set rows={least}"
         )
 
 

@@ -64,7 +64,7 @@ def _configuration() -> list[Row]:
         ("`SatConfig`: `sum_depth`", f"at least {INTERLEAVE} `rows`", "", "results of one tile"),
         (
             "`SatConfig`, to transpose (train, `verify`, `verify fuzz`, `card validate`)",
-            f"`rows` x `act_lanes` at least {LEAST_TRANSPOSING}",
+            f"`rows` at least {LEAST_TRANSPOSING}",
             "",
             "a tile of a transposed operand is whole beats; of a smaller machine only narrow ones fit into one tile",
         ),

@@ -31,7 +31,7 @@ LINES = [
     ("verify gemm 16777216 16777216 16777216", "cycles; the RTL runs at most 2000000 here"),
     ("verify gemm 1 1 1 --operands odd", "argument --operands: invalid choice: 'odd'"),
     *(
-        (f"{command} --config tiny --set rows={rows}", f"has rows {rows} and act_lanes 1; to transpose")
+        (f"{command} --config tiny --set rows={rows}", f"has rows {rows}; to transpose")
         for command in ("card validate --backend sim", "verify --jobs 20 --seed 777", "verify fuzz --programs 2")
         for rows in (1, 2)
     ),
