@@ -53,9 +53,9 @@ def rtl_files(
 ) -> dict[str, str]:
     """Return file name -> Verilog of tops of `config`, one leaf or top per file, in the order of a file list.
 
-    Leaves come before the tops that hold them, and are written once, whoever holds them. die: part that they are for,
-    which decides `ram_style` of the buffers; told: called with the name of each top before it is written. ValueError
-    when the whole machine is asked for and only planned, and when two tops need different modules of one name.
+    Leaves are written once, whoever holds them. die: part that they are for, which decides `ram_style` of the buffers;
+    told: called with the name of each top before it is written. ValueError when the whole machine is asked for and only
+    planned, and when two tops need different modules of one name.
     """
     if "sat" in tops_wanted:
         check_machine(config)

@@ -34,6 +34,15 @@ OUTER = msgspec.defstruct(
 )  # fmt: skip
 
 
+def check_refused(read: Callable[[Path], object], path: Path, text: str, told: str) -> None:
+    """Check that a file of this text is refused in one line, which begins with its path and what is told."""
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}, {told}")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "field", "place", "value", "kind"),
     [
@@ -101,12 +110,7 @@ NET = 'network = "vit"\n'
     ids=lambda part: str(part)[:30],
 )  # fmt: skip
 def test_machines(tmp_path: Path, text: str, line: int, told: str) -> None:
-    path = tmp_path / "a.toml"
-    path.write_text(text)
-    with pytest.raises(ValueError) as error:
-        read_machine(path)
-    assert str(error.value).startswith(f"{path}, line {line}: {told}")
-    assert "\n" not in str(error.value)
+    check_refused(read_machine, tmp_path / "a.toml", text, f"line {line}: {told}")
 
 
 def test_a_table_that_is_set_changes_what_is_in_it() -> None:
@@ -141,12 +145,7 @@ def test_a_table_that_is_set_changes_what_is_in_it() -> None:
     ids=lambda part: str(part)[:30],
 )  # fmt: skip
 def test_sweeps(tmp_path: Path, text: str, line: int, told: str) -> None:
-    path = tmp_path / "s.toml"
-    path.write_text(text)
-    with pytest.raises(ValueError) as error:
-        read_sweep(path)
-    assert str(error.value).startswith(f"{path}, line {line}: {told}")
-    assert "\n" not in str(error.value)
+    check_refused(read_sweep, tmp_path / "s.toml", text, f"line {line}: {told}")
 
 
 @pytest.mark.parametrize(
