@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.vocabulary import METHODS, SIZED_NETWORKS
-from nmsat.algorithms.training.study import TABLE_NETWORKS, Cell, ablation_cells, cells, rate_cells
+from nmsat.algorithms.training.study import (
+    CLOSING,
+    SEEDS,
+    TABLE_NETWORKS,
+    Cell,
+    ablation_cells,
+    cells,
+    changed_cells,
+    rate_cells,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +53,7 @@ def plan(data: str) -> list[Part]:
     methods = [method for method in METHODS if method not in ("dense", "bdwp")]
     main, *more = PLAN_PATTERNS
     longer = cells([MAIN], ["dense", "bdwp"], [main], ABLATION_SEEDS, data, split="validation", epochs=LONGER)
+    closing = [cell for name in (MAIN, COMPARED) for cell in changed_cells(name, CLOSING, main, SEEDS, data)]
     parts = [
         ("learning rates of the images", [cell for name in (MAIN, *others) for cell in rate_cells(name, data=data)]),
         (f"{MAIN} on the images, dense and BDWP {main}", cells([MAIN], ["dense", "bdwp"], [main], data=data)),
@@ -51,6 +61,7 @@ def plan(data: str) -> list[Part]:
         (f"{COMPARED} on the images, dense and BDWP {main}", cells([COMPARED], ["dense", "bdwp"], [main], data=data)),
         (f"what closes the loss of {MAIN}", ablation_cells(MAIN, main, ABLATION_SEEDS, data, split="validation")),
         (f"{MAIN} on the images, {LONGER} times as long", longer),
+        (f"what closed it, of {MAIN} and {COMPARED}, on the test split", closing),
         (f"{COMPARED} on the images, all methods at {main}", cells([COMPARED], methods, [main], data=data)),
         (f"all networks on their own data, dense and BDWP {main}", cells(TABLE_NETWORKS, ["dense", "bdwp"], [main])),
         (f"other networks on the images, dense and BDWP {main}", _others(others, main, data)),

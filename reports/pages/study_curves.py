@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any, Final
 
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from nmsat.algorithms.methods import METHODS
 from nmsat.reports.pages.label_places import Named, place_labels
@@ -83,27 +83,30 @@ def speed_picture(losses: Sequence[Loss], rows: Sequence[dict[str, Any]]) -> Pic
         return picture(figure, "speed", "Accuracy lost against speed-up", caption, words)
 
 
-def mask_picture(masks: Sequence[dict[str, Any]], networks: Sequence[str]) -> Picture | None:
+def mask_picture(masks: Sequence[dict[str, Any]]) -> Picture | None:
     """Return the share of forward masks that changes per update over the epochs of the paper's method.
 
-    A line for each pattern of the paper's N, a panel for each of `networks`; None without any.
+    A line for each pattern of the paper's N, a panel for each network that learns for several epochs; None without any.
     """
     lines = [m for m in masks if m["method"] == METHOD and not m["variant"] and m["pattern"].startswith(f"{_KEPT}:")]
-    lines = [m for m in lines if m["network"] in networks and any(m["sad_ff"])]
+    lines = [m for m in lines if len(m["sad_ff"]) > 1 and any(m["sad_ff"])]
     if not lines:
         return None
     patterns = sorted({m["pattern"] for m in lines}, key=by_group)
     colors = dict(zip(patterns, PALETTE, strict=False))
-    shown = {name: found for name in networks if (found := [m for m in lines if m["network"] == name])}
+    networks = dict.fromkeys(m["network"] for m in lines)
+    shown = {name: [m for m in lines if m["network"] == name] for name in networks}
     with style():
-        figure = new_figure(160 * len(shown) + 65)
+        figure = new_figure(130 * len(shown) + 65)
         for axes, network, found in stack(figure, shown, equal=True):
             for item in found:
                 shares = [100 * share for share in item["sad_ff"]]
                 color, name = colors[item["pattern"]], f"mark-{network}-{item['pattern']}"
                 axes.plot(range(1, len(shares) + 1), shares, "o-", color=color, markersize=4, gid=name)
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(axis="y")
         figure.axes[-1].set_xlabel("epoch")

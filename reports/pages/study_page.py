@@ -28,6 +28,11 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
 - In the pictures every error bar is a 95 % confidence interval of the mean loss: Student's t, each run paired with
   the dense run of its seed. Few seeds make it wide: one that holds 0 shows neither a loss nor that there is none."""
 
+ABLATED: Final = """\
+*gain* is over BDWP as it is in runs of the same seeds, split and length, percent points +- half of the 95 % confidence
+interval; *multiply-adds* are those of the whole run, the part before pruning begins included, beside the dense run's;
+*SAT cycles* are those of a step that prunes."""
+
 CYCLES: Final = """\
 *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
 configuration {machine} from the step's own tape, the programs of its products and weight updates with their memory,
@@ -53,7 +58,7 @@ def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     for network in dict.fromkeys(row["network"] for row in data["rows"]):
         parts += [f"## {network}", _network([row for row in data["rows"] if row["network"] == network])]
     if data["ablations"]:
-        parts += ["## Ablations of BDWP 2:8", _ablations(data["ablations"])]
+        parts += ["## Ablations of BDWP 2:8", prose(ABLATED), _ablations(data["ablations"])]
     if data.get("own"):
         parts += ["## Patterns by layer", _own(data["own"])]
     if data["masks"]:
@@ -95,7 +100,7 @@ def _own(rows: Sequence[Mapping[str, Any]]) -> str:
         [
             (
                 *(row["network"], row["method"], f"`{row['patterns']}`", row["pattern"], str(row["seeds"])),
-                f"{row['gain']:+.2f}" + ("" if row["half_width"] is None else f" +- {row['half_width']:.2f}"),
+                _gain(row),
                 *(str(row["cycles"]), str(row["uniform_cycles"])),
             )
             for row in rows
@@ -233,7 +238,10 @@ def _line(row: dict[str, Any], dense: float | None) -> tuple[str, ...]:
 
 
 def _ablations(rows: Sequence[dict[str, Any]]) -> str:
-    header = ("network", "BDWP 2:8", "runs", "seeds", "accuracy", "loss", "SAT cycles", "masks FF", "masks BP")
+    header = (
+        *("network", "BDWP 2:8", "runs", "seeds", "accuracy", "loss", "gain", "multiply-adds", "SAT cycles"),
+        *("masks FF", "masks BP"),
+    )
     lines = [
         (
             row["network"],
@@ -242,6 +250,8 @@ def _ablations(rows: Sequence[dict[str, Any]]) -> str:
             _seeds(row["run_seeds"]),
             f"{row['accuracy']:.2%} +- {100 * row['spread']:.2f}",
             _interval(row),
+            _gain(row),
+            "" if row.get("share") is None else f"{row['share']:.0%}",
             _spaced(row["sat"]["cycles"]),
             _share(row["sad_ff"]),
             _share(row["sad_bp"]),
@@ -296,6 +306,13 @@ def _interval(row: dict[str, Any]) -> str:
     """Return the loss of a row with half the width of its interval."""
     half = half_width(row["by_seed"]) if row["method"] != "dense" else None
     return _points(row["loss_points"]) + ("" if half is None else f" +- {half:.2f}")
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    """Return a gain with half the width of its interval; nothing where there is none to tell."""
+    if row.get("gain") is None:
+        return ""
+    return f"{row['gain']:+.2f}" + ("" if row["half_width"] is None else f" +- {row['half_width']:.2f}")
 
 
 def _points(value: float | None) -> str:

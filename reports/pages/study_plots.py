@@ -41,7 +41,7 @@ def draw(data: dict[str, Any]) -> dict[str, Picture]:
         "methods": _methods(panels([loss for loss in losses if loss.pattern == PATTERN])),
         "patterns": _patterns(panels([loss for loss in losses if loss.method == METHOD])),
         "speed": speed_picture(losses, data["rows"]),
-        "masks": mask_picture(data["masks"], list(dict.fromkeys(row["network"] for row in data["ablations"]))),
+        "masks": mask_picture(data["masks"]),
     }
     return {name: found for name, found in made.items() if found is not None}
 

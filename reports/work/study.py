@@ -210,9 +210,21 @@ def _by_seed(summaries: Iterable[dict[str, Any]], network: str, method: str) -> 
 
 
 def _ablations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return BDWP 2:8 as it is and with each of its changes, with their labels, of networks that have them."""
+    """Return BDWP 2:8 as it is and with each of its changes, of networks that have them.
+
+    With label; `gain` over BDWP as it is over the seeds of both, percent points, and `half_width` of its interval (None
+    where no seed is); `share` of the multiply-adds of the dense run (None without one).
+    """
     labelled = [(row, _label(row["variant"])) for row in rows if (row["method"], row["pattern"]) == ("bdwp", "2:8")]
-    found = [{**row, "label": label} for row, label in labelled if label is not None]
+    plain = {(row["network"], row["variant"]): row for row, label in labelled if label == _LABELS[0]}
+    dense = {(row["network"], row["variant"]): row["macs_kept"] for row in rows if row["method"] == "dense"}
+    found = []
+    for row, label in labelled:
+        if label is not None:
+            key = row["network"], _key(row["variant"])
+            gains = [] if label == _LABELS[0] else _gains(plain.get(key), row)
+            share = row["macs_kept"] / dense[key] if key in dense else None
+            found.append({**row, "label": label, "share": share, **_mean_gain(gains)})
     changed = {row["network"] for row in found if row["variant"]}
     found = [row for row in found if row["network"] in changed]
     labels = list(_LABELS)
@@ -228,23 +240,35 @@ def _own(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         texts = [word.partition("=")[2] for word in changed if word.startswith("patterns=")]
         rest = " ".join(word for word in changed if not word.startswith("patterns="))
         uniform = by_key.get((row["network"], row["method"], row["pattern"], rest))
-        if not texts or uniform is None or row["run_seeds"] != uniform["run_seeds"] or not row["by_seed"]:
-            continue
-        gains = [before - after for before, after in zip(uniform["by_seed"], row["by_seed"], strict=True)]
-        out.append(
-            {
-                "network": row["network"],
-                "method": row["method"],
-                "pattern": row["pattern"],
-                "patterns": texts[0],
-                "seeds": len(gains),
-                "gain": statistics.fmean(gains),
-                "half_width": half_width(gains),
-                "cycles": row["sat"]["cycles"],
-                "uniform_cycles": uniform["sat"]["cycles"],
-            }
-        )
+        gains = _gains(uniform, row)
+        if texts and uniform is not None and gains:
+            out.append(
+                {
+                    "network": row["network"],
+                    "method": row["method"],
+                    "pattern": row["pattern"],
+                    "patterns": texts[0],
+                    "seeds": len(gains),
+                    **_mean_gain(gains),
+                    "cycles": row["sat"]["cycles"],
+                    "uniform_cycles": uniform["sat"]["cycles"],
+                }
+            )
     return out
+
+
+def _gains(before: dict[str, Any] | None, after: dict[str, Any]) -> list[float]:
+    """Return what a row gains over another in each seed of both, percent points of accuracy."""
+    # by_seed is empty where a dense run is missing
+    old, new = (
+        {} if row is None else dict(zip(row["run_seeds"], row["by_seed"], strict=False)) for row in (before, after)
+    )
+    return [old[seed] - new[seed] for seed in old if seed in new]
+
+
+def _mean_gain(gains: Sequence[float]) -> dict[str, Any]:
+    """Return gains as the page shows them: mean and half of the 95 % interval; None where there is nothing to tell."""
+    return {"gain": statistics.fmean(gains) if gains else None, "half_width": half_width(gains) if gains else None}
 
 
 _LABELS: Final = ("as it is", *ABLATIONS)
@@ -252,14 +276,14 @@ _LABELS: Final = ("as it is", *ABLATIONS)
 
 def _label(variant: str) -> str | None:
     """Return the label of a variant of BDWP, whatever its split and length; None if it is none of the ablations."""
-    own = [word for word in variant.split() if word.partition("=")[0] not in _SHARED]
-    if not own:
-        return _LABELS[0]
-    keys = {next(iter(fields)): label for label, fields in ABLATIONS.items() if len(fields) == 1}
-    exact = {f"{key}={value}": label for label, fields in ABLATIONS.items() for key, value in fields.items()}
-    if len(own) > 1:
-        return None
-    return exact.get(own[0]) or (keys["dense_epochs"] if own[0].startswith("dense_epochs=") else None)
+    words = (word.partition("=") for word in variant.split())
+    own = {key: value for key, _, value in words if key not in _SHARED}
+    if "dense_epochs" in own:
+        own["dense_epochs"] = ""  # a share of the run, whatever its length
+    for label, fields in ABLATIONS.items():
+        if own == {key: "" if key == "dense_epochs" else str(value) for key, value in fields.items()}:
+            return label
+    return None if own else _LABELS[0]
 
 
 _SHARED: Final = ("split", "epochs")

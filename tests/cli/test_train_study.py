@@ -109,6 +109,8 @@ def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:
     labels = {row["label"]: row for row in data["ablations"]}
     assert labels["as it is"]["loss_points"] == pytest.approx(1.0)
     assert labels["no SR-STE term"]["loss_points"] == pytest.approx(6.0)
+    assert (labels["as it is"]["gain"], labels["no SR-STE term"]["gain"]) == (None, pytest.approx(-5.0))
+    assert set(ABLATIONS) < set(labels)
     sparse_ends, plain = labels["first layer and classifier sparse"], labels["as it is"]
     assert sparse_ends["sat"]["bound"] > plain["sat"]["bound"]
     assert labels["dense for the first quarter"]["sat"] == plain["sat"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -163,7 +164,7 @@ def test_the_committed_table_speaks_this_vocabulary() -> None:
     assert (TABLES / "accuracy.md").read_text(encoding="utf-8") == study_page(data, draw(data))
     for run in data["runs"]:
         assert parse_name(run["name"]).network in TRAINED_NETWORKS
-        assert run["command"] == f"nmsat train --cell {run['name']}"
+        assert run["command"] == f"nmsat train --cell {shlex.quote(run['name'])}"
 
 
 def test_names_are_light_to_import() -> None:

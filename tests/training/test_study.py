@@ -117,6 +117,10 @@ def test_the_plan_begins_with_what_carries_its_sentence() -> None:
     assert not tried & set(SEEDS)  # what chooses is not what is shown
     compared = {cell.config.method for cell in found if cell.config.network == "resnet18-small" and cell.config.data}
     assert compared == set(METHODS)
+    again = [cell.config for cell in found if cell.config.decay == 5 * SR_STE_DECAY and cell.config.split == "test"]
+    assert {(config.network, config.seed) for config in again} == {
+        (name, seed) for name in ("resnet9-small", "resnet18-small") for seed in SEEDS
+    }
 
 
 def test_a_study_stops_at_its_time_and_goes_on(tmp_path: Path) -> None:
@@ -126,15 +130,16 @@ def test_a_study_stops_at_its_time_and_goes_on(tmp_path: Path) -> None:
     assert len(run_cells(wanted, tmp_path, processes=1, until=time.time() + 600)) == 2
 
 
-def test_ablations_change_one_thing_each() -> None:
+def test_ablations_change_what_they_say() -> None:
     wanted = ablation_cells("vgg19-small", seeds=[1])
     assert [variant(cell.config) for cell in wanted] == [
         {},
         {},
         {"decay": 0.0},
-        {"decay": 5 * SR_STE_DECAY},
         {"prune_from": "master"},
+        {"decay": 5 * SR_STE_DECAY},
         {"dense_epochs": RECIPES["vgg19-small"].epochs / 4},
+        {"decay": 5 * SR_STE_DECAY, "dense_epochs": RECIPES["vgg19-small"].epochs / 4},
         {"sparse_ends": True},
         {"patterns": "rest@2:4~2:8"},
         {"patterns": "rest@2:8~2:4"},
