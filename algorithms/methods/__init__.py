@@ -46,8 +46,11 @@ def register(name: str, facts: MethodFacts, choose: Choose) -> None:
     """Add a method that prunes weights: from then on everything that takes the name of a method takes this one.
 
     name: lower-case letters, digits, '-' and '+', of no other method; facts: what it prunes (weights alone), its decay,
-    and what the cycles of SAT do not hold; choose: see `methods.chosen`. Raises ValueError for what does not fit.
+    and what the cycles of SAT do not hold; choose: see `methods.chosen`. Raises ValueError for what does not fit,
+    TypeError for what is no function.
     """
+    if not callable(choose):
+        raise TypeError(f"choose of method {name!r} is {choose!r}; it must be a function of (w, n, m, axis)")
     plain = name.replace("-", "").replace("+", "")
     if not (plain.isascii() and plain.isalnum() and name == name.lower()):
         raise ValueError(f"name of a method is {name!r}; it must be of lower-case letters, digits, '-' and '+'")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from nmsat.algorithms.core.tape import Stage
+from nmsat.algorithms.core.user_code import guarded
 from nmsat.algorithms.methods.base import Masks, Method
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Choose: TypeAlias = "Callable[[NDArray[np.float16], int, int, int], NDArray[Any]
 """choose(w, n, m, axis): scores of w[k, n] in binary16, of its shape; the n highest of each m along `axis` stay.
 
 axis is 0 for the forward copy (groups along k), 1 for the backward copy (along n). Of equal scores the first stays. The
-function must depend on nothing but its arguments, and must not change w: NumPy and PyTorch call it whenever the weight
+function must depend on nothing but its arguments, and cannot change w, which is read-only: NumPy and PyTorch call it whenever the weight
 has changed.
 """
 
@@ -47,8 +48,14 @@ class Chosen(Method):
         )
 
     def mask(self, w: NDArray[np.float16], axis: int) -> NDArray[np.bool_]:
-        """Return what stays of w[k, n] with groups along an axis; ValueError for scores that are none."""
-        scores = np.asarray(self._choose(w, self._nm.n, self._nm.m, axis))
+        """Return what stays of w[k, n] with groups along an axis.
+
+        ValueError, one line, for scores that are none and for a function that raises, exits or writes into w.
+        """
+        fixed = w.view()
+        fixed.flags.writeable = False
+        with guarded(f"the function of method {self.name!r}"):
+            scores = np.asarray(self._choose(fixed, self._nm.n, self._nm.m, axis))
         if scores.shape != w.shape or scores.dtype.kind not in "fiu" or np.isnan(scores.astype(np.float64)).any():
             raise ValueError(
                 f"method {self.name!r} gave scores of shape {scores.shape} and type {scores.dtype} for a weight of "

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import runpy
 from pathlib import Path
 from typing import Final
 
+from nmsat.algorithms.core.user_code import guarded
+from nmsat.algorithms.core.vocabulary import METHODS
+
 METHODS_VARIABLE: Final = "NMSAT_METHODS"
 """Environment variable: Python files that call `algorithms.methods.register`, ':' between them."""
 
 _READ: Final[set[Path]] = set()
+
+_SOURCES: Final[dict[str, str]] = {}
+"""SHA-256 of the file that registered a method, by its name."""
 
 
 def read_method_files() -> None:
@@ -19,9 +26,14 @@ def read_method_files() -> None:
         path = Path(name).absolute()
         if path in _READ:
             continue
-        try:
+        before = set(METHODS)
+        with guarded(f"{METHODS_VARIABLE} names {name!r}, which"):
+            text = path.read_bytes()
             runpy.run_path(str(path))
-        except Exception as error:  # whatever is wrong with it, it is the file's
-            reason = str(error).replace("\n", " ") or type(error).__name__
-            raise ValueError(f"{METHODS_VARIABLE} names {name!r}, which cannot be run: {reason}") from error
+        _SOURCES.update(dict.fromkeys(METHODS.keys() - before, hashlib.sha256(text).hexdigest()))
         _READ.add(path)
+
+
+def source_sha256(method: str) -> str:
+    """Return the SHA-256 of the file that registered a method; '' for methods of nmsat and those of no such file."""
+    return _SOURCES.get(method, "") if method in METHODS else ""

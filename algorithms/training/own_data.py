@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import re
 import runpy
-import sys
-from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from nmsat.algorithms.core.ranges import check_number, check_whole, short
+from nmsat.algorithms.core.user_code import guarded
 from nmsat.algorithms.training.data import Dataset
 from nmsat.algorithms.training.pixels import Pixels
 
@@ -49,22 +49,16 @@ def _load(text: str) -> tuple[Dataset, str]:
         raise ValueError(f"data file is {path.name!r}; name it with small letters and '_' alone, such as mine.py")
     if not path.is_file():
         raise ValueError(f"data file is {text!r}; there is no such file")
-    try:
-        with redirect_stdout(sys.stderr):  # a command's output is its own, JSON perhaps
-            make = runpy.run_path(text).get(FUNCTION)
-            found = make() if callable(make) else None
-    except SystemExit as error:
-        raise ValueError(f"data file is {path.name!r}, which cannot be run: it exits with {error.code!r}") from error
-    except Exception as error:  # whatever is wrong with it, it is the file's
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise ValueError(f"data file is {path.name!r}, which cannot be run: {reason}") from error
+    with guarded(f"data file is {path.name!r}, which"):
+        make = runpy.run_path(text).get(FUNCTION)
+        found = make() if callable(make) else None
     if not isinstance(found, Dataset):
         raise ValueError(f"data file is {path.name!r}; it must have a function {FUNCTION}() that returns a Dataset")
     try:
         _check(found)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"data of {path.name!r}: {error}") from None
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{found.classes} {found.shift}".encode())  # of all that training depends on
     for part in (found.x_train, found.y_train, found.x_test, found.y_test):
         digest.update(f"{part.shape}{part.dtype}".encode() + np.ascontiguousarray(part[:]).tobytes())
     return found, digest.hexdigest()[:8]
@@ -91,6 +85,17 @@ def _check(data: Dataset) -> None:
         _check_labels(f"y_{split}", y, data.classes)
         if isinstance(x, np.ndarray):
             _check_values(f"x_{split}", x, data.classes)
+    if not isinstance(data.source, str) or not data.source.strip() or not data.source.isprintable():
+        raise ValueError(f"source is {short(data.source)}; it must be a text of one line")
+    if data.best is not None:
+        check_number("best", data.best, 0, 1)
+    _check_shift(data.shift, data.sample.shape)
+
+
+def _check_shift(shift: object, shape: tuple[int, ...]) -> None:
+    """Raise ValueError or TypeError unless samples can be moved by so many pixels: images, and never out of sight."""
+    images = len(shape) == 3
+    check_whole("shift", shift, 0, max(0, min(shape[:2]) - 1) if images else 0)
 
 
 def _check_labels(name: str, y: NDArray[Any], classes: int) -> None:

@@ -173,3 +173,50 @@ def test_what_a_file_prints_is_no_output_of_a_command(tmp_path: Path, capsys: py
     assert data_name(str(path)).startswith("mine-")
     found = capsys.readouterr()
     assert (found.out, found.err) == ("", "loaded\ncalled\n")
+
+
+DATA_FILE = """\
+import numpy as np
+from nmsat.algorithms.training.data import Dataset
+def data():
+    x, y = np.ones((30, 8, 6, 1), np.float32), np.arange(30) % 3
+    return Dataset(x, y, x, y, {fields})
+"""
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("shift='a'", "shift is 'a'; it must be an int from 0 to 5"),
+        ("shift=-1", "shift is -1; it must be a whole number from 0 to 5"),
+        ("shift=10**9", "shift is 1000000000; it must be a whole number from 0 to 5"),
+        ("shift=6", "shift is 6"),
+        ("best='x'", "best is 'x'; it must be a number from 0 to 1"),
+        ("best=1.5", "best is 1.5"),
+        ("source=5", "source is 5; it must be a text of one line"),
+        ("source='a\\nb'", "source is 'a"),
+        ("classes=2.5", "classes is 2.5"),
+        ("x_train=None", "must be arrays of NumPy"),
+    ],
+)
+def test_every_field_of_data_is_looked_at(fields: str, words: str, tmp_path: Path) -> None:
+    name = fields.partition("=")[0]
+    others = [f"{key}={value}" for key, value in {"classes": 3, "source": "'ones'"}.items() if key != name]
+    text = DATA_FILE.format(fields=", ".join([fields, *others]))
+    if name == "x_train":
+        text = text.replace("(x, y, x, y, x_train=None", "(None, y, x, y")
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match="mine.py") as caught:
+        data_name(str(tmp_path / "mine.py"))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_name_of_data_covers_all_that_trains(tmp_path: Path) -> None:
+    names = set()
+    for place, fields in enumerate(("classes=3", "classes=3, shift=3", "classes=4", "classes=3")):
+        path = tmp_path / str(place) / "mine.py"
+        path.parent.mkdir()
+        path.write_text(DATA_FILE.format(fields=f"{fields}, source='ones'"))
+        names.add(data_name(str(path)))
+    assert len(names) == 3
