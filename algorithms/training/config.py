@@ -17,6 +17,8 @@ from nmsat.algorithms.methods.patterns import parse_patterns
 from nmsat.algorithms.training.named_data import check_data
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from msgspec import Struct
 
     from nmsat.algorithms.methods import Method
@@ -130,6 +132,19 @@ def parse_fields(text: str, where: object = "configuration") -> dict[str, object
     values = load_toml(text, where)
     made = checked(values, run_schema(), _refused)
     return {name: getattr(made, name) for name in values}
+
+
+def parse_config(found: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration that `TrainConfig.as_dict` gave, read from JSON; fields of later versions may lack.
+
+    FieldError, or ValueError where fields do not fit together, for what no run can have been made with.
+    """
+    given = {name: value for name, value in found.items() if name != "decay" or value is not None}
+    made = checked(given, run_schema(), _refused)
+    try:
+        return TrainConfig(**{name: getattr(made, name) for name in given})
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 @cache

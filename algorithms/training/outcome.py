@@ -52,7 +52,8 @@ class TrainResult:
     losses: mean cross entropy of every step; epochs: one record each; skipped: steps whose update was suppressed; tape:
     products of the recorded step; macs_dense, macs_kept: multiply-adds of the whole run without and with its sparsity;
     bound: dense over kept multiply-adds of a step of the method; seconds: wall time; weights_sha256: of the masters as
-    they stand, so that two runs can be compared to the bit; cycles: of each step done now, where a machine did it.
+    they stand, so that two runs can be compared to the bit; cycles: of each step done now, where a machine did it;
+    method_sha256: of the file that registered the method (`algorithms.methods.files`), '' for those of nmsat.
     """
 
     config: TrainConfig
@@ -66,6 +67,7 @@ class TrainResult:
     seconds: float = 0.0
     weights_sha256: str = ""
     cycles: list[int] = field(default_factory=list)
+    method_sha256: str = ""
 
     @property
     def losses_sha256(self) -> str:
@@ -89,4 +91,5 @@ class TrainResult:
             last[key] = float(np.mean([getattr(epoch, key) for epoch in self.epochs]))
         digests = {"weights_sha256": self.weights_sha256, "losses_sha256": self.losses_sha256}
         run = {"macs_dense": self.macs_dense, "macs_kept": self.macs_kept, "bound": self.bound, "seconds": self.seconds}
-        return {"config": self.config.as_dict(), **last, **run, **digests}
+        own = {"method_sha256": self.method_sha256} if self.method_sha256 else {}
+        return {"config": self.config.as_dict(), **last, **run, **digests, **own}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nmsat.algorithms.core.files import write_text
 from nmsat.algorithms.core.locks import locked
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.training.data import Dataset
     from nmsat.algorithms.training.outcome import Epoch, Progress, TrainResult
+
+
+MOST_BYTES: Final = 255 - len("..lock")
+"""Most bytes of a run's name in the names of its files, the longest of which is that of its lock; a file system has
+255."""
+
+
+def file_stem(name: str) -> str:
+    """Return what names of a run's files begin with: its name, or its beginning and a digest where it is too long.
+
+    The lines hold the whole configuration, from which the name follows.
+    """
+    if len(name.encode()) <= MOST_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    start = name.encode()[: MOST_BYTES - len(digest) - 1].decode(errors="ignore")
+    return f"{start}~{digest}"
 
 
 def write_lines(path: Path, result: TrainResult, *, done: bool) -> None:
@@ -47,8 +65,10 @@ def read_lines(path: Path) -> list[dict[str, object]]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             fields = json.loads(line)
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # also that of a number of thousands of digits
             raise ValueError(f"{str(path)!r} line {number} is not JSON ({error})") from None
+        except RecursionError:
+            raise ValueError(f"{str(path)!r} line {number} is not JSON that can be read: it is nested too deep") from None
         if not isinstance(fields, dict) or "event" not in fields:
             raise ValueError(f"{str(path)!r} line {number} is no line of results (a JSON object with an event)")
         out.append(fields)
@@ -68,15 +88,18 @@ def run_logged(
 ) -> TrainResult:
     """Train with a checkpoint in folder/<name>.npz and results in folder/<name>.jsonl; the rest as in `train`.
 
+    name: of the run; a long one is shortened as `file_stem` does.
+
     An interrupted run continues where its checkpoint stands; the checkpoint goes when the run is complete. BusyError if
     another process does a run of this name in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{name}.npz"
+    stem = file_stem(name)
+    checkpoint = folder / f"{stem}.npz"
     with locked(lock_file(folder, name)):
         result = train(config, progress=progress, data=data, checkpoint=checkpoint, stop=stop, every=every, make=make)
         done = len(result.epochs) == config.epochs
-        write_lines(folder / f"{name}.jsonl", result, done=done)
+        write_lines(folder / f"{stem}.jsonl", result, done=done)
         if done:
             checkpoint.unlink(missing_ok=True)
     return result
@@ -84,4 +107,4 @@ def run_logged(
 
 def lock_file(folder: Path, name: str) -> Path:
     """Return the lock file of a run: there while the run is under way."""
-    return folder / f".{name}.lock"
+    return folder / f".{file_stem(name)}.lock"

@@ -12,10 +12,11 @@ import numpy as np
 from nmsat.algorithms.core.checkpoint import check_names, check_tensors
 from nmsat.algorithms.core.ranges import MAX_SHIFT
 from nmsat.algorithms.layers.parameter import Weight
+from nmsat.algorithms.methods.files import source_sha256
 from nmsat.algorithms.training.outcome import Epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from nmsat.algorithms.core.checkpoint import Checkpoint
     from nmsat.algorithms.layers.base import Layer
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 PARTS: Final = ("master", "optimizer", "buffer", "method")
 """Parts of the tensors."""
+
+META_OWN: Final = "method_sha256"
+"""One more, of runs of a method that a user's file registered: the SHA-256 of that file."""
 
 META: Final = ("config", "step", "losses", "epochs", "skipped", "macs", "seconds", "scale", "sad")
 """Names of the values beside them."""
@@ -81,6 +85,11 @@ def checked(saved: Checkpoint, trainer: Run) -> Resumed:
     return state
 
 
+def other_source(values: Mapping[str, Any], method: str) -> bool:
+    """Whether a checkpoint or a record is of another text of the file that registered the method, or of none."""
+    return values.get(META_OWN, "") != source_sha256(method)
+
+
 def not_finite(saved: Checkpoint) -> str:
     """Return what a checkpoint has of infinities and NaN, '' if nothing.
 
@@ -109,7 +118,10 @@ def _check_run(meta: dict[str, Any], trainer: Run) -> None:
     if found != wanted:
         other = {k: v for k, v in found.items() if v != wanted.get(k)} if isinstance(found, dict) else found
         raise ValueError(f"is of another run ({other})")
-    missing, more = [name for name in META if name not in meta], [name for name in meta if name not in META]
+    if other_source(meta, trainer.config.method):
+        raise ValueError(f"was written with another text of the file that registers method {trainer.config.method!r}")
+    known = (*META, META_OWN)
+    missing, more = [name for name in META if name not in meta], [name for name in meta if name not in known]
     if missing or more:
         raise ValueError(f"has no {missing[0]!r}" if missing else f"has {more[0]!r}, which this run does not know")
 

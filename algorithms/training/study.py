@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.vocabulary import METHODS, SMALL_NETWORKS, SR_STE_DECAY
 from nmsat.algorithms.methods import prunes_by_magnitude
 from nmsat.algorithms.methods.files import read_method_files
-from nmsat.algorithms.training.config import TrainConfig
+from nmsat.algorithms.training.config import TrainConfig, parse_config
 from nmsat.algorithms.training.recipes import RATES, changes, dense_changes, recipe, run_name, task
-from nmsat.algorithms.training.results import read_lines, run_logged
+from nmsat.algorithms.training.records import read_record
+from nmsat.algorithms.training.results import file_stem, run_logged
+from nmsat.algorithms.training.resume import other_source
 from nmsat.algorithms.training.workers import interruptible, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from nmsat.algorithms.training.records import Record
 
 PATTERNS: Final = ("2:4", "2:8", "4:8", "2:16", "1:8")
 """Patterns of the table."""
@@ -185,21 +189,35 @@ def best_rate(summaries: Iterable[dict[str, object]]) -> float:
 
 
 def config_of(summary: dict[str, object]) -> TrainConfig:
-    """Return the configuration of a summary."""
+    """Return the configuration of a summary; ValueError for one that no run can have."""
     fields = summary.get("config")
     if not isinstance(fields, dict):
         raise ValueError(f"summary holds no configuration: {summary!r}")
-    return TrainConfig(**fields)
+    return parse_config(fields)
+
+
+def record_of(cell: Cell, folder: Path) -> Record | None:
+    """Return the record of a cell that has been run with this very configuration, else None.
+
+    ValueError names the file and what is wrong in it (`training.records`), also where the method is a user's whose file
+    has changed since.
+    """
+    path = folder / f"{file_stem(cell.name)}.jsonl"
+    found = read_record(path)
+    if found is None or found.config != cell.config:
+        return None
+    if other_source(found.summary, cell.config.method):
+        raise ValueError(
+            f"results {str(path)!r} were written with another text of the file that registers method "
+            f"{cell.config.method!r}; delete them to do the run again"
+        )
+    return found
 
 
 def finished(cell: Cell, folder: Path) -> dict[str, object] | None:
-    """Return the summary of a cell that has been run with this very configuration, else None."""
-    path = folder / f"{cell.name}.jsonl"
-    if not path.exists():
-        return None
-    lines = read_lines(path)
-    last = lines[-1] if lines else {}
-    return last if last.get("event") == "end" and config_of(last) == cell.config else None
+    """Return the summary of a cell that has been run with this very configuration, else None; as `record_of`."""
+    found = record_of(cell, folder)
+    return None if found is None else found.summary
 
 
 def run_cells(

@@ -20,6 +20,7 @@ from nmsat.algorithms.layers.loss import softmax_cross_entropy
 from nmsat.algorithms.layers.networks import make_network
 from nmsat.algorithms.layers.parameter import Weight
 from nmsat.algorithms.methods import Method
+from nmsat.algorithms.methods.files import source_sha256
 from nmsat.algorithms.training.config import DEMO, TrainConfig
 from nmsat.algorithms.training.data import Dataset, load_dataset, moved
 from nmsat.algorithms.training.named_data import load_named
@@ -89,7 +90,7 @@ class Trainer:
             else Adam(weight_decay=config.weight_decay, decay=self.method.decay)
         )
         self.scale = LossScale(config.shift, config.dynamic_shift)
-        self.result = TrainResult(config)
+        self.result = TrainResult(config, method_sha256=source_sha256(config.method))
         self.step = 0
         self._watch = MaskWatch()
         self._sad: list[tuple[float, float]] = []
@@ -146,6 +147,7 @@ class Trainer:
             "seconds": r.seconds,
             "scale": [self.scale.shift, self.scale.good],
             "sad": self._sad,
+            **({"method_sha256": r.method_sha256} if r.method_sha256 else {}),
         }
         parts = {
             "master": {p.name: p.master for p in self.model.parameters()},

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.algorithms.core.ranges import short
 from nmsat.algorithms.core.vocabulary import METHODS, SIZED_NETWORKS, SMALL_NETWORKS
 from nmsat.reports.commands.base import (
     Answer,
@@ -39,9 +40,12 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.study import Cell
     from nmsat.reports.pages.report_page import Report
 
+DATA_FILE: Final = "accuracy.json"
+"""File of the numbers that the page shows."""
+
 PAGE_FILES: Final = (
     "accuracy.md",
-    "accuracy.json",
+    DATA_FILE,
     *(f"accuracy_{name}.svg" for name in ("networks", "methods", "patterns", "speed", "masks")),
 )
 """Files of the page that the command may write."""
@@ -128,7 +132,7 @@ def run(options: argparse.Namespace) -> Answer:
 def do_runs(options: argparse.Namespace, wished: Callable[[argparse.Namespace], list[Part]]) -> Answer:
     """Do the runs that are wished for and write the page; options: out, tables, hours, processes, config, force."""
     from nmsat.reports.work.run_files import run_files
-    from nmsat.reports.work.study import gather, run_study
+    from nmsat.reports.work.study import check_rates, gather, run_study
 
     until = None if options.hours is None else time.time() + 3600 * options.hours
 
@@ -143,6 +147,7 @@ def do_runs(options: argparse.Namespace, wished: Callable[[argparse.Namespace], 
             run_files(folder, wanted, force=options.force),
             reporting(options, "study", ("accuracy",)) as draw,
         ):
+            check_rates(wanted, folder)
             summaries = run_study(wanted, folder, options.processes, until)
             data = gather(summaries, folder, options.config, parts)
             texts = page_files(data)
@@ -157,7 +162,7 @@ def do_runs(options: argparse.Namespace, wished: Callable[[argparse.Namespace], 
 
 def _check_apart(options: argparse.Namespace, pages: Path) -> None:
     """Refuse the page's folder for the report: the data of the page have the name of the report's figure."""
-    check_apart(options, pages, "--tables" if options.tables else "--out", PAGE_FILES[1])
+    check_apart(options, pages, "--tables" if options.tables else "--out", DATA_FILE)
 
 
 def _report(options: argparse.Namespace, data: dict[str, Any]) -> Report:
@@ -233,22 +238,13 @@ def page_files(data: dict[str, Any]) -> dict[str, str]:
     pictures = draw(data)
     return {
         "accuracy.md": study_page(data, pictures),
-        "accuracy.json": json.dumps(data, indent=1) + "\n",
+        DATA_FILE: json.dumps(data, indent=1) + "\n",
         **{picture.file: picture.svg for picture in pictures.values()},
     }
 
 
-def write(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Write the files of a page into folder and return their paths."""
-    files = page_files(data)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in files]
-
-
 def _redraw(options: argparse.Namespace) -> Answer:
-    """Write page and pictures again from the data beside them, which stays as it is."""
+    """Write page and pictures again from the data beside them, which stays as it is but for what --retime asks for."""
     from nmsat.reports.work.study import retimed
 
     names = ("data_folder", "networks", "methods", "patterns", "seeds", "layer_patterns", "budget", "rates")
@@ -257,18 +253,29 @@ def _redraw(options: argparse.Namespace) -> Answer:
         raise InputError(f"--redraw shows the data as it is, without choosing runs; leave out --{chosen_runs[0]}")
     folder: Path = options.tables or options.out
     _check_apart(options, folder)
-    source = folder / "accuracy.json"
+    source = folder / DATA_FILE
+    names = [name for name in PAGE_FILES if options.retime or name != DATA_FILE]
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
-        if options.retime:
-            data = retimed(data)
-        with reporting(options, "study", ("accuracy",)) as draw:
-            files = write(data, folder)
-            draw(lambda: _report(options, data))
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}; --redraw needs the data of an earlier study") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{source} is not the data of a study: {error!r}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source} is not the data of a study: {short(error)}") from None
+    try:
+        with (
+            output_folder(folder, "study", names, force=options.force, keep=True) as out,
+            reporting(options, "study", ("accuracy",)) as draw,
+        ):
+            if options.retime:
+                data = retimed(data)
+            texts = page_files(data)
+            for name in names:
+                if name in texts:
+                    out.write(name, texts[name])
+            draw(lambda: _report(options, data))
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise InputError(f"{source} is not the data of a study: {short(error)}") from None
+    files = [folder / name for name in texts]
     return Answer({**data, "files": [str(file) for file in files]}, _text(data, files))
 
 

@@ -1,6 +1,7 @@
 """The folder of training runs: checkpoints and results that a run continues or replaces, and files that it must not.
 
-A run named NAME has NAME.npz (checkpoint, gone when the run is complete) and NAME.jsonl (results). Both say themselves
+A run named NAME has NAME.npz (checkpoint, gone when the run is complete) and NAME.jsonl (results), a very long NAME in
+a short form (`file_stem`). Both say themselves
 what they are, so no list is kept: a checkpoint holds its configuration, and results must be the lines that the run of
 this checkpoint has written. Anything else of these names is not the run's and stops the command, unless --force was
 given. Other files in the folder are never touched, and runs of other names may be under way in it.
@@ -17,7 +18,8 @@ from nmsat.algorithms.core.checkpoint import load_checkpoint
 from nmsat.algorithms.core.locks import BusyError, locked
 from nmsat.algorithms.core.signals import held
 from nmsat.algorithms.training.outcome import Epoch
-from nmsat.algorithms.training.results import epoch_lines, lock_file
+from nmsat.algorithms.training.results import epoch_lines, file_stem, lock_file
+from nmsat.algorithms.training.resume import other_source
 from nmsat.algorithms.training.study import finished
 from nmsat.reports.work.output import folder_of, make_folders, remove_empty, writing_folder
 from nmsat.reports.work.text import InputError
@@ -69,8 +71,8 @@ def _check(folder: Path, cell: Cell, *, force: bool) -> None:
     except ValueError as error:
         if not force:
             raise InputError(f"{error}; --force would start the run again and replace it") from None
-        for name in (f"{cell.name}.npz", f"{cell.name}.jsonl"):
-            (folder / name).unlink(missing_ok=True)
+        for ending in (".npz", ".jsonl"):
+            (folder / f"{file_stem(cell.name)}{ending}").unlink(missing_ok=True)
         print(f"nmsat: note: starting again: {error}", file=sys.stderr)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -79,12 +81,18 @@ def _check(folder: Path, cell: Cell, *, force: bool) -> None:
 
 def _look(folder: Path, cell: Cell) -> None:
     """Raise ValueError for a file of the run's names that is not the run's."""
-    lines, checkpoint = folder / f"{cell.name}.jsonl", folder / f"{cell.name}.npz"
+    stem = file_stem(cell.name)
+    lines, checkpoint = folder / f"{stem}.jsonl", folder / f"{stem}.npz"
     epochs: list[Epoch] = []
     if checkpoint.exists():
         meta = load_checkpoint(checkpoint).meta
         if meta.get("config") != cell.config.as_dict():
             raise ValueError(f"checkpoint {str(checkpoint)!r} is of another run, or of an older recipe")
+        if other_source(meta, cell.config.method):
+            raise ValueError(
+                f"checkpoint {str(checkpoint)!r} was written with another text of the file that registers method "
+                f"{cell.config.method!r}"
+            )
         try:
             epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
         except (KeyError, TypeError) as error:

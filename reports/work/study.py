@@ -12,14 +12,15 @@ from nmsat.algorithms.training.data import load_dataset
 from nmsat.algorithms.training.named_data import load_named
 from nmsat.algorithms.training.recipes import changes, order_of, parse_name, recipe, run_name
 from nmsat.algorithms.training.recipes import task as task_of
-from nmsat.algorithms.training.results import read_lines
 from nmsat.algorithms.training.study import (
     ABLATIONS,
     PATTERNS,
+    Cell,
     best_rate,
     config_of,
     finished,
     rate_cells,
+    record_of,
     run_cells,
     table,
 )
@@ -35,13 +36,20 @@ if TYPE_CHECKING:
 
     from nmsat.algorithms.training.config import TrainConfig
     from nmsat.algorithms.training.plan import Part
-    from nmsat.algorithms.training.study import Cell
     from nmsat.dataflow.contract.config import SatConfig
 
 PAPER_LOSS: Final = 0.56
 """Mean loss of accuracy of BDWP 2:8 over the paper's networks, percent points (Fang et al., TCAD 2024)."""
 
 _ORDER: Final = {"dense": -1, **{pattern: place for place, pattern in enumerate(PATTERNS)}}
+
+
+def check_rates(cells: Iterable[Cell], folder: Path) -> None:
+    """Raise ValueError for a record in folder of the runs that chose the learning rates of these cells' networks, if it
+    cannot be used: the page reads them after the last run."""
+    for task in dict.fromkeys((cell.config.network, cell.config.data) for cell in cells):
+        for cell in _rate_cells(*task):
+            finished(cell, folder)
 
 
 def run_study(
@@ -302,8 +310,10 @@ def _masks(summaries: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, 
         if config.method == "dense" or not summary["sad_ff"] + summary["sad_bp"]:
             continue
         key = (task_of(config), config.method, config.pattern, _text(config))
-        lines: list[dict[str, Any]] = read_lines(folder / f"{run_name(config)}.jsonl")
-        groups.setdefault(key, []).append([line for line in lines if line["event"] == "epoch"])
+        record = record_of(Cell(run_name(config), config), folder)
+        if record is None:
+            raise ValueError(f"results of run {run_name(config)} are gone from {str(folder)!r}")
+        groups.setdefault(key, []).append(record.epochs)
     out = []
     for (network, method, pattern, changed), runs in groups.items():
         item: dict[str, Any] = {"network": network, "method": method, "pattern": pattern, "variant": changed}

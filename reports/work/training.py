@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from threadpoolctl import threadpool_limits
 
-from nmsat.algorithms.training.outcome import Epoch
 from nmsat.algorithms.training.recipes import run_name
-from nmsat.algorithms.training.results import read_lines, run_logged
-from nmsat.algorithms.training.study import Cell, finished
+from nmsat.algorithms.training.results import file_stem, run_logged
+from nmsat.algorithms.training.study import Cell, record_of
 from nmsat.algorithms.training.train import train
 from nmsat.dataflow.network.readers.recorded import run_steps
 from nmsat.reports.work.backends import check, rtl_run, sim_run
@@ -124,11 +123,10 @@ def train_run(job: Job, backend: str = "numpy") -> dict[str, Any]:
 
 
 def _run(name: str, job: Job, backend: str) -> dict[str, Any]:
-    if job.folder is not None and finished(Cell(name, job.config), job.folder) is not None:
+    record = None if job.folder is None else record_of(Cell(name, job.config), job.folder)
+    if record is not None:
         LOG.warning("%s is complete in %s; nothing was run", name, job.folder)
-        lines = read_lines(job.folder / f"{name}.jsonl")
-        epochs, summary = [line for line in lines if line["event"] == "epoch"], lines[-1]
-        _check_whole(job.folder / f"{name}.jsonl", epochs, summary)
+        epochs, summary = record.epochs, record.summary
     else:
         with training(name) as show:
             result = BACKENDS[backend](job, show)
@@ -145,20 +143,12 @@ def _run(name: str, job: Job, backend: str) -> dict[str, Any]:
         "config": job.config.as_dict(),
         "complete": len(epochs) == job.config.epochs,
         "step": summary["step"],
-        "epochs": [_plain({key: value for key, value in epoch.items() if key != "event"}) for epoch in epochs],
+        "epochs": [_plain(epoch) for epoch in epochs],
         "accuracy": epochs[-1]["accuracy"] if epochs else None,
         **_plain({key: summary[key] for key in _KEPT if key in summary}),
         "sat": sat_step(job.config, job.machine),
-        "files": None if job.folder is None else str(job.folder / name),
+        "files": None if job.folder is None else str(job.folder / file_stem(name)),
     }
-
-
-def _check_whole(path: Path, epochs: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-    """Raise ValueError unless the lines of a complete run hold what is told of it."""
-    names = {field.name for field in fields(Epoch)}
-    whole = {"step", "macs_dense", "macs_kept", "bound", "seconds", "weights_sha256", "losses_sha256"}
-    if not epochs or any(not names <= epoch.keys() for epoch in epochs) or not whole <= summary.keys():
-        raise ValueError(f"results {str(path)!r} are not complete; delete the file to do the run again")
 
 
 def sat_step(config: TrainConfig, machine: SatConfig) -> dict[str, Any]:

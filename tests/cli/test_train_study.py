@@ -32,15 +32,15 @@ ACCURACY = {"dense": 0.98, "bdwp": 0.97, "sr-ste": 0.975}
 
 
 def finish(folder: Path, wanted: list[Cell]) -> list[dict[str, object]]:
-    """Leave the files of runs with made-up outcomes, a point better with every seed, and return their summaries."""
+    """Leave the files of runs with made-up outcomes, a point better with every seed of ten; return their summaries."""
     out = []
     for cell in wanted:
         config = cell.config
-        accuracy = ACCURACY[config.method] + 0.01 * config.seed - 0.05 * (config.decay == 0.0)
+        accuracy = ACCURACY[config.method] + 0.01 * (config.seed % 10) - 0.05 * (config.decay == 0.0)
         sad = 0.0 if config.method == "dense" else 0.01
-        epochs = [Epoch(e, e, 1 / e, 1 / e, accuracy, sad / e, sad / e / 2, 0, 10) for e in (1, 2)]
-        result = TrainResult(config.replace(epochs=2), epochs=epochs, macs_dense=100, macs_kept=50, bound=2.0)
-        result.config = config
+        numbers = range(1, config.epochs + 1)
+        epochs = [Epoch(e, e, 1 / e, 1 / e, accuracy, sad / e, sad / e / 2, 0, 10) for e in numbers]
+        result = TrainResult(config, epochs=epochs, macs_dense=100, macs_kept=50, bound=2.0)
         write_lines(folder / f"{cell.name}.jsonl", result, done=True)
         out.append({**result.summary()})
     return out
@@ -115,7 +115,7 @@ def test_gather_compares_with_dense_and_the_paper(tmp_path: Path) -> None:
     assert sparse_ends["sat"]["bound"] > plain["sat"]["bound"]
     assert labels["dense for the first quarter"]["sat"] == plain["sat"]
     masks = next(m for m in data["masks"] if (m["network"], m["variant"]) == ("vit-small", ""))
-    assert masks["sad_ff"] == [0.01, 0.005]
+    assert masks["sad_ff"] == [0.01 / e for e in range(1, RECIPES["vit-small"].epochs + 1)]
     assert data["rates"] == []
     assert sum(run["name"].startswith("vgg19-small") for run in data["runs"]) == 4 + len(ABLATIONS)
 
@@ -159,6 +159,21 @@ def test_the_plan_needs_its_images(
     outcome = call(f"study --out {tmp_path / 'out'}")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "there is no such folder" in outcome.err
+
+
+@pytest.mark.parametrize("rates", [False, True])
+def test_a_damaged_record_is_told_before_any_run(call: Callable[[str], Outcome], tmp_path: Path, rates: bool) -> None:
+    """That of a run that is wanted, and that of one that chose the learning rate, which the page reads at its end."""
+    cell = (rate_cells("mlp") if rates else cells(["mlp"], ["dense"], seeds=[0]))[0]
+    (tmp_path / "runs").mkdir()
+    finish(tmp_path / "runs", [cell])
+    path = tmp_path / "runs" / f"{cell.name}.jsonl"
+    path.write_text(path.read_text().replace('"bound": 2.0', '"bound": 1' + "0" * 400))
+    outcome = call(f"study --networks mlp --methods dense --seeds 0 --out {tmp_path} --config tiny")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert f"{cell.name}.jsonl" in outcome.err
+    assert "bound is a number of 1329 bits" in outcome.err
+    assert [file.name for file in (tmp_path / "runs").iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(

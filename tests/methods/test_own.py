@@ -20,7 +20,7 @@ from nmsat.algorithms.methods import files, make_method, register, unregister
 from nmsat.algorithms.methods.chosen import best_of_groups
 from nmsat.algorithms.methods.patterns import parse_patterns, write_patterns
 from nmsat.algorithms.training.config import TrainConfig
-from nmsat.algorithms.training.recipes import parse_name, recipe, run_name
+from nmsat.algorithms.training.recipes import RECIPES, parse_name, recipe, run_name
 from nmsat.algorithms.training.train import Trainer
 from nmsat.sim.api import training_step
 
@@ -89,11 +89,91 @@ def test_files_that_cannot_be_run_are_refused_in_one_line(
 ) -> None:
     path = tmp_path / "bad.py"
     path.write_text("import nmsat\nraise RuntimeError('no\\nluck')\n", encoding="utf-8")
-    for name, words in ((str(path), "cannot be run: no luck"), (str(tmp_path / "none.py"), "No such file")):
+    leaving, empty = tmp_path / "leaving.py", tmp_path / "empty.py"
+    leaving.write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
+    empty.write_text(block("register(").replace("facts, relative)", "facts, None)"), encoding="utf-8")
+    for name, words in (
+        (str(path), "cannot be run: no luck"),
+        (str(tmp_path / "none.py"), "No such file"),
+        (str(leaving), "cannot be run: it exits with 0"),
+        (str(empty), "choose of method 'relative' is None; it must be a function"),
+    ):
         monkeypatch.setenv("NMSAT_METHODS", name)
         outcome = call("train --network mlp --steps 1")
-        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
         assert words in outcome.err
+
+
+def test_what_a_file_of_methods_prints_is_no_output_of_a_command(
+    relative: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = relative.read_text(encoding="utf-8").replace("    size =", "    print('scored')\n    size =")
+    relative.write_text(f"{text}\nprint('read')\n", encoding="utf-8")
+    files.read_method_files()
+    make_method("relative", P28).mask(np.ones((8, 8), np.float16), 0)  # type: ignore[attr-defined] # is a Chosen
+    found = capsys.readouterr()
+    assert (found.out, found.err) == ("", "read\nscored\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("w[0] = 0\n    return w", "cannot be run: assignment destination is read-only"),
+        ("return w.missing", "cannot be run: 'numpy.ndarray' object has no attribute 'missing'"),
+        ("return [[1], [1, 2]]", "cannot be run: setting an array element"),
+        ("raise SystemExit(3)", "cannot be run: it exits with 3"),
+        ("return w[:1]", "gave scores of shape (1, 16)"),
+    ],
+)
+def test_a_function_that_cannot_be_run_is_refused_in_one_line(
+    call: Callable[[str], Outcome], relative: Path, body: str, words: str
+) -> None:
+    text = relative.read_text(encoding="utf-8")
+    start = text.index("    size =")
+    end = text.index("\n\n\nfacts")
+    relative.write_text(f"{text[:start]}    {body}{text[end:]}", encoding="utf-8")
+    outcome = call("train --network mlp --method relative --pattern 2:8 --steps 1 --config tiny")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "method 'relative'" in outcome.err
+    if "w[:1]" not in body:
+        assert words in outcome.err
+
+
+@pytest.mark.usefixtures("estimated")
+def test_a_changed_file_of_methods_is_noticed(
+    call: Callable[[str], Outcome], relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the checkpoint of a run that was stopped, and by the record of one that is complete."""
+
+    def changed(old: str, new: str) -> None:
+        relative.write_text(relative.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+        unregister("relative")
+        monkeypatch.setattr(files, "_READ", set())
+
+    name = "mlp-relative-2of8-seed0,epochs=1,batch=7000"
+    line = f"train --cell {name} --out {tmp_path / 'out'} --config tiny --json"
+    files.read_method_files()
+    stopped = call(f"{line} --steps 1")
+    assert json.loads(stopped.out)["complete"] is False
+    changed("return size", "return -size")
+    for _ in range(2):
+        refused = call(line)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert "another text of the file that registers method 'relative'" in refused.err
+    changed("return -size", "return size")
+    whole = call(line)
+    assert json.loads(whole.out)["complete"] is True
+    assert call(line).out == whole.out  # it is read
+    changed("return size", "return -size")
+    for command in (line, f"study --networks mlp --methods relative --patterns 2:8 --seeds 0 --out {tmp_path}"):
+        if command is not line:
+            runs = tmp_path / "runs"
+            (tmp_path / "out").rename(runs)
+            monkeypatch.setitem(RECIPES, "mlp", RECIPES["mlp"].replace(epochs=1, batch=7000))
+            (runs / f"{name}.jsonl").rename(runs / "mlp-relative-2of8-seed0.jsonl")
+        refused = call(command)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert "another text of the file that registers method 'relative'" in refused.err
 
 
 @pytest.mark.parametrize(
