@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -157,8 +158,8 @@ def name() -> str:
         tools = [importlib.metadata.version(tool) for tool in _TOOLS]
     except importlib.metadata.PackageNotFoundError as error:
         raise CompileError(f"package {error.name!r} is not installed") from None
-    compiler = find_compiler()
-    status = Path(compiler).stat()
+    path, *options = find_compiler()
+    compiler, status = " ".join([os.path.realpath(path), *options]), Path(path).stat()
     digest = hashlib.sha256()
     shape = [sys.version, tools, compiler, status.st_size, status.st_mtime_ns, processor(), _BUILD, _SETTINGS]
     digest.update(json.dumps(shape).encode())
@@ -227,7 +228,7 @@ def _tool(part: Path, command: list[str]) -> None:
         done = subprocess.run(
             command,
             cwd=part,
-            env=os.environ | {"CC": find_compiler()},
+            env=os.environ | {"CC": shlex.join(find_compiler())},
             capture_output=True,
             text=True,
             errors="replace",

@@ -38,7 +38,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         with suppress(FileNotFoundError):
             shutil.copymode(path, part)
         part.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         if file is not None:
             part.unlink(missing_ok=True)
@@ -50,7 +50,13 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def _sync_folder(folder: Path) -> None:
+def flush(path: Path) -> None:
+    """Put what another program wrote on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
     """Put the new name on the disk too, where folders can be opened for that."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
