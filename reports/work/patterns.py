@@ -85,10 +85,11 @@ def choose_patterns(asked: Asked) -> dict[str, Any]:
     Raises ValueError for a network without layers to prune and for a budget below what the options allow.
     """
     facts = METHODS[asked.method]
+    pairs = _pairs(asked, ff=facts.ff_weights, bp=facts.bp_weights)
+    _check_budget(asked, pairs)
     found = _trained(asked) if asked.network in TRAINED_NETWORKS else _shaped(asked)
     if not found.weights:
         raise ValueError(f"network is {asked.network!r}; it has no layer between its first and its last to prune")
-    pairs = _pairs(asked, ff=facts.ff_weights, bp=facts.bp_weights)
     _check(found, pairs)
     steps = [found.step(dict.fromkeys(found.weights, pair)) for pair in pairs]
     timed = _timed(asked, [found.dense, *steps])
@@ -137,13 +138,21 @@ def choose_patterns(asked: Asked) -> dict[str, Any]:
 
 def _budget(asked: Asked, pairs: Sequence[Pair], timed: Sequence[MachineResult]) -> int:
     """Return the cycles that a step may take; timed: the dense step, then that of each pair in all layers."""
-    if isinstance(asked.budget, float):
+    if not isinstance(asked.budget, Pattern):
         return int(asked.budget * timed[0].cycles)
-    facts = METHODS[asked.method]
-    pair = (asked.budget if facts.ff_weights else None, asked.budget if facts.bp_weights else None)
-    if pair not in pairs:
+    return timed[1 + pairs.index(_everywhere(asked, asked.budget))].cycles
+
+
+def _check_budget(asked: Asked, pairs: Sequence[Pair]) -> None:
+    """Raise ValueError for a budget of a pattern that is none of the choices, before anything is trained or timed."""
+    if isinstance(asked.budget, Pattern) and _everywhere(asked, asked.budget) not in pairs:
         raise ValueError(f"budget is pattern {asked.budget}; it must be among --choices")
-    return timed[1 + pairs.index(pair)].cycles
+
+
+def _everywhere(asked: Asked, pattern: Pattern) -> Pair:
+    """Return a pattern in both copies, as far as the method prunes them."""
+    facts = METHODS[asked.method]
+    return (pattern if facts.ff_weights else None, pattern if facts.bp_weights else None)
 
 
 def _pairs(asked: Asked, *, ff: bool, bp: bool) -> list[Pair]:

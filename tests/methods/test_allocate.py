@@ -144,9 +144,20 @@ def test_a_budget_of_a_pattern_is_what_it_takes_in_all_layers(call: Callable[[st
     assert found["harm"] <= uniform["harm"]
     same = json.loads(call(f"{line} --budget {(uniform['cycles'] + 0.5) / found['dense_cycles']}").out)
     assert same["patterns"] == found["patterns"]
-    refused = call(f"{line} --budget 4:8")
-    assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "budget is pattern 4:8; it must be among --choices" in refused.err
+
+
+def test_a_budget_of_a_pattern_that_is_no_choice_is_refused_before_any_work(
+    call: Callable[[str], Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise ValueError("work has begun")
+
+    for work in ("Trainer", "time_all"):
+        monkeypatch.setattr(f"nmsat.reports.work.patterns.{work}", never)
+    for network in ("vgg19-small", "resnet9"):
+        refused = call(f"patterns {network} --budget 2:16 --choices 2:4,2:8 --config tiny")
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert "budget is pattern 2:16; it must be among --choices" in refused.err
 
 
 @pytest.mark.usefixtures("estimated")
