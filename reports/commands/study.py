@@ -280,13 +280,15 @@ def _redraw(options: argparse.Namespace) -> Answer:
 
 
 def _text(data: dict[str, Any], files: list[Path]) -> str:
+    from nmsat.reports.pages.study_page import UNPAIRED
+
     header = ("run", "seeds", "accuracy", "loss", "SAT cycles", "speed-up", "bound")
     rows = [
         (
             f"{row['network']} {row['method']} {'' if row['method'] == 'dense' else row['pattern']} {row['variant']}",
             str(row["seeds"]),
             f"{row['accuracy']:.2%}",
-            "" if row["loss_points"] is None else f"{row['loss_points']:.2f}",
+            UNPAIRED if row["loss_points"] is None else f"{row['loss_points']:.2f}",
             "no program" if row["sat"]["cycles"] is None else str(row["sat"]["cycles"]),
             "" if row["sat"]["speedup"] is None else f"{row['sat']['speedup']:.2f}x",
             f"{row['sat']['bound']:.2f}x",

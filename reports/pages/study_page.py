@@ -22,11 +22,15 @@ Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and e
 - A line is the mean of its seeds, +- the standard deviation between them. A run is repeated by its name:
   `nmsat train --cell resnet9-small-bdwp-2of8-seed1`; the first column is that name without `-seed`.
 - *loss* is against dense runs of the same seeds, in percent points, +- half of its 95 % confidence interval (Student's
-  t over the differences of the seeds); negative is better than dense.
+  t over the differences of the seeds); negative is better than dense. Where all differences are the same there is no
+  interval: their spread is below what one label of the test split resolves, and nothing more is known of it.
 {cycles}
 - *masks FF, BP* are the shares of mask elements that change per update (SAD), mean over the run.
 - In the pictures every error bar is a 95 % confidence interval of the mean loss: Student's t, each run paired with
   the dense run of its seed. Few seeds make it wide: one that holds 0 shows neither a loss nor that there is none."""
+
+UNPAIRED: Final = "dense run missing"
+"""What stands for a loss where a seed of the row has no dense run of its data, split and length."""
 
 ABLATED: Final = """\
 *gain* is over BDWP as it is in runs of the same seeds, split and length, percent points +- half of the 95 % confidence
@@ -37,7 +41,8 @@ CYCLES: Final = """\
 *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
 configuration {machine} from the step's own tape, the programs of its products and weight updates with their memory,
 without host operators; *bound* is the speed-up that the multiply-adds alone allow, which a product that takes more of
-the cycles than of the multiply-adds can exceed. Cycles and speed-ups are those of the {origin}. *no program*: the machine has none for a product of the method (docs/machine/programs.md)."""
+the cycles than of the multiply-adds can exceed. Cycles and speed-ups are those of the {origin}. *no program*: the
+machine has none for a product of the method (docs/machine/programs.md)."""
 
 
 def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
@@ -163,12 +168,14 @@ def _resolution(found: Sequence[Resolved], sources: Mapping[str, Mapping[str, An
     text = (
         "Computed from the runs. *shows from* is half of the median interval: a smaller loss cannot be told from none. "
         "*one label* is what a single label of the test split weighs. Pairs of methods are compared seed by seed, the "
-        "95 % shared out among all pairs of a line; two methods that are not named as a pair cannot be told apart."
+        "95 % shared out among all pairs of a line; two methods that are not named as a pair cannot be told apart. "
+        "A method whose seeds all lose the same counts as open: equal differences do not say how far others would lie "
+        "from them."
     )
     header = ("network", "pattern", "seeds", "shows from", "one label", "worse than dense", "better", "open", "pairs")
     lines = [
         (
-            *(item.network, item.pattern, str(item.seeds), f"{item.half:.2f}"),
+            *(item.network, item.pattern, str(item.seeds), "" if item.half is None else f"{item.half:.2f}"),
             f"{100 / sources[item.network]['test']:.2f}",
             *(", ".join(names) or "none" for names in (item.worse, item.better, item.open)),
             f"{len(item.pairs)} of {item.compared}",
@@ -305,6 +312,8 @@ def _seeds(seeds: Sequence[int]) -> str:
 def _interval(row: dict[str, Any]) -> str:
     """Return the loss of a row with half the width of its interval."""
     half = half_width(row["by_seed"]) if row["method"] != "dense" else None
+    if row["loss_points"] is None:
+        return UNPAIRED
     return _points(row["loss_points"]) + ("" if half is None else f" +- {half:.2f}")
 
 

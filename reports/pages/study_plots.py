@@ -92,9 +92,7 @@ def _patterns(shown: dict[str, list[Loss]]) -> Picture | None:
             _rows(axes, labels, rows, [VERMILLION] * len(rows))
         figure.legend(handles=_key(losses), loc="outside upper left", ncols=1)
         title = f"Accuracy that {METHOD} loses at each pattern"
-        caption = (
-            "Ever fewer weights are kept from row to row. A dot without a line: all seeds lost the same by chance."
-        )
+        caption = "Ever fewer weights are kept from row to row."
         words = _in_words(losses, lambda loss: f"{loss.pattern} on {loss.network}")
         return picture(figure, "patterns", title, caption, words)
 
@@ -124,14 +122,17 @@ def _rows(axes: Axes, labels: Sequence[str], losses: Sequence[Loss], colors: Seq
 
 def _key(losses: Sequence[Loss]) -> list[Line2D]:
     """Say what dot and line of a row are."""
-    counts = sorted({len(loss.by_seed) for loss in losses})
-    many = [count for count in counts if count > 1]
+    many = sorted({len(loss.by_seed) for loss in losses if loss.half_width is not None})
     handles = []
     if many:
         seeds = " to ".join(str(count) for count in dict.fromkeys((many[0], many[-1])))
         handles += [dot(INK, f"mean of {seeds} seeds"), bar(INTERVAL)]
-    if 1 in counts:
-        handles.append(Line2D([], [], marker="o", linestyle="", color=INK, markerfacecolor="none", label="one seed"))
+    bare = [loss for loss in losses if loss.half_width is None]
+    reasons = ["one seed"] * any(len(loss.by_seed) == 1 for loss in bare)
+    reasons += ["all seeds lose the same"] * any(len(loss.by_seed) > 1 for loss in bare)
+    if reasons:
+        label = " or ".join(reasons)
+        handles.append(Line2D([], [], marker="o", linestyle="", color=INK, markerfacecolor="none", label=label))
     return handles
 
 

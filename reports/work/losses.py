@@ -20,6 +20,10 @@ CONFIDENCE: Final = 0.95
 """Of the intervals: in this share of repetitions of a study such an interval holds the true mean."""
 
 
+EQUAL: Final = 1e-9
+"""Percent points within which losses are equal: what the rounding of their differences leaves, far below one label."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """Loss of accuracy of a method at a pattern on a network, percent points; negative is better than dense.
@@ -41,14 +45,18 @@ class Loss:
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of the confidence interval of the mean (Student's t, paired by seed); None for one seed."""
+        """Half the width of the confidence interval of the mean (Student's t, paired by seed); None as there."""
         return half_width(self.by_seed)
 
 
 def half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
-    """Return half the width of the confidence interval of the mean (Student's t); None for fewer than two values."""
+    """Return half the width of the confidence interval of the mean (Student's t); None where the values give none.
+
+    Fewer than two do not, and neither do equal ones: accuracies are whole numbers of labels, so that their spread is not
+    0 but below what a label resolves, and how far below nobody can tell.
+    """
     count = len(values)
-    if count < 2:
+    if count < 2 or max(values) - min(values) <= EQUAL:
         return None
     return float(stdtrit(count - 1, (1 + confidence) / 2)) * statistics.stdev(values) / count**0.5
 
@@ -85,7 +93,8 @@ class Resolved:
     """What the runs of a network at a pattern can tell apart.
 
     seeds: most pairs of any method; half: median half width of the intervals of the losses, percent points: a loss of
-    less does not show; worse, better: methods whose interval lies above, below 0; open: those whose interval holds 0;
+    less does not show, None if none has an interval; worse, better: methods whose interval lies above, below 0; open:
+    those whose interval holds 0, and those without one, whose seeds all lose the same;
     pairs: (better, worse) methods that differ, their losses compared seed by seed, with the confidence shared out among
     all `compared` pairs (Bonferroni).
     """
@@ -93,7 +102,7 @@ class Resolved:
     network: str
     pattern: str
     seeds: int
-    half: float
+    half: float | None
     worse: tuple[str, ...]
     better: tuple[str, ...]
     open: tuple[str, ...]
@@ -105,22 +114,23 @@ def resolved(losses: Sequence[Loss]) -> list[Resolved]:
     """Return what the losses of each network and pattern can tell apart; losses of a single seed tell nothing."""
     groups: dict[tuple[str, str], list[Loss]] = {}
     for loss in losses:
-        if loss.half_width is not None:
+        if len(loss.by_seed) > 1:
             groups.setdefault((loss.network, loss.pattern), []).append(loss)
     return [_resolved(network, pattern, found) for (network, pattern), found in groups.items()]
 
 
 def _resolved(network: str, pattern: str, losses: Sequence[Loss]) -> Resolved:
-    halves = {loss.method: loss.half_width or 0.0 for loss in losses}
-    worse = tuple(loss.method for loss in losses if loss.mean > halves[loss.method])
-    better = tuple(loss.method for loss in losses if loss.mean < -halves[loss.method])
+    halves = {loss.method: half for loss in losses if (half := loss.half_width) is not None}
+    told = [loss for loss in losses if loss.method in halves]
+    worse = tuple(loss.method for loss in told if loss.mean > halves[loss.method])
+    better = tuple(loss.method for loss in told if loss.mean < -halves[loss.method])
     both = list(combinations(losses, 2))
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(both))
     return Resolved(
         network,
         pattern,
         seeds=max(len(loss.by_seed) for loss in losses),
-        half=statistics.median(halves.values()),
+        half=statistics.median(halves.values()) if halves else None,
         worse=worse,
         better=better,
         open=tuple(loss.method for loss in losses if loss.method not in worse + better),
@@ -154,15 +164,13 @@ def beside(losses: Sequence[Loss], value: float) -> str:
 def average(losses: Sequence[Loss]) -> tuple[float, float | None]:
     """Return the average of the means of some losses, and half the width of its interval as in `beside`.
 
-    None for the width if any has one seed.
+    None for the width if any has no interval of its own.
     """
     mean = statistics.fmean(loss.mean for loss in losses)
-    if any(len(loss.by_seed) < 2 for loss in losses):
+    if any(loss.half_width is None for loss in losses):
         return mean, None
     parts = [statistics.variance(loss.by_seed) / len(loss.by_seed) for loss in losses]
     total = sum(parts)
-    if total == 0:
-        return mean, 0.0
     freedom = total**2 / sum(
         part**2 / (len(loss.by_seed) - 1) for part, loss in zip(parts, losses, strict=True)
     )

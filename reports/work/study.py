@@ -47,8 +47,8 @@ _ORDER: Final = {"dense": -1, **{pattern: place for place, pattern in enumerate(
 def check_rates(cells: Iterable[Cell], folder: Path) -> None:
     """Raise ValueError for a record in folder of the runs that chose the learning rates of these cells' networks, if it
     cannot be used: the page reads them after the last run."""
-    for task in dict.fromkeys((cell.config.network, cell.config.data) for cell in cells):
-        for cell in _rate_cells(*task):
+    for network, data in dict.fromkeys((cell.config.network, cell.config.data) for cell in cells):
+        for cell in _rate_cells(network, data):
             finished(cell, folder)
 
 

@@ -141,6 +141,12 @@ def test_the_page_shows_what_was_gathered(tmp_path: Path) -> None:
     assert "vgg19-small" in files["accuracy_networks.svg"]
 
 
+def test_a_row_without_all_its_dense_runs_says_so(tmp_path: Path) -> None:
+    wanted = [*cells(["vgg19-small"], ["dense"], seeds=[0]), *cells(["vgg19-small"], ["bdwp"], ["2:8"], seeds=[0, 1])]
+    page = page_files(gather(finish(tmp_path, wanted), tmp_path, preset("tiny")))["accuracy.md"]
+    assert re.search(r"`vgg19-small-bdwp-2of8` \| 0-1 \| [^|]* \| dense run missing \|", page)
+
+
 def test_a_study_without_time_says_what_is_missing(call: Callable[[str], Outcome], tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images")
     outcome = call(f"study --data {folder} --hours 0 --out {tmp_path / 'out'}")

@@ -85,7 +85,13 @@ def test_runs_that_change_the_recipe_are_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("losses", "half"),
-    [((1.0, 3.0), 12.7062), ((0.0, 1.0, 2.0), 4.30265 / 3**0.5), ((5.0, 5.0, 5.0), 0.0), ((1.0,), None)],
+    [
+        ((1.0, 3.0), 12.7062),
+        ((0.0, 1.0, 2.0), 4.30265 / 3**0.5),
+        ((5.0, 5.0, 5.0), None),
+        ((5.0, 5.0 + 1e-13), None),
+        ((1.0,), None),
+    ],
 )
 def test_interval_is_that_of_students_t(losses: tuple[float, ...], half: float | None) -> None:
     found = Loss("n", "m", "2:8", losses).half_width
@@ -107,6 +113,27 @@ def test_what_the_runs_tell_apart() -> None:
     assert found.half == pytest.approx(4.30265 * 0.1 / 3**0.5, rel=1e-4)
     wide = [Loss("n", "bdwp", "2:8", (0.0, 3.0, 0.2), seeds), Loss("n", "ste", "2:8", (1.0, 0.0, 0.1), seeds)]
     assert resolved(wide)[0].pairs == ()
+
+
+def test_equal_losses_are_no_certainty() -> None:
+    """Two seeds that lose the same would have an interval of no width: a loss for sure, better than any other."""
+    seeds = (0, 1)
+    same = Loss("n", "bdwp", "2:8", (0.5, 0.5), seeds)
+    (found,) = resolved([same])
+    assert (found.worse, found.better, found.open, found.half) == ((), (), ("bdwp",), None)
+    (both,) = resolved([same, Loss("n", "ste", "2:8", (0.7, 0.7), seeds), Loss("n", "mvue", "2:8", (0.1, 0.2), seeds)])
+    assert (both.open, both.pairs, both.seeds) == (("bdwp", "ste", "mvue"), (), 2)
+    assert both.half == pytest.approx(12.7062 * 0.1 / 2, rel=1e-4)  # of the one that has an interval
+    assert (average([same])[1], beside([same], 9.0)) == (None, "open")
+
+
+def test_the_page_counts_equal_losses_as_open() -> None:
+    named = {"mlp-dense-seed0": 0.9, "mlp-dense-seed1": 0.8, "mlp-bdwp-2of8-seed0": 0.85, "mlp-bdwp-2of8-seed1": 0.75}
+    runs = [{**DATA["runs"][0], "name": name, "accuracy": accuracy} for name, accuracy in named.items()]
+    made = {"source": "generated", "test": 2000, "best": None}
+    page = study_page({**DATA, "rows": [], "ablations": [], "runs": runs, "data": {**DATA["data"], "mlp": made}}, {})
+    assert "| mlp | 2:8 | 2 |  | 0.05 | none | none | bdwp | 0 of 0 |" in page
+    assert "A method whose seeds all lose the same counts as open" in " ".join(page.split())
 
 
 def test_the_average_of_networks_lies_beside_the_papers() -> None:
@@ -237,6 +264,16 @@ def test_one_seed_has_a_hollow_mark_and_no_interval() -> None:
     assert not any(INTERVAL in text.text for text in texts(networks))
 
 
+def test_equal_losses_have_a_hollow_mark_and_no_interval() -> None:
+    seeds = (0, 1)
+    kept = [{**DATA["runs"][0], "name": f"mlp-dense-seed{seed}", "accuracy": 0.9} for seed in seeds]
+    kept += [{**DATA["runs"][0], "name": f"mlp-bdwp-2of8-seed{seed}", "accuracy": 0.8} for seed in seeds]
+    row = {**DATA["rows"][0], "network": "mlp", "method": "bdwp", "pattern": "2:8"}
+    networks = draw({**DATA, "runs": kept, "rows": [row]})["networks"].svg
+    assert named(networks, "interval") == set()
+    assert [text.text for text in texts(networks) if "seed" in text.text] == ["all seeds lose the same"]
+
+
 def test_what_is_missing_is_not_drawn() -> None:
     few = [row for row in DATA["rows"] if row["method"] == "dense"]
     runs = [run for run in DATA["runs"] if "-dense-" in run["name"]]
@@ -277,8 +314,8 @@ def test_redraw_needs_no_run(call: Callable[[str], Outcome], tmp_path: Path) -> 
     (tmp_path / "accuracy.json").write_text(json.dumps(DATA), encoding="utf-8")
     outcome = call(f"study --redraw --tables {tmp_path} --json")
     assert outcome.code == 0
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in TABLES.glob("accuracy*")}
-    assert json.loads((tmp_path / "accuracy.json").read_text()) == DATA
+    assert {path.name for path in tmp_path.glob("accuracy*")} == {path.name for path in TABLES.glob("accuracy*")}
+    assert (tmp_path / "accuracy.json").read_text(encoding="utf-8") == json.dumps(DATA)  # the data stay as they are
     page = (tmp_path / "accuracy.md").read_text(encoding="utf-8")
     assert page == (TABLES / "accuracy.md").read_text(encoding="utf-8")
     links = re.findall(r"!\[([^]]+)\]\(([^)]+)\)", page)
@@ -291,6 +328,9 @@ def test_redraw_needs_no_run(call: Callable[[str], Outcome], tmp_path: Path) -> 
         ("", None, "No such file or directory"),
         ("", "{}", "is not the data of a study"),
         ("", "[1", "is not the data of a study"),
+        ("", "[" * 100_000, "is not the data of a study"),
+        ("", json.dumps({**DATA, "rows": [{**DATA["rows"][0], "accuracy": 10**400}]}), "is not the data of a study"),
+        ("", json.dumps({**DATA, "rows": 3}), "is not the data of a study"),
         ("--seeds 0", "{}", "leave out --seeds"),
     ],
 )
@@ -304,3 +344,23 @@ def test_redraw_refuses_in_one_line(
     assert says in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert {path.name for path in tmp_path.iterdir()} <= {"accuracy.json"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_redraw_leaves_what_is_not_its_own(call: Callable[[str], Outcome], tmp_path: Path, kind: str) -> None:
+    folder, other = tmp_path / "page", tmp_path / "other.md"
+    folder.mkdir()
+    (folder / "accuracy.json").write_text(json.dumps(DATA), encoding="utf-8")
+    page = folder / "accuracy.md"
+    other.write_text("mine", encoding="utf-8")
+    if kind == "link":
+        page.symlink_to(other)
+    else:
+        page.write_text("mine", encoding="utf-8")
+    outcome = call(f"study --redraw --tables {folder}")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "'accuracy.md' in it: not written by nmsat" in outcome.err
+    assert page.read_text(encoding="utf-8") == "mine"
+    assert call(f"study --redraw --tables {folder} --force").code == 0
+    assert (page.is_symlink(), other.read_text(encoding="utf-8")) == (False, "mine")
+    assert page.read_text(encoding="utf-8").startswith("# Accuracy")

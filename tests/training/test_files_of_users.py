@@ -206,7 +206,7 @@ def test_every_field_of_data_is_looked_at(fields: str, words: str, tmp_path: Pat
     if name == "x_train":
         text = text.replace("(x, y, x, y, x_train=None", "(None, y, x, y")
     (tmp_path / "mine.py").write_text(text)
-    with pytest.raises(ValueError, match="mine.py") as caught:
+    with pytest.raises(ValueError, match=r"mine\.py") as caught:
         data_name(str(tmp_path / "mine.py"))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -11,8 +11,8 @@ import pytest
 
 from nmsat.algorithms.training.config import TrainConfig
 from nmsat.algorithms.training.outcome import Epoch, TrainResult
-from nmsat.algorithms.training.records import read_record
 from nmsat.algorithms.training.recipes import recipe, run_name
+from nmsat.algorithms.training.records import read_record
 from nmsat.algorithms.training.results import file_stem, lock_file, write_lines
 from nmsat.algorithms.training.study import make_cell, run_cells
 
@@ -118,9 +118,9 @@ def test_a_name_that_is_too_long_for_a_file_is_shortened(tmp_path: Path) -> None
 
 def test_a_run_of_many_patterns_leaves_its_record_and_is_found_again(tmp_path: Path) -> None:
     config = recipe("mlp").replace(
-        **{"method": "bdwp", "seed": 2**62, "epochs": 1, "batch": 7000, "lr": 0.0123456789012345},
-        **{"warmup": 0.123456789012345, "momentum": 0.123456789012345, "weight_decay": 0.000123456789012345},
-        **{"decay": 0.000123456789012345, "dense_epochs": 0.123456789012345, "patterns": "fc2@2:4~2:8+rest@2:8~2:4"},
+        method="bdwp", seed=2**62, epochs=1, batch=7000, lr=0.0123456789012345,
+        warmup=0.123456789012345, momentum=0.123456789012345, weight_decay=0.000123456789012345,
+        decay=0.000123456789012345, dense_epochs=0.123456789012345, patterns="fc2@2:4~2:8+rest@2:8~2:4",
     )
     cell = make_cell(config)
     assert len(run_name(config)) > 249
