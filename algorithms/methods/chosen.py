@@ -22,8 +22,8 @@ Choose: TypeAlias = "Callable[[NDArray[np.float16], int, int, int], NDArray[Any]
 """choose(w, n, m, axis): scores of w[k, n] in binary16, of its shape; the n highest of each m along `axis` stay.
 
 axis is 0 for the forward copy (groups along k), 1 for the backward copy (along n). Of equal scores the first stays. The
-function must depend on nothing but its arguments, and cannot change w, which is read-only: NumPy and PyTorch call it whenever the weight
-has changed.
+function must depend on nothing but its arguments, and cannot change w, which is read-only: NumPy and PyTorch call it
+whenever the weight has changed.
 """
 
 

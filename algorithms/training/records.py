@@ -42,7 +42,7 @@ def read_record(path: Path) -> Record | None:
     """
     if not path.exists():
         return None
-    lines = read_lines(path)
+    lines: list[dict[str, Any]] = read_lines(path)
     if not lines or lines[-1]["event"] != "end":
         return None
     for number, line in enumerate(lines, 1):

@@ -68,7 +68,7 @@ def read_lines(path: Path) -> list[dict[str, object]]:
         except ValueError as error:  # also that of a number of thousands of digits
             raise ValueError(f"{str(path)!r} line {number} is not JSON ({error})") from None
         except RecursionError:
-            raise ValueError(f"{str(path)!r} line {number} is not JSON that can be read: it is nested too deep") from None
+            raise ValueError(f"{str(path)!r} line {number} is not JSON that can be read: nested too deep") from None
         if not isinstance(fields, dict) or "event" not in fields:
             raise ValueError(f"{str(path)!r} line {number} is no line of results (a JSON object with an event)")
         out.append(fields)
