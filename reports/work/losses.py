@@ -52,8 +52,8 @@ class Loss:
 def half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
     """Return half the width of the confidence interval of the mean (Student's t); None where the values give none.
 
-    Fewer than two do not, and neither do equal ones: accuracies are whole numbers of labels, so that their spread is not
-    0 but below what a label resolves, and how far below nobody can tell.
+    Fewer than two do not, and neither do equal ones: accuracies are whole numbers of labels, so that their spread is
+    not 0 but below what a label resolves, and how far below nobody can tell.
     """
     count = len(values)
     if count < 2 or max(values) - min(values) <= EQUAL:
