@@ -102,7 +102,7 @@ def test_what_the_runs_tell_apart() -> None:
     seeds = (0, 1, 2)
     losses = [
         Loss("n", "bdwp", "2:8", (1.0, 1.1, 1.2), seeds),
-        Loss("n", "ste", "2:8", (0.1, 0.2, 0.3), seeds),  # its interval holds 0; seed by seed below bdwp by 0.9
+        Loss("n", "ste", "2:8", (0.1, 0.25, 0.3), seeds),  # its interval holds 0; seed by seed below bdwp by 0.9
         Loss("n", "mvue", "2:8", (-1.0, -1.1, -1.2), seeds),
         Loss("n", "alone", "2:8", (9.0,), (0,)),  # tells nothing
     ]
@@ -216,8 +216,11 @@ def test_panels_hold_few_marks(pictures: dict[str, Picture], name: str) -> None:
 
 @pytest.mark.parametrize("name", ["networks", "methods", "patterns"])
 def test_every_dot_of_a_row_has_its_interval(pictures: dict[str, Picture], name: str) -> None:
+    """All but those whose seeds lose the same."""
     svg = pictures[name].svg
-    assert {mark.removeprefix("mark") for mark in named(svg, "mark")} == {
+    losses = [loss for loss in paired_losses(DATA["runs"]) if max(loss.by_seed) - min(loss.by_seed) < 1e-9]
+    bare = {f"-{loss.network}-{loss.method}-{loss.pattern}" for loss in losses}
+    assert {mark.removeprefix("mark") for mark in named(svg, "mark")} - bare == {
         interval.removeprefix("interval") for interval in named(svg, "interval")
     }
 
