@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.caches import CacheError, cache_folder, cache_root, writing_cache
 from nmsat.algorithms.core.compiled import CompileError, find_compiler, processor
+from nmsat.algorithms.core.files import flush, sync_folder, write_text
 from nmsat.algorithms.core.signals import held
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ modules = mypycify(["--config-file", "mypy.ini", *sys.argv[1:]], opt_level="2", 
 setup(name="engines", packages=[], py_modules=[], ext_modules=modules, script_args=["-q", "build_ext", "--inplace"])
 """
 _TOOLS: Final = ("mypy", "setuptools")
+_SEAL: Final = "libraries.json"
+"""File of a build with the SHA-256 of each of its libraries: one that was cut off would kill the process loading it."""
+
 _SECONDS: Final = 1800
 
 _LOG: Final = logging.getLogger("nmsat.sim")
@@ -112,7 +116,7 @@ def ready() -> bool:
     if _finder.folder is None and cache_root() not in _absent:
         try:
             folder = cache_root() / ROOM / name()
-            if folder.is_dir():
+            if sealed(folder):
                 _finder.folder = folder
                 sys.meta_path.append(_finder)
         except (CompileError, OSError):
@@ -134,6 +138,26 @@ def prepare() -> bool:
     except (CompileError, CacheError) as error:
         _LOG.warning("engines run in plain Python: the same cycles, but %d times slower (%s)", SLOWER, error)
     return ready()
+
+
+def sealed(folder: Path) -> bool:
+    """Whether a folder holds a build whose libraries are as they were made."""
+    try:
+        return json.loads((folder / _SEAL).read_text(encoding="utf-8")) == _digests(folder)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def seal(folder: Path) -> None:
+    """Put the libraries of a build on the disk, and their digests beside them."""
+    for library in folder.rglob("*.so"):
+        flush(library)
+    write_text(folder / _SEAL, json.dumps(_digests(folder)))
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = sorted(folder.rglob("*.so"))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def modules() -> tuple[str, ...]:
@@ -161,7 +185,7 @@ def name() -> str:
     path, *options = find_compiler()
     compiler, status = " ".join([os.path.realpath(path), *options]), Path(path).stat()
     digest = hashlib.sha256()
-    shape = [sys.version, tools, compiler, status.st_size, status.st_mtime_ns, processor(), _BUILD, _SETTINGS]
+    shape = [sys.version, tools, compiler, status.st_size, status.st_mtime_ns, processor(), _BUILD, _SETTINGS, _SEAL]
     digest.update(json.dumps(shape).encode())
     for path in sources:
         digest.update(b"\0" + path.relative_to(_TOP).as_posix().encode() + b"\0" + path.read_bytes())
@@ -180,18 +204,23 @@ def _source(module: str) -> str:
 
 
 def _build(folder: Path) -> None:
-    """Make the build; two processes that do so at once make the same, and the first one stays."""
+    """Make the build; two processes that do so at once make the same, and the first one stays unless it is damaged."""
     with writing_cache(folder.parent):
-        part = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
+        part, damaged = (folder.parent / f".{folder.name}-{secrets.token_hex(4)}" for _ in range(2))
         try:
             part.mkdir()
             _lay(part, modules())
             _compile(part)
+            seal(part)
+            if folder.is_dir() and not sealed(folder):
+                folder.rename(damaged)
             if not folder.is_dir():
                 part.rename(folder)
+                sync_folder(folder.parent)
         finally:
             with held():
                 shutil.rmtree(part, ignore_errors=True)
+                shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _lay(part: Path, names: Sequence[str]) -> None:

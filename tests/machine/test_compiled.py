@@ -150,12 +150,35 @@ def test_a_build_that_cannot_be_loaded_is_left_out(
     folder = nowhere / compiled.ROOM / compiled.name() / compiled.PACKAGE
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("raise ImportError('of another processor')")
+    compiled.seal(folder.parent)
     monkeypatch.setattr("sys.meta_path", sys.meta_path.copy())
     with caplog.at_level(logging.WARNING, "nmsat.sim"):
         assert compiled.twin(plain_run) is plain_run
         assert compiled.twin(plain_run) is plain_run
     assert len(caplog.messages) == 1
     assert "of another processor" in caplog.messages[0]
+
+
+def test_a_build_with_a_damaged_library_is_not_loaded_but_made_anew(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that was cut off would kill the process."""
+
+    def make(part: Path) -> None:
+        (part / compiled.PACKAGE / "run.so").write_bytes(b"machine code")
+
+    monkeypatch.setattr(compiled, "_compile", make)
+    monkeypatch.setattr(compiled, "_absent", set())
+    monkeypatch.setattr("sys.meta_path", sys.meta_path.copy())
+    folder = nowhere / compiled.ROOM / compiled.name()
+    for left in (None, b"machine", b""):
+        if left is not None:
+            (folder / compiled.PACKAGE / "run.so").write_bytes(left)
+            monkeypatch.setattr(compiled, "_finder", compiled._Finder())
+            assert not compiled.ready()
+        assert compiled.prepare()
+        assert (folder / compiled.PACKAGE / "run.so").read_bytes() == b"machine code"
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_python_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
