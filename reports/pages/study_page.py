@@ -34,7 +34,8 @@ UNPAIRED: Final = "dense run missing"
 
 ABLATED: Final = """\
 *gain* is over BDWP as it is in runs of the same seeds, split and length, percent points +- half of the 95 % confidence
-interval; *multiply-adds* are those of the whole run, the part before pruning begins included, beside the dense run's;
+interval, blank where no seed has both with their dense runs; *multiply-adds* are those of the whole run, the part
+before pruning begins included, beside the dense run's, blank where that is missing;
 *SAT cycles* are those of a step that prunes."""
 
 CYCLES: Final = """\
