@@ -53,15 +53,7 @@ class Journal:
         self._check_head(first)
         altered = []
         for number, line in enumerate(lines, 2):
-            try:
-                found = json.loads(line)
-                kind, key, value = found["kind"], found["key"], found["value"]
-                same = found["sha256"] == self._digest(kind, key, value)
-            except (ValueError, KeyError, TypeError):
-                same = False
-            if same:
-                self._found[kind, key] = value
-            else:
+            if not self._take(line):
                 altered.append(number)
         if altered:
             first_of = f"{len(altered)} lines, the first {altered[0]}, are"
@@ -71,6 +63,18 @@ class Journal:
             with replaced(self._path) as file:
                 file.write(b"".join([first, *lines]))
         return b"".join([first, *lines])
+
+    def _take(self, line: bytes) -> bool:
+        """Take over a result; False if the line is none that this sweep wrote."""
+        try:
+            found = json.loads(line)
+            kind, key, value = found["kind"], found["key"], found["value"]
+            if found["sha256"] != self._digest(kind, key, value):
+                return False
+            self._found[kind, key] = value
+        except (ValueError, KeyError, TypeError):
+            return False
+        return True
 
     def _check_head(self, line: bytes) -> None:
         try:
