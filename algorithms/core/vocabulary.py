@@ -138,6 +138,13 @@ SMALL_NETWORKS: Final = tuple(f"{name}-small" for name in PAPER_NETWORKS)
 SIZED_NETWORKS: Final = ("resnet9-small", "vgg19-small", "resnet18-small", "resnet50-small")
 """Networks that end in a mean over the image and so take images of any size."""
 
+NETWORK_FILES: Final = {
+    ".onnx": "an ONNX file (.onnx)",
+    ".csv": "a SCALE-Sim table (.csv)",
+    ".tape": "a tape (.tape)",
+}
+"""Files that can stand for a network, by the end of their name."""
+
 BACKENDS: Final = ("numpy", "sim", "rtl")
 """What can compute the products of a training run."""
 
