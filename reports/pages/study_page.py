@@ -37,7 +37,8 @@ CYCLES: Final = """\
 *multiply-adds* are those of a whole run against the dense run's; *SAT cycles* are those of one step, simulated on
 configuration {machine} from the step's own tape, the programs of its products and weight updates with their memory,
 without host operators; *bound* is the speed-up that the multiply-adds alone allow, which a product that takes more of
-the cycles than of the multiply-adds can exceed. Cycles and speed-ups are those of the {origin}. *no program*: the machine has none for a product of the method (docs/machine/programs.md)."""
+the cycles than of the multiply-adds can exceed. Cycles and speed-ups are those of the {origin}. *no program*: the
+machine has none for a product of the method (docs/machine/programs.md)."""
 
 
 def study_page(data: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
