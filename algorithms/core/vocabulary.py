@@ -63,7 +63,7 @@ METHODS: Final[dict[str, MethodFacts]] = {
     "dense": MethodFacts(),
     "ste": MethodFacts(ff_weights=True),
     "sr-ste": MethodFacts(ff_weights=True, decay=SR_STE_DECAY),
-    "sdgp": MethodFacts(bp_gradient=True),
+    "sdgp": MethodFacts(bp_gradient=True, on_host="choosing its gradients and putting them to scale"),
     "sdwp": MethodFacts(bp_weights=True),
     "bdwp": MethodFacts(ff_weights=True, bp_weights=True, decay=SR_STE_DECAY),
     "bi-mask": MethodFacts(
@@ -76,8 +76,10 @@ METHODS: Final[dict[str, MethodFacts]] = {
     "transposable": MethodFacts(
         ff_weights=True, bp_weights=True, masks="transposable", on_host="choosing its masks, every 40 updates"
     ),
-    "mvue": MethodFacts(wu_gradient=True),
-    "bdwp+mvue": MethodFacts(ff_weights=True, bp_weights=True, wu_gradient=True, decay=SR_STE_DECAY),
+    "mvue": MethodFacts(wu_gradient=True, on_host="sampling its gradients"),
+    "bdwp+mvue": MethodFacts(
+        ff_weights=True, bp_weights=True, wu_gradient=True, decay=SR_STE_DECAY, on_host="sampling its gradients"
+    ),
 }
 """Training methods by name, in the order of the tables."""
 
