@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import nmsat
+from nmsat.algorithms.core.ranges import GROUP_SIZES
+from nmsat.algorithms.core.vocabulary import METHODS, NETWORK_FILES
 from nmsat.algorithms.training import config as training
-from nmsat.dataflow.contract import isa, ranges
+from nmsat.dataflow.contract import isa, machine_file, ranges
 from nmsat.dataflow.contract.config import NAMED, MemoryConfig, SatConfig
+from nmsat.dataflow.network.models import MAX_BATCH
 from nmsat.reports.commands.parser import GLOBAL, Parser, Subcommands
+from nmsat.reports.work import sweep_schema as sweep
 
 API: Final[dict[str, tuple[str, ...]]] = {
     "From a product to cycles": ("nmsat.sim.api", "nmsat.sim.results.rows", "nmsat.sim.results.machine"),
@@ -34,6 +38,12 @@ API: Final[dict[str, tuple[str, ...]]] = {
     "A card": ("nmsat.sim.card.driver",),
 }
 """Heading -> modules whose public names are the Python API."""
+
+
+TEXTS: Final = "or a list of them"
+SPANS: Final = f"or a list of them, or a range {{ {', '.join(sweep.SPAN)} }} with one of the last two"
+LISTS: Final = "or a list of such lists"
+"""What may stand in place of one value in a sweep."""
 
 
 def main(folder: Path) -> None:
@@ -123,7 +133,7 @@ def option(action: argparse.Action, parser: argparse.ArgumentParser | None = Non
 
 
 def configuration() -> str:
-    """Return the page of the fields of machines and training runs."""
+    """Return the page of the fields of machines, training runs and sweeps."""
     presets = ", ".join(f"`{name}`" for name in NAMED)
     return "\n".join(
         [
@@ -133,6 +143,8 @@ def configuration() -> str:
             "## A training run\n\nA TOML file that `nmsat train --config-file` takes. What it says:\n",
             table(("field", "default", "allowed"), training_rows()),
             plain((training.TrainConfig.__doc__ or "").partition("\n\n")[2]) + "\n",
+            "## A sweep\n\nA TOML file that `nmsat sweep` takes ([sweeps](../sweeps.md#sweeps)).\n",
+            table(("key", "default", "allowed"), sweep_rows()),
         ]
     )
 
@@ -168,6 +180,27 @@ def training_rows() -> list[tuple[str, ...]]:
     allowed = whole | numbers
     fields = dataclasses.fields(training.TrainConfig)
     return [(f"`{field.name}`", default(field), allowed.get(field.name, "")) for field in fields]
+
+
+def sweep_rows() -> list[tuple[str, ...]]:
+    """Return a row for each key of a sweep's file: what its schema takes."""
+    known = {
+        "config": f"a preset or a machine's file; {TEXTS}",
+        "network": f"a name of `nmsat model` or a file ({', '.join(NETWORK_FILES)}); {TEXTS}",
+        "batch": f"from 1 to {ranges.shown(MAX_BATCH)}; {SPANS}",
+        "method": f"{', '.join(METHODS)}; {TEXTS}",
+        "pattern": f"N:M, M one of {', '.join(map(str, GROUP_SIZES))}; {TEXTS}",
+    }
+    fields = {**sweep.NUMBERS, **{name: machine_file.MACHINE_FIELDS[name] for name in machine_file.SLICES}}
+    rows = [(f"`{key}`", "must be given" if value is None else f"`{json.dumps(value)}`", plain(known[key]))
+            for key, value in sweep.WORK.items()]  # fmt: skip
+    for name in sweep.SWEPT:
+        several = LISTS if name in machine_file.SLICES else SPANS
+        rows.append((f"`set.{name}`", "that of the machine", plain(f"{fields[name].allowed}; {several}")))
+    for key, (low, high) in sweep.DRAW.items():
+        usual = {"points": "all combinations", "seed": "`0`"}[key]
+        rows.append((f"`random.{key}`", usual, f"from {ranges.shown(low)} to {ranges.shown(high)}"))
+    return rows
 
 
 # --------------------------------------------------------------------------------------------------- instructions

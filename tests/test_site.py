@@ -12,14 +12,17 @@ import re
 import subprocess
 from functools import cache
 from importlib import util
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
+import msgspec
 import pytest
 
 import nmsat
 from nmsat.dataflow.contract.config import MemoryConfig, SatConfig
 from nmsat.dataflow.contract.isa import INSTRUCTIONS
+from nmsat.dataflow.contract.machine_file import MACHINE_FIELDS
 from nmsat.reports.version import VERSION
+from nmsat.reports.work.sweep_schema import sweep_schema
 from tests.ci_scripts import script
 from tests.pages.browser import run_page
 from tests.source import ROOT
@@ -59,6 +62,26 @@ def test_the_reference_has_every_field_of_a_machine() -> None:
     fields = [field.name for field in dataclasses.fields(SatConfig) if field.name != "memory"]
     memory = [f"memory.{field.name}" for field in dataclasses.fields(MemoryConfig)]
     assert rows[: len(fields) + len(memory)] == fields + memory
+
+
+def test_the_reference_has_every_key_of_a_sweep() -> None:
+    section = reference()["configuration.md"].partition("\n## A sweep\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE)
+    fields = [f"set.{name}" for name in MACHINE_FIELDS if name != "name"]
+    work = ["config", "network", "batch", "method", "pattern"]
+    assert sorted(rows) == sorted([*work, *fields, "random.points", "random.seed"])
+    assert set(rows) == set(keys(sweep_schema()))
+
+
+def keys(schema: Any) -> list[str]:
+    """Return the keys of a schema, those of a table within it with its name in front; of ranges none."""
+    found = []
+    for field in msgspec.structs.fields(schema):
+        kinds = [field.type, *get_args(field.type)]
+        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+        table = next((kind for kind in tables if kind.__name__ != "Span"), None)
+        found += [field.encode_name] if table is None else [f"{field.encode_name}.{key}" for key in keys(table)]
+    return found
 
 
 def test_the_reference_has_every_field_of_every_instruction() -> None:

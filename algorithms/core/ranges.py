@@ -38,11 +38,16 @@ def check_whole(name: str, value: object, low: int, high: int) -> None:
 
 def check_number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
     """Raise unless value is an int or a float from low (above: beyond it) to high; NaN and bool are neither."""
-    words = f"{'above' if above else 'from'} {_limit(low)} {'and at most' if above else 'to'} {_limit(high)}"
+    words = number_range(low, high, above=above)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {short(value)}; it must be a number {words}")
     if not (low < value or (value == low and not above)) or value > high:
         raise ValueError(f"{name} is {short(value)}; it must be {words}")
+
+
+def number_range(low: float, high: float, *, above: bool = False) -> str:
+    """Return 'from 1 to 2', or 'above 1 and at most 2'."""
+    return f"{'above' if above else 'from'} {_limit(low)} {'and at most' if above else 'to'} {_limit(high)}"
 
 
 def _limit(value: float) -> str:

@@ -8,9 +8,12 @@ refused. The library tells where; the text of the refusal is ours: field, value,
 
 from __future__ import annotations
 
+import datetime
 import re
 import tomllib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from nmsat.algorithms.core.ranges import MAX_SHOWN, check_number, check_whole, number_range, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +37,9 @@ WRONG_KIND: Final = re.compile(r"Expected `[^`]*`, got `", re.DOTALL)
 
 BARE: Final = re.compile(r"[\w.-]+")
 """Names that are told as they are."""
+
+NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+"""Names that stand bare in TOML."""
 
 
 class FieldError(ValueError):
@@ -98,6 +104,51 @@ def limits(low: float, high: float, *, whole: bool, above: bool = False) -> Any:
     if whole:
         return Annotated[int, Meta(ge=int(low), le=int(high))]
     return Annotated[float, Meta(gt=low, le=high) if above else Meta(ge=low, le=high)]
+
+
+def toml_value(value: Any) -> str:
+    """Return what a file holds as TOML writes it, in one line; what is too long or too deep as `short` tells it."""
+    if type(value) is int:
+        return short(value)
+    try:
+        text = _written(value)
+    except RecursionError:  # thousands of tables or lists, one in the other
+        return f"a {_kind(value)} of more levels than can be shown"
+    except ValueError:  # a number of thousands of digits inside
+        return f"a {_kind(value)} with a number of thousands of digits in it"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
+
+
+def _kind(value: object) -> str:
+    return "table" if isinstance(value, dict) else "list"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, dict):
+        items = (f"{key if NAME.fullmatch(key) else repr(key)} = {_written(one)}" for key, one in value.items())
+        return f"{{ {', '.join(items)} }}" if value else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime.date | datetime.time):  # a date with a time is a date, too
+        return value.isoformat()
+    return repr(value)
+
+
+def number_refused(name: str, value: object, low: float, high: float, *, whole: bool, above: bool = False) -> str:
+    """Return why a value of a file is no number from low (above: beyond it) to high, in the words of TOML."""
+    try:
+        if whole:
+            check_whole(name, value, int(low), int(high))
+        else:
+            check_number(name, value, low, high, above=above)
+    except TypeError:
+        limit = f"from {int(low)} to {int(high)}" if whole else number_range(low, high, above=above)
+        return f"{name} is {toml_value(value)}; it must be a {'whole number' if whole else 'number'} {limit}"
+    except ValueError as error:
+        return str(error)
+    raise AssertionError(f"{name} is {short(value)}: refused by its schema alone")
 
 
 MARK: Final = "\ufeff"

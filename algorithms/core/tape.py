@@ -219,8 +219,14 @@ class LeftOut:
     kind: str
     calls: int = 0
 
+    @property
+    def text(self) -> str:
+        """It, for people."""
+        calls = f", {self.calls} calls" if self.calls else ""
+        return f"{self.name} ({self.kind}{calls}): in neither of the two steps"
 
-@dataclass
+
+@dataclass(repr=False)
 class Tape:
     """Collects the products of a program in the order of their execution.
 
@@ -235,6 +241,15 @@ class Tape:
     learnt: list[Learnt] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     decays: bool = False
+
+    def __repr__(self) -> str:
+        """Return what a prompt shows: how much of what, not all of it."""
+        counts = [(stage.value, len(self.of(stage))) for stage in Stage]
+        stages = ", ".join(f"{name} {count}" for name, count in counts if count)
+        parts = [f"{len(self.products)} products{f' ({stages})' if stages else ''}"]
+        parts += [f"{name} {len(found)}" for name, found in (("host", self.host), ("learnt", self.learnt)) if found]
+        parts += [f"left out {', '.join(work.name for work in self.left_out)}"] if self.left_out else []
+        return f"<Tape: {'; '.join(parts)}>"
 
     def record(self, product: Product) -> None:
         """Append a product; without `values` its operands and result are dropped."""

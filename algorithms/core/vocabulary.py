@@ -63,7 +63,7 @@ METHODS: Final[dict[str, MethodFacts]] = {
     "dense": MethodFacts(),
     "ste": MethodFacts(ff_weights=True),
     "sr-ste": MethodFacts(ff_weights=True, decay=SR_STE_DECAY),
-    "sdgp": MethodFacts(bp_gradient=True),
+    "sdgp": MethodFacts(bp_gradient=True, on_host="choosing its gradients and putting them to scale"),
     "sdwp": MethodFacts(bp_weights=True),
     "bdwp": MethodFacts(ff_weights=True, bp_weights=True, decay=SR_STE_DECAY),
     "bi-mask": MethodFacts(
@@ -76,8 +76,10 @@ METHODS: Final[dict[str, MethodFacts]] = {
     "transposable": MethodFacts(
         ff_weights=True, bp_weights=True, masks="transposable", on_host="choosing its masks, every 40 updates"
     ),
-    "mvue": MethodFacts(wu_gradient=True),
-    "bdwp+mvue": MethodFacts(ff_weights=True, bp_weights=True, wu_gradient=True, decay=SR_STE_DECAY),
+    "mvue": MethodFacts(wu_gradient=True, on_host="sampling its gradients"),
+    "bdwp+mvue": MethodFacts(
+        ff_weights=True, bp_weights=True, wu_gradient=True, decay=SR_STE_DECAY, on_host="sampling its gradients"
+    ),
 }
 """Training methods by name, in the order of the tables."""
 
@@ -137,6 +139,13 @@ SMALL_NETWORKS: Final = tuple(f"{name}-small" for name in PAPER_NETWORKS)
 
 SIZED_NETWORKS: Final = ("resnet9-small", "vgg19-small", "resnet18-small", "resnet50-small")
 """Networks that end in a mean over the image and so take images of any size."""
+
+NETWORK_FILES: Final = {
+    ".onnx": "an ONNX file (.onnx)",
+    ".csv": "a SCALE-Sim table (.csv)",
+    ".tape": "a tape (.tape)",
+}
+"""Files that can stand for a network, by the end of their name."""
 
 BACKENDS: Final = ("numpy", "sim", "rtl")
 """What can compute the products of a training run."""

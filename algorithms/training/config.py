@@ -8,8 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.arithmetic import arithmetic
-from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, check_whole, short
-from nmsat.algorithms.core.schema import checked, limits, load_toml
+from nmsat.algorithms.core.ranges import MAX_SHIFT, check_flag, check_number, check_whole
+from nmsat.algorithms.core.schema import checked, limits, load_toml, toml_value
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import MAX_DECAY, PAPER_NETWORKS, trained_network
 from nmsat.algorithms.methods import make_method
@@ -41,6 +41,9 @@ NUMBER_RANGES: Final = (
     ("dense_epochs", 0, 1 << 24),
 )
 """The same of the other numbers; `lr` is above its least value, and `decay` may be None."""
+
+TOML_KINDS: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+"""Types of fields, in the words of TOML."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +171,7 @@ def _refused(name: str, value: object) -> str:
             DEMO.replace(**{name: value})
     except ValueError as error:
         return str(error)
-    return f"{name} is {short(value)}; it must be of type {kind.__name__}"
+    return f"{name} is {toml_value(value)}; it must be {TOML_KINDS[kind]}"
 
 
 @cache

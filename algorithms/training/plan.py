@@ -52,6 +52,7 @@ def plan(data: str) -> list[Part]:
     others = [network for network in SIZED_NETWORKS if network != MAIN]
     methods = [method for method in METHODS if method not in ("dense", "bdwp")]
     main, *more = PLAN_PATTERNS
+    finest = more[0]
     longer = cells([MAIN], ["dense", "bdwp"], [main], ABLATION_SEEDS, data, split="validation", epochs=LONGER)
     closing = [cell for name in (MAIN, COMPARED) for cell in changed_cells(name, CLOSING, main, SEEDS, data)]
     parts = [
@@ -62,6 +63,7 @@ def plan(data: str) -> list[Part]:
         (f"what closes the loss of {MAIN}", ablation_cells(MAIN, main, ABLATION_SEEDS, data, split="validation")),
         (f"{MAIN} on the images, {LONGER} times as long", longer),
         (f"what closed it, of {MAIN} and {COMPARED}, on the test split", closing),
+        (f"{MAIN} on the images, all three products at {finest}", cells([MAIN], ["bdwp+mvue"], [finest], data=data)),
         (f"{COMPARED} on the images, all methods at {main}", cells([COMPARED], methods, [main], data=data)),
         (f"all networks on their own data, dense and BDWP {main}", cells(TABLE_NETWORKS, ["dense", "bdwp"], [main])),
         (f"other networks on the images, dense and BDWP {main}", _others(others, main, data)),

@@ -42,8 +42,10 @@ def workers(processes: int, modules: Sequence[str] = ()) -> Iterator[ProcessPool
         pool.shutdown()
     except BaseException:
         with held():
-            pool.shutdown(wait=False, cancel_futures=True)
             mine = [child for child in active_children() if child not in before]
+            # The pool's own thread lasts as long as a worker; what it holds, semaphores too, goes with it.
+            closing = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
+            closing.start()
             for child in mine:
                 child.terminate()
             for child in mine:
@@ -51,6 +53,7 @@ def workers(processes: int, modules: Sequence[str] = ()) -> Iterator[ProcessPool
                 if child.is_alive():
                     child.kill()
                     child.join()
+            closing.join()
         raise
 
 

@@ -141,8 +141,13 @@ def _is_part(name: str) -> bool:
     return not name.startswith(".") and not {"/", "\\"} & set(name)
 
 
+def slices_between(limit: int) -> str:
+    """Return in words which slices an array has room for. limit: its rows or columns."""
+    return f"ascending whole numbers from 1 to {limit - 1}" if limit > 1 else "empty: there is nothing between slices"
+
+
 def _check_slices(name: str, slices: object, limit: int) -> None:
-    what = f"ascending ints from 1 to {limit - 1}" if limit > 1 else "empty: there is nothing between slices"
+    what = slices_between(limit)
     places = slices if isinstance(slices, tuple) else None
     if places is None or any(isinstance(at, bool) or not isinstance(at, int) for at in places):
         raise TypeError(f"{name} is {slices!r}; it must be a tuple, {what}")

@@ -15,15 +15,25 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import tomllib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.ranges import short
-from nmsat.algorithms.core.schema import MISSING, FieldError, checked, field_place, limits, load_toml, read_text
-from nmsat.dataflow.contract.config import MemoryConfig, SatConfig, preset
+from nmsat.algorithms.core.schema import (
+    MISSING,
+    FieldError,
+    checked,
+    field_place,
+    limits,
+    load_toml,
+    number_refused,
+    read_text,
+    toml_value,
+)
+from nmsat.dataflow.contract.config import MemoryConfig, SatConfig, preset, slices_between
 from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, SAT_PLAIN, SAT_RANGES, Plain, Range
 
 if TYPE_CHECKING:
@@ -37,8 +47,14 @@ MACHINE_SUFFIX: Final = ".toml"
 MAX_BYTES: Final = 1 << 14
 """Largest file of a machine."""
 
+NAME_DIGITS: Final = 12
+"""Digits of the SHA-256 of a name that is too long."""
+
 MEMORY_PREFIX: Final = "memory."
 """What stands before the fields of the memory."""
+
+SLICES: Final = {"row_slices": "rows", "column_slices": "columns"}
+"""Fields that hold places between rows or columns -> which."""
 
 MACHINE_FIELDS: Final[dict[str, Range | Plain]] = {
     **{field.name: field for field in (SAT_PLAIN[0], *SAT_RANGES, *SAT_PLAIN[1:])},
@@ -47,22 +63,26 @@ MACHINE_FIELDS: Final[dict[str, Range | Plain]] = {
 """All fields of a machine by name; those of its memory as `memory.channels`."""
 
 
-def find_machine(text: str) -> SatConfig:
-    """Return the preset of that name, or the machine of a file whose name ends in .toml."""
+def find_machine(text: str, *, named: bool = True) -> SatConfig:
+    """Return the preset of that name, or the machine of a file whose name ends in .toml; named: as `read_machine`."""
     if not text.lower().endswith(MACHINE_SUFFIX):
         try:
             return preset(text)
         except ValueError as error:
             raise ValueError(f"{error}; or a file, NAME{MACHINE_SUFFIX}") from None
-    return read_machine(Path(text))
+    return read_machine(Path(text), named=named)
 
 
-def read_machine(path: Path) -> SatConfig:
-    """Return the machine of a TOML file; ValueError in one line with file, line, field, value and limit."""
+def read_machine(path: Path, *, named: bool = True) -> SatConfig:
+    """Return the machine of a TOML file; ValueError in one line with file, line, field, value and limit.
+
+    named: whether it keeps the name, which then must not be that of a preset with other values (`needs_name`).
+    """
     text = read_text(path, MAX_BYTES)
     given = load_toml(text, path)
     try:
-        return make_machine({"name": path.stem, **given})
+        made = _made(nested({"name": path.stem, **given}))
+        return _own_name(made) if named else made
     except FieldError as error:
         hint = "; without a name in it, a file gives its own" if error.field == "name" and "name" not in given else ""
         raise ValueError(f"{field_place(path, text, error.field)}: {error}{hint}") from None
@@ -75,7 +95,7 @@ def machine_schema() -> type[Struct]:
 
     numbers = {name: field for name, field in MACHINE_FIELDS.items() if isinstance(field, Range)}
     kinds: dict[str, Any] = {name: limits(field.low, field.high, whole=field.whole) for name, field in numbers.items()}
-    for slices, sides in (("row_slices", "rows"), ("column_slices", "columns")):
+    for slices, sides in SLICES.items():
         kinds[slices] = list[limits(1, numbers[sides].high - 1, whole=True)]
     kinds["name"] = str
     tables: dict[str, type[Struct]] = {}
@@ -111,7 +131,7 @@ def _made(given: Mapping[str, Any]) -> SatConfig:
 
     fields = asdict(checked(given, machine_schema(), _refused))
     memory = asdict(fields.pop("memory"))
-    fields |= {name: tuple(fields[name]) for name in ("row_slices", "column_slices")}
+    fields |= {name: tuple(fields[name]) for name in SLICES}
     try:
         external = MemoryConfig(**memory)
     except (TypeError, ValueError) as error:
@@ -120,12 +140,18 @@ def _made(given: Mapping[str, Any]) -> SatConfig:
     try:
         return SatConfig(**fields, memory=external)
     except (TypeError, ValueError) as error:
-        raise FieldError(str(error).partition(" ")[0], str(error)) from None
+        name = str(error).partition(" ")[0]
+        raise FieldError(name, _slices_refused(name, fields) if name in SLICES else str(error)) from None
+
+
+def _slices_refused(name: str, fields: Mapping[str, Any]) -> str:
+    """Return why slices of a file are refused, which is no tuple of Python's."""
+    return f"{name} is {toml_value(fields[name])}; it must be a list, {slices_between(fields[SLICES[name]])}"
 
 
 def _own_name(config: SatConfig) -> SatConfig:
     """Return a machine; FieldError if it has the name of a preset, and other values."""
-    if _other_preset(config):
+    if needs_name(config):
         raise FieldError("name", f"name is {config.name!r}, that of a preset with other values; choose another name")
     return config
 
@@ -136,13 +162,22 @@ def changed(config: SatConfig, given: Mapping[str, Any]) -> SatConfig:
     given: as `make_machine` takes them; a table changes what is in it.
     """
     given, before = flat(given), values(config)
+    if "name" not in given:
+        _own_name(config)
     made = _made(nested(before | config.slices_within(given) | given))
     after = values(made)
     told = [f"{name}={toml(value)}" for name, value in given.items() if after[name] != before[name]]
     if not told or "name" in given:
-        return _own_name(made) if told else config
-    name = f"{config.name} {' '.join(told)}"
-    return _own_name(made.replace(name=name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 4]} ..."))
+        return _own_name(made if told else config)
+    return _own_name(made.replace(name=_fitting(f"{config.name} {' '.join(told)}")))
+
+
+def _fitting(name: str) -> str:
+    """Return a name, a long one cut and ended by a part of its SHA-256, so that two that differ stay apart."""
+    if len(name) <= MAX_NAME:
+        return name
+    end = f" ... {hashlib.sha256(name.encode()).hexdigest()[:NAME_DIGITS]}"
+    return name[: MAX_NAME - len(end)] + end
 
 
 def flat(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,22 +237,20 @@ def _refused(place: str, value: Any) -> str:
     field = MACHINE_FIELDS.get(name)
     if f"{name}." == MEMORY_PREFIX:
         known = ", ".join(dataclasses.asdict(MemoryConfig()))
-        return f"{name} is {short(value)}; a machine has no such field, but a table [{name}] with {known}"
+        return f"{name} is {toml_value(value)}; a machine has no such field, but a table [{name}] with {known}"
     if field is None:
         near = difflib.get_close_matches(name, MACHINE_FIELDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"fields: {', '.join(MACHINE_FIELDS)}"
-        return f"{place} is {short(value)}; a machine has no such field; {hint}"
+        return f"{place} is {toml_value(value)}; a machine has no such field; {hint}"
     if value is MISSING:
         return f"{place} is missing; it must be {field.allowed}"
     if isinstance(field, Range):
-        try:
-            dataclasses.replace(field, name=name).check(value)
-        except (TypeError, ValueError) as error:
-            return str(error)
-    return f"{place} is {short(value)}; it must be {field.allowed}"
+        return number_refused(name, value, field.low, field.high, whole=field.whole)
+    return f"{place} is {toml_value(value)}; it must be {field.allowed}"
 
 
-def _other_preset(config: SatConfig) -> bool:
+def needs_name(config: SatConfig) -> bool:
+    """Tell whether a machine has the name of a preset, and other values."""
     try:
         return preset(config.name) != config
     except ValueError:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmsat.algorithms.core.ranges import short
+from nmsat.algorithms.core.schema import toml_value
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer
 
@@ -57,9 +57,9 @@ def read_choice(path: str | Path) -> Choice:
         raise ValueError(f"{path.name}: {unknown[0]!r} is not known; write dense = [...] and a table [pattern]")
     dense, patterns = given.get("dense", []), given.get("pattern", {})
     if not isinstance(dense, list) or not all(isinstance(name, str) for name in dense):
-        raise ValueError(f"{path.name}: dense is {short(dense)}; it must be a list of names")
+        raise ValueError(f"{path.name}: dense is {toml_value(dense)}; it must be a list of names")
     if not isinstance(patterns, dict):
-        raise ValueError(f"{path.name}: pattern is {short(patterns)}; it must be a table of names and patterns")
+        raise ValueError(f"{path.name}: pattern is {toml_value(patterns)}; it must be a table of names and patterns")
     wishes = [(name, _pattern(path.name, name, text)) for name, text in patterns.items()]
     return Choice((*((name, None) for name in dense), *wishes))
 
@@ -67,7 +67,7 @@ def read_choice(path: str | Path) -> Choice:
 def _pattern(where: str, name: str, text: Any) -> Pattern | None:
     try:
         if not isinstance(text, str):
-            raise ValueError(f'pattern is {short(text)}; write it as text, such as "2:8"')
+            raise ValueError(f'pattern is {toml_value(text)}; write it as text, such as "2:8"')
         return Pattern.parse(text)
     except ValueError as error:
         raise ValueError(f"{where}: layer {name!r}: {error}") from None

@@ -101,6 +101,11 @@ class Step:
         return sum(product.macs_kept for product in self.products)
 
     @property
+    def patterns(self) -> str:
+        """Patterns of its products in words, such as '2:8' or '1:4, 2:8'; 'dense' if none has one."""
+        return ", ".join(sorted({str(p.pattern) for p in self.products if p.pattern is not None})) or "dense"
+
+    @property
     def bound(self) -> float:
         """Dense over kept multiply-adds: the speed-up over a dense step that keeps the machine as busy as this one.
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from nmsat.algorithms.core.tape import Pattern
 from nmsat.algorithms.core.vocabulary import METHODS, PAPER_NETWORKS, TRAINED_NETWORKS, method_facts, trained_network
 from nmsat.dataflow.contract.config import NAMED
-from nmsat.dataflow.contract.machine_file import MACHINE_SUFFIX, changed, find_machine, flat, parse_value
+from nmsat.dataflow.contract.machine_file import (
+    MACHINE_SUFFIX,
+    changed,
+    find_machine,
+    flat,
+    needs_name,
+    parse_value,
+)
 from nmsat.hw.release.devices import DEVICES
 from nmsat.reports.work.commandline import Setting, asked_for, remember
 from nmsat.reports.work.text import InputError
@@ -134,7 +141,7 @@ def _network(name: str) -> str:
 
 
 def _config(text: str) -> SatConfig:
-    found = find_machine(text)
+    found = find_machine(text, named=False)  # --set may give it another name: `SetFields.check` looks at it
     if text.lower().endswith(MACHINE_SUFFIX):
         remember(found, text)
     return found
@@ -288,6 +295,18 @@ class SetFields(argparse._AppendAction):
     """
 
     changes = ""
+
+    def check(self, options: argparse.Namespace) -> None:
+        """Raise ValueError for a file with the name of a preset and other values, which is given no other name."""
+        settings: list[Setting] = getattr(options, self.dest, [])
+        config: SatConfig | None = getattr(options, self.changes, None)
+        if config is None or isinstance(config, str) or any(name == "name" for name, _ in settings):
+            return
+        if needs_name(config):
+            try:
+                find_machine(asked_for(config)[0])
+            except ValueError as error:  # with file and line
+                raise ValueError(f"{error}; or give --set name=NAME") from None
 
     def settle(self, options: argparse.Namespace) -> None:
         """Change the configuration, once; ValueError for a field that may not be so."""

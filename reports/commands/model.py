@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.algorithms.core.tape import LeftOut
 from nmsat.algorithms.core.vocabulary import METHODS, NETWORKS, TRAINED_NETWORKS
 from nmsat.reports.commands.base import (
     MAX_SIZE,
@@ -159,7 +160,7 @@ def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], Ran, Ran, li
     values = {
         "model": options.model,
         "method": step.method,
-        "pattern": _patterns(step) if taped or options.layer_patterns else str(step_pattern(options) or "dense"),
+        "pattern": step.patterns if taped or options.layer_patterns else str(step_pattern(options) or "dense"),
         "batch": found.batch,
         "inference": options.inference,
         "forward_macs": sum(p.macs_dense for p in dense.products if p.stage is Stage.FF),
@@ -212,11 +213,6 @@ def _warn(options: argparse.Namespace, step: Step, notes: tuple[str, ...], *, ta
         LOG.warning(NOTHING_PRUNED)
     if step.method in METHODS and METHODS[step.method].host_note:
         LOG.warning("%s: %s", step.method, METHODS[step.method].host_note)
-
-
-def _patterns(step: Step) -> str:
-    """Return the patterns that a step has, such as '2:8', or 'dense'."""
-    return ", ".join(sorted({str(p.pattern) for p in step.products if p.pattern is not None})) or "dense"
 
 
 def _layer_stages(result: MachineResult) -> dict[str, dict[str, int]]:
@@ -320,7 +316,7 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
             *_host_lines(values["host_kinds"]),
             *([_energy_line(energy, dense)] if energy else []),
             TAPE_NOTE if values["method"] == "tape" or values["model"] in TRAINED_NETWORKS else HOST_NOTE,
-            *(f"left out      {_left_out(item)}" for item in values["left_out"]),
+            *(f"left out      {LeftOut(**item).text}" for item in values["left_out"]),
         ]
     )
 
@@ -328,12 +324,6 @@ def _totals(values: dict[str, Any], machine: SatConfig) -> str:
 def _energy_line(energy: dict[str, Any], dense: dict[str, Any]) -> str:
     both = f"{energy['total_joule']:.2f} J, dense {dense['total_joule']:.2f} J"
     return f"energy        {both} (modelled, not measured)"
-
-
-def _left_out(item: dict[str, Any]) -> str:
-    """Return what a recording left out, for a line of text."""
-    calls = f", {item['calls']} calls" if item["calls"] else ""
-    return f"{item['name']} ({item['kind']}{calls}): in neither of the two steps"
 
 
 def _host_lines(kinds: dict[str, dict[str, int]]) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.vocabulary import NETWORKS, RENAMED
+from nmsat.algorithms.core.vocabulary import NETWORK_FILES, NETWORKS, RENAMED
 from nmsat.reports.commands.base import MAX_SIZE, add_layer_patterns, sparse, whole
 from nmsat.reports.work.commandline import Setting
 from nmsat.reports.work.text import InputError
@@ -16,21 +16,14 @@ if TYPE_CHECKING:
     from nmsat.dataflow.network.choice import Choice
 
 
-FILES: Final = {
-    ".onnx": "an ONNX file (.onnx)",
-    ".csv": "a SCALE-Sim table (.csv)",
-    ".tape": "a tape (.tape)",
-}
-"""Files that can stand for a network, by the end of their name."""
-
-KNOWN: Final = f"{', '.join(NETWORKS)}, {', '.join(FILES.values())}"
+KNOWN: Final = f"{', '.join(NETWORKS)}, {', '.join(NETWORK_FILES.values())}"
 """What can stand for a network."""
 
 
 def check_files(options: argparse.Namespace) -> None:
     """Raise InputError for a model that is neither a name nor such a file, and for files that cannot be read."""
     named = options.model in NETWORKS or options.model in RENAMED
-    if not named and Path(options.model).suffix.lower() not in FILES:
+    if not named and Path(options.model).suffix.lower() not in NETWORK_FILES:
         raise InputError(f"model is {options.model!r}; it must be one of {KNOWN}")
     asked = {"model": None if named else options.model, "--masks": options.masks, "--layers": options.layers}
     for name, path in asked.items():

@@ -50,11 +50,16 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(extra)}")
         for action in self._actions:
             if isinstance(action, SetFields):
-                try:
-                    action.settle(found)
-                except ValueError as error:
-                    self.error(f"argument --set: {error}")
+                self._settle(action, found)
         return found, extra
+
+    def _settle(self, settings: SetFields, found: argparse.Namespace) -> None:
+        changes = next(action for action in self._actions if action.dest == settings.changes)
+        for step, blamed in ((settings.check, changes), (settings.settle, settings)):
+            try:
+                step(found)
+            except ValueError as error:
+                self.error(str(argparse.ArgumentError(blamed, str(error))))
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; argparse would not tell when the reader has gone away."""

@@ -13,6 +13,7 @@ from nmsat.reports.commands.base import SUMMARY, Answer, Command, add_processes,
 from nmsat.reports.version import VERSION
 from nmsat.reports.work.commandline import spell
 from nmsat.reports.work.output import add_force, output_folder
+from nmsat.reports.work.progress import LOG
 from nmsat.reports.work.text import InputError, table
 from nmsat.sim.results.provenance import Source
 
@@ -71,6 +72,8 @@ def run(options: argparse.Namespace) -> Answer:
         plan = read_sweep(options.file)
     except ValueError as error:
         raise InputError(str(error)) from None
+    for note in plan.notes:
+        LOG.warning("%s", note)
     known = read_accuracies(options.accuracy) if options.accuracy else {}
     where = Where(options.processes, options.scheduler)
     folder: Path = options.out or Path("out/sweep") / options.file.stem
@@ -91,6 +94,7 @@ def run(options: argparse.Namespace) -> Answer:
         for name, data in drawn.items():
             out.write(name, data)
         values = _summary(rows) | facts | {"axes": list(plan.axes), "doubled": plan.doubled, "nmsat": VERSION}
+        values["notes"] = list(plan.notes)
         values |= {"points_sha256": hashlib.sha256(content).hexdigest()}
         out.write(PAGE, sweep_page(values, figures, _command(options)))
         out.write(SUMMARY, json.dumps(values, indent=1) + "\n")
@@ -153,7 +157,7 @@ def _text(values: dict[str, Any], files: list[str]) -> str:
     rows = []
     for row in values["front"]:
         exact = row.get("exact_cycles")
-        work = f"{row['network']} {row['batch']} {row['method']} {row['pattern']}"
+        work = f"{row['network']} {row['batch'] or 'as recorded'} {row['method']} {row['pattern']}"
         speed = f"{row['exact_speedup' if exact else 'speedup']:.4f}"
         sizes = (str(row["dsp"]), str(row["lut"]), str(row["bram36"]), str(row["uram"]))
         rows.append((work, row["machine"], *sizes, str(row["cycles"]), str(exact or ""), speed))
@@ -166,7 +170,10 @@ def _text(values: dict[str, Any], files: list[str]) -> str:
     if len(values["errors"]) > MOST_REASONS:
         lines.append(f"and {len(values['errors']) - MOST_REASONS} reasons more, in points.parquet and with --json")
     if values["doubled"]:
-        lines.append(f"{values['doubled']} combinations are not points of their own: dense steps have no pattern")
+        lines.append(
+            f"{values['doubled']} combinations are not points of their own: dense steps have no pattern, a tape has "
+            "batch, method and patterns of its own"
+        )
     return "\n".join([table(header, rows), "", *lines, *files])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
@@ -114,8 +115,7 @@ def works_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def work_of(row: Row) -> str:
     """Return in words what a point computes."""
-    pattern = "" if row["method"] == "dense" else f" {row['pattern']}"
-    return f"{row['network']}, batch {row['batch']}, {row['method']}{pattern}"
+    return f"{row['network']}, batch {row['batch'] or 'as recorded'}, {_training(row)}"
 
 
 def _pareto(works: dict[str, list[Row]], cost: str, basis: Basis, words: str) -> Figure:
@@ -191,7 +191,7 @@ def _heat(rows: Sequence[Row], down: str, across: str, index: int, basis: Basis,
     for row in rows:
         at = (row[down], row[across])
         best[at] = min(row["cycles"], best.get(at, row["cycles"]))
-    ys, xs = (sorted({at[place] for at in best}) for place in (0, 1))
+    ys, xs = (sorted({at[place] for at in best}, key=_order) for place in (0, 1))
     least = min(best.values())
     grid = [[best[y, x] / least if (y, x) in best else float("nan") for x in xs] for y in ys]
     drawing = new_figure(min(360, 80 + 40 * len(ys)))
@@ -225,6 +225,11 @@ def _heat(rows: Sequence[Row], down: str, across: str, index: int, basis: Basis,
     }
     standing = ((_ESTIMATED, f"cycles, {words}"),)
     return _figure(f"heat_{index}", f"Cycles by {down} and {across}", caption, drawing, columns, found, basis, standing)
+
+
+def _order(value: Any) -> Any:
+    """Return what values of a field are sorted by; slices are text in the table, and sorted by their places."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _value(value: Any) -> str:

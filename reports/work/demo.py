@@ -107,10 +107,9 @@ def _check(config: SatConfig, products: Sequence[Product]) -> tuple[Check, ...]:
     """Run every product of the step, cut where it is long, on the RTL."""
     jobs = _fit([cut(config, product, CUT_CYCLES) for product in products])
     bench = jobs[0].tiling.config
-    with task("RTL", 2, "part") as running:
+    with task("RTL") as running:  # two parts so unlike that no time left follows from one
         running.now("compiling, if this array has not been compiled before")
         build_stce(bench)
-        running.advance()
         running.now(f"running {len(jobs)} products")
         verdicts = verify_products(bench, jobs)
     return tuple(map(_check_record, products, jobs, verdicts))

@@ -6,6 +6,9 @@
             ...
             running.advance()
 
+What is done once before the work goes on, such as compiling, is a task of its own `aside`: the time left of the tasks
+around it is reckoned without it.
+
 Notes go through `logging`: LOG.warning is always said, LOG.info unless quiet, LOG.debug when verbose. Rooms below
 `reports` log to `logging.getLogger("nmsat.ROOM")` and know nothing of this module.
 """
@@ -72,6 +75,7 @@ class Task:
         self._part = ""
         self._shown = ""
         self._start = time.monotonic()
+        self._aside = 0.0
         self._bar: tqdm[Any] | None = None
 
     def begin(self, done: int, total: int) -> None:
@@ -108,9 +112,15 @@ class Task:
             parts.append(f"{self.done} of {self.total}" + (f" {self.unit}s" if self.unit else ""))
         parts.append(f"{_clock(seconds)} so far")
         if self.total and self.done > self._first:
-            left = seconds * (self.total - self.done) / (self.done - self._first)
+            left = (seconds - self._aside) * (self.total - self.done) / (self.done - self._first)
             parts.append(f"about {_clock(left)} left")
         return ", ".join([*parts, self._shown] if self._shown else parts)
+
+    def _leave_out(self, seconds: float) -> None:
+        """Take note of time that says nothing of how long the rest takes."""
+        self._aside += seconds
+        if self._bar is not None:
+            self._bar.last_print_t += seconds  # where the next update counts from
 
     def _draw(self) -> None:
         from tqdm import tqdm
@@ -136,10 +146,11 @@ class Task:
 
 
 @contextmanager
-def task(label: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
+def task(label: str, total: int | None = None, unit: str = "", *, aside: bool = False) -> Iterator[Task]:
     """Show that something is being done, until the block ends.
 
-    label: what, in a few words; total: its length in units, None if it is not known; unit: singular of what is counted.
+    label: what, in a few words; total: its length in units, None if it is not known; unit: singular of what is counted;
+    aside: whether it is no part of what the tasks around it count.
     """
     running, over = Task(label, total, unit), threading.Event()
     LOG.debug("%s: begins", label)
@@ -161,6 +172,8 @@ def task(label: str, total: int | None = None, unit: str = "") -> Iterator[Task]
         with _lock:
             _running.remove(running)
             running._erase()
+            for outer in _running if aside else ():
+                outer._leave_out(time.monotonic() - running._start)
         LOG.debug("%s: %s", label, _clock(time.monotonic() - running._start))
 
 

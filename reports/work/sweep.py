@@ -9,17 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.core.vocabulary import TRAINED_NETWORKS
-from nmsat.dataflow.contract.machine_file import values
+from nmsat.dataflow.contract.machine_file import toml, values
 from nmsat.dataflow.cycles.buffers import block_totals, buffer_counts
 from nmsat.dataflow.program.memory_plan import Batches, memory_plan
 from nmsat.reports.work.area import machine_area
 from nmsat.reports.work.progress import task
 from nmsat.reports.work.spread import spread
 from nmsat.reports.work.sweep_front import exact_cycles, front_of, next_points
-from nmsat.reports.work.sweep_plan import file_digest
-from nmsat.reports.work.text import InputError
+from nmsat.reports.work.sweep_networks import work_step
 from nmsat.reports.work.timings import Wanted, time_all, version
 from nmsat.sim.results.energy import step_energy
 from nmsat.sim.results.machine import roofline
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nmsat.dataflow.contract.config import SatConfig
-    from nmsat.dataflow.network.step import Step
     from nmsat.reports.work.spread import Where
     from nmsat.reports.work.sweep_journal import Journal
     from nmsat.reports.work.sweep_plan import Plan, Point
@@ -40,16 +36,20 @@ if TYPE_CHECKING:
 RAM_KBIT: Final = {"bram36": 36, "uram": 288}
 """Kilobits of a block."""
 
-MORE_SOURCES: Final = ("algorithms/core", "algorithms/methods", "algorithms/layers", "dataflow/network", "sim/work")
-"""Folders that results of a sweep come from besides those of `reports.work.timings`."""
+MORE_SOURCES: Final = (
+    *("algorithms/core", "algorithms/methods", "algorithms/layers", "dataflow/network", "sim/results", "sim/work"),
+    *("reports/work/sweep.py", "reports/work/sweep_networks.py"),
+)
+"""Folders and modules that results of a sweep come from besides those of `reports.work.timings`."""
 
 @cache
 def sweep_version() -> str:
     """Return the SHA-256 of all sources that results of a sweep come from."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256(version().encode())
-    for folder in MORE_SOURCES:
-        for path in sorted((root / folder).rglob("*.py")):
+    for name in MORE_SOURCES:
+        place = root / name
+        for path in [place] if place.suffix else sorted(place.rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -132,8 +132,8 @@ def estimate_group(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
     for point in points:
         try:
             if dense is None:
-                dense = machine_step(_step(point.network, point.batch, "dense", "dense", point.content), timer)
-            step = _step(*point.work, point.content)
+                dense = machine_step(work_step(point.network, point.batch, "dense", "dense", point.content), timer)
+            step = work_step(*point.work, point.content)
             plan = memory_plan(step, machine, batches=Batches(point.batch))
             result = machine_step(step, timer)
         except ValueError as error:
@@ -149,7 +149,7 @@ def exact_point(point: Point, processes: int = 1) -> dict[str, Any]:
     machine = point.machine
     assert machine is not None
     steps = (point.work, (point.network, point.batch, "dense", "dense"))
-    wanted = [Wanted(_step(*work, point.content)) for work in steps]
+    wanted = [Wanted(work_step(*work, point.content)) for work in steps]
     try:
         result, dense = time_all(machine, wanted, lambda _: None, processes)
     except ValueError as error:
@@ -173,38 +173,13 @@ def _totals(result: MachineResult, dense: MachineResult) -> dict[str, Any]:
     }
 
 
-@cache
-def _step(network: str, batch: int, method: str, pattern: str, content: str = "") -> Step:
-    """Return a training step, kept as long as the process is. InputError if a network's file is not of `content`."""
-    from nmsat.dataflow.network.models import load_model
-    from nmsat.dataflow.network.readers.recorded import recorded_step
-    from nmsat.dataflow.network.step import training_products
-
-    if content:
-        _check_content(network, content)
-    chosen = None if pattern == "dense" else Pattern.parse(pattern)
-    if network in TRAINED_NETWORKS:
-        return recorded_step(network, method, chosen, batch)
-    return training_products(load_model(network, batch), method, chosen)
-
-
-def _check_content(network: str, content: str) -> None:
-    """Raise InputError if a file is not the one of the sweep: no point may be lost to that as one that does not run."""
-    try:
-        same = file_digest(network) == content
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if not same:
-        raise InputError(f"network is {network!r}; the file changed since the sweep began, or is another on a worker")
-
-
 def _row(point: Point) -> dict[str, Any]:
     """Return what is known of a point before it is run."""
     machine = point.machine
     row: dict[str, Any] = {name: getattr(point, name) for name in ("index", "config", *_WORK)}
     row |= {"source": Source.ESTIMATE.value, "front": False, "cycles": None, "planned": "", "error": point.error}
     if machine is None:
-        return row | {"status": "error"} | dict(point.settings)
+        return row | {"status": "error"} | {name: _cell(value) for name, value in point.settings}
     row |= {"machine": machine.name, "planned": "; ".join(machine.planned), **_area(machine), **_fields(machine)}
     return row | {"status": "planned" if machine.planned else ""}
 
@@ -222,5 +197,9 @@ def _area(machine: SatConfig) -> dict[str, int]:
 
 
 def _fields(machine: SatConfig) -> dict[str, Any]:
-    found = {name: value for name, value in values(machine).items() if name != "name"}
-    return {name: json.dumps(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    return {name: _cell(value) for name, value in values(machine).items() if name != "name"}
+
+
+def _cell(value: Any) -> Any:
+    """Return a value of a field as the table holds it: slices as text such as '[8, 16]', so that it can be grouped."""
+    return toml(value) if isinstance(value, tuple) else value

@@ -6,7 +6,7 @@ batch = 64
 method = "bdwp"
 pattern = ["2:4", "2:8"]
 
-[set]                             # fields of the machine
+[set]                             # fields of the machine; row_slices and column_slices are lists of lists
 rows = { from = 8, to = 32, times = 2 }
 memory.latency_ns = [60, 120]
 
@@ -23,27 +23,28 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.algorithms.core.ranges import check_whole
-from nmsat.algorithms.core.schema import FieldError, field_place, load_toml, read_text
+from nmsat.algorithms.core.schema import FieldError, field_place, load_toml, read_text, toml_value
 from nmsat.algorithms.core.tape import Pattern
-from nmsat.algorithms.core.vocabulary import NETWORKS, RENAMED, method_facts, trained_network
-from nmsat.dataflow.contract.machine_file import changed, find_machine, flat
-from nmsat.dataflow.network.models import MAX_BATCH, load_model
-from nmsat.reports.work.sweep_schema import MAX_POINTS, SWEPT, WORK, check_sweep, range_text
+from nmsat.algorithms.core.vocabulary import METHODS, NETWORK_FILES, NETWORKS, RENAMED, method_facts, trained_network
+from nmsat.dataflow.contract.machine_file import SLICES, changed, find_machine, flat
+from nmsat.dataflow.network.models import MAX_BATCH
+from nmsat.reports.work.sweep_networks import file_digest, file_notes, is_file, is_tape, taped_step
+from nmsat.reports.work.sweep_schema import MAX_POINTS, NUMBERS, WORK, check_sweep, range_text, slices_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from nmsat.dataflow.contract.config import SatConfig
 
 MAX_SWEEP_BYTES: Final = 1 << 16
 """Largest file of a sweep."""
 
-LAYER_FILES: Final = {".onnx": "an ONNX file (.onnx)", ".csv": "a SCALE-Sim table (.csv)"}
-"""Files that can stand for a network of a sweep; a tape has batch, method and patterns of its own."""
+TAPED: Final = ("batch", "method", "pattern")
+"""Keys of a sweep that a tape holds itself: they do not count for it."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ class Point:
     """A training step on a machine.
 
     machine: None if its fields do not fit together, which `error` says; content: SHA-256 of a network's file, '' for
-    one called by name.
+    one called by name. Of a tape batch is None, method and pattern are those of its step.
     """
 
     index: int
     config: str
     network: str
-    batch: int
+    batch: int | None
     method: str
     pattern: str
     settings: tuple[tuple[str, Any], ...]
@@ -66,18 +67,22 @@ class Point:
     content: str = ""
 
     @property
-    def work(self) -> tuple[str, int, str, str]:
+    def work(self) -> tuple[str, int | None, str, str]:
         """What runs: points of the same work are compared."""
         return self.network, self.batch, self.method, self.pattern
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All points of a sweep. axes: names of what has several values; doubled: combinations that are one point."""
+    """All points of a sweep. axes: names of what has several values; doubled: combinations that are one point.
+
+    notes: what the figures of its networks and methods do not hold, and what reading their files decided.
+    """
 
     points: tuple[Point, ...]
     axes: tuple[str, ...]
     doubled: int
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -101,17 +106,24 @@ def make_plan(found: Mapping[str, Any]) -> Plan:
     axes = {name: _axis(name, found.get(name, default), _CHECKS[name]) for name, default in WORK.items()}
     axes |= {f"set.{name}": _field_axis(name, value) for name, value in flat(found.get("set", {})).items()}
     contents = {name: file_digest(name) for name in axes["network"] if is_file(name)}
-    for name in contents:
-        _check_file(name, axes["batch"])
+    steps = {name: taped_step(name) for name in contents if is_tape(name)}
+    tapes = {name: (step.method, step.patterns) for name, step in steps.items()}
+    _check_taped(found, tapes, axes["network"])
+    told = {name: file_notes(name, axes["batch"]) for name in contents if name not in steps}
+    told |= {name: [f"left out {work.text}" for work in step.left_out] for name, step in steps.items()}
     total = prod(map(len, axes.values()))
     chosen = _chosen(found.get("random"), total)
     points: dict[tuple[Any, ...], Point] = {}
     machines = _Machines()
     for number in chosen:
-        point = _point(len(points), axes, number, machines, contents)
+        point = _point(len(points), _taken(axes, number), machines, contents, tapes)
         points.setdefault((point.config, *point.work, point.settings), point)
+    _check_names(points.values())
     several = tuple(name for name, axis in axes.items() if len(axis) > 1)
-    return Plan(tuple(points.values()), several, len(chosen) - len(points))
+    used = dict.fromkeys(point.method for point in points.values())
+    told |= {name: [METHODS[name].host_note] for name in used if name in METHODS and METHODS[name].host_note}
+    notes = tuple(f"{name}: {note}" for name, texts in told.items() for note in texts)
+    return Plan(tuple(points.values()), several, len(chosen) - len(points), notes)
 
 
 def _chosen(table: Mapping[str, Any] | None, total: int) -> range | list[int]:
@@ -128,66 +140,86 @@ def _chosen(table: Mapping[str, Any] | None, total: int) -> range | list[int]:
 
 
 class _Machines:
-    """Machines of a sweep, each made once, however many points it has."""
+    """Machines of a sweep, each made once, however many points it has, and its file read once."""
 
     def __init__(self) -> None:
+        self._found: dict[str, SatConfig] = {}
         self._known: dict[tuple[str, tuple[tuple[str, Any], ...]], tuple[SatConfig | None, str]] = {}
 
     def of(self, config: str, settings: tuple[tuple[str, Any], ...]) -> tuple[SatConfig | None, str]:
         """Return a machine, and why there is none."""
         key = config, settings
         if key not in self._known:
+            if config not in self._found:
+                self._found[config] = find_machine(config)
             try:
-                self._known[key] = changed(find_machine(config), dict(settings)), ""
+                self._known[key] = changed(self._found[config], dict(settings)), ""
             except ValueError as refused:
                 self._known[key] = None, str(refused)
         return self._known[key]
 
 
-def is_file(network: str) -> bool:
-    """Tell whether a network is a file."""
-    return Path(network).suffix.lower() in LAYER_FILES
+def _check_taped(found: Mapping[str, Any], tapes: Mapping[str, object], networks: list[str]) -> None:
+    """Raise FieldError for what counts for no network, since all are tapes."""
+    given = next((key for key in TAPED if key in found), None)
+    if given and len(tapes) == len(networks):
+        which = f"network {networks[0]!r} is a tape" if len(networks) == 1 else "all networks are tapes"
+        own = ", ".join(TAPED[:-1]) + f" and {TAPED[-1]}"
+        text = f"{given} is {toml_value(found[given])}; {which}, and a tape holds {own} itself: leave {given} out"
+        raise FieldError(given, text)
 
 
-def file_digest(network: str) -> str:
-    """Return the SHA-256 of a network's file; FieldError if it cannot be read."""
-    try:
-        return hashlib.sha256(Path(network).read_bytes()).hexdigest()
-    except OSError as error:
-        text = f"network is {network!r}; it cannot be read: {error.strerror or error}"
-        raise FieldError("network", text) from None
+def _check_names(points: Iterable[Point]) -> None:
+    """Raise FieldError if two machines of a sweep have one name: tables and pictures tell them apart by it."""
+    known: dict[str, Point] = {}
+    for point in points:
+        if point.machine is None:
+            continue
+        first = known.setdefault(point.machine.name, point)
+        if first.machine != point.machine:
+            both = [_asked(one) for one in (first, point)]
+            text = f"machine of {both[1]} has the name of that of {both[0]}, {point.machine.name!r}, and other values"
+            raise FieldError("config", f"config is {point.config!r}; the {text}; give one of them another name")
 
 
-def _check_file(network: str, batches: list[int]) -> None:
-    """Raise FieldError for a file that is no network, or none of these batches."""
-    for batch in batches:
-        try:
-            load_model(network, batch)
-        except ValueError as error:
-            text = f"network is {network!r}; it does not run with batch {batch}: {error}"
-            raise FieldError("network", text) from None
+def _asked(point: Point) -> str:
+    settings = ", ".join(f"{name} = {toml_value(value)}" for name, value in point.settings)
+    return f"{point.config!r}{f' with {settings}' if settings else ''}"
 
 
-def _point(
-    index: int, axes: Mapping[str, list[Any]], number: int, machines: _Machines, contents: Mapping[str, str]
-) -> Point:
-    """Return a combination by its number: the last axis runs fastest."""
+def _taken(axes: Mapping[str, list[Any]], number: int) -> dict[str, Any]:
+    """Return the values of a combination by its number: the last axis runs fastest."""
     taken: dict[str, Any] = {}
     for name, axis in reversed(list(axes.items())):
         number, place = divmod(number, len(axis))
         taken[name] = axis[place]
-    settings = {name.removeprefix("set."): taken[name] for name in axes if name.startswith("set.")}
-    pattern = "dense" if taken["method"] == "dense" else taken["pattern"]
-    machine, error = machines.of(taken["config"], tuple(settings.items()))
-    work = (taken["config"], taken["network"], taken["batch"], taken["method"], pattern)
-    return Point(index, *work, tuple(settings.items()), machine, error, contents.get(taken["network"], ""))
+    return {name: taken[name] for name in axes}
+
+
+def _point(
+    index: int,
+    taken: Mapping[str, Any],
+    machines: _Machines,
+    contents: Mapping[str, str],
+    tapes: Mapping[str, tuple[str, str]],
+) -> Point:
+    """Return the point of a combination. contents, tapes: SHA-256 of networks' files, method and pattern of tapes."""
+    settings = tuple((name.removeprefix("set."), taken[name]) for name in taken if name.startswith("set."))
+    machine, error = machines.of(taken["config"], settings)
+    network, batch, method, pattern = (taken[key] for key in ("network", *TAPED))
+    if network in tapes:
+        batch, (method, pattern) = None, tapes[network]
+    elif method == "dense":
+        pattern = "dense"
+    work = (taken["config"], network, batch, method, pattern)
+    return Point(index, *work, settings, machine, error, contents.get(network, ""))
 
 
 def _axis(name: str, value: Any, check: Callable[[Any], object]) -> list[Any]:
     """Return the values of a key, each of them checked."""
     values = _values(name, value)
     if not values:
-        raise FieldError(name, f"{name} is {value!r}; it must hold a value")
+        raise FieldError(name, f"{name} is {toml_value(value)}; it must hold a value")
     for one in values:
         try:
             check(one)
@@ -198,9 +230,21 @@ def _axis(name: str, value: Any, check: Callable[[Any], object]) -> list[Any]:
 
 def _field_axis(name: str, value: Any) -> list[Any]:
     """Return the values of a field of the machine."""
-    field = SWEPT[name]
+    if name in SLICES:
+        return _slices_axis(name, value)
+    field = NUMBERS[name]
     values = _axis(f"set.{name}", value, field.check)
     return values if field.whole else [float(one) for one in values]
+
+
+def _slices_axis(name: str, value: list[Any]) -> list[tuple[int, ...]]:
+    """Return the values of slices: a list of places is one value, a list of such lists holds several."""
+    several = value if any(isinstance(one, list) for one in value) else [value]
+    for one in several:
+        if not isinstance(one, list) or one != sorted(set(one)):
+            wrong = one if isinstance(one, list) else value
+            raise FieldError(f"set.{name}", f"set.{name} is {toml_value(wrong)}; {slices_text(name)}")
+    return list(dict.fromkeys(map(tuple, several)))
 
 
 def _values(name: str, value: Any) -> list[Any]:
@@ -218,7 +262,7 @@ def _values(name: str, value: Any) -> list[Any]:
         if at == found[-1]:
             break
     if len(found) > MAX_POINTS:
-        raise FieldError(name, f"{name} is {value!r}; it stands for more than {MAX_POINTS} values")
+        raise FieldError(name, f"{name} is {toml_value(value)}; it stands for more than {MAX_POINTS} values")
     return found
 
 
@@ -229,7 +273,7 @@ def _network(name: object) -> None:
         return
     if isinstance(name, str) and is_file(name):
         return
-    raise ValueError(f"network is {name!r}; it must be one of {', '.join((*NETWORKS, *LAYER_FILES.values()))}")
+    raise ValueError(f"network is {name!r}; it must be one of {', '.join((*NETWORKS, *NETWORK_FILES.values()))}")
 
 
 def _sparse(text: str) -> None:

@@ -19,6 +19,7 @@ from nmsat.algorithms.core.files import write_text
 from nmsat.algorithms.training.workers import workers
 from nmsat.dataflow.program.jobs import ALL_ON, step_jobs
 from nmsat.hw.parts.cache import CacheError, cache_folder
+from nmsat.reports.work.progress import task
 from nmsat.sim.compiled import prepare
 from nmsat.sim.work.machine import machine_step
 from nmsat.sim.work.timed import Estimator, Timer
@@ -132,7 +133,8 @@ def time_jobs(
     kept = timer(config, estimate=estimate)
     each = {kept.key(job): job for job in jobs}
     if kept.exact and sum(not kept.knows(job) for job in each.values()) >= WORTH:
-        prepare()
+        with task("compiling the engines of the simulator, unless they are there", aside=True):
+            prepare()
     if processes == 1:
         for job in each.values():
             told(job)

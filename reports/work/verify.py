@@ -72,10 +72,9 @@ def build_machine(config: SatConfig) -> Built:
     from nmsat.tb.run.runner import check_tools
 
     check_tools()
-    with task(f"the RTL of {config.name!r}", 2, "part") as running:
+    with task(f"the RTL of {config.name!r}") as running:  # two parts so unlike that no time left follows from one
         running.now("writing Verilog, if it has not been written before")
         files = sat_verilog(config)
-        running.advance()
         running.now("compiling, if it has not been compiled before (minutes)")
         return build_verilog(config, files)
 

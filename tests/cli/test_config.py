@@ -58,6 +58,19 @@ def test_the_printed_command_asks_for_the_same_machine(mine: Path, line: str) ->
     assert options.config not in NAMED.values()
 
 
+def test_a_file_called_as_a_preset_is_taken_with_another_name(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text("rows = 8\ncolumns = 8\n")
+    told = f"argument --config: {path}: name is 'tiny', that of a preset with other values; choose another name; "
+    for more in ("", " --set rows=4"):
+        outcome = call(f"gemm 9 8 7 --config {path}{more}")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert told in outcome.err and "or give --set name=NAME" in outcome.err
+    assert json.loads(call(f"gemm 9 8 7 --config {path} --set name=foo --json").out)["config"] == "foo"
+    options = nmsat.parse(shlex.split(f"gemm 9 8 7 --config {path} --set name=foo"))
+    assert nmsat.parse(shlex.split(again(options))[1:]).config == options.config
+
+
 def test_a_file_named_by_gemm_is_named_by_the_machines_command(call: Call, mine: Path) -> None:
     found = json.loads(call(f"gemm 9 8 7 --config {mine} --json").out)
     assert shlex.split(found["machine_command"])[-2:] == ["--config", str(mine)]
@@ -68,7 +81,7 @@ def test_a_file_named_by_gemm_is_named_by_the_machines_command(call: Call, mine:
     [
         ("gemm 1 1 1 --set rows", "the value is 'rows'; write FIELD=VALUE such as rows=16"),
         ("gemm 1 1 1 --set row=3", "row is 3; a machine has no such field; did you mean rows?"),
-        ("gemm 1 1 1 --set rows=3.5", "rows is 3.5; it must be an int from 1 to 256"),
+        ("gemm 1 1 1 --set rows=3.5", "rows is 3.5; it must be a whole number from 1 to 256"),
         ("gemm 1 1 1 --set memory.channels=65", "memory.channels is 65; it must be a whole number from 1 to 64"),
         ("gemm 1 1 1 --set name=small", "name is 'small', that of a preset with other values"),
         ("gemm 1 1 1 --config nope.toml", "nope.toml: it cannot be read: No such file or directory"),

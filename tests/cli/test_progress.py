@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import logging
 import os
 import pty
@@ -16,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from tqdm import tqdm
 
 import nmsat
 from nmsat.reports.commands import parser
@@ -140,6 +142,24 @@ def test_a_resumed_task_estimates_from_what_it_did_itself(monkeypatch: pytest.Mo
         now = 160.0
         running.advance(2)
         assert running.line() == "train, 92 of 100 steps, 1 min 00 s so far, about 4 min 00 s left"
+
+
+def test_what_is_done_aside_is_not_in_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with task("outer", 10) as outer, task("inner", 4, "point") as inner:
+        inner._bar = bar = tqdm(total=4, file=io.StringIO())
+        counted_from = bar.last_print_t
+        with task("compiling", aside=True) as compiling:
+            now = 190.0
+            assert compiling.line() == "compiling, 1 min 30 s so far"
+        assert bar.last_print_t == counted_from + 90
+        with task("a part of it"):
+            now = 200.0
+        inner.advance()
+        outer.advance()
+        assert inner.line() == "inner, 1 of 4 points, 1 min 40 s so far, about 30 s left"
+        assert outer.line() == "outer, 1 of 10, 1 min 40 s so far, about 1 min 30 s left"
 
 
 def test_threads_end_with_their_tasks() -> None:

@@ -135,7 +135,7 @@ def test_a_method_that_the_machine_has_no_program_for_is_said_so(call: Callable[
     ("line", "options", "says"),
     [
         ("epoch = 3", "", "FILE, line 2: configuration key is 'epoch'; known keys: "),
-        ('epochs = "many"', "", "FILE, line 2: epochs is 'many'; it must be of type int"),
+        ('epochs = "many"', "", "FILE, line 2: epochs is 'many'; it must be a whole number"),
         ("epochs = 0", "", "FILE, line 2: epochs is 0; it must be "),
         ('pattern = "2:8"', "--pattern 3:7", "nmsat: error: pattern is '3:7'; M must be "),
         ("batch = 0", "--epochs 2", "FILE, line 2: batch is 0; it must be "),

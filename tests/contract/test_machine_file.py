@@ -19,11 +19,12 @@ from nmsat.dataflow.contract.machine_file import (
     find_machine,
     machine_text,
     make_machine,
+    needs_name,
     parse_value,
     read_machine,
     values,
 )
-from nmsat.dataflow.contract.ranges import MEMORY_RANGES, SAT_RANGES, Range
+from nmsat.dataflow.contract.ranges import MAX_NAME, MEMORY_RANGES, SAT_RANGES, Range
 from nmsat.dataflow.cycles.buffers import check_buffers
 from nmsat.reports.work.area import machine_area
 from nmsat.reports.work.machines import board_of, die_of, machine_record
@@ -73,13 +74,13 @@ def test_fields_left_out_have_their_defaults_and_the_file_gives_the_name(tmp_pat
         ("rows = 4\n", None, "columns is missing; it must be from 1 to 256"),
         (SIZES + "act_depth = 100\n", 3, "act_depth is 100; it must be a power of two from 64 to 65536"),
         ("# first\n\n" + SIZES + "adder_stages = 9\n", 5, "adder_stages is 9; it must be a whole number from 1 to 7"),
-        (SIZES + "row_slices = [\n  1,\n  9,\n]\n", 3, "row_slices is (1, 9); it must be a tuple, ascending ints"),
+        (SIZES + "row_slices = [\n  1,\n  9,\n]\n", 3, "row_slices is [1, 9]; it must be a list, ascending whole"),
         (SIZES + "[memory]\n\nchannels = 0\n", 5, "memory.channels is 0; it must be a whole number from 1 to 64"),
         (SIZES + "memory.chanels = 1\n", 3, "memory.chanels is 1; a machine has no such field; did you mean memory.ch"),
         (SIZES + "memory = 3\n", 3, "memory is 3; a machine has no such field"),
         ("columns = 4\nsum_depth = 64\nrows = 256\n", 2, "sum_depth is 64; a tile of 256 rows needs 8 rows = 2048"),
-        ('"rows" = "4"\ncolumns = 4\n', 1, "rows is '4'; it must be an int from 1 to 256"),
-        ("rows = true\ncolumns = 4\n", 1, "rows is True; it must be an int from 1 to 256"),
+        ('"rows" = "4"\ncolumns = 4\n', 1, "rows is '4'; it must be a whole number from 1 to 256"),
+        ("rows = true\ncolumns = 4\n", 1, "rows is true; it must be a whole number from 1 to 256"),
         (SIZES + "clock_mhz = nan\n", 3, "clock_mhz is nan; it must be from 1 to 1000"),
         (SIZES + f"clock_mhz = {'9' * 400}\n", 3, "clock_mhz is a number of 1329 bits; it must be from 1 to 1000"),
         (SIZES + 'name = ""\n', 3, "name is ''; it must be one line of 1 to 100 characters"),
@@ -109,6 +110,12 @@ def test_a_file_called_as_a_preset_is_told_where_the_name_is_from(tmp_path: Path
     told = f"{path}: name is 'tiny', that of a preset .*; without a name in it, a file gives its own"
     with pytest.raises(ValueError, match=told):
         read_machine(path)
+    kept = read_machine(path, named=False)
+    assert (kept.name, needs_name(kept), needs_name(preset("tiny"))) == ("tiny", True, False)
+    assert changed(kept, {"name": "foo"}) == kept.replace(name="foo")
+    for same in ({"name": "tiny"}, {"rows": 4}, {"rows": 2}):
+        with pytest.raises(FieldError, match="that of a preset"):
+            changed(kept, same)
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
@@ -138,9 +145,17 @@ def test_the_name_tells_what_was_set() -> None:
     tiny = preset("tiny")
     assert changed(tiny, {"rows": 4}) is tiny
     assert changed(tiny, {"rows": 8, "memory.latency_ns": 90}).name == "tiny rows=8 memory.latency_ns=90"
+    assert changed(tiny, {"row_slices": (1, 3)}).name == "tiny row_slices=[1, 3]"
     assert changed(tiny, {"rows": 8, "name": "mine"}).name == "mine"
     everything = {n: v for n, v in values(preset("zcu102")).items() if n != "name"}
     assert len(changed(tiny, everything).name) == 100
+
+
+def test_names_that_are_cut_stay_apart() -> None:
+    long = preset("tiny").replace(name="long" * 25)
+    names = {changed(long, {"memory.latency_ns": latency}).name for latency in range(60, 80)}
+    assert len(names) == 20
+    assert {(len(name), name[:82]) for name in names} == {(MAX_NAME, long.name[:82])}
 
 
 @settings(max_examples=200, deadline=None)

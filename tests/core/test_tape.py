@@ -65,6 +65,16 @@ def some_tape() -> Tape:
     return tape
 
 
+def test_a_tape_shows_itself_in_a_line() -> None:
+    tape = Tape()
+    assert repr(tape) == "<Tape: 0 products>"
+    for index in range(300):
+        tape.record(Product(f"p{index}", Stage.FF if index % 3 else Stage.WU, 1, 1, 1))
+    tape.learnt.append(Learnt("bias", 3))
+    tape.left_out.append(LeftOut("block", "custom", 2))
+    assert repr(tape) == "<Tape: 300 products (ff 200, wu 100); learnt 1; left out block>"
+
+
 def test_files_round_trip(tmp_path: Path) -> None:
     tape, file = some_tape(), tmp_path / "step.tape"
     write_tape(file, tape)

@@ -78,7 +78,7 @@ def test_model_takes_every_method(call: Callable[[str], Outcome], name: str) -> 
     products += METHODS[name].wu_gradient
     assert values["method"] == name
     assert values["bound"] == pytest.approx(3 / (3 - 0.75 * products), rel=0.03)
-    assert ("is for the host" in outcome.err) == (name in ("bi-mask", "transposable"))
+    assert ("is for the host" in outcome.err) == (name not in ("dense", "ste", "sr-ste", "sdwp", "bdwp"))
 
 
 def test_a_method_that_no_schedule_holds_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_libraries_refuse_old_names_alike(ask: Callable[[], object], words: str)
 
 
 def test_train_says_what_is_left_to_the_host(call: Callable[[str], Outcome]) -> None:
-    for method, said in (("bi-mask", True), ("bdwp", False)):
+    for method, said in (("bi-mask", True), ("mvue", True), ("sdgp", True), ("bdwp", False)):
         outcome = call(f"train --network mlp --method {method} --steps 1")
         assert ("is for the host and not in the cycles" in outcome.out) == said
 

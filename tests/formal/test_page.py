@@ -24,6 +24,20 @@ def test_the_page_shows_the_record() -> None:
     assert (ROOT / "docs" / "verification.md").read_text(encoding="utf-8") == page(planted())
 
 
+def test_the_page_of_proofs_tells_what_the_records_hold() -> None:
+    text = (ROOT / "docs" / "machine" / "proof.md").read_text(encoding="utf-8")
+    coverage, second = (json.loads(path.read_text(encoding="utf-8")) for path in (COVERAGE, ICARUS))
+    programs = sum(part["count"] + len(part["seeds"]) for part in coverage["parts"])
+    modules = coverage["modules"]
+    lines, branches = (
+        f"{sum(one[f'{kind}_hit'] for one in modules):,} of {sum(one[kind] for one in modules):,} {kind}"
+        for kind in ("lines", "branches")
+    )
+    assert f"{programs} programs: each of {len(coverage['bins'])} declared bins is filled" in text
+    assert f"{lines} and {branches} of the Verilog" in text
+    assert f"{second['seconds']} s beside other work" in text
+
+
 def test_the_record_is_of_the_proofs_that_there_are() -> None:
     found = {proof["name"]: proof for proof in json.loads(RECORD.read_text(encoding="utf-8"))["proofs"]}
     assert list(found) == list(PROOFS)
