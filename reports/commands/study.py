@@ -304,7 +304,9 @@ def _text(data: dict[str, Any], files: list[Path]) -> str:
 
 def own_lines(row: dict[str, Any]) -> list[str]:
     """Return what patterns by layer gain over their method's one pattern, in words."""
-    half = row["half_width"]
+    from nmsat.reports.work.losses import told_width
+
+    half = told_width(row["half_width"])
     width = "" if half is None else f" +- {half:.2f}"
     resolved = half is not None and abs(row["gain"]) > half
     told = f"{row['gain']:+.2f}{width} points over {row['seeds']} seeds ({'' if resolved else 'not '}resolved)"

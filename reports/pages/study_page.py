@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from nmsat.reports.pages.study_parts import METHOD, PATTERN
-from nmsat.reports.work.losses import average, beside, half_width, paired_losses, resolved
+from nmsat.reports.work.losses import average, beside, half_width, paired_losses, resolved, told_width
 from nmsat.reports.work.text import prose
 from nmsat.sim.results.provenance import Source, told_lines
 
@@ -322,7 +322,8 @@ def _gain(row: Mapping[str, Any]) -> str:
     """Return a gain with half the width of its interval; nothing where there is none to tell."""
     if row.get("gain") is None:
         return ""
-    return f"{row['gain']:+.2f}" + ("" if row["half_width"] is None else f" +- {row['half_width']:.2f}")
+    half = told_width(row["half_width"])
+    return f"{row['gain']:+.2f}" + ("" if half is None else f" +- {half:.2f}")
 
 
 def _points(value: float | None) -> str:

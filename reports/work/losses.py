@@ -61,6 +61,11 @@ def half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float
     return float(stdtrit(count - 1, (1 + confidence) / 2)) * statistics.stdev(values) / count**0.5
 
 
+def told_width(half: float | None) -> float | None:
+    """Return half a width as it may be told: data of earlier versions have 0, rounded, where the values give none."""
+    return None if half is None or half <= EQUAL else half
+
+
 def paired_losses(runs: Sequence[dict[str, Any]]) -> list[Loss]:
     """Return the losses of all runs that follow their network's recipe and have a dense run of the same seed.
 

@@ -13,7 +13,7 @@ import pytest
 
 from nmsat.algorithms.core.tape import Stage
 from nmsat.algorithms.methods import METHODS
-from nmsat.reports.commands.study import page_files
+from nmsat.reports.commands.study import own_lines, page_files
 from nmsat.reports.pages.study_page import study_page
 from nmsat.reports.pages.study_parts import INTERVAL
 from nmsat.reports.pages.study_plots import draw
@@ -134,6 +134,16 @@ def test_the_page_counts_equal_losses_as_open() -> None:
     page = study_page({**DATA, "rows": [], "ablations": [], "runs": runs, "data": {**DATA["data"], "mlp": made}}, {})
     assert "| mlp | 2:8 | 2 |  | 0.05 | none | none | bdwp | 0 of 0 |" in page
     assert "A method whose seeds all lose the same counts as open" in " ".join(page.split())
+
+
+@pytest.mark.parametrize("half", [None, 0.0, 7.053360526851179e-14])
+def test_equal_gains_are_no_certainty_either(half: float | None) -> None:
+    """Data of earlier versions hold the width 0 that equal gains had, or what rounding made of it."""
+    row = {**DATA["ablations"][0], "label": "changed", "gain": 0.5333, "half_width": half}
+    assert "| +0.53 | " in study_page({**DATA, "ablations": [row]}, {})
+    own = {"network": "mlp", "method": "bdwp", "pattern": "2:8", "patterns": "fc2@2:4", "seeds": 2}
+    (_, told) = own_lines({**own, **row, "cycles": 1, "uniform_cycles": 2})
+    assert "+0.53 points over 2 seeds (not resolved)" in told
 
 
 def test_the_average_of_networks_lies_beside_the_papers() -> None:
