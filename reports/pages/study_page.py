@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from nmsat.reports.work.losses import Loss, Resolved
 
 INTRODUCTION: Final = """\
-Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and every single run with its command.
+Written by `nmsat study`; `accuracy.json` beside it holds the same numbers and the runs with their commands, but for
+those that chose learning rates.
 [docs/training.md](../../docs/training.md) says what methods, networks, data and splits are.
 
 - A line is the mean of its seeds, +- the standard deviation between them. A run is repeated by its name:
-  `nmsat train --cell resnet9-small-bdwp-2of8-seed1`; the first column is that name without `-seed`.
+  `nmsat train --cell resnet9-small-bdwp-2of8-seed1`; the first column is that name without `-seed`, and of other data
+  with their kind behind the network; the name itself then ends in the data, as `accuracy.json` has it.
 - *loss* is against dense runs of the same seeds, in percent points, +- half of its 95 % confidence interval (Student's
   t over the differences of the seeds); negative is better than dense. Where all differences are the same there is no
   interval: their spread is below what one label of the test split resolves, and nothing more is known of it.
@@ -159,7 +161,8 @@ def _beside_paper(rows: Sequence[dict[str, Any]], losses: Sequence[Loss], data: 
         out.append(f"- On {source}: {_points(mean)}{width} points, {networks}; {said} the paper's.")
     text = (
         f"The paper reports a loss of {data['paper_loss']:.2f} points for BDWP 2:8 over its five, larger networks on "
-        "other data. Here it is, with its 95 % confidence interval over seeds:"
+        "other data. Here it is, averaged over the networks within each seed, with its 95 % confidence interval over "
+        "the seeds:"
     )
     return "\n".join([prose(text), "", *(prose(line[2:], bullet=True) for line in out)])
 
@@ -170,6 +173,7 @@ def _resolution(found: Sequence[Resolved], sources: Mapping[str, Mapping[str, An
         "Computed from the runs. *shows from* is half of the median interval: a smaller loss cannot be told from none. "
         "*one label* is what a single label of the test split weighs. Pairs of methods are compared seed by seed, the "
         "95 % shared out among all pairs of a line; two methods that are not named as a pair cannot be told apart. "
+        "Comparisons with dense are not shared out. "
         "A method whose seeds all lose the same counts as open: equal differences do not say how far others would lie "
         "from them."
     )

@@ -157,8 +157,7 @@ def _told_apart(one: Loss, other: Loss, confidence: float) -> tuple[str, str] | 
 def beside(losses: Sequence[Loss], value: float) -> str:
     """Return 'more', 'less' or 'open': on which side of a value the mean of equal-weighted networks lies.
 
-    losses: of one method and pattern on some networks. Their means are averaged; the interval of the average is that of
-    independent means (Welch and Satterthwaite's degrees of freedom).
+    losses: of one method and pattern on some networks; the interval is that of `average`.
     """
     mean, half = average(losses)
     if half is None or abs(mean - value) <= half:
@@ -167,19 +166,17 @@ def beside(losses: Sequence[Loss], value: float) -> str:
 
 
 def average(losses: Sequence[Loss]) -> tuple[float, float | None]:
-    """Return the average of the means of some losses, and half the width of its interval as in `beside`.
+    """Return the average of some losses, and half the width of its interval.
 
-    None for the width if any has no interval of its own.
+    Networks are averaged within each seed first: runs of one seed draw alike, and their losses are not independent.
+    None for the width if they have fewer than two seeds in common, or as `half_width` says.
     """
-    mean = statistics.fmean(loss.mean for loss in losses)
-    if any(loss.half_width is None for loss in losses):
-        return mean, None
-    parts = [statistics.variance(loss.by_seed) / len(loss.by_seed) for loss in losses]
-    total = sum(parts)
-    freedom = total**2 / sum(
-        part**2 / (len(loss.by_seed) - 1) for part, loss in zip(parts, losses, strict=True)
-    )
-    return mean, float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * total**0.5 / len(losses)
+    by_seed = [dict(zip(loss.seeds or range(len(loss.by_seed)), loss.by_seed, strict=True)) for loss in losses]
+    common = sorted(set.intersection(*(set(found) for found in by_seed)))
+    if len(common) < 2:
+        return statistics.fmean(loss.mean for loss in losses), None
+    values = [statistics.fmean(found[seed] for found in by_seed) for seed in common]
+    return statistics.fmean(values), half_width(values)
 
 
 def products_pruned(method: str) -> tuple[Stage, ...]:
