@@ -15,13 +15,15 @@ import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import ErrorCode, Instruction, Opcode
-from nmsat.dataflow.contract.registers import Status
+from nmsat.dataflow.contract.registers import KERNEL, Status
 from nmsat.dataflow.program.step import write_code
+from nmsat.hw.release.kernel import kernel_verilog
 from nmsat.hw.release.register_map import python_module
 from nmsat.reports.work.verify import build_machine
 from nmsat.sim.sat import Sat, launch
 from nmsat.tb.machine.jobs import MachineJob, random_job
-from nmsat.tb.run.runner import run
+from nmsat.tb.machine.model import sat_verilog
+from nmsat.tb.run.runner import Built, build, run
 from tests.machine.oracle import BEAT, Oracle
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ SHORT: Final = (13, 473)
 
 OPCODES: Final = {"fetch", "LOAD_ACT", "LOAD_WGT", "STAGE", "STORE", "UPDATE"}
 """Who reads memory; of them STORE and UPDATE write it."""
+
+STATES: Final = 6
+"""Of the buses, in which a run is cut."""
 
 SLVERR, DECERR = 2, 3
 
@@ -118,10 +123,10 @@ def serial(drawn: MachineJob) -> MachineJob:
     return replace(drawn, code=code)
 
 
-def job_of(drawn: Sequence[MachineJob], turns: Sequence[Sequence[int]]) -> dict[str, Any]:
+def job_of(drawn: Sequence[MachineJob], turns: Sequence[Sequence[int]], *, kernel: bool = False) -> dict[str, Any]:
     """Return the job of the bench: programs with their regions anywhere in 62 bits."""
     rng = np.random.default_rng(1)
-    job: dict[str, Any] = {"registers": python_module(1), "kernel": 0, "count": len(drawn)}
+    job: dict[str, Any] = {"registers": python_module(1), "kernel": int(kernel), "count": len(drawn)}
     for number, one in enumerate(drawn):
         regions = one.image.regions
         assert len(regions) <= 4
@@ -199,17 +204,17 @@ def refused(drawn: Sequence[MachineJob], each: int, seed: int) -> list[tuple[str
     return [picked[int(at)] for at in rng.permutation(len(picked))]
 
 
-def faults(drawn: Sequence[MachineJob], each: int, seed: int) -> None:
+def faults(drawn: Sequence[MachineJob], each: int, seed: int, *, kernel: bool = False) -> None:
     """Let memory refuse beats and hold how the run ends, and the whole run after it, to the documents."""
     beats = refused(drawn, each, seed)
-    job = job_of(drawn, [])
+    job = job_of(drawn, [], kernel=kernel)
     answers = [SLVERR if number % 2 else DECERR for number in range(len(beats))]
     rows = [
         [program, int(job[f"base_{program}"][region]) + BEAT * beat, write, answer]
         for (_, _, (program, region, beat, write)), answer in zip(beats, answers, strict=True)
     ]
     job["turns"] = np.array(rows, np.uint64)
-    saved = run(build_machine(TINY), BENCH, ["faults"], job=job, seed=seed).check().saved
+    saved = run(machine(kernel), BENCH, ["faults"], job=job, seed=seed).check().saved
     for turn, ((name, number, (program, *_, write)), answer) in enumerate(zip(beats, answers, strict=True)):
         status, code, index = saved[f"begun_status_{turn}"].tolist()
         what = f"turn {turn}: {name} {number} of seed {drawn[program].seed}, {'write' if write else 'read'}, {answer}"
@@ -219,9 +224,9 @@ def faults(drawn: Sequence[MachineJob], each: int, seed: int) -> None:
         whole(saved, turn, drawn[program])
 
 
-def cut(drawn: Sequence[MachineJob], rows: Sequence[Sequence[int]], seed: int) -> set[int]:
+def cut(drawn: Sequence[MachineJob], rows: Sequence[Sequence[int]], seed: int, *, kernel: bool = False) -> set[int]:
     """Cut runs; hold what they leave, and the whole runs behind them, to the oracle; return the turns that were cut."""
-    saved = run(build_machine(TINY), BENCH, ["cuts"], job=job_of(drawn, rows), seed=seed).check().saved
+    saved = run(machine(kernel), BENCH, ["cuts"], job=job_of(drawn, rows, kernel=kernel), seed=seed).check().saved
     turns = {turn for turn in range(len(rows)) if f"begun_status_{turn}" in saved}
     for turn in turns:
         program, _, _, reset = rows[turn]
@@ -231,6 +236,13 @@ def cut(drawn: Sequence[MachineJob], rows: Sequence[Sequence[int]], seed: int) -
         begun(saved, turn, drawn[program])
         whole(saved, turn, drawn[program])
     return turns
+
+
+def machine(kernel: bool) -> Built:
+    """Return the model of the machine, or of the kernel around it."""
+    if not kernel:
+        return build_machine(TINY)
+    return build({**sat_verilog(TINY), f"{KERNEL}.v": kernel_verilog(TINY)}, KERNEL)
 
 
 def test_beats_that_memory_refuses() -> None:
@@ -251,8 +263,19 @@ def test_runs_that_are_cut() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("kernel", [False, True], ids=["sat", "sat_kernel"])
 @pytest.mark.parametrize("seed", [2, 3])
-def test_more_beats_that_memory_refuses(seed: int) -> None:
-    """Other programs, beats and pauses."""
+def test_more_of_them(seed: int, kernel: bool) -> None:
+    """Other programs, beats, pauses and moments; `sat_kernel` with its low reset, as long as cores of Xilinx ask."""
+    rng = np.random.default_rng(seed)
     seeds = {2: (*SHORT, 568, 107), 3: (*SHORT, 92, 118)}[seed]
-    faults([serial(random_job(TINY, number)) for number in seeds], 3, seed)
+    faults([serial(random_job(TINY, number)) for number in seeds], 3, seed, kernel=kernel)
+    rows = [
+        [program, int(rng.integers(200)), state, length]
+        for program in range(len(seeds))
+        for state in range(STATES)
+        for length in (0, int(rng.integers(16, 24) if kernel else rng.integers(2, 8)))
+    ]
+    turns = cut([random_job(TINY, number) for number in seeds], rows, seed, kernel=kernel)
+    met = {(rows[turn][2], rows[turn][3] > 0) for turn in turns}
+    assert met == {(state, reset) for state in range(STATES) for reset in (False, True)}
