@@ -54,6 +54,7 @@ def _text(step: str, values: dict[str, Any]) -> str:
         lines += [
             f"power {power['total_w']} W, of it static {power['static_w']} W; confidence {power['confidence'].lower()}"
         ]
+        lines += [f"  WARNING of Vivado: {warning}" for warning in power["warnings"]]
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Reports of Vivado as plain values: utilisation, hierarchy, timing, fan-out, power.
 
 The layout is that of Vivado 2022.2 and of reports in public projects (UG906, UG907); no Vivado was at hand. What a
-report does not hold is an error with the name of the file and what was looked for, never a figure left out.
+report does not hold is an error with the name of the file and what was looked for, never a figure left out: a timing
+report that breaks off is one that lacks a path which its tables tell, or the pulse widths behind the paths of a clock.
 """
 
 from __future__ import annotations
@@ -52,13 +53,16 @@ POWER: Final = {
     "junction_c": "Junction Temperature (C)",
 }
 
-PATH_FIELDS: Final = ("Source", "Destination", "Path Type", "Data Path Delay", "Logic Levels")
+PATH_FIELDS: Final = ("Source", "Destination", "Path Group", "Path Type", "Data Path Delay", "Logic Levels")
 """What is read of a path, beside its slack."""
 
 _FIGURE: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _FRAME: Final = re.compile(r"\+(-+\+)+ *")
 _FIELD: Final = re.compile(rf" +({'|'.join(PATH_FIELDS)}):(.*)")
 _SLACK: Final = re.compile(r"Slack(?: *\([^()]*\))? *:(.*)")
+_NOTED: Final = re.compile(r"([^\s()]+)(?: *\(([^()]*)\))?")
+_PULSES: Final = "Pulse Width Checks"
+_CLOCK_NAME: Final = re.compile(r"Clock Name: +(\S+) *")
 _CLOCK: Final = re.compile(r" *(\S+) +\{[^{}]*\} +(\S+) +(\S+) *")
 
 MAX_FIGURE: Final = 10.0**15
@@ -70,8 +74,15 @@ FINEST_NS: Final = 0.001
 SUMMARY_FIGURES: Final = 12
 """Worst slack, total slack, failing and all endpoints, for setup, hold and pulse width."""
 
+HOLD_AT: Final = 4
+"""Place of the worst hold slack among them."""
+
 PULSE_FIGURES: Final = 4
 """Those of a clock without a path: pulse width alone."""
+
+
+_Slacks = dict[str, tuple[float | None, float | None]]
+"""Clock -> worst setup and hold slack, None where it has no path."""
 
 
 class ReportError(ValueError):
@@ -210,7 +221,10 @@ def timing(text: str) -> dict[str, Any]:
         raise ReportError(f"its summary has {len(cells)} figures, not {SUMMARY_FIGURES}")
     if cells[0] == "NA":
         raise ReportError("no path is constrained (WNS is NA); clock.xdc was not read")
-    setup, hold, pulse = _number(cells[0]), _number(cells[4]), _number(cells[8])
+    setup, hold, pulse = _number(cells[0]), _number(cells[HOLD_AT]), _number(cells[8])
+    slacks, paths = _slacks(lines), list(_paths(lines))
+    clocks = _clocks(lines, slacks)
+    _check_whole(lines, slacks, paths)
     return {
         "wns_ns": setup,
         "tns_ns": _number(cells[1]),
@@ -218,13 +232,35 @@ def timing(text: str) -> dict[str, Any]:
         "whs_ns": hold,
         "wpws_ns": pulse,
         "met": min(setup, hold, pulse) >= 0,
-        "clocks": _clocks(lines, setup),
-        "paths": list(_paths(lines)),
+        "clocks": clocks,
+        "paths": paths,
     }
 
 
-def _clocks(lines: list[str], setup: float) -> dict[str, dict[str, float | None]]:
-    """Return clock -> period, rate and what it would reach. setup: worst slack of the design, that of an only clock."""
+def _check_whole(lines: list[str], slacks: _Slacks, paths: list[dict[str, Any]]) -> None:
+    """Raise ReportError unless each clock has the worst paths of its row, and pulse widths, which stand behind them."""
+    found = {(path["group"], path["type"], path["slack_ns"]) for path in paths}
+    ends = _pulse_clocks(lines)
+    for clock, (setup, hold) in slacks.items():
+        for kind, slack in (("setup", setup), ("hold", hold)):
+            if slack is not None and (clock, kind, slack) not in found:
+                raise ReportError(f"clock {clock!r} has no {kind} path of {slack} ns, its worst slack; is it cut off?")
+        if clock not in ends:
+            raise ReportError(f"clock {clock!r} has no {_PULSES!r} behind its paths; is the report cut off?")
+
+
+def _pulse_clocks(lines: list[str]) -> set[str]:
+    """Return the clocks whose pulse widths are told: the line below the dashes below the head."""
+    named = (
+        _CLOCK_NAME.fullmatch(lines[number + 2])
+        for number, line in enumerate(lines[:-2])
+        if line.strip() == _PULSES
+    )
+    return {clock[1] for clock in named if clock is not None}
+
+
+def _clocks(lines: list[str], slacks: _Slacks) -> dict[str, dict[str, float | None]]:
+    """Return clock -> period, rate and what it would reach."""
     periods: dict[str, tuple[float, float]] = {}
     for line in _listed(lines, "Clock", "Waveform(ns)"):
         found = _CLOCK.fullmatch(line)
@@ -236,12 +272,11 @@ def _clocks(lines: list[str], setup: float) -> dict[str, dict[str, float | None]
         periods[found[1]] = period, rate
     if not periods:
         raise ReportError("no clock")
-    slacks = _slacks(lines) if len(periods) > 1 else dict.fromkeys(periods, setup)
     values: dict[str, dict[str, float | None]] = {}
     for name, (period, rate) in periods.items():
         if name not in slacks:
-            raise ReportError(f"clock {name!r}, one of {len(periods)}, has no row in an Intra Clock Table, so no WNS")
-        reached = _reached(name, period, slacks[name])
+            raise ReportError(f"clock {name!r} has no row in an Intra Clock Table, so no WNS; is the report cut off?")
+        reached = _reached(name, period, slacks[name][0])
         values[name] = {"period_ns": float(period), "mhz": float(rate), "reached_mhz": reached}
     return values
 
@@ -254,15 +289,15 @@ def _reached(clock: str, period: float, slack: float | None) -> float | None:
     return 1000 / (period - slack)
 
 
-def _slacks(lines: list[str]) -> dict[str, float | None]:
-    """Return clock -> worst setup slack of the paths within it (None: it has none), of the Intra Clock Table."""
-    slacks: dict[str, float | None] = {}
+def _slacks(lines: list[str]) -> _Slacks:
+    """Return what the Intra Clock Table says of the paths within each clock."""
+    slacks: _Slacks = {}
     for line in _listed(lines, "Clock", "WNS(ns)"):
         name, *cells = line.split()
         if len(cells) not in (PULSE_FIGURES, SUMMARY_FIGURES) or name in slacks:
             raise ReportError(f"a row of the Intra Clock Table is {_short(line)}")
         figures = [_number(cell) for cell in cells]
-        slacks[name] = figures[0] if len(cells) == SUMMARY_FIGURES else None
+        slacks[name] = (figures[0], figures[HOLD_AT]) if len(cells) == SUMMARY_FIGURES else (None, None)
     return slacks
 
 
@@ -311,6 +346,7 @@ def _path(slack: str, fields: dict[str, str]) -> Iterator[dict[str, Any]]:
         "slack_ns": _nanoseconds((slack.split() or [""])[0]),
         "source": words["Source"],
         "destination": words["Destination"],
+        "group": words["Path Group"],
         "type": words["Path Type"].lower(),
         "delay_ns": _nanoseconds(words["Data Path Delay"]),
         "levels": _count(words["Logic Levels"]),
@@ -330,13 +366,23 @@ def fanout(text: str) -> list[dict[str, Any]]:
 
 
 def power(text: str) -> dict[str, Any]:
-    """Return power in watts, the temperature, and how sure Vivado is of them."""
+    """Return power in watts, the temperature, how sure Vivado is of them, and what it warns of in brackets behind one.
+
+    A warning is the row and the words: 'Total On-Chip Power (W): Junction temp exceeded!'.
+    """
     rows = [cells for cells in map(_cells, text.splitlines()) if cells is not None and len(cells) == 2]
     cells = {row[0].strip(): row[1].strip() for row in rows}
     missing = [label for label in (*POWER.values(), "Confidence Level") if not cells.get(label)]
     if missing:
         raise ReportError(f"no row {', '.join(map(repr, missing))}")
-    return {name: _number(cells[label]) for name, label in POWER.items()} | {"confidence": cells["Confidence Level"]}
+    values: dict[str, Any] = {}
+    warnings: list[str] = []
+    for name, label in POWER.items():
+        found = _NOTED.fullmatch(cells[label])
+        values[name] = _number(found[1] if found else cells[label])
+        if found and found[2]:
+            warnings.append(f"{label}: {found[2].strip()}")
+    return {**values, "confidence": cells["Confidence Level"], "warnings": warnings}
 
 
 def _cells(line: str) -> tuple[str, ...] | None:
