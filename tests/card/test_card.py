@@ -56,7 +56,7 @@ def test_the_driver_runs_programs_as_the_simulator_does(seed: int) -> None:
 
 def test_the_driver_says_that_memory_never_answered() -> None:
     """A run that was given up is told as such; the next is refused, as the card still waits."""
-    job, card = random_job(TINY, 9), Card(TINY, Model(TINY))
+    job, card = random_job(TINY, 9), Card(TINY, Model(TINY), timeout_s=0.01)
     settings = replace(launch(job.image.regions, job.place), watchdog=1)
     assert card.run(settings, job.image.regions).error is ErrorCode.TIMEOUT
     with pytest.raises(CardError, match="still waits for its memory"):
@@ -115,6 +115,53 @@ def test_the_model_has_the_registers_of_the_circuit() -> None:
 def test_another_machine_is_refused() -> None:
     with pytest.raises(CardError, match="register 'rows' of the card is 4; configuration 'small' has 8"):
         Card(preset("small"), Model(TINY))
+
+
+class Busy(Model):
+    """A card that still runs what another host has started: it drops all but a reset, as a link without SLVERR shows.
+
+    looks: without a reset that run ends, with `done`, by so many looks at the status; 0: neither time nor reset ends it.
+    """
+
+    looks = 3
+
+    def read(self, offset: int) -> int:
+        if offset == REGISTERS["status"].address and not self.ended:
+            self.looks -= 1
+            if self.looks:
+                return 0
+            self.ended, self._status = True, Status.IDLE | Status.DONE
+        return super().read(offset)
+
+    def write(self, offset: int, value: int) -> None:
+        self.writes.append(offset)
+        if self.ended:
+            super().write(offset, value)
+        elif offset == REGISTERS["command"].address and value & Command.RESET and self.looks > 0:
+            self.ended = True
+
+    def __init__(self, looks: int) -> None:
+        super().__init__(TINY)
+        self.looks, self.ended, self.writes = looks, False, list[int]()
+
+
+def test_a_card_that_still_runs_is_reset_before_anything_is_written() -> None:
+    link = Busy(looks=3)
+    drawn, expected = random_job(TINY, 2), random_job(TINY, 2)
+    report = Sat(TINY).run(launch(expected.image.regions, expected.place), expected.image.regions)
+    assert Card(TINY, link).run(launch(drawn.image.regions, drawn.place), drawn.image.regions) == report
+    assert link.writes[0] == REGISTERS["command"].address
+    for mine, theirs in zip(drawn.image.regions, expected.image.regions, strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_a_card_that_no_reset_ends_is_refused() -> None:
+    link, job = Busy(looks=0), random_job(TINY, 2)
+    before = [region.copy() for region in job.image.regions]
+    with pytest.raises(CardError, match="still waits for its memory after a reset; load it anew"):
+        Card(TINY, link, timeout_s=0.01).run(launch(job.image.regions, job.place), job.image.regions)
+    assert link.writes == [REGISTERS["command"].address]
+    assert all(map(np.array_equal, job.image.regions, before))
 
 
 class Stuck(Model):
@@ -205,7 +252,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     before = [region.copy() for region in found.image.regions]
     Sat(TINY).run(launch(found.image.regions, found.place), found.image.regions)
     folder = tmp_path / "program"
-    for name, content in program_files(found, before).items():
+    for name, content in program_files(TINY, found, before).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -260,7 +307,85 @@ def test_host_program_says_what_is_wrong(words: list[str], message: str, host: P
     assert (done.returncode, done.stderr) == (1, f"sat_host: {message.format(program)}\n")
 
 
-def test_python_drives_xrt_through_the_library(host: Path, program: Path, tmp_path: Path) -> None:
+def test_host_program_ends_what_a_killed_host_has_left(
+    host: Path, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that it would find the end of the other run, and keep memory in which nothing has been computed."""
+    monkeypatch.setenv("SAT_STUB_BUSY", "3")
+    words = [host / "sat_host", tmp_path / "sat.xclbin", program, tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    said = "sat_host: the card still runs what another host has started; it is reset\n"
+    assert (done.returncode, done.stderr, done.stdout) == (0, said, f"cycles {(1 << 32) + 321}\n")
+    assert (tmp_path / "out" / "region2.bin").read_bytes() == (program / "expected" / "region2.bin").read_bytes()
+    first, *_ = (tmp_path / "log").read_text().splitlines()
+    assert first == f"{REGISTERS['command'].address} {Command.RESET}"
+
+
+def test_host_program_refuses_a_card_that_no_reset_ends(
+    host: Path, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAT_STUB_BUSY", "stuck")
+    words = [host / "sat_host", tmp_path / "sat.xclbin", program, tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        "sat_host: the card still waits for its memory after a reset; load it anew (xbutil reset)"
+    )
+    assert (tmp_path / "log").read_text() == f"{REGISTERS['command'].address} {Command.RESET}\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+IDENTITY: Final = ("version", "rows", "columns", "act_lanes", "act_depth", "weight_depth", "sum_depth")
+"""Registers by which a program's machine is known: all that tell of the machine, but its clock."""
+
+
+@pytest.mark.parametrize("name", IDENTITY[1:])
+def test_host_program_refuses_a_program_for_another_machine(
+    name: str, host: Path, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card is tiny but for one register; nothing is written to it."""
+    card = configuration(TINY) | {name: 77}
+    said = " ".join(f"{REGISTERS[register].address}={value}" for register, value in card.items())
+    monkeypatch.setenv("SAT_STUB_REGISTERS", said)
+    words = [host / "sat_host", tmp_path / "sat.xclbin", program, tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"sat_host: the program is for a machine with {name} {configuration(TINY)[name]}, the card has 77; "
+        "write it for the card (nmsat program --config)\n"
+    )
+    assert not (tmp_path / "log").exists()
+
+
+def test_host_program_refuses_a_launch_that_names_no_machine(host: Path, program: Path, tmp_path: Path) -> None:
+    path = program / "launch.txt"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("machine ")))
+    words = [host / "sat_host", tmp_path / "sat.xclbin", program, tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    message = "sat_host: launch.txt names no machine; write it anew (nmsat program --out)\n"
+    assert (done.returncode, done.stderr) == (1, message)
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_launch_names_its_machine_and_the_driver_refuses_another(program: Path) -> None:
+    described = json.loads((program / "launch.json").read_text())["machine"]
+    assert described == {name: configuration(TINY)[name] for name in IDENTITY}
+    lines = [line.split() for line in (program / "launch.txt").read_text().splitlines() if line[:1] != "#"]
+    told = [words[1:] for words in lines if words[0] == "machine"]
+    assert told == [[name, str(REGISTERS[name].address), str(value)] for name, value in described.items()]
+    Card(TINY, Model(TINY)).check(described)
+    small = preset("small")
+    with pytest.raises(CardError, match="for a machine with rows 4; the card, configuration 'small', has 8"):
+        Card(small, Model(small)).check(described)
+    with pytest.raises(CardError, match="ports 2; the card, configuration 'tiny', has 'no such register'"):
+        Card(TINY, Model(TINY)).check({"ports": 2})
+
+
+@pytest.mark.parametrize("busy", ["", "3"])
+def test_python_drives_xrt_through_the_library(
+    busy: str, host: Path, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAT_STUB_BUSY", busy)
     card = open_card("xrt", TINY, image=tmp_path / "sat.xclbin", library=host / "libsat_host.so")
     assert isinstance(card, Card)
     job = matrix_program(TINY, (12, 16, 17), Pattern(2, 8), None, 5)
@@ -368,10 +493,10 @@ def test_regions_lie_in_the_memory_of_their_master() -> None:
 
 def test_files_of_a_launch_name_the_master() -> None:
     job = random_job(preset("tiny-2"), 3)
-    files = launch_files(job.image.regions, None, [job.place], ports=2)
+    files = launch_files(job.image.regions, None, [job.place], preset("tiny-2"))
     found = json.loads(str(files["launch.json"]))["regions"]
     assert [region["port"] for region in found] == [port_of(i, 2) for i in range(len(found))]
     assert "region 2 write region2.bin 1" in str(files["launch.txt"]).splitlines()
-    one = launch_files(job.image.regions, None, [job.place])
+    one = launch_files(job.image.regions, None, [job.place], TINY)
     assert "port" not in str(one["launch.json"])
     assert "region 2 write region2.bin" in str(one["launch.txt"]).splitlines()
