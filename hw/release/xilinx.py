@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nmsat.hw.release.devices import Device
 
 SCRIPTS: Final = Path(__file__).with_name("vivado")
-"""Folder of the scripts that are the same for all configurations."""
+"""Folder of the scripts, and of what they read, that are the same for all configurations."""
 
 FOLDER: Final = "xilinx"
 """Folder of the package that holds what this module writes."""
@@ -46,7 +46,7 @@ _POINTER: Final = "_base"
 
 def xilinx_files(config: SatConfig, board: Device, sources: Sequence[str]) -> dict[str, str]:
     """Return file name below `FOLDER` -> content. sources: Verilog files beside that folder, in order of reading."""
-    scripts = {path.name: path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.glob("*.tcl"))}
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.iterdir())}
     return {
         "settings.tcl": settings(config, board, sources),
         **scripts,
