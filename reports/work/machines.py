@@ -85,8 +85,8 @@ def misfits(config: SatConfig, board: str) -> list[str]:
     used, has = row_area(config).lut * rows, part.luts // target.slrs
     if config.row_slices and target.slrs > 1 and used > has:
         found.append(
-            f"row_slices {list(config.row_slices)} put {rows} rows in one SLR of {board}: {used:,} of {has:,} lut by the "
-            "estimate; slices that deal the rows evenly make it emptier"
+            f"row_slices {list(config.row_slices)} put {rows} rows in one SLR of {board}: {used:,} of {has:,} lut by "
+            "the estimate; slices that deal the rows evenly make it emptier"
         )
     return found
 

@@ -120,10 +120,12 @@ def test_another_machine_is_refused() -> None:
 class Busy(Model):
     """A card that still runs what another host has started: it drops all but a reset, as a link without SLVERR shows.
 
-    looks: without a reset that run ends, with `done`, by so many looks at the status; 0: neither time nor reset ends it.
+    looks: without a reset that run ends, with `done`, by so many looks at the status; 0: neither time nor reset helps.
     """
 
-    looks = 3
+    def __init__(self, looks: int) -> None:
+        super().__init__(TINY)
+        self.looks, self.ended, self.writes = looks, False, list[int]()
 
     def read(self, offset: int) -> int:
         if offset == REGISTERS["status"].address and not self.ended:
@@ -139,10 +141,6 @@ class Busy(Model):
             super().write(offset, value)
         elif offset == REGISTERS["command"].address and value & Command.RESET and self.looks > 0:
             self.ended = True
-
-    def __init__(self, looks: int) -> None:
-        super().__init__(TINY)
-        self.looks, self.ended, self.writes = looks, False, list[int]()
 
 
 def test_a_card_that_still_runs_is_reset_before_anything_is_written() -> None:
