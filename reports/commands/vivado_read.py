@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Read all reports of the folder."""
-    from nmsat.reports.work.vivado import ReportError, read_reports
+    from nmsat.reports.work.vivado import read_reports
+    from nmsat.reports.work.vivado_text import ReportError
 
     try:
         values = read_reports(options.folder)

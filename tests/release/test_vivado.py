@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 import nmsat
-from nmsat.reports.work.vivado import ReportError, fanout, hierarchy, power, read_reports, timing, utilization
+from nmsat.reports.work.vivado import fanout, hierarchy, power, read_reports, utilization
+from nmsat.reports.work.vivado_text import ReportError
+from nmsat.reports.work.vivado_timing import timing
 from tests.source import ROOT
 
 if TYPE_CHECKING:
