@@ -6,6 +6,7 @@ report = card.run(settings, regions)         # regions change in place, counters
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.tensors import Image, Place
+
+_LOG: Final = logging.getLogger("nmsat.sim")
 
 TIMEOUT_SECONDS: Final = 60.0
 """Time after which a run is given up."""
@@ -161,6 +164,7 @@ class Card:
         """Before anything is written: end what is under way, if anything is."""
         if self.read("status") & Status.IDLE:
             return
+        _LOG.warning("the card still runs what another host has started; it is reset")
         self.write("command", Command.RESET)
         limit = time.monotonic() + min(RESET_SECONDS, self._timeout_s)
         while not self.read("status") & Status.IDLE:

@@ -135,12 +135,16 @@ class Busy(Model):
             self.ended = True
 
 
-def test_a_card_that_still_runs_is_reset_before_anything_is_written() -> None:
+def test_a_card_that_still_runs_is_reset_before_anything_is_written(caplog: pytest.LogCaptureFixture) -> None:
     link = Busy(looks=3)
+    caplog.set_level("WARNING", "nmsat.sim")
     drawn, expected = random_job(TINY, 2), random_job(TINY, 2)
     report = Sat(TINY).run(launch(expected.image.regions, expected.place), expected.image.regions)
     assert Card(TINY, link).run(launch(drawn.image.regions, drawn.place), drawn.image.regions) == report
     assert link.writes[0] == REGISTERS["command"].address
+    assert [record.getMessage() for record in caplog.records] == [
+        "the card still runs what another host has started; it is reset"
+    ]
     for mine, theirs in zip(drawn.image.regions, expected.image.regions, strict=True):
         assert np.array_equal(mine, theirs)
 
