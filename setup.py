@@ -13,7 +13,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 FOLDERS = ("algorithms", "dataflow", "sim", "hw", "tb", "reports")
-DATA = ("*.c", "*.j2", "*.vlt", "*.tcl", "*.cpp")
+DATA = ("*.c", "*.j2", "*.vlt", "*.tcl", "*.cpp", "*.v", "*.xdc")
 RECORDS = "reports/tables/*.json"
 PEERS = "requirements/peers.lock"  # of the environment that `nmsat compare --setup` makes
 TYPED = "nmsat/py.typed"

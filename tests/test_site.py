@@ -167,10 +167,12 @@ def test_a_container_gets_what_the_readme_asks_for(name: str) -> None:
     """And git and certificates, which a bare Debian has not and a reader with a clone has."""
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "debian:bookworm" in text
-    installed, *more = re.findall(r"apt-get install --yes (?:--no-install-recommends )?(.*?)(?: \\)?\n", text)
+    installed = re.findall(r"apt-get install --yes (?:--no-install-recommends )?(.*?)(?: \\)?\n", text)
     (asked,) = re.findall(r"`apt install ([^`]+)`", README)
-    assert set(installed.split()) == {*asked.split(), "git", "ca-certificates"}
-    assert more == (["tcl iverilog"] if name.endswith("ci.yml") else [])  # what tests run where it is installed
+    wanted = [{*asked.split(), "git", "ca-certificates"}]
+    if name.endswith("ci.yml"):
+        wanted = [*wanted, {"tcl", "iverilog"}] * 2  # in each job also what tests run where it is installed
+    assert [set(words.split()) for words in installed] == wanted
 
 
 def test_containers_set_up_by_make() -> None:
@@ -188,7 +190,19 @@ def test_containers_set_up_by_make() -> None:
 
 def test_ci_of_the_git_host_runs_what_ci_runs() -> None:
     text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
-    assert re.findall(r"^ +run: (?!apt)(.*)$", text, re.MULTILINE) == ["bash .ci/run"]
+    assert re.findall(r"^ +run: (?!apt)(.*)$", text, re.MULTILINE) == ["bash .ci/run", "bash .ci/presets"]
+
+
+def test_ci_reads_the_verilog_of_every_preset_and_places_units() -> None:
+    """None may be skipped, so both readers are there; long ones are among them."""
+    script = ROOT / ".ci" / "presets"
+    assert script.stat().st_mode & 0o111
+    assert [line for line in script.read_text(encoding="utf-8").splitlines()[2:] if not line.startswith("cd ")] == [
+        "set -euo pipefail",
+        "make setup-test",
+        '.venv/bin/pytest -v -m "" --no-skip --name test_slang_and_icarus_read_every_preset',
+        "make placed",
+    ]
 
 
 def test_badges_say_what_is_true(monkeypatch: pytest.MonkeyPatch) -> None:

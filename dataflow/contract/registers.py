@@ -222,6 +222,14 @@ def configuration(config: SatConfig) -> dict[str, int]:
     return {"version": VERSION, **values, **({"ports": config.ports} if config.ports > 1 else {})}
 
 
+def identity(config: SatConfig) -> dict[str, int]:
+    """Return name -> value of the registers that a card must have to run programs for a machine.
+
+    Without the clock: a program is the same at any.
+    """
+    return {name: value for name, value in configuration(config).items() if name != "clock_khz"}
+
+
 def port_of(region: int, ports: int) -> int:
     """Return the AXI4 master behind which a region lies, unless the host has a reason of its own.
 

@@ -3,7 +3,8 @@
     cd out/rtl/waves; chmod +x sat_decode.py; gtkwave dump.fst sat.gtkw
     surfer --command-file sat.sucl dump.fst
 
-`sat.gtkw` and `sat.sucl` are for traces whose top is `sat`, as nmsat's own runs write them with WAVES=1.
+`sat.gtkw` and `sat.sucl` are for traces whose top is `sat`, as `verify` and `program --rtl` write them with WAVES=1;
+`sat_kernel.gtkw` and `sat_kernel.sucl` for those of `card validate --backend rtl`, in which the kernel is around it.
 `sat_decode.py` is the filter that GTKWave calls for instruction words; it needs nothing of nmsat.
 """
 
@@ -17,15 +18,16 @@ from vcd.gtkw import GTKWSave
 
 from nmsat.dataflow.contract.isa import INSTRUCTIONS, QUEUE_OF, SEMAPHORES, Queue
 from nmsat.dataflow.contract.ranges import MAX_PORTS
-from nmsat.dataflow.contract.registers import WAIT_CAUSES, Wait
+from nmsat.dataflow.contract.registers import KERNEL, WAIT_CAUSES, Wait
 from nmsat.hw.memory.axi import master
 from nmsat.hw.parts.verilog import Port, read_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SAVE: Final = "sat.gtkw"
-SURFER: Final = "sat.sucl"
+TRACES: Final = {"sat": "sat", KERNEL: f"{KERNEL}.machine"}
+"""Top of a trace, which the views are named after -> where the machine is in it."""
+
 DECODER: Final = "sat_decode.py"
 WAVE_CAUSES: Final = "sat_causes.txt"
 
@@ -35,19 +37,19 @@ _CHANNELS: Final = {"read": ("ar", "r"), "write": ("aw", "w", "b")}
 
 def wave_files(verilog: Mapping[str, str]) -> dict[str, str]:
     """Return file name -> content. verilog: of `rtl_files`, with `sat.v` and the leaves that it holds."""
+    views = {"gtkw": save_file, "sucl": command_file}
     return {
-        SAVE: save_file(verilog),
-        SURFER: command_file(verilog),
+        **{f"{top}.{end}": view(verilog, machine) for top, machine in TRACES.items() for end, view in views.items()},
         DECODER: decoder(),
         WAVE_CAUSES: causes(),
     }
 
 
-def save_file(verilog: Mapping[str, str]) -> str:
-    """Return the save file of GTKWave."""
+def save_file(verilog: Mapping[str, str], machine: str) -> str:
+    """Return the save file of GTKWave. machine: path of the machine in the trace."""
     text = io.StringIO()
     save = GTKWSave(text)
-    for title, signals in _groups(verilog).items():
+    for title, signals in _groups(verilog, machine).items():
         with save.group(title):
             for path, port in signals:
                 name = f"{path}[{port.width - 1}:0]" if port.width > 1 else path
@@ -60,10 +62,13 @@ def save_file(verilog: Mapping[str, str]) -> str:
     return text.getvalue()
 
 
-def command_file(verilog: Mapping[str, str]) -> str:
-    """Return the commands of Surfer: a divider for each group, then its signals. A divider has a name of one word."""
+def command_file(verilog: Mapping[str, str], machine: str) -> str:
+    """Return the commands of Surfer: a divider for each group, then its signals. A divider has a name of one word.
+
+    machine: path of the machine in the trace.
+    """
     lines: list[str] = []
-    for title, signals in _groups(verilog).items():
+    for title, signals in _groups(verilog, machine).items():
         lines.append(f"divider_add {title.replace(', ', ',').replace(' ', '_')}")
         lines += [f"variable_add {path}" for path, _ in signals]
     return "".join(f"{line}\n" for line in [*lines, "zoom_fit"])
@@ -85,27 +90,27 @@ def causes() -> str:
     return "".join(f"{int(wait)} {name}\n" for wait, name in names.items())
 
 
-def _groups(verilog: Mapping[str, str]) -> dict[str, list[tuple[str, Port]]]:
-    """Return title -> (path of a signal below the trace's root, port) in the order in which they are shown."""
+def _groups(verilog: Mapping[str, str], machine: str) -> dict[str, list[tuple[str, Port]]]:
+    """Return title -> (path of a signal in the trace, port) in the order in which they are shown."""
     top = _ports(verilog, "sat")
     work, compute = _ports(verilog, "sat_sequencer"), _ports(verilog, "sat_compute")
-    groups = {"host": [(f"sat.{name}", port) for name, port in top.items() if _of(name, "s_axi_control_")]}
-    groups["host"] += [("sat.interrupt", top["interrupt"])]
+    groups = {"host": [(f"{machine}.{name}", port) for name, port in top.items() if _of(name, "s_axi_control_")]}
+    groups["host"] += [(f"{machine}.interrupt", top["interrupt"])]
     buses = [bus for bus in map(master, range(MAX_PORTS)) if f"{bus}_araddr" in top]
     for title, channels in _CHANNELS.items():
         for port, bus in enumerate(buses):
             wanted = [f"{bus}_{channel}{end}" for channel in channels for end in ("valid", "ready", "addr", "len")]
             data = [f"{bus}_{channel}{end}" for channel in channels for end in ("data", "last", "resp")]
             told = f"{title}, port {port}" if len(buses) > 1 else title
-            groups[told] = [(f"sat.{name}", top[name]) for name in (*wanted, *data) if name in top]
+            groups[told] = [(f"{machine}.{name}", top[name]) for name in (*wanted, *data) if name in top]
     run = ("run", "finished", "failure", "busy", "blocked")
-    groups["run"] = [(f"sat.sequencer.{name}", work[name]) for name in run]
+    groups["run"] = [(f"{machine}.sequencer.{name}", work[name]) for name in run]
     for queue in Queue:
         names = [f"work__{int(queue)}__{end}" for end in ("start__valid", "start__ready", "start__payload", "done")]
         told = ", ".join(opcode.name for opcode, of in QUEUE_OF.items() if of is queue)
-        groups[f"{queue.name.lower()}: {told}"] = [(f"sat.sequencer.{name}", work[name]) for name in names]
+        groups[f"{queue.name.lower()}: {told}"] = [(f"{machine}.sequencer.{name}", work[name]) for name in names]
     groups["array"] = [
-        (f"sat.compute.{name}", compute[name]) for name in ("token_valid", "token_compute", "steps", "cause")
+        (f"{machine}.compute.{name}", compute[name]) for name in ("token_valid", "token_compute", "steps", "cause")
     ]
     return groups
 

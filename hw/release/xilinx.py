@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nmsat.hw.release.devices import Device
 
 SCRIPTS: Final = Path(__file__).with_name("vivado")
-"""Folder of the scripts that are the same for all configurations."""
+"""Folder of the scripts, and of what they read, that are the same for all configurations."""
 
 FOLDER: Final = "xilinx"
 """Folder of the package that holds what this module writes."""
@@ -46,7 +46,7 @@ _POINTER: Final = "_base"
 
 def xilinx_files(config: SatConfig, board: Device, sources: Sequence[str]) -> dict[str, str]:
     """Return file name below `FOLDER` -> content. sources: Verilog files beside that folder, in order of reading."""
-    scripts = {path.name: path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.glob("*.tcl"))}
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.iterdir())}
     return {
         "settings.tcl": settings(config, board, sources),
         **scripts,
@@ -156,7 +156,7 @@ def floorplan(config: SatConfig, board: Device) -> str:
     if not placed:
         why = "there is one" if board.slrs == 1 else "row_slices has none, so no link between rows may cross an SLR"
         return "\n".join([*lines, f"# Nothing to place: {why}.", ""])
-    starts = [str(rows.start) for rows in _shares(config, board)[1:]]
+    starts = [str(rows.start) for rows in shares(config, board)[1:]]
     slices = ", ".join(map(str, config.row_slices))
     lines += [f"# Register slices before rows {slices}; SLR boundaries before rows {', '.join(starts)}."]
     for slr, cells in placed.items():
@@ -173,28 +173,28 @@ def placement(config: SatConfig, board: Device) -> dict[int, tuple[str, ...]]:
 
     SLRs meet where the machine has register slices alone: with fewer slices than boundaries fewer SLRs are used.
     """
-    shares = _shares(config, board)
-    if len(shares) == 1:
+    dealt = shares(config, board)
+    if len(dealt) == 1:
         return {}
-    first = (board.slrs - len(shares)) // 2
+    first = (board.slrs - len(dealt)) // 2
     starts = (0, *config.row_slices)
     placed = {}
-    for slr, rows in enumerate(shares, first):
+    for slr, rows in enumerate(dealt, first):
         links = [number for number, start in enumerate(starts) if start in rows]
         placed[slr] = (*(_ROWS.format(row) for row in rows), *(_LINK.format(number) for number in links))
     feeders = [f"machine/{name}" for name in ("control", "sequencer", "loader")]
     feeders += [f"machine/{kind}_port{port or ''}" for port in range(config.ports) for kind in ("read", "write")]
     feeders += ["machine/compute/stce/head", "machine/compute/stce/tail"]
-    middle = first + len(shares) // 2
+    middle = first + len(dealt) // 2
     placed[middle] = (*placed[middle], *feeders)
     return placed
 
 
-def _shares(config: SatConfig, board: Device) -> list[range]:
+def shares(config: SatConfig, board: Device) -> list[range]:
     """Return the rows of each SLR that is used, in order: cut at slices only, the largest share as small as can be."""
     cuts = combinations(config.row_slices, min(len(config.row_slices), board.slrs - 1))
     dealt = ([range(start, stop) for start, stop in pairwise((0, *at, config.rows))] for at in cuts)
-    return min(dealt, key=lambda shares: max(map(len, shares)))
+    return min(dealt, key=lambda ranges: max(map(len, ranges)))
 
 
 def _vivado_registers(table: dict[str, Register]) -> list[tuple[Register, int]]:

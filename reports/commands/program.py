@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> Answer:
         before = [region.copy() for region in program.image.regions]
         values = _run(options, program, before)
         if out is not None:
-            for name, content in program_files(program, before, options.config.ports).items():
+            for name, content in program_files(options.config, program, before).items():
                 out.write(name, content)
             out.write(SUMMARY, json.dumps(values, indent=2))
     return Answer(values, _text(values, options.out), ok=values.get("match", True))

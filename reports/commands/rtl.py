@@ -13,7 +13,7 @@ from nmsat.hw.release.devices import DEVICES, device
 from nmsat.reports.commands.base import SUMMARY, Answer, Command, Named, add_config, check_built, folder
 from nmsat.reports.version import VERSION
 from nmsat.reports.work.output import add_force, output_folder
-from nmsat.reports.work.progress import task
+from nmsat.reports.work.progress import LOG, task
 from nmsat.reports.work.text import table
 
 if TYPE_CHECKING:
@@ -47,10 +47,13 @@ def run(options: argparse.Namespace) -> Answer:
     from nmsat.hw.release.kept import kept_files
     from nmsat.hw.release.package import OUTPUTS, package_files
     from nmsat.hw.release.tops import TOPS
-    from nmsat.reports.work.machines import board_of, die_of
+    from nmsat.reports.work.machines import board_of, die_of, misfits
 
     check_built(options.config)
     board = DEVICES[board_of(options.config, options.device)]
+    warnings = misfits(options.config, board.name)
+    for warning in warnings:
+        LOG.warning("%s", warning)
     with output_folder(options.out, "rtl", (*OUTPUTS, SUMMARY), force=options.force) as out:
         with task("writing Verilog", len(TOPS), "top") as running:
 
@@ -66,6 +69,7 @@ def run(options: argparse.Namespace) -> Answer:
             "config": dataclasses.asdict(options.config),
             "top": KERNEL,
             "device": dataclasses.asdict(board),
+            "warnings": warnings,
             "versions": {"nmsat": VERSION, **{name: version(name) for name in TOOLS}},
             "tops": {top: [dataclasses.asdict(port) for port in read_ports(verilog[f"{top}.v"], top)] for top in TOPS},
             "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()},

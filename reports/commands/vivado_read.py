@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Read all reports of the folder."""
-    from nmsat.reports.work.vivado import ReportError, read_reports
+    from nmsat.reports.work.vivado import read_reports
+    from nmsat.reports.work.vivado_text import ReportError
 
     try:
         values = read_reports(options.folder)
@@ -54,6 +55,7 @@ def _text(step: str, values: dict[str, Any]) -> str:
         lines += [
             f"power {power['total_w']} W, of it static {power['static_w']} W; confidence {power['confidence'].lower()}"
         ]
+        lines += [f"  WARNING of Vivado: {warning}" for warning in power["warnings"]]
     return "\n".join(lines)
 
 

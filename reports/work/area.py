@@ -71,12 +71,17 @@ REST: Final = Area(4830, 3820, 3)
 def machine_area(config: SatConfig) -> Area:
     """Return about what the machine takes without its buffers."""
     rows, columns, lanes = config.rows, config.columns, config.wuve_lanes
-    array = ELEMENT[config.act_lanes] * config.elements + ROW[config.act_lanes] * rows + COLUMN * columns
+    array = row_area(config) * rows + COLUMN * columns
     loader = LOADER[0] + LOADER[1] * (rows + columns)
     store = STORE[0] + STORE[1] * columns
     update = UPDATE + WUVE_LANE * lanes + _parts(lanes)
     ports = PORT * config.ports + (STEERS if config.ports > 1 else Area(0, 0))
     return array + loader + store + update + ports + REST
+
+
+def row_area(config: SatConfig) -> Area:
+    """Return about what a row of the array takes: its port and its elements."""
+    return ROW[config.act_lanes] + ELEMENT[config.act_lanes] * config.columns
 
 
 def _parts(lanes: int) -> Area:

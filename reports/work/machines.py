@@ -11,7 +11,7 @@ from nmsat.dataflow.contract.machine_file import MACHINE_FIELDS, values
 from nmsat.dataflow.contract.ranges import Range
 from nmsat.dataflow.cycles.buffers import block_totals, buffer_counts
 from nmsat.hw.release.devices import DEVICES, device
-from nmsat.reports.work.area import machine_area
+from nmsat.reports.work.area import machine_area, row_area
 
 if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
@@ -56,9 +56,44 @@ def machine_record(config: SatConfig, board: str) -> dict[str, Any]:
         "part": part.name,
         "uses": used,
         "has": has,
-        "fits": all(used[kind] <= has[kind] * (LUT_SHARE if kind == "lut" else 1) for kind in used),
+        "fits": all(used[kind] <= _most(kind, has[kind]) for kind in used),
         "estimate_note": ESTIMATE_NOTE,
     }
+
+
+def misfits(config: SatConfig, board: str) -> list[str]:
+    """Return in words, by the estimate, why the machine is too large for a board or its rows for an SLR; [] if neither.
+
+    What is beside the rows in an SLR is not counted, so that one which is told is too full whatever lies beside them.
+    """
+    from nmsat.hw.release.xilinx import shares
+
+    values = machine_record(config, board)
+    found = []
+    if not values["fits"]:
+        over = [
+            f"{values['uses'][kind]:,} of {values['has'][kind]:,} {kind}"
+            for kind in values["uses"]
+            if values["uses"][kind] > _most(kind, values["has"][kind])
+        ]
+        found.append(
+            f"machine {config.name!r} does not fit {board}: {', '.join(over)} by the estimate "
+            f"(of lut at most {LUT_SHARE:.0%}); nmsat config check --device {board} has all"
+        )
+    target, part = device(board), die_of(board)
+    rows = max(map(len, shares(config, target)))
+    used, has = row_area(config).lut * rows, part.luts // target.slrs
+    if config.row_slices and target.slrs > 1 and used > has:
+        found.append(
+            f"row_slices {list(config.row_slices)} put {rows} rows in one SLR of {board}: {used:,} of {has:,} lut by "
+            "the estimate; slices that deal the rows evenly make it emptier"
+        )
+    return found
+
+
+def _most(kind: str, has: int) -> float:
+    """Return what a machine may take of a device's resource to count as fitting."""
+    return has * (LUT_SHARE if kind == "lut" else 1)
 
 
 def refusal(config: SatConfig) -> str:

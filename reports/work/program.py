@@ -170,19 +170,19 @@ def run_on_simulator(config: SatConfig, program: ProductProgram) -> Report:
 
 
 def program_files(
-    program: ProductProgram, before: Sequence[NDArray[np.uint8]], ports: int = 1
+    config: SatConfig, program: ProductProgram, before: Sequence[NDArray[np.uint8]]
 ) -> dict[str, str | bytes]:
     """Return file name -> content of the program as binary, text and JSON, and of what a host needs to run it.
 
-    before: the regions before the run; those of the image are as the program has left them; ports: AXI4 masters of the
-    machine. The names are among those of `PROGRAM_FILES`.
+    config: of the machine; before: the regions before the run; those of the image are as the program has left them.
+    The names are among those of `PROGRAM_FILES`.
     """
     code = program.code
     return {
         "program.bin": code.encode(),
         "program.txt": listing(code.instructions, code.labels),
         "program.json": json.dumps(records(code), indent=1),
-        **launch_files(before, program.image.regions, [program.place], ports),
+        **launch_files(before, program.image.regions, [program.place], config),
     }
 
 

@@ -100,9 +100,7 @@ def step_files(step: StepProgram) -> dict[str, str | bytes]:
         first, end = program.place.at * 64, (program.place.at + program.place.beats) * 64
         out[f"{program.name}.bin"] = step.memory[program.place.region][first:end].tobytes()
         out[f"{program.name}.txt"] = listing(program.code.instructions, program.code.labels)
-    return out | launch_files(
-        step.memory, None, [program.place for program in step.plan.programs], step.plan.config.ports
-    )
+    return out | launch_files(step.memory, None, [program.place for program in step.plan.programs], step.plan.config)
 
 
 class _Recorder:

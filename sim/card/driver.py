@@ -6,6 +6,7 @@ report = card.run(settings, regions)         # regions change in place, counters
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
@@ -23,7 +24,7 @@ from nmsat.sim.results.report import ProgramRun
 from nmsat.sim.sat import Report, launch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -31,8 +32,13 @@ if TYPE_CHECKING:
     from nmsat.dataflow.contract.config import SatConfig
     from nmsat.dataflow.program.tensors import Image, Place
 
+_LOG: Final = logging.getLogger("nmsat.sim")
+
 TIMEOUT_SECONDS: Final = 60.0
 """Time after which a run is given up."""
+
+RESET_SECONDS: Final = 1.0
+"""Time after which a reset has not helped: what is on the bus ends in microseconds where memory answers."""
 
 POLL_SECONDS: Final = 50e-6
 """Time between two looks at the status."""
@@ -99,6 +105,17 @@ class Card:
                     "name the configuration that the card was built from"
                 )
 
+    def check(self, machine: Mapping[str, int]) -> None:
+        """Raise CardError unless the card is the machine of a launch: `machine` of launch.json, register -> value."""
+        mine = configuration(self.config)
+        for name, wanted in machine.items():
+            if mine.get(name) != wanted:
+                raise CardError(
+                    f"the launch is for a machine with {name} {wanted!r}; the card, configuration "
+                    f"{self.config.name!r}, has {mine.get(name, 'no such register')!r}; write it for this machine "
+                    "(nmsat program --config)"
+                )
+
     def read(self, name: str) -> int:
         """Return a register by name."""
         return self._link.read(self._registers[name].address)
@@ -110,13 +127,12 @@ class Card:
     def run(self, settings: Launch, regions: list[NDArray[np.uint8]]) -> Report:
         """Run the program in the regions and change them as the machine does; their addresses are the card's.
 
-        Raises CardError if the run does not end in time: the machine is reset then; and before it, if memory has given
-        no answer since a run in which it was given up.
+        A card that still runs, as after a host that was killed, is reset first: it would drop settings and start, and
+        answer with the end of the other run. Raises CardError if that does not help, for memory does not answer; and
+        if the run does not end in time: the machine is reset then.
         """
         settings.check_ports(self.config.ports)
-        given_up = bool(self.reports) and self.reports[-1].given_up
-        if given_up and not self.read("status") & Status.IDLE:
-            raise CardError("the card still waits for its memory, which has not answered the last run; load it anew")
+        self._settle()
         placed = self._place(settings, regions)
         for name, value in placed.writes(self.config.ports).items():
             if self._written.get(name) != value:
@@ -143,6 +159,18 @@ class Card:
         for _, _, buffer in self._buffers.values():
             buffer.close()
         self._buffers.clear()
+
+    def _settle(self) -> None:
+        """Before anything is written: end what is under way, if anything is."""
+        if self.read("status") & Status.IDLE:
+            return
+        _LOG.warning("the card still runs what another host has started; it is reset")
+        self.write("command", Command.RESET)
+        limit = time.monotonic() + min(RESET_SECONDS, self._timeout_s)
+        while not self.read("status") & Status.IDLE:
+            if time.monotonic() > limit:
+                raise CardError("the card still waits for its memory after a reset; load it anew")
+            time.sleep(POLL_SECONDS)
 
     def _place(self, settings: Launch, regions: Sequence[NDArray[np.uint8]]) -> Launch:
         """Copy the regions to the card and return the launch with their addresses there."""

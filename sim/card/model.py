@@ -97,7 +97,7 @@ class Model:
             self._status &= ~(value & Status.DONE)
         elif name == "command":
             if value & Command.RESET:
-                self._status = Status.IDLE
+                self._status &= Status.IDLE  # a run that was given up waits for memory that never answers
             elif value & Command.START:
                 self._check_idle(name)
                 self._start()

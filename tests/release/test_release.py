@@ -256,3 +256,25 @@ def test_the_package_is_for_the_board_of_the_machine(
     assert json.loads((tmp_path / "own" / "summary.json").read_text())["device"]["name"] == board
     asked = call(f"rtl --config {config} --device u250 --out {tmp_path / 'asked'}")
     assert f"device u250 ({DEVICES['u250'].part})" in asked.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--config vcu1525 --device pynq-z2", ["machine 'vcu1525' does not fit pynq-z2: 1,298 of 140 bram36, "]),
+        ("--config vcu1525 --set row_slices=[1,2]", ["row_slices [1, 2] put 30 rows in one SLR of vcu1525: "]),
+        ("--config vcu1525 --set row_slices=[8,16]", []),
+        ("--config vcu1525", []),
+    ],
+)
+def test_a_machine_that_does_not_fit_is_told_in_one_line(
+    words: str, told: list[str], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, str]
+) -> None:
+    monkeypatch.setattr("nmsat.hw.release.kept.kept_files", lambda *_, die, told: tiny)
+    done = call(f"rtl {words} --out {tmp_path / 'out'} --quiet --json")
+    warnings = json.loads(done.out)["warnings"]
+    assert [warning.startswith(start) for warning, start in zip(warnings, told, strict=True)] == [True] * len(told)
+    assert [line for line in done.err.splitlines() if "fit" in line or "SLR" in line] == [
+        f"nmsat: note: {warning}" for warning in warnings
+    ]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"] == warnings

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 import nmsat
-from nmsat.reports.work.vivado import ReportError, fanout, hierarchy, power, read_reports, timing, utilization
+from nmsat.reports.work.vivado import fanout, hierarchy, power, read_reports, utilization
+from nmsat.reports.work.vivado_text import ReportError
+from nmsat.reports.work.vivado_timing import timing
 from tests.source import ROOT
 
 if TYPE_CHECKING:
@@ -90,7 +92,26 @@ def test_fanout_and_power() -> None:
         "static_w": 3.134,
         "junction_c": 37.5,
         "confidence": "Low",
+        "warnings": [],
     }
+
+
+HOT: Final = text("power").replace("21.234       |", "37.456 (Junction temp exceeded!) |")
+
+
+def test_power_above_the_limit_of_temperature_is_read_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Vivado prints it: the warning stands in brackets behind the figure."""
+    warning = "Total On-Chip Power (W): Junction temp exceeded!"
+    assert power(HOT) == power(text("power")) | {"total_w": 37.456, "warnings": [warning]}
+    shutil.copy(DATA / "route_utilization.rpt", tmp_path)
+    (tmp_path / "route_power.rpt").write_text(HOT)
+    assert nmsat.main(["vivado", "read", str(tmp_path)]) == 0
+    assert "power 37.456 W" in (shown := capsys.readouterr().out)
+    assert f"WARNING of Vivado: {warning}" in shown
+    assert nmsat.main(["vivado", "read", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["route"]["power"]["warnings"] == [warning]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +134,13 @@ def test_fanout_and_power() -> None:
         (timing, "timing", "  Source:                 machine/sequencer", "  Start: machine", "has no Source"),
         (timing, "timing", "  Logic Levels:           14", "  Levels:", "has no Logic Levels"),
         (timing, "timing", "Slack (MET) :", "Slip :", "stands twice in one"),
+        (timing, "timing", "Path Group:", "Group:", "has no Path Group"),
+        (timing, "timing", "ap_clk             -1", "ap_clx             -1", "'ap_clk' has no row in an Intra"),
+        (timing, "timing", ":        -1.250ns", ":        -1.240ns", "no setup path of -1.25 ns, its worst slack"),
+        (timing, "timing", ":             0.010ns", ":             0.020ns", "no hold path of 0.01 ns, its worst"),
+        (timing, "timing", "Clock Name:         ap_clk", "Clock Name:         ap", "no 'Pulse Width Checks' behind"),
+        (power, "power", "21.234 ", "21.234 hot", "a figure is '21.234 hot'"),
+        (power, "power", "21.234 ", "21.234 (hot", "a figure is '21.234 .hot'"),
         (utilization, "utilization", "     0 |          0 |   1182240 | 35.82 |", "|", "a row is '. CLB LUTs"),
         (utilization, "utilization", "1182240 | 35.82 |", "1182240 | 35.82", "a row is '. CLB LUTs"),
         (hierarchy, "hierarchy", "|  FFs   |", "|  FF    |", "no column 'FFs'"),
@@ -135,14 +163,16 @@ def test_a_report_that_is_not_one_is_an_error(
         reader(whole.replace(before, after))
 
 
-CLOCKS: Final = """
-Clock             WNS(ns)      TNS(ns)  TNS Failing Endpoints  TNS Total Endpoints
------             -------      -------  ---------------------  -------------------
-ap_clk             -0.250  -1.5  3  9  0.010  0.000  0  9  1.958  0.000  0  4
+CLOCKS: Final = """\
 slow                3.000   0.0  0  9  0.010  0.000  0  9  1.958  0.000  0  4
 idle                                                       1.958  0.000  0  4
-
 """
+
+
+def section(clock: str, setup: str) -> str:
+    """Return the paths and pulse widths of a clock, as those of ap_clk with another setup slack."""
+    whole = text("timing")
+    return whole[whole.index("Max Delay Paths") :].replace("ap_clk", clock).replace("-1.250ns", setup)
 
 
 def test_each_of_several_clocks_has_its_own_slack() -> None:
@@ -152,14 +182,38 @@ def test_each_of_several_clocks_has_its_own_slack() -> None:
         row, row + "\n  slow  {0.000 5.000}     10.000           100.000\n  idle  {0.000 1.0}  2.0  500.0"
     )
     assert several != whole
-    with pytest.raises(ReportError, match="clock 'ap_clk', one of 3, has no row in an Intra Clock Table"):
+    with pytest.raises(ReportError, match="clock 'slow' has no row in an Intra Clock Table"):
         timing(several)
-    clocks = timing(several + CLOCKS)["clocks"]
+    lines = several.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("ap_clk") and "-321" in line) + 1
+    several = "\n".join([*lines[:at], *CLOCKS.splitlines(), *lines[at:], ""])
+    with pytest.raises(ReportError, match="clock 'slow' has no setup path of 3 ns"):
+        timing(several)
+    several += section("slow", "3.000ns")
+    with pytest.raises(ReportError, match="clock 'idle' has no 'Pulse Width Checks'"):
+        timing(several)
+    several += "\nPulse Width Checks\n------\nClock Name:         idle\n"
+    clocks = timing(several)["clocks"]
     assert {name: clock["reached_mhz"] for name, clock in clocks.items()} == {
-        "ap_clk": pytest.approx(1000 / 5.25),
+        "ap_clk": pytest.approx(1000 / 6.25),
         "slow": pytest.approx(1000 / 7),
         "idle": None,
     }
+
+
+def test_a_timing_report_that_breaks_off_is_refused_wherever_it_does() -> None:
+    """Cut behind any character, it is refused, or all that is read of it is there."""
+    whole = text("timing")
+    wanted, read = timing(whole), []
+    for end in range(len(whole)):
+        try:
+            found = timing(whole[:end])
+        except ReportError:
+            continue
+        assert found == wanted, whole[:end][-80:]
+        read.append(end)
+    last = "Clock Name:         ap_clk"
+    assert read == list(range(whole.index(last) + len(last), len(whole)))
 
 
 def test_a_column_that_is_not_known_is_kept() -> None:

@@ -11,13 +11,15 @@ import pytest
 
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.isa import QUEUE_OF, Opcode, Queue
-from nmsat.dataflow.contract.registers import WAIT_CAUSES
+from nmsat.dataflow.contract.registers import KERNEL, WAIT_CAUSES
 from nmsat.dataflow.program.listing import listing
 from nmsat.hw.array.compute import ComputeEngine
 from nmsat.hw.control.sequencer import Sequencer
 from nmsat.hw.parts.verilog import component_ports
-from nmsat.hw.release.waves import DECODER, WAVE_CAUSES, causes, command_file, decoder, save_file
+from nmsat.hw.release.kernel import kernel_verilog
+from nmsat.hw.release.waves import DECODER, WAVE_CAUSES, causes, command_file, decoder, save_file, wave_files
 from nmsat.hw.sat import Sat
+from nmsat.tb.machine import model
 from nmsat.tb.machine.jobs import random_job
 
 if TYPE_CHECKING:
@@ -41,8 +43,19 @@ def verilog() -> dict[str, str]:
     }
 
 
+def test_views_are_for_each_top_that_is_traced(verilog: dict[str, str]) -> None:
+    """The machine alone, or within the kernel, under the name that the kernel's Verilog gives it."""
+    files = wave_files(verilog)
+    assert set(files) == {"sat.gtkw", "sat.sucl", "sat_kernel.gtkw", "sat_kernel.sucl", DECODER, WAVE_CAUSES}
+    (instance,) = re.findall(r"^  sat (\w+) \($", kernel_verilog(TINY), re.MULTILINE)
+    assert (model.TOP, KERNEL) == ("sat", "sat_kernel")
+    for end in ("gtkw", "sucl"):
+        inside = files[f"sat.{end}"].replace("sat.", f"sat_kernel.{instance}.")
+        assert files[f"sat_kernel.{end}"] == inside != files[f"sat.{end}"]
+
+
 def test_every_signal_that_is_shown_exists(verilog: dict[str, str]) -> None:
-    shown = re.findall(r"^(?:\+\{[^}]*\} )?(sat\.\S+)$", save_file(verilog), re.MULTILINE)
+    shown = re.findall(r"^(?:\+\{[^}]*\} )?(sat\.\S+)$", save_file(verilog, "sat"), re.MULTILINE)
     assert len(shown) == len(set(shown)) > 50
     modules = {"": "sat", "sequencer": "sat_sequencer", "compute": "sat_compute"}
     for signal in shown:
@@ -53,23 +66,23 @@ def test_every_signal_that_is_shown_exists(verilog: dict[str, str]) -> None:
 
 
 def test_groups_are_the_queues_and_the_ports(verilog: dict[str, str]) -> None:
-    groups = re.findall(r"^-(.+)$", save_file(verilog), re.MULTILINE)
+    groups = re.findall(r"^-(.+)$", save_file(verilog, "sat"), re.MULTILINE)
     titles = list(dict.fromkeys(groups))
     assert titles[:4] == ["host", "read", "write", "run"]
     loads = ", ".join(opcode.name for opcode, queue in QUEUE_OF.items() if queue is Queue.LOAD)
     assert loads.startswith("LOAD_ACT, LOAD_WGT, STAGE")
     assert f"load: {loads}" in titles
-    text = save_file(verilog)
+    text = save_file(verilog, "sat")
     assert text.count(f"^>1 {DECODER}") == 4
     assert f"^1 {WAVE_CAUSES}" in text
 
 
 def test_surfer_shows_what_gtkwave_shows(verilog: dict[str, str]) -> None:
     """The same signals in the same order, without the range of their bits; a divider's name is one word."""
-    shown = re.findall(r"^(?:\+\{[^}]*\} )?(sat\.[^\s\[]+)\S*$", save_file(verilog), re.MULTILINE)
-    commands = [line.split(" ") for line in command_file(verilog).splitlines()]
+    shown = re.findall(r"^(?:\+\{[^}]*\} )?(sat\.[^\s\[]+)\S*$", save_file(verilog, "sat"), re.MULTILINE)
+    commands = [line.split(" ") for line in command_file(verilog, "sat").splitlines()]
     assert [words[1] for words in commands if words[0] == "variable_add"] == shown
-    titles = dict.fromkeys(re.findall(r"^-(.+)$", save_file(verilog), re.MULTILINE))
+    titles = dict.fromkeys(re.findall(r"^-(.+)$", save_file(verilog, "sat"), re.MULTILINE))
     dividers = [words[1:] for words in commands if words[0] == "divider_add"]
     assert dividers == [[title.replace(", ", ",").replace(" ", "_")] for title in titles]
     assert commands[-1] == ["zoom_fit"]

@@ -100,16 +100,72 @@ def test_card_is_a_connected_design(board: str, tmp_path: Path) -> None:
     assert f"set_property board_part {DEVICES[board].board}:1.3 project" in text
     assert "create_bd_cell -type ip -vlnv nmsat:kernel:sat_kernel:1.0 sat" in text
     assert "create_bd_cell -type ip -vlnv xilinx.com:ip:xdma:2.10 pcie" in text, "2.10 is newer than 2.1"
+    assert "connect_bd_net sat/interrupt interrupt_sync/interrupt" in text
+    assert "connect_bd_net pcie/axi_aclk interrupt_sync/clk" in text
+    assert "connect_bd_net interrupt_sync/request pcie/usr_irq_req" in text
+    assert "set_false_path -to interrupt_sync/inst/first_reg" in text
     assert text.index("validate_bd_design") < text.index("launch_runs impl_1 -to_step write_bitstream -jobs 4")
 
 
 @needs_tclsh
 @pytest.mark.parametrize("board", [name for name, found in DEVICES.items() if found.kind != "card"])
 def test_zynq_is_a_connected_design(board: str, tmp_path: Path) -> None:
-    calls = record(package(tmp_path, board=board), "zynq.tcl", str(tmp_path / "zynq"))
-    names = [call[0] for call in calls]
+    scripts, out = package(tmp_path, board=board), tmp_path / "zynq"
+    names = [call[0] for call in record(scripts, "zynq.tcl", str(out))]
     assert "validate_bd_design" in names
     assert "launch_runs" not in names
+    assert not list(out.glob("sat_zynq.*"))
+    text = [" ".join(call) for call in record(scripts, "zynq.tcl", str(out), "bitstream")]
+    written = f"write_hw_platform -fixed -include_bit -force -file {out}/sat_zynq.xsa"
+    assert text.index("wait_on_run impl_1") < text.index(written)
+    names_of = {path.name: path.read_text().strip() for path in out.glob("sat_zynq.*")}
+    assert names_of == {"sat_zynq.bit": "sat_zynq_wrapper.bit", "sat_zynq.hwh": "sat_zynq.hwh"}
+
+
+@needs_tclsh
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("$sat::here sat_interrupt_sync.v", "$sat::here ../sat.v", "no file of the project has module sat_interrupt_s"),
+        ("[get_bd_pins pcie/axi_aclk] [get_bd_pins interrupt_sync/clk]", "a b", "interrupt_sync/clk is not connected"),
+        ("interrupt_sync/request]", "interrupt_sync/irq]", "interrupt_sync has no pin irq"),
+        ("sat::add_constraints interrupt.xdc", "sat::add_constraints irq.xdc", "irq.xdc does not exist"),
+        ("assign_bd_address -offset 0x0 -r", "assign_bd_address; assign_bd_address -offset 0 -r", "given a place"),
+    ],
+)
+def test_a_fault_of_the_card_is_found(before: str, after: str, message: str, tmp_path: Path) -> None:
+    scripts = package(tmp_path)
+    text = (scripts / "card.tcl").read_text()
+    assert before in text
+    (scripts / "card.tcl").write_text(text.replace(before, after))
+    done = run(scripts, "card.tcl")
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed (Debian: iverilog)")
+def test_the_interrupt_passes_two_registers(tmp_path: Path) -> None:
+    bench = """
+module bench;
+    reg clk = 0, line = 0;
+    wire request;
+    sat_interrupt_sync dut (.clk(clk), .interrupt(line), .request(request));
+    always #5 clk = ~clk;
+    initial begin
+        #12 line = 1;
+        #1 $write("%b", request);
+        repeat (3) begin @(posedge clk); #1 $write("%b", request); end
+        line = 0;
+        repeat (3) begin @(posedge clk); #1 $write("%b", request); end
+        $finish(0);
+    end
+endmodule
+"""
+    (tmp_path / "bench.v").write_text(bench)
+    sources, built = [tmp_path / "bench.v", SCRIPTS / "sat_interrupt_sync.v"], tmp_path / "bench"
+    subprocess.run(["iverilog", "-Wall", "-o", built, *sources], check=True)
+    done = subprocess.run(["vvp", "-n", built], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0011100"
 
 
 @needs_tclsh
@@ -302,9 +358,9 @@ def test_files_are_the_golden_ones(name: str) -> None:
 
 def test_scripts_are_the_same_for_all_configurations() -> None:
     one, other = (xilinx_files(preset(name), device("u250"), SOURCES) for name in ("tiny", "vcu1525"))
-    scripts = {path.name for path in SCRIPTS.glob("*.tcl")}
+    scripts = {path.name for path in SCRIPTS.iterdir()}
     names = ("lib", "package_ip", "package_kernel", "place_kernel", "out_of_context", "card", "zynq")
-    assert scripts == {f"{name}.tcl" for name in names}
+    assert scripts == {*(f"{name}.tcl" for name in names), "sat_interrupt_sync.v", "interrupt.xdc"}
     assert {name for name in scripts if one[name] != other[name]} == set()
 
 

@@ -1,6 +1,8 @@
 # Stands in for Vivado: knows the commands that the scripts use and their arguments (UG835, UG1118, UG1393), keeps the
 # objects that they make, and prints every call as one line. What it does not know is an error, as is an object that
-# nobody made, a pin that is driven twice and, at the end, an input of the machine that nothing drives.
+# nobody made, a pin that is driven twice, a place in memory that is asked for after the others have been dealt and, at
+# the end, an input of the machine or of a module that nothing drives. A run to a bitstream leaves it and the handoff
+# where Vivado does.
 #   tclsh vivado_recorder.tcl KERNEL_PINS SCRIPT [ARGUMENTS]
 # KERNEL_PINS: a list of {name in|out}, the pins of the kernel; interfaces are {name bus}.
 
@@ -30,7 +32,7 @@ namespace eval vivado {
         report_power {{-file} {} 0 0}
         write_checkpoint {{} {-force} 1 1}
         create_bd_design {{} {} 1 1}
-        create_bd_cell {{-type -vlnv} {} 1 1}
+        create_bd_cell {{-type -vlnv -reference} {} 1 1}
         create_bd_port {{-dir -type -from -to} {} 1 1}
         create_bd_intf_port {{-mode -vlnv} {} 1 1}
         apply_bd_automation {{-rule -config} {} 1 1}
@@ -85,7 +87,12 @@ namespace eval vivado {
     variable driven
     array set driven {}
     variable projects 0
-    variable cells {}
+    variable modules
+    array set modules {}
+    variable dealt 0
+    variable project ""
+    variable top ""
+    variable designs {}
 }
 
 proc vivado::split {name words} {
@@ -150,12 +157,38 @@ proc vivado::pin {kind options rest} {
     set path [lindex $rest 0]
     lassign [::split $path /] cell pin
     if {![info exists made(cell,$cell)]} {error "there is no cell $cell of pin $path"}
-    if {$cell eq "sat"} {
-        set found [lsearch -inline -index 0 $::kernel_pins $pin]
-        if {$found eq ""} {error "the kernel has no pin $pin"}
+    set pins [vivado::pins $cell]
+    if {[llength $pins]} {
+        set found [lsearch -inline -index 0 $pins $pin]
+        if {$found eq ""} {error "[expr {$cell eq "sat" ? "the kernel" : $cell}] has no pin $pin"}
         if {([lindex $found 1] eq "bus") != ($kind eq "intf_pin")} {error "$path is no $kind"}
     }
     return $path
+}
+
+# The pins of a cell that is ours, {name in|out|bus} each; none of one of Xilinx's.
+proc vivado::pins {cell} {
+    variable modules
+    if {$cell eq "sat"} {return $::kernel_pins}
+    if {[info exists modules($cell)]} {return $modules($cell)}
+    return {}
+}
+
+# The pins of a module in the project's files, whose ports stand one to a line.
+proc vivado::module_pins {module} {
+    variable sources
+    foreach path $sources {
+        set file [open $path]
+        set text [read $file]
+        close $file
+        if {![regexp "module $module \\((\[^)\]*)\\)" $text all ports]} continue
+        set pins {}
+        foreach {all way name} [regexp -all -inline {(input|output) +wire +(\w+)} $ports] {
+            lappend pins [list $name [string map {input in output out} $way]]
+        }
+        return $pins
+    }
+    error "no file of the project has module $module"
 }
 
 proc vivado::connect {kind rest} {
@@ -169,7 +202,10 @@ proc vivado::connect {kind rest} {
 
 proc vivado::do_create_project {options rest} {
     variable projects
+    variable project
+    variable sources {}
     incr projects
+    set project $rest
     if {![dict exists $options -part]} {error "create_project without -part"}
 }
 proc vivado::do_ipx_edit_ip_in_project {options rest} {variable projects; incr projects}
@@ -179,7 +215,19 @@ proc vivado::do_close_project {options rest} {
 }
 proc vivado::do_current_project {options rest} {return project}
 proc vivado::do_current_fileset {options rest} {return sources_1}
-proc vivado::do_add_files {options rest} {vivado::exist [lindex $rest 0]}
+proc vivado::do_add_files {options rest} {
+    variable sources
+    vivado::exist [lindex $rest 0]
+    if {![dict exists $options -fileset]} {
+        foreach path [lindex $rest 0] {if {[file exists $path]} {lappend sources $path}}
+    } else {
+        foreach path [lindex $rest 0] {vivado::constraints $path}
+    }
+}
+# Constraints of a project are read when it is implemented; their commands are checked here, pblocks by their own test.
+proc vivado::constraints {path} {
+    if {[file tail $path] ne "floorplan.xdc"} {uplevel #0 [list source $path]}
+}
 proc vivado::do_read_verilog {options rest} {vivado::exist [lindex $rest 0]}
 proc vivado::exist {paths} {
     foreach path $paths {
@@ -193,6 +241,8 @@ proc vivado::do_set_property {options rest} {
         if {[lindex $rest end] eq ""} {error "set_property on nothing"}
     } elseif {[llength $rest] != 3 || [lindex $rest 2] eq ""} {
         error "set_property NAME VALUE OBJECT, not: $rest"
+    } elseif {[lindex $rest 0] eq "top"} {
+        variable top [lindex $rest 1]
     }
 }
 proc vivado::do_get_ipdefs {options rest} {
@@ -200,7 +250,38 @@ proc vivado::do_get_ipdefs {options rest} {
     return [list xilinx.com:ip:$name:2.1 xilinx.com:ip:$name:2.10]
 }
 proc vivado::do_get_board_parts {options rest} {return [list [string map {* 1.3} [lindex $rest 0]]]}
-proc vivado::do_create_bd_cell {options rest} {variable cells; lappend cells $rest; vivado::make cell [lindex $rest 0]}
+proc vivado::do_create_bd_cell {options rest} {
+    variable modules
+    if {[dict exists $options -reference] != ([dict get $options -type] eq "module")} {error "-reference is of a module"}
+    if {[dict exists $options -reference]} {
+        set modules([lindex $rest 0]) [vivado::module_pins [dict get $options -reference]]
+    }
+    vivado::make cell [lindex $rest 0]
+}
+proc vivado::do_create_bd_design {options rest} {variable designs; lappend designs [lindex $rest 0]}
+proc vivado::do_assign_bd_address {options rest} {
+    variable dealt
+    if {![dict exists $options -offset]} {
+        set dealt 1
+    } elseif {$dealt} {
+        error "$rest is given a place after assign_bd_address may have put something there"
+    }
+}
+# The bitstream is below the folder of the project, the handoff of each design too (UG895).
+proc vivado::do_launch_runs {options rest} {
+    variable project
+    variable top
+    variable designs
+    lassign $project name folder
+    set paths [list $folder/$name.runs/[lindex $rest 0]/$top.bit]
+    foreach design $designs {lappend paths $folder/$name.gen/sources_1/bd/$design/hw_handoff/$design.hwh}
+    foreach path $paths {
+        file mkdir [file dirname $path]
+        set file [open $path w]
+        puts $file [file tail $path]
+        close $file
+    }
+}
 proc vivado::do_create_bd_port {options rest} {vivado::make port [lindex $rest 0]}
 proc vivado::do_create_bd_intf_port {options rest} {vivado::make intf_port [lindex $rest 0]}
 proc vivado::do_get_bd_cells {options rest} {vivado::find cell $options $rest}
@@ -220,9 +301,12 @@ proc vivado::do_get_files {options rest} {return [lindex $rest 0]}
 proc vivado::do_make_wrapper {options rest} {return [file rootname [dict get $options -files]]_wrapper.v}
 proc vivado::do_validate_bd_design {options rest} {
     variable driven
-    foreach entry $::kernel_pins {
-        lassign $entry pin way
-        if {$way ne "out" && ![info exists driven(any,sat/$pin)]} {error "sat/$pin is not connected"}
+    variable modules
+    foreach cell [concat sat [array names modules]] {
+        foreach entry [vivado::pins $cell] {
+            lassign $entry pin way
+            if {$way ne "out" && ![info exists driven(any,$cell/$pin)]} {error "$cell/$pin is not connected"}
+        }
     }
 }
 proc vivado::do_ipx_current_core {options rest} {return core}

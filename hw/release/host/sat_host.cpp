@@ -144,6 +144,7 @@ namespace {
 constexpr int REGIONS = 4;
 constexpr uint32_t REGION_STEP = SAT_REGION1_BASE - SAT_REGION0_BASE;
 constexpr std::chrono::seconds TIMEOUT{60};
+constexpr std::chrono::seconds RESET_TIMEOUT{1};  // what is on the bus ends in microseconds where memory answers
 constexpr uint64_t PAGE = 4096;  // a base that is no multiple of it is refused
 
 struct Region {
@@ -154,7 +155,15 @@ struct Region {
     std::unique_ptr<xrt::bo> buffer;
 };
 
+// A register that the card must have for the program, and its value: the machine that the program was written for.
+struct Need {
+    std::string name;
+    uint32_t offset = 0;
+    uint32_t value = 0;
+};
+
 struct Launch {
+    std::vector<Need> machine;
     Region regions[REGIONS];
     uint32_t region = 0;
     uint64_t at = 0;
@@ -167,7 +176,8 @@ std::vector<char> read_file(const std::string& path) {
     return std::vector<char>(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
 }
 
-// launch.txt: `region NUMBER read|write FILE [PORT]` and `program REGION AT COUNT`, a line each; # starts a comment.
+// launch.txt: `machine REGISTER OFFSET VALUE`, `region NUMBER read|write FILE [PORT]` and `program REGION AT COUNT`, a
+// line each; # starts a comment.
 Launch read_launch(const std::string& folder) {
     std::ifstream file(folder + "/launch.txt");
     if (!file) throw std::runtime_error("cannot read " + folder + "/launch.txt");
@@ -178,7 +188,11 @@ Launch read_launch(const std::string& folder) {
         std::string word, rights;
         int number = 0;
         if (!(words >> word) || word[0] == '#') continue;
-        if (word == "region" && words >> number >> rights && number >= 0 && number < REGIONS) {
+        Need need;
+        if (word == "machine" && words >> need.name >> need.offset >> need.value && need.offset % 4 == 0 &&
+            need.offset < SAT_REGISTER_BYTES) {
+            launch.machine.push_back(need);
+        } else if (word == "region" && words >> number >> rights && number >= 0 && number < REGIONS) {
             Region& region = launch.regions[number];
             region.writable = rights == "write";
             if (!(words >> region.file)) throw std::runtime_error("launch.txt: " + line);
@@ -188,12 +202,40 @@ Launch read_launch(const std::string& folder) {
             throw std::runtime_error("launch.txt: " + line);
         }
     }
+    if (launch.machine.empty())
+        throw std::runtime_error("launch.txt names no machine; write it anew (nmsat program --out)");
     return launch;
+}
+
+// Whether the card is the machine that the program is for. Only reads.
+void compare(Card& card, const Launch& launch) {
+    for (const Need& need : launch.machine) {
+        uint32_t found = card.registers.read_register(need.offset);
+        if (found != need.value)
+            throw std::runtime_error("the program is for a machine with " + need.name + " " +
+                                     std::to_string(need.value) + ", the card has " + std::to_string(found) +
+                                     "; write it for the card (nmsat program --config)");
+    }
 }
 
 void write_pair(xrt::ip& registers, uint32_t offset, uint64_t value) {
     registers.write_register(offset, static_cast<uint32_t>(value));
     registers.write_register(offset + 4, static_cast<uint32_t>(value >> 32));
+}
+
+// Before anything is written: a card that still runs (the host before was killed; XRT does not stop it) drops settings
+// and start, and would answer with the end of the other run. Command `reset` ends that run.
+void settle(Card& card) {
+    xrt::ip& registers = card.registers;
+    if (registers.read_register(SAT_STATUS) & SAT_STATUS_IDLE) return;
+    std::fprintf(stderr, "sat_host: the card still runs what another host has started; it is reset\n");
+    registers.write_register(SAT_COMMAND, SAT_COMMAND_RESET);
+    auto end = std::chrono::steady_clock::now() + RESET_TIMEOUT;
+    while (!(registers.read_register(SAT_STATUS) & SAT_STATUS_IDLE)) {
+        if (std::chrono::steady_clock::now() > end)
+            throw std::runtime_error("the card still waits for its memory after a reset; load it anew (xbutil reset)");
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
 }
 
 void place(Card& card, Launch& launch) {
@@ -275,7 +317,9 @@ int main(int argc, char** argv) {
         uint32_t version = card.registers.read_register(SAT_VERSION);
         if (version != SAT_VERSION_VALUE) throw std::runtime_error("the card is no SAT of this version");
         Launch launch = read_launch(argv[2]);
+        compare(card, launch);
         make_folder(argv[3]);
+        settle(card);
         place(card, launch);
         run(card);
         keep(launch, argv[3]);

@@ -71,7 +71,15 @@ connect_bd_net [get_bd_pins pcie/axi_aresetn] [get_bd_pins machine_reset/ext_res
 create_bd_cell -type ip -vlnv $sat_vendor:$sat_library:$sat_kernel:$sat_version sat
 connect_bd_net [get_bd_pins machine_clock/clk_out1] [get_bd_pins sat/ap_clk]
 connect_bd_net [get_bd_pins machine_reset/peripheral_aresetn] [get_bd_pins sat/ap_rst_n]
-connect_bd_net [get_bd_pins sat/interrupt] [get_bd_pins pcie/usr_irq_req]
+
+# The interrupt crosses from the clock of the machine to that of PCIe.
+add_files -norecurse [file join $sat::here sat_interrupt_sync.v]
+sat::add_constraints interrupt.xdc
+update_compile_order -fileset sources_1
+create_bd_cell -type module -reference sat_interrupt_sync interrupt_sync
+connect_bd_net [get_bd_pins pcie/axi_aclk] [get_bd_pins interrupt_sync/clk]
+connect_bd_net [get_bd_pins sat/interrupt] [get_bd_pins interrupt_sync/interrupt]
+connect_bd_net [get_bd_pins interrupt_sync/request] [get_bd_pins pcie/usr_irq_req]
 
 # DMA and machine to the memory; the BAR to the registers and, where the channel has ECC, to its own registers.
 set ecc [llength [get_bd_intf_pins -quiet memory/C0_DDR4_S_AXI_CTRL]]
@@ -96,13 +104,14 @@ if {$ecc} {
     connect_bd_net [get_bd_pins memory/c0_ddr4_ui_clk] [get_bd_pins to_registers/aclk2]
 }
 
-assign_bd_address
+# What has a place of its own first; the rest, as the registers of ECC, lies where there is room then.
+assign_bd_address -offset 0x0 -range 4K -target_address_space [get_bd_addr_spaces pcie/M_AXI_LITE] \
+    [get_bd_addr_segs sat/s_axi_control/reg0] -force
 foreach space {pcie/M_AXI sat/m00_axi} {
     assign_bd_address -offset 0x0 -target_address_space [get_bd_addr_spaces $space] \
         [get_bd_addr_segs memory/C0_DDR4_MEMORY_MAP/C0_DDR4_ADDRESS_BLOCK] -force
 }
-assign_bd_address -offset 0x0 -range 4K -target_address_space [get_bd_addr_spaces pcie/M_AXI_LITE] \
-    [get_bd_addr_segs sat/s_axi_control/reg0] -force
+assign_bd_address
 validate_bd_design
 save_bd_design
 add_files -norecurse [make_wrapper -files [get_files sat_card.bd] -top]

@@ -50,13 +50,17 @@ proc sat::need_one_memory {} {
     }
 }
 
-# Give the floorplan to the implementation of the project; synthesis does not have these cells yet.
+# Give the floorplan to the implementation of the project.
 proc sat::add_floorplan {} {
-    variable here
-    if {[llength $::sat_floorplan] == 0} {
-        return
+    if {[llength $::sat_floorplan] > 0} {
+        sat::add_constraints floorplan.xdc
     }
-    set path [file join $here floorplan.xdc]
+}
+
+# Give constraints to the implementation of the project; synthesis does not have their cells yet.
+proc sat::add_constraints {name} {
+    variable here
+    set path [file join $here $name]
     add_files -fileset constrs_1 -norecurse $path
     set_property used_in_synthesis false [get_files $path]
 }

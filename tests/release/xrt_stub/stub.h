@@ -1,6 +1,9 @@
 // Stands in for XRT (2022.2): the classes and functions that sat_host.cpp uses, with their signatures, and a card whose
 // registers come from SAT_STUB_REGISTERS ("offset=value ..."). A start copies SAT_STUB_AFTER/regionN.bin into the open,
 // writable regions and sets `done`; every register write is noted in SAT_STUB_LOG ("offset value").
+// With SAT_STUB_BUSY the card still runs what another host has started: it drops every write but a reset, which ends
+// the run. SAT_STUB_BUSY=N: without one the run ends, with `done`, by the N-th look at `status`; SAT_STUB_BUSY=stuck:
+// neither time nor reset ends it.
 #pragma once
 
 #include <cstdint>
@@ -104,16 +107,29 @@ public:
             auto at = word.find('=');
             held_[std::stoul(word.substr(0, at))] = std::stoul(word.substr(at + 1));
         }
+        busy_ = stub::setting("SAT_STUB_BUSY");
+        held_[4] = busy_.empty() ? 1 : 0;
     }
     uint32_t read_register(uint32_t offset) const {
+        if (offset == 4 && !busy_.empty() && busy_ != "stuck" && ++looks_ >= std::stoi(busy_)) {
+            busy_.clear();
+            held_[4] = 3;
+        }
         auto found = held_.find(check(offset));
         return found == held_.end() ? 0 : found->second;
     }
     void write_register(uint32_t offset, uint32_t value) {
         std::ofstream(stub::setting("SAT_STUB_LOG"), std::ios::app) << check(offset) << ' ' << value << '\n';
+        if (!busy_.empty()) {
+            if (offset == 0 && (value & 2) && busy_ != "stuck") {
+                busy_.clear();
+                held_[4] = 1;
+            }
+            return;
+        }
+        if (offset == 4) value = held_[4] & ~(value & 2);
         held_[offset] = value;
         if (offset == 0 && (value & 1)) start();
-        if (offset == 4) held_[4] = 1;
     }
 
 private:
@@ -134,6 +150,8 @@ private:
         held_[4] = 3;
     }
     mutable std::map<uint32_t, uint32_t> held_;
+    mutable std::string busy_;
+    mutable int looks_ = 0;
 };
 
 }  // namespace xrt
