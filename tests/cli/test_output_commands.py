@@ -175,7 +175,7 @@ def test_a_training_folder_keeps_what_is_not_of_the_run(call: Call, tmp_path: Pa
     results.write_text(text)
     assert json.loads(call(line).out)["complete"]
     results.write_text(results.read_text().replace('"accuracy"', '"precision"'))
-    assert "are not complete; delete the file" in call(line).err
+    assert "there is no such field; delete the file to do the run again" in call(line).err
     results.write_text("[]\n")
     assert "line 1 is no line of results" in call(line).err
     assert json.loads(call(f"{line} --force").out)["complete"]
