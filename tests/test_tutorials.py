@@ -56,6 +56,19 @@ def test_commands_of_guides_have_these_options(page: str, call: Callable[[str], 
         assert [word for word in words if word.startswith("--") and f" {word}" not in known] == []
 
 
+@pytest.mark.exact
+def test_the_best_machine_of_the_architect_takes_what_the_page_says(call: Callable[[str], Outcome]) -> None:
+    """One row of a table that the long regression runs whole: here a change of the machine is seen at once."""
+    page = text("docs/tutorials/architect.md")
+    cells = re.findall(r"^mlp 8 bdwp 2:8 +small memory.latency_ns=60.0 .* (\d+) +(\d+) +([\d.]+)$", page, re.MULTILINE)
+    ((estimate, exact, speedup),) = cells
+    line = "model mlp --batch 8 --method bdwp --pattern 2:8 --config small --set memory.latency_ns=60 --json"
+    found = json.loads(call(line).out)
+    assert (str(found["cycles"]), f"{found['speedup']:.4f}") == (exact, speedup)
+    assert f"'2:8', {exact})" in page
+    assert estimate == str(round(json.loads(call(f"{line} --estimate").out)["cycles"]))
+
+
 def test_the_three_readers_have_their_tutorials() -> None:
     assert {page for page in GUIDES if "/tutorials/" in page} == {
         f"docs/tutorials/{name}.md" for name in ("researcher", "fpga", "architect")
