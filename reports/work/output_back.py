@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 OLD: Final = ".old"
 """Folder, in that of the waiting files, of what stood in their places."""
 
-RECORD: Final = ".commit.json"
+MOVES: Final = ".commit.json"
 """List there of the files that are about to take their places, in the form of that of the output folder."""
 
 
 def begin(staging: Path, new: Mapping[str, Entry]) -> None:
     """Write down which files are about to move; the list of the output folder waits among them by then."""
-    part = staging / f"{RECORD}.part"
+    part = staging / f"{MOVES}.part"
     part.write_text(manifest_text(new), encoding="utf-8")
-    part.replace(staging / RECORD)
+    part.replace(staging / MOVES)
 
 
 def end(staging: Path) -> None:
     """Let nothing be taken back any more."""
-    (staging / RECORD).unlink(missing_ok=True)
+    (staging / MOVES).unlink(missing_ok=True)
 
 
 def take_back(folder: Path, staging: Path) -> None:
@@ -42,9 +42,9 @@ def take_back(folder: Path, staging: Path) -> None:
 
     OSError as from moving; ValueError if the record of the moves is none.
     """
-    if not (staging / RECORD).is_file() or not (staging / MANIFEST).is_file():
+    if not (staging / MOVES).is_file() or not (staging / MANIFEST).is_file():
         return
-    new = read_manifest(staging, RECORD)
+    new = read_manifest(staging, MOVES)
     for name in dict.fromkeys([*_files(staging / OLD), *new]):
         place, old, waiting = folder / name, staging / OLD / name, staging / name
         if not os.path.lexists(waiting) and unchanged(place, new.get(name)):
