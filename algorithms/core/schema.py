@@ -11,8 +11,10 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from nmsat.algorithms.core.files import read_bounded
 from nmsat.algorithms.core.ranges import MAX_SHOWN, check_number, check_whole, number_range, short
 
 if TYPE_CHECKING:
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
     S = TypeVar("S", bound=Struct)
+
+STATEMENT_PARTS: Final = re.compile(
+    r'''"""(?:\\.|[^\\])*?""""{0,2}|"(?:\\.|[^"\\\n])*"'''
+    r"""|'{3}.*?'{3,5}|'[^'\n]*'"""
+    r"|#[^\n]*|[\[\]{}\n]",
+    re.DOTALL,
+)
+"""What tells where statements of TOML end: strings, whose last three quotes may follow others, comments, brackets."""
 
 MISSING: Final = object()
 """The value of a field that a file must have and has not."""
@@ -158,14 +168,9 @@ MARK: Final = "\ufeff"
 def read_text(path: Path, most: int) -> str:
     """Return the text of a file, without `MARK`.
 
-    ValueError if it cannot be read, has more than `most` bytes or is not UTF-8.
+    ValueError if it cannot be read, is no regular file, has more than `most` bytes or is not UTF-8.
     """
-    try:
-        content = path.read_bytes() if path.stat().st_size <= most else None
-    except OSError as error:
-        raise ValueError(f"{path}: it cannot be read: {error.strerror or error}") from None
-    if content is None:
-        raise ValueError(f"{path}: it has {path.stat().st_size} bytes; at most {most} are read")
+    content = read_bounded(path, most)
     try:
         return content.decode().removeprefix(MARK)
     except UnicodeDecodeError as error:
@@ -185,19 +190,32 @@ def load_toml(text: str, where: object) -> dict[str, Any]:
 def field_place(path: Path, text: str, field: str) -> str:
     """Return 'FILE, line 3' of the field `a.b` of a TOML text, or of the table that lacks it; else the file alone.
 
-    tomllib tells no lines. A field is in the first statement with which the text, read up to there, holds it.
+    tomllib tells no lines. A field is in the first statement with which the text, read up to its end, holds it; which
+    one that is halving finds, since what is held once is held from there on. Of a text that is none of TOML, as of a
+    file that changed since, the file alone.
     """
-    lines, first = text.split("\n"), 1
-    for number in range(1, len(lines) + 1):
+    starts = _statements(text)
+    ends = [*starts[1:], len(text)]
+    while field:
         try:
-            found = tomllib.loads("\n".join(lines[:number]))
+            first = bisect_left(ends, True, key=lambda end: _holds(tomllib.loads(text[:end]), field))
         except ValueError:
-            continue  # in the middle of a statement
-        if _holds(found, field):
-            return f"{path}, line {first}"
-        first = number + 1
-    around = field.rpartition(".")[0]
-    return field_place(path, text, around) if around else str(path)
+            break
+        if first < len(ends):
+            before = text.count("\n", 0, starts[first])
+            return f"{path}, line {before + 1}"
+        field = field.rpartition(".")[0]
+    return str(path)
+
+
+def _statements(text: str) -> list[int]:
+    """Return where the statements of a TOML text begin: with the lines that are not inside a list or a string."""
+    starts, depth = [0], 0
+    for token in STATEMENT_PARTS.finditer(text):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if token[0] == "\n" and not depth:
+            starts.append(token.end())
+    return starts
 
 
 def _holds(found: Any, field: str) -> bool:

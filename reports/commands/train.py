@@ -6,9 +6,9 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.schema import FieldError, field_place
+from nmsat.algorithms.core.schema import FieldError, field_place, read_text
 from nmsat.algorithms.core.vocabulary import BACKENDS, METHODS
 from nmsat.reports.commands.base import (
     MAX_SIZE,
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from nmsat.algorithms.training.config import TrainConfig
 
 DEFAULT_NETWORK = "digits-cnn"
+
+MAX_RUN_BYTES: Final = 1 << 20
+"""Largest file of a run."""
 
 
 _DIGESTS = (("weights", "weights_sha256"), ("losses", "losses_sha256"))
@@ -170,11 +173,10 @@ def _place(path: Path | None, error: Exception, given: set[str]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"configuration file is {str(path)!r}; it cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"configuration file is {str(path)!r}; it is no text: {error}") from None
+        return read_text(path, MAX_RUN_BYTES)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"configuration file is {str(path)!r}; {reason}") from None
 
 
 def command_line(options: argparse.Namespace, chosen: TrainConfig) -> str:

@@ -42,12 +42,12 @@ def new_entry(command: str, digest: str) -> Entry:
     return Entry(command, VERSION, digest)
 
 
-def read_manifest(folder: Path) -> dict[str, Entry]:
+def read_manifest(folder: Path, called: str = MANIFEST) -> dict[str, Entry]:
     """Return path in the folder -> entry, empty without a list; ValueError if the list is none of nmsat's.
 
-    A path that would lead out of the folder makes the list none of nmsat's, too.
+    called: name of the list. A path that would lead out of the folder makes the list none of nmsat's, too.
     """
-    path = folder / MANIFEST
+    path = folder / called
     try:
         if path.is_symlink():
             raise ValueError("it is a symbolic link")
@@ -57,8 +57,8 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
         return {inside(name): _entry(fields) for name, fields in record["files"].items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{MANIFEST!r} is no list of nmsat's ({error})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{called!r} is no list of nmsat's ({error})") from None
 
 
 def manifest_text(entries: Mapping[str, Entry]) -> str:

@@ -7,7 +7,8 @@
 The folder lists what nmsat wrote there, with hashes (`reports.work.manifest`). Before the work begins every file that
 the command may write is looked at: one that is not as nmsat wrote it, or that another command wrote, stops the command,
 unless --force was given. At the end the new files take their places together; files that the same command wrote
-earlier and does not write now go, if they are still as written. Everything else in the folder stays as it is.
+earlier and does not write now go, if they are still as written. Everything else in the folder stays as it is. What a
+run that was killed had put in place, the next one takes back first (`reports.work.output_back`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 from nmsat.algorithms.core.locks import BusyError, locked
 from nmsat.algorithms.core.signals import held
 from nmsat.reports.work.manifest import MANIFEST, Entry, inside, manifest_text, new_entry, read_manifest, unchanged
+from nmsat.reports.work.output_back import OLD, begin, end, take_back
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
@@ -103,11 +105,12 @@ def output_folder(
             make_folders(path, made)
         with _only_one(target, path):
             out = OutputFolder(target, path, names, path / (STAGING + secrets.token_hex(8)))
+            with writing_folder(target), held():
+                _remove_dead(target, path)
             with writing_folder(target):
                 entries = _check(out, command, force=force)
             try:
                 with writing_folder(target), held():
-                    _remove_dead(path)
                     out.staging.mkdir()
                 yield out
                 with writing_folder(target), held():
@@ -142,18 +145,20 @@ class _Commit:
         (out.staging / MANIFEST).write_text(
             manifest_text({**{name: self._entries[name] for name in there}, **new}), encoding="utf-8"
         )
+        begin(out.staging, new)
         made: list[Path] = []
         try:
             for name in stale:
-                self._move(out.path / name, out.staging / f".old/{name}")
+                self._move(out.path / name, out.staging / OLD / name)
             for name in (*out.digests, MANIFEST):
                 make_folders((out.path / name).parent, made)
                 if os.path.lexists(out.path / name):
-                    self._move(out.path / name, out.staging / f".old/{name}")
+                    self._move(out.path / name, out.staging / OLD / name)
                 self._move(out.staging / name, out.path / name)
         except BaseException:
             for source, target in reversed(self._undo):
                 target.rename(source)
+            end(out.staging)
             remove_empty(made)
             raise
         for name in stale:
@@ -290,7 +295,15 @@ def remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _remove_dead(path: Path) -> None:
-    """Remove what a run left that was killed without a chance to clean up; the lock says that none is alive."""
+def _remove_dead(target: Path, path: Path) -> None:
+    """Undo and remove what a run left that was killed without a chance to; the lock says that none is alive."""
     for folder in path.glob(f"{STAGING}*"):
+        try:
+            if not folder.is_symlink():
+                take_back(path, folder)
+        except ValueError as error:
+            raise InputError(
+                f"output folder is {str(target)!r}; a run that was killed left {folder.name!r} in it, and its {error}: "
+                "what is there cannot be taken back; remove it, or choose another folder"
+            ) from None
         shutil.rmtree(folder, ignore_errors=True)

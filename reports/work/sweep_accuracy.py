@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.algorithms.core.schema import read_text
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+MAX_TABLE_BYTES: Final = 1 << 26
+"""Largest table of accuracies."""
+
 
 def read_accuracies(path: Path) -> dict[tuple[str, str, str], float]:
     """Return (network, method, pattern) -> mean accuracy of a table's plain runs. InputError if it is none."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        content = read_text(path, MAX_TABLE_BYTES)
+    except ValueError as error:
+        raise InputError(f"file {error}") from None
+    try:
+        rows = json.loads(content)["rows"]
         plain = [row for row in rows if not row["variant"]]
         return {(row["network"], row["method"], row["pattern"]): float(row["accuracy"]) for row in plain}
-    except OSError as error:
-        raise InputError(f"file {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise InputError(f"file {str(path)!r} is no table of `nmsat study` (accuracy.json)") from None
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from typing import TYPE_CHECKING, Any, Final
 
-from nmsat.algorithms.core.files import replaced
+from nmsat.algorithms.core.files import read_bounded, replaced
 from nmsat.reports.work.progress import LOG
 from nmsat.reports.work.text import InputError
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 JOURNAL: Final = "sweep.jsonl"
 """Name of the file."""
+
+MAX_JOURNAL_BYTES: Final = 1 << 32
+"""Largest such file that is taken up."""
 
 _FORMAT: Final = 2
 
@@ -35,7 +39,10 @@ class Journal:
         self._path = folder / JOURNAL
         self._found: dict[tuple[str, str], Any] = {}
         self._head = {"nmsat_sweep": _FORMAT, "sweep": sweep, "version": version}
-        text = self._path.read_bytes() if self._path.exists() else b""
+        try:
+            text = read_bounded(self._path, MAX_JOURNAL_BYTES) if os.path.lexists(self._path) else b""
+        except ValueError as error:
+            raise InputError(f"file {error}; choose another folder") from None
         whole = text[: text.rfind(b"\n") + 1]
         if whole:
             whole = self._read(whole)
@@ -72,7 +79,7 @@ class Journal:
             if found["sha256"] != self._digest(kind, key, value):
                 return False
             self._found[kind, key] = value
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return False
         return True
 
@@ -80,7 +87,7 @@ class Journal:
         try:
             first = json.loads(line)
             other = [name for name in self._head if first[name] != self._head[name]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"file {str(self._path)!r} is no journal of a sweep; choose another folder") from None
         if other:
             what = "of another sweep" if "sweep" in other else "of another version of nmsat"

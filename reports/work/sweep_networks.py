@@ -31,6 +31,8 @@ def is_tape(network: str) -> bool:
 def file_digest(network: str) -> str:
     """Return the SHA-256 of a network's file; FieldError if it cannot be read."""
     try:
+        if Path(network).exists() and not Path(network).is_file():
+            raise FieldError("network", f"network is {network!r}; it is no regular file")
         return hashlib.sha256(Path(network).read_bytes()).hexdigest()
     except OSError as error:
         text = f"network is {network!r}; it cannot be read: {error.strerror or error}"

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -136,7 +137,17 @@ def _chosen(table: Mapping[str, Any] | None, total: int) -> range | list[int]:
         check_whole("random.points", table["points"], 1, min(total, MAX_POINTS))
     except ValueError as error:
         raise FieldError("random.points", str(error)) from None
-    return sorted(random.Random(table.get("seed", 0)).sample(range(total), table["points"]))
+    return sorted(_drawn(random.Random(table.get("seed", 0)), total, table["points"]))
+
+
+def _drawn(dice: random.Random, total: int, count: int) -> list[int]:
+    """Return distinct numbers below `total`, which may be more than a range of Python has."""
+    if total <= sys.maxsize:
+        return dice.sample(range(total), count)
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found[dice.randrange(total)] = None
+    return list(found)
 
 
 class _Machines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -286,3 +287,118 @@ def test_what_a_killed_run_leaves_is_taken_over(tmp_path: Path) -> None:
     write(tmp_path, {"sat.v": "2"})
     assert contents(tmp_path) == {"sat.v": "2"}
     assert {path.name for path in tmp_path.iterdir()} == {"sat.v", MANIFEST}
+
+
+KILL = """
+import os, shutil, sys
+from pathlib import Path
+from nmsat.reports.work.output import output_folder
+
+def killed(move, target, force, whole):
+    left = [move]
+    for name in ("rename", "replace"):
+        def moved(path, to, inner=getattr(Path, name)):
+            left[0] -= 1
+            if left[0] == 0:
+                os._exit(9)
+            return inner(path, to)
+        setattr(Path, name, moved)
+    with output_folder(target, "rtl", ["summary.json", "sat*.v", "deep/*.txt"], force=force) as out:
+        if not whole:
+            os._exit(0)  # has taken back what the one before it did
+        for name in ["summary.json", "sat.v", "sat_new.v", "deep/x.txt"]:
+            out.write(name, "2")
+    os._exit(0)
+
+def tried(move, target, whole):
+    process = os.fork()
+    if process == 0:
+        try:
+            killed(move, target, force, whole)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+os.fsync = lambda handle: None  # waits for the disk, which no kill loses
+place, force, once = Path(sys.argv[1]), "force" in sys.argv, "once" in sys.argv
+status, first = 9, 0
+while status == 9:
+    first += 1
+    again, second = 9, 0
+    while again == 9:
+        second += 1
+        target = place / f"{first}-{second}"
+        if (place / "before").exists():
+            shutil.copytree(place / "before", target, symlinks=True)
+        status = tried(first, target, True)
+        if status != 9:
+            break
+        again = 0 if once else tried(second, target, False)
+        assert again in (0, 9), (first, second, again)
+assert status == 0
+"""
+"""Kills a run before each of its moves in turn, and the next one, which takes that back, before each of its own."""
+
+
+@pytest.mark.parametrize("there", ["nothing", "a finished run", "files of others"])
+def test_a_run_killed_before_any_of_its_moves_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _handle: None)
+    before, mine, force = tmp_path / "before", {}, there == "files of others"
+    if there != "nothing":
+        mine = {"pins.xdc": "constraints", "deep/notes": "mine"}
+        write(before, {"summary.json": "1", "sat.v": "2", "sat_old.v": "1", "deep/x.txt": "1"})
+    if force:
+        mine["sat_new.v"] = "mine"
+        (before / "sat.v").unlink()
+        (before / "sat.v").symlink_to("pins.xdc")
+    for name, text in mine.items():
+        (before / name).write_text(text)
+    old = contents(before)
+    subprocess.run([sys.executable, "-c", KILL, str(tmp_path), *["force"][: int(force)]], check=True)
+    targets = [path for path in tmp_path.iterdir() if path != before]
+    assert len(targets) > 12
+    for target in targets:
+        begun = bool(list(target.glob(f"{STAGING}*")))
+        with pytest.raises(ZeroDivisionError), output_folder(target, "rtl", NAMES, force=force):
+            raise ZeroDivisionError  # the next start takes back before the work
+        if begun:
+            assert contents(target) == old
+            assert (target / "sat.v").is_symlink() == force
+        elif target.exists():
+            assert contents(target) == {**mine, "summary.json": "2", "sat.v": "2", "sat_new.v": "2", "deep/x.txt": "2"}
+        stay = mine if begun else {name: text for name, text in mine.items() if name != "sat_new.v"}
+        write(target, {"summary.json": "3", "sat.v": "3"}, force=force)
+        assert contents(target) == {"summary.json": "3", "sat.v": "3", **stay}
+        names = {Path(name).parts[0] for name in (*stay, "summary.json", "sat.v", MANIFEST)}
+        assert {path.name for path in target.iterdir()} == names
+
+
+@pytest.mark.parametrize("name", ["summary.json", "sat.v"])
+def test_what_is_put_in_a_place_after_a_kill_stays(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "before", {"summary.json": "1"})
+    subprocess.run([sys.executable, "-c", KILL, str(tmp_path), "once"], check=True)
+    found = [path for path in tmp_path.glob("*-1") if list(path.glob(f"{STAGING}*")) and (path / name).exists()]
+    assert len(found) > 1
+    for target in found:
+        (target / name).write_text("mine")
+        with pytest.raises(InputError, match=rf"'{name}' in it: not written by nmsat, or changed since"):
+            write(target, {"summary.json": "3", "sat.v": "3"})
+        assert contents(target)[name] == "mine"
+        assert list(target.glob(f"{STAGING}*")) == []
+
+
+def test_a_damaged_record_of_a_killed_run_is_one_line(tmp_path: Path) -> None:
+    victim, target = tmp_path / "victim", tmp_path / "out"
+    victim.write_text("1")
+    left = target / f"{STAGING}x"
+    left.mkdir(parents=True)
+    (left / MANIFEST).write_text("{}")
+    entry = {"command": "rtl", "version": "1", "sha256": hashlib.sha256(b"1").hexdigest()}
+    for text in ("[", json.dumps({"nmsat": 1, "files": {"../victim": entry}})):
+        (left / ".commit.json").write_text(text)
+        with pytest.raises(InputError, match=r"a run that was killed left '.nmsat-new-x' in it, .*remove it") as error:
+            write(target, {"summary.json": "1"}, force=True)
+        assert "\n" not in str(error.value)
+        assert (victim.read_text(), left.exists()) == ("1", True)

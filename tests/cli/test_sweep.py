@@ -68,6 +68,23 @@ def test_random_points_are_distinct_and_those_of_the_seed() -> None:
     assert len({(machine.adder_stages, machine.memory.outstanding) for machine in machines}) == 40
 
 
+def test_random_points_of_more_combinations_than_a_range_holds() -> None:
+    fields = {
+        "adder_stages": {"from": 1, "to": 7, "step": 1},
+        "clock_mhz": {"from": 1, "to": 1000, "step": 1},
+        "memory": {
+            "bytes_per_second": {"from": 1e9, "to": 1e9 + 4000, "step": 1},
+            "latency_ns": {"from": 1, "to": 4000, "step": 1},
+            "outstanding": {"from": 2, "to": 64, "step": 1},
+            "efficiency": [count / 1000 for count in range(500, 1000)],
+        },
+    }
+    found = {"network": "vit", "batch": list(range(1, 4000)), "set": fields, "random": {"points": 9, "seed": 1}}
+    points = make_plan(found).points  # of 3,999 * 7 * 1,000 * 4,001 * 4,000 * 63 * 500 combinations, over 2^63
+    assert len(points) == len({(point.batch, point.settings) for point in points}) == 9
+    assert make_plan(found).points == points
+
+
 @pytest.mark.parametrize(
     ("text", "line", "told"),
     [
@@ -146,9 +163,18 @@ def test_wide_sweeps_have_pictures_of_a_size_that_opens() -> None:
     assert heat.notes == ("The table has 24 of 6000 rows; all are in heat_1.csv and heat_1.json.",)
 
 
+ROW: dict[str, Any] = {"network": "a", "method": "a", "pattern": "a", "accuracy": 5, "variant": ""}
+"""A row of a table of accuracies."""
+
+
 def test_a_table_of_accuracies_that_is_none_is_refused(call: Call, tmp_path: Path) -> None:
     path = write(tmp_path / "s.toml")
-    for text, told in (("[]", "is no table of `nmsat study`"), (None, "cannot be read: No such file")):
+    for text, told in (
+        ("[]", "is no table of `nmsat study`"),
+        ("[" * 100_000, "is no table of `nmsat study`"),
+        (f'{{"rows": {[ROW]}}}'.replace("'", '"').replace("5", "9" * 400), "is no table of `nmsat study`"),
+        (None, "cannot be read: No such file"),
+    ):
         table = tmp_path / "a.json"
         if text is not None:
             table.write_text(text)
@@ -156,6 +182,10 @@ def test_a_table_of_accuracies_that_is_none_is_refused(call: Call, tmp_path: Pat
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
         assert told in outcome.err
         table.unlink(missing_ok=True)
+    table.symlink_to("/dev/zero")
+    outcome = call(f"sweep {path} --accuracy {table} --out {tmp_path / 'out'}")
+    told = f"nmsat: error: file {table}: it is no regular file, but a device or a pipe\n"
+    assert (outcome.code, outcome.err) == (2, told)
 
 
 def test_a_point_is_what_model_estimates(call: Call, tmp_path: Path) -> None:
@@ -228,10 +258,16 @@ def test_another_sweep_or_other_code_or_a_file_of_others_is_refused(
     monkeypatch.setattr("nmsat.reports.work.sweep.sweep_version", lambda: "0" * 64)
     assert "holds results of another version of nmsat" in call(f"sweep {one} --out {out}").err
     assert (out / "points.parquet").read_bytes() == before
-    (out / JOURNAL).write_text("mine\n")
+    for text in ("mine\n", "[" * 100_000 + "\n"):
+        (out / JOURNAL).write_text(text)
+        outcome = call(f"sweep {one} --out {out}")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert "is no journal of a sweep" in outcome.err
+    (out / JOURNAL).unlink()
+    (out / JOURNAL).mkdir()
     outcome = call(f"sweep {one} --out {out}")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "is no journal of a sweep" in outcome.err
+    assert f"file {out / JOURNAL}: it cannot be read: Is a directory; choose another folder" in outcome.err
 
 
 def _holds(folder: Path, pictures: set[str]) -> None:

@@ -116,7 +116,7 @@ def test_altered_and_lost_records_are_found_again(
         "lost": (lines[:2] + lines[3:-1] + [lines[-1][:9]], [], [1, 5]),
         "value": ([*lines[:2], changed, *lines[3:]], ["line 3 is"], [1]),
         "key": ([*lines[:2], swapped, *lines[3:]], ["line 3 is"], [1]),
-        "none": ([*lines[:2], b"{}\n", b"x\n", *lines[4:]], ["2 lines, the first 3, are"], [1, 2]),
+        "none": ([*lines[:2], b"[" * 100_000 + b"\n", b"x\n", *lines[4:]], ["2 lines, the first 3, are"], [1, 2]),
     }
     for name, (kept, said, again) in cases.items():
         folder = tmp_path / name

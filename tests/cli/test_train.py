@@ -90,7 +90,7 @@ def test_refusals_are_one_line(call: Callable[[str], Outcome], line: str, words:
 def test_a_configuration_file_is_checked(call: Callable[[str], Outcome], tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_bytes(b"\xff")
-    assert f"configuration file is {str(file)!r}; it is no text" in call(f"train --config-file {file}").err
+    assert f"configuration file is {str(file)!r}; it is not UTF-8" in call(f"train --config-file {file}").err
     for text, words in (("epochs = 1.5", "epochs is 1.5"), ("speed = 1", "'speed'"), ('network = "x"', "'x'")):
         file.write_text(text)
         outcome = call(f"train --config-file {file}")

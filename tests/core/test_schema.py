@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmsat.algorithms.core.ranges import MAX_SHOWN, short
-from nmsat.algorithms.core.schema import MISSING, FieldError, FieldKindError, checked, field_place, limits
+from nmsat.algorithms.core.schema import MISSING, FieldError, FieldKindError, checked, field_place, limits, read_text
 from nmsat.algorithms.training.config import parse_fields
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.contract.machine_file import changed, read_machine
@@ -20,7 +23,6 @@ from nmsat.reports.work.sweep_plan import read_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 HUGE = f"0x{'f' * 5000}"
 """A whole number that TOML holds and that Python does not write out."""
@@ -178,6 +180,61 @@ def test_the_line_of_a_field_is_found(tmp_path: Path) -> None:
         assert field_place(tmp_path, text, field) == f"{tmp_path}, line {line}"
     for field in ("missing", "", "missing.b"):
         assert field_place(tmp_path, text, field) == str(tmp_path)
+
+
+TRICKY = """\
+a = 'x"#['  # "[ {
+b = \"\"\"two \\\" lines [
+c = 1 \"\"\"\"\"
+c = [ "]", # ]
+  [1],
+]
+d = '''
+'' [ \\''''
+e = { x = "}", "y.z" = [1,
+2] }
+[[f]]
+"g#" = 1
+"""
+"""Statements whose strings, comments and lists look like the ends or beginnings of others."""
+
+
+def test_lines_are_found_where_strings_and_comments_look_like_statements(tmp_path: Path) -> None:
+    tomllib.loads(TRICKY)
+    lines = {"a": 1, "b": 2, "c": 4, "d": 7, "e": 9, "e.x": 9, "e.y.z": 9, "f": 11, "g#": 11}
+    for field, line in lines.items():
+        held = str(tmp_path) if field == "g#" else f"{tmp_path}, line {line}"  # in a list of tables, not in a table
+        assert field_place(tmp_path, TRICKY, field) == held
+        assert field_place(tmp_path, TRICKY.replace("\n", "\r\n"), field) == held
+
+
+@pytest.mark.parametrize("lines", ["# a comment\n" * 4500, "#\n" * 30000])
+def test_the_line_of_a_field_of_a_long_file_is_found_in_time(tmp_path: Path, lines: str) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(f"{NET}{lines}unknown = 1\n")
+    start = time.process_time()
+    with pytest.raises(ValueError, match=rf"^{path}, line {(NET + lines).count(chr(10)) + 1}: unknown "):
+        read_sweep(path)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("read", [read_machine, read_sweep])
+def test_what_has_no_size_is_refused_unread(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    places = {name: tmp_path / f"{name}.toml" for name in ("device", "pipe", "folder", "loop")}
+    places["device"].symlink_to("/dev/zero")
+    os.mkfifo(places["pipe"])
+    places["folder"].mkdir()
+    places["loop"].symlink_to("loop.toml")
+    told = {"device": "it is no regular file", "pipe": "it is no regular file", "folder": "it cannot be read: Is a dir"}
+    for name, path in places.items():
+        with pytest.raises(ValueError) as error:
+            read(path)
+        assert str(error.value).startswith(f"{path}: {told.get(name, 'it cannot be read: Too many levels')}")
+
+
+def test_a_file_that_tells_no_size_is_read_up_to_its_limit() -> None:
+    with pytest.raises(ValueError, match="it has more than 10 bytes; at most 10 are read"):
+        read_text(Path("/proc/self/status"), 10)
 
 
 ANY = st.recursive(
