@@ -293,7 +293,6 @@ KILL = """
 import os, shutil, sys
 from pathlib import Path
 from nmsat.reports.work.output import output_folder
-
 def killed(move, target, force, whole):
     left = [move]
     for name in ("rename", "replace"):
@@ -309,7 +308,6 @@ def killed(move, target, force, whole):
         for name in ["summary.json", "sat.v", "sat_new.v", "deep/x.txt"]:
             out.write(name, "2")
     os._exit(0)
-
 def tried(move, target, whole):
     process = os.fork()
     if process == 0:
@@ -318,13 +316,11 @@ def tried(move, target, whole):
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
 os.fsync = lambda handle: None  # waits for the disk, which no kill loses
 place, force, once = Path(sys.argv[1]), "force" in sys.argv, "once" in sys.argv
 status, first = 9, 0
 while status == 9:
-    first += 1
-    again, second = 9, 0
+    first, again, second = first + 1, 9, 0
     while again == 9:
         second += 1
         target = place / f"{first}-{second}"
