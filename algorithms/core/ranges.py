@@ -25,6 +25,9 @@ MAX_COUNT: Final = (1 << 32) - 1
 MAX_SHOWN: Final = 300
 """Characters of a value in the text of a refusal."""
 
+MAX_NAMED: Final = 100
+"""Characters of a field's name there."""
+
 
 def check_whole(name: str, value: object, low: int, high: int) -> None:
     """Raise unless value is an int from low to high; numbers of NumPy and bool are no int."""
@@ -91,3 +94,8 @@ def short(value: object) -> str:
     except RecursionError:  # thousands of tables or lists, one in the other
         return f"a {type(value).__name__} of more levels than can be shown"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
+
+
+def short_name(name: str) -> str:
+    """Return the name of a field as a file has it, a long one cut: nobody reads 60,000 letters in a line."""
+    return name if len(name) <= MAX_NAMED else f"{name[:MAX_NAMED]} ..."

@@ -7,11 +7,12 @@ product.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from nmsat.algorithms.core.ranges import GROUP_SIZES, MAX_COUNT, MAX_SIDE, whole_number
+from nmsat.algorithms.core.ranges import GROUP_SIZES, MAX_COUNT, MAX_SIDE, short, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 AGAIN: Final = "/run#"
 """Between the name of a layer and the number of its run, for products of its second run and later."""
+
+
+_WRITTEN: Final = re.compile(r"(0|[1-9][0-9]{0,3}):(0|[1-9][0-9]{0,3})")
+"""How a pattern is written, in one way alone: two texts are two patterns. Limits are for `Pattern` to tell."""
 
 
 class Stage(StrEnum):
@@ -57,10 +62,9 @@ class Pattern:
         """Read 'N:M' or 'dense' (None)."""
         if text == "dense":
             return None
-        left, colon, right = text.partition(":")
-        if not (colon and left.isdecimal() and right.isdecimal()):
-            raise ValueError(f"pattern is {text!r}; write N:M such as 2:8, or dense")
-        return cls(int(left), int(right))
+        if not (match := _WRITTEN.fullmatch(text)):
+            raise ValueError(f"pattern is {short(text)}; write N:M such as 2:8, or dense")
+        return cls(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.algorithms.core.ranges import short_name
 from nmsat.algorithms.core.schema import (
     MISSING,
     FieldError,
@@ -65,6 +66,8 @@ MACHINE_FIELDS: Final[dict[str, Range | Plain]] = {
 
 def find_machine(text: str, *, named: bool = True) -> SatConfig:
     """Return the preset of that name, or the machine of a file whose name ends in .toml; named: as `read_machine`."""
+    if "\0" in text:
+        raise ValueError(f"config is {text!r}; no file has a NUL in its name")
     if not text.lower().endswith(MACHINE_SUFFIX):
         try:
             return preset(text)
@@ -241,7 +244,7 @@ def _refused(place: str, value: Any) -> str:
     if field is None:
         near = difflib.get_close_matches(name, MACHINE_FIELDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"fields: {', '.join(MACHINE_FIELDS)}"
-        return f"{place} is {toml_value(value)}; a machine has no such field; {hint}"
+        return f"{short_name(place)} is {toml_value(value)}; a machine has no such field; {hint}"
     if value is MISSING:
         return f"{place} is missing; it must be {field.allowed}"
     if isinstance(field, Range):

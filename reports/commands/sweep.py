@@ -76,7 +76,8 @@ def run(options: argparse.Namespace) -> Answer:
         LOG.warning("%s", note)
     known = read_accuracies(options.accuracy) if options.accuracy else {}
     where = Where(options.processes, options.scheduler)
-    folder: Path = options.out or Path("out/sweep") / options.file.stem
+    stem = options.file.stem
+    folder: Path = options.out or Path("out/sweep") / (stem if stem.strip(".") else options.file.name)
     with output_folder(folder, "sweep", [POINTS, SUMMARY, PAGE, *NAMES], force=options.force) as out:
         if options.estimate and not options.force:
             _check_estimated(folder, out.path / SUMMARY)

@@ -6,18 +6,20 @@ nothing else: it is done again, by new processes or by the workers that are left
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from nmsat.algorithms.core.ranges import short
 from nmsat.algorithms.training.workers import workers
 from nmsat.reports.work.progress import LOG
 from nmsat.reports.work.text import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,6 +29,13 @@ MOST_BROKEN: Final = 3
 
 CONNECT_SECONDS: Final = 10
 """Time in which the scheduler of a cluster must answer."""
+
+
+LOGGERS: Final = ("distributed", "distributed.client")
+"""Logs of the library that have a level of their own."""
+
+KEPT: Final = "what was finished is kept, and the same command goes on from there"
+"""What to do when a cluster fails in the middle."""
 
 
 class OtherCodeError(RuntimeError):
@@ -87,25 +96,38 @@ def _on_cluster(
     found: Callable[[str, R], object],
     version: Callable[[], str],
 ) -> None:
+    for name, result in _results(address, (checked, (version, version()), work), todo):
+        found(name, result)  # out here: what fails in it is nothing of the cluster
+
+
+def _results(address: str, asked: tuple[Any, ...], todo: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the name of each task and its result as a cluster gives them. asked: function, arguments before the task.
+
+    Raises InputError for all that goes wrong with the cluster or on a worker.
+    """
     distributed: Any = import_module("distributed")  # by name: type checks do without the extra
+    for logger in LOGGERS:  # what they tell with tracebacks is raised, too, and told in a line
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler is {address!r}; it cannot be reached: {error or 'no answer'}") from None
-    with client, client.as_current():
-        if not client.scheduler_info()["workers"]:
-            LOG.warning("scheduler %s has no workers yet; the work begins when there is one", address)
-        asked = checked, (version, version()), work
-        pending = {client.submit(*asked, task, pure=False): name for name, task in todo.items()}
-        try:
+    try:
+        with client, client.as_current():
+            if not client.scheduler_info()["workers"]:
+                LOG.warning("scheduler %s has no workers yet; the work begins when there is one", address)
+            pending = {client.submit(*asked, task, pure=False): name for name, task in todo.items()}
             for done in distributed.as_completed(pending):
-                found(pending[done], done.result())
-        except OtherCodeError as error:
-            raise InputError(f"scheduler is {address!r}; {error}") from None
-        except ModuleNotFoundError as error:
-            raise InputError(f"scheduler is {address!r}; a worker lacks a package: {error}") from None
-        except distributed.KilledWorker as error:
-            raise InputError(f"scheduler is {address!r}; workers died over and over: {error}") from None
+                yield pending[done], done.result()
+    except OtherCodeError as error:
+        raise InputError(f"scheduler is {address!r}; {error}") from None
+    except ModuleNotFoundError as error:
+        raise InputError(f"scheduler is {address!r}; a worker lacks a package: {error}") from None
+    except distributed.KilledWorker as error:
+        raise InputError(f"scheduler is {address!r}; workers died over and over: {error}; {KEPT}") from None
+    except (OSError, distributed.CancelledError) as error:  # closed connections and time-outs are of OSError
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"scheduler is {address!r}; it was lost, or a worker failed: {short(why)}; {KEPT}") from None
 
 
 def checked(version: tuple[Callable[[], str], str], work: Callable[[T], R], task: T) -> R:

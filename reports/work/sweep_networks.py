@@ -34,8 +34,9 @@ def file_digest(network: str) -> str:
         if Path(network).exists() and not Path(network).is_file():
             raise FieldError("network", f"network is {network!r}; it is no regular file")
         return hashlib.sha256(Path(network).read_bytes()).hexdigest()
-    except OSError as error:
-        text = f"network is {network!r}; it cannot be read: {error.strerror or error}"
+    except (OSError, ValueError) as error:  # the latter for a NUL in its name
+        why = error.strerror if isinstance(error, OSError) else None
+        text = f"network is {network!r}; it cannot be read: {why or error}"
         raise FieldError("network", text) from None
 
 

@@ -22,6 +22,7 @@ import json
 import random
 import sys
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
 
 MAX_SWEEP_BYTES: Final = 1 << 16
 """Largest file of a sweep."""
+
+SPAN_DIGITS: Final = 60
+"""Decimal digits that the values of a range are reckoned with: more than two binary64 numbers of the limits have."""
+
+_KNOWN: Final = ", ".join((*NETWORKS, *NETWORK_FILES.values()))
 
 TAPED: Final = ("batch", "method", "pattern")
 """Keys of a sweep that a tape holds itself: they do not count for it."""
@@ -104,7 +110,13 @@ def read_sweep(path: Path) -> Plan:
 def make_plan(found: Mapping[str, Any]) -> Plan:
     """Return the points of what a file holds; FieldError."""
     check_sweep(found)
-    axes = {name: _axis(name, found.get(name, default), _CHECKS[name]) for name, default in WORK.items()}
+    lost = next((name for name, default in WORK.items() if default is None and name not in found), None)
+    if lost:
+        raise FieldError(lost, f"{lost} is missing; it must be one of {_KNOWN}, or a list of these")
+    axes = {
+        name: _axis(name, found.get(name, default), _CHECKS[name], whole=name == "batch")
+        for name, default in WORK.items()
+    }
     axes |= {f"set.{name}": _field_axis(name, value) for name, value in flat(found.get("set", {})).items()}
     contents = {name: file_digest(name) for name in axes["network"] if is_file(name)}
     steps = {name: taped_step(name) for name in contents if is_tape(name)}
@@ -226,9 +238,9 @@ def _point(
     return Point(index, *work, settings, machine, error, contents.get(network, ""))
 
 
-def _axis(name: str, value: Any, check: Callable[[Any], object]) -> list[Any]:
-    """Return the values of a key, each of them checked."""
-    values = _values(name, value)
+def _axis(name: str, value: Any, check: Callable[[Any], object], *, whole: bool = False) -> list[Any]:
+    """Return the values of a key, each of them checked. whole: they are whole numbers."""
+    values = _values(name, value, whole=whole)
     if not values:
         raise FieldError(name, f"{name} is {toml_value(value)}; it must hold a value")
     for one in values:
@@ -244,7 +256,7 @@ def _field_axis(name: str, value: Any) -> list[Any]:
     if name in SLICES:
         return _slices_axis(name, value)
     field = NUMBERS[name]
-    values = _axis(f"set.{name}", value, field.check)
+    values = _axis(f"set.{name}", value, field.check, whole=field.whole)
     return values if field.whole else [float(one) for one in values]
 
 
@@ -258,22 +270,41 @@ def _slices_axis(name: str, value: list[Any]) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(map(tuple, several)))
 
 
-def _values(name: str, value: Any) -> list[Any]:
-    """Return the values that a value, a list or a range stands for."""
+def _values(name: str, value: Any, *, whole: bool) -> list[Any]:
+    """Return the values that a value, a list or a range stands for. whole: those of a range are whole numbers."""
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
         return [value]
     if ("step" in value) == ("times" in value):
         raise FieldError(name, range_text(name, value))
-    found, at = [], value["from"]
-    while at <= value["to"] and len(found) <= MAX_POINTS:
-        found.append(at)
-        at = at + value["step"] if "step" in value else at * value["times"]
-        if at == found[-1]:
-            break
+    found = _span(value)
     if len(found) > MAX_POINTS:
         raise FieldError(name, f"{name} is {toml_value(value)}; it stands for more than {MAX_POINTS} values")
+    if not whole:
+        return [float(one) for one in found]
+    odd = next((one for one in found if one % 1), None)
+    if odd is not None:
+        key = "from" if odd == found[0] else "step" if "step" in value else "times"
+        field = f"{name}.{key}"
+        text = f"{field} is {toml_value(value[key])}; {name} takes whole numbers, and the range has {float(odd)!r}"
+        raise FieldError(field, text)
+    return [int(one) for one in found]
+
+
+def _span(value: Mapping[str, Any]) -> list[Decimal]:
+    """Return the values of a range, in decimals as the file has them: 0.1 to 0.3 by 0.1 ends with 0.3.
+
+    At most one more than `MAX_POINTS`.
+    """
+    found: list[Decimal] = []
+    with localcontext(prec=SPAN_DIGITS):
+        at, end, by = (Decimal(repr(value[key])) for key in ("from", "to", "step" if "step" in value else "times"))
+        while at <= end and len(found) <= MAX_POINTS:
+            found.append(at)
+            at = at + by if "step" in value else at * by
+            if at == found[-1]:
+                break
     return found
 
 
@@ -284,7 +315,7 @@ def _network(name: object) -> None:
         return
     if isinstance(name, str) and is_file(name):
         return
-    raise ValueError(f"network is {name!r}; it must be one of {', '.join((*NETWORKS, *NETWORK_FILES.values()))}")
+    raise ValueError(f"network is {name!r}; it must be one of {_KNOWN}")
 
 
 def _sparse(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from nmsat.algorithms.core.ranges import short_name
 from nmsat.algorithms.core.schema import MISSING, checked, limits, number_refused, toml_value
 from nmsat.dataflow.contract.machine_file import MACHINE_FIELDS, MEMORY_PREFIX, SLICES
 from nmsat.dataflow.contract.ranges import Range
@@ -90,7 +91,7 @@ def _refused(found: Mapping[str, Any], place: str, value: Any) -> str:
     kinds = dict.fromkeys(WORK, "it must be a text, or a list of texts")
     kinds |= dict.fromkeys(("set", "random", "set.memory"), "it must be a table")
     kinds |= {f"set.{slices}": slices_text(slices) for slices in SLICES}
-    told = place if name.removeprefix("set.") in SLICES else name
+    told = short_name(place if name.removeprefix("set.") in SLICES else name)
     return f"{told} is {toml_value(value)}; {kinds.get(name, keys)}"
 
 

@@ -88,7 +88,7 @@ def test_random_points_of_more_combinations_than_a_range_holds() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "told"),
     [
-        ("batch = 1\n", None, "network is None; it must be one of"),
+        ("batch = 1\n", None, "network is missing; it must be one of"),
         ('network = "vit"\nbatch = [1, 0]\n', 2, "batch is 0; it must be a whole number from 1 to"),
         ('network = "vit"\npattern = "2:3"\n', 2, "pattern is '2:3'"),
         ('network = "vit"\nmethod = "nope"\n', 2, "method is 'nope'"),
@@ -108,6 +108,12 @@ def test_random_points_of_more_combinations_than_a_range_holds() -> None:
         ('network = "no.txt"\n', 1, "network is 'no.txt'; it must be one of"),
         ('network = "vit"\nset = 3\n', 2, "set is 3; it must be a table"),
         ('network = "vit', None, "it is not TOML"),
+        ('network = "a\\u0000.tape"\n', 1, r"network is 'a\x00.tape'; it cannot be read"),
+        ('network = "vit"\nconfig = "a\\u0000.toml"\n', 2, r"config is 'a\x00.toml'; no file has a NUL"),
+        ('network = "vit"\npattern = ["2:8", "02:8"]\n', 2, "pattern is '02:8'; write N:M such as 2:8"),
+        ('network = "vit"\n[set]\nrows = {from = 4, to = 16, times = 1.5}\n', 3,
+         "set.rows.times is 1.5; set.rows takes whole numbers, and the range has 13.5"),
+        ('network = "vit"\nbatch = {from = 1.5, to = 9, step = 1}\n', 2, "batch.from is 1.5; batch takes whole"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_one_line_before_the_work(

@@ -104,6 +104,27 @@ def test_a_worker_that_dies_in_the_middle_changes_nothing(call: Call, cluster: C
     assert (there / "points.parquet").read_bytes() == (here / "points.parquet").read_bytes()
 
 
+def test_a_scheduler_that_dies_is_said_in_a_line_and_the_same_command_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    """In a process of its own: the log of the library must be silent too."""
+    file = tmp_path / "s.toml"
+    file.write_text(SWEEP)
+    command = [sys.executable, "-m", "nmsat", "sweep", str(file), "--out", str(tmp_path / "out"), "--estimate"]
+    there = [*command, "--quiet", "--scheduler", cluster.address]
+    with subprocess.Popen(there, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as running:
+        journal = tmp_path / "out" / JOURNAL
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
+            assert running.poll() is None
+            time.sleep(0.002)
+        cluster.scheduler.kill()
+        told = running.communicate(timeout=120)[1]
+    assert (running.returncode, told.count("\n")) == (2, 1), told
+    assert f"scheduler is {cluster.address!r}; it was lost" in told
+    assert "the same command goes on" in told
+    kept = journal.read_bytes()
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    assert (tmp_path / "out" / JOURNAL).read_bytes().startswith(kept)
+
+
 def test_the_points_of_the_front_run_on_the_cluster_as_well(call: Call, cluster: Cluster, tmp_path: Path) -> None:
     example = ROOT / "docs" / "sweep.toml"
     for name, more in (("here", ""), ("there", f" --scheduler {cluster.address}")):

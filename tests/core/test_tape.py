@@ -23,7 +23,8 @@ def test_dense_is_no_pattern() -> None:
     assert Pattern.parse("dense") is None
 
 
-@pytest.mark.parametrize("text", ["9:8", "0:4", "2:5", "2", "2:", ":8", "-1:8", "2:8:4", "a:b", ""])
+@pytest.mark.parametrize("text", ["9:8", "0:4", "2:5", "2", "2:", ":8", "-1:8", "2:8:4", "a:b", "",
+                                  "02:8", "2:08", "２:8", "2:8\n", " 2:8", f"{'9' * 5000}:8"])  # fmt: skip
 def test_bad_patterns_are_named(text: str) -> None:
     with pytest.raises(ValueError, match="pattern is"):
         Pattern.parse(text)
