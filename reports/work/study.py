@@ -140,8 +140,17 @@ def retimed(data: dict[str, Any]) -> dict[str, Any]:
     speed = {row["network"]: row["sat"] for row in rows if (row["method"], row["pattern"]) == ("bdwp", "2:8")}
     paper = [row | {"speedup": speed[row["network"]]["speedup"]} for row in data["paper"]]
     ablations = [again(row) for row in data["ablations"]]
+    own = [row | _own_cycles(row, configs, machine) for row in data.get("own", [])]
     origin = {"source": Source.MACHINE, "planned": list(machine.planned)}
-    return data | origin | {"rows": rows, "paper": paper, "ablations": ablations}
+    return data | origin | {"rows": rows, "paper": paper, "ablations": ablations, "own": own}
+
+
+def _own_cycles(row: dict[str, Any], configs: Iterable[TrainConfig], machine: SatConfig) -> dict[str, Any]:
+    """Return the cycles of a row of patterns by layer, and those of its one pattern in all layers."""
+    key = (row["network"], row["method"], row["pattern"], row["patterns"])
+    config = next(c for c in configs if (task_of(c), c.method, c.pattern, c.patterns) == key).replace(seed=0)
+    uniform = config.replace(patterns="")
+    return {"cycles": _sat(config, machine)["cycles"], "uniform_cycles": _sat(uniform, machine)["cycles"]}
 
 
 def _row(row: Any, summaries: Sequence[dict[str, Any]], machine: SatConfig) -> dict[str, Any]:

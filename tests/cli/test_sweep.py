@@ -17,7 +17,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nmsat.dataflow.contract.config import preset
 from nmsat.reports.pages.sweep_page import PAGE
 from nmsat.reports.pages.sweep_plots import MOST_LINES, sweep_figures
 from nmsat.reports.version import VERSION
@@ -398,8 +397,3 @@ def test_the_wide_example_has_the_points_that_the_page_tells() -> None:
     assert len(plan.points) == 10368
     assert all(point.machine is not None for point in plan.points)
     assert "10,368 points of ResNet-50 (1296 machines" in (ROOT / "docs" / "sweeps.md").read_text().replace("\n", " ")
-
-
-def test_presets_are_in_reach() -> None:
-    plan = make_plan({"config": ["tiny", "kv260"], "network": "vit"})
-    assert [point.machine for point in plan.points] == [preset("tiny"), preset("kv260")]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nmsat.dataflow.contract.config import preset
 from nmsat.reports.work.sweep_plan import make_plan, read_sweep
 from tests.cli.sweeps import SMALL, write
 
@@ -57,3 +58,8 @@ def test_the_folder_of_a_sweep_has_a_name(
     write(tmp_path / name, SMALL.replace("[2, 3, 4]", "3"))
     assert call(f"sweep {name} --estimate").code == 0
     assert (tmp_path / "out" / "sweep" / folder / "points.parquet").exists()
+
+
+def test_presets_are_in_reach() -> None:
+    plan = make_plan({"config": ["tiny", "kv260"], "network": "vit"})
+    assert [point.machine for point in plan.points] == [preset("tiny"), preset("kv260")]

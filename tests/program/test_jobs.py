@@ -9,11 +9,12 @@ import pytest
 
 from nmsat.algorithms.core.tape import ConvShape, Pattern, Stage
 from nmsat.algorithms.core.vocabulary import PAPER_NETWORKS
+from nmsat.algorithms.training.recipes import recipe
 from nmsat.dataflow.contract.config import preset
 from nmsat.dataflow.network.layers import ConvLayer, LinearLayer, MatMulLayer
 from nmsat.dataflow.network.models import load_model
 from nmsat.dataflow.network.readers.masks import LayerMask
-from nmsat.dataflow.network.readers.recorded import recorded_step
+from nmsat.dataflow.network.readers.recorded import recorded_step, run_steps
 from nmsat.dataflow.network.step import training_products
 from nmsat.dataflow.program.jobs import JobRun, ProductJob, Switches, UpdateJob, UpdateRun, job_estimate, step_jobs
 from nmsat.dataflow.program.lower import Form
@@ -108,6 +109,19 @@ def test_recorded_attention_lies_as_it_is_recorded() -> None:
     jobs = step_jobs(recorded_step("vit-small", "bdwp", Pattern(2, 4), 2))
     forms = Counter(job.form for job in jobs if isinstance(job, ProductJob))
     assert forms[Form.TURNED] == forms[Form.PLAIN] == forms[Form.TRANSPOSED] == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "decay", "reads"), [("bdwp", None, True), ("bdwp", 0.0, False), ("sr-ste", None, True), ("ste", None, False)]
+)
+def test_the_step_of_a_run_updates_as_its_method_does(method: str, decay: float | None, reads: bool) -> None:
+    """The SR-STE term reads the mask of W_ff: a step that is recorded costs what the listed one does."""
+    step, dense = run_steps(recipe("mlp").replace(method=method, pattern="2:8", decay=decay, batch=8))
+    jobs, listed = (step_jobs(found) for found in (step, recorded_step("mlp", method, Pattern(2, 8), 8)))
+    assert {job.decays for job in jobs if isinstance(job, UpdateJob)} == {reads}
+    assert not any(job.decays for job in step_jobs(dense) if isinstance(job, UpdateJob))
+    if decay is None:
+        assert [job.facts for job in jobs] == [job.facts for job in listed]
 
 
 @pytest.mark.parametrize(

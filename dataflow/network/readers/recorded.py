@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 def recorded_tape(config: TrainConfig) -> Tape:
     """Return the tape of one step of a run, shapes and patterns alone, from when its method has taken over."""
-    tape = Tape()
-    Trainer(config.replace(dense_epochs=0.0)).run_step(tape)
+    tape, trainer = Tape(), Trainer(config.replace(dense_epochs=0.0))
+    trainer.run_step(tape)
+    tape.decays = trainer.method.decay != 0
     return tape
 
 
@@ -40,7 +41,8 @@ def run_steps(config: TrainConfig) -> tuple[Step, Step]:
     own = layer_patterns(parse_patterns(config.patterns), layers, ends=config.sparse_ends)
     ends = not config.sparse_ends
     step = training_products(layers, config.method, pattern, first_and_last_dense=ends, own=own)
-    return step, training_products(layers, "dense")
+    decay = METHODS[config.method].decay if config.decay is None else config.decay
+    return replace(step, decays=decay != 0), training_products(layers, "dense")
 
 
 def recorded_step(
