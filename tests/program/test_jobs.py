@@ -112,7 +112,8 @@ def test_recorded_attention_lies_as_it_is_recorded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "decay", "reads"), [("bdwp", None, True), ("bdwp", 0.0, False), ("sr-ste", None, True), ("ste", None, False)]
+    ("method", "decay", "reads"),
+    [("bdwp", None, True), ("bdwp", 0.0, False), ("sr-ste", None, True), ("ste", None, False)],
 )
 def test_the_step_of_a_run_updates_as_its_method_does(method: str, decay: float | None, reads: bool) -> None:
     """The SR-STE term reads the mask of W_ff: a step that is recorded costs what the listed one does."""
