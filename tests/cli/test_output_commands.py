@@ -234,7 +234,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_a_full_disk_leaves_the_older_result(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "small", "size=64k") as disk:
+    with small_disk(tmp_path / "small", "size=96k") as disk:
         words = ("--config", "small", "--out", str(disk / "out"))
         assert nmsat("program", "8", "16", "8", *words).returncode == 0
         before = contents(disk / "out")
